@@ -1,0 +1,1 @@
+"""Stage 2: features become predictions. Never opens an image or a backbone."""

@@ -1,0 +1,1 @@
+"""Stage 1: images become pooled features. Knows Keras and OpenCV; never sees a label."""

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Set up, then check style and types and run the tests. Usage: scripts/test.sh [pytest options]
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+scripts/setup.sh
+echo "test: ruff check"
+.venv/bin/ruff check .
+echo "test: ruff format --check"
+.venv/bin/ruff format --check .
+echo "test: mypy"
+.venv/bin/mypy
+echo "test: pytest"
+.venv/bin/python -m pytest "$@"
