@@ -1,0 +1,115 @@
+"""`python -m classify`: train on cached features, predict the test images, write a run."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features.command import EXIT_REJECTED, application
+from features.errors import InputError
+
+app = application("Train on cached features, predict the test images, write a run.")
+
+
+@app.command()
+def run(
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="DATA", help="Folder of the data set: train.csv, train/, test/ at will."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder to write to.")],
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="CACHE", help="Folder of the features.", show_default="features/cache/NAME OF DATA"),
+    ] = None,
+    backbones: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Backbones to use.", show_default="all that are cached")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds.")] = 0,
+    id_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Id column of the CSV files.", show_default="ID")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Label columns.", show_default="all columns that hold only 0 and 1"),
+    ] = None,
+    group_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Column of groups that no fold may cut, such as patients.", show_default="patient"
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False,
+) -> None:
+    """Cross-fit logistic regressions and their mean; write predictions, out-of-fold probabilities and metrics.
+
+    Exit codes: 0 done; 2 bad usage or bad input; 3 done, but rejected test images have no prediction.
+    """
+    options = {
+        "cache": str(cache) if cache else None,
+        "backbones": backbones,
+        "folds": folds,
+        "seed": seed,
+        "id_column": id_column,
+        "labels": labels,
+        "group_column": group_column,
+        "jobs": jobs,
+    }
+    wanted_backbones, wanted_labels = _names(backbones, "--backbones"), _names(labels, "--labels")
+
+    # Imported here, not above: pandas and scikit-learn take seconds, and `--help` needs neither.
+    import joblib
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from classify.console import print_summary
+    from classify.experiment import count_fits, run_experiment
+    from classify.inputs import read_inputs
+    from classify.predictions import write_files
+    from classify.run_folder import open_run
+    from features.cache import FeatureCache, default_cache
+    from features.dataset import DatasetOptions, read_dataset
+
+    with open_run(out, overwrite) as staging:
+        started = time.perf_counter()
+        dataset = read_dataset(data, DatasetOptions(id_column, wanted_labels, group_column))
+        feature_cache = FeatureCache(cache or default_cache(data))
+        inputs = read_inputs(dataset, feature_cache, wanted_backbones)
+        read = time.perf_counter()
+        columns = ("fitting", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("", total=count_fits(inputs.columns, folds))
+            workers = jobs or joblib.cpu_count()
+            experiment = run_experiment(inputs, folds, seed, workers, lambda: progress.advance(task))
+        seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
+        record = {"data": str(data), "cache": str(feature_cache.root), "arguments": options, "seconds": seconds}
+        write_files(staging, inputs, experiment, record)
+
+    for warning in experiment.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    print_summary(inputs, experiment, out, feature_cache.root / "rejected.csv")
+    if inputs.test is not None and inputs.test.rejected_ids:
+        raise typer.Exit(EXIT_REJECTED)
+
+
+def _names(text: str | None, option: str) -> tuple[str, ...] | None:
+    """Split a list of names at its commas.
+
+    Raises:
+        InputError: a name is empty or stands twice.
+    """
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if "" in names or len(set(names)) < len(names):
+        raise InputError(f"{option} {text!r}: expected different names between commas, such as {option} a,b.")
+    return names
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,149 @@
+"""Join a data set with its cached features, by image id."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.cache import FeatureCache
+from features.dataset import Dataset, Split
+from features.errors import InputError
+
+#: Names that a label may not bear: they are columns, or the mean over labels, in the files of a run.
+RESERVED_LABELS = frozenset({"ID", "model", "fold", "macro"})
+
+
+@dataclass(frozen=True)
+class SplitInputs:
+    """The images of one split. N of them, of which M have features.
+
+    Attributes:
+        image_ids: the ids of all N images, in the data set's order.
+        has_features: bool array (N,); False for the images that stage 1 rejected.
+        features: float32 array (M, D), the backbones side by side, in the data set's order.
+        labels: uint8 array (M, L), 0 or 1; None where the split is not labelled.
+        groups: str array (M,); None where no groups are known.
+        fingerprints: of each backbone's cache file.
+    """
+
+    image_ids: tuple[str, ...]
+    has_features: np.ndarray
+    features: np.ndarray
+    labels: np.ndarray | None
+    groups: np.ndarray | None
+    fingerprints: dict[str, str]
+
+    @property
+    def used_ids(self) -> tuple[str, ...]:
+        """The ids of the M images that have features."""
+        return tuple(i for i, has in zip(self.image_ids, self.has_features, strict=True) if has)
+
+    @property
+    def rejected_ids(self) -> tuple[str, ...]:
+        """The ids of the N - M images that stage 1 rejected."""
+        return tuple(i for i, has in zip(self.image_ids, self.has_features, strict=True) if not has)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that stage 2 learns from and predicts.
+
+    Attributes:
+        label_names: the L labels.
+        columns: which of the D columns of the features are each backbone's.
+        train: the labelled images.
+        train_labels: uint8 array (M, L), 0 or 1; every label has both values.
+        test: the images to predict; None where the data set has no such split.
+    """
+
+    label_names: tuple[str, ...]
+    columns: dict[str, slice]
+    train: SplitInputs
+    train_labels: np.ndarray
+    test: SplitInputs | None
+
+
+def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] | None) -> Inputs:
+    """Read the features of a data set's images.
+
+    Args:
+        dataset: the data set; its split `train` is labelled.
+        cache: its features.
+        backbones: names of the backbones wanted, in this order; None for all that are cached for `train`.
+
+    Raises:
+        InputError: nothing is cached, a backbone or a row that was not rejected lacks, `train` is not labelled, or a
+            label cannot be learnt from it.
+    """
+    clashes = sorted(RESERVED_LABELS & set(dataset.label_names))
+    if clashes:
+        raise InputError(
+            f"{dataset.root}: a label may not be called {clashes[0]}, that name has a meaning in the files of a run. "
+            "Rename the column."
+        )
+    names = tuple(cache.backbones("train") if backbones is None else backbones)
+    if not names:
+        raise InputError(
+            f"{cache.root} holds no features of the split train. Run: scripts/extract.sh {dataset.root} "
+            f"--cache {cache.root}"
+        )
+    if "train" not in dataset.splits:
+        raise InputError(f"{dataset.root} has no folder train, so nothing can be learnt. Add train/ and train.csv.")
+    train = _read_split(dataset.splits["train"], cache, names)
+    if train.labels is None:
+        raise InputError(f"{dataset.root / 'train.csv'} holds no labels, so nothing can be learnt. Name them: --labels")
+    _check_labels(train.labels, dataset)
+    test = _read_split(dataset.splits["test"], cache, names) if "test" in dataset.splits else None
+
+    columns, start = {}, 0
+    for name in names:
+        width = cache.describe("train", name).width
+        columns[name] = slice(start, start + width)
+        start += width
+    return Inputs(dataset.label_names, columns, train, train.labels, test)
+
+
+def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> SplitInputs:
+    """Read the features of a split's images, without those that stage 1 rejected.
+
+    Raises:
+        InputError: features lack for an image that was not rejected, or every image was rejected.
+    """
+    rejected = {r.image_id for r in cache.rejected() if r.path.startswith(f"{split.name}/")}
+    has_features = np.array([image_id not in rejected for image_id in split.image_ids], dtype=bool)
+    if not has_features.any():
+        raise InputError(
+            f"{cache.root / 'rejected.csv'} lists every image of the split {split.name} ({len(split.image_ids)}): "
+            "none has features. Mend the images and extract again."
+        )
+    wanted = [image_id for image_id, has in zip(split.image_ids, has_features, strict=True) if has]
+    _, features = cache.read(split.name, backbones, wanted)
+    return SplitInputs(
+        image_ids=split.image_ids,
+        has_features=has_features,
+        features=features,
+        labels=None if split.labels is None else split.labels[has_features],
+        groups=None if split.groups is None else split.groups[has_features],
+        fingerprints={name: cache.fingerprint(split.name, name) for name in backbones},
+    )
+
+
+def _check_labels(labels: np.ndarray, dataset: Dataset) -> None:
+    """Refuse labels of which one value only is known.
+
+    Args:
+        labels: uint8 array (M, L), of the training images that have features.
+        dataset: the data set that they come from.
+
+    Raises:
+        InputError: the message names the first such label, its counts, and the labels that remain.
+    """
+    positives = labels.sum(axis=0)
+    constant = [name for name, n in zip(dataset.label_names, positives, strict=True) if n in (0, len(labels))]
+    if constant:
+        rest = ",".join(name for name in dataset.label_names if name not in constant)
+        raise InputError(
+            f"{dataset.root / 'train.csv'}: {constant[0]} is positive in "
+            f"{positives[dataset.label_names.index(constant[0])]} of {len(labels)} images with features, "
+            "so there is nothing to tell apart. " + (f"Leave it out: --labels {rest}" if rest else "Add other images.")
+        )

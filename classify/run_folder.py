@@ -1,0 +1,84 @@
+"""Publish the files of a run all at once, so that an interrupted run leaves nothing half-written."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from features.errors import InputError
+
+#: What makes a folder a run. It is published last.
+MARK = "run.json"
+#: All files that a run may write.
+RUN_FILES = (
+    "predictions_probability.csv",
+    "predictions_binary.csv",
+    "oof_probability.csv",
+    "metrics.csv",
+    MARK,
+)
+_PARTIAL = ".partial"
+
+
+@contextmanager
+def open_run(run: Path, overwrite: bool) -> Iterator[Path]:
+    """Lend a folder to write a run's files to; when the block ends without an error, they become the run.
+
+    Args:
+        run: the run's folder; absent, empty, or with `overwrite` an earlier run.
+        overwrite: whether the files of an earlier run may be replaced. Other files in its folder stay.
+
+    Yields:
+        An empty folder beside `run`, or inside it where it exists. It is gone after the block.
+
+    Raises:
+        InputError: `run` is a file, holds something else than a run, holds a run and `overwrite` is false, or cannot be
+            written to; raised before the block where it can be known.
+    """
+    try:
+        exists = _check(run, overwrite)
+        staging = run / _PARTIAL if exists else run.parent / f".{run.name}{_PARTIAL}"
+        shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
+        staging.mkdir(parents=True)
+    except OSError as error:
+        raise _unwritable(run, error) from None
+    try:
+        yield staging
+        try:
+            _publish(staging, run, overwrite)
+        except OSError as error:
+            raise _unwritable(run, error) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check(run: Path, overwrite: bool) -> bool:
+    """Tell whether the folder exists; refuse one that a run may not write to."""
+    if not run.exists() and not run.is_symlink():
+        return False
+    if not run.is_dir():
+        raise InputError(f"{run} is not a folder. Name another with --out.")
+    if not any(path.name != _PARTIAL for path in run.iterdir()):
+        return True
+    if not (run / MARK).exists():
+        raise InputError(f"{run} is not empty and is no run (it holds no {MARK}). Name another folder with --out.")
+    if not overwrite:
+        raise InputError(f"{run} holds a run already. Name another folder with --out, or replace it with --overwrite.")
+    return True
+
+
+def _publish(staging: Path, run: Path, overwrite: bool) -> None:
+    """Move the files to their place."""
+    if not _check(run, overwrite):
+        staging.replace(run)
+        return
+    for name in RUN_FILES:
+        if (staging / name).exists():
+            (staging / name).replace(run / name)
+        else:
+            (run / name).unlink(missing_ok=True)
+
+
+def _unwritable(run: Path, error: OSError) -> InputError:
+    """Make the error of a folder that cannot be written to."""
+    return InputError(f"{run} cannot be written ({error.strerror}). Name another folder with --out.")

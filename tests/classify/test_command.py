@@ -1,0 +1,240 @@
+"""`python -m classify run` from end to end: files, exit codes, messages, reproducibility."""
+
+import errno
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from classify.__main__ import app
+from classify.metrics import METRICS
+from tests.classify.toy import LABELS, Toy, label_test_split, make_toy, reject
+
+MODELS = ["logistic/alpha", "logistic/beta", "logistic/all", "mean"]
+TABLES = ("predictions_probability.csv", "predictions_binary.csv", "oof_probability.csv", "metrics.csv")
+
+
+@pytest.fixture
+def toy(tmp_path) -> Toy:
+    return make_toy(tmp_path)
+
+
+def run(toy: Toy, out="run", *options: str):
+    arguments = ["run", str(toy.data), "--cache", str(toy.cache), "--out", str(toy.data.parent / out), *options]
+    result = CliRunner().invoke(app, arguments)
+    return result.exit_code, " ".join(result.output.split()), toy.data.parent / out
+
+
+def test_writes_a_run(toy):
+    code, said, out = run(toy)
+    assert code == 0
+    assert sorted(path.name for path in out.iterdir()) == sorted([*TABLES, "run.json"])
+
+    probabilities = pd.read_csv(out / TABLES[0])
+    assert list(probabilities.columns) == ["ID", *LABELS]
+    assert list(probabilities["ID"]) == toy.test_ids
+    binary = pd.read_csv(out / TABLES[1])
+    assert list(binary["ID"]) == toy.test_ids
+    np.testing.assert_array_equal(binary[list(LABELS)], probabilities[list(LABELS)] >= 0.5)
+    by_chance = (binary[list(LABELS)].to_numpy() == np.roll(toy.test_labels, 1, axis=0)).mean()
+    assert (binary[list(LABELS)].to_numpy() == toy.test_labels).mean() > max(0.75, by_chance)
+
+    out_of_fold = pd.read_csv(out / TABLES[2])
+    assert list(out_of_fold.columns) == ["ID", "model", "fold", *LABELS]
+    assert list(out_of_fold["model"].unique()) == MODELS
+    for _, rows in out_of_fold.groupby("model"):
+        assert list(rows["ID"]) == toy.train_ids
+        assert (np.ptp(rows["fold"].to_numpy().reshape(40, 5), axis=1) == 0).all()  # a patient: 5 images on end
+    wide = out_of_fold.pivot_table(index="ID", columns="model", values=LABELS[0])
+    np.testing.assert_allclose(wide["mean"], wide[MODELS[:3]].mean(axis=1), rtol=1e-5)
+
+    metrics = pd.read_csv(out / TABLES[3])
+    assert list(metrics.columns) == ["model", "split", "label", "metric", "value"]
+    assert len(metrics) == len(MODELS) * (len(LABELS) + 1) * len(METRICS)
+    assert set(metrics["split"]) == {"oof"}
+    of_mean = metrics[(metrics["model"] == "mean") & (metrics["metric"] == "roc_auc")].set_index("label")["value"]
+    pairs = wide["mean"][toy.train_ids].to_numpy()
+    truth = toy.train_labels[:, 0] == 1
+    expected = np.mean(pairs[truth][:, None] > pairs[~truth][None])
+    assert of_mean[LABELS[0]] == pytest.approx(expected, abs=1e-6)
+    assert of_mean["macro"] > 0.75
+
+    assert "40 groups, none of them in two folds" in said
+    assert f"mean oof {of_mean['macro']:.3f}" in said
+    assert "30 of 30 images predicted by mean; not labelled, so not scored" in said
+
+
+def test_records_what_it_did(toy):
+    _, _, out = run(toy, "run", "--seed", "3", "--folds", "4")
+    record = json.loads((out / "run.json").read_text())
+    assert record["arguments"]["seed"] == 3
+    assert record["folds"]["groups"] == 40
+    assert sum(record["folds"]["rows"]) == 200
+    assert len(record["folds"]["rows"]) == record["folds"]["count"] == 4
+    assert record["splits"]["train"]["positives"] == dict(zip(LABELS, toy.train_labels.sum(axis=0), strict=True))
+    assert record["splits"]["train"]["fingerprints"] == record["splits"]["test"]["fingerprints"]
+    assert record["splits"]["test"]["positives"] is None
+    assert record["final_model"] == "mean"
+    assert record["versions"]["numpy"] == np.__version__
+    assert record["warnings"] == []
+
+
+def test_equal_runs_have_equal_bytes_whatever_the_jobs_and_another_seed_has_others(toy):
+    first, again, other = (
+        run(toy, *options)[2]
+        for options in (("a", "--jobs", "1"), ("b", "--jobs", "3"), ("c", "--jobs", "1", "--seed", "1"))
+    )
+    for name in TABLES:
+        assert (first / name).read_bytes() == (again / name).read_bytes()
+        assert name == TABLES[1] or (first / name).read_bytes() != (other / name).read_bytes()
+
+
+def test_rejected_test_images_keep_their_rows_with_empty_cells_and_exit_3(toy):
+    lost = toy.test_ids[4]
+    reject(toy, f"test/{lost}.png", f"train/{toy.train_ids[0]}.png")
+    code, said, out = run(toy)
+    assert code == 3
+    for name in TABLES[:2]:
+        lines = (out / name).read_text().splitlines()
+        assert len(lines) == 31
+        assert lines[5] == f"{lost},,,"
+        assert ",," not in "".join(lines[:5] + lines[6:])
+        assert list(pd.read_csv(out / name)["ID"]) == toy.test_ids
+    assert set((out / TABLES[1]).read_text().replace("\n", ",").split(",")[4:]) == {"0", "1", "", *toy.test_ids}
+    assert f"1 images have no features; their cells in the predictions are empty: {lost}" in said
+    assert f"1 of 200 images have no features and are left out: {toy.train_ids[0]}" in said
+    splits = json.loads((out / "run.json").read_text())["splits"]
+    assert splits["test"]["rejected"] == [lost]
+    assert splits["train"]["rejected"] == [toy.train_ids[0]]
+    assert toy.train_ids[0] not in set(pd.read_csv(out / TABLES[2])["ID"])
+
+
+def test_rejected_train_images_alone_are_said_and_exit_0(toy):
+    reject(toy, *(f"train/{image_id}.png" for image_id in toy.train_ids[:12]))
+    code, said, _ = run(toy)
+    assert code == 0
+    assert "12 of 200 images have no features and are left out" in said
+    assert f"{toy.train_ids[9]} and 2 more, all in run.json" in said
+
+
+def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
+    for path in (toy.data / "test").iterdir():
+        path.unlink()
+    (toy.data / "test").rmdir()
+    (toy.data / "test.csv").unlink()
+    code, said, out = run(toy)
+    assert code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.csv", "oof_probability.csv", "run.json"]
+    assert "no test split, so there are out-of-fold results only, no predictions" in said
+
+
+def test_a_labelled_test_split_is_scored_too(toy):
+    label_test_split(toy)
+    _, said, out = run(toy)
+    metrics = pd.read_csv(out / "metrics.csv").set_index(["model", "split", "label", "metric"])["value"]
+    predicted = pd.read_csv(out / "predictions_binary.csv")[list(LABELS)].to_numpy()
+    for index, label in enumerate(LABELS):
+        expected = (predicted[:, index] == toy.test_labels[:, index]).mean()
+        assert metrics["mean", "test", label, "accuracy"] == pytest.approx(expected)
+    assert f"mean test {metrics['mean', 'test', 'macro', 'roc_auc']:.3f}" in said
+
+
+def test_an_undefined_metric_is_an_empty_cell_with_its_reason_in_run_json(toy):
+    toy.test_labels[:, 1] = 0
+    label_test_split(toy)
+    _, _, out = run(toy, "run", "--backbones", "alpha")
+    assert "logistic/alpha,test,intraparenchymal,roc_auc,\n" in (out / "metrics.csv").read_text()
+    undefined = json.loads((out / "run.json").read_text())["undefined_metrics"]
+    reasons = {(u["split"], u["label"], u["metric"]): u["reason"] for u in undefined}
+    assert reasons["test", "intraparenchymal", "roc_auc"] == "all 30 rows have the value 0"
+    assert reasons["test", "macro", "roc_auc"] == "undefined for intraparenchymal"
+    assert not [key for key in reasons if key[0] == "oof"]
+
+
+def test_one_backbone_is_one_model_and_says_so(toy):
+    code, said, out = run(toy, "run", "--backbones", "beta", "--labels", "epidural")
+    assert code == 0
+    assert set(pd.read_csv(out / "metrics.csv")["model"]) == {"logistic/beta"}
+    assert "one backbone only, so there is no logistic/all and no mean" in said
+    assert "predicted by logistic/beta" in said
+    assert list(pd.read_csv(out / "predictions_binary.csv").columns) == ["ID", "epidural"]
+
+
+def test_without_groups_the_folds_say_what_that_means(toy):
+    table = pd.read_csv(toy.data / "train.csv").drop(columns="patient")
+    table.to_csv(toy.data / "train.csv", index=False)
+    assert "no groups known: slices of one patient may sit on both sides" in run(toy)[1]
+
+
+def test_overwrite_replaces_a_run_and_only_then(toy):
+    first = run(toy)[2]
+    kept = (first / "metrics.csv").read_bytes()
+    code, said, _ = run(toy)
+    assert (code, "holds a run already" in said) == (2, True)
+    assert (first / "metrics.csv").read_bytes() == kept
+    assert run(toy, "run", "--overwrite", "--seed", "1")[0] == 0
+    assert (first / "metrics.csv").read_bytes() != kept
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--backbones", "gamma"), "gamma.h5 is not there (cached for train: alpha, beta)"),
+        (("--backbones", "alpha,,beta"), "--backbones 'alpha,,beta': expected different names between commas"),
+        (("--labels", "epidural,epidural"), "--labels 'epidural,epidural': expected different names"),
+        (("--labels", "stroke"), "stroke"),
+        (("--group-column", "clinic"), "has no column 'clinic'"),
+        (("--folds", "41"), "40 groups cannot be split into 41 folds. Use --folds 40 or fewer."),
+        (("--folds", "1"), "greater than or equal to 2"),
+        (("--jobs", "0"), "greater than or equal to 1"),
+        (("--seed", "-1"), "greater than or equal to 0"),
+    ],
+)
+def test_bad_usage_exits_2_says_why_and_writes_nothing(toy, options, message):
+    code, said, out = run(toy, "run", *options)
+    assert code == 2
+    assert message in said
+    assert sorted(path.name for path in out.parent.iterdir()) == ["cache", "toy"]
+
+
+def test_a_cache_or_data_set_that_is_not_there_exits_2(toy, tmp_path):
+    missing = Toy(toy.data, tmp_path / "none", [], [], toy.train_labels, toy.test_labels)
+    code, said, _ = run(missing)
+    assert code == 2
+    assert "none is not there: no features have been extracted" in said
+    missing = Toy(tmp_path / "nothing", toy.cache, [], [], toy.train_labels, toy.test_labels)
+    assert run(missing)[0] == 2
+
+
+def test_a_disk_that_is_full_exits_2_and_leaves_nothing(toy, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+    code, said, out = run(toy)
+    assert code == 2
+    assert "cannot be written (No space left on device)" in said
+    assert sorted(path.name for path in out.parent.iterdir()) == ["cache", "toy"]
+
+
+def test_help_loads_neither_pandas_nor_scikit_learn_nor_tensorflow():
+    program = (
+        "import sys; from typer.testing import CliRunner; from classify.__main__ import app; "
+        "result = CliRunner().invoke(app, ['run', '--help']); assert '--backbones' in result.output, result.output; "
+        "print(sorted({'pandas', 'sklearn', 'scipy', 'numpy', 'h5py', 'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_run_loads_no_tensorflow_and_no_stage_1():
+    program = (
+        "import sys, classify.predictions, classify.console, classify.training, classify.inputs; "
+        "print(sorted(name for name in sys.modules if name.split('.')[0] in {'tensorflow', 'keras', 'extract', 'cv2'}))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,136 @@
+"""Images meet their features by id; what lacks is an error or is listed, never dropped."""
+
+import numpy as np
+import pytest
+
+from classify.inputs import Inputs, read_inputs
+from features.cache import FeatureCache
+from features.dataset import read_dataset
+from features.errors import InputError
+from tests.classify.toy import LABELS, Toy, make_toy, reject, write_cache_file, write_split
+
+
+@pytest.fixture
+def toy(tmp_path) -> Toy:
+    return make_toy(tmp_path, patients=6)
+
+
+def read(toy: Toy, backbones=None) -> Inputs:
+    return read_inputs(read_dataset(toy.data), FeatureCache(toy.cache), backbones)
+
+
+def rewrite(toy: Toy, split: str, backbone: str, order) -> None:
+    """Write a cache file again with its rows in another order, or only some of them."""
+    ids, features = FeatureCache(toy.cache).read(split, [backbone])
+    write_cache_file(toy.cache / split / f"{backbone}.h5", [ids[row] for row in order(ids)], features[order(ids)])
+
+
+def test_rows_are_joined_by_id_whatever_the_order_of_the_cache(toy):
+    first = read(toy)
+    rewrite(toy, "train", "alpha", lambda ids: np.argsort(ids))
+    rewrite(toy, "test", "beta", lambda ids: np.argsort(ids)[::-1])
+    again = read(toy)
+    assert first.train.image_ids == tuple(toy.train_ids)
+    assert first.test.image_ids == tuple(toy.test_ids)
+    np.testing.assert_array_equal(first.train.features, again.train.features)
+    np.testing.assert_array_equal(first.test.features, again.test.features)
+    np.testing.assert_array_equal(first.train_labels, toy.train_labels)
+    row = FeatureCache(toy.cache).read("train", ["beta"], [toy.train_ids[3]])[1]
+    np.testing.assert_array_equal(first.train.features[3:4, first.columns["beta"]], row)
+
+
+def test_backbones_stand_side_by_side_in_the_order_asked_for(toy):
+    assert read(toy).columns == {"alpha": slice(0, 12), "beta": slice(12, 32)}
+    swapped = read(toy, ("beta", "alpha"))
+    assert swapped.columns == {"beta": slice(0, 20), "alpha": slice(20, 32)}
+    np.testing.assert_array_equal(swapped.train.features[:, 20:], read(toy).train.features[:, :12])
+
+
+def test_rejected_images_are_left_out_with_their_labels_and_groups_and_listed(toy):
+    reject(toy, f"train/{toy.train_ids[2]}.png", f"test/{toy.test_ids[0]}.png")
+    whole, inputs = np.delete(np.arange(30), 2), read(toy)
+    assert inputs.train.rejected_ids == (toy.train_ids[2],)
+    assert inputs.train.used_ids == tuple(toy.train_ids[row] for row in whole)
+    np.testing.assert_array_equal(inputs.train_labels, toy.train_labels[whole])
+    np.testing.assert_array_equal(inputs.train.groups, [f"p{row // 5}" for row in whole])
+    assert inputs.train.features.shape == (29, 32)
+    assert inputs.test.rejected_ids == (toy.test_ids[0],)
+    assert inputs.test.image_ids == tuple(toy.test_ids)
+
+
+def test_a_rejection_in_one_split_leaves_the_same_id_in_the_other(tmp_path):
+    ids = [f"a{row}" for row in range(8)]
+    labels = {"bleed": np.tile([0, 1], 4)}
+    toy = Toy(tmp_path / "toy", tmp_path / "cache", ids, ids, np.empty(0), np.empty(0))
+    write_split(toy.data, "train", ids, labels)
+    write_split(toy.data, "test", ids, {})
+    for split in ("train", "test"):
+        write_cache_file(toy.cache / split / "alpha.h5", ids, np.zeros((8, 4)))
+    reject(toy, "test/a0.png")
+    inputs = read(toy)
+    assert inputs.train.rejected_ids == ()
+    assert inputs.test.rejected_ids == ("a0",)
+
+
+def test_an_image_that_lacks_features_and_was_not_rejected_is_an_input_error(toy):
+    rewrite(toy, "test", "alpha", lambda ids: np.arange(len(ids))[2:])
+    with pytest.raises(InputError, match=r"alpha\.h5 lacks 2 of 30 images \(first: s\d{4}\)\. Run: .*extract"):
+        read(toy)
+
+
+def test_a_split_of_rejected_images_only_is_an_input_error(toy):
+    reject(toy, *(f"test/{image_id}.png" for image_id in toy.test_ids))
+    with pytest.raises(InputError, match=r"rejected\.csv lists every image of the split test \(30\)"):
+        read(toy)
+
+
+def test_a_backbone_that_is_not_cached_is_an_input_error(toy):
+    with pytest.raises(InputError, match=r"gamma\.h5 is not there \(cached for train: alpha, beta\)"):
+        read(toy, ("gamma",))
+
+
+def test_a_backbone_that_only_train_has_is_an_input_error(toy):
+    (toy.cache / "test" / "beta.h5").unlink()
+    with pytest.raises(InputError, match=r"test/beta\.h5 is not there"):
+        read(toy)
+
+
+def test_features_of_another_recipe_in_the_test_split_are_an_input_error(toy):
+    ids, features = FeatureCache(toy.cache).read("test", ["alpha"])
+    write_cache_file(toy.cache / "test" / "alpha.h5", ids, features, weights_digest="other")
+    with pytest.raises(InputError, match="extracted differently"):
+        read(toy)
+
+
+def test_an_empty_cache_is_an_input_error(toy, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no features of the split train. Run: .*extract"):
+        read_inputs(read_dataset(toy.data), FeatureCache(tmp_path / "empty"), None)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_label_with_one_value_is_an_input_error_that_names_the_others(tmp_path, value):
+    labels = {"same": np.full(10, value), "mixed": np.tile([0, 1], 5)}
+    write_split(tmp_path / "toy", "train", [f"a{row}" for row in range(10)], labels)
+    write_cache_file(tmp_path / "cache" / "train" / "alpha.h5", [f"a{row}" for row in range(10)], np.zeros((10, 2)))
+    with pytest.raises(InputError, match=rf"same is positive in {10 * value} of 10 images .* --labels mixed"):
+        read_inputs(read_dataset(tmp_path / "toy"), FeatureCache(tmp_path / "cache"), None)
+
+
+def test_a_label_called_like_a_column_of_the_run_is_an_input_error(tmp_path):
+    ids = ["a", "b"]
+    write_split(tmp_path / "toy", "train", ids, {"fold": np.array([0, 1])})
+    write_cache_file(tmp_path / "cache" / "train" / "alpha.h5", ids, np.zeros((2, 2)))
+    with pytest.raises(InputError, match="a label may not be called fold"):
+        read_inputs(read_dataset(tmp_path / "toy"), FeatureCache(tmp_path / "cache"), None)
+
+
+def test_a_data_set_without_train_is_an_input_error(tmp_path):
+    write_split(tmp_path / "toy", "test", ["a"], {})
+    write_cache_file(tmp_path / "cache" / "train" / "alpha.h5", ["a"], np.zeros((1, 2)))
+    with pytest.raises(InputError, match="has no folder train"):
+        read_inputs(read_dataset(tmp_path / "toy"), FeatureCache(tmp_path / "cache"), None)
+
+
+def test_label_names_are_the_data_sets(toy):
+    assert read(toy).label_names == LABELS

@@ -1,0 +1,90 @@
+"""A run's folder is whole or absent, and nothing else is ever replaced."""
+
+import pytest
+
+from classify.run_folder import open_run
+from features.errors import InputError
+
+
+def interrupt_run(run, error, overwrite=False):
+    with open_run(run, overwrite) as staging:
+        (staging / "metrics.csv").write_text("half")
+        raise error
+
+
+def write_run(run, text, names=("metrics.csv", "run.json"), overwrite=False):
+    with open_run(run, overwrite) as staging:
+        for name in names:
+            (staging / name).write_text(text)
+
+
+def test_publishes_what_was_written_and_leaves_nothing_beside_it(tmp_path):
+    write_run(tmp_path / "deep" / "run", "1")
+    assert sorted(p.name for p in (tmp_path / "deep" / "run").iterdir()) == ["metrics.csv", "run.json"]
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_run_leaves_nothing(tmp_path, error):
+    with pytest.raises(error):
+        interrupt_run(tmp_path / "run", error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_overwrite_leaves_the_earlier_run(tmp_path):
+    write_run(tmp_path / "run", "1")
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_run(tmp_path / "run", KeyboardInterrupt, overwrite=True)
+    assert {p.name: p.read_text() for p in (tmp_path / "run").iterdir()} == {"metrics.csv": "1", "run.json": "1"}
+
+
+def test_what_a_killed_run_left_is_cleared_away(tmp_path):
+    (tmp_path / ".run.partial").mkdir()
+    (tmp_path / ".run.partial" / "metrics.csv").write_text("half")
+    (tmp_path / "empty" / ".partial").mkdir(parents=True)
+    write_run(tmp_path / "run", "1", names=("run.json",))
+    write_run(tmp_path / "empty", "1", names=("run.json",))
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["run.json"]
+    assert [p.name for p in (tmp_path / "empty").iterdir()] == ["run.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "run"]
+
+
+def test_overwriting_replaces_a_runs_files_removes_stale_ones_and_keeps_others(tmp_path):
+    run = tmp_path / "run"
+    write_run(run, "1", names=("metrics.csv", "predictions_binary.csv", "run.json"))
+    (run / "notes.txt").write_text("mine")
+    write_run(run, "2", overwrite=True)
+    assert {p.name: p.read_text() for p in run.iterdir()} == {"metrics.csv": "2", "run.json": "2", "notes.txt": "mine"}
+
+
+def test_an_earlier_run_is_refused_without_overwrite(tmp_path):
+    write_run(tmp_path / "run", "1")
+    with pytest.raises(InputError, match=r"holds a run already.*--overwrite"):
+        write_run(tmp_path / "run", "2")
+    assert (tmp_path / "run" / "run.json").read_text() == "1"
+
+
+def test_a_run_that_appears_meanwhile_is_not_replaced(tmp_path):
+    write_run(tmp_path / "other", "1")
+    with pytest.raises(InputError, match="holds a run already"), open_run(tmp_path / "run", False):
+        (tmp_path / "other").rename(tmp_path / "run")
+    assert (tmp_path / "run" / "run.json").read_text() == "1"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_run_is_refused(tmp_path, overwrite):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "metrics.csv").write_text("mine")
+    with pytest.raises(InputError, match="is not empty and is no run"):
+        write_run(tmp_path / "photos", "1", overwrite=overwrite)
+    assert [p.name for p in (tmp_path / "photos").iterdir()] == ["metrics.csv"]
+    assert (tmp_path / "photos" / "metrics.csv").read_text() == "mine"
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is not a folder"):
+        write_run(tmp_path / "file", "1", overwrite=True)
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
+        write_run(tmp_path / "file" / "run", "1")
+    assert (tmp_path / "file").read_text() == "mine"

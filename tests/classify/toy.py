@@ -1,0 +1,87 @@
+"""A small data set with its feature cache, made from numbers: no image is ever decoded by stage 2."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from features.recipe import Recipe
+
+LABELS = ("epidural", "intraparenchymal", "subarachnoid")
+
+
+@dataclass
+class Toy:
+    """Where it lies, and what is in it: ids and labels in the data set's order."""
+
+    data: Path
+    cache: Path
+    train_ids: list[str]
+    test_ids: list[str]
+    train_labels: np.ndarray
+    test_labels: np.ndarray
+
+
+def write_cache_file(
+    path: Path, image_ids: Sequence[str], features: np.ndarray, weights_digest: str = "0" * 32
+) -> None:
+    """Write a file of schema 1 with one view: features (N, D)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recipe = Recipe(path.stem, "random", weights_digest, "none", 32)
+    with h5py.File(path, "w") as file:
+        file["features"] = features[:, None].astype(np.float32)
+        file["image_ids"] = [image_id.encode() for image_id in image_ids]
+        file["image_digests"] = np.zeros((len(image_ids), 16), np.uint8)
+        file.attrs.update(recipe.attributes())
+        file.attrs.update(
+            fingerprint=recipe.fingerprint, keras_version="3", keras_backend="none", device="none", time="-"
+        )
+
+
+def write_split(data: Path, name: str, image_ids: Sequence[str], columns: dict[str, np.ndarray]) -> None:
+    """Write DATA/name.csv, and an empty file per image."""
+    (data / name).mkdir(parents=True)
+    for image_id in image_ids:
+        (data / name / f"{image_id}.png").touch()
+    pd.DataFrame({"ID": image_ids, **columns}).to_csv(data / f"{name}.csv", index=False)
+
+
+def make_toy(root: Path, patients: int = 40, seed: int = 0) -> Toy:
+    """Make 5 train images per patient, 30 test images, two backbones of 12 and 20 channels that know the labels.
+
+    The cache's rows stand in another order than the data set's, and the ids in no order at all.
+    """
+    rng = np.random.default_rng(seed)
+    n_train, n_test = 5 * patients, 30
+    ids = [f"s{number:04d}" for number in rng.permutation(n_train + n_test)]
+    signal = rng.normal(size=(n_train + n_test, 3))
+    labels = (signal + 0.7 * rng.normal(size=signal.shape) > (0.8, 0.2, 0.0)).astype(np.uint8)
+    toy = Toy(root / "toy", root / "cache", ids[:n_train], ids[n_train:], labels[:n_train], labels[n_train:])
+
+    patient = np.array([f"p{number}" for number in np.repeat(np.arange(patients), 5)])
+    write_split(toy.data, "train", toy.train_ids, {**_columns(toy.train_labels), "patient": patient})
+    write_split(toy.data, "test", toy.test_ids, {})
+    for backbone, width in (("alpha", 12), ("beta", 20)):
+        features = signal @ rng.normal(size=(3, width)) + rng.normal(size=(len(ids), width)) + 5
+        for split, rows in (("train", np.arange(n_train)), ("test", np.arange(n_train, len(ids)))):
+            stored = rng.permutation(rows)
+            write_cache_file(toy.cache / split / f"{backbone}.h5", [ids[row] for row in stored], features[stored])
+    return toy
+
+
+def label_test_split(toy: Toy) -> None:
+    """Add the labels to test.csv."""
+    pd.DataFrame({"ID": toy.test_ids, **_columns(toy.test_labels)}).to_csv(toy.data / "test.csv", index=False)
+
+
+def reject(toy: Toy, *paths: str) -> None:
+    """List images as rejected by stage 1: paths such as `train/s0001.png`."""
+    lines = [f"{Path(path).stem},{path},truncated\n" for path in paths]
+    (toy.cache / "rejected.csv").write_text("id,path,reason\n" + "".join(lines))
+
+
+def _columns(labels: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(LABELS, labels.T, strict=True))
