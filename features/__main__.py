@@ -1,0 +1,97 @@
+"""`python -m features`: look into a cache, and prove that it is whole."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features.command import EXIT_BAD_INPUT, application
+
+app = application("Look into a feature cache, and prove that it is whole.")
+CacheArgument = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.", show_default=False)]
+
+
+@app.command()
+def inspect(cache: CacheArgument) -> None:
+    """Print a table of what is cached: one line per split and backbone."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from features.cache import FeatureCache
+    from features.errors import InputError
+    from features.wording import age
+
+    feature_cache = FeatureCache(cache)
+    columns = ("split", "backbone", "rows", "views", "width", "dtype", "size", "weights", "fingerprint", "age")
+    table = Table(*columns, box=None, header_style="bold")
+    for name in ("rows", "views", "width", "size"):
+        table.columns[columns.index(name)].justify = "right"
+    damaged = []
+    for split in feature_cache.splits():
+        for backbone in feature_cache.backbones(split):
+            path = feature_cache.path(split, backbone)
+            try:
+                file = feature_cache.describe(split, backbone)
+            except InputError as error:
+                damaged.append(str(error))
+                table.add_row(split, backbone, *["?"] * 4, _size_on_disk(path), "?", "damaged", "?")
+                continue
+            table.add_row(
+                split,
+                backbone,
+                f"{file.rows:,}",
+                str(file.views),
+                str(file.width),
+                file.dtype,
+                _size_on_disk(path),
+                f"{file.recipe.weights}, {file.recipe.precision}",
+                file.fingerprint[:8],
+                age(file.time),
+            )
+    if not table.row_count:
+        raise InputError(
+            f"{cache} holds no cache file ({{split}}/{{backbone}}.h5). Run: scripts/extract.sh DATA --cache {cache}"
+        )
+    # Into a pipe every line is as long as it must be; names are no markup, even with square brackets.
+    width = None if Console().is_terminal else 10_000
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    if rejected := feature_cache.rejected():
+        typer.echo(f"{len(rejected)} images could not be read: {cache / 'rejected.csv'}")
+    if damaged:
+        raise InputError("\n".join(damaged))
+
+
+def _size_on_disk(path: Path) -> str:
+    """Size of a file in words; `?` where a link leads nowhere."""
+    from features.wording import size
+
+    return size(path.stat().st_size) if path.exists() else "?"
+
+
+@app.command()
+def verify(cache: CacheArgument) -> None:
+    """Read every chunk of every file again: checksums, ids, shapes, finiteness, fingerprints. Exit code 2 on damage."""
+    from features.cache import FeatureCache
+    from features.errors import InputError
+    from features.verification import verify as verify_cache
+
+    checked = damaged = rows = 0
+    for path, file_rows, damage in verify_cache(FeatureCache(cache)):
+        checked += 1
+        rows += file_rows
+        if damage:
+            damaged += 1
+            typer.echo(f"damaged: {path}: {damage.reason}\n  Run: {damage.remedy}")
+        else:
+            typer.echo(f"whole:   {path} ({file_rows:,} rows)")
+    if not checked:
+        raise InputError(
+            f"{cache} holds no cache file ({{split}}/{{backbone}}.h5). Run: scripts/extract.sh DATA --cache {cache}"
+        )
+    typer.echo(f"{checked} files checked, {rows:,} rows whole, {damaged} files damaged.")
+    if damaged:
+        raise typer.Exit(EXIT_BAD_INPUT)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m features")

@@ -1,0 +1,63 @@
+"""Let one process at a time work on a cache file, and say who it is."""
+
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from features.errors import InputError
+
+
+@contextmanager
+def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold an exclusive lock for the length of a `with` block.
+
+    The operating system frees the lock when its process ends, however it ends: a crash leaves no stale lock.
+    The file stays behind (removing it would race with the next holder); only the lock on it counts.
+
+    Args:
+        path: the lock file; made, with its folder, where it is missing.
+        wait: wait for the holder to finish instead of refusing.
+
+    Raises:
+        InputError: another process holds the lock; the message names host, process, start and command. Or the file
+            cannot be made or locked.
+    """
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # "a+" because opening must not wipe what the holder wrote about itself.
+            file = stack.enter_context(path.open("a+", encoding="utf-8"))
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise InputError(
+                f"{path.with_suffix('')} is being worked on by {_holder(path)}. Wait for it, or stop it, and run again."
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be locked: {error.strerror}. Choose a folder on a disk that can be written."
+            ) from None
+        file.truncate(0)
+        holder = {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": " ".join(sys.argv),
+        }
+        file.write(json.dumps(holder))
+        file.flush()
+        yield
+
+
+def _holder(path: Path) -> str:
+    """Describe who holds a lock, as far as the lock file tells."""
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {holder['process']} on {holder['host']} since {holder['since']} ({holder['command']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"  # it has the lock but has not written about itself yet

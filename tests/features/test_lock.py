@@ -1,0 +1,108 @@
+"""The lock: one holder at a time, named to the second; no crash leaves it behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from features.errors import InputError
+from features.lock import hold
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from features.lock import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds tmp_path/train/net.h5.lock."""
+    path = tmp_path / "train" / "net.h5.lock"
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process, path
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_the_second_is_told_who_holds_it(holder):
+    process, path = holder
+    with pytest.raises(InputError) as caught, hold(path):
+        pytest.fail("two processes hold one lock")
+    message = str(caught.value)
+    assert message.startswith(f"{path.with_suffix('')} is being worked on by process {process.pid} ")
+    assert f" on {socket.gethostname()} since " in message
+    assert f"(-c {path})" in message  # the command
+    assert message.endswith("Wait for it, or stop it, and run again.")
+
+
+def test_being_refused_leaves_what_the_holder_wrote(holder):
+    process, path = holder
+    for _ in range(2):
+        with pytest.raises(InputError, match=f"process {process.pid} "), hold(path):
+            pytest.fail("two processes hold one lock")
+
+
+def test_kill_9_frees_the_lock(holder):
+    process, path = holder
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with hold(path):
+        assert json.loads(path.read_text())["process"] == os.getpid()
+
+
+def test_waiting_gets_the_lock_once_it_is_free(holder):
+    process, path = holder
+    got = threading.Event()
+
+    def wait() -> None:
+        with hold(path, wait=True):
+            got.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert not got.wait(0.2)
+    process.kill()
+    assert got.wait(10)
+    thread.join()
+
+
+def test_a_lock_can_be_held_again_and_after_an_error(tmp_path):
+    path = tmp_path / "a.lock"
+    with pytest.raises(KeyError), hold(path):
+        raise KeyError
+    for _ in range(2):
+        with hold(path):
+            assert set(json.loads(path.read_text())) == {"host", "process", "since", "command"}
+
+
+def test_a_holder_that_has_not_written_yet_is_another_process(tmp_path):
+    path = tmp_path / "a.h5.lock"
+    with hold(path):
+        path.write_text("{")
+        with pytest.raises(InputError, match=r"a\.h5 is being worked on by another process\. Wait"), hold(path):
+            pytest.fail("held twice")
+
+
+def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/train/net\.h5\.lock cannot be locked: Not a directory\. Choose"):  # noqa: SIM117
+        with hold(tmp_path / "file" / "train" / "net.h5.lock"):
+            pytest.fail("locked below a file")

@@ -1,0 +1,104 @@
+"""The three rooms: imports point one way, and nothing loads TensorFlow before it is needed."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("extract", "features", "classify")
+HEAVY = ("tensorflow", "keras", "torch", "jax")
+#: What a room may never import, not even inside a function (DESIGN.md, "Three rooms").
+FORBIDDEN = {
+    "extract": {"classify"},
+    "features": {"extract", "classify", *HEAVY, "cv2", "pydicom"},
+    "classify": {"extract", "cv2", "pydicom"},
+}
+
+# Prints, as its last line, which packages are loaded when the interpreter ends.
+LOADED = """
+import atexit, importlib, json, runpy, sys
+atexit.register(lambda: print("\\n" + json.dumps(sorted({name.split(".")[0] for name in sys.modules}))))
+"""
+IMPORT = LOADED + "for name in sys.argv[1:]: importlib.import_module(name)"
+RUN = LOADED + 'name = sys.argv.pop(1); runpy.run_module(name, run_name="__main__", alter_sys=True)'
+
+
+def modules(room: str) -> list[str]:
+    """List the modules of a room by their dotted names."""
+    paths = sorted((ROOT / room).rglob("*.py"))
+    return [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Find the packages that a module imports anywhere in its text; relative imports stay within the room."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def packages_loaded(program: str, *arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """Run a program in a fresh interpreter; return how it ended, and the packages that it had loaded."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done, set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_module_names_a_room_that_it_must_not_know(room):
+    paths = sorted((ROOT / room).rglob("*.py"))
+    assert len(paths) > 5
+    offenders = {
+        str(path.relative_to(ROOT)): sorted(imports_of(path) & FORBIDDEN[room])
+        for path in paths
+        if imports_of(path) & FORBIDDEN[room]
+    }
+    assert offenders == {}
+
+
+def test_the_finder_of_imports_sees_lazy_and_nested_ones(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text(
+        "import os.path\nfrom . import near\n"
+        "def lazy():\n    from keras.applications import vgg16\n    if True:\n        import jax as j, torch.nn\n"
+    )
+    assert imports_of(module) == {"os", "keras", "jax", "torch"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_importing_every_module_of_a_room_loads_no_room_that_it_must_not_know(room):
+    names = [name for name in modules(room) if not name.endswith("__main__")]
+    done, loaded = packages_loaded(IMPORT, *names)
+    assert done.returncode == 0, done.stderr
+    assert room in loaded
+    assert loaded & FORBIDDEN[room] == set()
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("extract --help", "Usage: python -m extract"),
+        ("extract run --help", "--backbones"),
+        ("extract list", "xception"),
+        ("features --help", "Usage: python -m features"),
+        ("features inspect --help", "CACHE"),
+        ("features verify --help", "CACHE"),
+        ("classify --help", "Usage: python -m classify"),
+        ("classify run --help", "--backbones"),
+    ],
+)
+def test_asking_for_help_loads_no_tensorflow(command, says):
+    done, loaded = packages_loaded(RUN, *command.split())
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert says in done.stdout
+    assert loaded & set(HEAVY) == set()
+    assert "typer" in loaded  # the wrapper saw what the command loaded
