@@ -1,0 +1,84 @@
+"""`python -m extract`: run frozen backbones over images, and list those that there are."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from extract.backbones import CHALLENGE, EMBEDDED
+from features.command import application
+
+app = application("Stage 1: run frozen backbones over images once, and keep their pooled features.")
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder that may hold the ImageNet weights, under the names that Keras gives them."),
+]
+
+
+@app.command()
+def run(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with train/ and test/.", show_default=False)],
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Names, separated by commas. Default: {','.join(CHALLENGE)}. "
+            f"Without any download: {','.join(EMBEDDED)}. All: python -m extract list.",
+            show_default=False,
+        ),
+    ] = None,
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="A model of your own: name=file.keras. May be given several times."),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the cache. Default: features/cache/{name of DATA}.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="imagenet, random (seeded), or a folder with {backbone}.weights.h5 files.")
+    ] = "imagenet",
+    weights_dir: WeightsDir = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, or mixed (float16 arithmetic where it is safe: faster on GPUs).")
+    ] = "float32",
+    dtype: Annotated[str, typer.Option(help="Stored type: float32, or float16 (half the size).")] = "float32",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images a batch. Default: found by itself.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read and decode. Default: one a core.", show_default=False)
+    ] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column of the ids in train.csv and test.csv.")] = None,
+) -> None:
+    """Extract the features of every image of DATA that the cache lacks; what is there is kept.
+
+    Ctrl-C ends it cleanly; whatever ends it, the same command goes on from there. Exit code 3: some images could not
+    be read; they are listed in CACHE/rejected.csv.
+    """
+    from extract.command import RunOptions, run_extraction
+
+    options = RunOptions(
+        data, backbones, tuple(backbone or ()), cache, weights, weights_dir, precision, dtype, batch_size, workers,
+        id_column,
+    )  # fmt: skip
+    raise typer.Exit(run_extraction(options))
+
+
+@app.command("list")
+def list_backbones(
+    weights_dir: WeightsDir = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as it stands in the README.")] = False,
+) -> None:
+    """Print the table of backbones, and which of their ImageNet weights are on this machine."""
+    from rich.console import Console
+
+    from extract.listing import markdown_table, terminal_table
+
+    if markdown:
+        typer.echo(markdown_table())
+        return
+    console = Console()
+    Console(width=None if console.is_terminal else 150).print(terminal_table(weights_dir))
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m extract")

@@ -1,0 +1,162 @@
+"""What `python -m extract run` does: read the options, extract, say what was done, choose the exit code."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from extract.backbones import CHALLENGE
+from extract.extraction import CompiledBackbones, ExtractionOptions, extract
+from extract.frozen import FrozenBackbone
+from extract.pipeline import Images
+from extract.progress import Progress
+from extract.report import Report, print_report
+from extract.runtime import backend_name
+from extract.weights import backbones_named, find_model, find_weights
+from features.cache import default_cache
+from features.command import EXIT_REJECTED
+from features.dataset import read_images
+from features.errors import InputError
+from features.wording import duration, size
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of the command, as they were typed; `python -m extract run --help` describes them."""
+
+    data: Path
+    backbones: str | None
+    own_backbones: tuple[str, ...]
+    cache: Path | None
+    weights: str
+    weights_dir: Path | None
+    precision: str
+    dtype: str
+    batch_size: int | None
+    workers: int | None
+    id_column: str | None
+
+
+def run_extraction(options: RunOptions) -> int:
+    """Run the command.
+
+    Returns:
+        The exit code: 0 done, 3 done but some images could not be read, 128 + signal if stopped.
+
+    Raises:
+        InputError: bad options or bad input.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    start = time.monotonic()
+    _check_choice("--precision", options.precision, ("float32", "mixed"))
+    _check_choice("--dtype", options.dtype, ("float32", "float16"))
+    if options.weights_dir is not None and not options.weights_dir.is_dir():
+        raise InputError(f"--weights-dir {options.weights_dir} is no folder. Name the folder that holds the weights.")
+    cache = options.cache or default_cache(options.data)
+    images = [Images(split, ids, paths) for split, (ids, paths) in read_images(options.data, options.id_column).items()]
+    backbones = _choose_backbones(options)
+    counts = " and ".join(f"{len(split.image_ids):,} {split.split}" for split in images)
+    names = ", ".join(backbone.name for backbone in backbones)
+    console.print(f"{counts} images of {options.data} through {names}, into {cache}")
+    stop = threading.Event()
+    with _signals(stop, console) as received:
+        report = extract(
+            images,
+            backbones,
+            ExtractionOptions(cache, options.dtype, options.workers or cores()),
+            CompiledBackbones(options.batch_size),
+            console.print,
+            Progress(console),
+            stop,
+        )
+    report.stopped = received[0] if received else 0
+    return _conclude(report, cache, time.monotonic() - start, console)
+
+
+def _check_choice(option: str, received: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is not among the choices."""
+    if received not in choices:
+        raise InputError(f"{option} takes {' or '.join(choices)}; received {received!r}.")
+
+
+def cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _choose_backbones(options: RunOptions) -> list[FrozenBackbone]:
+    """Find the backbones that the options name, with their weights."""
+    own = [FrozenBackbone.of_model(*find_model(option)) for option in options.own_backbones]
+    if len({backbone.name for backbone in own}) < len(own):
+        raise InputError("--backbone gives one name twice. Give each model a name of its own.")
+    if options.backbones is not None:
+        table = backbones_named(options.backbones)
+    else:
+        table = [] if own else backbones_named(",".join(CHALLENGE))
+    backend = backend_name()
+    return [
+        FrozenBackbone.of_table(
+            backbone, find_weights(backbone, options.weights, options.weights_dir, backend), options.precision
+        )
+        for backbone in table
+    ] + own
+
+
+@contextmanager
+def _signals(stop: threading.Event, console: Console) -> Iterator[list[int]]:
+    """Let the first Ctrl-C or SIGTERM end the run cleanly, and a second one at once.
+
+    Yields:
+        A list that holds the signals received.
+    """
+    received: list[int] = []
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        stop.set()
+        console.print("stopping: the batch in flight is finished and everything computed is written ...")
+        for other, handler in previous.items():
+            signal.signal(other, handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may handle signals
+        return
+    for number in previous:
+        signal.signal(number, handle)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _conclude(report: Report, cache: Path, seconds: float, console: Console) -> int:
+    """Say what was done; return the exit code."""
+    if report.stopped:
+        print_report(report, console)
+        console.print(
+            f"stopped after {duration(seconds)}: {report.rows:,} new rows are kept; the same command goes on."
+        )
+        return 128 + report.stopped
+    if report.rows:
+        print_report(report, console)
+        total = sum(path.stat().st_size for path in cache.glob("*/*.h5"))
+        console.print(f"{report.rows:,} rows extracted in {duration(seconds)}; {cache} now holds {size(total)}.")
+    else:
+        kept = sum(backbone.kept for backbone in report.backbones.values())
+        console.print(f"nothing left to do: all {kept:,} rows are up to date (checked in {duration(seconds)}).")
+    if report.rejected:
+        console.print(
+            f"{len(report.rejected)} images could not be read (first: {report.rejected[0].path}: "
+            f"{report.rejected[0].reason}). All are listed in {cache / 'rejected.csv'}."
+        )
+        return EXIT_REJECTED
+    return 0

@@ -1,0 +1,172 @@
+"""Build a backbone with its weights: a Keras model from preprocessed pixels to pooled features."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from extract.backbones import PREPROCESSING, Backbone
+from extract.images import RESIZING
+from extract.runtime import import_keras
+from extract.weights import RANDOM_SEED, Weights
+from features.errors import InputError
+from features.recipe import Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class FrozenBackbone:
+    """A backbone, the weights that it runs with, and the arithmetic that it runs in.
+
+    Attributes:
+        name: what the cache calls it.
+        input_size: height and width of its input, in pixels.
+        preprocessing: a key of `PREPROCESSING`.
+        weights: where its weights are.
+        precision: `float32` or `mixed`.
+        architecture: its row of the table; None for a user's own model.
+    """
+
+    name: str
+    input_size: int
+    preprocessing: str
+    weights: Weights
+    precision: str
+    architecture: Backbone | None
+
+    @classmethod
+    def of_table(cls, architecture: Backbone, weights: Weights, precision: str) -> "FrozenBackbone":
+        """A backbone of the table."""
+        return cls(
+            architecture.name, architecture.input_size, architecture.preprocessing, weights, precision, architecture
+        )
+
+    @classmethod
+    def of_model(cls, name: str, weights: Weights) -> "FrozenBackbone":
+        """A user's own model; it is loaded once to see what it takes. It runs in the precision that it was saved with.
+
+        Raises:
+            InputError: the file does not load, or the model does not take RGB images of one fixed size.
+        """
+        assert weights.path is not None
+        model = _load_model(weights.path)
+        shape = getattr(model, "input_shape", None)
+        if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] is None or shape[1] != shape[2] or shape[3] != 3:
+            raise InputError(
+                f"{weights.path} takes inputs of shape {shape}; a backbone takes one (None, S, S, 3) with S fixed. "
+                f"Save it with such an input."
+            )
+        return cls(name, int(shape[1]), "model", weights, "float32", None)
+
+    def recipe(self, storage: str) -> Recipe:
+        """All that decides the values of its features.
+
+        Args:
+            storage: dtype of the cache file, `float32` or `float16`.
+        """
+        return Recipe(
+            backbone=self.name,
+            weights=self.weights.label,
+            weights_digest=self.weights.digest,
+            preprocessing=f"{RESIZING}; {PREPROCESSING[self.preprocessing]}",
+            input_size=self.input_size,
+            pooling="avg" if self.architecture else "model",
+            precision=self.precision if storage == "float32" else f"{self.precision} stored as {storage}",
+        )
+
+    def build(self) -> "keras.Model":
+        """Build the Keras model and load its weights.
+
+        Returns:
+            Model from (B, S, S, 3) preprocessed pixels to (B, D) pooled features.
+
+        Raises:
+            InputError: the weights do not fit the architecture.
+        """
+        if self.architecture is None:
+            assert self.weights.path is not None
+            return _pooled(_load_model(self.weights.path))
+        keras = import_keras()
+        keras.config.set_dtype_policy("mixed_float16" if self.precision == "mixed" else "float32")
+        try:
+            if self.weights.kind == "random":
+                keras.utils.set_random_seed(RANDOM_SEED)
+            if self.architecture.embedded:
+                from extract.efficientnet_lite import build
+
+                return build(int(self.architecture.builder.removeprefix("lite:")), self.weights.path)
+            model = _application(self.architecture)
+            if self.weights.path is not None:
+                _load_weights(model, self.weights.path)
+                if self.weights.kind == "imagenet" and self.architecture.builder.startswith("EfficientNetB"):
+                    _match_imagenet_scaling(model)
+            return model
+        finally:
+            keras.config.set_dtype_policy("float32")
+
+
+def _application(backbone: Backbone) -> "keras.Model":
+    """Build an architecture of keras.applications, weights not loaded.
+
+    The input shape is given because without it EfficientNet pads odd maps at another side than the classifier did
+    that was trained.
+    """
+    keras = import_keras()
+    size = backbone.input_size
+    return getattr(keras.applications, backbone.builder)(
+        include_top=False, weights=None, pooling="avg", input_shape=(size, size, 3)
+    )
+
+
+def _load_weights(model: "keras.Model", path: Path) -> None:
+    """Load weights; what does not fit becomes an InputError naming the file."""
+    try:
+        with warnings.catch_warnings():
+            # Keras only warns of layers that the file lacks, and leaves them as they were drawn.
+            warnings.simplefilter("error", UserWarning)
+            model.load_weights(path)
+    except (ValueError, OSError, KeyError, AttributeError, TypeError, UserWarning) as error:
+        raise InputError(
+            f"{path} does not fit {model.name}: {str(error).splitlines()[0]} "
+            f"Give weights that were saved from this architecture without its classifier."
+        ) from None
+
+
+def _load_model(path: Path) -> "keras.Model":
+    """Load a user's own model; Keras refuses code hidden in the file."""
+    keras = import_keras()
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # noqa: BLE001 - a foreign file can fail anywhere inside Keras
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{path} cannot be loaded: {reason} A backbone is a model saved by Keras 3 with model.save, "
+            f"of Keras' own layers (no Lambda)."
+        ) from None
+
+
+def _pooled(model: "keras.Model") -> "keras.Model":
+    """Append average pooling where a model ends in feature maps."""
+    keras = import_keras()
+    shape = model.output_shape
+    if isinstance(shape, tuple) and len(shape) == 4:
+        return keras.Sequential([model, keras.layers.GlobalAveragePooling2D()])
+    if isinstance(shape, tuple) and len(shape) == 2:
+        return model
+    raise InputError(f"a backbone gives (B, D) features or (B, H, W, D) maps; {model.name} gives {shape}.")
+
+
+def _match_imagenet_scaling(model: "keras.Model") -> None:
+    """Scale EfficientNet's input as its ImageNet weights were trained.
+
+    With weights="imagenet" keras.applications puts a layer behind the normalisation that divides by the square root
+    of ImageNet's standard deviations once more; with weights=None, as here, it leaves that layer out. The same comes
+    of a smaller variance in the normalisation itself.
+    """
+    kind = import_keras().layers.Normalization
+    normalization = next(layer for layer in model.layers if isinstance(layer, kind))
+    deviations = (0.229, 0.224, 0.225)  # keras.applications.efficientnet, IMAGENET_STDDEV_RGB
+    normalization.adapt_variance.assign(normalization.adapt_variance * deviations)
+    normalization.finalize_state()

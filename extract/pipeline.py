@@ -1,0 +1,334 @@
+"""Run one split through all backbones: each file read once, decoded once, fanned out to every backbone that lacks it.
+
+Three kinds of workers, as in img2dataset: readers (threads: bytes, digest, decoding, resizing), one thread that owns
+the device, one thread that writes. The calling thread keeps the images in order, gathers batches, and hands them on.
+Every queue between them is bounded, so memory does not grow with the data set.
+
+Rows are batched by their number among the rows that the cache file lacks, and a part ends where a batch ends. A run
+that was killed and started again therefore computes the very same batches, and ends with the same bytes.
+"""
+
+import hashlib
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from extract.images import UnreadableImage, decode, resize
+from extract.report import Report
+from features.errors import InputError
+from features.facts import FactsTable, ImageFacts
+from features.parts import PartStore, Rows
+from features.rejections import Rejection
+
+#: A part is written when it has this many rows, or when its first row is this old: what a crash can lose.
+PART_ROWS, PART_SECONDS = 1024, 15.0
+#: Batches that wait for the device while it computes one.
+_BATCHES_AHEAD = 2
+
+
+class Extractor(Protocol):
+    """What the pipeline asks of a compiled backbone."""
+
+    batch_size: int
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Turn uint8 (n, S, S, 3) into float32 (n, D)."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of one split.
+
+    Attributes:
+        split: its name.
+        image_ids: ids, in the order of the data set.
+        paths: their files.
+    """
+
+    split: str
+    image_ids: Sequence[str]
+    paths: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What a reader made of one image: pixels by input size, for the jobs that lack it; or the reason it could not."""
+
+    index: int
+    digest: bytes = b""
+    facts: ImageFacts | None = None
+    pixels: dict[int, np.ndarray] | None = None
+    rejection: str = ""
+
+
+class Job:
+    """One backbone's work on one split.
+
+    Args:
+        name: of the backbone.
+        input_size: height and width of its input.
+        storage: dtype of the cache file.
+        cached: image id -> digest of the rows in the cache file.
+        parts: rows extracted by earlier runs that did not get to the end; new ones are added.
+        compile_extractor: compiles the backbone when the first image needs it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        input_size: int,
+        storage: str,
+        cached: dict[str, bytes],
+        parts: PartStore,
+        compile_extractor: Callable[[], Extractor],
+    ) -> None:
+        self.name = name
+        self.input_size = input_size
+        self.storage = storage
+        self.cached = cached
+        self.parts = parts
+        self.compile_extractor = compile_extractor
+        self.parted: dict[str, bytes] = {}
+        for rows in parts:
+            self._remember(rows)
+        self.gathered: list[_Loaded] = []
+        self._unwritten: list[Rows] = []
+        self._oldest = 0.0
+
+    def lacks(self, image_id: str, digest: bytes) -> bool:
+        """Whether no row of exactly these bytes is there yet."""
+        return self.cached.get(image_id) != digest and self.parted.get(image_id) != digest
+
+    def keep(self, rows: Rows) -> None:
+        """Take computed rows; write a part when it is due. The writing thread calls it."""
+        if not self._unwritten:
+            self._oldest = time.monotonic()
+        self._unwritten.append(rows)
+        waiting = sum(len(rows.image_ids) for rows in self._unwritten)
+        if waiting >= PART_ROWS or time.monotonic() - self._oldest >= PART_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was computed and is not on disk yet."""
+        if self._unwritten:
+            rows = Rows.join(self._unwritten)
+            self.parts.add(rows)
+            self._remember(rows)
+            self._unwritten = []
+
+    def _remember(self, rows: Rows) -> None:
+        """Note which rows the parts hold."""
+        self.parted |= dict(zip(rows.image_ids, rows.digests, strict=True))
+
+
+class Pipeline:
+    """Runs the jobs of one split.
+
+    Args:
+        images: the images of the split.
+        jobs: one per backbone.
+        facts: what is known of the images.
+        workers: threads that read.
+        report: where rows and seconds are counted.
+        advance: called with a number of images done, fractions where some backbones are ahead.
+        stop: asked between images; true ends the run early.
+
+    Attributes:
+        digests: image id -> digest of the bytes, of every image that could be read, in the order of the data set.
+        rejected: the images that could not.
+        lost_facts: image id -> digest and facts, where the rows are all there but images.csv lacks the facts.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        jobs: Sequence[Job],
+        facts: FactsTable,
+        workers: int,
+        report: Report,
+        advance: Callable[[float], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        self.images = images
+        self.jobs = jobs
+        self.facts = facts
+        self.workers = workers
+        self.report = report
+        self.advance = advance
+        self.stop = stop
+        self.digests: dict[str, bytes] = {}
+        self.rejected: list[Rejection] = []
+        self.lost_facts: dict[str, tuple[bytes, ImageFacts]] = {}
+        self._extractors: dict[str, Extractor] = {}
+        self._computing: deque[tuple[Job, list[_Loaded], Future[np.ndarray]]] = deque()
+        self._writing: deque[Future[None]] = deque()
+        self._device_free = 0.0
+
+    def run(self) -> bool:
+        """Extract every row that lacks.
+
+        Returns:
+            Whether it came to the end; False after `stop`. Either way whatever was computed is on disk.
+
+        Raises:
+            InputError: a row is not finite, the disk is full, or the device has too little memory. What was computed
+                before is on disk.
+        """
+        readers = ThreadPoolExecutor(self.workers, "reader")
+        device = ThreadPoolExecutor(1, "device")
+        writer = ThreadPoolExecutor(1, "writer")
+        try:
+            for loaded in self._load_in_order(readers):
+                if self.stop():
+                    break
+                self._distribute(loaded, device, writer)
+            else:
+                for job in self.jobs:
+                    self._submit(job, device, writer)
+            self._finish(writer)
+            return not self.stop()
+        finally:
+            for pool in (readers, device):
+                pool.shutdown(cancel_futures=True)
+            writer.shutdown()
+            for job in self.jobs:
+                job.flush()
+
+    def _load_in_order(self, readers: ThreadPoolExecutor) -> Iterator[_Loaded]:
+        """Read images ahead in threads and yield them in the order of the data set."""
+        indices = iter(range(len(self.images.image_ids)))
+        ahead: deque[Future[_Loaded]] = deque()
+        while True:
+            batches = [extractor.batch_size for extractor in self._extractors.values()]
+            window = (1 + _BATCHES_AHEAD) * max([32, *batches]) + self.workers
+            for index in itertools.islice(indices, window - len(ahead)):
+                ahead.append(readers.submit(self._load, index))
+            if not ahead:
+                return
+            yield ahead.popleft().result()
+
+    def _load(self, index: int) -> _Loaded:
+        """Read one image; decode and resize it only as far as a job lacks it."""
+        image_id, path = self.images.image_ids[index], self.images.paths[index]
+        start = time.thread_time()
+        decoded = start
+        try:
+            encoded = path.read_bytes()
+            digest = hashlib.blake2b(encoded, digest_size=16).digest()
+            sizes = {job.input_size for job in self.jobs if job.lacks(image_id, digest)}
+            if not sizes and self._knows_facts(image_id, digest):
+                return _Loaded(index, digest)
+            pixels, facts = decode(encoded)
+            decoded = time.thread_time()
+            return _Loaded(index, digest, facts, {size: resize(pixels, size) for size in sizes})
+        except UnreadableImage as error:
+            return _Loaded(index, rejection=str(error))
+        except OSError as error:
+            return _Loaded(index, rejection=f"the file cannot be read: {error.strerror}")
+        finally:
+            end = time.thread_time()
+            decoded = decoded if decoded > start else end
+            self.report.spend("read+decode", decoded - start)
+            self.report.spend("resize", end - decoded)
+
+    def _knows_facts(self, image_id: str, digest: bytes) -> bool:
+        """Whether the image's facts are on disk: in the table, or in a part that is to enter it."""
+        return self.facts.knows(image_id, digest) or any(job.parted.get(image_id) == digest for job in self.jobs)
+
+    def _distribute(self, loaded: _Loaded, device: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
+        """Hand one image to every job that lacks it."""
+        image_id = self.images.image_ids[loaded.index]
+        self.report.images += 1
+        if loaded.rejection:
+            path = self.images.paths[loaded.index]
+            within = f"{self.images.split}/{image_id}{path.suffix}"
+            self.rejected.append(Rejection(image_id, within, loaded.rejection))
+            self.advance(1)
+            return
+        self.digests[image_id] = loaded.digest
+        if loaded.facts is not None:
+            self.report.decoded += 1
+            if not loaded.pixels:
+                self.lost_facts[image_id] = (loaded.digest, loaded.facts)
+        for job in self.jobs:
+            if loaded.pixels is not None and job.lacks(image_id, loaded.digest):
+                job.gathered.append(loaded)
+                if len(job.gathered) >= self._extractor(job).batch_size:
+                    self._submit(job, device, writer)
+            else:
+                self.report.backbones[job.name].kept += 1
+                self.advance(1 / len(self.jobs))
+
+    def _extractor(self, job: Job) -> Extractor:
+        """The job's compiled backbone; compiled when it is first asked for."""
+        if job.name not in self._extractors:
+            start = time.monotonic()
+            self._extractors[job.name] = job.compile_extractor()
+            self.report.spend("compile", time.monotonic() - start)
+        return self._extractors[job.name]
+
+    def _submit(self, job: Job, device: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
+        """Send the job's gathered images to the device; wait while it has enough in hand."""
+        if not job.gathered:
+            return
+        batch, job.gathered = job.gathered, []
+        extractor = self._extractor(job)
+        images = np.stack([loaded.pixels[job.input_size] for loaded in batch])  # type: ignore[index]
+        self._computing.append((job, batch, device.submit(self._compute, job, extractor, images)))
+        while len(self._computing) > _BATCHES_AHEAD:
+            self._collect(writer)
+
+    def _compute(self, job: Job, extractor: Extractor, images: np.ndarray) -> np.ndarray:
+        """Compute one batch; the device's thread."""
+        start = time.monotonic()
+        counted = self.report.backbones[job.name]
+        # The first batch of a backbone comes behind its compilation: that gap is no waiting for images.
+        if counted.rows and self._device_free:
+            self.report.waited += start - self._device_free
+        features = extractor(images)
+        self._device_free = time.monotonic()
+        counted.seconds += self._device_free - start
+        counted.rows += len(images)
+        counted.width = features.shape[1]
+        self.report.spend("compute", self._device_free - start)
+        return features
+
+    def _collect(self, writer: ThreadPoolExecutor) -> None:
+        """Take the oldest batch from the device and hand it to the writer."""
+        job, batch, future = self._computing.popleft()
+        features = future.result().astype(job.storage)[:, np.newaxis]
+        image_ids = tuple(self.images.image_ids[loaded.index] for loaded in batch)
+        finite = np.isfinite(features).all(axis=(1, 2))
+        if not finite.all():
+            worst = batch[int(np.argmin(finite))].index
+            raise InputError(
+                f"{job.name} gives features that are not finite for {self.images.paths[worst]} "
+                f"(and {np.count_nonzero(~finite) - 1} more of its batch). Check the weights, or run with "
+                f"--precision float32 and --dtype float32."
+            )
+        facts = tuple(loaded.facts for loaded in batch if loaded.facts is not None)
+        rows = Rows(image_ids, tuple(loaded.digest for loaded in batch), features, facts)
+        self._writing.append(writer.submit(self._write, job, rows))
+        self.advance(len(batch) / len(self.jobs))
+        while len(self._writing) > _BATCHES_AHEAD:
+            self._writing.popleft().result()
+
+    def _write(self, job: Job, rows: Rows) -> None:
+        """Keep one batch; the writer's thread."""
+        start = time.monotonic()
+        job.keep(rows)
+        self.report.spend("write", time.monotonic() - start)
+
+    def _finish(self, writer: ThreadPoolExecutor) -> None:
+        """Wait until everything in flight is computed and kept."""
+        while self._computing:
+            self._collect(writer)
+        while self._writing:
+            self._writing.popleft().result()

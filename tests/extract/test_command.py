@@ -1,0 +1,186 @@
+"""`python -m extract run`: what people type, against keras.applications itself and golden features."""
+
+import csv
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from extract.__main__ import app
+from extract.backbones import BACKBONES, CHALLENGE
+from extract.runtime import import_keras
+from features.cache import FeatureCache
+from tests.extract.stand_ins import write_images
+from tests.extract.test_efficientnet_lite import GOLDEN, draw_image
+
+KERAS_ROWS = [row for row in BACKBONES.values() if not row.embedded]
+
+
+def extract(*arguments):
+    result = CliRunner().invoke(app, ["run", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def relative_error(features, reference):
+    return np.linalg.norm(features - reference) / np.linalg.norm(reference)
+
+
+@pytest.fixture(scope="module")
+def own_model(tmp_path_factory):
+    """A tiny model of one's own: 16 x 16 pixels to 4 features."""
+    keras = import_keras()
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3), keras.layers.ReLU()]
+    )
+    path = tmp_path_factory.mktemp("model") / "own.keras"
+    model.save(path)
+    return path
+
+
+@pytest.mark.parametrize("row", KERAS_ROWS, ids=lambda row: row.name)
+def test_a_keras_backbone_gives_what_keras_applications_gives(row, tmp_path):
+    size = row.input_size
+    folder = tmp_path / "data" / "test"
+    folder.mkdir(parents=True)
+    red = np.zeros((size, size, 3), np.uint8)
+    red[..., 0] = 255
+    noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    for name, image in (("a_red", red), ("b_noise", noise)):
+        cv2.imwrite(str(folder / f"{name}.png"), image[..., ::-1])
+    cache = tmp_path / "cache"
+    result = extract(
+        tmp_path / "data", "--backbones", row.name, "--weights", "random", "--cache", cache, "--batch-size", 2
+    )
+    assert result.exit_code == 0, result.output
+    _, features = FeatureCache(cache).read("test", [row.name], ["a_red", "b_noise"])
+
+    keras = import_keras()
+    keras.utils.set_random_seed(0)
+    builder = getattr(keras.applications, row.builder)
+    model = builder(include_top=False, weights=None, pooling="avg", input_shape=(size, size, 3))
+    preprocess_input = sys.modules[builder.__module__].preprocess_input
+    reference = model.predict(preprocess_input(np.stack([red, noise]).astype(np.float32)), verbose=0)
+    assert features.shape == (2, row.width)
+    assert model.count_params() == row.parameters
+    for ours, theirs in zip(features, reference, strict=True):
+        assert relative_error(ours, theirs) < 1e-4
+    swapped = model.predict(preprocess_input(red[None, ..., ::-1].astype(np.float32)), verbose=0)
+    assert relative_error(swapped[0], reference[0]) > 1e-3  # blue is not red: the check above could have failed
+    keras.backend.clear_session()
+
+
+def test_embedded_backbones_give_the_golden_features(tmp_path):
+    names = [f"efficientnet_lite{variant}" for variant in range(3)]
+    golden = np.load(GOLDEN)
+    for variant, name in enumerate(names):
+        folder = tmp_path / name / "test"
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / "a.png"), draw_image(BACKBONES[name].input_size)[..., ::-1])
+        cache = tmp_path / name / "cache"
+        assert extract(tmp_path / name, "--backbones", name, "--cache", cache).exit_code == 0
+        _, features = FeatureCache(cache).read("test", [name])
+        assert relative_error(features[0], golden[f"lite{variant}_features"]) < 1e-4
+
+
+def test_a_model_of_ones_own_runs_beside_the_table(tmp_path, own_model):
+    images = write_images(tmp_path / "data" / "train", 3, side=16)
+    cache = tmp_path / "cache"
+    result = extract(tmp_path / "data", "--backbone", f"own={own_model}", "--cache", cache)
+    assert result.exit_code == 0, result.output
+    assert "3 rows extracted" in result.output
+    _, features = FeatureCache(cache).read("train", ["own"])
+    model = import_keras().saving.load_model(own_model)
+    expected = np.asarray(model(np.stack(list(images.values())).astype(np.float32))).mean(axis=(1, 2))
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+
+    again = extract(tmp_path / "data", "--backbone", f"own={own_model}", "--cache", cache)
+    assert again.exit_code == 0
+    assert "nothing left to do: all 3 rows are up to date" in again.output
+
+
+def test_rejected_images_are_listed_and_the_exit_code_is_3(tmp_path, own_model):
+    write_images(tmp_path / "data" / "train", 3, side=16)
+    (tmp_path / "data" / "train" / "a001.png").write_bytes(b"\x89PNG broken")
+    cache = tmp_path / "cache"
+    result = extract(tmp_path / "data", "--backbone", f"own={own_model}", "--cache", cache)
+    assert result.exit_code == 3
+    assert "1 images could not be read (first: train/a001.png: the PNG file is cut off" in result.output
+    with (cache / "rejected.csv").open() as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["a001"]
+    assert FeatureCache(cache).read("train", ["own"])[0] == ("a000", "a002")
+
+
+def test_without_a_name_the_challenges_five_are_asked_for_and_the_embedded_ones_offered(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    write_images(tmp_path / "data" / "train", 1)
+    failing = {**BACKBONES}
+    for name in CHALLENGE:  # nothing listens on port 1: no test may depend on the network
+        row = BACKBONES[name]
+        failing[name] = type(row)(**{**vars(row), "weights_url": f"http://127.0.0.1:1/headbank_test_{name}.h5"})
+    monkeypatch.setattr("extract.backbones.BACKBONES", failing)
+    result = extract(tmp_path / "data", "--cache", tmp_path / "cache")
+    assert result.exit_code == 2
+    assert "the ImageNet weights of xception could not be downloaded" in result.output
+    assert f"headbank_test_xception.h5 (MD5 {BACKBONES['xception'].weights_hash})" in result.output
+    assert "--backbones efficientnet_lite0,efficientnet_lite1,efficientnet_lite2" in result.output
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--backbones", "resnet"], "no backbone is called 'resnet'"),
+        (["--backbones", ""], "no backbone is called ''"),
+        (["--backbones", "vgg16,vgg16"], "named twice"),
+        (["--precision", "half"], "--precision takes float32 or mixed; received 'half'"),
+        (["--dtype", "int8"], "--dtype takes float32 or float16; received 'int8'"),
+        (["--weights", "nowhere"], "--weights takes imagenet, random, or a folder"),
+        (["--weights-dir", "nowhere"], "--weights-dir nowhere is no folder"),
+        (["--backbone", "x=nowhere.keras"], "there is no .keras file nowhere.keras"),
+        (["--batch-size", "0"], "Invalid value for '--batch-size'"),
+        (["--id-column", "name"], "--id-column"),
+    ],
+)
+def test_bad_options_get_one_message_and_exit_code_2(tmp_path, arguments, message):
+    write_images(tmp_path / "data" / "train", 1)
+    result = extract(tmp_path / "data", "--cache", tmp_path / "cache", *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "cache").exists()
+
+
+def test_data_that_is_not_there_and_a_cache_that_is_a_file(tmp_path, own_model):
+    result = extract(tmp_path / "nowhere", "--backbone", f"own={own_model}")
+    assert result.exit_code == 2
+    assert str(tmp_path / "nowhere") in result.output
+    write_images(tmp_path / "data" / "train", 1, side=16)
+    (tmp_path / "cache").write_text("a file")
+    result = extract(tmp_path / "data", "--backbone", f"own={own_model}", "--cache", tmp_path / "cache")
+    assert result.exit_code == 2
+    assert str(tmp_path / "cache") in result.output
+
+
+def test_the_list_is_the_table():
+    result = CliRunner().invoke(app, ["list"])
+    assert result.exit_code == 0
+    lines = {line.split()[0]: line for line in result.output.splitlines()[1:]}
+    assert list(lines) == list(BACKBONES)
+    for row in BACKBONES.values():
+        assert f" {row.input_size} " in lines[row.name]
+        assert f" {row.width} " in lines[row.name]
+        assert f"{row.parameters / 1e6:.1f} M" in lines[row.name]
+        assert row.licence in lines[row.name]
+    assert lines["efficientnet_lite0"].rstrip().endswith("present")
+
+
+def test_the_list_finds_weights_in_weights_dir(tmp_path):
+    Path(tmp_path / BACKBONES["nasnetmobile"].weights_name).write_bytes(b"")
+    result = CliRunner().invoke(app, ["list", "--weights-dir", str(tmp_path)])
+    present = [line.split()[0] for line in result.output.splitlines() if line.rstrip().endswith(" present")]
+    assert "nasnetmobile" in present

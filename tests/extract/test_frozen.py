@@ -1,0 +1,130 @@
+"""extract.frozen: weights go where they belong, and a user's own model is taken or refused with a reason."""
+
+import numpy as np
+import pytest
+
+from extract.backbones import BACKBONES
+from extract.frozen import FrozenBackbone
+from extract.runtime import import_keras
+from extract.weights import Weights
+from features.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def keras():
+    return import_keras()
+
+
+def own(path):
+    return Weights("model", str(path), "0" * 32, path)
+
+
+def relative_error(features, reference):
+    return np.linalg.norm(features - reference) / np.linalg.norm(reference)
+
+
+def test_efficientnet_is_scaled_as_keras_scales_it_with_imagenet_weights(keras, tmp_path, monkeypatch):
+    from keras.src.utils import file_utils
+
+    row = BACKBONES["efficientnetb2"]
+    keras.utils.set_random_seed(5)
+    shape = (260, 260, 3)
+    source = keras.applications.EfficientNetB2(include_top=False, weights=None, pooling="avg", input_shape=shape)
+    normalization = next(layer for layer in source.layers if isinstance(layer, keras.layers.Normalization))
+    normalization.adapt_mean.assign([0.485, 0.456, 0.406])
+    normalization.adapt_variance.assign([0.229, 0.224, 0.225])
+    normalization.finalize_state()
+    path = tmp_path / "efficientnetb2_notop.weights.h5"
+    source.save_weights(path)
+    # Keras' own loader, with our file in place of its download.
+    monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: str(path))
+    theirs = keras.applications.EfficientNetB2(include_top=False, weights="imagenet", pooling="avg", input_shape=shape)
+    ours = FrozenBackbone.of_table(row, Weights("imagenet", "imagenet", "", path), "float32").build()
+    images = np.random.default_rng(0).integers(0, 256, (1, 260, 260, 3)).astype(np.float32)
+    expected = np.asarray(theirs(images))
+    assert relative_error(np.asarray(ours(images)), expected) < 1e-5
+    plain = FrozenBackbone.of_table(row, Weights("file", "a file", "", path), "float32").build()
+    assert relative_error(np.asarray(plain(images)), np.asarray(source(images))) < 1e-6
+    assert relative_error(np.asarray(plain(images)), expected) > 1e-3  # the scaling is no formality
+
+
+def test_efficientnet_pads_as_the_classifier_that_was_trained(keras):
+    """Without an input shape keras.applications pads odd maps (65, 33, 17 pixels) at the other side."""
+    frozen = FrozenBackbone.of_table(BACKBONES["efficientnetb2"], Weights("random", "random", "", None), "float32")
+    ours = frozen.build()
+    classifier = keras.applications.EfficientNetB2(weights=None)
+    trunk = keras.Model(classifier.input, classifier.get_layer("avg_pool").output)
+    trunk.set_weights(ours.get_weights())
+    images = np.random.default_rng(0).integers(0, 256, (1, 260, 260, 3)).astype(np.float32)
+    assert relative_error(np.asarray(ours(images)), np.asarray(trunk(images))) < 1e-5
+
+
+def test_weights_of_another_architecture_are_refused_by_name(keras, tmp_path):
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    path = tmp_path / "vgg16.weights.h5"
+    other.save_weights(path)
+    with pytest.raises(InputError, match=r"vgg16\.weights\.h5 does not fit vgg16"):
+        FrozenBackbone.of_table(BACKBONES["vgg16"], Weights("file", "f", "", path), "float32").build()
+    path.write_bytes(b"no weights")
+    with pytest.raises(InputError, match=r"vgg16\.weights\.h5 does not fit vgg16"):
+        FrozenBackbone.of_table(BACKBONES["vgg16"], Weights("file", "f", "", path), "float32").build()
+
+
+def test_a_model_that_ends_in_maps_is_pooled(keras, tmp_path):
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential([keras.Input((9, 9, 3)), keras.layers.Conv2D(4, 3)])
+    model.save(tmp_path / "mine.keras")
+    frozen = FrozenBackbone.of_model("mine", own(tmp_path / "mine.keras"))
+    assert frozen.input_size == 9
+    images = np.random.default_rng(0).random((2, 9, 9, 3)).astype(np.float32)
+    np.testing.assert_allclose(frozen.build()(images), np.asarray(model(images)).mean(axis=(1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(None, None, 3), (8, 9, 3), (8, 8, 1), (12,)])
+def test_a_model_of_another_input_is_refused(keras, tmp_path, shape):
+    path = tmp_path / "mine.keras"
+    keras.Sequential([keras.Input(shape), keras.layers.ReLU()]).save(path)
+    with pytest.raises(InputError, match=r"mine\.keras takes inputs of shape .* with S fixed"):
+        FrozenBackbone.of_model("mine", own(path))
+
+
+def test_a_model_with_hidden_code_or_no_model_at_all_is_refused(keras, tmp_path):
+    path = tmp_path / "mine.keras"
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Lambda(lambda x: x + 1)]).save(path)
+    with pytest.raises(InputError, match=r"mine\.keras cannot be loaded"):
+        FrozenBackbone.of_model("mine", own(path))
+    path.write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"mine\.keras cannot be loaded"):
+        FrozenBackbone.of_model("mine", own(path))
+
+
+def test_mixed_precision_is_near_float32_and_leaves_the_policy_as_it_was(keras):
+    row = BACKBONES["efficientnet_lite0"]
+    from extract.weights import find_weights
+
+    weights = find_weights(row, "imagenet", None, "tensorflow")
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)
+    exact = np.asarray(FrozenBackbone.of_table(row, weights, "float32").build()(images))
+    model = FrozenBackbone.of_table(row, weights, "mixed").build()
+    mixed = np.asarray(model(images)).astype(np.float32)
+    assert model.get_layer("conv_head").compute_dtype == "float16"
+    assert 1e-6 < relative_error(mixed, exact) < 2e-2
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_the_recipe_changes_with_whatever_changes_the_values():
+    row = BACKBONES["vgg16"]
+    weights = Weights("random", "random", "1" * 32, None)
+    other = Weights("random", "random", "2" * 32, None)
+    frozen = FrozenBackbone.of_table(row, weights, "float32")
+    fingerprints = {
+        frozen.recipe("float32").fingerprint,
+        frozen.recipe("float16").fingerprint,
+        FrozenBackbone.of_table(row, weights, "mixed").recipe("float32").fingerprint,
+        FrozenBackbone.of_table(row, other, "float32").recipe("float32").fingerprint,
+        FrozenBackbone.of_table(BACKBONES["vgg19"], weights, "float32").recipe("float32").fingerprint,
+    }  # fmt: skip
+    assert len(fingerprints) == 5
+    renamed = Weights("file", "/somewhere/else", "1" * 32, None)
+    same = FrozenBackbone.of_table(row, renamed, "float32").recipe("float32")
+    assert same.fingerprint == frozen.recipe("float32").fingerprint

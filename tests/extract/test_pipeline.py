@@ -1,0 +1,260 @@
+"""extract.pipeline and extract.extraction: one decode for all, incremental, bounded, stopped at any time."""
+
+import csv
+import threading
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+
+import extract.pipeline
+from extract.images import resize
+from features.cache import FeatureCache
+from features.errors import InputError
+from tests.extract.stand_ins import WIDTH, StandIns, backbone, features_of, run, write_images
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_images(tmp_path / "data" / "train", 10)
+    write_images(tmp_path / "data" / "test", 3, seed=1)
+    return tmp_path / "data"
+
+
+def read(cache, *names, split="train"):
+    return FeatureCache(cache).read(split, names or ("tiny",))
+
+
+def test_features_are_those_of_the_pixels_in_the_order_of_the_data_set(tmp_path):
+    images = write_images(tmp_path / "data" / "train", 10)
+    run(tmp_path / "data", tmp_path / "cache")
+    ids, features = read(tmp_path / "cache")
+    assert ids == tuple(images)
+    np.testing.assert_array_equal(features, [features_of(resize(image, 20), "tiny") for image in images.values()])
+
+
+def test_every_file_is_read_and_decoded_once_and_resized_once_per_size(data, tmp_path, monkeypatch):
+    calls = Counter()
+    for name in ("decode", "resize"):
+        original = getattr(extract.pipeline, name)
+
+        def counted(*arguments, name=name, original=original):
+            calls[name] += 1
+            return original(*arguments)
+
+        monkeypatch.setattr(extract.pipeline, name, counted)
+    read_bytes = extract.pipeline.Path.read_bytes
+
+    def counted_read(path):
+        calls["read"] += path.suffix == ".png"
+        return read_bytes(path)
+
+    monkeypatch.setattr(extract.pipeline.Path, "read_bytes", counted_read)
+    backbones = backbone("a", 20), backbone("b", 20), backbone("c", 30)
+    report = run(data, tmp_path / "cache", *backbones)
+    assert calls == {"read": 13, "decode": 13, "resize": 26}
+    assert (report.images, report.decoded, report.rows) == (13, 13, 39)
+    run(data, tmp_path / "cache", *backbones)
+    assert calls == {"read": 26, "decode": 13, "resize": 26}
+
+
+def test_a_second_run_extracts_nothing_and_leaves_the_file_alone(data, tmp_path):
+    run(data, tmp_path / "cache")
+    before = (tmp_path / "cache" / "train" / "tiny.h5").stat()
+    compiled = StandIns()
+    report = run(data, tmp_path / "cache", compiled=compiled)
+    assert report.rows == 0
+    assert report.backbones["tiny"].kept == 13
+    assert compiled.made == {}
+    assert (tmp_path / "cache" / "train" / "tiny.h5").stat().st_ino == before.st_ino
+
+
+def test_new_and_changed_images_are_extracted_and_the_others_kept(data, tmp_path):
+    run(data, tmp_path / "cache")
+    _, before = read(tmp_path / "cache")
+    changed = np.full((40, 40, 3), 7, np.uint8)
+    cv2.imwrite(str(data / "train" / "a004.png"), changed)
+    cv2.imwrite(str(data / "train" / "a0005.png"), changed)  # sorts between a000 and a001
+    report = run(data, tmp_path / "cache")
+    assert report.rows == 2
+    ids, after = read(tmp_path / "cache")
+    assert ids == ("a000", "a0005", *(f"a{number:03d}" for number in range(1, 10)))
+    np.testing.assert_array_equal(after[1], features_of(resize(changed, 20), "tiny"))
+    np.testing.assert_array_equal(after[5], after[1])
+    np.testing.assert_array_equal(np.delete(after, [1, 5], axis=0), np.delete(before, 4, axis=0))
+
+
+def test_only_the_backbone_that_lacks_rows_runs(data, tmp_path):
+    run(data, tmp_path / "cache", backbone("a"))
+    compiled = StandIns()
+    run(data, tmp_path / "cache", backbone("a"), backbone("b", 30), compiled=compiled)
+    assert set(compiled.made) == {"b"}
+    assert read(tmp_path / "cache", "a", "b")[1].shape == (10, 2 * WIDTH)
+
+
+def test_another_fingerprint_is_another_extraction_and_said_aloud(data, tmp_path):
+    run(data, tmp_path / "cache", backbone())
+    said: list[str] = []
+    report = run(data, tmp_path / "cache", backbone(digest="1" * 32), said=said)
+    assert report.rows == 13
+    assert "train/tiny.h5 was extracted differently (weights_digest 000" in said[0]
+    assert FeatureCache(tmp_path / "cache").describe("train", "tiny").recipe.weights_digest == "1" * 32
+
+
+def test_a_removed_image_keeps_its_row_and_a_broken_one_loses_it(data, tmp_path):
+    run(data, tmp_path / "cache")
+    (data / "train" / "a001.png").unlink()
+    (data / "train" / "a002.png").write_bytes(b"broken")
+    report = run(data, tmp_path / "cache")
+    assert [rejection.image_id for rejection in report.rejected] == ["a002"]
+    ids, _ = read(tmp_path / "cache")
+    assert ids == ("a000", *(f"a{number:03d}" for number in range(3, 10)), "a001")
+
+
+def test_unreadable_images_are_listed_and_mended_ones_leave_the_list(data, tmp_path):
+    good = (data / "train" / "a003.png").read_bytes()
+    (data / "train" / "a003.png").write_bytes(good[:100])
+    (data / "test" / "a001.png").write_bytes(b"")
+    run(data, tmp_path / "cache")
+    with (tmp_path / "cache" / "rejected.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["id", "path", "reason"]
+    assert [row[:2] for row in rows[1:]] == [["a003", "train/a003.png"], ["a001", "test/a001.png"]]
+    assert rows[2][2] == "the file is empty"
+    assert "a003" not in read(tmp_path / "cache")[0]
+    (data / "train" / "a003.png").write_bytes(good)
+    (data / "test" / "a001.png").write_bytes(good)
+    report = run(data, tmp_path / "cache")
+    assert report.rows == 2
+    assert not (tmp_path / "cache" / "rejected.csv").exists()
+
+
+def test_a_split_without_one_readable_image_leaves_no_cache_file(tmp_path):
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    (tmp_path / "data" / "train" / "a.png").write_bytes(b"no image")
+    report = run(tmp_path / "data", tmp_path / "cache")
+    assert len(report.rejected) == 1
+    assert not (tmp_path / "cache" / "train" / "tiny.h5").exists()
+
+
+def test_facts_of_every_image_are_kept_and_mended_when_lost(data, tmp_path):
+    run(data, tmp_path / "cache")
+    table = tmp_path / "cache" / "train" / "images.csv"
+    first = table.read_text()
+    rows = list(csv.DictReader(first.splitlines()))
+    assert [row["id"] for row in rows] == [f"a{number:03d}" for number in range(10)]
+    image = cv2.imread(str(data / "train" / "a002.png"))
+    assert {name: rows[2][name] for name in ("height", "width", "channels", "bit_depth")} == {
+        "height": "40", "width": "40", "channels": "3", "bit_depth": "8",
+    }  # fmt: skip
+    assert float(rows[2]["mean"]) == pytest.approx(image.mean())
+    assert float(rows[2]["std"]) == pytest.approx(image.std())
+    table.unlink()
+    assert run(data, tmp_path / "cache").rows == 0
+    assert table.read_text() == first
+
+
+def test_a_row_that_is_not_finite_stops_the_run_and_names_the_image(data, tmp_path):
+    class Poisoned(StandIns):
+        def __call__(self, backbone):
+            stand_in = super().__call__(backbone)
+
+            def poisoned(images):
+                features = stand_in(images)
+                if len(stand_in.batches) == 2:
+                    features[1, 3] = np.inf
+                return features
+
+            poisoned.batch_size = 4
+            return poisoned
+
+    with pytest.raises(InputError, match=r"tiny gives features that are not finite for .*train/a005\.png"):
+        run(data, tmp_path / "cache", compiled=Poisoned())
+    assert not (tmp_path / "cache" / "train" / "tiny.h5").exists()
+    compiled = StandIns()
+    run(data, tmp_path / "cache", compiled=compiled)  # the first batch was kept
+    assert sum(compiled.made["tiny"].batches) == 6 + 3
+
+
+def test_float16_is_stored_as_asked_and_is_another_recipe(data, tmp_path):
+    run(data, tmp_path / "cache", storage="float16", compiled=SmallFeatures())
+    file = FeatureCache(tmp_path / "cache").describe("train", "tiny")
+    assert file.dtype == "float16"
+    assert file.recipe.precision == "float32 stored as float16"
+
+
+class SmallFeatures(StandIns):
+    """Features that float16 can hold."""
+
+    def __call__(self, backbone):
+        stand_in = super().__call__(backbone)
+
+        def small(images):
+            return stand_in(images) / 65536
+
+        small.batch_size = 4
+        return small
+
+
+def test_stopping_keeps_whole_batches_and_the_next_run_goes_on_from_there(data, tmp_path):
+    stop = threading.Event()
+
+    class Stopping(StandIns):
+        def __call__(self, backbone):
+            stand_in = super().__call__(backbone)
+
+            def stopping(images):
+                stop.set()
+                return stand_in(images)
+
+            stopping.batch_size = 4
+            return stopping
+
+    first = run(data, tmp_path / "cache", compiled=Stopping(), stop=stop)
+    assert first.rows in (4, 8, 12)
+    assert not (tmp_path / "cache" / "train" / "tiny.h5").exists()
+    compiled = StandIns()
+    second = run(data, tmp_path / "cache", compiled=compiled)
+    assert second.rows == 13 - first.rows
+    run(data, tmp_path / "undisturbed")
+    for split in ("train", "test"):
+        ids, features = read(tmp_path / "cache", split=split)
+        expected_ids, expected = read(tmp_path / "undisturbed", split=split)
+        assert ids == expected_ids
+        np.testing.assert_array_equal(features, expected)
+
+
+def test_a_batch_size_that_is_halved_meanwhile_loses_no_row(data, tmp_path):
+    class Halving(StandIns):
+        def __call__(self, backbone):
+            stand_in = super().__call__(backbone)
+
+            class Halved:
+                batch_size = 4
+
+                def __call__(self, images):
+                    self.batch_size = 2
+                    return stand_in(images)
+
+            self.halved = getattr(self, "halved", Halved())
+            return self.halved
+
+    run(data, tmp_path / "cache", compiled=Halving())
+    run(data, tmp_path / "plain")
+    np.testing.assert_array_equal(read(tmp_path / "cache")[1], read(tmp_path / "plain")[1])
+
+
+def test_rows_of_one_part_reach_the_disk_before_the_run_ends(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(extract.pipeline, "PART_ROWS", 4)
+    sizes = []
+    original = extract.pipeline.PartStore.add
+
+    def add(store, rows):
+        sizes.append(len(rows.image_ids))
+        original(store, rows)
+
+    monkeypatch.setattr(extract.pipeline.PartStore, "add", add)
+    run(data, tmp_path / "cache")
+    assert sizes == [4, 4, 2, 3]
+    assert not (tmp_path / "cache" / "train" / "tiny.parts").exists()

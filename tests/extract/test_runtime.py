@@ -1,0 +1,95 @@
+"""extract.runtime: the compiled function gives the model's own features, whatever the batch."""
+
+import numpy as np
+import pytest
+
+from extract.runtime import Extractor, device_name, import_keras
+from features.errors import InputError
+
+SIDE = 8
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras = import_keras()
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 3)),
+            keras.layers.Conv2D(5, 3, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Dropout(0.5),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (11, SIDE, SIDE, 3), np.uint8)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 16])
+def test_features_are_the_models_own_and_the_last_batch_is_filled_up(model, images, batch_size):
+    features = Extractor(model, "tf", SIDE, batch_size)(images)
+    expected = model.predict(images / np.float32(127.5) - 1, verbose=0)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_does_not_depend_on_its_batch(model, images):
+    extractor = Extractor(model, "model", SIDE, 4)
+    together = extractor(images)
+    np.testing.assert_array_equal(np.concatenate([extractor(image[None]) for image in images]), together)
+    np.testing.assert_array_equal(extractor(images[::-1])[::-1], together)
+
+
+def test_the_weights_are_frozen_when_it_is_compiled(model, images):
+    extractor = Extractor(model, "model", SIDE, 11)
+    before = extractor(images)
+    kept = model.get_weights()
+    model.set_weights([weights * 2 for weights in kept])
+    np.testing.assert_array_equal(extractor(images), before)
+    model.set_weights(kept)
+
+
+class Fails:
+    """A compiled function that fits two images at most."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.sizes: list[int] = []
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.sizes.append(len(images))
+        if len(images) > 2:
+            raise self.error
+        return images.reshape(len(images), -1)[:, :3].astype(np.float32)
+
+
+def test_the_batch_is_halved_until_it_fits(model, images, monkeypatch, caplog):
+    function = Fails(RuntimeError("RESOURCE_EXHAUSTED: out of memory while trying to allocate"))
+    monkeypatch.setattr(Extractor, "_compile", lambda _: function)
+    extractor = Extractor(model, "model", SIDE, 8)
+    features = extractor(images[:5])
+    np.testing.assert_array_equal(features, images[:5].reshape(5, -1)[:, :3])
+    assert function.sizes == [8, 4, 2, 2, 2]
+    assert extractor.batch_size == 2
+    assert "halved to 4" in caplog.text
+
+
+def test_a_single_image_too_large_is_said_and_other_errors_pass(model, images, monkeypatch):
+    def too_large(_):
+        raise MemoryError
+
+    monkeypatch.setattr(Extractor, "_compile", lambda _: too_large)
+    with pytest.raises(InputError, match="ran out of memory on a batch of one image of 8 pixels"):
+        Extractor(model, "model", SIDE, 8)(images)
+    monkeypatch.setattr(Extractor, "_compile", lambda _: Fails(RuntimeError("something else")))
+    with pytest.raises(RuntimeError, match="something else"):
+        Extractor(model, "model", SIDE, 8)(images)
+
+
+def test_the_device_has_a_name():
+    assert device_name()
