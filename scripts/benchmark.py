@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+"""Measure Headbank against the usual way, side by side in one run: `scripts/benchmark.py extract`."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+_PYTHON = ROOT / ".venv" / "bin" / "python"
+if __name__ == "__main__" and Path(sys.prefix) != ROOT / ".venv" and _PYTHON.exists():
+    os.execv(_PYTHON, [str(_PYTHON), *sys.argv])  # run as a command it is started by the system's Python
+sys.path.insert(0, str(ROOT))
+
+import logging
+import math
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from extract.backbones import EMBEDDED
+from extract.command import cores
+from extract.extraction import CompiledBackbones, ExtractionOptions, extract
+from extract.frozen import FrozenBackbone
+from extract.pipeline import Images
+from extract.progress import Progress
+from extract.report import Report
+from extract.runtime import backend_name, import_keras
+from extract.weights import backbones_named, find_weights
+from features.command import application
+from features.dataset import read_images
+
+if TYPE_CHECKING:
+    import keras
+
+app = application("Measure Headbank against the usual way, side by side in one run: ratios count.")
+#: The four that the challenge's author explored or wanted next, of three input sizes; with seeded random weights.
+FOUR = ("inceptionv3", "xception", "resnet50", "efficientnetb2")
+_BATCH = 32
+
+
+@app.command("extract")
+def benchmark_extract(
+    images: Annotated[int, typer.Option(min=32, help="Phantom slices of 512 x 512.")] = 200,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats, alternating; medians are printed.")] = 3,
+) -> None:
+    """Images per second of the extraction against Keras' own loop, and what the decoding costs.
+
+    The usual way, per backbone: keras.utils.image_dataset_from_directory at its size, preprocess_input mapped over
+    it, model.predict. Both sides start from the same files, are warm, and keep their features; ours also hashes the
+    files, writes the cache and flushes it to the disk.
+    """
+    console = Console(highlight=False, width=130)
+    import_keras()
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # model.predict retraces for the last batch, and says so
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "phantom"
+        _make_phantom(data, images)
+        ids, paths = read_images(data)["train"]
+        split = Images("train", ids, paths)
+        console.print(
+            f"{images} phantom slices of 512 x 512, {cores()} cores, medians of {repeats} alternating repeats"
+        )
+        table = Table(box=None, header_style="bold")
+        for column in ("backbones", "usual images/s", "ours images/s", "ratio", "range", "device waits", "GFLOP/s"):
+            table.add_column(column, justify="left" if column == "backbones" else "right")
+        for names, weights in ((EMBEDDED, "imagenet"), (FOUR, "random")):
+            _compare(split, names, weights, repeats, table)
+        console.print(table)
+        console.print(f"float32 matrix product of this machine: {_matrix_product_rate(repeats):.0f} GFLOP/s")
+        console.print(_decoding_line(split, repeats))
+
+
+def _make_phantom(folder: Path, images: int) -> None:
+    """Write phantom slices into FOLDER/train."""
+    from scripts.phantom import write_phantom
+
+    write_phantom(folder, {"train": images, "test": 0}, size=512, seed=0, jobs=-1)
+
+
+def _frozen(names: tuple[str, ...], weights: str) -> list[FrozenBackbone]:
+    """The backbones of the table, with ImageNet or seeded random weights."""
+    return [
+        FrozenBackbone.of_table(backbone, find_weights(backbone, weights, None, backend_name()), "float32")
+        for backbone in backbones_named(",".join(names))
+    ]
+
+
+def _compare(split: Images, names: tuple[str, ...], weights: str, repeats: int, table: Table) -> None:
+    """Time both ways, one after the other, and add a row to the table."""
+    backbones = _frozen(names, weights)
+    models = [backbone.build() for backbone in backbones]
+    compiled = CompiledBackbones(None)
+    _extract(split, backbones, compiled)
+    _usual(split, backbones, models)
+    ours, usual, reports = [], [], []
+    for _ in range(repeats):
+        usual.append(_seconds(lambda: _usual(split, backbones, models)))
+        start = time.perf_counter()
+        reports.append(_extract(split, backbones, compiled))
+        ours.append(time.perf_counter() - start)
+    ratios = [theirs / mine for theirs, mine in zip(usual, ours, strict=True)]
+    count = len(split.image_ids)
+    flops = count * sum(_flops(model) for model in models)
+    computing = statistics.median(report.stages["compute"] for report in reports)
+    table.add_row(
+        "+".join(names),
+        f"{count / statistics.median(usual):.1f}",
+        f"{count / statistics.median(ours):.1f}",
+        f"{statistics.median(ratios):.2f}",
+        f"{min(ratios):.2f} to {max(ratios):.2f}",
+        f"{statistics.median(report.waiting_share for report in reports):.1%}",
+        f"{flops / computing / 1e9:.0f}",
+    )
+
+
+def _extract(split: Images, backbones: list[FrozenBackbone], compiled: CompiledBackbones) -> Report:
+    """Our way: one extraction into an empty cache."""
+    with tempfile.TemporaryDirectory() as cache:
+        options = ExtractionOptions(Path(cache), "float32", cores())
+        quiet = Console(quiet=True)
+        return extract([split], backbones, options, compiled, quiet.print, Progress(quiet), threading.Event())
+
+
+def _usual(split: Images, backbones: list[FrozenBackbone], models: list["keras.Model"]) -> list[np.ndarray]:
+    """The usual way: for every backbone a pass of its own over the files."""
+    keras = import_keras()
+    features = []
+    for backbone, model in zip(backbones, models, strict=True):
+        dataset = keras.utils.image_dataset_from_directory(
+            split.paths[0].parent,
+            labels=None,
+            image_size=(backbone.input_size, backbone.input_size),
+            batch_size=_BATCH,
+            shuffle=False,
+            verbose=False,
+        )
+        features.append(model.predict(dataset.map(_preprocess_input(backbone)), verbose=0))
+    return features
+
+
+def _preprocess_input(backbone: FrozenBackbone) -> Callable[[Any], Any]:
+    """The function that comes with the backbone."""
+    assert backbone.architecture is not None
+    if backbone.architecture.embedded:
+        return lambda batch: (batch - 127.0) / 128.0
+    builder = getattr(import_keras().applications, backbone.architecture.builder)
+    return sys.modules[builder.__module__].preprocess_input
+
+
+def _seconds(action: Callable[[], Any]) -> float:
+    """Wall-clock seconds of a call."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def _flops(model: "keras.Model") -> float:
+    """Floating-point operations of the convolutions and dense layers for one image: two per multiplication."""
+    total = 0.0
+    for layer in model.layers:
+        output = math.prod(side for side in layer.output.shape[1:] if side)
+        channels = layer.output.shape[-1]
+        for kernel in (getattr(layer, name, None) for name in ("kernel", "depthwise_kernel", "pointwise_kernel")):
+            if kernel is not None:
+                # Every kernel weight is used once per output position; output / channels positions.
+                total += 2 * math.prod(kernel.shape) * output / channels
+    return total
+
+
+def _matrix_product_rate(repeats: int) -> float:
+    """GFLOP/s of a float32 product of two square matrices in TensorFlow."""
+    import_keras()
+    import tensorflow as tf
+
+    side = 2048
+    matrix = tf.random.stateless_normal((side, side), (0, 0))
+    tf.linalg.matmul(matrix, matrix)
+    times = [_seconds(lambda: tf.linalg.matmul(matrix, matrix).numpy()) for _ in range(max(5, repeats))]
+    return 2 * side**3 / statistics.median(times) / 1e9
+
+
+def _decoding_line(split: Images, repeats: int) -> str:
+    """CPU seconds of reading, decoding and resizing for four backbones against one."""
+    seconds: dict[int, list[float]] = {1: [], len(FOUR): []}
+    instant = _InstantBackbones()
+    for _ in range(repeats):
+        for count, spent in seconds.items():
+            stages = _extract(split, _frozen(FOUR[:count], "random"), instant).stages
+            spent.append(stages["read+decode"] + stages["resize"])
+    one, four = (statistics.median(spent) for spent in seconds.values())
+    return (
+        f"read, decode and resize, CPU: {one:.2f} s for {FOUR[0]}, {four:.2f} s for {' + '.join(FOUR)}: "
+        f"ratio {four / one:.2f}"
+    )
+
+
+class _InstantBackbones(CompiledBackbones):
+    """Backbones that give one constant feature: what is left is reading, decoding and resizing."""
+
+    def __init__(self) -> None:
+        super().__init__(_BATCH)
+
+    def __call__(self, backbone: FrozenBackbone) -> "_Instant":
+        """Return the stand-in."""
+        return _Instant()
+
+
+class _Instant:
+    """Stands in for a compiled backbone."""
+
+    batch_size = _BATCH
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 (n, 1) zeros."""
+        return np.zeros((len(images), 1), np.float32)
+
+
+if __name__ == "__main__":
+    app(prog_name="scripts/benchmark.py")
