@@ -15,7 +15,7 @@ from rich.console import Console
 from extract.backbones import CHALLENGE
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.frozen import FrozenBackbone
-from extract.pipeline import Images
+from extract.jobs import Images
 from extract.progress import Progress
 from extract.report import Report, print_report
 from extract.runtime import backend_name

@@ -10,7 +10,8 @@ from pathlib import Path
 import cv2
 
 from extract.frozen import FrozenBackbone
-from extract.pipeline import Extractor, Images, Job, Pipeline
+from extract.jobs import Extractor, Images, Job
+from extract.pipeline import Pipeline
 from extract.progress import Progress
 from extract.report import BackboneReport, Report
 from extract.runtime import CPU_BATCH, GPU_BATCH, backend_name, device_name

@@ -14,118 +14,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from extract.images import UnreadableImage, decode, resize
+from extract.jobs import Extractor, Images, Job, Loaded
 from extract.report import Report
 from features.errors import InputError
 from features.facts import FactsTable, ImageFacts
-from features.parts import PartStore, Rows
+from features.parts import Rows
 from features.rejections import Rejection
 
-#: A part is written when it has this many rows, or when its first row is this old: what a crash can lose.
-PART_ROWS, PART_SECONDS = 1024, 15.0
 #: Batches that wait for the device while it computes one.
 _BATCHES_AHEAD = 2
-
-
-class Extractor(Protocol):
-    """What the pipeline asks of a compiled backbone."""
-
-    batch_size: int
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Turn uint8 (n, S, S, 3) into float32 (n, D)."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """The images of one split.
-
-    Attributes:
-        split: its name.
-        image_ids: ids, in the order of the data set.
-        paths: their files.
-    """
-
-    split: str
-    image_ids: Sequence[str]
-    paths: Sequence[Path]
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """What a reader made of one image: pixels by input size, for the jobs that lack it; or the reason it could not."""
-
-    index: int
-    digest: bytes = b""
-    facts: ImageFacts | None = None
-    pixels: dict[int, np.ndarray] | None = None
-    rejection: str = ""
-
-
-class Job:
-    """One backbone's work on one split.
-
-    Args:
-        name: of the backbone.
-        input_size: height and width of its input.
-        storage: dtype of the cache file.
-        cached: image id -> digest of the rows in the cache file.
-        parts: rows extracted by earlier runs that did not get to the end; new ones are added.
-        compile_extractor: compiles the backbone when the first image needs it.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        input_size: int,
-        storage: str,
-        cached: dict[str, bytes],
-        parts: PartStore,
-        compile_extractor: Callable[[], Extractor],
-    ) -> None:
-        self.name = name
-        self.input_size = input_size
-        self.storage = storage
-        self.cached = cached
-        self.parts = parts
-        self.compile_extractor = compile_extractor
-        self.parted: dict[str, bytes] = {}
-        for rows in parts:
-            self._remember(rows)
-        self.gathered: list[_Loaded] = []
-        self._unwritten: list[Rows] = []
-        self._oldest = 0.0
-
-    def lacks(self, image_id: str, digest: bytes) -> bool:
-        """Whether no row of exactly these bytes is there yet."""
-        return self.cached.get(image_id) != digest and self.parted.get(image_id) != digest
-
-    def keep(self, rows: Rows) -> None:
-        """Take computed rows; write a part when it is due. The writing thread calls it."""
-        if not self._unwritten:
-            self._oldest = time.monotonic()
-        self._unwritten.append(rows)
-        waiting = sum(len(rows.image_ids) for rows in self._unwritten)
-        if waiting >= PART_ROWS or time.monotonic() - self._oldest >= PART_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what was computed and is not on disk yet."""
-        if self._unwritten:
-            rows = Rows.join(self._unwritten)
-            self.parts.add(rows)
-            self._remember(rows)
-            self._unwritten = []
-
-    def _remember(self, rows: Rows) -> None:
-        """Note which rows the parts hold."""
-        self.parted |= dict(zip(rows.image_ids, rows.digests, strict=True))
 
 
 class Pipeline:
@@ -167,7 +68,7 @@ class Pipeline:
         self.rejected: list[Rejection] = []
         self.lost_facts: dict[str, tuple[bytes, ImageFacts]] = {}
         self._extractors: dict[str, Extractor] = {}
-        self._computing: deque[tuple[Job, list[_Loaded], Future[np.ndarray]]] = deque()
+        self._computing: deque[tuple[Job, list[Loaded], Future[np.ndarray]]] = deque()
         self._writing: deque[Future[None]] = deque()
         self._device_free = 0.0
 
@@ -201,10 +102,10 @@ class Pipeline:
             for job in self.jobs:
                 job.flush()
 
-    def _load_in_order(self, readers: ThreadPoolExecutor) -> Iterator[_Loaded]:
+    def _load_in_order(self, readers: ThreadPoolExecutor) -> Iterator[Loaded]:
         """Read images ahead in threads and yield them in the order of the data set."""
         indices = iter(range(len(self.images.image_ids)))
-        ahead: deque[Future[_Loaded]] = deque()
+        ahead: deque[Future[Loaded]] = deque()
         while True:
             batches = [extractor.batch_size for extractor in self._extractors.values()]
             window = (1 + _BATCHES_AHEAD) * max([32, *batches]) + self.workers
@@ -214,7 +115,7 @@ class Pipeline:
                 return
             yield ahead.popleft().result()
 
-    def _load(self, index: int) -> _Loaded:
+    def _load(self, index: int) -> Loaded:
         """Read one image; decode and resize it only as far as a job lacks it."""
         image_id, path = self.images.image_ids[index], self.images.paths[index]
         start = time.thread_time()
@@ -224,14 +125,14 @@ class Pipeline:
             digest = hashlib.blake2b(encoded, digest_size=16).digest()
             sizes = {job.input_size for job in self.jobs if job.lacks(image_id, digest)}
             if not sizes and self._knows_facts(image_id, digest):
-                return _Loaded(index, digest)
+                return Loaded(index, digest)
             pixels, facts = decode(encoded)
             decoded = time.thread_time()
-            return _Loaded(index, digest, facts, {size: resize(pixels, size) for size in sizes})
+            return Loaded(index, digest, facts, {size: resize(pixels, size) for size in sizes})
         except UnreadableImage as error:
-            return _Loaded(index, rejection=str(error))
+            return Loaded(index, rejection=str(error))
         except OSError as error:
-            return _Loaded(index, rejection=f"the file cannot be read: {error.strerror}")
+            return Loaded(index, rejection=f"the file cannot be read: {error.strerror}")
         finally:
             end = time.thread_time()
             decoded = decoded if decoded > start else end
@@ -242,7 +143,7 @@ class Pipeline:
         """Whether the image's facts are on disk: in the table, or in a part that is to enter it."""
         return self.facts.knows(image_id, digest) or any(job.parted.get(image_id) == digest for job in self.jobs)
 
-    def _distribute(self, loaded: _Loaded, device: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
+    def _distribute(self, loaded: Loaded, device: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
         """Hand one image to every job that lacks it."""
         image_id = self.images.image_ids[loaded.index]
         self.report.images += 1

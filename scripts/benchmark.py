@@ -29,7 +29,7 @@ from extract.backbones import EMBEDDED
 from extract.command import cores
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.frozen import FrozenBackbone
-from extract.pipeline import Images
+from extract.jobs import Images
 from extract.progress import Progress
 from extract.report import Report
 from extract.runtime import backend_name, import_keras
@@ -57,7 +57,7 @@ def benchmark_extract(
     it, model.predict. Both sides start from the same files, are warm, and keep their features; ours also hashes the
     files, writes the cache and flushes it to the disk.
     """
-    console = Console(highlight=False, width=130)
+    console = Console(highlight=False, width=150)
     import_keras()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # model.predict retraces for the last batch, and says so
     with tempfile.TemporaryDirectory() as folder:
@@ -98,8 +98,7 @@ def _compare(split: Images, names: tuple[str, ...], weights: str, repeats: int, 
     backbones = _frozen(names, weights)
     models = [backbone.build() for backbone in backbones]
     compiled = CompiledBackbones(None)
-    _extract(split, backbones, compiled)
-    _usual(split, backbones, models)
+    _warm_up(split, backbones, compiled, models)
     ours, usual, reports = [], [], []
     for _ in range(repeats):
         usual.append(_seconds(lambda: _usual(split, backbones, models)))
@@ -119,6 +118,16 @@ def _compare(split: Images, names: tuple[str, ...], weights: str, repeats: int, 
         f"{statistics.median(report.waiting_share for report in reports):.1%}",
         f"{flops / computing / 1e9:.0f}",
     )
+
+
+def _warm_up(
+    split: Images, backbones: list[FrozenBackbone], compiled: CompiledBackbones, models: list["keras.Model"]
+) -> None:
+    """Compile both sides for every shape of batch that they will meet."""
+    _extract(Images(split.split, split.image_ids[:_BATCH], split.paths[:_BATCH]), backbones, compiled)
+    for backbone, model in zip(backbones, models, strict=True):
+        count = _BATCH + len(split.image_ids) % _BATCH
+        model.predict(np.zeros((count, backbone.input_size, backbone.input_size, 3)), batch_size=_BATCH, verbose=0)
 
 
 def _extract(split: Images, backbones: list[FrozenBackbone], compiled: CompiledBackbones) -> Report:

@@ -124,7 +124,7 @@ def write_phantom(out: Path, images: dict[str, int], size: int, seed: int, jobs:
 
     Args:
         out: the folder to make; absent or empty.
-        images: number of images of "train" and of "test".
+        images: number of images of "train" and of "test"; a split of none gets neither folder nor CSV.
         size: side of the images in pixels.
         seed: seed of everything that is random.
         jobs: processes; -1 for one per core.
@@ -137,7 +137,7 @@ def write_phantom(out: Path, images: dict[str, int], size: int, seed: int, jobs:
     whole = out.resolve()
     partial = whole.with_name(f".{whole.name}.{getpid()}.partial")
     try:
-        for split in images:
+        for split in (split for split, number in images.items() if number):
             (partial / split).mkdir(parents=True)
         _write_files(partial, images, size, seed, jobs)
         notice = NOTICE.format(out=out, train=images["train"], test=images["test"], size=size, seed=seed)
@@ -154,7 +154,7 @@ def _write_files(folder: Path, images: dict[str, int], size: int, seed: int, job
     planned = [job for split, number in images.items() for job in plan_split(seed, split, number)]
     calls = (joblib.delayed(write_patient)(job, folder, size) for job in planned)
     results = joblib.Parallel(n_jobs=jobs, return_as="generator")(calls)
-    tables: dict[str, list[dict[str, str | int]]] = {split: [] for split in images}
+    tables: dict[str, list[dict[str, str | int]]] = {split: [] for split, number in images.items() if number}
     lesions: list[dict[str, str | int]] = []
     rate = TextColumn("{task.fields[rate]}")
     columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())

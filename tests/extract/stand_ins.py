@@ -11,7 +11,7 @@ from rich.console import Console
 
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.frozen import FrozenBackbone
-from extract.pipeline import Images
+from extract.jobs import Images
 from extract.progress import Progress
 from extract.report import Report
 from extract.weights import Weights

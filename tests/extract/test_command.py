@@ -29,19 +29,6 @@ def relative_error(features, reference):
     return np.linalg.norm(features - reference) / np.linalg.norm(reference)
 
 
-@pytest.fixture(scope="module")
-def own_model(tmp_path_factory):
-    """A tiny model of one's own: 16 x 16 pixels to 4 features."""
-    keras = import_keras()
-    keras.utils.set_random_seed(3)
-    model = keras.Sequential(
-        [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3), keras.layers.ReLU()]
-    )
-    path = tmp_path_factory.mktemp("model") / "own.keras"
-    model.save(path)
-    return path
-
-
 @pytest.mark.parametrize("row", KERAS_ROWS, ids=lambda row: row.name)
 def test_a_keras_backbone_gives_what_keras_applications_gives(row, tmp_path):
     size = row.input_size

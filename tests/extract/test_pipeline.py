@@ -3,11 +3,13 @@
 import csv
 import threading
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+import extract.jobs
 import extract.pipeline
 from extract.images import resize
 from features.cache import FeatureCache
@@ -44,13 +46,13 @@ def test_every_file_is_read_and_decoded_once_and_resized_once_per_size(data, tmp
             return original(*arguments)
 
         monkeypatch.setattr(extract.pipeline, name, counted)
-    read_bytes = extract.pipeline.Path.read_bytes
+    read_bytes = Path.read_bytes
 
     def counted_read(path):
         calls["read"] += path.suffix == ".png"
         return read_bytes(path)
 
-    monkeypatch.setattr(extract.pipeline.Path, "read_bytes", counted_read)
+    monkeypatch.setattr(Path, "read_bytes", counted_read)
     backbones = backbone("a", 20), backbone("b", 20), backbone("c", 30)
     report = run(data, tmp_path / "cache", *backbones)
     assert calls == {"read": 13, "decode": 13, "resize": 26}
@@ -246,15 +248,15 @@ def test_a_batch_size_that_is_halved_meanwhile_loses_no_row(data, tmp_path):
 
 
 def test_rows_of_one_part_reach_the_disk_before_the_run_ends(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(extract.pipeline, "PART_ROWS", 4)
+    monkeypatch.setattr(extract.jobs, "PART_ROWS", 4)
     sizes = []
-    original = extract.pipeline.PartStore.add
+    original = extract.jobs.PartStore.add
 
     def add(store, rows):
         sizes.append(len(rows.image_ids))
         original(store, rows)
 
-    monkeypatch.setattr(extract.pipeline.PartStore, "add", add)
+    monkeypatch.setattr(extract.jobs.PartStore, "add", add)
     run(data, tmp_path / "cache")
     assert sizes == [4, 4, 2, 3]
     assert not (tmp_path / "cache" / "train" / "tiny.parts").exists()

@@ -312,3 +312,13 @@ def test_the_inner_skull_is_an_outline_with_normals_towards_the_brain():
     np.testing.assert_allclose(np.hypot(inward[:, 0], inward[:, 1]), 1.0)
     assert (np.einsum("ij,ij->i", outline, inward) < 0).all()
     assert 50 < half_width < half_length < 105
+
+
+def test_a_split_of_no_images_gets_neither_folder_nor_csv(tmp_path):
+    write_phantom(tmp_path / "out", {"train": 2, "test": 0}, size=64, seed=0, jobs=1)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "README.txt",
+        "lesions.csv",
+        "train",
+        "train.csv",
+    ]
