@@ -1,5 +1,6 @@
 """`python -m classify`: train on cached features, predict the test images, write a run."""
 
+import enum
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,15 @@ from features.command import EXIT_REJECTED, application
 from features.errors import InputError
 
 app = application("Train on cached features, predict the test images, write a run.")
+
+
+class Calibration(enum.StrEnum):
+    """What `--calibration` takes."""
+
+    none = enum.auto()
+    temperature = enum.auto()
+    platt = enum.auto()
+    isotonic = enum.auto()
 
 
 @app.command()
@@ -27,7 +37,7 @@ def run(
         str | None, typer.Option(metavar="A,B", help="Backbones to use.", show_default="all that are cached")
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds and the intervals.")] = 0,
     id_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Id column of the CSV files.", show_default="ID")
     ] = None,
@@ -41,12 +51,37 @@ def run(
             metavar="NAME", help="Column of groups that no fold may cut, such as patients.", show_default="patient"
         ),
     ] = None,
+    ensemble: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Ensembles to make: mean, logit_mean, rank_mean, weights, greedy, stacking; or none.",
+            show_default="all",
+        ),
+    ] = None,
+    select: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="How the final model is chosen: the best cross-fitted macro roc_auc, average_precision, log_loss or "
+            "brier; or a model's name.",
+        ),
+    ] = "roc_auc",
+    calibration: Annotated[
+        Calibration, typer.Option(help="Calibrate the final model per label, cross-fitted.")
+    ] = Calibration.none,
+    threshold: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE", help="What the thresholds maximise: f1, f2 (any beta), youden; or sensitivity=0.95."
+        ),
+    ] = "f1",
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False,
 ) -> None:
-    """Cross-fit logistic regressions and their mean; write predictions, out-of-fold probabilities and metrics.
+    """Cross-fit models and ensembles, choose one, fit thresholds; write predictions and metrics with intervals.
 
     Exit codes: 0 done; 2 bad usage or bad input; 3 done, but rejected test images have no prediction.
     """
@@ -58,9 +93,14 @@ def run(
         "id_column": id_column,
         "labels": labels,
         "group_column": group_column,
+        "ensemble": ensemble,
+        "select": select,
+        "calibration": calibration.value,
+        "threshold": threshold,
         "jobs": jobs,
     }
     wanted_backbones, wanted_labels = _names(backbones, "--backbones"), _names(labels, "--labels")
+    wanted_ensembles = _names(ensemble, "--ensemble")
 
     # Imported here, not above: pandas and scikit-learn take seconds, and `--help` needs neither.
     import joblib
@@ -68,24 +108,34 @@ def run(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from classify.console import print_summary
-    from classify.experiment import count_fits, run_experiment
+    from classify.ensemble import choose_ensembles
+    from classify.experiment import Settings, count_steps, run_experiment
     from classify.inputs import read_inputs
     from classify.predictions import write_files
     from classify.run_folder import open_run
+    from classify.thresholds import ThresholdRule
     from features.cache import FeatureCache, default_cache
     from features.dataset import DatasetOptions, read_dataset
 
+    settings = Settings(
+        folds=folds,
+        seed=seed,
+        jobs=jobs or joblib.cpu_count(),
+        ensembles=choose_ensembles(wanted_ensembles),
+        select=select,
+        calibration=None if calibration is Calibration.none else calibration.value,
+        threshold=ThresholdRule.parse(threshold),
+    )
     with open_run(out, overwrite) as staging:
         started = time.perf_counter()
         dataset = read_dataset(data, DatasetOptions(id_column, wanted_labels, group_column))
         feature_cache = FeatureCache(cache or default_cache(data))
         inputs = read_inputs(dataset, feature_cache, wanted_backbones)
         read = time.perf_counter()
-        columns = ("fitting", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = ("fitting and scoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("", total=count_fits(inputs.columns, folds))
-            workers = jobs or joblib.cpu_count()
-            experiment = run_experiment(inputs, folds, seed, workers, lambda: progress.advance(task))
+            task = progress.add_task("", total=count_steps(inputs.columns, settings))
+            experiment = run_experiment(inputs, settings, lambda: progress.advance(task))
         seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
         record = {"data": str(data), "cache": str(feature_cache.root), "arguments": options, "seconds": seconds}
         write_files(staging, inputs, experiment, record)

@@ -8,10 +8,14 @@ from rich.text import Text
 
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
-from classify.metrics import MACRO
+from classify.metrics import MACRO, Score
+from classify.resampling import DRAWS
 from classify.run_folder import RUN_FILES
+from classify.selection import describe_rule
+from classify.thresholds import measure_cost
 
 _IDS_SHOWN = 10
+_BACKBONES_SHOWN = 3
 
 
 def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_list: Path) -> None:
@@ -38,9 +42,22 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     # A pipe has no width of its own: Rich would take 80 columns and break the names of models.
     table_console = console if console.is_terminal else Console(highlight=False, width=max(console.width, 200))
     table_console.print(_score_table(inputs, experiment))
-    console.print("oof: out-of-fold, all folds scored together; in brackets: the accuracy of predicting all-negative")
+    console.print(
+        "oof: out-of-fold, all folds scored together; accuracy in brackets: of predicting all-negative; seconds: of "
+        "fitting, an ensemble's without its members'"
+    )
+    unit = "rows" if experiment.folds.group_count is None else "groups"
+    console.print(
+        f"in square brackets: 95 % interval from {DRAWS} bootstrap draws of {unit}, the fitted models as given"
+    )
     if len(inputs.columns) == 1:
-        console.print("one backbone only, so there is no logistic/all and no mean: each would be the same model again")
+        console.print(
+            "one backbone only, so there is no logistic/all and no ensemble: each would be the same model again"
+        )
+    settings = experiment.settings
+    console.print(f"final model: {experiment.final_model} ({describe_rule(settings.select)})")
+    console.print(f"its thresholds, for {settings.threshold.text}, cross-fitted on the training images:")
+    table_console.print(_threshold_table(inputs, experiment))
     if test is None:
         console.print("test: the data set has no test split, so there are out-of-fold results only, no predictions")
     else:
@@ -61,24 +78,52 @@ def _print_test(console: Console, test: SplitInputs, final_model: str, rejected_
 
 
 def _score_table(inputs: Inputs, experiment: Experiment) -> Table:
-    """Set the models' scores side by side: macro, then ROC-AUC per label."""
+    """Set the models side by side by their macro scores."""
     table = Table(box=None, header_style="bold")
-    table.add_column("model")
-    table.add_column("split")
-    for heading in ("macro AUC", "AP", "log loss", "accuracy"):
+    for heading in ("model", "backbones", "split"):
+        table.add_column(heading)
+    for heading in ("macro AUC", "AP", "log loss", "F1", "accuracy", "seconds"):
         table.add_column(heading, justify="right")
-    for name in inputs.label_names:
-        table.add_column(Text(f"AUC {name}"), justify="right")
     for (model, split), scores in experiment.scores.items():
-        values = {(s.label, s.metric): "-" if s.value is None else f"{s.value:.3f}" for s in scores}
+        macro = {s.metric: s for s in scores if s.label == MACRO}
+        prediction = experiment.predictions[model]
+        many = len(prediction.backbones) > _BACKBONES_SHOWN
         table.add_row(
             Text(model),
+            f"{len(prediction.backbones)} of {len(inputs.columns)}" if many else Text(", ".join(prediction.backbones)),
             split,
-            *(values[MACRO, metric] for metric in ("roc_auc", "average_precision", "log_loss")),
-            f"{values[MACRO, 'accuracy']} ({values[MACRO, 'all_negative_accuracy']})",
-            *(values[name, "roc_auc"] for name in inputs.label_names),
+            _with_interval(macro["roc_auc"]),
+            *(_short(macro[metric].value) for metric in ("average_precision", "log_loss", "f1")),
+            f"{_short(macro['accuracy'].value)} ({_short(macro['all_negative_accuracy'].value)})",
+            f"{prediction.seconds:.1f}",
         )
     return table
+
+
+def _threshold_table(inputs: Inputs, experiment: Experiment) -> Table:
+    """Show the final model's thresholds, and what they cost beside 0.5."""
+    model = experiment.final_model
+    out_of_fold, rule = experiment.predictions[model].out_of_fold, experiment.settings.threshold
+    costs = measure_cost(inputs.train_labels, out_of_fold, rule, experiment.folds)
+    aucs = {s.label: s for s in experiment.scores[model, "oof"] if s.metric == "roc_auc"}
+    table = Table(box=None, header_style="bold")
+    table.add_column("label")
+    for heading in ("AUC", "threshold", "F1", "sensitivity", "specificity", "at 0.5: F1", "sensitivity", "specificity"):
+        table.add_column(heading, justify="right")
+    for name, threshold, cost in zip(inputs.label_names, experiment.thresholds[model], costs, strict=True):
+        table.add_row(Text(name), _with_interval(aucs[name]), *(_short(value) for value in (threshold, *cost)))
+    return table
+
+
+def _with_interval(score: Score) -> Text:
+    """Write a score as `0.894 [0.858, 0.925]`, or without an interval where it has none."""
+    interval = f" [{_short(score.low)}, {_short(score.high)}]" if score.low is not None else ""
+    return Text(_short(score.value) + interval)
+
+
+def _short(value: float | None) -> str:
+    """Write a figure with three decimals; `-` if there is none."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _some(image_ids: tuple[str, ...]) -> str:

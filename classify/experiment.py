@@ -1,19 +1,45 @@
-"""Run stage 2 in memory: folds, models, ensemble, scores."""
+"""Run stage 2 in memory: folds, models, ensembles, the final model, thresholds, scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from joblib import Parallel, delayed
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.baselines import OneVsRestLogistic
-from classify.ensemble import mean_ensemble
+from classify.blending import calibrate, combine
+from classify.ensemble import ENSEMBLES
 from classify.folds import Folds, make_folds
 from classify.inputs import Inputs
 from classify.metrics import Score, score
+from classify.resampling import resample
+from classify.selection import check_rule, select_model
+from classify.thresholds import DEFAULT_RULE, ThresholdRule, cross_fit_binary, fit_thresholds, to_binary
 from classify.training import Candidate, Prediction, cross_fit
 
-#: A probability from here on is a positive prediction.
-THRESHOLD = 0.5
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person chooses about a run.
+
+    Attributes:
+        folds: the number of folds, at least 2.
+        seed: of the folds and of the bootstrap, 0 to 2**32 - 1.
+        jobs: how many fits run at a time; changes no result.
+        ensembles: names of `ENSEMBLES`, in their order; only made of several models.
+        select: how the final model is chosen; see `selection.check_rule`.
+        calibration: a name of `CALIBRATIONS`, applied to the final model; None for none.
+        threshold: what the thresholds are chosen for.
+    """
+
+    folds: int = 5
+    seed: int = 0
+    jobs: int = 1
+    ensembles: tuple[str, ...] = tuple(ENSEMBLES)
+    select: str = "roc_auc"
+    calibration: str | None = None
+    threshold: ThresholdRule = DEFAULT_RULE
 
 
 @dataclass(frozen=True)
@@ -21,21 +47,23 @@ class Experiment:
     """What a run of stage 2 found.
 
     Attributes:
+        settings: by which.
         folds: of the training rows.
-        predictions: by model; the final model is the last.
-        scores: by model and split, `oof` or, where the test images are labelled, `test`.
+        predictions: by model: candidates, ensembles, and the final model calibrated where that was asked for.
+        final_model: the model whose test predictions are handed in.
+        thresholds: by model, float64 array (L,), fitted on all out-of-fold probabilities.
+        scores: by model and split, `oof` or, where the test images are labelled, `test`. The decisions of `oof` are by
+            thresholds that the row's own fold had no part in, those of `test` by `thresholds`.
         warnings: what a reader of the scores has to know; sentences.
     """
 
+    settings: Settings
     folds: Folds
     predictions: dict[str, Prediction]
+    final_model: str
+    thresholds: dict[str, np.ndarray]
     scores: dict[tuple[str, str], list[Score]]
     warnings: tuple[str, ...]
-
-    @property
-    def final_model(self) -> str:
-        """The model whose test predictions are handed in."""
-        return list(self.predictions)[-1]
 
 
 def list_candidates(columns: dict[str, slice]) -> dict[str, Candidate]:
@@ -53,56 +81,82 @@ def list_candidates(columns: dict[str, slice]) -> dict[str, Candidate]:
     return candidates
 
 
-def count_fits(columns: dict[str, slice], folds: int) -> int:
-    """How often `run_experiment` calls `on_fit`."""
-    return len(list_candidates(columns)) * folds
+def list_ensembles(columns: dict[str, slice], settings: Settings) -> tuple[str, ...]:
+    """List the ensembles that a run makes: none of a single model, as each would be that model again."""
+    return settings.ensembles if len(list_candidates(columns)) > 1 else ()
 
 
-def run_experiment(inputs: Inputs, fold_count: int, seed: int, jobs: int, on_fit: Callable[[], None]) -> Experiment:
-    """Make folds, cross-fit every candidate, average them, and score each model.
+def count_steps(columns: dict[str, slice], settings: Settings) -> int:
+    """How often `run_experiment` calls `on_step`."""
+    candidates, ensembles = len(list_candidates(columns)), len(list_ensembles(columns, settings))
+    return candidates * settings.folds + ensembles + (candidates + ensembles)
+
+
+def run_experiment(inputs: Inputs, settings: Settings, on_step: Callable[[], None]) -> Experiment:
+    """Make folds, cross-fit every candidate and ensemble, score each, choose the final one by the rule, calibrate it.
 
     Args:
         inputs: the joined data set and features.
-        fold_count: the number of folds, at least 2.
-        seed: the seed of the folds, 0 to 2**32 - 1.
-        jobs: how many fits run at a time.
-        on_fit: called `count_fits` times, from any thread.
+        settings: what was chosen.
+        on_step: called `count_steps` times, from any thread: per fit, per ensemble and per model scored.
 
     Raises:
-        InputError: there are fewer rows, or fewer groups, than folds.
+        InputError: there are fewer rows, or fewer groups, than folds; or `settings.select` names no model of this run.
     """
-    folds = make_folds(inputs.train_labels, inputs.train.groups, inputs.label_names, fold_count, seed)
-    predictions = cross_fit(list_candidates(inputs.columns), inputs, folds, jobs, on_fit)
+    candidates = list_candidates(inputs.columns)
+    ensembles = list_ensembles(inputs.columns, settings)
+    check_rule(settings.select, [*candidates, *ensembles])
+    folds = make_folds(inputs.train_labels, inputs.train.groups, inputs.label_names, settings.folds, settings.seed)
+    predictions = cross_fit(candidates, inputs, folds, settings.jobs, on_step)
     warnings = list(folds.warnings)
     unfinished = [name for name, prediction in predictions.items() if not prediction.converged]
     warnings += [f"{name}: its solver stopped before it converged" for name in unfinished]
-    if len(predictions) > 1:
-        members = list(predictions.values())
-        predictions["mean"] = Prediction(
-            mean_ensemble([p.out_of_fold for p in members]),
-            None if inputs.test is None else mean_ensemble([p.test for p in members if p.test is not None]),
-        )
+    predictions |= combine(ensembles, predictions, inputs.train_labels, folds, settings.jobs, on_step)
 
-    scores = {}
-    for name, prediction in predictions.items():
-        scores[name, "oof"] = _score(inputs.train_labels, prediction.out_of_fold, inputs.label_names)
-        if inputs.test is not None and inputs.test.labels is not None and prediction.test is not None:
-            scores[name, "test"] = _score(inputs.test.labels, prediction.test, inputs.label_names)
-    return Experiment(folds, predictions, scores, tuple(warnings))
+    thresholds, scores = _score_models(predictions, inputs, folds, settings, on_step)
+    final = select_model(settings.select, {name: scores[name, "oof"] for name in predictions})
+    if settings.calibration is not None:
+        chosen, final = final, f"{final}+{settings.calibration}"
+        calibrated = {final: calibrate(settings.calibration, predictions[chosen], inputs.train_labels, folds)}
+        found_thresholds, found_scores = _score_models(calibrated, inputs, folds, settings, lambda: None)
+        predictions |= calibrated
+        thresholds |= found_thresholds
+        scores |= found_scores
+    return Experiment(settings, folds, predictions, final, thresholds, scores, tuple(warnings))
 
 
-def to_binary(probabilities: np.ndarray) -> np.ndarray:
-    """Decide.
-
-    Args:
-        probabilities: float32 array (N, L), 0-1.
+def _score_models(
+    predictions: dict[str, Prediction], inputs: Inputs, folds: Folds, settings: Settings, on_step: Callable[[], None]
+) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], list[Score]]]:
+    """Fit thresholds out-of-fold and score each model; all models meet the same draws.
 
     Returns:
-        uint8 array (N, L): 1 from `THRESHOLD` on, else 0.
+        Thresholds by model, scores by model and split, both in the order of the predictions.
     """
-    return (probabilities >= THRESHOLD).astype(np.uint8)
+    labels, names, rule = inputs.train_labels, inputs.label_names, settings.threshold
+    train_draws = resample(len(labels), inputs.train.groups, settings.seed)
+    test = inputs.test
+    test_labels = None if test is None else test.labels
+    test_draws = None
+    if test is not None and test_labels is not None:
+        test_draws = resample(len(test_labels), test.groups, settings.seed)
 
+    def score_model(prediction: Prediction) -> tuple[np.ndarray, dict[str, list[Score]]]:
+        thresholds = fit_thresholds(labels, prediction.out_of_fold, rule)
+        binary = cross_fit_binary(labels, prediction.out_of_fold, rule, folds)
+        scores = {"oof": score(labels, prediction.out_of_fold, binary, names, train_draws)}
+        if test_draws is not None and test_labels is not None and prediction.test is not None:
+            binary = to_binary(prediction.test, thresholds)
+            scores["test"] = score(test_labels, prediction.test, binary, names, test_draws)
+        on_step()
+        return thresholds, scores
 
-def _score(labels: np.ndarray, probabilities: np.ndarray, label_names: tuple[str, ...]) -> list[Score]:
-    """Score probabilities, and the decisions taken from them; arrays as in `metrics.score`."""
-    return score(labels, probabilities, to_binary(probabilities), label_names)
+    with threadpool_limits(1, user_api="blas"):  # so that `jobs` changes no bit, as in `cross_fit`
+        results = Parallel(n_jobs=settings.jobs, backend="threading")(
+            delayed(score_model)(prediction) for prediction in predictions.values()
+        )
+    of_models = dict(zip(predictions, results, strict=True))
+    thresholds = {name: found for name, (found, _) in of_models.items()}
+    return thresholds, {
+        (name, split): scores for name, (_, of_splits) in of_models.items() for split, scores in of_splits.items()
+    }

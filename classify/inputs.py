@@ -9,8 +9,8 @@ from features.cache import FeatureCache
 from features.dataset import Dataset, Split
 from features.errors import InputError
 
-#: Names that a label may not bear: they are columns, or the mean over labels, in the files of a run.
-RESERVED_LABELS = frozenset({"ID", "model", "fold", "macro"})
+#: Names that a label may not bear: they are columns, or all labels together, in the files of a run.
+RESERVED_LABELS = frozenset({"ID", "model", "fold", "micro", "macro", "overall"})
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from classify.experiment import THRESHOLD, Experiment, to_binary
+from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
+from classify.metrics import ENDS
+from classify.resampling import DRAWS
+from classify.selection import describe_rule
+from classify.thresholds import measure_cost, to_binary
 from features.errors import InputError
 
 VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "iterative-stratification")
@@ -23,7 +27,9 @@ def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Ma
     - `predictions_probability.csv`, `predictions_binary.csv`: `ID` and the labels, one row per test image in the data
       set's order, by the final model; empty cells for the images that stage 1 rejected. Only with a test split.
     - `oof_probability.csv`: `ID`, `model`, `fold`, and the labels: one row per model and training image.
-    - `metrics.csv`: `model`, `split`, `label`, `metric`, `value`; an undefined value is an empty cell.
+    - `metrics.csv`: `model`, `split`, `label`, `metric`, `value`, `low`, `high`; an undefined value is an empty cell.
+    - `thresholds.csv`: `model`, `label`, `rule`, `threshold`, and what it costs: F1, sensitivity and specificity on the
+      training images, by cross-fitted thresholds and, beside them, by 0.5.
     - `run.json`: everything else. Times stand there only, so that the tables of two equal runs are equal bytes.
 
     Probabilities are written with the digits that give back the same float32.
@@ -50,10 +56,12 @@ def _write(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping
     if inputs.test is not None and final.test is not None:
         probabilities = _test_table(inputs.test, final.test, inputs.label_names)
         _write_table(probabilities, folder / "predictions_probability.csv")
-        binary = _test_table(inputs.test, to_binary(final.test), inputs.label_names)
+        decided = to_binary(final.test, experiment.thresholds[experiment.final_model])
+        binary = _test_table(inputs.test, decided, inputs.label_names)
         _write_table(binary, folder / "predictions_binary.csv")
     _write_table(_out_of_fold_table(inputs, experiment), folder / "oof_probability.csv")
     _write_table(_metrics_table(experiment), folder / "metrics.csv")
+    _write_table(_thresholds_table(inputs, experiment), folder / "thresholds.csv")
     described = {**record, **_describe(inputs, experiment)}
     (folder / "run.json").write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -95,18 +103,33 @@ def _out_of_fold_table(inputs: Inputs, experiment: Experiment) -> pd.DataFrame:
 def _metrics_table(experiment: Experiment) -> pd.DataFrame:
     """List every score; an undefined one is a missing value."""
     rows = [
-        (model, split, score.label, score.metric, score.value)
+        (model, split, score.label, score.metric, score.value, score.low, score.high)
         for (model, split), scores in experiment.scores.items()
         for score in scores
     ]
-    table = pd.DataFrame(rows, columns=["model", "split", "label", "metric", "value"])
-    return table.astype({"value": "float64"})
+    table = pd.DataFrame(rows, columns=["model", "split", "label", "metric", "value", "low", "high"])
+    return table.astype({"value": "float64", "low": "float64", "high": "float64"})
+
+
+def _thresholds_table(inputs: Inputs, experiment: Experiment) -> pd.DataFrame:
+    """List every model's thresholds, and what they cost."""
+    rows, rule = [], experiment.settings.threshold
+    for model, thresholds in experiment.thresholds.items():
+        out_of_fold = experiment.predictions[model].out_of_fold
+        costs = measure_cost(inputs.train_labels, out_of_fold, rule, experiment.folds)
+        rows += [
+            (model, label, rule.text, threshold, *cost)
+            for label, threshold, cost in zip(inputs.label_names, thresholds, costs, strict=True)
+        ]
+    measured = ["f1", "sensitivity", "specificity"]
+    columns = ["model", "label", "rule", "threshold", *measured, *(f"{name}_at_half" for name in measured)]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _describe(inputs: Inputs, experiment: Experiment) -> dict[str, Any]:
     """Gather what `run.json` says of inputs, folds and models."""
     splits = {"train": inputs.train} | ({} if inputs.test is None else {"test": inputs.test})
-    folds = experiment.folds
+    folds, settings = experiment.folds, experiment.settings
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
         "labels": list(inputs.label_names),
@@ -131,16 +154,40 @@ def _describe(inputs: Inputs, experiment: Experiment) -> dict[str, Any]:
             },
         },
         "models": {
-            name: {"converged": p.converged, "fit_seconds": round(p.seconds, 3)}
+            name: {
+                "converged": p.converged,
+                "fit_seconds": round(p.seconds, 3),
+                "backbones": list(p.backbones),
+                "shares": p.shares,
+            }
             for name, p in experiment.predictions.items()
         },
         "final_model": experiment.final_model,
-        "threshold": THRESHOLD,
-        "undefined_metrics": [
-            {"model": model, "split": split, "label": score.label, "metric": score.metric, "reason": score.reason}
-            for (model, split), scores in experiment.scores.items()
-            for score in scores
-            if score.reason
-        ],
+        "selection": {"rule": settings.select, "means": describe_rule(settings.select)},
+        "calibration": settings.calibration,
+        "thresholds": {
+            "rule": settings.threshold.text,
+            "of_final_model": dict(
+                zip(inputs.label_names, experiment.thresholds[experiment.final_model].tolist(), strict=True)
+            ),
+        },
+        "intervals": {
+            "percentiles": ENDS,
+            "draws": DRAWS,
+            "seed": settings.seed,
+            "unit": "row" if folds.group_count is None else "group",
+        },
+        "undefined_metrics": _list_reasons(experiment, "reason"),
+        "incomplete_intervals": _list_reasons(experiment, "interval_reason"),
         "warnings": list(experiment.warnings),
     }
+
+
+def _list_reasons(experiment: Experiment, kind: str) -> list[dict[str, str]]:
+    """List the scores that have a reason: `reason` or `interval_reason`."""
+    return [
+        {"model": model, "split": split, "label": score.label, "metric": score.metric, "reason": getattr(score, kind)}
+        for (model, split), scores in experiment.scores.items()
+        for score in scores
+        if getattr(score, kind)
+    ]

@@ -15,6 +15,7 @@ RUN_FILES = (
     "predictions_binary.csv",
     "oof_probability.csv",
     "metrics.csv",
+    "thresholds.csv",
     MARK,
 )
 _PARTIAL = ".partial"

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -38,13 +38,17 @@ class Prediction:
         out_of_fold: float32 array (N, L), 0-1: each training row, by the model of the fold that held it out.
         test: float32 array (M, L), 0-1: the mean over the models of all folds; None without test rows.
         converged: whether the solver of every fold and label reached its tolerance; True where there is no solver.
-        seconds: the time that fitting and predicting took, summed over the folds.
+        seconds: the time that fitting and predicting took, summed over the folds; of an ensemble, without its members'.
+        backbones: those whose features it sees, directly or through its members.
+        shares: of an ensemble that is a weighted mean, the share of each member that has one; empty otherwise.
     """
 
     out_of_fold: np.ndarray
     test: np.ndarray | None
     converged: bool = True
     seconds: float = 0.0
+    backbones: tuple[str, ...] = ()
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 def cross_fit(
@@ -100,5 +104,12 @@ def cross_fit(
             None if test_features is None else mean_ensemble([p.test for p in of_folds if p.test is not None]),
             all(p.converged for p in of_folds),
             sum(p.seconds for p in of_folds),
+            _backbones_within(candidates[name].columns, inputs),
         )
     return predictions
+
+
+def _backbones_within(columns: slice, inputs: Inputs) -> tuple[str, ...]:
+    """List the backbones whose columns of the features lie in a slice."""
+    start, stop, _ = columns.indices(inputs.train.features.shape[1])
+    return tuple(name for name, own in inputs.columns.items() if start <= own.start and own.stop <= stop)

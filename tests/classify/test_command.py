@@ -11,11 +11,19 @@ import pytest
 from typer.testing import CliRunner
 
 from classify.__main__ import app
-from classify.metrics import METRICS
+from classify.ensemble import ENSEMBLES
+from classify.metrics import METRICS, ROW_METRICS
 from tests.classify.toy import LABELS, Toy, label_test_split, make_toy, reject
 
-MODELS = ["logistic/alpha", "logistic/beta", "logistic/all", "mean"]
-TABLES = ("predictions_probability.csv", "predictions_binary.csv", "oof_probability.csv", "metrics.csv")
+LOGISTIC = ["logistic/alpha", "logistic/beta", "logistic/all"]
+MODELS = [*LOGISTIC, *ENSEMBLES]
+TABLES = (
+    "predictions_probability.csv",
+    "predictions_binary.csv",
+    "oof_probability.csv",
+    "metrics.csv",
+    "thresholds.csv",
+)
 
 
 @pytest.fixture
@@ -30,7 +38,7 @@ def run(toy: Toy, out="run", *options: str):
 
 
 def test_writes_a_run(toy):
-    code, said, out = run(toy)
+    code, said, out = run(toy, "run", "--select", "mean")
     assert code == 0
     assert sorted(path.name for path in out.iterdir()) == sorted([*TABLES, "run.json"])
 
@@ -39,7 +47,10 @@ def test_writes_a_run(toy):
     assert list(probabilities["ID"]) == toy.test_ids
     binary = pd.read_csv(out / TABLES[1])
     assert list(binary["ID"]) == toy.test_ids
-    np.testing.assert_array_equal(binary[list(LABELS)], probabilities[list(LABELS)] >= 0.5)
+    thresholds = pd.read_csv(out / TABLES[4]).set_index(["model", "label"])
+    assert list(thresholds.index) == [(model, label) for model in MODELS for label in LABELS]
+    cuts = thresholds["threshold"]["mean"][list(LABELS)].to_numpy()
+    np.testing.assert_array_equal(binary[list(LABELS)], probabilities[list(LABELS)].to_numpy() >= cuts)
     by_chance = (binary[list(LABELS)].to_numpy() == np.roll(toy.test_labels, 1, axis=0)).mean()
     assert (binary[list(LABELS)].to_numpy() == toy.test_labels).mean() > max(0.75, by_chance)
 
@@ -50,12 +61,13 @@ def test_writes_a_run(toy):
         assert list(rows["ID"]) == toy.train_ids
         assert (np.ptp(rows["fold"].to_numpy().reshape(40, 5), axis=1) == 0).all()  # a patient: 5 images on end
     wide = out_of_fold.pivot_table(index="ID", columns="model", values=LABELS[0])
-    np.testing.assert_allclose(wide["mean"], wide[MODELS[:3]].mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(wide["mean"], wide[LOGISTIC].mean(axis=1), rtol=1e-5)
 
     metrics = pd.read_csv(out / TABLES[3])
-    assert list(metrics.columns) == ["model", "split", "label", "metric", "value"]
-    assert len(metrics) == len(MODELS) * (len(LABELS) + 1) * len(METRICS)
+    assert list(metrics.columns) == ["model", "split", "label", "metric", "value", "low", "high"]
+    assert len(metrics) == len(MODELS) * ((len(LABELS) + 2) * len(METRICS) + len(ROW_METRICS))
     assert set(metrics["split"]) == {"oof"}
+    assert (metrics["low"] <= metrics["high"]).all()
     of_mean = metrics[(metrics["model"] == "mean") & (metrics["metric"] == "roc_auc")].set_index("label")["value"]
     pairs = wide["mean"][toy.train_ids].to_numpy()
     truth = toy.train_labels[:, 0] == 1
@@ -64,7 +76,8 @@ def test_writes_a_run(toy):
     assert of_mean["macro"] > 0.75
 
     assert "40 groups, none of them in two folds" in said
-    assert f"mean oof {of_mean['macro']:.3f}" in said
+    macro = metrics[(metrics["model"] == "mean") & (metrics["metric"] == "roc_auc")].set_index("label").loc["macro"]
+    assert f"mean alpha, beta oof {macro['value']:.3f} [{macro['low']:.3f}, {macro['high']:.3f}]" in said
     assert "30 of 30 images predicted by mean; not labelled, so not scored" in said
 
 
@@ -78,7 +91,12 @@ def test_records_what_it_did(toy):
     assert record["splits"]["train"]["positives"] == dict(zip(LABELS, toy.train_labels.sum(axis=0), strict=True))
     assert record["splits"]["train"]["fingerprints"] == record["splits"]["test"]["fingerprints"]
     assert record["splits"]["test"]["positives"] is None
-    assert record["final_model"] == "mean"
+    aucs = (
+        pd.read_csv(out / "metrics.csv").query("label == 'macro' and metric == 'roc_auc'").set_index("model")["value"]
+    )
+    assert aucs[record["final_model"]] == pytest.approx(aucs.max(), abs=1e-4)
+    assert record["models"]["logistic/all"]["backbones"] == ["alpha", "beta"]
+    assert record["intervals"]["draws"] == 1000
     assert record["versions"]["numpy"] == np.__version__
     assert record["warnings"] == []
 
@@ -128,26 +146,31 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
     (toy.data / "test.csv").unlink()
     code, said, out = run(toy)
     assert code == 0
-    assert sorted(path.name for path in out.iterdir()) == ["metrics.csv", "oof_probability.csv", "run.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "metrics.csv",
+        "oof_probability.csv",
+        "run.json",
+        "thresholds.csv",
+    ]
     assert "no test split, so there are out-of-fold results only, no predictions" in said
 
 
 def test_a_labelled_test_split_is_scored_too(toy):
     label_test_split(toy)
-    _, said, out = run(toy)
+    _, said, out = run(toy, "run", "--select", "mean")
     metrics = pd.read_csv(out / "metrics.csv").set_index(["model", "split", "label", "metric"])["value"]
     predicted = pd.read_csv(out / "predictions_binary.csv")[list(LABELS)].to_numpy()
     for index, label in enumerate(LABELS):
         expected = (predicted[:, index] == toy.test_labels[:, index]).mean()
         assert metrics["mean", "test", label, "accuracy"] == pytest.approx(expected)
-    assert f"mean test {metrics['mean', 'test', 'macro', 'roc_auc']:.3f}" in said
+    assert f"mean alpha, beta test {metrics['mean', 'test', 'macro', 'roc_auc']:.3f}" in said
 
 
 def test_an_undefined_metric_is_an_empty_cell_with_its_reason_in_run_json(toy):
     toy.test_labels[:, 1] = 0
     label_test_split(toy)
     _, _, out = run(toy, "run", "--backbones", "alpha")
-    assert "logistic/alpha,test,intraparenchymal,roc_auc,\n" in (out / "metrics.csv").read_text()
+    assert "logistic/alpha,test,intraparenchymal,roc_auc,,,\n" in (out / "metrics.csv").read_text()
     undefined = json.loads((out / "run.json").read_text())["undefined_metrics"]
     reasons = {(u["split"], u["label"], u["metric"]): u["reason"] for u in undefined}
     assert reasons["test", "intraparenchymal", "roc_auc"] == "all 30 rows have the value 0"
@@ -159,7 +182,7 @@ def test_one_backbone_is_one_model_and_says_so(toy):
     code, said, out = run(toy, "run", "--backbones", "beta", "--labels", "epidural")
     assert code == 0
     assert set(pd.read_csv(out / "metrics.csv")["model"]) == {"logistic/beta"}
-    assert "one backbone only, so there is no logistic/all and no mean" in said
+    assert "one backbone only, so there is no logistic/all and no ensemble" in said
     assert "predicted by logistic/beta" in said
     assert list(pd.read_csv(out / "predictions_binary.csv").columns) == ["ID", "epidural"]
 
@@ -190,6 +213,15 @@ def test_overwrite_replaces_a_run_and_only_then(toy):
         (("--group-column", "clinic"), "has no column 'clinic'"),
         (("--folds", "41"), "40 groups cannot be split into 41 folds. Use --folds 40 or fewer."),
         (("--folds", "1"), "greater than or equal to 2"),
+        (("--ensemble", "median"), "--ensemble 'median': median is no ensemble. Expected mean, logit_mean"),
+        (("--ensemble", "mean,mean"), "--ensemble 'mean,mean': expected different names"),
+        (
+            ("--select", "f1"),
+            "--select 'f1': expected a metric (roc_auc, average_precision, log_loss, brier) or a model",
+        ),
+        (("--backbones", "alpha", "--select", "mean"), "--select 'mean': expected a metric"),
+        (("--calibration", "beta"), "'beta' is not one of"),
+        (("--threshold", "0.5"), "--threshold '0.5': expected one of f1, f2"),
         (("--jobs", "0"), "greater than or equal to 1"),
         (("--seed", "-1"), "greater than or equal to 0"),
     ],

@@ -1,11 +1,18 @@
-"""The whole of stage 2 in memory: scores are honest, and show a leak where there is one."""
+"""The whole of stage 2 in memory: scores are honest, show a leak where there is one, and the rule is followed."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from classify.experiment import count_fits, run_experiment, to_binary
+from classify.ensemble import ENSEMBLES
+from classify.experiment import Experiment, Settings, count_steps, run_experiment
 from classify.inputs import Inputs, SplitInputs
-from classify.metrics import MACRO
+from classify.metrics import MACRO, Score
+from classify.thresholds import ThresholdRule, cross_fit_binary, fit_thresholds, to_binary
+from features.errors import InputError
+
+LOGISTIC = ["logistic/alpha", "logistic/beta", "logistic/all"]
 
 
 def make_inputs(features, labels, groups=None, columns=None) -> Inputs:
@@ -15,22 +22,75 @@ def make_inputs(features, labels, groups=None, columns=None) -> Inputs:
     return Inputs(names, columns or {"alpha": slice(0, features.shape[1])}, train, labels, None)
 
 
-def macro_auc(inputs: Inputs) -> float:
-    experiment = run_experiment(inputs, 5, 0, 2, lambda: None)
-    scores = experiment.scores[experiment.final_model, "oof"]
-    return next(s.value for s in scores if (s.label, s.metric) == (MACRO, "roc_auc") and s.value is not None)
+def with_test(inputs: Inputs, features, labels) -> Inputs:
+    ids = tuple(f"t{row}" for row in range(len(features)))
+    return replace(
+        inputs, test=SplitInputs(ids, np.ones(len(ids), bool), features.astype(np.float32), labels, None, {})
+    )
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_permuted_labels_score_as_chance(seed):
+def run(inputs: Inputs, **choices) -> Experiment:
+    return run_experiment(inputs, Settings(jobs=2, **choices), lambda: None)
+
+
+def macro_aucs(experiment: Experiment) -> dict[str, Score]:
+    return {
+        model: score
+        for (model, split), scores in experiment.scores.items()
+        for score in scores
+        if split == "oof" and (score.label, score.metric) == (MACRO, "roc_auc")
+    }
+
+
+def two_backbones(seed: int, rows: int = 1000, permute: bool = False) -> Inputs:
+    """Labels that two backbones know different parts of."""
     rng = np.random.default_rng(seed)
-    signal = rng.normal(size=(600, 3))
-    features = np.column_stack([signal, rng.normal(size=(600, 40))])
-    labels = (signal + 0.5 * rng.normal(size=signal.shape) > 0).astype(np.uint8)
-    assert macro_auc(make_inputs(features, labels)) > 0.85
-    # The AUC of chance has the standard deviation sqrt((n+1) / (12 n1 n0)) = 0.024 for one label of 600 balanced rows,
-    # 0.014 for the mean of three; the bound is four of these.
-    assert macro_auc(make_inputs(features, rng.permutation(labels))) == pytest.approx(0.5, abs=0.055)
+    signal = rng.normal(size=(rows, 3))
+    features = np.column_stack([signal[:, :2], rng.normal(size=(rows, 38)), signal[:, 2]])
+    labels = (signal + 0.5 * rng.normal(size=signal.shape) > (1.5, 0.4, 0)).astype(np.uint8)
+    labels = rng.permutation(labels) if permute else labels
+    return make_inputs(features, labels, columns={"alpha": slice(0, 20), "beta": slice(20, 41)})
+
+
+def test_permuted_labels_have_chance_inside_every_interval():
+    scores = macro_aucs(run(two_backbones(0, permute=True), calibration="platt"))
+    assert len(scores) == len(LOGISTIC) + len(ENSEMBLES) + 1
+    assert {model: (s.low, s.high) for model, s in scores.items() if not s.low < 0.5 < s.high} == {}
+    # An interval that is always wide would prove nothing.
+    assert max(s.high - s.low for s in scores.values()) < 0.075
+
+
+def test_permuted_labels_score_as_chance_on_the_average_of_many_permutations():
+    # One permutation says little. Without signal an out-of-fold score counts each pair of rows twice, once in each
+    # direction, so it spreads sqrt(2) more than an interval of the models as they are can know, and 95 % become 83 %.
+    repeats = 16
+    scores = [macro_aucs(run(two_backbones(seed, rows=400, permute=True), seed=seed)) for seed in range(repeats)]
+    for model in scores[0]:
+        values = [of_model[model].value for of_model in scores]
+        # The spread is 0.03 here, so 4 of the mean's standard deviations are 0.03. In-sample stacking is above 0.6.
+        assert np.mean(values) == pytest.approx(0.5, abs=0.03), model
+        assert np.mean([of_model[model].low < 0.5 < of_model[model].high for of_model in scores]) >= 0.6, model
+
+
+def test_labels_as_they_are_score_above_chance():
+    assert all(score.low > 0.5 for score in macro_aucs(run(two_backbones(0))).values())
+
+
+def test_copies_of_rows_gain_nothing_where_folds_keep_them_together():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 60))
+    labels = (features[:, :2] + 3 * rng.normal(size=(200, 2)) > 0).astype(np.uint8)
+    copies, groups = np.repeat(np.arange(200), 5), np.repeat([f"row{index}" for index in range(200)], 5)
+    columns = {"alpha": slice(0, 30), "beta": slice(30, 60)}
+    unique = macro_aucs(run(make_inputs(features, labels, columns=columns)))
+    grouped = macro_aucs(run(make_inputs(features[copies], labels[copies], groups, columns)))
+    ungrouped = macro_aucs(run(make_inputs(features[copies], labels[copies], None, columns)))
+    for model, score in unique.items():
+        assert grouped[model].value < score.high
+        assert ungrouped[model].value > score.high
+        # 1,000 rows that are 200 tell as much as 200.
+        width, of_unique = grouped[model].high - grouped[model].low, score.high - score.low
+        assert width == pytest.approx(of_unique, rel=0.25)
 
 
 def test_groups_keep_the_models_from_recognising_patients():
@@ -39,28 +99,63 @@ def test_groups_keep_the_models_from_recognising_patients():
     features = rng.normal(size=(100, 60))[patient] + 0.3 * rng.normal(size=(800, 60))  # who, and nothing else
     labels = rng.integers(0, 2, (100, 2))[patient].astype(np.uint8)  # drawn per patient, whatever the features
     groups = np.array([f"p{number}" for number in patient])
-    assert macro_auc(make_inputs(features, labels)) > 0.8
+    assert macro_aucs(run(make_inputs(features, labels)))["logistic/alpha"].value > 0.8
     # 100 patients: one standard deviation of chance is 0.058 per label, 0.041 for the mean of two; the bound is three.
-    assert macro_auc(make_inputs(features, labels, groups)) == pytest.approx(0.5, abs=0.125)
+    score = macro_aucs(run(make_inputs(features, labels, groups)))["logistic/alpha"]
+    assert score.value == pytest.approx(0.5, abs=0.125)
 
 
-def test_models_of_several_backbones_and_their_mean():
-    rng = np.random.default_rng(3)
-    features, labels = rng.normal(size=(60, 7)), rng.integers(0, 2, (60, 2)).astype(np.uint8)
-    inputs = make_inputs(features, labels, columns={"alpha": slice(0, 3), "beta": slice(3, 7)})
+def test_models_of_several_backbones_and_their_ensembles():
     ticks = []
-    experiment = run_experiment(inputs, 3, 0, 2, lambda: ticks.append(1))
-    assert list(experiment.predictions) == ["logistic/alpha", "logistic/beta", "logistic/all", "mean"]
-    assert experiment.final_model == "mean"
-    *members, mean = [prediction.out_of_fold for prediction in experiment.predictions.values()]
+    inputs, settings = two_backbones(3, rows=80), Settings(folds=3)
+    experiment = run_experiment(inputs, settings, lambda: ticks.append(1))
+    assert list(experiment.predictions) == [*LOGISTIC, *ENSEMBLES]
+    *members, mean = [experiment.predictions[name].out_of_fold for name in (*LOGISTIC, "mean")]
     np.testing.assert_allclose(mean, np.mean(members, axis=0), rtol=1e-6)
-    assert len(ticks) == count_fits(inputs.columns, 3) == 9
+    assert len(ticks) == count_steps(inputs.columns, settings) == 9 + 6 + 9
+
+
+def test_every_model_names_its_backbones():
+    predictions = run(two_backbones(0, rows=200)).predictions
+    backbones = {name: predictions[name].backbones for name in (*LOGISTIC, "mean", "stacking")}
+    both = ("alpha", "beta")
+    assert backbones == dict(zip(backbones, [("alpha",), ("beta",), both, both, both], strict=True))
+    greedy = predictions["greedy"]
+    assert sum(greedy.shares.values()) == pytest.approx(1)
+    assert set(greedy.backbones) == {b for member in greedy.shares for b in predictions[member].backbones}
+
+
+def test_the_final_model_has_the_best_macro_score_of_the_rule():
+    for rule, best in (("roc_auc", max), ("log_loss", min)):
+        experiment = run(two_backbones(1, rows=300), select=rule)
+        values = {
+            model: round(next(s.value for s in scores if (s.label, s.metric) == (MACRO, rule)), 4)
+            for (model, _), scores in experiment.scores.items()
+        }
+        assert values[experiment.final_model] == best(values.values())
+        assert len(set(values.values())) > 3
+
+
+def test_a_final_model_by_name_and_the_ensembles_that_were_asked_for():
+    experiment = run(two_backbones(1, rows=100), select="logistic/beta", ensembles=("greedy",))
+    assert experiment.final_model == "logistic/beta"
+    assert list(experiment.predictions) == [*LOGISTIC, "greedy"]
+    with pytest.raises(InputError, match=r"--select 'mean': expected a metric \(roc_auc, .* logistic/all, greedy\)"):
+        run(two_backbones(1, rows=100), select="mean", ensembles=("greedy",))
+
+
+def test_calibration_makes_the_final_model_of_the_chosen_one():
+    plain = run(two_backbones(1, rows=300))
+    calibrated = run(two_backbones(1, rows=300), calibration="isotonic")
+    assert calibrated.final_model == f"{plain.final_model}+isotonic"
+    assert list(calibrated.predictions) == [*plain.predictions, calibrated.final_model]
+    assert set(calibrated.thresholds) == set(calibrated.predictions)
 
 
 def test_one_backbone_is_one_model():
     rng = np.random.default_rng(4)
     inputs = make_inputs(rng.normal(size=(60, 3)), rng.integers(0, 2, (60, 2)).astype(np.uint8))
-    experiment = run_experiment(inputs, 3, 0, 1, lambda: None)
+    experiment = run(inputs, folds=3)
     assert list(experiment.predictions) == ["logistic/alpha"]
     assert experiment.final_model == "logistic/alpha"
 
@@ -70,7 +165,7 @@ def test_a_fold_without_positives_to_learn_from_gets_the_constant():
     labels = np.zeros((40, 2), np.uint8)
     labels[::2, 0] = 1
     labels[7, 1] = 1
-    experiment = run_experiment(make_inputs(rng.normal(size=(40, 3)), labels), 5, 0, 1, lambda: None)
+    experiment = run(make_inputs(rng.normal(size=(40, 3)), labels))
     fold = experiment.folds.fold_of_row[7]
     held_out = experiment.folds.fold_of_row == fold
     lone = experiment.predictions["logistic/alpha"].out_of_fold[held_out, 1]
@@ -78,6 +173,28 @@ def test_a_fold_without_positives_to_learn_from_gets_the_constant():
     assert len(experiment.warnings) == 2
 
 
-def test_half_is_positive():
-    below = np.nextafter(np.float32(0.5), np.float32(0))
-    np.testing.assert_array_equal(to_binary(np.array([[below, 0.5], [0.0, 1.0]], np.float32)), [[0, 1], [0, 1]])
+def test_thresholds_are_cross_fitted_on_train_and_never_see_the_labels_of_test():
+    rng = np.random.default_rng(6)
+    train, rule = two_backbones(2, rows=300), ThresholdRule.parse("youden")
+    features = rng.normal(size=(50, 41))
+    labels = rng.integers(0, 2, (50, 3)).astype(np.uint8)
+    experiment, other = (run(with_test(train, features, truth), threshold=rule) for truth in (labels, 1 - labels))
+    for model, prediction in experiment.predictions.items():
+        np.testing.assert_array_equal(experiment.thresholds[model], other.thresholds[model])
+        expected = fit_thresholds(train.train_labels, prediction.out_of_fold, rule)
+        np.testing.assert_array_equal(experiment.thresholds[model], expected)
+
+        binary = cross_fit_binary(train.train_labels, prediction.out_of_fold, rule, experiment.folds)
+        in_sample = to_binary(prediction.out_of_fold, expected)
+        accuracy = [s.value for s in experiment.scores[model, "oof"] if (s.label, s.metric) == ("label1", "accuracy")]
+        assert accuracy == [pytest.approx((binary == train.train_labels)[:, 1].mean())]
+        assert (binary != in_sample).any()
+        on_test = [s.value for s in experiment.scores[model, "test"] if (s.label, s.metric) == ("label1", "accuracy")]
+        assert on_test == [pytest.approx((to_binary(prediction.test, expected) == labels)[:, 1].mean())]
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_equal_settings_give_equal_scores_whatever_the_jobs(jobs):
+    first = run_experiment(two_backbones(7, rows=120), Settings(jobs=2), lambda: None)
+    again = run_experiment(two_backbones(7, rows=120), Settings(jobs=jobs), lambda: None)
+    assert first.scores == again.scores

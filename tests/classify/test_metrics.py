@@ -6,14 +6,46 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    fbeta_score,
+    log_loss,
+    recall_score,
+    roc_auc_score,
+)
 
-from classify.metrics import MACRO, METRICS, score
+from classify.metrics import MACRO, METRICS, MICRO, OVERALL, ROW_METRICS, score
+from classify.resampling import Resampling, resample
 
 
-def table(labels, probabilities, label_names, threshold=0.5):
+def table(labels, probabilities, label_names, threshold=0.5, resampling=None):
     binary = (probabilities >= threshold).astype(np.uint8)
-    return {(s.label, s.metric): s for s in score(labels, probabilities, binary, label_names)}
+    resampling = resampling or resample(len(labels), None, 0, draws=20)
+    return {(s.label, s.metric): s for s in score(labels, probabilities, binary, label_names, resampling)}
+
+
+def reference(labels, probabilities, binary):
+    """Compute every metric of one label, or of all cells, with scikit-learn or by its definition."""
+    p = probabilities.astype(np.float64)
+    edges = np.linspace(0, 1, 16)
+    of_bin = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, 14)
+    inside = [of_bin == index for index in range(15)]
+    gaps = [cells.mean() * abs(labels[cells].mean() - p[cells].mean()) for cells in inside if cells.any()]
+    return {
+        "roc_auc": roc_auc_score(labels, probabilities),
+        "average_precision": average_precision_score(labels, probabilities),
+        "log_loss": log_loss(labels, probabilities),
+        "brier": brier_score_loss(labels, p),
+        "calibration_error": sum(gaps),
+        "f1": f1_score(labels, binary),
+        "f2": fbeta_score(labels, binary, beta=2),
+        "sensitivity": recall_score(labels, binary),
+        "specificity": recall_score(labels, binary, pos_label=0),
+        "accuracy": np.mean(labels == binary),
+        "all_negative_accuracy": 1 - labels.mean(),
+    }
 
 
 @pytest.fixture
@@ -24,23 +56,108 @@ def example() -> tuple[np.ndarray, np.ndarray]:
     return labels, probabilities
 
 
-def test_macro_agrees_with_scikit_learns_multilabel_averages(example):
+def test_labels_micro_and_macro_agree_with_scikit_learn(example):
     labels, probabilities = example
+    scores = table(labels, probabilities, ("a", "b", "c"), threshold=0.4)
+    binary = (probabilities >= 0.4).astype(np.uint8)
+    of_labels = [reference(labels[:, k], probabilities[:, k], binary[:, k]) for k in range(3)]
+    expected = dict(zip("abc", of_labels, strict=True))
+    expected[MICRO] = reference(labels.ravel(), probabilities.ravel(), binary.ravel())
+    expected[MACRO] = {metric: np.mean([values[metric] for values in of_labels]) for metric in METRICS}
+    assert set(expected[MICRO]) == set(METRICS)
+    for name, values in expected.items():
+        for metric, value in values.items():
+            assert scores[name, metric].value == pytest.approx(value, rel=1e-6), (name, metric)
+            assert scores[name, metric].reason == ""
+    assert scores[MACRO, "roc_auc"].value == pytest.approx(roc_auc_score(labels, probabilities, average="macro"))
+    assert scores[MICRO, "f1"].value == pytest.approx(f1_score(labels, binary, average="micro"))
+
+
+def test_intervals_are_percentiles_of_scikit_learns_values_on_explicit_resamples(example):
+    labels, probabilities = example
+    groups = np.array([f"p{index}" for index in np.random.default_rng(1).integers(0, 40, 200)])
+    drawn = resample(200, groups, seed=5, draws=60)
+    scores = table(labels, probabilities, ("a", "b", "c"), resampling=drawn)
+    draws = []
+    for weights in drawn.weights[1:]:
+        rows = np.repeat(np.arange(200), weights[drawn.unit_of_row].astype(int))
+        y, p = labels[rows], probabilities[rows]
+        binary = (p >= 0.5).astype(np.uint8)
+        of_labels = [reference(y[:, k], p[:, k], binary[:, k]) for k in range(3)]
+        values = {("a", metric): of_labels[0][metric] for metric in METRICS}
+        values |= {(MICRO, metric): value for metric, value in reference(y.ravel(), p.ravel(), binary.ravel()).items()}
+        values |= {(MACRO, metric): np.mean([of[metric] for of in of_labels]) for metric in METRICS}
+        values[OVERALL, "exact_match"] = (y == binary).all(axis=1).mean()
+        draws.append(values)
+    for key in draws[0]:
+        ends = np.percentile([values[key] for values in draws], [2.5, 97.5])
+        np.testing.assert_allclose([scores[key].low, scores[key].high], ends, rtol=1e-6, err_msg=str(key))
+        assert scores[key].low < scores[key].value < scores[key].high
+        assert scores[key].interval_reason == ""
+
+
+def test_an_interval_of_groups_is_wider_than_one_of_their_rows():
+    rng = np.random.default_rng(2)
+    truth, p = rng.integers(0, 2, (50, 1)).astype(np.uint8), rng.random((50, 1)).astype(np.float32)
+    copies = np.repeat(np.arange(50), 9)
+    widths = []
+    for groups in (np.array([f"p{row}" for row in copies]), None):
+        score = table(truth[copies], p[copies], ("a",), resampling=resample(450, groups, 0))["a", "roc_auc"]
+        widths.append(score.high - score.low)
+    assert widths[0] / widths[1] == pytest.approx(3, rel=0.2)  # sqrt(9): 9 copies tell no more than one
+
+
+def test_the_interval_of_a_share_is_binomial():
+    truth = (np.arange(400) < 300).astype(np.uint8)[:, None]
+    score = table(truth, np.ones((400, 1), np.float32), ("a",), resampling=resample(400, None, 0))["a", "accuracy"]
+    half_width = 1.96 * np.sqrt(0.75 * 0.25 / 400)
+    assert (score.low, score.high) == pytest.approx((0.75 - half_width, 0.75 + half_width), abs=0.006)
+
+
+def test_weighted_log_loss_is_rsnas_with_any_given_or_derived(example):
+    labels, probabilities = example
+    loss = [log_loss(labels[:, k], probabilities[:, k]) for k in range(3)]
+    given = table(labels, probabilities, ("a", "any", "b"))[OVERALL, "weighted_log_loss"].value
+    assert given == pytest.approx((loss[0] + 2 * loss[1] + loss[2]) / 4, rel=1e-6)
+
+    any_probability = 1 - (1 - probabilities.astype(np.float64)).prod(axis=1)
+    derived = log_loss(labels.any(axis=1), np.clip(any_probability, 0, 1 - np.finfo(np.float32).eps))
     scores = table(labels, probabilities, ("a", "b", "c"))
-    binary = probabilities >= 0.5
-    expected = {
-        "roc_auc": roc_auc_score(labels, probabilities, average="macro"),
-        "average_precision": average_precision_score(labels, probabilities, average="macro"),
-        "f1": f1_score(labels, binary, average="macro"),
-        "log_loss": np.mean([log_loss(labels[:, k], probabilities[:, k]) for k in range(3)]),
-        "brier": np.mean((probabilities.astype(np.float64) - labels) ** 2),
-        "accuracy": np.mean(binary == labels),
-        "all_negative_accuracy": 1 - labels.mean(),
-    }
-    assert set(expected) == set(METRICS)
-    for metric, value in expected.items():
-        assert scores[MACRO, metric].value == pytest.approx(value, rel=1e-6)
-        assert scores[MACRO, metric].reason == ""
+    assert scores[OVERALL, "weighted_log_loss"].value == pytest.approx((sum(loss) + 2 * derived) / 5, rel=1e-6)
+
+
+def test_exact_match_is_of_whole_rows(example):
+    labels, probabilities = example
+    expected = np.mean([(row == (p >= 0.5)).all() for row, p in zip(labels, probabilities, strict=True)])
+    for names in (("a", "b", "c"), ("a", "any", "c")):
+        assert table(labels, probabilities, names)[OVERALL, "exact_match"].value == pytest.approx(expected)
+
+
+def test_draws_that_lack_the_class_are_left_out_and_counted():
+    labels, p = np.zeros((6, 1), np.uint8), np.linspace(0, 1, 6, dtype=np.float32)[:, None]
+    labels[5] = 1
+    drawn = resample(6, None, seed=0, draws=200)
+    without = int(((drawn.weights[1:, 5] == 0) | (drawn.weights[1:, 5] == 6)).sum())
+    score = table(labels, p, ("a",), resampling=drawn)["a", "roc_auc"]
+    assert (score.value, score.low, score.high) == (1, 1, 1)
+    assert score.interval_reason == f"undefined in {without} of 200 draws, which it leaves out"
+    assert 40 < without < 100
+
+
+def test_one_group_has_values_but_no_intervals(example):
+    labels, probabilities = example
+    drawn = resample(200, np.full(200, "p"), seed=0, draws=10)
+    scores = table(labels, probabilities, ("a", "b", "c"), resampling=drawn).values()
+    assert {(s.low, s.high, s.interval_reason) for s in scores} == {(None, None, "one group only: nothing to resample")}
+    assert all(s.value is not None for s in scores)
+
+
+def test_no_draw_with_the_class_leaves_the_interval_out():
+    never = Resampling(np.arange(2), np.array([[1, 1], [2, 0], [2, 0]], np.float32))
+    score = table(np.array([[0], [1]], np.uint8), np.zeros((2, 1), np.float32), ("a",), resampling=never)[
+        "a", "roc_auc"
+    ]
+    assert (score.value, score.low, score.interval_reason) == (0.5, None, "undefined in all of 2 draws")
 
 
 @settings(max_examples=50, deadline=None)
@@ -69,8 +186,9 @@ def test_each_label_agrees_with_closed_forms(seed, rows, levels):
 
 def test_order_is_labels_then_macro_and_within_the_metrics(example):
     labels, probabilities = example
-    scores = score(labels, probabilities, labels, ("a", "b", "c"))
-    assert [(s.label, s.metric) for s in scores] == [(lab, m) for lab in ("a", "b", "c", MACRO) for m in METRICS]
+    scores = score(labels, probabilities, labels, ("a", "b", "c"), resample(200, None, 0, draws=2))
+    expected = [(label, metric) for label in ("a", "b", "c", MICRO, MACRO) for metric in METRICS]
+    assert [(s.label, s.metric) for s in scores] == expected + [(OVERALL, metric) for metric in ROW_METRICS]
 
 
 def test_an_undefined_value_is_none_with_a_reason_and_left_out_of_the_mean():
@@ -87,6 +205,9 @@ def test_an_undefined_value_is_none_with_a_reason_and_left_out_of_the_mean():
     assert scores[MACRO, "roc_auc"].reason == "undefined for b"
     assert scores["b", "log_loss"].value == pytest.approx(-np.log([0.9, 0.9, 0.8]).mean())
     assert scores["b", "accuracy"].value == 1
+    assert scores["b", "sensitivity"].reason == "none of 3 rows is positive"
+    assert scores["b", "specificity"].value == 1
+    assert scores[MICRO, "sensitivity"].value == 1
 
 
 def test_no_label_with_both_values_leaves_the_mean_undefined():
@@ -94,6 +215,8 @@ def test_no_label_with_both_values_leaves_the_mean_undefined():
     assert scores[MACRO, "roc_auc"].value is None
     assert scores[MACRO, "roc_auc"].reason == "undefined for a, b"
     assert scores[MACRO, "average_precision"].value == 1
+    assert scores["a", "specificity"].reason == "none of 4 rows is negative"
+    assert scores[MICRO, "roc_auc"].reason == "all 8 cells have the value 1"
 
 
 def test_f1_of_false_alarms_only_is_zero_not_undefined():

@@ -1,0 +1,51 @@
+"""`python -m classify run`: ensembles, calibration and thresholds are as asked for."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from classify.folds import Folds
+from classify.thresholds import ThresholdRule, cross_fit_binary, fit_thresholds
+from tests.classify.test_command import LOGISTIC, run
+from tests.classify.toy import LABELS, Toy, make_toy
+
+
+@pytest.fixture
+def toy(tmp_path) -> Toy:
+    return make_toy(tmp_path)
+
+
+def test_thresholds_are_those_of_the_rule_and_their_cost_is_said(toy):
+    _, said, out = run(toy, "run", "--threshold", "sensitivity=0.9", "--select", "log_loss")
+    record = json.loads((out / "run.json").read_text())
+    final = record["final_model"]
+    table = pd.read_csv(out / "thresholds.csv").set_index(["model", "label"])
+    out_of_fold = pd.read_csv(out / "oof_probability.csv", dtype=dict.fromkeys(LABELS, np.float32))
+    out_of_fold = out_of_fold[out_of_fold["model"] == final]
+    probabilities, rule = out_of_fold[list(LABELS)].to_numpy(), ThresholdRule.parse("sensitivity=0.9")
+    expected = fit_thresholds(toy.train_labels, probabilities, rule)
+    np.testing.assert_allclose(table.loc[final]["threshold"], expected)
+    assert record["thresholds"] == {"rule": rule.text, "of_final_model": table.loc[final]["threshold"].to_dict()}
+    folds = Folds(out_of_fold["fold"].to_numpy(), 5, 40, ())
+    found = cross_fit_binary(toy.train_labels, probabilities, rule, folds)[toy.train_labels[:, 1] == 1, 1].mean()
+    row = table.loc[final, LABELS[1]]
+    assert row["sensitivity"] == pytest.approx(found)
+    assert row["sensitivity_at_half"] == pytest.approx((probabilities[toy.train_labels[:, 1] == 1, 1] >= 0.5).mean())
+    assert f"final model: {final} (lowest cross-fitted macro log_loss, ties (4 decimals) to the simpler)" in said
+    assert "its thresholds, for sensitivity=0.9, cross-fitted on the training images" in said
+    cells = " ".join(f"{value:.3f}" for value in row.drop("rule"))
+    assert cells in said
+
+
+def test_ensembles_and_calibration_are_as_asked_for(toy):
+    _, said, out = run(toy, "run", "--ensemble", "greedy,mean", "--select", "greedy", "--calibration", "platt")
+    record = json.loads((out / "run.json").read_text())
+    assert list(record["models"]) == [*LOGISTIC, "mean", "greedy", "greedy+platt"]
+    assert record["final_model"] == "greedy+platt"
+    assert sum(record["models"]["greedy"]["shares"].values()) == pytest.approx(1)
+    assert record["selection"] == {"rule": "greedy", "means": "named by --select greedy"}
+    assert "predicted by greedy+platt" in said
+    run(toy, "bare", "--ensemble", "none")
+    assert list(json.loads((out.parent / "bare" / "run.json").read_text())["models"]) == LOGISTIC
