@@ -54,6 +54,9 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
         console.print(
             "one backbone only, so there is no logistic/all and no ensemble: each would be the same model again"
         )
+    else:
+        steps = (f"{r.backbone} {r.macro_auc:.3f} ({r.gain:+.3f})" for r in experiment.returns)
+        console.print(f"backbones, added one by one to their mean, macro AUC (gain): {', '.join(steps)}")
     settings = experiment.settings
     console.print(f"final model: {experiment.final_model} ({describe_rule(settings.select)})")
     console.print(f"its thresholds, for {settings.threshold.text}, cross-fitted on the training images:")

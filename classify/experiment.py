@@ -14,6 +14,7 @@ from classify.folds import Folds, make_folds
 from classify.inputs import Inputs
 from classify.metrics import Score, score
 from classify.resampling import resample
+from classify.returns import BackboneReturn, rank_backbones
 from classify.selection import check_rule, select_model
 from classify.thresholds import DEFAULT_RULE, ThresholdRule, cross_fit_binary, fit_thresholds, to_binary
 from classify.training import Candidate, Prediction, cross_fit
@@ -52,6 +53,7 @@ class Experiment:
         predictions: by model: candidates, ensembles, and the final model calibrated where that was asked for.
         final_model: the model whose test predictions are handed in.
         thresholds: by model, float64 array (L,), fitted on all out-of-fold probabilities.
+        returns: what each backbone adds; empty of a single one.
         scores: by model and split, `oof` or, where the test images are labelled, `test`. The decisions of `oof` are by
             thresholds that the row's own fold had no part in, those of `test` by `thresholds`.
         warnings: what a reader of the scores has to know; sentences.
@@ -62,6 +64,7 @@ class Experiment:
     predictions: dict[str, Prediction]
     final_model: str
     thresholds: dict[str, np.ndarray]
+    returns: list[BackboneReturn]
     scores: dict[tuple[str, str], list[Score]]
     warnings: tuple[str, ...]
 
@@ -111,6 +114,10 @@ def run_experiment(inputs: Inputs, settings: Settings, on_step: Callable[[], Non
     warnings = list(folds.warnings)
     unfinished = [name for name, prediction in predictions.items() if not prediction.converged]
     warnings += [f"{name}: its solver stopped before it converged" for name in unfinished]
+    returns = []
+    if len(inputs.columns) > 1:
+        draws = resample(len(inputs.train_labels), inputs.train.groups, settings.seed)
+        returns = rank_backbones(predictions, inputs.train_labels, draws)
     predictions |= combine(ensembles, predictions, inputs.train_labels, folds, settings.jobs, on_step)
 
     thresholds, scores = _score_models(predictions, inputs, folds, settings, on_step)
@@ -122,7 +129,7 @@ def run_experiment(inputs: Inputs, settings: Settings, on_step: Callable[[], Non
         predictions |= calibrated
         thresholds |= found_thresholds
         scores |= found_scores
-    return Experiment(settings, folds, predictions, final, thresholds, scores, tuple(warnings))
+    return Experiment(settings, folds, predictions, final, thresholds, returns, scores, tuple(warnings))
 
 
 def _score_models(

@@ -1,7 +1,7 @@
 """Join a data set with its cached features, by image id."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class SplitInputs:
         labels: uint8 array (M, L), 0 or 1; None where the split is not labelled.
         groups: str array (M,); None where no groups are known.
         fingerprints: of each backbone's cache file.
+        cache_bytes: the size of each backbone's cache file.
     """
 
     image_ids: tuple[str, ...]
@@ -32,6 +33,7 @@ class SplitInputs:
     labels: np.ndarray | None
     groups: np.ndarray | None
     fingerprints: dict[str, str]
+    cache_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
     def used_ids(self) -> tuple[str, ...]:
@@ -125,6 +127,7 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
         labels=None if split.labels is None else split.labels[has_features],
         groups=None if split.groups is None else split.groups[has_features],
         fingerprints={name: cache.fingerprint(split.name, name) for name in backbones},
+        cache_bytes={name: cache.path(split.name, name).stat().st_size for name in backbones},
     )
 
 

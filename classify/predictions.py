@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Ma
     - `metrics.csv`: `model`, `split`, `label`, `metric`, `value`, `low`, `high`; an undefined value is an empty cell.
     - `thresholds.csv`: `model`, `label`, `rule`, `threshold`, and what it costs: F1, sensitivity and specificity on the
       training images, by cross-fitted thresholds and, beside them, by 0.5.
+    - `backbones.csv`: `backbone`, `macro_auc`, `gain`, `low`, `high`, `megabytes`, `gain_per_megabyte`, in the order in
+      which backbones were added to the mean; the megabytes are of the cache, over all splits. Only with several.
     - `run.json`: everything else. Times stand there only, so that the tables of two equal runs are equal bytes.
 
     Probabilities are written with the digits that give back the same float32.
@@ -62,6 +65,8 @@ def _write(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping
     _write_table(_out_of_fold_table(inputs, experiment), folder / "oof_probability.csv")
     _write_table(_metrics_table(experiment), folder / "metrics.csv")
     _write_table(_thresholds_table(inputs, experiment), folder / "thresholds.csv")
+    if experiment.returns:
+        _write_table(_backbones_table(inputs, experiment), folder / "backbones.csv")
     described = {**record, **_describe(inputs, experiment)}
     (folder / "run.json").write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -124,6 +129,15 @@ def _thresholds_table(inputs: Inputs, experiment: Experiment) -> pd.DataFrame:
     measured = ["f1", "sensitivity", "specificity"]
     columns = ["model", "label", "rule", "threshold", *measured, *(f"{name}_at_half" for name in measured)]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _backbones_table(inputs: Inputs, experiment: Experiment) -> pd.DataFrame:
+    """List what each backbone adds, and per megabyte of its cache files."""
+    splits = [inputs.train] if inputs.test is None else [inputs.train, inputs.test]
+    table = pd.DataFrame([asdict(entry) for entry in experiment.returns]).astype({"low": "float64", "high": "float64"})
+    table["megabytes"] = [sum(s.cache_bytes[name] for s in splits) / 1e6 for name in table["backbone"]]
+    table["gain_per_megabyte"] = table["gain"] / table["megabytes"]
+    return table
 
 
 def _describe(inputs: Inputs, experiment: Experiment) -> dict[str, Any]:

@@ -16,6 +16,7 @@ RUN_FILES = (
     "oof_probability.csv",
     "metrics.csv",
     "thresholds.csv",
+    "backbones.csv",
     MARK,
 )
 _PARTIAL = ".partial"

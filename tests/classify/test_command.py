@@ -23,6 +23,7 @@ TABLES = (
     "oof_probability.csv",
     "metrics.csv",
     "thresholds.csv",
+    "backbones.csv",
 )
 
 
@@ -147,6 +148,7 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
     code, said, out = run(toy)
     assert code == 0
     assert sorted(path.name for path in out.iterdir()) == [
+        "backbones.csv",
         "metrics.csv",
         "oof_probability.csv",
         "run.json",

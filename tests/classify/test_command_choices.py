@@ -49,3 +49,23 @@ def test_ensembles_and_calibration_are_as_asked_for(toy):
     assert "predicted by greedy+platt" in said
     run(toy, "bare", "--ensemble", "none")
     assert list(json.loads((out.parent / "bare" / "run.json").read_text())["models"]) == LOGISTIC
+
+
+def test_the_return_of_each_backbone_is_listed_with_its_megabytes(toy):
+    _, said, out = run(toy)
+    table = pd.read_csv(out / "backbones.csv")
+    columns = ["backbone", "macro_auc", "gain", "low", "high", "megabytes", "gain_per_megabyte"]
+    assert list(table.columns) == columns
+    assert set(table["backbone"]) == {"alpha", "beta"}
+    metrics = pd.read_csv(out / "metrics.csv").set_index(["model", "label", "metric"])["value"]
+    alone = [metrics[f"logistic/{name}", "macro", "roc_auc"] for name in ("alpha", "beta")]
+    assert table["macro_auc"][0] == pytest.approx(max(alone))
+    sizes = [
+        sum((toy.cache / s / f"{name}.h5").stat().st_size for s in ("train", "test")) for name in table["backbone"]
+    ]
+    np.testing.assert_allclose(table["megabytes"], np.array(sizes) / 1e6)
+    np.testing.assert_allclose(table["gain_per_megabyte"], table["gain"] / table["megabytes"])
+    steps = (f"{r.backbone} {r.macro_auc:.3f} ({r.gain:+.3f})" for r in table.itertuples())
+    assert f"macro AUC (gain): {', '.join(steps)}" in said
+    run(toy, "lone", "--backbones", "alpha")
+    assert not (out.parent / "lone" / "backbones.csv").exists()

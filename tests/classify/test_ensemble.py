@@ -59,6 +59,13 @@ def test_the_rank_mean_orders_as_scipys_ranks_and_heeds_no_scale(members):
     np.testing.assert_array_equal(squared.argsort(axis=0, kind="stable"), combined.argsort(axis=0, kind="stable"))
 
 
+def test_the_rank_mean_gives_a_tie_its_middle_rank(members):
+    X, y = np.round(members[0], 1), members[1]
+    combined = RankMean().fit(X, y).predict_proba(X)
+    ranks = np.mean([rankdata(X[:, 0, model], method="average") for model in range(3)], axis=0)
+    assert (np.diff(combined[np.argsort(ranks), 0]) >= 0).all()
+
+
 def test_the_rank_mean_of_one_model_is_that_model(members):
     X, y = members
     lone = X[:, :, :1]

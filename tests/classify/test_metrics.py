@@ -126,6 +126,12 @@ def test_weighted_log_loss_is_rsnas_with_any_given_or_derived(example):
     assert scores[OVERALL, "weighted_log_loss"].value == pytest.approx((sum(loss) + 2 * derived) / 5, rel=1e-6)
 
 
+def test_the_calibration_error_is_of_15_bins_and_its_signs_do_not_cancel():
+    labels, p = np.array([[1], [0], [0]], np.uint8), np.array([[0.9], [0.95], [1.0]], np.float32)
+    error = table(labels, p, ("a",))["a", "calibration_error"].value
+    assert error == pytest.approx((0.1 + (0.95 + 1.0)) / 3)  # 0.9 is in the last bin but one, 13/15 to 14/15
+
+
 def test_exact_match_is_of_whole_rows(example):
     labels, probabilities = example
     expected = np.mean([(row == (p >= 0.5)).all() for row, p in zip(labels, probabilities, strict=True)])

@@ -23,7 +23,7 @@ def test_more_is_better_of_auc_and_less_of_losses(rule, chosen):
 
 
 def test_what_agrees_to_four_decimals_is_a_tie_that_the_first_wins():
-    assert select_model("roc_auc", scores(first=0.81234, second=0.81231, third=0.81226)) == "first"
+    assert select_model("roc_auc", scores(first=0.81231, second=0.81234, third=0.81226)) == "first"
     assert select_model("roc_auc", scores(first=0.8122, second=0.8123)) == "second"
 
 
