@@ -1,0 +1,170 @@
+"""Lay the weights of many heads side by side, and take them apart again."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from classify.bank_network import StackKind, heads_axis
+from classify.heads import HeadSpec
+from classify.keras_backend import import_tensorflow
+
+
+def initial_weights(spec: HeadSpec, width: int, labels: int) -> list[np.ndarray]:
+    """The weights that a head begins with: Glorot's uniform kernels (Glorot and Bengio 2010, eq. 16), zero biases.
+
+    Args:
+        spec: of the head; its seed decides.
+        width: D.
+        labels: L.
+
+    Returns:
+        float32 arrays in the order of `TrainedHead.weights`.
+    """
+    generator = np.random.default_rng(spec.seed)
+    weights = []
+    if spec.batch_norm:
+        weights = [fill(width, dtype=np.float32) for fill in (np.ones, np.zeros, np.zeros, np.ones)]
+    widths = [width, *spec.hidden_units, labels]
+    for inputs, outputs in pairwise(widths):
+        limit = np.sqrt(6 / (inputs + outputs))
+        weights.append(generator.uniform(-limit, limit, (inputs, outputs)).astype(np.float32))
+        weights.append(np.zeros(outputs, dtype=np.float32))
+    return weights
+
+
+class Stack:
+    """Heads of one kind, while they train.
+
+    Args:
+        kind: what they have in common.
+        members: which heads of the bank they are.
+        specs: of these heads.
+        y: uint8 array (T, L), the truth of the training rows, which balanced class weights follow.
+        width: D, of the features.
+
+    Attributes:
+        kind, members: as above; heads leave when they are done.
+        state: float32 tensors, as `compile_epoch` describes them.
+    """
+
+    def __init__(self, kind: StackKind, members: list[int], specs: list[HeadSpec], y: np.ndarray, width: int) -> None:
+        self._tf = import_tensorflow()
+        self.kind, self.members = kind, members
+        self.state = self._initial_state([initial_weights(spec, width, y.shape[1]) for spec in specs])
+        positive, negative = _class_weights(y)
+        balanced = np.array([spec.class_weight == "balanced" for spec in specs])
+        self._hyper = {
+            "rate": np.array([spec.learning_rate for spec in specs], np.float32),
+            "l2": np.array([spec.l2 for spec in specs], np.float32),
+            "smoothing": np.array([spec.label_smoothing for spec in specs], np.float32),
+            "positive": np.where(balanced, positive[:, None], np.float32(1)),
+            "negative": np.where(balanced, negative[:, None], np.float32(1)),
+        }
+
+    def hyper(self, active: np.ndarray) -> dict[str, Any]:
+        """What differs between the heads.
+
+        Args:
+            active: bool array, by head of the bank, whether it still trains.
+
+        Returns:
+            Tensors, as `compile_epoch` describes them.
+        """
+        values = self._hyper | {"active": active[self.members]}
+        return {name: self._tf.constant(value) for name, value in values.items()}
+
+    def best_weights(self, places: Sequence[int]) -> dict[int, list[np.ndarray]]:
+        """The weights of the best epoch of some heads.
+
+        Args:
+            places: positions in `members`.
+
+        Returns:
+            By head of the bank, arrays in the order of `TrainedHead.weights`.
+        """
+        best = {name: weight.numpy() for name, weight in self.state["best"].items()} if places else {}
+        layers = range(len(self.kind.hidden_units) + 1)
+        names = ["gamma", "beta", "mean", "variance"] if self.kind.batch_norm else []
+        names += [name for layer in layers for name in (f"kernel{layer}", f"bias{layer}")]
+        found: dict[int, list[np.ndarray]] = {}
+        for place in places:
+            weights = found[self.members[place]] = []
+            for name in names:
+                weight = np.take(best[name], place, axis=heads_axis(name))
+                weights.append(weight.copy() if name.startswith("kernel") else weight.reshape(-1).copy())
+        return found
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Let every other head go.
+
+        Args:
+            places: positions in `members`, at least one.
+        """
+        gather = self._tf.gather
+        self.state = {
+            "best_loss": gather(self.state["best_loss"], places),
+            "slots": {
+                name: tuple(gather(slot, places, axis=heads_axis(name)) for slot in slots)
+                for name, slots in self.state["slots"].items()
+            },
+        } | {
+            part: {name: gather(value, places, axis=heads_axis(name)) for name, value in self.state[part].items()}
+            for part in ("weights", "best")
+        }
+        self._hyper = {name: value[..., places] for name, value in self._hyper.items()}
+        self.members = [self.members[place] for place in places]
+
+    def _initial_state(self, heads: list[list[np.ndarray]]) -> dict[str, Any]:
+        """Stack weights in the order of `TrainedHead.weights`; the optimiser starts at rest."""
+        tf = self._tf
+        names = ["gamma", "beta", "mean", "variance"] if self.kind.batch_norm else []
+        arrays = {name: np.stack([head[place] for head in heads], axis=-1)[:, None] for place, name in enumerate(names)}
+        for layer in range(len(self.kind.hidden_units) + 1):
+            for place, name in enumerate((f"kernel{layer}", f"bias{layer}"), start=len(names) + 2 * layer):
+                stacked = np.stack([head[place] for head in heads], axis=heads_axis(name))
+                arrays[name] = stacked[:, None] if layer and stacked.ndim == 2 else stacked
+        best = {name: tf.constant(array) for name, array in arrays.items()}
+        trained = {name: weight for name, weight in best.items() if name not in ("mean", "variance")}
+        slots = 2 if self.kind.optimiser == "adam" else 1
+        return {
+            "weights": trained,
+            "slots": {name: (tf.zeros_like(weight),) * slots for name, weight in trained.items()},
+            "best": best,
+            "best_loss": tf.fill((len(heads),), np.float32(np.inf)),
+        }
+
+
+def make_stacks(specs: Sequence[HeadSpec], y: np.ndarray, width: int) -> list[Stack]:
+    """Sort heads into stacks, by kind.
+
+    Args:
+        specs: of the bank's heads.
+        y: uint8 array (T, L), the truth of the training rows.
+        width: D, of the features.
+
+    Returns:
+        The stacks, in the order of their first heads.
+    """
+    by_kind = defaultdict(list)
+    for index, spec in enumerate(specs):
+        by_kind[StackKind(spec.hidden_units, spec.batch_norm, spec.dropout, spec.optimiser)].append(index)
+    groups = list(by_kind.items())
+    if len(groups) == 1 and len(specs) > 1:
+        # XLA runs element-wise kernels on one core each, and stacks side by side: a lone stack would leave cores idle.
+        (kind, members) = groups[0]
+        half = len(members) // 2
+        groups = [(kind, members[:half]), (kind, members[half:])]
+    return [Stack(kind, members, [specs[index] for index in members], y, width) for kind, members in groups]
+
+
+def _class_weights(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights, float32 (L,) each, that make positives and negatives count half the rows; 1 where a value is lacking."""
+    share = y.mean(axis=0)
+    lacking = (share == 0) | (share == 1)
+    positive, negative = (
+        np.where(lacking, 1, 0.5 / np.where(lacking, 1, part)).astype(np.float32) for part in (share, 1 - share)
+    )
+    return positive, negative
