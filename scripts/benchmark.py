@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure Headbank against the usual way, side by side in one run: `scripts/benchmark.py extract`."""
+"""Measure Headbank against the usual way, side by side in one run: `scripts/benchmark.py extract` or `heads`."""
 
 import os
 import sys
@@ -36,6 +36,7 @@ from extract.runtime import backend_name, import_keras
 from extract.weights import backbones_named, find_weights
 from features.command import application
 from features.dataset import read_images
+from scripts.benchmark_heads import benchmark_heads
 
 if TYPE_CHECKING:
     import keras
@@ -76,6 +77,18 @@ def benchmark_extract(
         console.print(table)
         console.print(f"float32 matrix product of this machine: {_matrix_product_rate(repeats):.0f} GFLOP/s")
         console.print(_decoding_line(split, repeats))
+
+
+@app.command("heads")
+def benchmark_bank(
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each timed training.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats, alternating; medians are printed.")] = 3,
+) -> None:
+    """Seconds an epoch of the bank of heads against Keras' fit of one head, at the challenge's size.
+
+    Keras at its best of jit_compile off and on, with 1 and 32 steps per execution. Both validate; only the bank also scores AUC.
+    """
+    benchmark_heads(epochs, repeats)
 
 
 def _make_phantom(folder: Path, images: int) -> None:
