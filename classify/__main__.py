@@ -51,6 +51,10 @@ def run(
             metavar="NAME", help="Column of groups that no fold may cut, such as patients.", show_default="patient"
         ),
     ] = None,
+    baselines: Annotated[
+        str,
+        typer.Option(metavar="A,B", help="Baselines to fit: logistic, svm, knn, forest, boosting, prior."),
+    ] = "logistic",
     ensemble: Annotated[
         str | None,
         typer.Option(
@@ -93,6 +97,7 @@ def run(
         "id_column": id_column,
         "labels": labels,
         "group_column": group_column,
+        "baselines": baselines,
         "ensemble": ensemble,
         "select": select,
         "calibration": calibration.value,
@@ -100,6 +105,7 @@ def run(
         "jobs": jobs,
     }
     wanted_backbones, wanted_labels = _names(backbones, "--backbones"), _names(labels, "--labels")
+    wanted_baselines = _names(baselines, "--baselines") or ()
     wanted_ensembles = _names(ensemble, "--ensemble")
 
     # Imported here, not above: pandas and scikit-learn take seconds, and `--help` needs neither.
@@ -107,6 +113,7 @@ def run(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from classify.baselines import choose_baselines
     from classify.console import print_summary
     from classify.ensemble import choose_ensembles
     from classify.experiment import Settings, count_steps, run_experiment
@@ -121,6 +128,7 @@ def run(
         folds=folds,
         seed=seed,
         jobs=jobs or joblib.cpu_count(),
+        baselines=choose_baselines(wanted_baselines),
         ensembles=choose_ensembles(wanted_ensembles),
         select=select,
         calibration=None if calibration is Calibration.none else calibration.value,

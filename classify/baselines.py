@@ -1,10 +1,19 @@
 """Baselines: scikit-learn classifiers of pooled features, one per label."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import expit
 from sklearn.base import BaseEstimator
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from classify.one_vs_rest import OneVsRest, Prior
+from features.errors import InputError
 
 
 class OneVsRestLogistic(BaseEstimator):
@@ -66,3 +75,33 @@ class OneVsRestLogistic(BaseEstimator):
             float32 array (N, L), 0-1.
         """
         return expit(self.scaler_.transform(X) @ self.coef_ + self.intercept_)
+
+
+#: The baseline that sees no features.
+PRIOR = "prior"
+#: By the name that `--baselines` takes.
+BASELINES: dict[str, BaseEstimator] = {
+    "logistic": OneVsRestLogistic(),
+    "svm": OneVsRest(CalibratedClassifierCV(LinearSVC(C=1e-4, random_state=0), cv=3, ensemble=False), least=3),
+    "knn": OneVsRest(KNeighborsClassifier(n_neighbors=15), components=64, least=15),
+    "forest": OneVsRest(RandomForestClassifier(200, min_samples_leaf=3, n_jobs=1, random_state=0)),
+    "boosting": OneVsRest(HistGradientBoostingClassifier(max_iter=100, random_state=0), components=64),
+    PRIOR: Prior(),
+}
+
+
+def choose_baselines(names: Sequence[str]) -> tuple[str, ...]:
+    """Put the baselines asked for into the order of `BASELINES`.
+
+    Args:
+        names: as given to `--baselines`.
+
+    Raises:
+        InputError: a name is not known; the message lists the known ones.
+    """
+    unknown = [name for name in names if name not in BASELINES]
+    if unknown:
+        raise InputError(
+            f"--baselines {','.join(names)!r}: {unknown[0]} is no baseline. Expected some of {', '.join(BASELINES)}."
+        )
+    return tuple(name for name in BASELINES if name in names)

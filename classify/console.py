@@ -50,11 +50,9 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     console.print(
         f"in square brackets: 95 % interval from {DRAWS} bootstrap draws of {unit}, the fitted models as given"
     )
-    if len(inputs.columns) == 1:
-        console.print(
-            "one backbone only, so there is no logistic/all and no ensemble: each would be the same model again"
-        )
-    else:
+    if len(experiment.predictions) == 1:
+        console.print("one model only, so there is no ensemble: each would be the same model again")
+    if experiment.returns:
         steps = (f"{r.backbone} {r.macro_auc:.3f} ({r.gain:+.3f})" for r in experiment.returns)
         console.print(f"backbones, added one by one to their mean, macro AUC (gain): {', '.join(steps)}")
     settings = experiment.settings

@@ -1,13 +1,13 @@
 """Run stage 2 in memory: folds, models, ensembles, the final model, thresholds, scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.baselines import OneVsRestLogistic
+from classify.baselines import BASELINES, PRIOR
 from classify.blending import calibrate, combine
 from classify.ensemble import ENSEMBLES
 from classify.folds import Folds, make_folds
@@ -28,6 +28,7 @@ class Settings:
         folds: the number of folds, at least 2.
         seed: of the folds and of the bootstrap, 0 to 2**32 - 1.
         jobs: how many fits run at a time; changes no result.
+        baselines: names of `BASELINES`, in their order.
         ensembles: names of `ENSEMBLES`, in their order; only made of several models.
         select: how the final model is chosen; see `selection.check_rule`.
         calibration: a name of `CALIBRATIONS`, applied to the final model; None for none.
@@ -37,6 +38,7 @@ class Settings:
     folds: int = 5
     seed: int = 0
     jobs: int = 1
+    baselines: tuple[str, ...] = ("logistic",)
     ensembles: tuple[str, ...] = tuple(ENSEMBLES)
     select: str = "roc_auc"
     calibration: str | None = None
@@ -69,29 +71,40 @@ class Experiment:
     warnings: tuple[str, ...]
 
 
-def list_candidates(columns: dict[str, slice]) -> dict[str, Candidate]:
-    """List the models to cross-fit: one per backbone and, of several backbones, one on all of them.
+def list_candidates(columns: dict[str, slice], baselines: Sequence[str]) -> dict[str, Candidate]:
+    """List the models to cross-fit: per baseline one for each backbone and, of several backbones, one on all of them.
 
     Args:
         columns: which columns of the features are each backbone's, in order.
+        baselines: names of `BASELINES`. The prior sees no features, so it is one model.
 
     Returns:
-        The candidates by name.
+        The candidates by name, such as `logistic/resnet50`, `logistic/all`, `prior`.
     """
-    candidates = {f"logistic/{name}": Candidate(OneVsRestLogistic(), where) for name, where in columns.items()}
-    if len(columns) > 1:  # of one backbone it would be the same model twice
-        candidates["logistic/all"] = Candidate(OneVsRestLogistic(), slice(None))
+    candidates = {}
+    for baseline in baselines:
+        estimator = BASELINES[baseline]
+        if baseline == PRIOR:
+            candidates[PRIOR] = Candidate(estimator, slice(0, 0))
+            continue
+        candidates |= {f"{baseline}/{name}": Candidate(estimator, where) for name, where in columns.items()}
+        if len(columns) > 1:  # of one backbone it would be the same model twice
+            candidates[f"{baseline}/all"] = Candidate(estimator, slice(None))
     return candidates
 
 
 def list_ensembles(columns: dict[str, slice], settings: Settings) -> tuple[str, ...]:
-    """List the ensembles that a run makes: none of a single model, as each would be that model again."""
-    return settings.ensembles if len(list_candidates(columns)) > 1 else ()
+    """List the ensembles that a run makes: none of a single model, as each would be that model again.
+
+    The prior is a floor, not a member.
+    """
+    members = [name for name in list_candidates(columns, settings.baselines) if name != PRIOR]
+    return settings.ensembles if len(members) > 1 else ()
 
 
 def count_steps(columns: dict[str, slice], settings: Settings) -> int:
     """How often `run_experiment` calls `on_step`."""
-    candidates, ensembles = len(list_candidates(columns)), len(list_ensembles(columns, settings))
+    candidates, ensembles = len(list_candidates(columns, settings.baselines)), len(list_ensembles(columns, settings))
     return candidates * settings.folds + ensembles + (candidates + ensembles)
 
 
@@ -106,7 +119,7 @@ def run_experiment(inputs: Inputs, settings: Settings, on_step: Callable[[], Non
     Raises:
         InputError: there are fewer rows, or fewer groups, than folds; or `settings.select` names no model of this run.
     """
-    candidates = list_candidates(inputs.columns)
+    candidates = list_candidates(inputs.columns, settings.baselines)
     ensembles = list_ensembles(inputs.columns, settings)
     check_rule(settings.select, [*candidates, *ensembles])
     folds = make_folds(inputs.train_labels, inputs.train.groups, inputs.label_names, settings.folds, settings.seed)
@@ -114,11 +127,12 @@ def run_experiment(inputs: Inputs, settings: Settings, on_step: Callable[[], Non
     warnings = list(folds.warnings)
     unfinished = [name for name, prediction in predictions.items() if not prediction.converged]
     warnings += [f"{name}: its solver stopped before it converged" for name in unfinished]
+    members = {name: prediction for name, prediction in predictions.items() if name != PRIOR}
     returns = []
     if len(inputs.columns) > 1:
         draws = resample(len(inputs.train_labels), inputs.train.groups, settings.seed)
-        returns = rank_backbones(predictions, inputs.train_labels, draws)
-    predictions |= combine(ensembles, predictions, inputs.train_labels, folds, settings.jobs, on_step)
+        returns = rank_backbones(members, inputs.train_labels, draws)
+    predictions |= combine(ensembles, members, inputs.train_labels, folds, settings.jobs, on_step)
 
     thresholds, scores = _score_models(predictions, inputs, folds, settings, on_step)
     final = select_model(settings.select, {name: scores[name, "oof"] for name in predictions})

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.baselines import OneVsRestLogistic
 from classify.ensemble import mean_ensemble
 from classify.folds import Folds
 from classify.inputs import Inputs
@@ -26,7 +25,7 @@ class Candidate:
         columns: which columns of the features it sees.
     """
 
-    estimator: OneVsRestLogistic
+    estimator: BaseEstimator
     columns: slice
 
 

@@ -184,7 +184,7 @@ def test_one_backbone_is_one_model_and_says_so(toy):
     code, said, out = run(toy, "run", "--backbones", "beta", "--labels", "epidural")
     assert code == 0
     assert set(pd.read_csv(out / "metrics.csv")["model"]) == {"logistic/beta"}
-    assert "one backbone only, so there is no logistic/all and no ensemble" in said
+    assert "one model only, so there is no ensemble" in said
     assert "predicted by logistic/beta" in said
     assert list(pd.read_csv(out / "predictions_binary.csv").columns) == ["ID", "epidural"]
 
@@ -215,6 +215,7 @@ def test_overwrite_replaces_a_run_and_only_then(toy):
         (("--group-column", "clinic"), "has no column 'clinic'"),
         (("--folds", "41"), "40 groups cannot be split into 41 folds. Use --folds 40 or fewer."),
         (("--folds", "1"), "greater than or equal to 2"),
+        (("--baselines", "tree"), "--baselines 'tree': tree is no baseline. Expected some of logistic, svm, knn"),
         (("--ensemble", "median"), "--ensemble 'median': median is no ensemble. Expected mean, logit_mean"),
         (("--ensemble", "mean,mean"), "--ensemble 'mean,mean': expected different names"),
         (

@@ -69,3 +69,13 @@ def test_the_return_of_each_backbone_is_listed_with_its_megabytes(toy):
     assert f"macro AUC (gain): {', '.join(steps)}" in said
     run(toy, "lone", "--backbones", "alpha")
     assert not (out.parent / "lone" / "backbones.csv").exists()
+
+
+def test_baselines_are_fitted_per_backbone_and_the_prior_is_a_floor_outside_the_ensembles(toy):
+    _, _, out = run(toy, "run", "--baselines", "prior,knn,logistic", "--ensemble", "mean")
+    models = json.loads((out / "run.json").read_text())["models"]
+    assert list(models) == [*LOGISTIC, *(name.replace("logistic", "knn") for name in LOGISTIC), "prior", "mean"]
+    assert set(models["mean"]["shares"]) == set(models) - {"prior", "mean"}
+    assert models["prior"]["backbones"] == []
+    run(toy, "floor", "--baselines", "prior")
+    assert list(json.loads((out.parent / "floor" / "run.json").read_text())["models"]) == ["prior"]

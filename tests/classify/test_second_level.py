@@ -74,6 +74,7 @@ def test_ensembles_name_their_members_shares_and_backbones(members):
     assert made["stacking"].backbones == ("alpha", "beta")
     greedy = made["greedy"]
     assert 0 < len(greedy.shares) <= 3
+    assert min(greedy.shares.values()) > 0
     assert set(greedy.backbones) == {b for member in greedy.shares for b in predictions[member].backbones}
     assert len(ticks) == 3
 
