@@ -37,7 +37,7 @@ class Progress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=None, state="")
+        self._task = self._bar.add_task("", total=None, state="loading the backbones ...")
 
     def __enter__(self) -> "Progress":
         """Start."""
@@ -60,8 +60,10 @@ class Progress:
             count: how many; a fraction where only some of the backbones are done with an image.
             report: what has been counted so far.
         """
-        self._done += count
         now = time.monotonic()
+        if not self._done:
+            self._recent = [(now, count)]  # what came before the first image was spent on compiling
+        self._done += count
         if now - self._recent[-1][0] < 0.5 and self._done < self.total:
             return
         self._recent.append((now, self._done))
