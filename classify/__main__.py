@@ -82,7 +82,8 @@ def run(
         inputs = read_inputs(dataset, feature_cache, wanted_backbones)
         read = time.perf_counter()
         columns = ("fitting", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        screen = Console(stderr=True)
+        with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
             task = progress.add_task("", total=count_fits(inputs.columns, folds))
             workers = jobs or joblib.cpu_count()
             experiment = run_experiment(inputs, folds, seed, workers, lambda: progress.advance(task))

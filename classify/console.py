@@ -63,7 +63,7 @@ def _print_test(console: Console, test: SplitInputs, final_model: str, rejected_
 def _score_table(inputs: Inputs, experiment: Experiment) -> Table:
     """Set the models' scores side by side: macro, then ROC-AUC per label."""
     table = Table(box=None, header_style="bold")
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     table.add_column("split")
     for heading in ("macro AUC", "AP", "log loss", "accuracy"):
         table.add_column(heading, justify="right")

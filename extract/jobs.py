@@ -41,7 +41,10 @@ class Images:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a reader made of one image: pixels by input size, for the jobs that lack it; or the reason it could not."""
+    """What a reader made of one image: pixels by input size, for the jobs that lack it; or the reason it could not.
+
+    The digest is empty where not even the bytes could be read.
+    """
 
     index: int
     digest: bytes = b""

@@ -34,7 +34,7 @@ def terminal_table(weights_dir: Path | None) -> Table:
     """
     table = Table(box=None, header_style="bold")
     for column in (*_COLUMNS, "weights"):
-        table.add_column(column, justify="right" if column in _NUMBERS else "left")
+        table.add_column(column, justify="right" if column in _NUMBERS else "left", no_wrap=column == "name")
     for cells, row in zip(_rows(), BACKBONES.values(), strict=True):
         table.add_row(*cells, "present" if imagenet_file(row, weights_dir) else "not here")
     return table

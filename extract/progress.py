@@ -32,7 +32,7 @@ class Progress:
         self._spoke = 0.0
         self._bar = Bar(
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} images  {task.fields[state]}"),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} images  {task.fields[state]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -79,5 +79,5 @@ class Progress:
         """The figures behind the bar."""
         start, done = self._recent[0]
         rate = (self._done - done) / (now - start) if now > start else 0.0
-        left = duration((self.total - self._done) / rate) if rate > 0 else "?"
+        left = duration(max(0.0, self.total - self._done) / rate) if rate > 0 else "?"
         return f"{rate:.1f} images/s  {left} left  device waits {report.waiting_share:.0%}"

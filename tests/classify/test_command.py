@@ -188,7 +188,7 @@ def test_overwrite_replaces_a_run_and_only_then(toy):
         (("--labels", "epidural,epidural"), "--labels 'epidural,epidural': expected different names"),
         (("--labels", "stroke"), "stroke"),
         (("--group-column", "clinic"), "has no column 'clinic'"),
-        (("--folds", "41"), "40 groups cannot be split into 41 folds. Use --folds 40 or fewer."),
+        (("--folds", "41"), "41 folds need at least 41 groups; there are 40. Use --folds 40 or fewer."),
         (("--folds", "1"), "greater than or equal to 2"),
         (("--jobs", "0"), "greater than or equal to 1"),
         (("--seed", "-1"), "greater than or equal to 0"),
