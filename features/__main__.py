@@ -27,7 +27,8 @@ def inspect(cache: CacheArgument) -> None:
     feature_cache = FeatureCache(cache)
     columns = ("split", "backbone", "rows", "views", "width", "dtype", "size", "weights", "fingerprint", "age")
     table = Table(*columns, box=None, header_style="bold")
-    table.columns[columns.index("backbone")].no_wrap = True
+    for column in table.columns:  # on a narrow terminal cells are folded, never cut; names stay whole
+        column.overflow, column.no_wrap = "fold", column.header == "backbone"
     for name in ("rows", "views", "width", "size"):
         table.columns[columns.index(name)].justify = "right"
     damaged = []

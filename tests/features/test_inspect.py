@@ -130,3 +130,11 @@ def test_ages(ago):
 @pytest.mark.parametrize("moment", ["-", "", "2026-01-01T00:00:00"])
 def test_what_is_no_moment_has_no_age(moment):
     assert age(moment) == "?"
+
+
+def test_a_narrow_terminal_cuts_nothing(tmp_path, monkeypatch):
+    write_cache(tmp_path, ["a"])
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    output = CliRunner().invoke(app, ["inspect", str(tmp_path)]).output
+    assert "…" not in output
