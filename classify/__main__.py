@@ -141,7 +141,8 @@ def run(
         inputs = read_inputs(dataset, feature_cache, wanted_backbones)
         read = time.perf_counter()
         columns = ("fitting and scoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        screen = Console(stderr=True)
+        with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
             task = progress.add_task("", total=count_steps(inputs.columns, settings))
             experiment = run_experiment(inputs, settings, lambda: progress.advance(task))
         seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}

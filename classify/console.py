@@ -81,10 +81,11 @@ def _print_test(console: Console, test: SplitInputs, final_model: str, rejected_
 def _score_table(inputs: Inputs, experiment: Experiment) -> Table:
     """Set the models side by side by their macro scores."""
     table = Table(box=None, header_style="bold")
+    # On a narrow terminal cells are folded, never cut; the models' names stay whole.
     for heading in ("model", "backbones", "split"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading == "model", overflow="fold")
     for heading in ("macro AUC", "AP", "log loss", "F1", "accuracy", "seconds"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for (model, split), scores in experiment.scores.items():
         macro = {s.metric: s for s in scores if s.label == MACRO}
         prediction = experiment.predictions[model]
@@ -110,7 +111,7 @@ def _threshold_table(inputs: Inputs, experiment: Experiment) -> Table:
     table = Table(box=None, header_style="bold")
     table.add_column("label")
     for heading in ("AUC", "threshold", "F1", "sensitivity", "specificity", "at 0.5: F1", "sensitivity", "specificity"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for name, threshold, cost in zip(inputs.label_names, experiment.thresholds[model], costs, strict=True):
         table.add_row(Text(name), _with_interval(aucs[name]), *(_short(value) for value in (threshold, *cost)))
     return table

@@ -41,7 +41,7 @@ class Folds:
         sizes = np.bincount(self.fold_of_row, minlength=self.count)
         rows = f"{self.count} folds of {sizes.min()} to {sizes.max()} rows"
         if self.group_count is None:
-            return f"{rows}; no groups known: slices of one patient may sit on both sides of a split"
+            return f"{rows}; no groups known: slices of one patient may sit on both sides of a split (--group-column)"
         return f"{rows}; {self.group_count} groups, none of them in two folds"
 
 
@@ -65,10 +65,8 @@ def make_folds(
     """
     unit, units = (len(labels), "rows") if groups is None else (len(np.unique(groups)), "groups")
     if unit < count:
-        raise InputError(
-            f"{unit} {units} cannot be split into {count} folds. "
-            + (f"Use --folds {unit} or fewer." if unit > 1 else "At least 2 are needed.")
-        )
+        remedy = f"Use --folds {unit} or fewer." if unit > 1 else "Add data, or name another --group-column."
+        raise InputError(f"{count} folds need at least {count} {units}; there are {unit}. {remedy}")
     if groups is None:
         fold_of_row = _stratify(labels.astype(bool), count, seed)
         group_count = None

@@ -8,6 +8,7 @@ import numpy as np
 from features.cache import FeatureCache
 from features.dataset import Dataset, Split
 from features.errors import InputError
+from features.freshness import refuse_changed
 
 #: Names that a label may not bear: they are columns, or all labels together, in the files of a run.
 RESERVED_LABELS = frozenset({"ID", "model", "fold", "micro", "macro", "overall"})
@@ -81,7 +82,7 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
     if clashes:
         raise InputError(
             f"{dataset.root}: a label may not be called {clashes[0]}, that name has a meaning in the files of a run. "
-            "Rename the column."
+            "Rename the column, or leave it out with --labels."
         )
     names = tuple(cache.backbones("train") if backbones is None else backbones)
     if not names:
@@ -91,9 +92,13 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
         )
     if "train" not in dataset.splits:
         raise InputError(f"{dataset.root} has no folder train, so nothing can be learnt. Add train/ and train.csv.")
+    if dataset.splits["train"].labels is None:
+        raise InputError(
+            f"{dataset.root / 'train.csv'} is not there, so nothing can be learnt. It names each image of "
+            f"{dataset.root / 'train'} and its labels: ID,label_a,label_b."
+        )
     train = _read_split(dataset.splits["train"], cache, names)
-    if train.labels is None:
-        raise InputError(f"{dataset.root / 'train.csv'} holds no labels, so nothing can be learnt. Name them: --labels")
+    assert train.labels is not None
     _check_labels(train.labels, dataset)
     test = _read_split(dataset.splits["test"], cache, names) if "test" in dataset.splits else None
 
@@ -120,6 +125,8 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
         )
     wanted = [image_id for image_id, has in zip(split.image_ids, has_features, strict=True) if has]
     _, features = cache.read(split.name, backbones, wanted)
+    paths = [path for path, has in zip(split.paths, has_features, strict=True) if has]
+    refuse_changed(cache, split.name, backbones, wanted, paths)
     return SplitInputs(
         image_ids=split.image_ids,
         has_features=has_features,

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from features.errors import InputError
+from features.lock import hold
 
 #: What makes a folder a run. It is published last.
 MARK = "run.json"
@@ -20,6 +21,7 @@ RUN_FILES = (
     MARK,
 )
 _PARTIAL = ".partial"
+_REPLACING = ".replacing"
 
 
 @contextmanager
@@ -37,6 +39,16 @@ def open_run(run: Path, overwrite: bool) -> Iterator[Path]:
         InputError: `run` is a file, holds something else than a run, holds a run and `overwrite` is false, or cannot be
             written to; raised before the block where it can be known.
     """
+    lock = run.parent / f".{run.name}.lock"
+    with hold(lock):
+        try:
+            yield from _stage(run, overwrite)
+        finally:
+            lock.unlink(missing_ok=True)  # nobody waits for this lock, and the folder is a person's
+
+
+def _stage(run: Path, overwrite: bool) -> Iterator[Path]:
+    """Do what `open_run` says, while no other process does it."""
     try:
         exists = _check(run, overwrite)
         staging = run / _PARTIAL if exists else run.parent / f".{run.name}{_PARTIAL}"
@@ -62,7 +74,7 @@ def _check(run: Path, overwrite: bool) -> bool:
         raise InputError(f"{run} is not a folder. Name another with --out.")
     if not any(path.name != _PARTIAL for path in run.iterdir()):
         return True
-    if not (run / MARK).exists():
+    if not (run / MARK).exists() and not (run / _REPLACING).exists():
         raise InputError(f"{run} is not empty and is no run (it holds no {MARK}). Name another folder with --out.")
     if not overwrite:
         raise InputError(f"{run} holds a run already. Name another folder with --out, or replace it with --overwrite.")
@@ -74,11 +86,15 @@ def _publish(staging: Path, run: Path, overwrite: bool) -> None:
     if not _check(run, overwrite):
         staging.replace(run)
         return
+    # Until the last file is in place this is no finished run, but may be overwritten like one.
+    (run / _REPLACING).touch()
+    (run / MARK).unlink(missing_ok=True)
     for name in RUN_FILES:
         if (staging / name).exists():
             (staging / name).replace(run / name)
         else:
             (run / name).unlink(missing_ok=True)
+    (run / _REPLACING).unlink()
 
 
 def _unwritable(run: Path, error: OSError) -> InputError:

@@ -20,7 +20,7 @@ from extract.progress import Progress
 from extract.report import Report, print_report
 from extract.runtime import backend_name
 from extract.weights import backbones_named, find_model, find_weights
-from features.cache import default_cache
+from features.cache import claim_default_cache, default_cache
 from features.command import EXIT_REJECTED
 from features.dataset import read_images
 from features.errors import InputError
@@ -53,20 +53,27 @@ def run_extraction(options: RunOptions) -> int:
     Raises:
         InputError: bad options or bad input.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     start = time.monotonic()
     _check_choice("--precision", options.precision, ("float32", "mixed"))
     _check_choice("--dtype", options.dtype, ("float32", "float16"))
     if options.weights_dir is not None and not options.weights_dir.is_dir():
         raise InputError(f"--weights-dir {options.weights_dir} is no folder. Name the folder that holds the weights.")
+    if options.precision != "float32" and options.own_backbones:
+        raise InputError(
+            f"--precision {options.precision} is for the backbones of the table: a model of your own runs in the "
+            f"precision that it was saved with. Run it in a command of its own."
+        )
     cache = options.cache or default_cache(options.data)
     images = [Images(split, ids, paths) for split, (ids, paths) in read_images(options.data, options.id_column).items()]
-    backbones = _choose_backbones(options)
-    counts = " and ".join(f"{len(split.image_ids):,} {split.split}" for split in images)
-    names = ", ".join(backbone.name for backbone in backbones)
-    console.print(f"{counts} images of {options.data} through {names}, into {cache}")
     stop = threading.Event()
     with _signals(stop, console) as received:
+        backbones = _choose_backbones(options)
+        if options.cache is None:
+            claim_default_cache(options.data)
+        counts = " and ".join(f"{len(split.image_ids):,} {split.split}" for split in images)
+        names = ", ".join(backbone.name for backbone in backbones)
+        console.print(f"{counts} images of {options.data} through {names}, into {cache}")
         report = extract(
             images,
             backbones,

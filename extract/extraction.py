@@ -169,19 +169,25 @@ class _SplitWork:
             self.facts.add(facts, self._images.image_ids)
         replace_rejections(self._options.cache, [self._images.split], pipeline.rejected)
         report.rejected.extend(pipeline.rejected)
-        unreadable = {rejection.image_id: b"" for rejection in pipeline.rejected}  # no row has this digest
-        wanted = {i: (pipeline.digests | unreadable)[i] for i in self._images.image_ids}
+        if len(pipeline.rejected) == len(self._images.image_ids):
+            self._say(f"no image of {self._images.split} could be read: its cache files are left as they are.")
+            return
         for name, job in self._jobs.items():
-            self._assemble(name, job, wanted, report)
+            self._assemble(name, job, pipeline.digests)
 
-    def _assemble(self, name: str, job: Job, wanted: dict[str, bytes], report: Report) -> None:
-        """Renew one cache file if anything changed."""
-        outdated = any(wanted.get(image_id, digest) != digest for image_id, digest in job.cached.items())
-        if job.parted or outdated:
-            provenance = Provenance(
-                version("keras"), backend_name(), self._compiled.device or self._device_before(name)
+    def _assemble(self, name: str, job: Job, wanted: dict[str, bytes]) -> None:
+        """Renew one cache file if anything changed; say which rows go."""
+        path = self._folder / f"{name}.h5"
+        outdated = [image_id for image_id, digest in job.cached.items() if wanted.get(image_id, digest) != digest]
+        if outdated:
+            replaced = sum(job.parted.get(image_id) == wanted[image_id] for image_id in outdated)
+            self._say(
+                f"{path}: {len(outdated)} images have changed (first: {outdated[0]}): {replaced} rows are replaced, "
+                f"{len(outdated) - replaced} dropped, for their images cannot be read any more."
             )
-            path = self._folder / f"{name}.h5"
+        if job.parted or outdated:
+            device = self._compiled.device or self._device_before(name)
+            provenance = Provenance(version("keras"), backend_name(), device)
             assemble(path, self._recipes[name], provenance, wanted, self._previous[name], job.parts)
         job.parts.remove()
 

@@ -27,6 +27,7 @@ class FrozenBackbone:
         weights: where its weights are.
         precision: `float32` or `mixed`.
         architecture: its row of the table; None for a user's own model.
+        pooling: `avg`, or `model` where a user's own model gives vectors.
     """
 
     name: str
@@ -35,6 +36,7 @@ class FrozenBackbone:
     weights: Weights
     precision: str
     architecture: Backbone | None
+    pooling: str = "avg"
 
     @classmethod
     def of_table(cls, architecture: Backbone, weights: Weights, precision: str) -> "FrozenBackbone":
@@ -52,13 +54,15 @@ class FrozenBackbone:
         """
         assert weights.path is not None
         model = _load_model(weights.path)
+        _pooled(model)
         shape = getattr(model, "input_shape", None)
         if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] is None or shape[1] != shape[2] or shape[3] != 3:
             raise InputError(
                 f"{weights.path} takes inputs of shape {shape}; a backbone takes one (None, S, S, 3) with S fixed. "
                 f"Save it with such an input."
             )
-        return cls(name, int(shape[1]), "model", weights, "float32", None)
+        pooling = "avg" if len(model.output_shape) == 4 else "model"
+        return cls(name, int(shape[1]), "model", weights, "float32", None, pooling)
 
     def recipe(self, storage: str) -> Recipe:
         """All that decides the values of its features.
@@ -72,7 +76,7 @@ class FrozenBackbone:
             weights_digest=self.weights.digest,
             preprocessing=f"{RESIZING}; {PREPROCESSING[self.preprocessing]}",
             input_size=self.input_size,
-            pooling="avg" if self.architecture else "model",
+            pooling=self.pooling,
             precision=self.precision if storage == "float32" else f"{self.precision} stored as {storage}",
         )
 
@@ -129,8 +133,9 @@ def _load_weights(model: "keras.Model", path: Path) -> None:
             model.load_weights(path)
     except (ValueError, OSError, KeyError, AttributeError, TypeError, UserWarning) as error:
         raise InputError(
-            f"{path} does not fit {model.name}: {str(error).splitlines()[0]} "
-            f"Give weights that were saved from this architecture without its classifier."
+            f"{path} does not fit {model.name}: it holds the weights of another architecture, or not all of this one. "
+            f"Give weights that were saved from {model.name} without its classifier. Keras says: "
+            f"{str(error).splitlines()[0][:200]}"
         ) from None
 
 
@@ -152,7 +157,7 @@ def _pooled(model: "keras.Model") -> "keras.Model":
     keras = import_keras()
     shape = model.output_shape
     if isinstance(shape, tuple) and len(shape) == 4:
-        return keras.Sequential([model, keras.layers.GlobalAveragePooling2D()])
+        return keras.Sequential([model, keras.layers.GlobalAveragePooling2D(data_format="channels_last")])
     if isinstance(shape, tuple) and len(shape) == 2:
         return model
     raise InputError(f"a backbone gives (B, D) features or (B, H, W, D) maps; {model.name} gives {shape}.")

@@ -1,5 +1,7 @@
 """Turn the bytes of one image file into RGB pixels of the size that a backbone takes."""
 
+import functools
+import logging
 import os
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a damaged file is reported by us, with its name
@@ -11,6 +13,11 @@ from features.facts import ImageFacts
 
 #: How an image gets its size, in words: part of the cache's fingerprint.
 RESIZING = "squashed to the input size (2 x 2 means while twice as large, then bilinear)"
+
+
+#: A 16-bit image that stays below 12 bits keeps fewer than 16 of its grey levels.
+_DIM_16_BIT = 1 << 12
+logger = logging.getLogger(__name__)
 
 
 class UnreadableImage(Exception):
@@ -29,7 +36,8 @@ def decode(encoded: bytes) -> tuple[np.ndarray, ImageFacts]:
         stored.
 
     Raises:
-        UnreadableImage: the content does not decode, or only in part.
+        UnreadableImage: the content does not decode, or is cut off. A damaged byte within is noticed in PNG files,
+            which have checksums; not in every JPEG, TIFF or WebP file.
     """
     if not encoded:
         raise UnreadableImage("the file is empty")
@@ -56,6 +64,8 @@ def decode(encoded: bytes) -> tuple[np.ndarray, ImageFacts]:
         mean=mean,
         std=float(np.sqrt(max(0.0, float((deviations**2 + means**2).mean()) - mean**2))),
     )
+    if stored.dtype == np.uint16 and 0 < stored.max() < _DIM_16_BIT:
+        _warn_of_dim_images()
     pixels = colour if stored.dtype == np.uint8 else np.right_shift(colour.astype(np.uint16), 8).astype(np.uint8)
     # OpenCV stores colours as BGR.
     return (pixels[..., 0] if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)), facts
@@ -79,6 +89,16 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     if pixels.shape[:2] != (size, size):
         pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
     return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.ndim == 2 else pixels
+
+
+@functools.cache
+def _warn_of_dim_images() -> None:
+    """Warn once of 16-bit images that use a small part of their range."""
+    logger.warning(
+        "there are 16-bit images with no value above %d: of 16 bits the upper 8 are kept, so they turn almost black. "
+        "Convert them to 8 bits in the window that you want",
+        _DIM_16_BIT - 1,
+    )
 
 
 def _refuse_truncated(encoded: bytes) -> None:

@@ -12,7 +12,7 @@ from features.facts import ImageFacts
 from features.parts import PartStore, Rows
 
 #: A part is written when it has this many rows, or when its first row is this old: what a crash can lose.
-PART_ROWS, PART_SECONDS = 1024, 15.0
+PART_ROWS, PART_SECONDS = 1024, 5.0
 
 
 class Extractor(Protocol):
@@ -41,7 +41,10 @@ class Images:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a reader made of one image: pixels by input size, for the jobs that lack it; or the reason it could not."""
+    """What a reader made of one image: pixels by input size, for the jobs that lack it; or the reason it could not.
+
+    The digest is empty where not even the bytes could be read.
+    """
 
     index: int
     digest: bytes = b""

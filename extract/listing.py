@@ -1,6 +1,7 @@
 """The table of backbones as people read it: on a terminal, and in the README."""
 
 from pathlib import Path
+from typing import Literal
 
 from rich.table import Table
 
@@ -34,7 +35,9 @@ def terminal_table(weights_dir: Path | None) -> Table:
     """
     table = Table(box=None, header_style="bold")
     for column in (*_COLUMNS, "weights"):
-        table.add_column(column, justify="right" if column in _NUMBERS else "left")
+        justify: Literal["right", "left"] = "right" if column in _NUMBERS else "left"
+        # On a narrow terminal cells are folded, never cut; names stay whole.
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column == "name")
     for cells, row in zip(_rows(), BACKBONES.values(), strict=True):
         table.add_row(*cells, "present" if imagenet_file(row, weights_dir) else "not here")
     return table

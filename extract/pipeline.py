@@ -42,8 +42,9 @@ class Pipeline:
         stop: asked between images; true ends the run early.
 
     Attributes:
-        digests: image id -> digest of the bytes, of every image that could be read, in the order of the data set.
-        rejected: the images that could not.
+        digests: image id -> digest of the bytes, in the order of the data set; without the images whose bytes the
+            disk did not give, for nothing is known of those.
+        rejected: the images that could not be read or decoded.
         lost_facts: image id -> digest and facts, where the rows are all there but images.csv lacks the facts.
     """
 
@@ -109,7 +110,7 @@ class Pipeline:
         while True:
             batches = [extractor.batch_size for extractor in self._extractors.values()]
             window = (1 + _BATCHES_AHEAD) * max([32, *batches]) + self.workers
-            for index in itertools.islice(indices, window - len(ahead)):
+            for index in itertools.islice(indices, max(0, window - len(ahead))):
                 ahead.append(readers.submit(self._load, index))
             if not ahead:
                 return
@@ -130,7 +131,7 @@ class Pipeline:
             decoded = time.thread_time()
             return Loaded(index, digest, facts, {size: resize(pixels, size) for size in sizes})
         except UnreadableImage as error:
-            return Loaded(index, rejection=str(error))
+            return Loaded(index, digest, rejection=str(error))
         except OSError as error:
             return Loaded(index, rejection=f"the file cannot be read: {error.strerror}")
         finally:
@@ -152,8 +153,10 @@ class Pipeline:
             within = f"{self.images.split}/{image_id}{path.suffix}"
             self.rejected.append(Rejection(image_id, within, loaded.rejection))
             self.advance(1)
+        if loaded.digest:
+            self.digests[image_id] = loaded.digest
+        if loaded.rejection:
             return
-        self.digests[image_id] = loaded.digest
         if loaded.facts is not None:
             self.report.decoded += 1
             if not loaded.pixels:
@@ -204,7 +207,8 @@ class Pipeline:
     def _collect(self, writer: ThreadPoolExecutor) -> None:
         """Take the oldest batch from the device and hand it to the writer."""
         job, batch, future = self._computing.popleft()
-        features = future.result().astype(job.storage)[:, np.newaxis]
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is refused below by name
+            features = future.result().astype(job.storage)[:, np.newaxis]
         image_ids = tuple(self.images.image_ids[loaded.index] for loaded in batch)
         finite = np.isfinite(features).all(axis=(1, 2))
         if not finite.all():

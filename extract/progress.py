@@ -32,12 +32,12 @@ class Progress:
         self._spoke = 0.0
         self._bar = Bar(
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} images  {task.fields[state]}"),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} images  {task.fields[state]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=None, state="")
+        self._task = self._bar.add_task("", total=None, state="loading the backbones ...")
 
     def __enter__(self) -> "Progress":
         """Start."""
@@ -60,8 +60,10 @@ class Progress:
             count: how many; a fraction where only some of the backbones are done with an image.
             report: what has been counted so far.
         """
-        self._done += count
         now = time.monotonic()
+        if not self._done:
+            self._recent = [(now, count)]  # what came before the first image was spent on compiling
+        self._done += count
         if now - self._recent[-1][0] < 0.5 and self._done < self.total:
             return
         self._recent.append((now, self._done))
@@ -77,5 +79,5 @@ class Progress:
         """The figures behind the bar."""
         start, done = self._recent[0]
         rate = (self._done - done) / (now - start) if now > start else 0.0
-        left = duration((self.total - self._done) / rate) if rate > 0 else "?"
+        left = duration(max(0.0, self.total - self._done) / rate) if rate > 0 else "?"
         return f"{rate:.1f} images/s  {left} left  device waits {report.waiting_share:.0%}"

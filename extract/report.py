@@ -20,14 +20,12 @@ class BackboneReport:
         kept: rows that were in the cache already.
         width: channels D; 0 while nothing was extracted.
         seconds: seconds of the device, compilation left out.
-        compile_seconds: seconds of building and compiling.
     """
 
     rows: int = 0
     kept: int = 0
     width: int = 0
     seconds: float = 0.0
-    compile_seconds: float = 0.0
 
 
 @dataclass
@@ -103,6 +101,7 @@ def print_report(report: Report, console: Console) -> None:
         ):
             stages.add_row(stage, f"{report.stages[stage]:.1f}", unit)
         console.print(stages)
+        console.print(f"{report.images:,} files read, {report.decoded:,} of them decoded")
         console.print(
             f"device {report.device}: waited for images {report.waiting_share:.1%} of its time "
             f"({duration(report.waited)} of {duration(report.waited + report.stages['compute'])})"

@@ -48,6 +48,8 @@ def import_keras() -> Any:
             with _silent_stderr():
                 import keras
         import keras
+
+        keras.config.set_image_data_format("channels_last")  # whatever keras.json says: our pixels are (B, S, S, 3)
     except (ImportError, ValueError) as error:
         raise InputError(
             f"Keras cannot use the backend {backend_name()!r}: {error}. Install it, or unset KERAS_BACKEND."
@@ -152,10 +154,10 @@ class Extractor:
         start = 0
         while start < len(images):
             batch = images[start : start + self.batch_size]
-            # A short batch is filled up: another shape would be traced and compiled anew.
             missing = self.batch_size - len(batch)
-            filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
             try:
+                # A short batch is filled up: another shape would be traced and compiled anew.
+                filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
                 features.append(np.asarray(self._function(filled), np.float32)[: len(batch)])
             except Exception as error:
                 if not _is_out_of_memory(error):

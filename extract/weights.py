@@ -74,6 +74,12 @@ def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None, back
     if choice == "imagenet":
         path = imagenet_file(backbone, weights_dir) or _download(backbone)
         return Weights("imagenet", "imagenet", _checked_digest(backbone, path), path)
+    if backbone.builder.startswith("EfficientNetB"):
+        raise InputError(
+            f"--weights {choice} cannot be used for {backbone.name}: from its weights alone nobody can tell whether "
+            f"they were trained behind the extra input scaling that Keras adds for ImageNet weights. "
+            f"Save the whole model and run it with --backbone name=file.keras."
+        )
     folder = Path(choice)
     endings = (".pth",) if backbone.embedded else (".weights.h5", ".h5")
     names = [f"{backbone.name}{ending}" for ending in endings]

@@ -1,11 +1,14 @@
 """`python -m features`: look into a cache, and prove that it is whole."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from features.command import EXIT_BAD_INPUT, application
+
+if TYPE_CHECKING:
+    from features.cache import FeatureCache
 
 app = application("Look into a feature cache, and prove that it is whole.")
 CacheArgument = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.", show_default=False)]
@@ -24,6 +27,8 @@ def inspect(cache: CacheArgument) -> None:
     feature_cache = FeatureCache(cache)
     columns = ("split", "backbone", "rows", "views", "width", "dtype", "size", "weights", "fingerprint", "age")
     table = Table(*columns, box=None, header_style="bold")
+    for column in table.columns:  # on a narrow terminal cells are folded, never cut; names stay whole
+        column.overflow, column.no_wrap = "fold", column.header == "backbone"
     for name in ("rows", "views", "width", "size"):
         table.columns[columns.index(name)].justify = "right"
     damaged = []
@@ -49,16 +54,39 @@ def inspect(cache: CacheArgument) -> None:
                 age(file.time),
             )
     if not table.row_count:
-        raise InputError(
-            f"{cache} holds no cache file ({{split}}/{{backbone}}.h5). Run: scripts/extract.sh DATA --cache {cache}"
-        )
+        _refuse_empty(feature_cache)
     # Into a pipe every line is as long as it must be; names are no markup, even with square brackets.
     width = None if Console().is_terminal else 10_000
     Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    _say_unfinished(feature_cache)
     if rejected := feature_cache.rejected():
         typer.echo(f"{len(rejected)} images could not be read: {cache / 'rejected.csv'}")
     if damaged:
         raise InputError("\n".join(damaged))
+
+
+def _refuse_empty(cache: "FeatureCache") -> NoReturn:
+    """Say that there is no cache file, and what waits in parts.
+
+    Raises:
+        InputError: always.
+    """
+    from features.errors import InputError
+
+    _say_unfinished(cache)
+    raise InputError(
+        f"{cache.root} holds no cache file ({{split}}/{{backbone}}.h5). "
+        f"Run: scripts/extract.sh DATA --backbones NAMES --cache {cache.root}"
+    )
+
+
+def _say_unfinished(cache: "FeatureCache") -> None:
+    """Name the extractions that were stopped before their end."""
+    if unfinished := cache.unfinished():
+        typer.echo(
+            f"unfinished: {', '.join(unfinished)}. The rows extracted so far wait in parts: "
+            f"the same scripts/extract.sh command goes on from there."
+        )
 
 
 def _size_on_disk(path: Path) -> str:
@@ -72,11 +100,11 @@ def _size_on_disk(path: Path) -> str:
 def verify(cache: CacheArgument) -> None:
     """Read every chunk of every file again: checksums, ids, shapes, finiteness, fingerprints. Exit code 2 on damage."""
     from features.cache import FeatureCache
-    from features.errors import InputError
     from features.verification import verify as verify_cache
 
     checked = damaged = rows = 0
-    for path, file_rows, damage in verify_cache(FeatureCache(cache)):
+    feature_cache = FeatureCache(cache)
+    for path, file_rows, damage in verify_cache(feature_cache):
         checked += 1
         rows += file_rows
         if damage:
@@ -85,9 +113,8 @@ def verify(cache: CacheArgument) -> None:
         else:
             typer.echo(f"whole:   {path} ({file_rows:,} rows)")
     if not checked:
-        raise InputError(
-            f"{cache} holds no cache file ({{split}}/{{backbone}}.h5). Run: scripts/extract.sh DATA --cache {cache}"
-        )
+        _refuse_empty(feature_cache)
+    _say_unfinished(feature_cache)
     typer.echo(f"{checked} files checked, {rows:,} rows whole, {damaged} files damaged.")
     if damaged:
         raise typer.Exit(EXIT_BAD_INPUT)

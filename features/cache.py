@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from features.disk import replacing
 from features.errors import InputError
 from features.recipe import SCHEMA_VERSION, Recipe
 from features.rejections import Rejection, read_rejections
@@ -17,9 +18,36 @@ BLOCK_BYTES = 16 << 20
 _RENEW = "Remove the file and extract again."
 
 
+#: In a default cache: the path of the data set that it belongs to.
+_OWNER = "dataset.txt"
+
+
 def default_cache(root: Path) -> Path:
-    """The cache's folder of a data set for which none was named: features/cache/{name of DATA}."""
-    return Path(__file__).parent / "cache" / root.resolve().name
+    """The cache's folder of a data set for which none was named: features/cache/{name of DATA}.
+
+    Raises:
+        InputError: the folder belongs to another data set of the same name.
+    """
+    cache = Path(__file__).parent / "cache" / root.resolve().name
+    owner = cache / _OWNER
+    if owner.exists() and owner.read_text(encoding="utf-8") != str(root.resolve()):
+        raise InputError(
+            f"{cache} holds the features of {owner.read_text(encoding='utf-8')}, not of {root.resolve()}. "
+            f"Name another folder with --cache. If the data set has moved, remove {owner} and run again."
+        )
+    return cache
+
+
+def claim_default_cache(root: Path) -> Path:
+    """Make the default cache of a data set and note whose it is.
+
+    Raises:
+        InputError: the folder belongs to another data set of the same name, or cannot be written.
+    """
+    cache = default_cache(root)
+    with replacing(cache / _OWNER) as temporary:
+        temporary.write_text(str(root.resolve()), encoding="utf-8")
+    return cache
 
 
 @dataclass(frozen=True)
@@ -63,9 +91,9 @@ class FeatureCache:
         InputError: there is no such folder.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        if not root.is_dir():
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
             raise InputError(f"{root} is not there: no features have been extracted. Run: {self._remedy()}")
 
     def splits(self) -> tuple[str, ...]:
@@ -75,6 +103,11 @@ class FeatureCache:
     def backbones(self, split: str) -> tuple[str, ...]:
         """Names of the backbones cached for a split, sorted."""
         return tuple(sorted(path.stem for path in (self.root / split).glob("[!.]*.h5")))
+
+    def unfinished(self) -> tuple[str, ...]:
+        """Where an extraction was stopped before its end: `{split}/{backbone}`, sorted. Its rows wait in parts."""
+        folders = {path.parents[1] for path in self.root.glob("[!.]*/[!.]*.parts/*/[!.]*.npz")}
+        return tuple(sorted(f"{folder.parent.name}/{folder.stem}" for folder in folders))
 
     def path(self, split: str, backbone: str) -> Path:
         """Where the features of a split and backbone are kept."""
@@ -86,12 +119,18 @@ class FeatureCache:
         Raises:
             InputError: the file is missing, damaged, or of another schema.
         """
+        with self._opening(split, backbone) as (_, description):
+            return description
+
+    @contextmanager
+    def _opening(self, split: str, backbone: str) -> Iterator[tuple[h5py.File, CacheFile]]:
+        """Open a cache file and read what it says of itself."""
         path = self.path(split, backbone)
         if not path.exists():
             have = ", ".join(self.backbones(split)) or "none"
             raise InputError(f"{path} is not there (cached for {split}: {have}). Run: {self._remedy(backbone)}")
         with opening(path) as file:
-            return _describe(path, file)
+            yield file, _describe(path, file)
 
     def fingerprint(self, split: str, backbone: str) -> str:
         """The fingerprint that a cache file carries: 32 hexadecimal digits."""
@@ -121,23 +160,23 @@ class FeatureCache:
         """
         if not backbones:
             raise InputError(f"no backbone was named to read from {self.root}. Name at least one.")
-        files = [self.describe(split, backbone) for backbone in backbones]
-        for file, backbone in zip(files, backbones, strict=True):
-            self._refuse_other_fingerprint(split, backbone, file)
-        stored = [_read_ids(file.path) for file in files]
-        wanted = tuple(stored[0] if image_ids is None else image_ids)
-        features = np.empty((len(wanted), sum(file.width for file in files)), np.float32)
-        column = 0
-        for file, ids, backbone in zip(files, stored, backbones, strict=True):
-            rows = self._locate(file, ids, wanted, backbone)
-            if image_ids is None and len(ids) > len(wanted):
-                raise InputError(
-                    f"{file.path} has {len(ids)} images, but {files[0].path} has {len(wanted)}. "
-                    f"Run: {self._remedy(*backbones)}"
-                )
-            _read_rows(file, rows, features[:, column : column + file.width])
-            column += file.width
-        return wanted, features
+        wanted = None if image_ids is None else tuple(image_ids)
+        columns = []
+        for backbone in backbones:
+            # An extraction may put a new file in this one's place at any time: all is read from one open file.
+            with self._opening(split, backbone) as (file, description):
+                self._refuse_other_fingerprint(split, backbone, description)
+                stored = read_image_ids(file)
+                wanted = tuple(stored) if wanted is None else wanted
+                rows = self._locate(description, stored, wanted, backbone)
+                if image_ids is None and len(stored) > len(wanted):
+                    raise InputError(
+                        f"{description.path} has {len(stored)} images, but {self.path(split, backbones[0])} has "
+                        f"{len(wanted)}. Run: {self._remedy(*backbones)}"
+                    )
+                columns.append(_read_rows(file["features"], rows))
+        assert wanted is not None
+        return wanted, columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
 
     def _locate(self, file: CacheFile, ids: Sequence[str], wanted: Sequence[str], backbone: str) -> np.ndarray:
         """Find the file's row of every id wanted: int64 (N,)."""
@@ -164,8 +203,7 @@ class FeatureCache:
 
     def _remedy(self, *backbones: str) -> str:
         """The command that brings missing features."""
-        named = f" --backbones {','.join(backbones)}" if backbones else ""
-        return f"scripts/extract.sh DATA{named} --cache {self.root}"
+        return f"scripts/extract.sh DATA --backbones {','.join(backbones) or 'NAMES'} --cache {self.root}"
 
 
 @contextmanager
@@ -175,7 +213,7 @@ def opening(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r", rdcc_nbytes=BLOCK_BYTES) as file:
             yield file
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -222,12 +260,6 @@ def read_index(path: Path) -> dict[str, bytes]:
         return dict(zip(read_image_ids(file), digests, strict=True))
 
 
-def _read_ids(path: Path) -> list[str]:
-    """Read a cache file's image ids in the order of its rows."""
-    with opening(path) as file:
-        return read_image_ids(file)
-
-
 def read_image_ids(file: h5py.File) -> list[str]:
     """Read the image ids of an open cache file, in the order of its rows.
 
@@ -246,21 +278,23 @@ def read_image_ids(file: h5py.File) -> list[str]:
     return image_ids
 
 
-def _read_rows(description: CacheFile, rows: np.ndarray, out: np.ndarray) -> None:
+def _read_rows(features: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
     """Read the first view of some rows, block by block in the order of the file.
 
     Args:
-        description: the cache file.
-        rows: int64 (N,), rows of the file.
-        out: float32 (N, D), filled: the one place where an argument is written to, for it is a slice of the result.
+        features: float32 or float16 (M, V, D).
+        rows: int64 (N,), rows of it.
+
+    Returns:
+        float32 (N, D).
     """
-    block = max(1, BLOCK_BYTES // (4 * description.width))
+    result = np.empty((len(rows), features.shape[2]), np.float32)
+    block = max(1, BLOCK_BYTES // (4 * features.shape[2]))
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
-    with opening(description.path) as file:
-        features = file["features"]
-        for start in range(0, description.rows, block):
-            first, last = np.searchsorted(ordered, (start, start + block))
-            if first < last:
-                chunk = features[start : start + block, 0]
-                out[order[first:last]] = chunk[ordered[first:last] - start]
+    for start in range(0, len(features), block):
+        first, last = np.searchsorted(ordered, (start, start + block))
+        if first < last:
+            chunk = features[start : start + block, 0]
+            result[order[first:last]] = chunk[ordered[first:last] - start]
+    return result

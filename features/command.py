@@ -19,6 +19,7 @@ from features.errors import InputError
 EXIT_FAULT = 1
 EXIT_BAD_INPUT = 2
 EXIT_REJECTED = 3
+EXIT_BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE
 
 
 class Command(typer.core.TyperGroup):
@@ -37,7 +38,7 @@ class Command(typer.core.TyperGroup):
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(EXIT_BAD_INPUT) from None
         except BrokenPipeError:
-            raise typer.Exit(EXIT_FAULT) from None
+            raise typer.Exit(EXIT_BROKEN_PIPE) from None
         except Exception as error:
             # Typer's own exceptions (usage, exit, abort) carry an exit code: they are not faults.
             if isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code"):

@@ -98,5 +98,5 @@ def _read(path: Path) -> dict[str, tuple[str, ImageFacts]]:
                 row[0]: (row[1], ImageFacts(*(int(cell) for cell in row[2:6]), *(float(cell) for cell in row[6:8])))
                 for row in reader
             }
-    except (ValueError, IndexError, TypeError, csv.Error) as error:
+    except (ValueError, IndexError, TypeError, OSError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}. Remove it: the next extraction writes it again.") from None

@@ -34,6 +34,9 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
             # "a+" because opening must not wipe what the holder wrote about itself.
             file = stack.enter_context(path.open("a+", encoding="utf-8"))
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            file.truncate(0)
+            file.write(json.dumps(_about_us()))
+            file.flush()
         except BlockingIOError:
             raise InputError(
                 f"{path.with_suffix('')} is being worked on by {_holder(path)}. Wait for it, or stop it, and run again."
@@ -42,16 +45,17 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
             raise InputError(
                 f"{path} cannot be locked: {error.strerror}. Choose a folder on a disk that can be written."
             ) from None
-        file.truncate(0)
-        holder = {
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": " ".join(sys.argv),
-        }
-        file.write(json.dumps(holder))
-        file.flush()
         yield
+
+
+def _about_us() -> dict[str, str | int]:
+    """What a lock file says of its holder."""
+    return {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+    }
 
 
 def _holder(path: Path) -> str:

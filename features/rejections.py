@@ -46,7 +46,7 @@ def read_rejections(root: Path) -> list[Rejection]:
         if header != _HEADER:
             raise ValueError(f"its first line is not {','.join(_HEADER)}")
         return [Rejection(*row) for row in rows]
-    except (ValueError, TypeError, csv.Error) as error:
+    except (ValueError, TypeError, OSError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}. Remove it and run the extraction again.") from None
 
 

@@ -2,6 +2,11 @@
 # Set up, then run the main job on synthetic head-CT slices with real ImageNet weights, offline. Usage: scripts/demo.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ $# -gt 0 ]; then
+  sed -n '2s/^# //p' scripts/demo.sh
+  [ "$1" = --help ] || exit 2
+  exit 0
+fi
 backbones=efficientnet_lite0,efficientnet_lite1,efficientnet_lite2
 
 step() { printf '\ndemo: %s\n' "$*"; }

@@ -1,11 +1,12 @@
-# Sourced by the other scripts: `headbank MODULE ...` runs a module of this repository in its .venv, from any folder.
+# Sourced by the other scripts: `headbank MODULE ...` becomes a module of this repository in its .venv, from any folder.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 headbank() {
   if [ ! -x "$root/.venv/bin/python" ]; then
     echo "error: $root/.venv is not set up. Run: $root/scripts/setup.sh" >&2
-    return 2
+    exit 2
   fi
   # The folder that it is called from stays off Python's path: a module there must not stand in for one of ours.
-  PYTHONSAFEPATH=1 PYTHONPATH="$root" "$root/.venv/bin/python" -m "$@"
+  # exec, so that a signal to the script reaches the work.
+  PYTHONSAFEPATH=1 PYTHONPATH="$root" exec "$root/.venv/bin/python" -m "$@"
 }

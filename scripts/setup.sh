@@ -44,7 +44,7 @@ requirements=("-r" "$root/requirements.txt")
 if [ "$gpu" = yes ]; then
   requirements+=("$(sed -n 's/^tensorflow==/tensorflow[and-cuda]==/p' "$root/requirements.txt")")
 fi
-echo "setup: installing requirements.txt$([ "$gpu" = no ] || echo ' with CUDA') (some 2 GB on disk; a few minutes the first time)"
+echo "setup: installing requirements.txt$([ "$gpu" = no ] || echo ' with CUDA') (some 3 GB on disk; a few minutes the first time)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${requirements[@]}" ||
   fail "pip could not install the requirements (its message is above). Mend that, and run scripts/setup.sh again."
 printf '%s\n' "$wanted" > "$stamp"

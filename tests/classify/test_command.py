@@ -213,7 +213,7 @@ def test_overwrite_replaces_a_run_and_only_then(toy):
         (("--labels", "epidural,epidural"), "--labels 'epidural,epidural': expected different names"),
         (("--labels", "stroke"), "stroke"),
         (("--group-column", "clinic"), "has no column 'clinic'"),
-        (("--folds", "41"), "40 groups cannot be split into 41 folds. Use --folds 40 or fewer."),
+        (("--folds", "41"), "41 folds need at least 41 groups; there are 40. Use --folds 40 or fewer."),
         (("--folds", "1"), "greater than or equal to 2"),
         (("--baselines", "tree"), "--baselines 'tree': tree is no baseline. Expected some of logistic, svm, knn"),
         (("--ensemble", "median"), "--ensemble 'median': median is no ensemble. Expected mean, logit_mean"),

@@ -108,12 +108,12 @@ def test_one_group_with_most_of_the_rows_works():
 @pytest.mark.parametrize(("groups", "unit"), [(None, "3 rows"), (np.array(["a", "b", "c"]), "3 groups")])
 def test_fewer_units_than_folds_is_an_input_error(groups, unit):
     labels = np.array([[0], [1], [1]], np.uint8)
-    with pytest.raises(InputError, match=f"{unit} cannot be split into 5 folds. Use --folds 3 or fewer"):
+    with pytest.raises(InputError, match=f"5 folds need at least 5 {unit[2:]}; there are 3. Use --folds 3 or fewer"):
         make_folds(labels, groups, ("a",), 5, 0)
 
 
 def test_a_lone_group_is_an_input_error():
-    with pytest.raises(InputError, match=r"1 groups cannot be split into 2 folds\. At least 2 are needed"):
+    with pytest.raises(InputError, match=r"2 folds need at least 2 groups; there are 1\. Add data"):
         make_folds(np.array([[0], [1]], np.uint8), np.array(["a", "a"]), ("a",), 2, 0)
 
 

@@ -1,5 +1,6 @@
 """Images meet their features by id; what lacks is an error or is listed, never dropped."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -134,3 +135,18 @@ def test_a_data_set_without_train_is_an_input_error(tmp_path):
 
 def test_label_names_are_the_data_sets(toy):
     assert read(toy).label_names == LABELS
+
+
+def test_images_that_changed_since_they_were_extracted_are_refused(toy):
+    with h5py.File(toy.cache / "train" / "alpha.h5", "r+") as file:
+        file.attrs["time"] = "2000-01-01T00:00:00+00:00"
+    with pytest.raises(
+        InputError, match=f"30 images of train have changed since .*alpha.h5 .*first: {toy.train_ids[0]}"
+    ):
+        read(toy)
+
+
+def test_without_train_csv_the_message_says_so(toy):
+    (toy.data / "train.csv").unlink()
+    with pytest.raises(InputError, match=r"train\.csv is not there, so nothing can be learnt"):
+        read(toy)

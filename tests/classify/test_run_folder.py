@@ -1,5 +1,7 @@
 """A run's folder is whole or absent, and nothing else is ever replaced."""
 
+from pathlib import Path
+
 import pytest
 
 from classify.run_folder import open_run
@@ -85,6 +87,34 @@ def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="is not a folder"):
         write_run(tmp_path / "file", "1", overwrite=True)
-    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
+    with pytest.raises(InputError, match="cannot be locked"):
         write_run(tmp_path / "file" / "run", "1")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_killed_while_it_is_replaced_has_no_record_and_can_be_replaced(tmp_path, monkeypatch):
+    write_run(tmp_path / "run", "1")
+    replace = Path.replace
+
+    def killed(path, target):
+        if path.name == "metrics.csv":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_run(tmp_path / "run", "2", overwrite=True)
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "run.json").exists()
+    with pytest.raises(InputError, match="--overwrite"):
+        write_run(tmp_path / "run", "3")
+    write_run(tmp_path / "run", "3", overwrite=True)
+    assert (tmp_path / "run" / "metrics.csv").read_text() == "3"
+    assert (tmp_path / "run" / "run.json").exists()
+    assert not (tmp_path / "run" / ".replacing").exists()
+
+
+def test_two_processes_do_not_write_one_run(tmp_path):
+    with open_run(tmp_path / "run", False), pytest.raises(InputError, match="is being worked on by process"):
+        write_run(tmp_path / "run", "1")
+    assert not (tmp_path / ".run.lock").exists()

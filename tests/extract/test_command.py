@@ -171,3 +171,33 @@ def test_the_list_finds_weights_in_weights_dir(tmp_path):
     result = CliRunner().invoke(app, ["list", "--weights-dir", str(tmp_path)])
     present = [line.split()[0] for line in result.output.splitlines() if line.rstrip().endswith(" present")]
     assert "nasnetmobile" in present
+
+
+def test_a_model_of_ones_own_is_not_said_to_run_in_mixed_precision(tmp_path, own_model):
+    write_images(tmp_path / "data" / "train", 1, side=16)
+    result = extract(tmp_path / "data", "--backbone", f"own={own_model}", "--precision", "mixed")
+    assert result.exit_code == 2
+    assert "--precision mixed is for the backbones of the table" in result.output
+
+
+def test_brackets_in_a_path_are_no_markup(tmp_path, own_model):
+    data = tmp_path / "my [red]data[/b] :smile:"
+    write_images(data / "train", 2, side=16)
+    (data / "train" / "a001.png").write_bytes(b"")
+    result = extract(data, "--backbone", f"own={own_model}", "--cache", tmp_path / "[bold]cache")
+    assert result.exit_code == 3
+    assert f"2 train images of {data} through own, into {tmp_path / '[bold]cache'}" in result.output
+
+
+def test_keras_json_that_says_channels_first_changes_nothing(tmp_path, own_model):
+    keras = import_keras()
+    write_images(tmp_path / "data" / "train", 2, side=16)
+    extract(tmp_path / "data", "--backbone", f"own={own_model}", "--cache", tmp_path / "first")
+    keras.config.set_image_data_format("channels_first")
+    try:
+        extract(tmp_path / "data", "--backbone", f"own={own_model}", "--cache", tmp_path / "second")
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    first, second = (FeatureCache(tmp_path / name).read("train", ["own"])[1] for name in ("first", "second"))
+    assert first.shape == (2, 4)
+    np.testing.assert_array_equal(first, second)

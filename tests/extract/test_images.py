@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+import extract.images
 from extract.images import UnreadableImage, decode, resize
 from features.facts import ImageFacts
 
@@ -101,3 +102,14 @@ def test_reduction_does_not_skip_pixels():
     stripes = np.zeros((256, 256), np.uint8)
     stripes[:, ::8] = 255  # one column in eight: skipping would give 0 or 255, averaging gives 32
     np.testing.assert_allclose(resize(stripes, 32)[..., 0], 255 / 8, atol=1.5)
+
+
+def test_sixteen_bit_images_of_twelve_bits_are_warned_of_once(caplog):
+    extract.images._warn_of_dim_images.cache_clear()
+    for highest in (4095, 4095, 4096):
+        decode(encode(np.array([[0, highest]], np.uint16)))
+    assert caplog.text.count("16-bit images with no value above 4095") == 1
+    extract.images._warn_of_dim_images.cache_clear()
+    caplog.clear()
+    decode(encode(np.array([[0, 4096]], np.uint16)))
+    assert caplog.text == ""

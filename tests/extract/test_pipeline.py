@@ -260,3 +260,72 @@ def test_rows_of_one_part_reach_the_disk_before_the_run_ends(data, tmp_path, mon
     run(data, tmp_path / "cache")
     assert sizes == [4, 4, 2, 3]
     assert not (tmp_path / "cache" / "train" / "tiny.parts").exists()
+
+
+def test_a_batch_size_that_falls_below_what_is_read_ahead_loses_no_row(tmp_path):
+    write_images(tmp_path / "data" / "train", 300, side=20)
+
+    report = run(tmp_path / "data", tmp_path / "cache", compiled=_HalvesAfterTheFirst())
+    assert report.rows == 300
+    assert len(read(tmp_path / "cache")[0]) == 300
+
+
+class _HalvesAfterTheFirst(StandIns):
+    """Begins with 128 images a batch and falls to 8 while the first is computed, as after running out of memory."""
+
+    def __call__(self, backbone):
+        if backbone.name not in self.made:
+            stand_in = super().__call__(backbone)
+            stand_in.batch_size = 128
+            plain = type(stand_in).__call__
+
+            class Halves(type(stand_in)):
+                def __call__(self, images):
+                    self.batch_size = 8
+                    return plain(self, images)
+
+            stand_in.__class__ = Halves
+        return self.made[backbone.name]
+
+
+def test_a_disk_that_gives_no_bytes_costs_no_row(data, tmp_path, monkeypatch):
+    run(data, tmp_path / "cache")
+    before = read(tmp_path / "cache")
+    read_bytes = Path.read_bytes
+
+    def failing(path):
+        if path.name in ("a002.png", "a003.png"):
+            raise OSError(5, "Input/output error")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    cv2.imwrite(str(data / "train" / "a009.png"), np.zeros((40, 40, 3), np.uint8))
+    report = run(data, tmp_path / "cache")
+    assert [(found.image_id, found.reason) for found in report.rejected][:2] == [
+        ("a002", "the file cannot be read: Input/output error"),
+        ("a003", "the file cannot be read: Input/output error"),
+    ]
+    _, features = FeatureCache(tmp_path / "cache").read("train", ["tiny"], before[0])
+    np.testing.assert_array_equal(features[:9], before[1][:9])
+    assert not np.array_equal(features[9], before[1][9])
+
+
+def test_a_split_that_cannot_be_read_at_all_keeps_its_cache_file(data, tmp_path):
+    run(data, tmp_path / "cache")
+    before = read(tmp_path / "cache")
+    for path in (data / "train").iterdir():
+        path.write_bytes(b"broken")
+    said: list[str] = []
+    run(data, tmp_path / "cache", said=said)
+    assert said == ["no image of train could be read: its cache files are left as they are."]
+    np.testing.assert_array_equal(read(tmp_path / "cache")[1], before[1])
+
+
+def test_rows_that_go_are_said_aloud(data, tmp_path):
+    run(data, tmp_path / "cache")
+    (data / "train" / "a001.png").write_bytes(b"broken")
+    cv2.imwrite(str(data / "train" / "a002.png"), np.zeros((40, 40, 3), np.uint8))
+    said: list[str] = []
+    run(data, tmp_path / "cache", said=said)
+    assert len(said) == 1
+    assert "train/tiny.h5: 2 images have changed (first: a001): 1 rows are replaced, 1 dropped" in said[0]

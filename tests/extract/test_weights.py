@@ -114,6 +114,12 @@ def test_a_folder_of_weights(tmp_path):
         find(choice="imagnet")
 
 
+def test_weights_of_ones_own_are_refused_where_they_do_not_tell_how_the_input_was_scaled(tmp_path):
+    (tmp_path / "efficientnetb2.weights.h5").write_bytes(CONTENT)
+    with pytest.raises(InputError, match=r"cannot be used for efficientnetb2: .* Save the whole model"):
+        find(BACKBONES["efficientnetb2"], choice=str(tmp_path))
+
+
 def test_the_embedded_weights_are_here():
     weights = find(BACKBONES["efficientnet_lite0"])
     assert weights.path is not None

@@ -18,6 +18,7 @@ from tests.features.caches import (
     RECIPE,
     digests_of,
     matrix_of,
+    part_store,
     rows_of,
     write_cache,
     write_rows,
@@ -149,7 +150,7 @@ def test_a_missing_cache_says_what_to_run(tmp_path):
         FeatureCache(tmp_path / "none")
     assert str(caught.value) == (
         f"{tmp_path}/none is not there: no features have been extracted. "
-        f"Run: scripts/extract.sh DATA --cache {tmp_path}/none"
+        f"Run: scripts/extract.sh DATA --backbones NAMES --cache {tmp_path}/none"
     )
 
 
@@ -223,3 +224,28 @@ def test_another_schema_is_refused(tmp_path):
 def test_the_default_cache_is_named_after_the_data(tmp_path):
     assert default_cache(tmp_path / "ich" / "..") == default_cache(tmp_path)
     assert default_cache(tmp_path / "ich").parts[-3:] == ("features", "cache", "ich")
+
+
+def test_a_file_that_is_replaced_while_it_is_read_gives_the_rows_of_one_of_the_two(tmp_path, monkeypatch):
+    """An extraction may end at any moment; ids and rows must come from the same file."""
+    write_cache(tmp_path, ["a", "b", "c"])
+    before = FeatureCache(tmp_path).read("train", ["net"], ["a", "b", "c"])[1]
+    original = features.cache.read_image_ids
+
+    def replaced_meanwhile(file):
+        image_ids = original(file)
+        monkeypatch.undo()
+        write_cache(tmp_path, ["0", "a", "b", "c"])
+        return image_ids
+
+    monkeypatch.setattr(features.cache, "read_image_ids", replaced_meanwhile)
+    ids, read = FeatureCache(tmp_path).read("train", ["net"], ["a", "b", "c"])
+    assert ids == ("a", "b", "c")
+    np.testing.assert_array_equal(read, before)
+    assert FeatureCache(tmp_path).describe("train", "net").rows == 4
+
+
+def test_what_waits_in_parts_is_named(tmp_path):
+    assert FeatureCache(tmp_path).unfinished() == ()
+    part_store(tmp_path, "test").add(rows_of(digests_of(["a"])))
+    assert FeatureCache(tmp_path).unfinished() == ("test/net",)

@@ -65,7 +65,7 @@ def test_no_folder_says_what_to_run(tmp_path):
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
         f"error: {tmp_path}/none is not there: no features have been extracted. "
-        f"Run: scripts/extract.sh DATA --cache {tmp_path}/none\n"
+        f"Run: scripts/extract.sh DATA --backbones NAMES --cache {tmp_path}/none\n"
     )
 
 
@@ -74,7 +74,7 @@ def test_an_empty_folder_says_what_to_run(tmp_path):
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
         f"error: {tmp_path} holds no cache file ({{split}}/{{backbone}}.h5). "
-        f"Run: scripts/extract.sh DATA --cache {tmp_path}\n"
+        f"Run: scripts/extract.sh DATA --backbones NAMES --cache {tmp_path}\n"
     )
 
 
@@ -130,3 +130,11 @@ def test_ages(ago):
 @pytest.mark.parametrize("moment", ["-", "", "2026-01-01T00:00:00"])
 def test_what_is_no_moment_has_no_age(moment):
     assert age(moment) == "?"
+
+
+def test_a_narrow_terminal_cuts_nothing(tmp_path, monkeypatch):
+    write_cache(tmp_path, ["a"])
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    output = CliRunner().invoke(app, ["inspect", str(tmp_path)]).output
+    assert "…" not in output

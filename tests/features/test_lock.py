@@ -106,3 +106,12 @@ def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path):
     with pytest.raises(InputError, match=r"file/train/net\.h5\.lock cannot be locked: Not a directory\. Choose"):  # noqa: SIM117
         with hold(tmp_path / "file" / "train" / "net.h5.lock"):
             pytest.fail("locked below a file")
+
+
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("features.lock.json.dumps", full)
+    with pytest.raises(InputError, match="cannot be locked: No space left on device"), hold(tmp_path / "a.lock"):
+        pytest.fail("the lock was taken")

@@ -1,0 +1,59 @@
+"""features.freshness: features of images that changed since are refused."""
+
+import os
+import time
+
+import pytest
+
+from features.cache import FeatureCache, claim_default_cache, default_cache
+from features.errors import InputError
+from features.freshness import refuse_changed
+from tests.features.caches import rows_of, write_rows
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two images and the cache of their features; the files are older than the cache."""
+    import hashlib
+
+    paths = [tmp_path / f"{name}.png" for name in "ab"]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+        os.utime(path, (time.time() - 100, time.time() - 100))
+    digests = {path.stem: hashlib.blake2b(path.read_bytes(), digest_size=16).digest() for path in paths}
+    write_rows(tmp_path / "cache", rows_of(digests))
+    return FeatureCache(tmp_path / "cache"), paths
+
+
+def check(images):
+    cache, paths = images
+    split, backbone = cache.splits()[0], cache.backbones(cache.splits()[0])[0]
+    refuse_changed(cache, split, [backbone], ["a", "b"], paths)
+
+
+def test_old_files_are_not_read_again(images, monkeypatch):
+    monkeypatch.setattr("features.freshness._digest", lambda path: pytest.fail(f"{path} was read"))
+    check(images)
+
+
+def test_a_new_file_of_the_same_bytes_passes_and_one_of_other_bytes_is_refused(images):
+    _, paths = images
+    later = time.time() + 100
+    os.utime(paths[0], (later, later))
+    check(images)
+    paths[1].write_bytes(b"another image")
+    os.utime(paths[1], (later, later))
+    with pytest.raises(InputError, match=r"1 images of train have changed since .* \(first: b\). Run: scripts/extract"):
+        check(images)
+
+
+def test_two_data_sets_of_one_name_do_not_share_a_default_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("features.cache.__file__", str(tmp_path / "repo" / "features" / "cache.py"))
+    ours, theirs = tmp_path / "x" / "data", tmp_path / "y" / "data"
+    cache = claim_default_cache(ours)
+    assert cache == tmp_path / "repo" / "features" / "cache" / "data"
+    assert default_cache(ours) == cache
+    with pytest.raises(InputError, match=f"{cache} holds the features of {ours}, not of {theirs}. Name another folder"):
+        default_cache(theirs)
+    (cache / "dataset.txt").unlink()
+    assert claim_default_cache(theirs) == cache
