@@ -86,7 +86,8 @@ def benchmark_bank(
 ) -> None:
     """Seconds an epoch of the bank of heads against Keras' fit of one head, at the challenge's size.
 
-    Keras at its best of jit_compile off and on, with 1 and 32 steps per execution. Both validate; only the bank also scores AUC.
+    Keras at its best of jit_compile off and on, with 1 and 32 steps per execution. Both validate; only the bank also
+    scores AUC.
     """
     benchmark_heads(epochs, repeats)
 
