@@ -2,11 +2,10 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from features.errors import InputError
+from features.quiet import silent_stderr
 
 
 def import_tensorflow() -> Any:
@@ -19,7 +18,7 @@ def import_tensorflow() -> Any:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # leave room for others on a shared GPU
     try:
         if "tensorflow" not in sys.modules:
-            with _silent_stderr():
+            with silent_stderr():
                 import tensorflow as tf
         import tensorflow as tf
     except ImportError as error:
@@ -40,22 +39,9 @@ def import_keras() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         if "keras" not in sys.modules:
-            with _silent_stderr():
+            with silent_stderr():
                 import keras
         import keras
     except (ImportError, ValueError) as error:
         raise InputError(f"Keras cannot use its backend: {error}. Install it, or unset KERAS_BACKEND.") from None
     return keras
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Keep what TensorFlow's C++ side says on being imported, past Python's sys.stderr, off the terminal."""
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - not a path of ours
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

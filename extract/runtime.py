@@ -7,14 +7,14 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from extract.weights import keras_home
 from features.errors import InputError
+from features.quiet import silent_stderr
 
 if TYPE_CHECKING:
     import keras
@@ -45,7 +45,7 @@ def import_keras() -> Any:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # leave room for others on a shared GPU
     try:
         if "keras" not in sys.modules:
-            with _silent_stderr():
+            with silent_stderr():
                 import keras
         import keras
 
@@ -55,22 +55,6 @@ def import_keras() -> Any:
             f"Keras cannot use the backend {backend_name()!r}: {error}. Install it, or unset KERAS_BACKEND."
         ) from None
     return keras
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Keep what TensorFlow's C++ side says on being imported, whatever the log level, off the terminal.
-
-    It writes to the file descriptor, past Python's sys.stderr.
-    """
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - not a path of ours
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _forbid_tf32() -> None:
