@@ -38,7 +38,7 @@ def run(
     ] = "imagenet",
     weights_dir: WeightsDir = None,
     precision: Annotated[
-        str, typer.Option(help="float32, or mixed (float16 arithmetic where it is safe: faster on GPUs).")
+        str, typer.Option(help="float32, or mixed (float16 arithmetic where it is safe: meant for GPUs).")
     ] = "float32",
     dtype: Annotated[str, typer.Option(help="Stored type: float32, or float16 (half the size).")] = "float32",
     batch_size: Annotated[
