@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 
+from extract.folding import fold_batch_norms
 from extract.frozen import FrozenBackbone
 from extract.jobs import Extractor, Images, Job
 from extract.pipeline import Pipeline
@@ -114,7 +115,7 @@ class CompiledBackbones:
             self.device = device_name()
             batch_size = self._batch_size or (CPU_BATCH if self.device == "CPU" else GPU_BATCH)
             self._extractors[backbone.name] = CompiledExtractor(
-                backbone.build(), backbone.preprocessing, backbone.input_size, batch_size
+                fold_batch_norms(backbone.build()), backbone.preprocessing, backbone.input_size, batch_size
             )
         return self._extractors[backbone.name]
 

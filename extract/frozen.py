@@ -54,13 +54,13 @@ class FrozenBackbone:
         """
         assert weights.path is not None
         model = _load_model(weights.path)
-        _pooled(model)
         shape = getattr(model, "input_shape", None)
         if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] is None or shape[1] != shape[2] or shape[3] != 3:
             raise InputError(
                 f"{weights.path} takes inputs of shape {shape}; a backbone takes one (None, S, S, 3) with S fixed. "
                 f"Save it with such an input."
             )
+        _pooled(model)
         pooling = "avg" if len(model.output_shape) == 4 else "model"
         return cls(name, int(shape[1]), "model", weights, "float32", None, pooling)
 
@@ -153,14 +153,15 @@ def _load_model(path: Path) -> "keras.Model":
 
 
 def _pooled(model: "keras.Model") -> "keras.Model":
-    """Append average pooling where a model ends in feature maps."""
+    """Append average pooling where a model ends in feature maps; a Sequential model becomes a functional one."""
     keras = import_keras()
     shape = model.output_shape
-    if isinstance(shape, tuple) and len(shape) == 4:
-        return keras.Sequential([model, keras.layers.GlobalAveragePooling2D(data_format="channels_last")])
-    if isinstance(shape, tuple) and len(shape) == 2:
-        return model
-    raise InputError(f"a backbone gives (B, D) features or (B, H, W, D) maps; {model.name} gives {shape}.")
+    if not isinstance(shape, tuple) or len(shape) not in (2, 4):
+        raise InputError(f"a backbone gives (B, D) features or (B, H, W, D) maps; {model.name} gives {shape}.")
+    (inputs,), (output,) = model.inputs, model.outputs
+    if len(shape) == 4:
+        output = keras.layers.GlobalAveragePooling2D(data_format="channels_last")(output)
+    return keras.Model(inputs, output)
 
 
 def _match_imagenet_scaling(model: "keras.Model") -> None:

@@ -99,10 +99,29 @@ def _make_phantom(folder: Path, images: int) -> None:
     write_phantom(folder, {"train": images, "test": 0}, size=512, seed=0, jobs=-1)
 
 
+class _AsTrained(FrozenBackbone):
+    """A backbone whose random weights have biases and batch norms as training leaves them.
+
+    Fresh ones are zeros and ones, which TensorFlow's optimiser strikes out: both sides would run another graph.
+    """
+
+    def build(self) -> "keras.Model":
+        """Build the Keras model and draw its biases and statistics."""
+        model = super().build()
+        if self.weights.kind == "random":
+            random = np.random.default_rng(0)
+            for variable in model.weights:
+                if variable.path.endswith(("gamma", "moving_variance")):
+                    variable.assign(random.uniform(0.5, 1.5, variable.shape))
+                elif variable.path.endswith(("beta", "moving_mean", "bias")):
+                    variable.assign(random.normal(0, 0.1, variable.shape))
+        return model
+
+
 def _frozen(names: tuple[str, ...], weights: str) -> list[FrozenBackbone]:
     """The backbones of the table, with ImageNet or seeded random weights."""
     return [
-        FrozenBackbone.of_table(backbone, find_weights(backbone, weights, None, backend_name()), "float32")
+        _AsTrained.of_table(backbone, find_weights(backbone, weights, None, backend_name()), "float32")
         for backbone in backbones_named(",".join(names))
     ]
 

@@ -1,0 +1,124 @@
+"""Fold batch norms into the convolutions before them: the same features, with fewer passes over the feature maps."""
+
+from collections import Counter
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from extract.runtime import import_keras
+
+if TYPE_CHECKING:
+    import keras
+
+
+def fold_batch_norms(model: "keras.Model") -> "keras.Model":
+    """Fold each batch norm that alone reads a convolution into that convolution's kernel and bias.
+
+    A frozen batch norm scales and shifts every channel by constants, `gamma / sqrt(variance + epsilon)` and
+    `beta - mean * scale` (Ioffe and Szegedy 2015, section 3.1), which a linear convolution can do itself. TensorFlow's
+    optimiser folds the scale by itself, but not where the convolution has a bias (ResNet50), and where a sum follows
+    it keeps the shift apart.
+
+    Args:
+        model: a frozen functional model. Models inside it stay as they are.
+
+    Returns:
+        A functional model of the same features, to float32 rounding; all layers but the folded convolutions are
+        shared with `model`, which is not changed. A model that is not functional is returned as it is.
+    """
+    keras = import_keras()
+    config = model.get_config()
+    if "input_layers" not in config:
+        return model
+    pairs = _pairs(config)
+    if not pairs:
+        return model
+    convolutions = set(pairs.values())
+
+    def clone(layer: Any) -> Any:
+        if layer.name not in convolutions:
+            return layer
+        return type(layer).from_config({**layer.get_config(), "use_bias": True})
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if layer.name in pairs else layer(*args, **kwargs)
+
+    folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    for norm, convolution in pairs.items():
+        _fold(model.get_layer(norm), model.get_layer(convolution), folded.get_layer(convolution))
+    return folded
+
+
+def _pairs(config: dict[str, Any]) -> dict[str, str]:
+    """Find batch norms that can be folded: {name of the batch norm: name of its convolution}.
+
+    Both must run once only, and nobody else may read what the convolution gives.
+    """
+    layers = {layer["name"]: layer for layer in config["layers"]}
+    sources = {name: _sources(layer["inbound_nodes"]) for name, layer in layers.items()}
+    read = Counter([*chain(*sources.values()), *_output_names(config["output_layers"])])
+    pairs = {}
+    for name, norm in layers.items():
+        if not _is_one_of(norm, ("BatchNormalization",)) or len(sources[name]) != 1:
+            continue
+        convolution = layers[sources[name][0]]
+        if (
+            _is_one_of(convolution, ("Conv2D", "DepthwiseConv2D", "SeparableConv2D"))
+            and convolution["config"]["activation"] == "linear"
+            and convolution["config"]["data_format"] == "channels_last"
+            and norm["config"]["axis"] in (-1, 3)
+            and len(convolution["inbound_nodes"]) == 1
+            and read[convolution["name"]] == 1
+        ):
+            pairs[name] = convolution["name"]
+    return pairs
+
+
+def _is_one_of(layer: dict[str, Any], kinds: tuple[str, ...]) -> bool:
+    """Whether a serialised layer is one of Keras' own classes of these names."""
+    return layer["module"] == "keras.layers" and layer["class_name"] in kinds
+
+
+def _sources(node: Any) -> list[str]:
+    """Names of the layers whose outputs stand anywhere in a serialised call."""
+    if isinstance(node, dict):
+        if node.get("class_name") == "__keras_tensor__":
+            return [node["config"]["keras_history"][0]]
+        node = list(node.values())
+    return [name for part in node for name in _sources(part)] if isinstance(node, (list, tuple)) else []
+
+
+def _output_names(outputs: Any) -> list[str]:
+    """Names of the layers that give a model's outputs: [name, node, tensor], or any structure of these."""
+    if isinstance(outputs, dict):
+        outputs = list(outputs.values())
+    if isinstance(outputs[0], str):
+        return [outputs[0]]
+    return [name for part in outputs for name in _output_names(part)]
+
+
+def _fold(norm: Any, convolution: Any, folded: Any) -> None:
+    """Give `folded` the kernels and the bias of `convolution` followed by `norm`, computed in float64."""
+    variance, mean, gamma, beta, bias = (
+        _values(variable, default)
+        for variable, default in (
+            (norm.moving_variance, 1.0),
+            (norm.moving_mean, 0.0),
+            (norm.gamma, 1.0),
+            (norm.beta, 0.0),
+            (convolution.bias, 0.0),
+        )
+    )
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    weights = convolution.get_weights()
+    *before, kernel = weights[:-1] if convolution.use_bias else weights  # a separable convolution has two kernels
+    # A depthwise kernel (height, width, in, multiplier) gives in x multiplier channels; any other ends in channels.
+    depthwise = type(convolution).__name__ == "DepthwiseConv2D"
+    kernel = kernel * (scale.reshape(kernel.shape[2:]) if depthwise else scale)
+    folded.set_weights([*before, kernel, (bias - mean) * scale + beta])
+
+
+def _values(variable: Any, default: float) -> np.ndarray:
+    """Values of a variable in float64; the default where the layer was made without it."""
+    return np.asarray(default if variable is None else import_keras().ops.convert_to_numpy(variable), np.float64)
