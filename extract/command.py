@@ -1,6 +1,5 @@
 """What `python -m extract run` does: read the options, extract, say what was done, choose the exit code."""
 
-import os
 import signal
 import threading
 import time
@@ -18,7 +17,7 @@ from extract.frozen import FrozenBackbone
 from extract.jobs import Images
 from extract.progress import Progress
 from extract.report import Report, print_report
-from extract.runtime import backend_name
+from extract.runtime import backend_name, cores
 from extract.weights import backbones_named, find_model, find_weights
 from features.cache import claim_default_cache, default_cache
 from features.command import EXIT_REJECTED
@@ -91,11 +90,6 @@ def _check_choice(option: str, received: str, choices: tuple[str, ...]) -> None:
     """Refuse a value that is not among the choices."""
     if received not in choices:
         raise InputError(f"{option} takes {' or '.join(choices)}; received {received!r}.")
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _choose_backbones(options: RunOptions) -> list[FrozenBackbone]:

@@ -15,7 +15,7 @@ from extract.jobs import Extractor, Images, Job
 from extract.pipeline import Pipeline
 from extract.progress import Progress
 from extract.report import BackboneReport, Report
-from extract.runtime import CPU_BATCH, GPU_BATCH, backend_name, device_name
+from extract.runtime import CPU_BATCH, GPU_BATCH, backend_name, batches_at_a_time, device_name
 from extract.runtime import Extractor as CompiledExtractor
 from features.assembly import Provenance, assemble
 from features.cache import CacheFile, FeatureCache, read_index
@@ -113,7 +113,8 @@ class CompiledBackbones:
         """Build and compile a backbone, or return it if that was done."""
         if backbone.name not in self._extractors:
             self.device = device_name()
-            batch_size = self._batch_size or (CPU_BATCH if self.device == "CPU" else GPU_BATCH)
+            on_cpu = CPU_BATCH * batches_at_a_time()
+            batch_size = self._batch_size or (on_cpu if self.device == "CPU" else GPU_BATCH)
             self._extractors[backbone.name] = CompiledExtractor(
                 fold_batch_norms(backbone.build()), backbone.preprocessing, backbone.input_size, batch_size
             )

@@ -5,9 +5,11 @@ The one place that knows Keras' backend.
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +23,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Images a batch to begin with, halved when out of memory.
+#: Images a batch to begin with, halved when out of memory; on a CPU, of each batch that is computed at a time.
 CPU_BATCH, GPU_BATCH = 8, 256
+#: Batches that a CPU computes at a time, at most: each holds feature maps of its own, up to 200 MB (VGG16).
+_BATCHES_AT_A_TIME = 8
+
+
+def cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def backend_name() -> str:
@@ -47,6 +56,7 @@ def import_keras() -> Any:
         if "keras" not in sys.modules:
             with silent_stderr():
                 import keras
+            _split_cores()
         import keras
 
         keras.config.set_image_data_format("channels_last")  # whatever keras.json says: our pixels are (B, S, S, 3)
@@ -55,6 +65,33 @@ def import_keras() -> Any:
             f"Keras cannot use the backend {backend_name()!r}: {error}. Install it, or unset KERAS_BACKEND."
         ) from None
     return keras
+
+
+def _split_cores() -> None:
+    """Give each operation of TensorFlow on a CPU few cores, so that several batches are computed at a time.
+
+    Small operations do not fill all cores, and each one waits for the slowest of them.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow" or device_name() != "CPU":
+        return
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(-(-cores() // _BATCHES_AT_A_TIME))
+    except RuntimeError:
+        logger.info("TensorFlow runs already; it keeps all cores for each operation")
+
+
+def batches_at_a_time() -> int:
+    """How many batches an extractor computes at a time: 1 on GPUs, on other backends, or if all cores share one."""
+    if import_keras().backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    return max(1, cores() // threads) if threads else 1
 
 
 def _forbid_tf32() -> None:
@@ -80,8 +117,7 @@ def _forbid_tf32() -> None:
 
 def device_name() -> str:
     """What the features are computed on: the GPU's name as its driver gives it, or `CPU`."""
-    keras = import_keras()
-    match keras.backend.backend():
+    match import_keras().backend.backend():
         case "tensorflow":
             import tensorflow as tf
 
@@ -193,7 +229,8 @@ class Extractor:
         """
         import tensorflow as tf
 
-        shape = (self.batch_size, self._input_size, self._input_size, 3)
+        shards = math.gcd(self.batch_size, batches_at_a_time())  # of one size: another would be traced anew
+        shape = (self.batch_size // shards, self._input_size, self._input_size, 3)
         trainable, non_trainable = self._weights()
         function = tf.function(
             lambda images: self._features(trainable, non_trainable, images),
@@ -201,7 +238,12 @@ class Extractor:
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
             autograph=False,
         ).get_concrete_function()
-        return lambda images: function(tf.constant(images))
+
+        def extract(shard: np.ndarray) -> np.ndarray:
+            return function(tf.constant(shard)).numpy()
+
+        threads = ThreadPoolExecutor(shards, "shard")
+        return lambda images: np.concatenate(list(threads.map(extract, np.split(images, shards))))
 
     def _compile_jax(self) -> Callable[[np.ndarray], Any]:
         """Weights as arguments that stay on the device: as constants they would make XLA's compilation crawl."""

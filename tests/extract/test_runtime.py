@@ -1,8 +1,13 @@
 """extract.runtime: the compiled function gives the model's own features, whatever the batch."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
+from extract import runtime
 from extract.runtime import Extractor, device_name, import_keras
 from features.errors import InputError
 
@@ -43,6 +48,36 @@ def test_a_row_does_not_depend_on_its_batch(model, images):
     together = extractor(images)
     np.testing.assert_array_equal(np.concatenate([extractor(image[None]) for image in images]), together)
     np.testing.assert_array_equal(extractor(images[::-1])[::-1], together)
+
+
+@pytest.mark.parametrize(("batch_size", "parts"), [(12, [4, 4, 4]), (8, [8]), (3, [1, 1, 1])])
+def test_a_batch_is_computed_in_equal_parts_at_the_same_time(model, images, monkeypatch, batch_size, parts):
+    expected = Extractor(model, "tf", SIDE, batch_size)(images)
+    split, cut = np.split, []
+
+    def recorded(batch, count):
+        shards = split(batch, count)
+        cut.append([len(shard) for shard in shards])
+        return shards
+
+    monkeypatch.setattr(runtime, "batches_at_a_time", lambda: 3)
+    extractor = Extractor(model, "tf", SIDE, batch_size)
+    monkeypatch.setattr(np, "split", recorded)
+    np.testing.assert_allclose(extractor(images), expected, rtol=1e-6)
+    assert cut == [parts] * -(-len(images) // batch_size)
+
+
+def test_a_cpu_computes_a_batch_for_every_few_cores():
+    program = """
+from extract import runtime
+runtime.cores = lambda: 20
+runtime.import_keras()
+import tensorflow as tf
+print(tf.config.threading.get_intra_op_parallelism_threads(), runtime.batches_at_a_time())
+"""
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert result.stdout.split() == ["3", "6"], result.stderr
 
 
 def test_the_weights_are_frozen_when_it_is_compiled(model, images):
