@@ -161,22 +161,24 @@ class FeatureCache:
         if not backbones:
             raise InputError(f"no backbone was named to read from {self.root}. Name at least one.")
         wanted = None if image_ids is None else tuple(image_ids)
-        columns = []
-        for backbone in backbones:
+        ends = np.cumsum([self.describe(split, backbone).width for backbone in backbones])
+        features = np.empty((0, ends[-1]), np.float32)
+        for backbone, end in zip(backbones, ends, strict=True):
             # An extraction may put a new file in this one's place at any time: all is read from one open file.
             with self._opening(split, backbone) as (file, description):
                 self._refuse_other_fingerprint(split, backbone, description)
                 stored = read_image_ids(file)
                 wanted = tuple(stored) if wanted is None else wanted
+                features = features if len(features) else np.empty((len(wanted), ends[-1]), np.float32)
                 rows = self._locate(description, stored, wanted, backbone)
                 if image_ids is None and len(stored) > len(wanted):
                     raise InputError(
                         f"{description.path} has {len(stored)} images, but {self.path(split, backbones[0])} has "
                         f"{len(wanted)}. Run: {self._remedy(*backbones)}"
                     )
-                columns.append(_read_rows(file["features"], rows))
+                _read_rows(file["features"], rows, features[:, end - description.width : end])
         assert wanted is not None
-        return wanted, columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
+        return wanted, features
 
     def _locate(self, file: CacheFile, ids: Sequence[str], wanted: Sequence[str], backbone: str) -> np.ndarray:
         """Find the file's row of every id wanted: int64 (N,)."""
@@ -210,7 +212,7 @@ class FeatureCache:
 def opening(path: Path) -> Iterator[h5py.File]:
     """Open a cache file for reading; what h5py reports of damage becomes an InputError naming the file."""
     try:
-        with h5py.File(path, "r", rdcc_nbytes=BLOCK_BYTES) as file:
+        with h5py.File(path, "r", rdcc_nbytes=0) as file:
             yield file
     except InputError as error:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
@@ -278,23 +280,23 @@ def read_image_ids(file: h5py.File) -> list[str]:
     return image_ids
 
 
-def _read_rows(features: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-    """Read the first view of some rows, block by block in the order of the file.
+def _read_rows(features: h5py.Dataset, rows: np.ndarray, out: np.ndarray) -> None:
+    """Read the first view of some rows, chunk by chunk in the order of the file: a chunk stays in the CPU's cache.
 
     Args:
         features: float32 or float16 (M, V, D).
         rows: int64 (N,), rows of it.
-
-    Returns:
-        float32 (N, D).
+        out: float32 (N, D), filled in.
     """
-    result = np.empty((len(rows), features.shape[2]), np.float32)
-    block = max(1, BLOCK_BYTES // (4 * features.shape[2]))
+    block = features.chunks[0] if features.chunks else max(1, BLOCK_BYTES // (4 * out.shape[1]))
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
     for start in range(0, len(features), block):
         first, last = np.searchsorted(ordered, (start, start + block))
         if first < last:
             chunk = features[start : start + block, 0]
-            result[order[first:last]] = chunk[ordered[first:last] - start]
-    return result
+            sources, targets = ordered[first:last] - start, order[first:last]
+            if np.all(np.diff(sources) == 1) and np.all(np.diff(targets) == 1):
+                out[targets[0] : targets[0] + len(targets)] = chunk[sources[0] : sources[0] + len(sources)]
+            else:
+                out[targets] = chunk[sources]

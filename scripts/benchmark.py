@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure Headbank against the usual way, side by side in one run: `scripts/benchmark.py extract` or `heads`."""
+"""Measure Headbank against the usual way, side by side in one run: `scripts/benchmark.py extract`, `read`, `heads`."""
 
 import os
 import sys
@@ -39,6 +39,7 @@ from features.command import application
 from features.dataset import read_images
 from features.quiet import silent_stderr
 from scripts.benchmark_heads import benchmark_heads
+from scripts.benchmark_read import ROWS, benchmark_read
 
 if TYPE_CHECKING:
     import keras
@@ -93,6 +94,15 @@ def benchmark_bank(
     scores AUC.
     """
     benchmark_heads(epochs, repeats)
+
+
+@app.command("read")
+def benchmark_reading(
+    rows: Annotated[int, typer.Option(min=1, help="Rows of each of the five backbones.")] = ROWS,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats, alternating; medians are printed.")] = 5,
+) -> None:
+    """Seconds of reading five backbones from the cache against numpy reading as many bytes from a raw file."""
+    benchmark_read(rows, repeats)
 
 
 def _make_phantom(folder: Path, images: int) -> None:
