@@ -42,7 +42,13 @@ def run(
     ] = "float32",
     dtype: Annotated[str, typer.Option(help="Stored type: float32, or float16 (half the size).")] = "float32",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Images a batch. Default: by the device.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1,
+            max=4096,
+            help="Images a batch; on a CPU rounded up to as many for each group of cores. Default: by the device.",
+            show_default=False,
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that read and decode. Default: one a core.", show_default=False)

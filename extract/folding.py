@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import keras
 
 
+#: The convolutions that take a batch norm, and how many kernels each has.
+_KERNELS = {"Conv2D": 1, "DepthwiseConv2D": 1, "SeparableConv2D": 2}
+
+
 def fold_batch_norms(model: "keras.Model") -> "keras.Model":
     """Fold each batch norm that alone reads a convolution into that convolution's kernel and bias.
 
@@ -25,13 +29,14 @@ def fold_batch_norms(model: "keras.Model") -> "keras.Model":
 
     Returns:
         A functional model of the same features, to float32 rounding; all layers but the folded convolutions are
-        shared with `model`, which is not changed. A model that is not functional is returned as it is.
+        shared with `model`, which is not changed. Layers of another precision than float32 are not folded, for their
+        rounding would change. A model that is not functional is returned as it is.
     """
     keras = import_keras()
     config = model.get_config()
     if "input_layers" not in config:
         return model
-    pairs = _pairs(config)
+    pairs = _pairs(model, config)
     if not pairs:
         return model
     convolutions = set(pairs.values())
@@ -42,7 +47,9 @@ def fold_batch_norms(model: "keras.Model") -> "keras.Model":
         return type(layer).from_config({**layer.get_config(), "use_bias": True})
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if layer.name in pairs else layer(*args, **kwargs)
+        if layer.name not in pairs:
+            return layer(*args, **kwargs)
+        return args[0] if args else kwargs["inputs"]
 
     folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for norm, convolution in pairs.items():
@@ -50,21 +57,26 @@ def fold_batch_norms(model: "keras.Model") -> "keras.Model":
     return folded
 
 
-def _pairs(config: dict[str, Any]) -> dict[str, str]:
+def _pairs(model: "keras.Model", config: dict[str, Any]) -> dict[str, str]:
     """Find batch norms that can be folded: {name of the batch norm: name of its convolution}.
 
     Both must run once only, and nobody else may read what the convolution gives.
+
+    Args:
+        model: a functional model.
+        config: its configuration, which tells who reads what.
     """
     layers = {layer["name"]: layer for layer in config["layers"]}
     sources = {name: _sources(layer["inbound_nodes"]) for name, layer in layers.items()}
     read = Counter([*chain(*sources.values()), *_output_names(config["output_layers"])])
     pairs = {}
     for name, norm in layers.items():
-        if not _is_one_of(norm, ("BatchNormalization",)) or len(sources[name]) != 1:
+        if norm["class_name"] != "BatchNormalization" or len(sources[name]) != 1:
             continue
         convolution = layers[sources[name][0]]
         if (
-            _is_one_of(convolution, ("Conv2D", "DepthwiseConv2D", "SeparableConv2D"))
+            convolution["class_name"] in _KERNELS
+            and all(_is_plain(model.get_layer(layer["name"])) for layer in (norm, convolution))
             and convolution["config"]["activation"] == "linear"
             and convolution["config"]["data_format"] == "channels_last"
             and norm["config"]["axis"] in (-1, 3)
@@ -75,9 +87,14 @@ def _pairs(config: dict[str, Any]) -> dict[str, str]:
     return pairs
 
 
-def _is_one_of(layer: dict[str, Any], kinds: tuple[str, ...]) -> bool:
-    """Whether a serialised layer is one of Keras' own classes of these names."""
-    return layer["module"] == "keras.layers" and layer["class_name"] in kinds
+def _is_plain(layer: Any) -> bool:
+    """Whether a layer is Keras' own, computes in float32, and has no more weights than its class has (no LoRA)."""
+    kernels = _KERNELS.get(type(layer).__name__)
+    return (
+        type(layer).__module__.startswith("keras.")
+        and layer.dtype_policy.name == "float32"
+        and (kernels is None or len(layer.weights) == kernels + layer.use_bias)
+    )
 
 
 def _sources(node: Any) -> list[str]:
@@ -112,7 +129,7 @@ def _fold(norm: Any, convolution: Any, folded: Any) -> None:
     )
     scale = gamma / np.sqrt(variance + norm.epsilon)
     weights = convolution.get_weights()
-    *before, kernel = weights[:-1] if convolution.use_bias else weights  # a separable convolution has two kernels
+    *before, kernel = weights[: _KERNELS[type(convolution).__name__]]
     # A depthwise kernel (height, width, in, multiplier) gives in x multiplier channels; any other ends in channels.
     depthwise = type(convolution).__name__ == "DepthwiseConv2D"
     kernel = kernel * (scale.reshape(kernel.shape[2:]) if depthwise else scale)

@@ -160,7 +160,8 @@ def _pooled(model: "keras.Model") -> "keras.Model":
         raise InputError(f"a backbone gives (B, D) features or (B, H, W, D) maps; {model.name} gives {shape}.")
     (inputs,), (output,) = model.inputs, model.outputs
     if len(shape) == 4:
-        output = keras.layers.GlobalAveragePooling2D(data_format="channels_last")(output)
+        # A name of its own: the model may hold a layer that bears Keras' default name.
+        output = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="headbank_pooling")(output)
     return keras.Model(inputs, output)
 
 

@@ -54,11 +54,11 @@ def test_architectures_of_keras_fold(keras, builder, left):
     assert_same_features(folded, model, 75)
 
 
-def test_a_norm_that_ends_the_model_and_one_without_scale_or_shift_fold(keras):
+def test_a_norm_that_ends_the_model_and_one_without_scale_or_shift_called_by_keyword_fold(keras):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((9, 9, 3))
     x = keras.layers.Conv2D(6, 3, groups=3)(inputs)
-    x = keras.layers.BatchNormalization(scale=False, center=False)(x)
+    x = keras.layers.BatchNormalization(scale=False, center=False)(inputs=x)
     x = keras.layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False)(x)
     model = as_trained(keras.Model(inputs, keras.layers.BatchNormalization(axis=3)(x)))
     folded = fold_batch_norms(model)
@@ -93,6 +93,18 @@ def _transposed_convolution(keras, inputs):
     return keras.layers.BatchNormalization()(keras.layers.Conv2DTranspose(4, 3)(inputs))
 
 
+def _low_rank_weights_beside_the_kernel(keras, inputs):
+    convolution = keras.layers.Conv2D(4, 3)
+    maps = convolution(inputs)
+    convolution.enable_lora(2)
+    return keras.layers.BatchNormalization()(maps)
+
+
+def _norm_of_another_precision(keras, inputs):
+    maps = keras.layers.Conv2D(4, 3, dtype="mixed_float16")(inputs)
+    return keras.layers.BatchNormalization(dtype="float32")(maps)
+
+
 def _norm_first(keras, inputs):
     return keras.layers.Conv2D(4, 3)(keras.layers.BatchNormalization()(inputs))
 
@@ -106,6 +118,8 @@ def _norm_first(keras, inputs):
         _norm_run_twice,
         _norm_of_rows,
         _transposed_convolution,
+        _low_rank_weights_beside_the_kernel,
+        _norm_of_another_precision,
         _norm_first,
     ],
 )

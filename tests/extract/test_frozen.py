@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from extract import extraction
 from extract.backbones import BACKBONES
 from extract.frozen import FrozenBackbone
 from extract.runtime import import_keras
@@ -78,6 +79,30 @@ def test_a_model_that_ends_in_maps_is_pooled(keras, tmp_path):
     assert frozen.input_size == 9
     images = np.random.default_rng(0).random((2, 9, 9, 3)).astype(np.float32)
     np.testing.assert_allclose(frozen.build()(images), np.asarray(model(images)).mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_a_model_that_ends_in_maps_may_pool_inside_too(keras, tmp_path):
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((9, 9, 3))
+    maps = keras.layers.Conv2D(4, 3)(inputs)
+    squeezed = keras.layers.GlobalAveragePooling2D(keepdims=True, name="global_average_pooling2d")(maps)
+    model = keras.Model(inputs, keras.layers.Multiply()([maps, squeezed]))
+    model.save(tmp_path / "mine.keras")
+    keras.backend.clear_session()  # as in a process of its own, Keras counts its default names from the start
+    frozen = FrozenBackbone.of_model("mine", own(tmp_path / "mine.keras"))
+    images = np.random.default_rng(0).random((2, 9, 9, 3)).astype(np.float32)
+    np.testing.assert_allclose(frozen.build()(images), np.asarray(model(images)).mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_what_is_compiled_is_folded(keras, tmp_path, monkeypatch):
+    keras.utils.set_random_seed(2)
+    layers = [keras.Input((9, 9, 3)), keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()]
+    keras.Sequential(layers).save(tmp_path / "mine.keras")
+    frozen = FrozenBackbone.of_model("mine", own(tmp_path / "mine.keras"))
+    compiled = []
+    monkeypatch.setattr(extraction, "CompiledExtractor", lambda model, *_: compiled.append(model))
+    extraction.CompiledBackbones(4)(frozen)
+    assert [type(layer).__name__ for layer in compiled[0].layers] == ["InputLayer", "Conv2D", "GlobalAveragePooling2D"]
 
 
 @pytest.mark.parametrize("shape", [(None, None, 3), (8, 9, 3), (8, 8, 1), (12,)])

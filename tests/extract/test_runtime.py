@@ -50,7 +50,7 @@ def test_a_row_does_not_depend_on_its_batch(model, images):
     np.testing.assert_array_equal(extractor(images[::-1])[::-1], together)
 
 
-@pytest.mark.parametrize(("batch_size", "parts"), [(12, [4, 4, 4]), (8, [8]), (3, [1, 1, 1])])
+@pytest.mark.parametrize(("batch_size", "parts"), [(12, [4, 4, 4]), (8, [3, 3, 3]), (1, [1, 1, 1])])
 def test_a_batch_is_computed_in_equal_parts_at_the_same_time(model, images, monkeypatch, batch_size, parts):
     expected = Extractor(model, "tf", SIDE, batch_size)(images)
     split, cut = np.split, []
@@ -64,7 +64,19 @@ def test_a_batch_is_computed_in_equal_parts_at_the_same_time(model, images, monk
     extractor = Extractor(model, "tf", SIDE, batch_size)
     monkeypatch.setattr(np, "split", recorded)
     np.testing.assert_allclose(extractor(images), expected, rtol=1e-6)
-    assert cut == [parts] * -(-len(images) // batch_size)
+    assert cut == [parts] * -(-len(images) // sum(parts))
+
+
+def test_threads_that_the_user_set_stay():
+    program = """
+from extract import runtime
+runtime.cores = lambda: 20
+runtime.import_keras()
+print(runtime.batches_at_a_time())
+"""
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_NUM_INTRAOP_THREADS": "5"}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert result.stdout.split() == ["1"], result.stderr
 
 
 def test_a_cpu_computes_a_batch_for_every_few_cores():
@@ -77,7 +89,7 @@ print(tf.config.threading.get_intra_op_parallelism_threads(), runtime.batches_at
 """
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert result.stdout.split() == ["3", "6"], result.stderr
+    assert result.stdout.split() == ["5", "4"], result.stderr
 
 
 def test_the_weights_are_frozen_when_it_is_compiled(model, images):
