@@ -56,7 +56,8 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
         steps = (f"{r.backbone} {r.macro_auc:.3f} ({r.gain:+.3f})" for r in experiment.returns)
         console.print(f"backbones, added one by one to their mean, macro AUC (gain): {', '.join(steps)}")
     settings = experiment.settings
-    console.print(f"final model: {experiment.final_model} ({describe_rule(settings.select)})")
+    before = ", before its calibration" if settings.calibration else ""
+    console.print(f"final model: {experiment.final_model} ({describe_rule(settings.select)}{before})")
     console.print(f"its thresholds, for {settings.threshold.text}, cross-fitted on the training images:")
     table_console.print(_threshold_table(inputs, experiment))
     if test is None:
