@@ -121,6 +121,17 @@ def _shares(specs: Sequence[HeadSpec], width: int, labels: int) -> Iterator[list
         yield share
 
 
+def _roomy(rows: int) -> int:
+    """Round a number of rows up by a sixteenth at most, so that folds of nearly one size share what is compiled."""
+    grain = 1 << max(0, rows.bit_length() - 5)
+    return -(-rows // grain) * grain
+
+
+def _padded(values: np.ndarray, size: int) -> np.ndarray:
+    """Lengthen an array by zeros along its first axis."""
+    return np.concatenate([values, np.zeros((size - len(values), *values.shape[1:]), values.dtype)])
+
+
 class _Bank:
     """Heads of one batch size, while they train."""
 
@@ -138,7 +149,7 @@ class _Bank:
         self._X = self._tf.constant(X, self._tf.float32)
         self._train_rows, self._y = train_rows, y[train_rows]
         self._validation_y = y[validation_rows]
-        self._validation = self._tf.gather(self._X, validation_rows)
+        self._validation = self._tf.gather(self._X, _padded(validation_rows, _roomy(len(validation_rows))))
         width = X.shape[1]
         self._moving = (self._tf.zeros((width,)), self._tf.ones((width,)))
         self._stacks = make_stacks(specs, self._y, width)
@@ -178,13 +189,15 @@ class _Bank:
         tf = self._tf
         order = batch_order(len(self._train_rows), self._seed, epoch)
         self._truth = self._y[order]
-        steps = -(-len(order) // self._batch_size)
+        steps, capacity = (-(-rows // self._batch_size) for rows in (len(order), _roomy(len(order))))
         inputs = EpochInputs(
-            tf.gather(self._X, self._train_rows[order]),
-            tf.constant(self._truth, tf.float32),
+            tf.gather(self._X, _padded(self._train_rows[order], capacity * self._batch_size)),
+            tf.constant(_padded(self._truth, capacity * self._batch_size).T, tf.float32),
+            tf.constant(len(order)),
             self._validation,
-            tf.constant(self._validation_y, tf.float32),
-            self._uniforms(epoch, len(order), steps),
+            tf.constant(_padded(self._validation_y, self._validation.shape[0]).T, tf.float32),
+            tf.constant(len(self._validation_y)),
+            self._uniforms(epoch, capacity),
             tf.constant(float(epoch * steps)),
         )
         run = compile_epoch(tuple(stack.kind for stack in self._stacks), self._batch_size)
@@ -198,7 +211,7 @@ class _Bank:
             stack.state = state
         return [{name: value.numpy() for name, value in result.items()} for result in results]
 
-    def _uniforms(self, epoch: int, rows: int, steps: int) -> dict[str, Any]:
+    def _uniforms(self, epoch: int, steps: int) -> dict[str, Any]:
         """What this epoch's dropout masks are drawn from: of the seed, the epoch and the layer, not of the heads."""
         tf = self._tf
         kinds = [stack.kind for stack in self._stacks if stack.kind.dropout]
@@ -208,7 +221,7 @@ class _Bank:
         shapes: dict[str, tuple[int, tuple[int, ...]]] = {"features": (0, (steps, masks, self._X.shape[1]))}
         for kind in kinds:
             for layer, units in enumerate(kind.hidden_units, start=1):
-                shapes[f"hidden{layer}x{units}"] = (layer, (rows, units))
+                shapes[f"hidden{layer}x{units}"] = (layer, (steps, units, self._batch_size))
         return {
             name: tf.random.stateless_uniform(shape, tf.random.fold_in((self._seed, epoch), layer))
             for name, (layer, shape) in shapes.items()
@@ -216,8 +229,10 @@ class _Bank:
 
     def _record(self, stack: Stack, result: dict[str, np.ndarray], epoch: int) -> None:
         """Add an epoch to the curves of a stack's heads, and stop those that are done."""
-        auc = mean_auc(result["logits"], self._truth)
-        validation_auc = mean_auc(result["validation_logits"], self._validation_y)
+        _, heads, labels, _ = result["logits"].shape
+        logits = result["logits"].transpose(1, 2, 0, 3).reshape(heads, labels, -1)
+        auc = mean_auc(logits.T[: len(self._truth)], self._truth)
+        validation_auc = mean_auc(result["validation_logits"].T[: len(self._validation_y)], self._validation_y)
         for place, index in enumerate(stack.members):
             if not self._active[index]:
                 continue
