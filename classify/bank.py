@@ -4,6 +4,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,24 @@ def _shares(specs: Sequence[HeadSpec], width: int, labels: int) -> Iterator[list
         yield share
 
 
+def _roomy(rows: int) -> int:
+    """Round a number of rows up by a sixteenth at most, so that folds of nearly one size share what is compiled."""
+    grain = 1 << max(0, rows.bit_length() - 5)
+    return -(-rows // grain) * grain
+
+
+def _padded(values: np.ndarray, size: int) -> np.ndarray:
+    """Lengthen an array by zeros along its first axis."""
+    return np.concatenate([values, np.zeros((size - len(values), *values.shape[1:]), values.dtype)])
+
+
+def _curves(losses: list[tuple[float, float]], aucs: list[tuple[float, float]]) -> list[np.ndarray]:
+    """The arrays of `Curves`, in their order; a stopped head has more AUCs than losses, which are left out."""
+    loss, validation_loss = np.array(losses, np.float32).T
+    auc, validation_auc = np.array(aucs[: len(losses)], np.float32).T
+    return [loss, auc, validation_loss, validation_auc]
+
+
 class _Bank:
     """Heads of one batch size, while they train."""
 
@@ -138,7 +157,7 @@ class _Bank:
         self._X = self._tf.constant(X, self._tf.float32)
         self._train_rows, self._y = train_rows, y[train_rows]
         self._validation_y = y[validation_rows]
-        self._validation = self._tf.gather(self._X, validation_rows)
+        self._validation = self._tf.gather(self._X, _padded(validation_rows, _roomy(len(validation_rows))))
         width = X.shape[1]
         self._moving = (self._tf.zeros((width,)), self._tf.ones((width,)))
         self._stacks = make_stacks(specs, self._y, width)
@@ -147,44 +166,61 @@ class _Bank:
         self._best_loss = np.full(len(specs), np.inf)
         self._best_weights: dict[int, list[np.ndarray]] = {}
         self._seconds = np.zeros(len(specs))
-        self._curves: list[list[tuple[float, ...]]] = [[] for _ in specs]
+        self._losses: list[list[tuple[float, float]]] = [[] for _ in specs]
+        self._aucs: list[list[tuple[float, float]]] = [[] for _ in specs]
 
     def train(self, on_epochs: Callable[[int], None]) -> list[TrainedHead]:
         """Train until every head has stopped."""
-        epoch = 0
-        while self._active.any():
-            started = time.perf_counter()
-            trained = self._active.copy()
-            for stack, result in zip(self._stacks, self._run(epoch), strict=True):
-                self._record(stack, result, epoch)
-            self._seconds[trained] += (time.perf_counter() - started) / trained.sum()
-            stopped = trained & ~self._active
-            epoch += 1
-            on_epochs(int(trained.sum()) + sum(self._specs[index].epochs - epoch for index in np.flatnonzero(stopped)))
-            self._compact(epoch)
+        # Nothing waits for the AUC but the curves: it is computed beside the next epoch, whose graph leaves gaps.
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            self._train(on_epochs, beside)
         return [
             TrainedHead(
                 spec,
                 self._best_weights[index],
-                Curves(*np.array(self._curves[index], dtype=np.float32).T),
+                Curves(*_curves(self._losses[index], self._aucs[index])),
                 int(self._best_epoch[index]),
                 float(self._seconds[index]),
             )
             for index, spec in enumerate(self._specs)
         ]
 
+    def _train(self, on_epochs: Callable[[int], None], beside: ThreadPoolExecutor) -> None:
+        """Train epoch by epoch, and score one epoch while the next is trained."""
+        epoch = 0
+        scoring: Future[None] | None = None
+        while self._active.any():
+            started = time.perf_counter()
+            trained = self._active.copy()
+            results = self._run(epoch)
+            if scoring:
+                scoring.result()  # so that at most one epoch's logits wait
+            members = [list(stack.members) for stack in self._stacks]
+            scoring = beside.submit(self._score, members, results, self._truth)
+            for stack, result in zip(self._stacks, results, strict=True):
+                self._record(stack, result, epoch)
+            self._seconds[trained] += (time.perf_counter() - started) / trained.sum()
+            stopped = trained & ~self._active
+            epoch += 1
+            on_epochs(int(trained.sum()) + sum(self._specs[index].epochs - epoch for index in np.flatnonzero(stopped)))
+            self._compact(epoch)
+        if scoring:
+            scoring.result()
+
     def _run(self, epoch: int) -> list[dict[str, np.ndarray]]:
         """Train every stack for one epoch."""
         tf = self._tf
         order = batch_order(len(self._train_rows), self._seed, epoch)
         self._truth = self._y[order]
-        steps = -(-len(order) // self._batch_size)
+        steps, capacity = (-(-rows // self._batch_size) for rows in (len(order), _roomy(len(order))))
         inputs = EpochInputs(
-            tf.gather(self._X, self._train_rows[order]),
-            tf.constant(self._truth, tf.float32),
+            tf.gather(self._X, _padded(self._train_rows[order], capacity * self._batch_size)),
+            tf.constant(_padded(self._truth, capacity * self._batch_size).T, tf.float32),
+            tf.constant(len(order)),
             self._validation,
-            tf.constant(self._validation_y, tf.float32),
-            self._uniforms(epoch, len(order), steps),
+            tf.constant(_padded(self._validation_y, self._validation.shape[0]).T, tf.float32),
+            tf.constant(len(self._validation_y)),
+            self._uniforms(epoch, capacity),
             tf.constant(float(epoch * steps)),
         )
         run = compile_epoch(tuple(stack.kind for stack in self._stacks), self._batch_size)
@@ -198,7 +234,7 @@ class _Bank:
             stack.state = state
         return [{name: value.numpy() for name, value in result.items()} for result in results]
 
-    def _uniforms(self, epoch: int, rows: int, steps: int) -> dict[str, Any]:
+    def _uniforms(self, epoch: int, steps: int) -> dict[str, Any]:
         """What this epoch's dropout masks are drawn from: of the seed, the epoch and the layer, not of the heads."""
         tf = self._tf
         kinds = [stack.kind for stack in self._stacks if stack.kind.dropout]
@@ -208,21 +244,19 @@ class _Bank:
         shapes: dict[str, tuple[int, tuple[int, ...]]] = {"features": (0, (steps, masks, self._X.shape[1]))}
         for kind in kinds:
             for layer, units in enumerate(kind.hidden_units, start=1):
-                shapes[f"hidden{layer}x{units}"] = (layer, (rows, units))
+                shapes[f"hidden{layer}x{units}"] = (layer, (steps, units, self._batch_size))
         return {
             name: tf.random.stateless_uniform(shape, tf.random.fold_in((self._seed, epoch), layer))
             for name, (layer, shape) in shapes.items()
         }
 
     def _record(self, stack: Stack, result: dict[str, np.ndarray], epoch: int) -> None:
-        """Add an epoch to the curves of a stack's heads, and stop those that are done."""
-        auc = mean_auc(result["logits"], self._truth)
-        validation_auc = mean_auc(result["validation_logits"], self._validation_y)
+        """Add an epoch's losses to the curves of a stack's heads, and stop those that are done."""
         for place, index in enumerate(stack.members):
             if not self._active[index]:
                 continue
             loss, validation_loss = float(result["loss"][place]), float(result["validation_loss"][place])
-            self._curves[index].append((loss, float(auc[place]), validation_loss, float(validation_auc[place])))
+            self._losses[index].append((loss, validation_loss))
             if validation_loss < self._best_loss[index]:
                 self._best_loss[index], self._best_epoch[index] = validation_loss, epoch + 1
             spec = self._specs[index]
@@ -230,6 +264,16 @@ class _Bank:
             self._active[index] = (
                 epoch + 1 < spec.epochs and waited < spec.patience_epochs and np.isfinite(validation_loss)
             )
+
+    def _score(self, members: list[list[int]], results: list[dict[str, np.ndarray]], truth: np.ndarray) -> None:
+        """Add an epoch's AUC to the curves of every head, also of those that have stopped but are still in the work."""
+        for indices, result in zip(members, results, strict=True):
+            _, heads, labels, _ = result["logits"].shape
+            logits = result["logits"].transpose(1, 2, 0, 3).reshape(heads, labels, -1)
+            auc = mean_auc(logits.T[: len(truth)], truth)
+            validation_auc = mean_auc(result["validation_logits"].T[: len(self._validation_y)], self._validation_y)
+            for index, *values in zip(indices, auc, validation_auc, strict=True):
+                self._aucs[index].append((float(values[0]), float(values[1])))
 
     def _compact(self, epoch: int) -> None:
         """Take the best weights of stopped heads, and the heads out of the work where that is worth compiling anew."""

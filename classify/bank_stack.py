@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from classify.bank_network import StackKind, heads_axis
+from classify.bank_network import StackKind
 from classify.heads import HeadSpec
 from classify.keras_backend import import_tensorflow
 
@@ -57,11 +57,11 @@ class Stack:
         positive, negative = _class_weights(y)
         balanced = np.array([spec.class_weight == "balanced" for spec in specs])
         self._hyper = {
-            "rate": np.array([spec.learning_rate for spec in specs], np.float32),
-            "l2": np.array([spec.l2 for spec in specs], np.float32),
-            "smoothing": np.array([spec.label_smoothing for spec in specs], np.float32),
-            "positive": np.where(balanced, positive[:, None], np.float32(1)),
-            "negative": np.where(balanced, negative[:, None], np.float32(1)),
+            "rate": _by_head([spec.learning_rate for spec in specs]),
+            "l2": _by_head([spec.l2 for spec in specs]),
+            "smoothing": _by_head([spec.label_smoothing for spec in specs]),
+            "positive": np.where(balanced[:, None, None], positive[:, None], np.float32(1)),
+            "negative": np.where(balanced[:, None, None], negative[:, None], np.float32(1)),
         }
 
     def hyper(self, active: np.ndarray) -> dict[str, Any]:
@@ -86,15 +86,13 @@ class Stack:
             By head of the bank, arrays in the order of `TrainedHead.weights`.
         """
         best = {name: weight.numpy() for name, weight in self.state["best"].items()} if places else {}
-        layers = range(len(self.kind.hidden_units) + 1)
-        names = ["gamma", "beta", "mean", "variance"] if self.kind.batch_norm else []
-        names += [name for layer in layers for name in (f"kernel{layer}", f"bias{layer}")]
+        names = _names(self.kind)
         found: dict[int, list[np.ndarray]] = {}
         for place in places:
             weights = found[self.members[place]] = []
             for name in names:
-                weight = np.take(best[name], place, axis=heads_axis(name))
-                weights.append(weight.copy() if name.startswith("kernel") else weight.reshape(-1).copy())
+                weight = best[name][place]
+                weights.append(weight.T.copy() if name.startswith("kernel") else weight.reshape(-1).copy())
         return found
 
     def keep(self, places: Sequence[int]) -> None:
@@ -103,29 +101,21 @@ class Stack:
         Args:
             places: positions in `members`, at least one.
         """
-        gather = self._tf.gather
-        self.state = {
-            "best_loss": gather(self.state["best_loss"], places),
-            "slots": {
-                name: tuple(gather(slot, places, axis=heads_axis(name)) for slot in slots)
-                for name, slots in self.state["slots"].items()
-            },
-        } | {
-            part: {name: gather(value, places, axis=heads_axis(name)) for name, value in self.state[part].items()}
-            for part in ("weights", "best")
-        }
-        self._hyper = {name: value[..., places] for name, value in self._hyper.items()}
+        self.state = self._tf.nest.map_structure(lambda value: self._tf.gather(value, places), self.state)
+        self._hyper = {name: value[places] for name, value in self._hyper.items()}
         self.members = [self.members[place] for place in places]
 
     def _initial_state(self, heads: list[list[np.ndarray]]) -> dict[str, Any]:
         """Stack weights in the order of `TrainedHead.weights`; the optimiser starts at rest."""
         tf = self._tf
-        names = ["gamma", "beta", "mean", "variance"] if self.kind.batch_norm else []
-        arrays = {name: np.stack([head[place] for head in heads], axis=-1)[:, None] for place, name in enumerate(names)}
-        for layer in range(len(self.kind.hidden_units) + 1):
-            for place, name in enumerate((f"kernel{layer}", f"bias{layer}"), start=len(names) + 2 * layer):
-                stacked = np.stack([head[place] for head in heads], axis=heads_axis(name))
-                arrays[name] = stacked[:, None] if layer and stacked.ndim == 2 else stacked
+        names = _names(self.kind)
+        stacked = {name: np.stack([head[place] for head in heads]) for place, name in enumerate(names)}
+        arrays = {}
+        for name, weights in stacked.items():
+            if name.startswith("kernel"):
+                arrays[name] = np.ascontiguousarray(weights.transpose(0, 2, 1))
+            else:
+                arrays[name] = weights[:, :, None] if name.startswith("bias") else weights[:, None]
         best = {name: tf.constant(array) for name, array in arrays.items()}
         trained = {name: weight for name, weight in best.items() if name not in ("mean", "variance")}
         slots = 2 if self.kind.optimiser == "adam" else 1
@@ -135,6 +125,19 @@ class Stack:
             "best": best,
             "best_loss": tf.fill((len(heads),), np.float32(np.inf)),
         }
+
+
+def _names(kind: StackKind) -> list[str]:
+    """Names of a stack's weights, in the order of `TrainedHead.weights`."""
+    layers = range(len(kind.hidden_units) + 1)
+    return ["gamma", "beta", "mean", "variance"] * kind.batch_norm + [
+        name for layer in layers for name in (f"kernel{layer}", f"bias{layer}")
+    ]
+
+
+def _by_head(values: Sequence[float]) -> np.ndarray:
+    """A value per head, shaped to meet arrays (H, outputs, inputs): float32 (H, 1, 1)."""
+    return np.array(values, np.float32)[:, None, None]
 
 
 def make_stacks(specs: Sequence[HeadSpec], y: np.ndarray, width: int) -> list[Stack]:
