@@ -190,7 +190,7 @@ def search(
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials that the study shall hold in the end.")] = 200,
     minutes: Annotated[float, typer.Option(min=0.01, help="Time after which no trial is begun or trained.")] = 2.0,
-    batch: Annotated[int, typer.Option(min=1, help="Trials that are proposed and trained together.")] = 40,
+    batch: Annotated[int, typer.Option(min=1, help="Trials that are proposed and trained together.")] = 20,
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 3,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the proposals and the training.")

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import optuna
 
 #: Hidden layers by the name that Optuna stores: its categories are plain values, no tuples.
-HIDDEN_UNITS: dict[str, tuple[int, ...]] = {"none": (), "64": (64,), "256": (256,), "256-64": (256, 64)}
+HIDDEN_UNITS: dict[str, tuple[int, ...]] = {"none": (), "32": (32,), "128": (128,), "128-32": (128, 32)}
 #: Fields that a compiled graph of the bank is made for. Only a few values each, dropout included: heads that differ
 #: here share no matrix product, and every new combination is compiled anew, which takes seconds.
 STRUCTURE: dict[str, tuple[Any, ...]] = {
@@ -23,7 +23,7 @@ CLASS_WEIGHTS: tuple[ClassWeight, ...] = ("none", "balanced")
 LEARNING_RATES = {"adam": (1e-4, 3e-2), "sgd": (1e-3, 1.0)}
 L2 = (1e-6, 1e-2)
 LABEL_SMOOTHING = (0.0, 0.1)
-EPOCHS = 100
+EPOCHS = 60
 PATIENCE = 0.1
 
 
