@@ -170,5 +170,66 @@ def _names(text: str | None, option: str) -> tuple[str, ...] | None:
     return names
 
 
+@app.command()
+def search(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set: train.csv and train/.")],
+    out: Annotated[
+        Path, typer.Option(metavar="STUDY", help="Folder of the study; one that is there already is continued.")
+    ],
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="CACHE", help="Folder of the features.", show_default="features/cache/NAME OF DATA"),
+    ] = None,
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Backbones whose features the heads see side by side.",
+            show_default="all that are cached",
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials that the study shall hold in the end.")] = 200,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Time after which no trial is begun or trained.")] = 2.0,
+    batch: Annotated[int, typer.Option(min=1, help="Trials that are proposed and trained together.")] = 20,
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 3,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the proposals and the training.")
+    ] = 0,
+    id_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Id column of the CSV file.", show_default="ID")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Label columns.", show_default="all columns that hold only 0 and 1"),
+    ] = None,
+    group_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Column of groups that no fold may cut, such as patients.", show_default="patient"
+        ),
+    ] = None,
+) -> None:
+    """Search for heads: Optuna proposes, the bank trains whole batches; the best by out-of-fold macro AUC are presets.
+
+    The best of many trials looks better than it is, as the folds that chose it also score it: with labels drawn by
+    chance it lies above 0.5. Score STUDY/best.json by `run` on folds of another --seed; only images that the search
+    never saw, such as a labelled test split, are free of all optimism.
+
+    Exit codes: 0 done, or the time is up; 2 bad usage or bad input; 130 stopped by Ctrl-C: finished batches are kept.
+    """
+    wanted_backbones, wanted_labels = _names(backbones, "--backbones"), _names(labels, "--labels")
+
+    # Imported here, not above, as in `run`.
+    from classify.search import SearchSettings
+    from classify.search_command import search as search_heads
+    from features.dataset import DatasetOptions
+
+    settings = SearchSettings(trials, minutes * 60, batch, folds, seed)
+    options = DatasetOptions(id_column, wanted_labels, group_column)
+    code = search_heads(data, cache, out, wanted_backbones, options, settings)
+    if code:
+        raise typer.Exit(code)
+
+
 if __name__ == "__main__":
     app()

@@ -1,0 +1,145 @@
+"""Keep the finished trials of a search on disk, and refuse to mix them with those of another search."""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.errors import InputError
+from features.lock import hold
+
+if TYPE_CHECKING:
+    import optuna
+
+JOURNAL = "study.journal"
+_NAME = "heads"
+_IDENTITY = "identity"
+
+
+class StudyFile:
+    """Finished trials, in Optuna's journal: a line of JSON each, flushed to the disk.
+
+    Only `open_study` makes one. Proposals that are not told yet live in memory only, so that whatever ends a search
+    leaves no trial that would seem to run for ever.
+    """
+
+    def __init__(self, path: Path, kept: "optuna.Study") -> None:
+        self._path, self._kept = path, kept
+
+    @property
+    def trials(self) -> list["optuna.trial.FrozenTrial"]:
+        """The finished trials, oldest first."""
+        return self._kept.get_trials(deepcopy=False)
+
+    def add(self, trials: Sequence["optuna.trial.FrozenTrial"]) -> None:
+        """Keep finished trials.
+
+        Raises:
+            InputError: the disk refuses.
+        """
+        try:
+            self._kept.add_trials(trials)
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than a study.
+
+    Raises:
+        InputError: it is a file, or is not empty and holds no study.
+    """
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        raise InputError(f"{folder} is not a folder. Name another with --out.")
+    if folder.is_dir() and not (folder / JOURNAL).exists():
+        others = sorted(path.name for path in folder.iterdir() if path.name != f"{JOURNAL}.lock")
+        if others:
+            raise InputError(
+                f"{folder} is no study: it holds {others[0]}, but no {JOURNAL}. Name another folder with --out."
+            )
+
+
+@contextmanager
+def open_study(folder: Path, identity: Mapping[str, Any]) -> Iterator[StudyFile]:
+    """Open the study of a folder, or begin one, for the length of a `with` block; nobody else may write meanwhile.
+
+    Args:
+        folder: the study's; made where it is missing.
+        identity: what trials have to have in common to be compared: plain values (str, int, dict of str) by what they
+            are called.
+
+    Raises:
+        InputError: the folder holds a study of something else, a damaged one, or one that another process works on; or
+            it cannot be written.
+    """
+    check_folder(folder)
+    path = folder / JOURNAL
+    with hold(folder / f"{JOURNAL}.lock"):
+        try:
+            _cut_half_line(path)
+            kept = _load(path)
+            found = kept.user_attrs.get(_IDENTITY)
+            if found is None and not kept.trials:
+                kept.set_user_attr(_IDENTITY, dict(identity))
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        except (ValueError, KeyError, TypeError, AssertionError, AttributeError) as error:
+            raise InputError(f"{path} is damaged: {error!r}. Name another folder with --out, or delete it.") from None
+        if found is not None or kept.trials:
+            _compare(folder, found or {}, json.loads(json.dumps(identity)))
+        yield StudyFile(path, kept)
+
+
+def _load(path: Path) -> "optuna.Study":
+    """Read or begin the journal, without Optuna's own messages."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    class Held(JournalFileOpenLock):
+        """`open_study` holds the study already; Optuna's own lock would stay behind when the process is killed."""
+
+        def acquire(self) -> bool:
+            return True
+
+        def release(self) -> None:
+            pass
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), Held(str(path))))
+    if _NAME in optuna.get_all_study_names(storage):  # to make it "if it is not there" would add a line each time
+        return optuna.load_study(storage=storage, study_name=_NAME)
+    return optuna.create_study(storage=storage, study_name=_NAME, direction="maximize")
+
+
+def _cut_half_line(path: Path) -> None:
+    """Cut off what a crash left of a line: the next one would be glued to it, and neither could be read."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def _compare(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse a study whose trials could not be compared with new ones."""
+    for what in wanted:
+        if found.get(what) != wanted[what]:
+            raise InputError(
+                f"{folder} holds a study of other {what}: {_short(found.get(what))} then, {_short(wanted[what])} now. "
+                f"Scores of the two cannot be compared. Give what was given then, or name another folder with --out."
+            )
+
+
+def _short(value: Any) -> str:
+    """Write a value of an identity so that it fits into a message."""
+    text = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    """Make the error of a journal that cannot be written to."""
+    return InputError(f"{path} cannot be written ({error.strerror}). Make room, or name another folder with --out.")
