@@ -1,9 +1,11 @@
 """Name the heads that are worth a first try."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 from classify.heads import HeadSpec
+from classify.preset_files import SUFFIX, read_presets
 from features.errors import InputError
 
 #: Specs by name. `challenge` is the best model of the challenge's author (behold.ai, 2020); `challenge-sgd` its other
@@ -32,3 +34,35 @@ def preset(name: str) -> HeadSpec:
         return PRESETS[name]
     except KeyError:
         raise InputError(f"there is no preset {name!r}. Choose from {', '.join(PRESETS)}.") from None
+
+
+def choose_heads(choices: Sequence[str], taken: Collection[str]) -> dict[str, HeadSpec]:
+    """Collect the heads asked for.
+
+    Args:
+        choices: as given to `--preset`: names of `PRESETS`, files that end in `.json`; or `none` alone.
+        taken: names that other models have.
+
+    Returns:
+        Specs by name, in the order of the choices.
+
+    Raises:
+        InputError: a name is not known, is taken or is chosen twice, or a file cannot be read.
+    """
+    if tuple(choices) == ("none",):
+        return {}
+    heads: dict[str, HeadSpec] = {}
+    for choice in choices:
+        if choice not in PRESETS and not choice.endswith(SUFFIX):
+            raise InputError(
+                f"--preset {','.join(choices)!r}: {choice} is no preset. Expected some of {', '.join(PRESETS)}; a file "
+                f"that ends in {SUFFIX}; or none."
+            )
+        found = {choice: PRESETS[choice]} if choice in PRESETS else read_presets(Path(choice))
+        for name in found:
+            if name in heads:
+                raise InputError(f"--preset {','.join(choices)!r}: {name!r} stands there twice. Name it once.")
+            if name in taken:
+                raise InputError(f"{choice}: {name!r} is another model's name. Give the preset a name of its own.")
+        heads |= found
+    return heads
