@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from classify.presets import PRESETS, choose_heads
+from classify.presets import DEFAULT_PRESETS, PRESETS, choose_heads
 from features.command import EXIT_REJECTED, application
 from features.errors import InputError
 
@@ -64,7 +64,7 @@ def run(
             metavar="A,B",
             help=f"Heads to train: {', '.join(PRESETS)}; files of presets (FILE.json); or none.",
         ),
-    ] = "none",
+    ] = ",".join(DEFAULT_PRESETS),
     ensemble: Annotated[
         str | None,
         typer.Option(

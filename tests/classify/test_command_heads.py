@@ -104,7 +104,10 @@ def test_presets_that_cannot_be_are_refused(toy):
     write_presets(root / "twin.json", {"tiny": TINY})
     write_presets(root / "logistic.json", {"logistic": TINY})
     for choice, message in (
-        ("huge", "--preset 'huge': huge is no preset. Expected some of challenge, challenge-sgd, linear, wide, deep"),
+        (
+            "huge",
+            "--preset 'huge': huge is no preset. Expected some of challenge, challenge-sgd, linear, ridge, wide, deep",
+        ),
         ("none,linear", "none is no preset"),
         ("linear,linear", "expected different names between commas"),
         (f"{mine},{root / 'twin.json'}", "'tiny' stands there twice"),
