@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from classify import bank
 from classify.experiment import Settings, count_steps, run_experiment
@@ -114,6 +115,27 @@ def test_labels_and_features_held_out_change_nothing_of_a_fold(fitted, inputs):
         for one, same in zip(first[1].weights, second[1].weights, strict=True):
             np.testing.assert_array_equal(one, same)
         assert any((one != changed).any() for one, changed in zip(first[0].weights, second[0].weights, strict=True))
+
+
+def test_permuted_labels_score_as_chance_on_the_average_of_many_permutations():
+    # 60 features and few rows: what a head has seen, it knows in part by heart.
+    features = np.random.default_rng(0).normal(size=(240, 60))
+    lone = replace(
+        make_inputs(240, grouped=False), columns={"alpha": slice(0, 60)}, train=split_inputs(features), test=None
+    )
+    spec = replace(QUICK, learning_rate=3e-2)
+    folds = Folds(np.arange(240) % 4, 4, None, ())
+    out_of_fold, learnt_from = [], []
+    for seed in range(12):
+        labels = np.random.default_rng(seed).permutation(lone.train_labels)
+        found = cross_fit_heads({"quick": spec}, replace(lone, train_labels=labels), folds, seed, lambda: None)
+        out_of_fold.append(roc_auc_score(labels, found.predictions["quick/alpha"].out_of_fold))
+        learnt, _ = next(folds.split())
+        head = found.heads["quick/alpha"][0]
+        learnt_from.append(roc_auc_score(labels[learnt], head.predict_proba(lone.train.features[learnt])))
+    # The mean of 24 columns spreads 0.011 here.
+    assert np.mean(out_of_fold) == pytest.approx(0.5, abs=0.04)
+    assert np.mean(learnt_from) > 0.6
 
 
 def test_validation_is_stratified_and_another_seed_chooses_another():
