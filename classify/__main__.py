@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from classify.presets import DEFAULT_PRESETS, PRESETS, choose_heads
 from features.command import EXIT_REJECTED, application
 from features.errors import InputError
 
@@ -37,7 +38,9 @@ def run(
         str | None, typer.Option(metavar="A,B", help="Backbones to use.", show_default="all that are cached")
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds and the intervals.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the heads and the intervals.")
+    ] = 0,
     id_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Id column of the CSV files.", show_default="ID")
     ] = None,
@@ -55,6 +58,13 @@ def run(
         str,
         typer.Option(metavar="A,B", help="Baselines to fit: logistic, svm, knn, forest, boosting, prior."),
     ] = "logistic",
+    preset: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B",
+            help=f"Heads to train: {', '.join(PRESETS)}; files of presets (FILE.json); or none.",
+        ),
+    ] = ",".join(DEFAULT_PRESETS),
     ensemble: Annotated[
         str | None,
         typer.Option(
@@ -98,6 +108,7 @@ def run(
         "labels": labels,
         "group_column": group_column,
         "baselines": baselines,
+        "preset": preset,
         "ensemble": ensemble,
         "select": select,
         "calibration": calibration.value,
@@ -106,6 +117,7 @@ def run(
     }
     wanted_backbones, wanted_labels = _names(backbones, "--backbones"), _names(labels, "--labels")
     wanted_baselines = _names(baselines, "--baselines") or ()
+    wanted_heads = _names(preset, "--preset") or ()
     wanted_ensembles = _names(ensemble, "--ensemble")
 
     # Imported here, not above: pandas and scikit-learn take seconds, and `--help` needs neither.
@@ -113,9 +125,9 @@ def run(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from classify.baselines import choose_baselines
+    from classify.baselines import BASELINES, choose_baselines
     from classify.console import print_summary
-    from classify.ensemble import choose_ensembles
+    from classify.ensemble import ENSEMBLES, choose_ensembles
     from classify.experiment import Settings, count_steps, run_experiment
     from classify.inputs import read_inputs
     from classify.predictions import write_files
@@ -129,6 +141,7 @@ def run(
         seed=seed,
         jobs=jobs or joblib.cpu_count(),
         baselines=choose_baselines(wanted_baselines),
+        heads=choose_heads(wanted_heads, {*BASELINES, *ENSEMBLES}),
         ensembles=choose_ensembles(wanted_ensembles),
         select=select,
         calibration=None if calibration is Calibration.none else calibration.value,

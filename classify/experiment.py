@@ -1,7 +1,7 @@
 """Run stage 2 in memory: folds, models, ensembles, the final model, thresholds, scores."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -11,13 +11,16 @@ from classify.baselines import BASELINES, PRIOR
 from classify.blending import calibrate, combine
 from classify.ensemble import ENSEMBLES
 from classify.folds import Folds, make_folds
+from classify.head_training import cross_fit_heads, list_heads
+from classify.heads import HeadSpec
 from classify.inputs import Inputs
 from classify.metrics import Score, score
 from classify.resampling import resample
 from classify.returns import BackboneReturn, rank_backbones
 from classify.selection import check_rule, select_model
 from classify.thresholds import DEFAULT_RULE, ThresholdRule, cross_fit_binary, fit_thresholds, to_binary
-from classify.training import Candidate, Prediction, cross_fit
+from classify.trained_head import TrainedHead
+from classify.training import Candidate, Prediction, cross_fit, feature_sets
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,10 @@ class Settings:
 
     Attributes:
         folds: the number of folds, at least 2.
-        seed: of the folds and of the bootstrap, 0 to 2**32 - 1.
+        seed: of the folds, of the training of heads and of the bootstrap, 0 to 2**32 - 1.
         jobs: how many fits run at a time; changes no result.
         baselines: names of `BASELINES`, in their order.
+        heads: specs by name; no name is a baseline's.
         ensembles: names of `ENSEMBLES`, in their order; only made of several models.
         select: how the final model is chosen; see `selection.check_rule`.
         calibration: a name of `CALIBRATIONS`, applied to the final model; None for none.
@@ -39,6 +43,7 @@ class Settings:
     seed: int = 0
     jobs: int = 1
     baselines: tuple[str, ...] = ("logistic",)
+    heads: Mapping[str, HeadSpec] = field(default_factory=dict)
     ensembles: tuple[str, ...] = tuple(ENSEMBLES)
     select: str = "roc_auc"
     calibration: str | None = None
@@ -52,7 +57,8 @@ class Experiment:
     Attributes:
         settings: by which.
         folds: of the training rows.
-        predictions: by model: candidates, ensembles, and the final model calibrated where that was asked for.
+        predictions: by model: baselines, heads, ensembles, and the final model calibrated where that was asked for.
+        heads: by model that is a head, the trained head of each fold.
         final_model: the model whose test predictions are handed in.
         thresholds: by model, float64 array (L,), fitted on all out-of-fold probabilities.
         returns: what each backbone adds; empty of a single one.
@@ -64,6 +70,7 @@ class Experiment:
     settings: Settings
     folds: Folds
     predictions: dict[str, Prediction]
+    heads: dict[str, tuple[TrainedHead, ...]]
     final_model: str
     thresholds: dict[str, np.ndarray]
     returns: list[BackboneReturn]
@@ -72,7 +79,7 @@ class Experiment:
 
 
 def list_candidates(columns: dict[str, slice], baselines: Sequence[str]) -> dict[str, Candidate]:
-    """List the models to cross-fit: per baseline one for each backbone and, of several backbones, one on all of them.
+    """List the baselines to cross-fit: each on every backbone and, of several backbones, on all of them.
 
     Args:
         columns: which columns of the features are each backbone's, in order.
@@ -87,9 +94,7 @@ def list_candidates(columns: dict[str, slice], baselines: Sequence[str]) -> dict
         if baseline == PRIOR:
             candidates[PRIOR] = Candidate(estimator, slice(0, 0))
             continue
-        candidates |= {f"{baseline}/{name}": Candidate(estimator, where) for name, where in columns.items()}
-        if len(columns) > 1:  # of one backbone it would be the same model twice
-            candidates[f"{baseline}/all"] = Candidate(estimator, slice(None))
+        candidates |= {f"{baseline}/{name}": Candidate(estimator, seen) for name, seen in feature_sets(columns).items()}
     return candidates
 
 
@@ -98,18 +103,19 @@ def list_ensembles(columns: dict[str, slice], settings: Settings) -> tuple[str, 
 
     The prior is a floor, not a member.
     """
-    members = [name for name in list_candidates(columns, settings.baselines) if name != PRIOR]
-    return settings.ensembles if len(members) > 1 else ()
+    baselines = [name for name in list_candidates(columns, settings.baselines) if name != PRIOR]
+    return settings.ensembles if len(baselines) + len(list_heads(columns, settings.heads)) > 1 else ()
 
 
 def count_steps(columns: dict[str, slice], settings: Settings) -> int:
     """How often `run_experiment` calls `on_step`."""
-    candidates, ensembles = len(list_candidates(columns, settings.baselines)), len(list_ensembles(columns, settings))
-    return candidates * settings.folds + ensembles + (candidates + ensembles)
+    fitted = len(list_candidates(columns, settings.baselines)) + len(list_heads(columns, settings.heads))
+    ensembles = len(list_ensembles(columns, settings))
+    return fitted * settings.folds + ensembles + (fitted + ensembles)
 
 
 def run_experiment(inputs: Inputs, settings: Settings, on_step: Callable[[], None]) -> Experiment:
-    """Make folds, cross-fit every candidate and ensemble, score each, choose the final one by the rule, calibrate it.
+    """Make folds, cross-fit baselines, heads and ensembles, score each, choose the final one by the rule, calibrate it.
 
     Args:
         inputs: the joined data set and features.
@@ -121,12 +127,15 @@ def run_experiment(inputs: Inputs, settings: Settings, on_step: Callable[[], Non
     """
     candidates = list_candidates(inputs.columns, settings.baselines)
     ensembles = list_ensembles(inputs.columns, settings)
-    check_rule(settings.select, [*candidates, *ensembles])
+    check_rule(settings.select, [*candidates, *list_heads(inputs.columns, settings.heads), *ensembles])
     folds = make_folds(inputs.train_labels, inputs.train.groups, inputs.label_names, settings.folds, settings.seed)
     predictions = cross_fit(candidates, inputs, folds, settings.jobs, on_step)
     warnings = list(folds.warnings)
     unfinished = [name for name, prediction in predictions.items() if not prediction.converged]
     warnings += [f"{name}: its solver stopped before it converged" for name in unfinished]
+    trained = cross_fit_heads(settings.heads, inputs, folds, settings.seed, on_step)
+    predictions |= trained.predictions
+    warnings += trained.warnings
     members = {name: prediction for name, prediction in predictions.items() if name != PRIOR}
     returns = []
     if len(inputs.columns) > 1:
@@ -143,7 +152,7 @@ def run_experiment(inputs: Inputs, settings: Settings, on_step: Callable[[], Non
         predictions |= calibrated
         thresholds |= found_thresholds
         scores |= found_scores
-    return Experiment(settings, folds, predictions, final, thresholds, returns, scores, tuple(warnings))
+    return Experiment(settings, folds, predictions, trained.heads, final, thresholds, returns, scores, tuple(warnings))
 
 
 def _score_models(

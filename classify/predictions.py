@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,14 +12,18 @@ import numpy as np
 import pandas as pd
 
 from classify.experiment import Experiment
+from classify.head_files import curves_table, save_heads
 from classify.inputs import Inputs, SplitInputs
 from classify.metrics import ENDS
 from classify.resampling import DRAWS
+from classify.run_folder import MODELS
 from classify.selection import describe_rule
 from classify.thresholds import measure_cost, to_binary
+from classify.trained_head import TrainedHead
 from features.errors import InputError
 
 VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "iterative-stratification")
+VERSIONED_OF_HEADS = ("tensorflow", "keras")
 
 
 def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping[str, Any]) -> None:
@@ -33,6 +37,7 @@ def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Ma
       training images, by cross-fitted thresholds and, beside them, by 0.5.
     - `backbones.csv`: `backbone`, `macro_auc`, `gain`, `low`, `high`, `megabytes`, `gain_per_megabyte`, in the order in
       which backbones were added to the mean; the megabytes are of the cache, over all splits. Only with several.
+    - `curves.csv` and `models/`: see `head_files`. Only with heads.
     - `run.json`: everything else. Times stand there only, so that the tables of two equal runs are equal bytes.
 
     Probabilities are written with the digits that give back the same float32.
@@ -67,6 +72,9 @@ def _write(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping
     _write_table(_thresholds_table(inputs, experiment), folder / "thresholds.csv")
     if experiment.returns:
         _write_table(_backbones_table(inputs, experiment), folder / "backbones.csv")
+    if experiment.heads:
+        _write_table(curves_table(experiment.heads), folder / "curves.csv")
+        save_heads(experiment.heads, folder / MODELS)
     described = {**record, **_describe(inputs, experiment)}
     (folder / "run.json").write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -144,8 +152,9 @@ def _describe(inputs: Inputs, experiment: Experiment) -> dict[str, Any]:
     """Gather what `run.json` says of inputs, folds and models."""
     splits = {"train": inputs.train} | ({} if inputs.test is None else {"test": inputs.test})
     folds, settings = experiment.folds, experiment.settings
+    versioned = VERSIONED + (VERSIONED_OF_HEADS if experiment.heads else ())
     return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in versioned},
         "labels": list(inputs.label_names),
         "splits": {
             name: {
@@ -174,6 +183,7 @@ def _describe(inputs: Inputs, experiment: Experiment) -> dict[str, Any]:
                 "backbones": list(p.backbones),
                 "shares": p.shares,
             }
+            | _describe_heads(experiment.heads.get(name, ()))
             for name, p in experiment.predictions.items()
         },
         "final_model": experiment.final_model,
@@ -195,6 +205,13 @@ def _describe(inputs: Inputs, experiment: Experiment) -> dict[str, Any]:
         "incomplete_intervals": _list_reasons(experiment, "interval_reason"),
         "warnings": list(experiment.warnings),
     }
+
+
+def _describe_heads(heads: Sequence[TrainedHead]) -> dict[str, Any]:
+    """Say what the heads of a model are, one per fold; nothing of a model that is none."""
+    if not heads:
+        return {}
+    return {"spec": asdict(heads[0].spec), "best_epochs": [head.best_epoch for head in heads]}
 
 
 def _list_reasons(experiment: Experiment, kind: str) -> list[dict[str, str]]:

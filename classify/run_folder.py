@@ -10,7 +10,9 @@ from features.lock import hold
 
 #: What makes a folder a run. It is published last.
 MARK = "run.json"
-#: All files that a run may write.
+#: The folder of a run's heads.
+MODELS = "models"
+#: All files and folders that a run may write.
 RUN_FILES = (
     "predictions_probability.csv",
     "predictions_binary.csv",
@@ -18,6 +20,8 @@ RUN_FILES = (
     "metrics.csv",
     "thresholds.csv",
     "backbones.csv",
+    "curves.csv",
+    MODELS,
     MARK,
 )
 _PARTIAL = ".partial"
@@ -30,7 +34,8 @@ def open_run(run: Path, overwrite: bool) -> Iterator[Path]:
 
     Args:
         run: the run's folder; absent, empty, or with `overwrite` an earlier run.
-        overwrite: whether the files of an earlier run may be replaced. Other files in its folder stay.
+        overwrite: whether the files of an earlier run may be replaced, and the whole of its models/. Other files in its
+            folder stay.
 
     Yields:
         An empty folder beside `run`, or inside it where it exists. It is gone after the block.
@@ -90,10 +95,13 @@ def _publish(staging: Path, run: Path, overwrite: bool) -> None:
     (run / _REPLACING).touch()
     (run / MARK).unlink(missing_ok=True)
     for name in RUN_FILES:
-        if (staging / name).exists():
-            (staging / name).replace(run / name)
-        else:
-            (run / name).unlink(missing_ok=True)
+        old, new = run / name, staging / name
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)  # a folder cannot take the place of one that holds files
+        elif not new.is_file():
+            old.unlink(missing_ok=True)
+        if new.exists():
+            new.replace(old)
     (run / _REPLACING).unlink()
 
 

@@ -50,6 +50,19 @@ class Prediction:
     shares: dict[str, float] = field(default_factory=dict)
 
 
+def feature_sets(columns: Mapping[str, slice]) -> dict[str, slice]:
+    """List what a kind of model is fitted on: each backbone alone and, of several, all of them side by side.
+
+    Args:
+        columns: which columns of the features are each backbone's, in order.
+
+    Returns:
+        Columns by the backbone's name, or `all`.
+    """
+    # Of one backbone, all would be the same model twice.
+    return {**columns, "all": slice(None)} if len(columns) > 1 else dict(columns)
+
+
 def cross_fit(
     candidates: Mapping[str, Candidate],
     inputs: Inputs,
@@ -103,12 +116,12 @@ def cross_fit(
             None if test_features is None else mean_ensemble([p.test for p in of_folds if p.test is not None]),
             all(p.converged for p in of_folds),
             sum(p.seconds for p in of_folds),
-            _backbones_within(candidates[name].columns, inputs),
+            backbones_within(candidates[name].columns, inputs),
         )
     return predictions
 
 
-def _backbones_within(columns: slice, inputs: Inputs) -> tuple[str, ...]:
+def backbones_within(columns: slice, inputs: Inputs) -> tuple[str, ...]:
     """List the backbones whose columns of the features lie in a slice."""
     start, stop, _ = columns.indices(inputs.train.features.shape[1])
     return tuple(name for name, own in inputs.columns.items() if start <= own.start and own.stop <= stop)

@@ -9,6 +9,8 @@ from typer.main import get_command
 import classify.__main__
 import extract.__main__
 import features.__main__
+from classify.presets import PRESETS
+from classify.run_folder import RUN_FILES
 from extract.listing import markdown_table
 from features.assembly import Provenance
 from features.recipe import Recipe
@@ -38,6 +40,15 @@ def test_every_command_of_the_rooms_is_described():
     for room, app in APPS.items():
         for command in get_command(app).commands:
             assert f"python -m {room} {command}" in README
+
+
+def test_every_file_of_a_run_is_described_and_no_other():
+    rows = README.split("| file of RUN |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `([\w.]+)/?` \|", rows, re.MULTILINE)) == set(RUN_FILES)
+
+
+def test_every_preset_is_described():
+    assert {name for name in PRESETS if f"`{name}`" not in README} == set()
 
 
 def test_every_option_that_is_named_exists():

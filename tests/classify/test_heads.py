@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from classify.curves import mean_auc
 from classify.heads import HeadSpec
-from classify.presets import PRESETS, preset
+from classify.presets import DEFAULT_PRESETS, PRESETS, preset
 from features.errors import InputError
 
 
@@ -27,8 +27,10 @@ def test_the_challenges_head_is_that_of_its_author():
 
 
 def test_presets_differ_and_are_hashable():
-    assert set(PRESETS) == {"challenge", "challenge-sgd", "linear", "wide", "deep"}
+    assert set(PRESETS) == {"challenge", "challenge-sgd", "linear", "ridge", "wide", "deep"}
     assert len(set(PRESETS.values())) == len(PRESETS)
+    assert set(DEFAULT_PRESETS) < set(PRESETS)
+    assert preset("ridge").l2 > preset("linear").l2
     assert preset("challenge-sgd").optimiser == "sgd"
     assert len(preset("deep").hidden_units) > len(preset("wide").hidden_units) > len(preset("linear").hidden_units)
 

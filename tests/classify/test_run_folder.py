@@ -59,6 +59,44 @@ def test_overwriting_replaces_a_runs_files_removes_stale_ones_and_keeps_others(t
     assert {p.name: p.read_text() for p in run.iterdir()} == {"metrics.csv": "2", "run.json": "2", "notes.txt": "mine"}
 
 
+def write_models(run, *names, overwrite=False):
+    with open_run(run, overwrite) as staging:
+        for name in names:
+            (staging / "models" / name).mkdir(parents=True)
+            (staging / "models" / name / "fold0.keras").write_text(name)
+        (staging / "run.json").write_text("")
+
+
+def test_overwriting_replaces_the_models_whole_or_takes_them_away(tmp_path):
+    run = tmp_path / "run"
+
+    def files():
+        return sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
+
+    write_models(run, "linear__alpha", "linear__beta")
+    assert files() == ["models/linear__alpha/fold0.keras", "models/linear__beta/fold0.keras", "run.json"]
+    write_models(run, "wide__alpha", overwrite=True)
+    assert files() == ["models/wide__alpha/fold0.keras", "run.json"]
+    write_models(run, overwrite=True)
+    assert files() == ["run.json"]
+    assert not (run / "models").exists()
+
+
+def test_a_file_or_a_link_where_the_models_belong_is_replaced_and_what_it_leads_to_is_not(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine").touch()
+    write_models(run)
+    (run / "models").symlink_to(elsewhere)
+    write_models(run, "wide__alpha", overwrite=True)
+    assert (run / "models" / "wide__alpha" / "fold0.keras").read_text() == "wide__alpha"
+    assert [path.name for path in elsewhere.iterdir()] == ["mine"]
+    write_models(run, overwrite=True)
+    (run / "models").write_text("a file")
+    write_models(run, "wide__beta", overwrite=True)
+    assert [path.name for path in (run / "models").iterdir()] == ["wide__beta"]
+
+
 def test_an_earlier_run_is_refused_without_overwrite(tmp_path):
     write_run(tmp_path / "run", "1")
     with pytest.raises(InputError, match=r"holds a run already.*--overwrite"):
