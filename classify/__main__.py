@@ -14,6 +14,24 @@ from features.errors import InputError
 app = application("Train on cached features, predict the test images, write a run.")
 
 
+#: Options of several commands.
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="CACHE", help="Folder of the features.", show_default="features/cache/NAME OF DATA"),
+]
+IdColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Id column of the CSV files.", show_default="ID")]
+LabelColumns = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="Label columns.", show_default="all columns that hold only 0 and 1"),
+]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Column of groups that no fold may cut, such as patients.", show_default="patient"
+    ),
+]
+
+
 class Calibration(enum.StrEnum):
     """What `--calibration` takes."""
 
@@ -30,10 +48,7 @@ def run(
         typer.Argument(metavar="DATA", help="Folder of the data set: train.csv, train/, test/ at will."),
     ],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder to write to.")],
-    cache: Annotated[
-        Path | None,
-        typer.Option(metavar="CACHE", help="Folder of the features.", show_default="features/cache/NAME OF DATA"),
-    ] = None,
+    cache: CacheFolder = None,
     backbones: Annotated[
         str | None, typer.Option(metavar="A,B", help="Backbones to use.", show_default="all that are cached")
     ] = None,
@@ -41,19 +56,9 @@ def run(
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the heads and the intervals.")
     ] = 0,
-    id_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Id column of the CSV files.", show_default="ID")
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Label columns.", show_default="all columns that hold only 0 and 1"),
-    ] = None,
-    group_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Column of groups that no fold may cut, such as patients.", show_default="patient"
-        ),
-    ] = None,
+    id_column: IdColumn = None,
+    labels: LabelColumns = None,
+    group_column: GroupColumn = None,
     baselines: Annotated[
         str,
         typer.Option(metavar="A,B", help="Baselines to fit: logistic, svm, knn, forest, boosting, prior."),
@@ -189,10 +194,7 @@ def search(
     out: Annotated[
         Path, typer.Option(metavar="STUDY", help="Folder of the study; one that is there already is continued.")
     ],
-    cache: Annotated[
-        Path | None,
-        typer.Option(metavar="CACHE", help="Folder of the features.", show_default="features/cache/NAME OF DATA"),
-    ] = None,
+    cache: CacheFolder = None,
     backbones: Annotated[
         str | None,
         typer.Option(
@@ -208,19 +210,9 @@ def search(
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the proposals and the training.")
     ] = 0,
-    id_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Id column of the CSV file.", show_default="ID")
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Label columns.", show_default="all columns that hold only 0 and 1"),
-    ] = None,
-    group_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Column of groups that no fold may cut, such as patients.", show_default="patient"
-        ),
-    ] = None,
+    id_column: IdColumn = None,
+    labels: LabelColumns = None,
+    group_column: GroupColumn = None,
 ) -> None:
     """Search for heads: Optuna proposes, the bank trains whole batches; the best by out-of-fold macro AUC are presets.
 

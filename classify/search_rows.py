@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from classify.folds import Folds, make_folds
+from classify.head_training import choose_validation
 from classify.inputs import Inputs
 from features.errors import InputError
-
-#: One of so many parts of a fold's training rows decides when its heads stop.
-STOPPING_PARTS = 5
 
 
 @dataclass(frozen=True)
@@ -44,31 +42,11 @@ def make_search_folds(inputs: Inputs, count: int, seed: int) -> tuple[Folds, lis
     folds = make_folds(inputs.train_labels, inputs.train.groups, inputs.label_names, count, seed)
     parts = []
     for learnt, held_out in folds.split():
-        stopping = _stopping_rows(learnt, inputs, seed)
+        stopping = choose_validation(learnt, inputs, seed)
+        if stopping is None:
+            raise InputError(
+                f"a fold is left with {len(learnt)} rows to train on, all of one group or of one value in every label: "
+                "too few to learn from and to decide when to stop. Add data, or use more --folds."
+            )
         parts.append(SearchFold(np.setdiff1d(learnt, stopping), stopping, held_out))
     return folds, parts
-
-
-def _stopping_rows(learnt: np.ndarray, inputs: Inputs, seed: int) -> np.ndarray:
-    """Choose the rows of a fold that decide when its heads stop: whole groups, with like shares of every label.
-
-    Args:
-        learnt: int64 array (T,), ascending: the fold's training rows.
-        inputs: what they are rows of.
-        seed: of the choice.
-
-    Returns:
-        int64 array, ascending.
-    """
-    labels = inputs.train_labels[learnt]
-    groups = None if inputs.train.groups is None else inputs.train.groups[learnt]
-    unit, units = ("rows", len(learnt)) if groups is None else ("groups", len(np.unique(groups)))
-    varied = np.ptp(labels, axis=0) > 0  # a rare label may have one value here: nothing to stratify by
-    if units < 2 or not varied.any():
-        raise InputError(
-            f"a fold is left with {units} {unit} to train on, and with {int(varied.sum())} labels of both values: too "
-            "little to learn from and to decide when to stop. Add data, or use more --folds."
-        )
-    names = tuple(name for name, varies in zip(inputs.label_names, varied, strict=True) if varies)
-    parts = make_folds(labels[:, varied], groups, names, min(STOPPING_PARTS, units), seed)
-    return learnt[parts.fold_of_row == 0]

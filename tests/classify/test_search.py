@@ -293,7 +293,7 @@ def test_too_few_groups_to_set_some_apart_exits_2(toy):
     table.to_csv(toy.data / "train.csv", index=False)
     code, said, _ = run(toy, "study", "--folds", "2")
     assert code == 2
-    assert "a fold is left with 1 groups to train on" in said
+    assert "rows to train on, all of one group or of one value in every label" in said
 
 
 def test_a_folder_of_something_else_is_refused(toy):
