@@ -36,8 +36,14 @@ class CrossFittedHeads:
     warnings: tuple[str, ...]
 
 
-class _Rows(NamedTuple):
-    """What a fold's rows are for: int64 arrays, ascending."""
+class FoldRows(NamedTuple):
+    """What a fold's rows are for: int64 arrays, ascending.
+
+    Attributes:
+        train: to learn from.
+        validation: to decide when a head stops.
+        held_out: to score.
+    """
 
     train: np.ndarray
     validation: np.ndarray
@@ -129,7 +135,7 @@ def choose_validation(learnt: np.ndarray, inputs: Inputs, seed: int) -> np.ndarr
     return learnt[parts.fold_of_row == 0]
 
 
-def _part_rows(inputs: Inputs, folds: Folds, seed: int) -> tuple[list[_Rows], list[str]]:
+def _part_rows(inputs: Inputs, folds: Folds, seed: int) -> tuple[list[FoldRows], list[str]]:
     """Part the training rows of every fold; arguments as for `cross_fit_heads`.
 
     Returns:
@@ -143,9 +149,9 @@ def _part_rows(inputs: Inputs, folds: Folds, seed: int) -> tuple[list[_Rows], li
                 f"heads of fold {fold}: none of its training rows can be set apart to decide when a head stops, so the "
                 "rows that the heads learnt from decided"
             )
-            rows.append(_Rows(learnt, learnt, held_out))
+            rows.append(FoldRows(learnt, learnt, held_out))
         else:
-            rows.append(_Rows(np.setdiff1d(learnt, validation), validation, held_out))
+            rows.append(FoldRows(np.setdiff1d(learnt, validation), validation, held_out))
     return rows, warnings
 
 
@@ -153,13 +159,13 @@ def _fit_fold(
     specs: Mapping[str, HeadSpec],
     inputs: Inputs,
     columns: slice,
-    rows: _Rows,
+    rows: FoldRows,
     seed: int,
     on_fit: Callable[[], None],
 ) -> list[tuple[TrainedHead, Prediction]]:
     """Train a bank on a fold, and let each head predict the rows held out and the test rows."""
     features = inputs.train.features[:, columns]
-    with _silent_bank():
+    with silent_bank():
         heads = bank.train_bank(list(specs.values()), features, inputs.train_labels, rows.train, rows.validation, seed)
     fitted = []
     with threadpool_limits(1, user_api="blas"):  # as for every other model: threads change the last bits
@@ -174,7 +180,7 @@ def _fit_fold(
 
 
 @contextmanager
-def _silent_bank() -> Iterator[None]:
+def silent_bank() -> Iterator[None]:
     """Keep the bank from logging which heads diverged: the warnings of the run say so, by name."""
     bank.logger.disabled = True
     try:

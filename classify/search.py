@@ -1,11 +1,9 @@
 """Search for good heads: Optuna proposes whole batches, the bank trains each batch together, scored out-of-fold."""
 
-import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -15,9 +13,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify import bank
 from classify.curves import mean_auc
+from classify.head_training import FoldRows, silent_bank
 from classify.heads import HeadSpec
 from classify.inputs import Inputs
-from classify.search_rows import SearchFold
 from classify.search_space import EPOCHS, STRUCTURE, describe_space, propose
 from classify.study_file import StudyFile
 
@@ -53,9 +51,9 @@ class _OutOfTime(Exception):
     """The time limit was met in the middle of a batch."""
 
 
-def identify(inputs: Inputs, folds: Sequence[SearchFold], settings: SearchSettings) -> dict[str, Any]:
+def identify(inputs: Inputs, folds: Sequence[FoldRows], settings: SearchSettings) -> dict[str, Any]:
     """Say what two trials have to have in common for their scores to be comparable; see `open_study`."""
-    rows = [part for fold in folds for part in (fold.train, fold.stopping, fold.held_out)]
+    rows = [part for fold in folds for part in (fold.train, fold.validation, fold.held_out)]
     return {
         "label names": ", ".join(inputs.label_names),
         "backbones": inputs.train.fingerprints,
@@ -70,7 +68,7 @@ def identify(inputs: Inputs, folds: Sequence[SearchFold], settings: SearchSettin
 
 def run_search(
     inputs: Inputs,
-    folds: Sequence[SearchFold],
+    folds: Sequence[FoldRows],
     settings: SearchSettings,
     study_file: StudyFile,
     on_trials: Callable[[float], None],
@@ -168,7 +166,7 @@ def ask_batch(study: "optuna.Study", count: int, seed: int, told: int) -> list["
 def train_out_of_fold(
     specs: Sequence[HeadSpec],
     inputs: Inputs,
-    folds: Sequence[SearchFold],
+    folds: Sequence[FoldRows],
     seed: int,
     on_epochs: Callable[[int], None],
 ) -> np.ndarray:
@@ -187,8 +185,8 @@ def train_out_of_fold(
     features, labels = inputs.train.features, inputs.train_labels
     out_of_fold = np.empty((*labels.shape, len(specs)), dtype=np.float32)
     for fold in folds:
-        with _silent_bank():
-            heads = bank.train_bank(specs, features, labels, fold.train, fold.stopping, seed, on_epochs)
+        with silent_bank():  # a search tries rates at which heads diverge; their scores say so
+            heads = bank.train_bank(specs, features, labels, fold.train, fold.validation, seed, on_epochs)
         held_out = features[fold.held_out]
         with threadpool_limits(1, user_api="blas"):  # threads change the last bits of a product
             for index, head in enumerate(heads):
@@ -237,7 +235,7 @@ def _tell(
     trials: Sequence["optuna.Trial"],
     out_of_fold: np.ndarray,
     labels: np.ndarray,
-    folds: Sequence[SearchFold],
+    folds: Sequence[FoldRows],
 ) -> None:
     """Tell Optuna how good the heads of a batch are: all folds scored together, and one by one as an attribute."""
     of_folds = np.array([mean_auc(out_of_fold[fold.held_out], labels[fold.held_out]) for fold in folds])
@@ -253,14 +251,3 @@ def _digest(*arrays: np.ndarray) -> str:
         digest.update(str(array.shape).encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-@contextmanager
-def _silent_bank() -> Iterator[None]:
-    """Keep the bank from warning of heads that diverged: a search tries such rates, and their scores say so."""
-    level = bank.logger.level
-    bank.logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        bank.logger.setLevel(level)

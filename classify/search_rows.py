@@ -1,31 +1,14 @@
 """Part the rows for a search: in every fold some to learn from, some to decide when to stop, some to score."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from classify.folds import Folds, make_folds
-from classify.head_training import choose_validation
+from classify.head_training import FoldRows, choose_validation
 from classify.inputs import Inputs
 from features.errors import InputError
 
 
-@dataclass(frozen=True)
-class SearchFold:
-    """What the rows are for in one fold: int64 arrays, ascending, without a row in common.
-
-    Attributes:
-        train: to learn from.
-        stopping: to decide when a head stops; whole groups of the fold's training rows.
-        held_out: to score.
-    """
-
-    train: np.ndarray
-    stopping: np.ndarray
-    held_out: np.ndarray
-
-
-def make_search_folds(inputs: Inputs, count: int, seed: int) -> tuple[Folds, list[SearchFold]]:
+def make_search_folds(inputs: Inputs, count: int, seed: int) -> tuple[Folds, list[FoldRows]]:
     """Part the training rows.
 
     Args:
@@ -42,11 +25,11 @@ def make_search_folds(inputs: Inputs, count: int, seed: int) -> tuple[Folds, lis
     folds = make_folds(inputs.train_labels, inputs.train.groups, inputs.label_names, count, seed)
     parts = []
     for learnt, held_out in folds.split():
-        stopping = choose_validation(learnt, inputs, seed)
-        if stopping is None:
+        validation = choose_validation(learnt, inputs, seed)
+        if validation is None:
             raise InputError(
                 f"a fold is left with {len(learnt)} rows to train on, all of one group or of one value in every label: "
                 "too few to learn from and to decide when to stop. Add data, or use more --folds."
             )
-        parts.append(SearchFold(np.setdiff1d(learnt, stopping), stopping, held_out))
+        parts.append(FoldRows(np.setdiff1d(learnt, validation), validation, held_out))
     return folds, parts

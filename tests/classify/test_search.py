@@ -146,7 +146,7 @@ def test_stopping_rows_are_whole_groups_of_the_training_rows_never_held_out(toy,
     _, folds = make_search_folds(inputs, 4, 0)
     for (_, train, stopping), fold in zip(fake.calls, folds, strict=True):
         np.testing.assert_array_equal(train, fold.train)
-        np.testing.assert_array_equal(stopping, fold.stopping)
+        np.testing.assert_array_equal(stopping, fold.validation)
         every = np.concatenate([train, stopping, fold.held_out])
         np.testing.assert_array_equal(np.sort(every), np.arange(200))
         sides = [set(inputs.train.groups[rows]) for rows in (train, stopping, fold.held_out)]
