@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from classify.presets import DEFAULT_PRESETS, PRESETS, choose_heads
-from features.command import EXIT_REJECTED, application
+from features.command import EXIT_INTERRUPTED, EXIT_REJECTED, application
 from features.errors import InputError
 
 app = application("Train on cached features, predict the test images, write a run.")
@@ -53,6 +53,14 @@ def run(
         str | None, typer.Option(metavar="A,B", help="Backbones to use.", show_default="all that are cached")
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
+    repeats: Annotated[
+        int,
+        typer.Option(min=1, help="Times that other folds are drawn; out-of-fold probabilities are the mean over them."),
+    ] = 1,
+    refit: Annotated[
+        bool,
+        typer.Option("--refit", help="Predict test by each model fitted on all rows, not by the mean over the folds'."),
+    ] = False,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the heads and the intervals.")
     ] = 0,
@@ -102,12 +110,17 @@ def run(
 ) -> None:
     """Cross-fit models and ensembles, choose one, fit thresholds; write predictions and metrics with intervals.
 
-    Exit codes: 0 done; 2 bad usage or bad input; 3 done, but rejected test images have no prediction.
+    Whatever ends it, what was fitted until then is kept: the same command goes on from there.
+
+    Exit codes: 0 done; 2 bad usage or bad input; 3 done, but rejected test images have no prediction; 130 stopped by
+    Ctrl-C.
     """
     options = {
         "cache": str(cache) if cache else None,
         "backbones": backbones,
         "folds": folds,
+        "repeats": repeats,
+        "refit": refit,
         "seed": seed,
         "id_column": id_column,
         "labels": labels,
@@ -134,15 +147,18 @@ def run(
     from classify.console import print_summary
     from classify.ensemble import ENSEMBLES, choose_ensembles
     from classify.experiment import Settings, count_steps, run_experiment
+    from classify.finished import FinishedFits, identify
     from classify.inputs import read_inputs
     from classify.predictions import write_files
-    from classify.run_folder import open_run
+    from classify.run_folder import FINISHED, open_run
     from classify.thresholds import ThresholdRule
     from features.cache import FeatureCache, default_cache
     from features.dataset import DatasetOptions, read_dataset
 
     settings = Settings(
         folds=folds,
+        repeats=repeats,
+        refit=refit,
         seed=seed,
         jobs=jobs or joblib.cpu_count(),
         baselines=choose_baselines(wanted_baselines),
@@ -152,20 +168,25 @@ def run(
         calibration=None if calibration is Calibration.none else calibration.value,
         threshold=ThresholdRule.parse(threshold),
     )
-    with open_run(out, overwrite) as staging:
-        started = time.perf_counter()
-        dataset = read_dataset(data, DatasetOptions(id_column, wanted_labels, group_column))
-        feature_cache = FeatureCache(cache or default_cache(data))
-        inputs = read_inputs(dataset, feature_cache, wanted_backbones)
-        read = time.perf_counter()
-        columns = ("fitting and scoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        screen = Console(stderr=True)
-        with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-            task = progress.add_task("", total=count_steps(inputs.columns, settings))
-            experiment = run_experiment(inputs, settings, lambda: progress.advance(task))
-        seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
-        record = {"data": str(data), "cache": str(feature_cache.root), "arguments": options, "seconds": seconds}
-        write_files(staging, inputs, experiment, record)
+    try:
+        with open_run(out, overwrite) as staging:
+            started = time.perf_counter()
+            dataset = read_dataset(data, DatasetOptions(id_column, wanted_labels, group_column))
+            feature_cache = FeatureCache(cache or default_cache(data))
+            inputs = read_inputs(dataset, feature_cache, wanted_backbones)
+            finished = FinishedFits(staging / FINISHED, identify(inputs))
+            read = time.perf_counter()
+            columns = ("fitting and scoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            screen = Console(stderr=True)
+            with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+                task = progress.add_task("", total=count_steps(inputs.columns, settings))
+                experiment = run_experiment(inputs, settings, lambda: progress.advance(task), finished)
+            seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
+            record = {"data": str(data), "cache": str(feature_cache.root), "arguments": options, "seconds": seconds}
+            write_files(staging, inputs, experiment, record)
+    except KeyboardInterrupt:
+        typer.echo("stopped: what was fitted until now is kept, and the same command goes on from there.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
     for warning in experiment.warnings:
         typer.echo(f"warning: {warning}", err=True)

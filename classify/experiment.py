@@ -5,22 +5,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.baselines import BASELINES, PRIOR
 from classify.blending import calibrate, combine
 from classify.ensemble import ENSEMBLES
-from classify.folds import Folds, make_folds
+from classify.finished import FinishedFits
+from classify.fit_plan import FitPlan, make_repeats
+from classify.folds import Folds
 from classify.head_training import cross_fit_heads, list_heads
 from classify.heads import HeadSpec
 from classify.inputs import Inputs
 from classify.metrics import Score, score
+from classify.prediction import Prediction
 from classify.resampling import resample
 from classify.returns import BackboneReturn, rank_backbones
+from classify.second_level import SecondLevel
 from classify.selection import check_rule, select_model
 from classify.thresholds import DEFAULT_RULE, ThresholdRule, cross_fit_binary, fit_thresholds, to_binary
 from classify.trained_head import TrainedHead
-from classify.training import Candidate, Prediction, cross_fit, feature_sets
+from classify.training import Candidate, cross_fit, feature_sets
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Settings:
 
     Attributes:
         folds: the number of folds, at least 2.
+        repeats: how often other folds are drawn; probabilities of training rows are the mean over the repeats.
+        refit: whether test is predicted by each model fitted on all training rows, instead of the mean over the folds'.
         seed: of the folds, of the training of heads and of the bootstrap, 0 to 2**32 - 1.
         jobs: how many fits run at a time; changes no result.
         baselines: names of `BASELINES`, in their order.
@@ -40,6 +47,8 @@ class Settings:
     """
 
     folds: int = 5
+    repeats: int = 1
+    refit: bool = False
     seed: int = 0
     jobs: int = 1
     baselines: tuple[str, ...] = ("logistic",)
@@ -56,9 +65,12 @@ class Experiment:
 
     Attributes:
         settings: by which.
-        folds: of the training rows.
+        plan: the folds of all repeats, and which fits there are.
+        folds: of the first repeat, by which ensembles, calibrations and thresholds are cross-fitted.
         predictions: by model: baselines, heads, ensembles, and the final model calibrated where that was asked for.
-        heads: by model that is a head, the trained head of each fold.
+        models: by model that sees features, the fitted baseline or trained head of each fit of the plan.
+        ensembles: by model that sees other models' probabilities, the ensemble or calibration fitted on all of them.
+        members: by that model, the models whose probabilities it sees, in order.
         final_model: the model whose test predictions are handed in.
         thresholds: by model, float64 array (L,), fitted on all out-of-fold probabilities.
         returns: what each backbone adds; empty of a single one.
@@ -68,14 +80,27 @@ class Experiment:
     """
 
     settings: Settings
-    folds: Folds
+    plan: FitPlan
     predictions: dict[str, Prediction]
-    heads: dict[str, tuple[TrainedHead, ...]]
+    models: dict[str, tuple[BaseEstimator | TrainedHead, ...]]
+    ensembles: dict[str, SecondLevel]
+    members: dict[str, tuple[str, ...]]
     final_model: str
     thresholds: dict[str, np.ndarray]
     returns: list[BackboneReturn]
     scores: dict[tuple[str, str], list[Score]]
     warnings: tuple[str, ...]
+
+    @property
+    def folds(self) -> Folds:
+        """Of the first repeat."""
+        return self.plan.repeats[0]
+
+    @property
+    def heads(self) -> dict[str, tuple[TrainedHead, ...]]:
+        """By model that is a head, the trained head of each fit of the plan."""
+        heads = {name: tuple(m for m in models if isinstance(m, TrainedHead)) for name, models in self.models.items()}
+        return {name: of_model for name, of_model in heads.items() if of_model}
 
 
 def list_candidates(columns: dict[str, slice], baselines: Sequence[str]) -> dict[str, Candidate]:
@@ -111,16 +136,20 @@ def count_steps(columns: dict[str, slice], settings: Settings) -> int:
     """How often `run_experiment` calls `on_step`."""
     fitted = len(list_candidates(columns, settings.baselines)) + len(list_heads(columns, settings.heads))
     ensembles = len(list_ensembles(columns, settings))
-    return fitted * settings.folds + ensembles + (fitted + ensembles)
+    fits = settings.folds * settings.repeats + settings.refit
+    return fitted * fits + ensembles + (fitted + ensembles)
 
 
-def run_experiment(inputs: Inputs, settings: Settings, on_step: Callable[[], None]) -> Experiment:
+def run_experiment(
+    inputs: Inputs, settings: Settings, on_step: Callable[[], None], finished: FinishedFits | None = None
+) -> Experiment:
     """Make folds, cross-fit baselines, heads and ensembles, score each, choose the final one by the rule, calibrate it.
 
     Args:
         inputs: the joined data set and features.
         settings: what was chosen.
         on_step: called `count_steps` times, from any thread: per fit, per ensemble and per model scored.
+        finished: the fits of an earlier run that was interrupted; new ones are added. None to keep none.
 
     Raises:
         InputError: there are fewer rows, or fewer groups, than folds; or `settings.select` names no model of this run.
@@ -128,31 +157,42 @@ def run_experiment(inputs: Inputs, settings: Settings, on_step: Callable[[], Non
     candidates = list_candidates(inputs.columns, settings.baselines)
     ensembles = list_ensembles(inputs.columns, settings)
     check_rule(settings.select, [*candidates, *list_heads(inputs.columns, settings.heads), *ensembles])
-    folds = make_folds(inputs.train_labels, inputs.train.groups, inputs.label_names, settings.folds, settings.seed)
-    predictions = cross_fit(candidates, inputs, folds, settings.jobs, on_step)
-    warnings = list(folds.warnings)
-    unfinished = [name for name, prediction in predictions.items() if not prediction.converged]
-    warnings += [f"{name}: its solver stopped before it converged" for name in unfinished]
-    trained = cross_fit_heads(settings.heads, inputs, folds, settings.seed, on_step)
-    predictions |= trained.predictions
-    warnings += trained.warnings
+    repeats = make_repeats(inputs, settings.folds, settings.repeats, settings.seed)
+    plan = FitPlan(repeats, settings.refit, finished or FinishedFits())
+    baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step)
+    heads = cross_fit_heads(settings.heads, inputs, plan, settings.seed, on_step)
+    warnings = [*(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
+    predictions = baselines.predictions | heads.predictions
     members = {name: prediction for name, prediction in predictions.items() if name != PRIOR}
+    labels, folds = inputs.train_labels, repeats[0]
     returns = []
     if len(inputs.columns) > 1:
-        draws = resample(len(inputs.train_labels), inputs.train.groups, settings.seed)
-        returns = rank_backbones(members, inputs.train_labels, draws)
-    predictions |= combine(ensembles, members, inputs.train_labels, folds, settings.jobs, on_step)
+        returns = rank_backbones(members, labels, resample(len(labels), inputs.train.groups, settings.seed))
+    combined, fitted = combine(ensembles, members, labels, folds, settings.jobs, on_step)
+    predictions |= combined
 
     thresholds, scores = _score_models(predictions, inputs, folds, settings, on_step)
     final = select_model(settings.select, {name: scores[name, "oof"] for name in predictions})
+    members_of = dict.fromkeys(combined, tuple(members))
     if settings.calibration is not None:
         chosen, final = final, f"{final}+{settings.calibration}"
-        calibrated = {final: calibrate(settings.calibration, predictions[chosen], inputs.train_labels, folds)}
-        found_thresholds, found_scores = _score_models(calibrated, inputs, folds, settings, lambda: None)
-        predictions |= calibrated
-        thresholds |= found_thresholds
-        scores |= found_scores
-    return Experiment(settings, folds, predictions, trained.heads, final, thresholds, returns, scores, tuple(warnings))
+        predictions[final], fitted[final] = calibrate(settings.calibration, predictions[chosen], labels, folds)
+        members_of[final] = (chosen,)
+        found = _score_models({final: predictions[final]}, inputs, folds, settings, lambda: None)
+        thresholds, scores = thresholds | found[0], scores | found[1]
+    return Experiment(
+        settings=settings,
+        plan=plan,
+        predictions=predictions,
+        models=baselines.models | heads.models,
+        ensembles=fitted,
+        members=members_of,
+        final_model=final,
+        thresholds=thresholds,
+        returns=returns,
+        scores=scores,
+        warnings=tuple(dict.fromkeys(warnings)),  # repeats lack the same labels
+    )
 
 
 def _score_models(

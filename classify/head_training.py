@@ -1,39 +1,25 @@
 """Cross-fit heads: per fold, all that see the same features are trained in one bank."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify import bank
-from classify.ensemble import mean_ensemble
-from classify.folds import Folds, make_folds
+from classify.fit_plan import REFIT, FitPlan, FitRows
+from classify.folds import make_folds
 from classify.heads import HeadSpec
 from classify.inputs import Inputs
+from classify.prediction import Fit, Prediction
 from classify.trained_head import TrainedHead
-from classify.training import Prediction, backbones_within, feature_sets
+from classify.training import CrossFitted, backbones_within, feature_sets
 
 #: One of so many parts of a fold's training rows decides when its heads stop.
 VALIDATION_PARTS = 5
-
-
-@dataclass(frozen=True)
-class CrossFittedHeads:
-    """Heads, and what they predict.
-
-    Attributes:
-        predictions: by model, such as `challenge/resnet50`.
-        heads: by model, the trained head of each fold.
-        warnings: what a reader of the scores has to know; sentences.
-    """
-
-    predictions: dict[str, Prediction]
-    heads: dict[str, tuple[TrainedHead, ...]]
-    warnings: tuple[str, ...]
 
 
 class FoldRows(NamedTuple):
@@ -61,55 +47,66 @@ def list_heads(columns: Mapping[str, slice], specs: Mapping[str, HeadSpec]) -> l
 
 
 def cross_fit_heads(
-    specs: Mapping[str, HeadSpec], inputs: Inputs, folds: Folds, seed: int, on_fit: Callable[[], None]
-) -> CrossFittedHeads:
-    """Train every head once per fold, on each backbone and on all.
+    specs: Mapping[str, HeadSpec], inputs: Inputs, plan: FitPlan, seed: int, on_fit: Callable[[], None]
+) -> CrossFitted:
+    """Train every head once for each fit of the plan, on each backbone and on all.
 
     The rows that decide when a head stops are taken from the fold's training rows, so that no head knows anything of
-    the rows that it is scored on.
+    the rows that it is scored on. The head that is refitted on all rows has none to spare: it trains for the median of
+    its folds' best epochs.
 
     Args:
         specs: the heads by name.
         inputs: N training rows that have features, M test rows or none.
-        folds: of the N training rows.
+        plan: the fits.
         seed: of the validation rows, the mini-batches and the dropout masks, 0 to 2**32 - 1.
-        on_fit: called once for each of the len(list_heads) * folds.count heads.
+        on_fit: called once for each of the len(list_heads) * len(plan.fits()) heads.
 
     Returns:
         The models in the order of `list_heads`.
     """
     if not specs:
-        return CrossFittedHeads({}, {}, ())
-    rows, warnings = _part_rows(inputs, folds, seed)
+        return CrossFitted({}, {}, ())
+    fits = plan.fits()
+    rows, warnings = _part_rows(inputs, fits, seed)
     predictions: dict[str, Prediction] = {}
     heads: dict[str, tuple[TrainedHead, ...]] = {}
     for name, columns in feature_sets(inputs.columns).items():
-        of_folds = [_fit_fold(specs, inputs, columns, of_fold, seed, on_fit) for of_fold in rows]
+        of_fits: list[list[Fit]] = []
+        for fit, parts in zip(fits, rows, strict=True):
+            asked = list(specs.values())
+            if fit.name == REFIT:
+                asked = [_fixed_epochs(spec, [of_fit[i] for of_fit in of_fits]) for i, spec in enumerate(asked)]
+
+            def train(
+                asked: list[HeadSpec] = asked, parts: FoldRows = parts, fit: FitRows = fit, columns: slice = columns
+            ) -> list[Fit]:
+                return _train(asked, inputs, columns, parts, seed, fit.predicts_test)
+
+            of_fits.append(plan.finished.recall((asked, columns, seed, *parts, fit.predicts_test), train))
+            for _ in specs:
+                on_fit()
         for index, spec in enumerate(specs):
-            fitted = [of_fold[index] for of_fold in of_folds]
-            out_of_fold = np.empty(inputs.train_labels.shape, dtype=np.float32)
-            for (_, _, held_out), (_, prediction) in zip(rows, fitted, strict=True):
-                out_of_fold[held_out] = prediction.out_of_fold
-            of_test = [prediction.test for _, prediction in fitted if prediction.test is not None]
-            heads[f"{spec}/{name}"] = tuple(head for head, _ in fitted)
-            predictions[f"{spec}/{name}"] = Prediction(
-                out_of_fold,
-                mean_ensemble(of_test) if of_test else None,
-                all(head.best_epoch > 0 for head, _ in fitted),
-                sum(prediction.seconds for _, prediction in fitted),
-                backbones_within(columns, inputs),
-            )
+            of_head = [of_fit[index] for of_fit in of_fits]
+            heads[f"{spec}/{name}"] = tuple(fit.model for fit in of_head if isinstance(fit.model, TrainedHead))
+            predictions[f"{spec}/{name}"] = plan.gather(of_head, backbones_within(columns, inputs))
     order = list_heads(inputs.columns, specs)
     for name in order:
         diverged = sum(head.best_epoch == 0 for head in heads[name])
         if diverged:
             warnings.append(
-                f"{name}: its head diverged in {diverged} of {folds.count} folds and has its initial weights there; "
+                f"{name}: its head diverged in {diverged} of {len(fits)} fits and has its initial weights there; "
                 "lower its learning rate, or leave it out of --preset"
             )
-    return CrossFittedHeads(
+    return CrossFitted(
         {name: predictions[name] for name in order}, {name: heads[name] for name in order}, tuple(warnings)
     )
+
+
+def _fixed_epochs(spec: HeadSpec, of_folds: Sequence[Fit]) -> HeadSpec:
+    """A spec that trains for the median of the folds' best epochs, at least one, and does not stop before."""
+    best = [fit.model.best_epoch for fit in of_folds if isinstance(fit.model, TrainedHead)]
+    return replace(spec, epochs=max(1, int(np.median(best))), patience=1.0)
 
 
 def choose_validation(learnt: np.ndarray, inputs: Inputs, seed: int) -> np.ndarray | None:
@@ -135,48 +132,45 @@ def choose_validation(learnt: np.ndarray, inputs: Inputs, seed: int) -> np.ndarr
     return learnt[parts.fold_of_row == 0]
 
 
-def _part_rows(inputs: Inputs, folds: Folds, seed: int) -> tuple[list[FoldRows], list[str]]:
-    """Part the training rows of every fold; arguments as for `cross_fit_heads`.
+def _part_rows(inputs: Inputs, fits: Sequence[FitRows], seed: int) -> tuple[list[FoldRows], list[str]]:
+    """Part the training rows of every fit; arguments as for `cross_fit_heads`.
 
     Returns:
-        The rows by fold, and a warning for each fold that has none to validate with.
+        The rows by fit, and a warning for each fold that has none to validate with.
     """
     rows, warnings = [], []
-    for fold, (learnt, held_out) in enumerate(folds.split()):
-        validation = choose_validation(learnt, inputs, seed)
-        if validation is None:
+    for name, learnt, held_out, _ in fits:
+        validation = None if name == REFIT else choose_validation(learnt, inputs, seed)
+        if validation is not None:
+            rows.append(FoldRows(np.setdiff1d(learnt, validation), validation, held_out))
+            continue
+        rows.append(FoldRows(learnt, learnt, held_out))
+        if name != REFIT:
             warnings.append(
-                f"heads of fold {fold}: none of its training rows can be set apart to decide when a head stops, so the "
+                f"heads of {name}: none of its training rows can be set apart to decide when a head stops, so the "
                 "rows that the heads learnt from decided"
             )
-            rows.append(FoldRows(learnt, learnt, held_out))
-        else:
-            rows.append(FoldRows(np.setdiff1d(learnt, validation), validation, held_out))
     return rows, warnings
 
 
-def _fit_fold(
-    specs: Mapping[str, HeadSpec],
-    inputs: Inputs,
-    columns: slice,
-    rows: FoldRows,
-    seed: int,
-    on_fit: Callable[[], None],
-) -> list[tuple[TrainedHead, Prediction]]:
-    """Train a bank on a fold, and let each head predict the rows held out and the test rows."""
+def _train(
+    specs: list[HeadSpec], inputs: Inputs, columns: slice, rows: FoldRows, seed: int, predicts_test: bool
+) -> list[Fit]:
+    """Train a bank, and let each head predict the rows held out and, where asked, the test rows."""
     features = inputs.train.features[:, columns]
     with silent_bank():
-        heads = bank.train_bank(list(specs.values()), features, inputs.train_labels, rows.train, rows.validation, seed)
-    fitted = []
+        heads = bank.train_bank(specs, features, inputs.train_labels, rows.train, rows.validation, seed)
+    fits = []
     with threadpool_limits(1, user_api="blas"):  # as for every other model: threads change the last bits
         for head in heads:
             started = time.perf_counter()
             out_of_fold = head.predict_proba(features[rows.held_out])
-            test = None if inputs.test is None else head.predict_proba(inputs.test.features[:, columns])
+            test = None
+            if inputs.test is not None and predicts_test:
+                test = head.predict_proba(inputs.test.features[:, columns])
             seconds = head.seconds + time.perf_counter() - started
-            fitted.append((head, Prediction(out_of_fold, test, seconds=seconds)))
-            on_fit()
-    return fitted
+            fits.append(Fit(head, out_of_fold, test, head.best_epoch > 0, seconds))
+    return fits
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Join a data set with its cached features, by image id."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from features.cache import FeatureCache
 from features.dataset import Dataset, Split
 from features.errors import InputError
 from features.freshness import refuse_changed
+from features.recipe import Recipe
 
 #: Names that a label may not bear: they are columns, or all labels together, in the files of a run.
 RESERVED_LABELS = frozenset({"ID", "model", "fold", "micro", "macro", "overall"})
@@ -57,6 +59,7 @@ class Inputs:
         train: the labelled images.
         train_labels: uint8 array (M, L), 0 or 1; every label has both values.
         test: the images to predict; None where the data set has no such split.
+        recipes: how each backbone's features were extracted.
     """
 
     label_names: tuple[str, ...]
@@ -64,6 +67,7 @@ class Inputs:
     train: SplitInputs
     train_labels: np.ndarray
     test: SplitInputs | None
+    recipes: dict[str, Recipe] = field(default_factory=dict)
 
 
 def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] | None) -> Inputs:
@@ -102,12 +106,16 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
     _check_labels(train.labels, dataset)
     test = _read_split(dataset.splits["test"], cache, names) if "test" in dataset.splits else None
 
-    columns, start = {}, 0
-    for name in names:
-        width = cache.describe("train", name).width
-        columns[name] = slice(start, start + width)
-        start += width
-    return Inputs(dataset.label_names, columns, train, train.labels, test)
+    described = {name: cache.describe("train", name) for name in names}
+    columns = columns_of({name: file.width for name, file in described.items()})
+    recipes = {name: file.recipe for name, file in described.items()}
+    return Inputs(dataset.label_names, columns, train, train.labels, test, recipes)
+
+
+def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
+    """Say which columns are each backbone's, of backbones side by side in the order of their widths."""
+    ends = list(accumulate(widths.values()))
+    return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
 
 
 def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> SplitInputs:

@@ -1,10 +1,8 @@
 """Write the files of a run: predictions, out-of-fold probabilities, metrics, and how they came about."""
 
 import json
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +10,13 @@ import numpy as np
 import pandas as pd
 
 from classify.experiment import Experiment
-from classify.head_files import curves_table, save_heads
+from classify.fit_plan import REFIT
 from classify.inputs import Inputs, SplitInputs
-from classify.metrics import ENDS
-from classify.resampling import DRAWS
-from classify.run_folder import MODELS
-from classify.selection import describe_rule
+from classify.model_files import save_models
+from classify.run_folder import MARK, MODELS
+from classify.run_record import describe_run
 from classify.thresholds import measure_cost, to_binary
-from classify.trained_head import TrainedHead
 from features.errors import InputError
-
-VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "iterative-stratification")
-VERSIONED_OF_HEADS = ("tensorflow", "keras")
 
 
 def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping[str, Any]) -> None:
@@ -37,7 +30,9 @@ def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Ma
       training images, by cross-fitted thresholds and, beside them, by 0.5.
     - `backbones.csv`: `backbone`, `macro_auc`, `gain`, `low`, `high`, `megabytes`, `gain_per_megabyte`, in the order in
       which backbones were added to the mean; the megabytes are of the cache, over all splits. Only with several.
-    - `curves.csv` and `models/`: see `head_files`. Only with heads.
+    - `curves.csv`: `model`, `fold` (from 0), `epoch` (from 1), `loss`, `auc`, `validation_loss`, `validation_auc`:
+      one row per epoch of every head that was cross-fitted; an AUC that no label has is an empty cell. Only with heads.
+    - `models/`: every fitted model; see `model_files`.
     - `run.json`: everything else. Times stand there only, so that the tables of two equal runs are equal bytes.
 
     Probabilities are written with the digits that give back the same float32.
@@ -73,10 +68,12 @@ def _write(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping
     if experiment.returns:
         _write_table(_backbones_table(inputs, experiment), folder / "backbones.csv")
     if experiment.heads:
-        _write_table(curves_table(experiment.heads), folder / "curves.csv")
-        save_heads(experiment.heads, folder / MODELS)
-    described = {**record, **_describe(inputs, experiment)}
-    (folder / "run.json").write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write_table(_curves_table(experiment), folder / "curves.csv")
+    fits = [rows.name for rows in experiment.plan.fits()]
+    saved = save_models(experiment.models, fits, experiment.ensembles, folder / MODELS)
+    files = {name: [path.relative_to(folder) for path in paths] for name, paths in saved.items()}
+    described = {**record, **describe_run(inputs, experiment, files)}
+    (folder / MARK).write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
@@ -148,77 +145,15 @@ def _backbones_table(inputs: Inputs, experiment: Experiment) -> pd.DataFrame:
     return table
 
 
-def _describe(inputs: Inputs, experiment: Experiment) -> dict[str, Any]:
-    """Gather what `run.json` says of inputs, folds and models."""
-    splits = {"train": inputs.train} | ({} if inputs.test is None else {"test": inputs.test})
-    folds, settings = experiment.folds, experiment.settings
-    versioned = VERSIONED + (VERSIONED_OF_HEADS if experiment.heads else ())
-    return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in versioned},
-        "labels": list(inputs.label_names),
-        "splits": {
-            name: {
-                "images": len(split.image_ids),
-                "rejected": list(split.rejected_ids),
-                "positives": None
-                if split.labels is None
-                else dict(zip(inputs.label_names, split.labels.sum(axis=0).tolist(), strict=True)),
-                "fingerprints": split.fingerprints,
-            }
-            for name, split in splits.items()
-        },
-        "folds": {
-            "count": folds.count,
-            "groups": folds.group_count,
-            "rows": np.bincount(folds.fold_of_row, minlength=folds.count).tolist(),
-            "positives": {
-                name: np.bincount(folds.fold_of_row, weights=column, minlength=folds.count).astype(int).tolist()
-                for name, column in zip(inputs.label_names, inputs.train_labels.T, strict=True)
-            },
-        },
-        "models": {
-            name: {
-                "converged": p.converged,
-                "fit_seconds": round(p.seconds, 3),
-                "backbones": list(p.backbones),
-                "shares": p.shares,
-            }
-            | _describe_heads(experiment.heads.get(name, ()))
-            for name, p in experiment.predictions.items()
-        },
-        "final_model": experiment.final_model,
-        "selection": {"rule": settings.select, "means": describe_rule(settings.select)},
-        "calibration": settings.calibration,
-        "thresholds": {
-            "rule": settings.threshold.text,
-            "of_final_model": dict(
-                zip(inputs.label_names, experiment.thresholds[experiment.final_model].tolist(), strict=True)
-            ),
-        },
-        "intervals": {
-            "percentiles": ENDS,
-            "draws": DRAWS,
-            "seed": settings.seed,
-            "unit": "row" if folds.group_count is None else "group",
-        },
-        "undefined_metrics": _list_reasons(experiment, "reason"),
-        "incomplete_intervals": _list_reasons(experiment, "interval_reason"),
-        "warnings": list(experiment.warnings),
-    }
-
-
-def _describe_heads(heads: Sequence[TrainedHead]) -> dict[str, Any]:
-    """Say what the heads of a model are, one per fold; nothing of a model that is none."""
-    if not heads:
-        return {}
-    return {"spec": asdict(heads[0].spec), "best_epochs": [head.best_epoch for head in heads]}
-
-
-def _list_reasons(experiment: Experiment, kind: str) -> list[dict[str, str]]:
-    """List the scores that have a reason: `reason` or `interval_reason`."""
-    return [
-        {"model": model, "split": split, "label": score.label, "metric": score.metric, "reason": getattr(score, kind)}
-        for (model, split), scores in experiment.scores.items()
-        for score in scores
-        if getattr(score, kind)
-    ]
+def _curves_table(experiment: Experiment) -> pd.DataFrame:
+    """List what every epoch of every cross-fitted head came to; the one on all rows has nothing to be measured by."""
+    tables = []
+    for model, of_fits in experiment.heads.items():
+        for fold, (fit, head) in enumerate(zip(experiment.plan.fits(), of_fits, strict=True)):
+            if fit.name != REFIT:
+                table = pd.DataFrame(asdict(head.curves))
+                table.insert(0, "model", model)
+                table.insert(1, "fold", fold)
+                table.insert(2, "epoch", range(1, len(table) + 1))
+                tables.append(table)
+    return pd.concat(tables)

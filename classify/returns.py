@@ -8,9 +8,9 @@ import numpy as np
 from classify.ensemble import mean_ensemble
 from classify.greedy import macro_auc
 from classify.metrics import ENDS
+from classify.prediction import Prediction
 from classify.ranking import rank_scores
 from classify.resampling import Resampling
-from classify.training import Prediction
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Publish the files of a run all at once, so that an interrupted run leaves nothing half-written."""
+"""Publish the files of a run all at once, so that an interrupted run leaves finished fits and nothing half-written."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,8 +10,10 @@ from features.lock import hold
 
 #: What makes a folder a run. It is published last.
 MARK = "run.json"
-#: The folder of a run's heads.
+#: The folder of a run's fitted models.
 MODELS = "models"
+#: Where a run that is not finished keeps its finished fits.
+FINISHED = "finished"
 #: All files and folders that a run may write.
 RUN_FILES = (
     "predictions_probability.csv",
@@ -38,7 +40,9 @@ def open_run(run: Path, overwrite: bool) -> Iterator[Path]:
             folder stay.
 
     Yields:
-        An empty folder beside `run`, or inside it where it exists. It is gone after the block.
+        A folder beside `run`, or inside it where it exists; empty but for the `FINISHED` of an earlier run that was
+        interrupted, which is not published. It is gone after the block; if the block does not end well, `FINISHED`
+        stays where it is, for the next one.
 
     Raises:
         InputError: `run` is a file, holds something else than a run, holds a run and `overwrite` is false, or cannot be
@@ -57,18 +61,34 @@ def _stage(run: Path, overwrite: bool) -> Iterator[Path]:
     try:
         exists = _check(run, overwrite)
         staging = run / _PARTIAL if exists else run.parent / f".{run.name}{_PARTIAL}"
-        shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
-        staging.mkdir(parents=True)
+        _clear(staging)  # of what a killed run left
+        staging.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(run, error) from None
     try:
         yield staging
         try:
             _publish(staging, run, overwrite)
+            for folder in (staging, run):  # the whole staging folder may have become the run
+                shutil.rmtree(folder / FINISHED, ignore_errors=True)
         except OSError as error:
             raise _unwritable(run, error) from None
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _clear(staging)
+
+
+def _clear(staging: Path) -> None:
+    """Remove everything but finished fits."""
+    if not staging.is_dir():
+        return
+    for path in staging.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            if path.name != FINISHED:
+                shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    if not any(staging.iterdir()):
+        staging.rmdir()
 
 
 def _check(run: Path, overwrite: bool) -> bool:

@@ -21,6 +21,7 @@ from classify.search_rows import make_search_folds
 from classify.search_space import propose
 from classify.study_file import JOURNAL, StudyFile, check_folder, open_study
 from features.cache import FeatureCache, default_cache
+from features.command import EXIT_INTERRUPTED
 from features.dataset import DatasetOptions, read_dataset
 from features.errors import InputError
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 #: The best heads as presets.
 BEST = "best.json"
 _HEADS_KEPT = 5
-EXIT_INTERRUPTED = 128 + 2  # as a shell reports SIGINT
 
 
 def search(

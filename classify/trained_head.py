@@ -21,24 +21,36 @@ EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
-class TrainedHead:
-    """A head with the weights of its best epoch.
+class HeadWeights:
+    """The numbers of a head, and what they give.
 
     Attributes:
-        spec: what was asked for.
         weights: float32 arrays in Keras' order: with batch normalisation gamma, beta, moving mean and moving variance,
             each (D,); then kernel (inputs, outputs) and bias (outputs,) of every dense layer.
-        curves: loss and AUC by epoch.
-        best_epoch: the epoch, from 1, of the lowest validation loss; 0 if none was finite, and the weights are the
-            initial ones.
-        seconds: this head's share of the time that the bank took.
+        batch_norm: whether the features are normalised.
     """
 
-    spec: HeadSpec
     weights: Sequence[np.ndarray]
-    curves: Curves
-    best_epoch: int
-    seconds: float
+    batch_norm: bool
+
+    @classmethod
+    def load(cls, path: Path) -> "HeadWeights":
+        """Read the Keras file of a head.
+
+        Raises:
+            InputError: it is missing, or holds no head.
+        """
+        keras = import_keras()
+        try:
+            model = keras.saving.load_model(path, compile=False)
+        except Exception as error:  # noqa: BLE001 - a damaged archive fails in as many ways as it has bytes
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(f"{path} is no head that can be read ({reason}). Make the run again.") from None
+        layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.Dropout)]
+        batch_norm = bool(layers) and isinstance(layers[0], keras.layers.BatchNormalization)
+        if not all(isinstance(layer, keras.layers.Dense) for layer in layers[batch_norm:]) or not layers[batch_norm:]:
+            raise InputError(f"{path} is a Keras model, but no head of Headbank. Make the run again.")
+        return cls(model.get_weights(), batch_norm)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Give the probability of each label.
@@ -59,7 +71,7 @@ class TrainedHead:
                 f"Give the features of the same backbones."
             )
         activations = X
-        if self.spec.batch_norm:
+        if self.batch_norm:
             gamma, beta, mean, variance = weights[:4]
             scale = gamma / np.sqrt(variance + np.float32(EPSILON))
             activations = X * scale + (beta - mean * scale)
@@ -69,6 +81,30 @@ class TrainedHead:
                 activations = np.maximum(activations, 0)
             activations = activations @ kernel + bias
         return expit(activations)
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A head with the weights of its best epoch.
+
+    Attributes:
+        spec: what was asked for.
+        weights: as those of `HeadWeights`.
+        curves: loss and AUC by epoch.
+        best_epoch: the epoch, from 1, of the lowest validation loss; 0 if none was finite, and the weights are the
+            initial ones.
+        seconds: this head's share of the time that the bank took.
+    """
+
+    spec: HeadSpec
+    weights: Sequence[np.ndarray]
+    curves: Curves
+    best_epoch: int
+    seconds: float
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Give the probability of each label; see `HeadWeights.predict_proba`."""
+        return HeadWeights(self.weights, self.spec.batch_norm).predict_proba(X)
 
     def to_keras(self) -> "keras.Sequential":
         """Build the same head in Keras, not compiled: (N, D) float32 features in, (N, L) probabilities out."""

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -11,9 +11,10 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.ensemble import mean_ensemble
-from classify.folds import Folds
+from classify.fit_plan import FitPlan, FitRows
 from classify.inputs import Inputs
+from classify.prediction import Fit, Prediction
+from classify.trained_head import TrainedHead
 
 
 @dataclass(frozen=True)
@@ -30,24 +31,18 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """The probabilities that a model gives.
+class CrossFitted:
+    """Models, and what they predict.
 
     Attributes:
-        out_of_fold: float32 array (N, L), 0-1: each training row, by the model of the fold that held it out.
-        test: float32 array (M, L), 0-1: the mean over the models of all folds; None without test rows.
-        converged: whether the solver of every fold and label reached its tolerance; True where there is no solver.
-        seconds: the time that fitting and predicting took, summed over the folds; of an ensemble, without its members'.
-        backbones: those whose features it sees, directly or through its members.
-        shares: of an ensemble that is a weighted mean, the share of each member that has one; empty otherwise.
+        predictions: by model, such as `logistic/resnet50`.
+        models: by model, the fitted baseline or trained head of each fit of the plan, in its order.
+        warnings: what a reader of the scores has to know; sentences.
     """
 
-    out_of_fold: np.ndarray
-    test: np.ndarray | None
-    converged: bool = True
-    seconds: float = 0.0
-    backbones: tuple[str, ...] = ()
-    shares: dict[str, float] = field(default_factory=dict)
+    predictions: dict[str, Prediction]
+    models: dict[str, tuple[BaseEstimator | TrainedHead, ...]]
+    warnings: tuple[str, ...]
 
 
 def feature_sets(columns: Mapping[str, slice]) -> dict[str, slice]:
@@ -64,61 +59,60 @@ def feature_sets(columns: Mapping[str, slice]) -> dict[str, slice]:
 
 
 def cross_fit(
-    candidates: Mapping[str, Candidate],
-    inputs: Inputs,
-    folds: Folds,
-    jobs: int,
-    on_fit: Callable[[], None],
-) -> dict[str, Prediction]:
-    """Fit every candidate once per fold.
+    candidates: Mapping[str, Candidate], inputs: Inputs, plan: FitPlan, jobs: int, on_fit: Callable[[], None]
+) -> CrossFitted:
+    """Fit every candidate once for each fit of the plan.
 
     Args:
         candidates: the models by name.
         inputs: N training rows that have features, M test rows or none.
-        folds: of the N training rows.
+        plan: the fits.
         jobs: how many fits run at a time. It does not change any probability.
-        on_fit: called after each of the len(candidates) * folds.count fits, from any thread.
+        on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
 
     Returns:
-        The predictions, in the order of the candidates.
+        The models, in the order of the candidates.
     """
     features, labels = inputs.train.features, inputs.train_labels
-    test_features = None if inputs.test is None else inputs.test.features
 
-    def fit_fold(candidate: Candidate, learnt: np.ndarray, held_out: np.ndarray) -> Prediction:
+    def fit(candidate: Candidate, rows: FitRows) -> list[Fit]:
         started = time.perf_counter()
         seen = features[:, candidate.columns]
-        model = clone(candidate.estimator).fit(seen[learnt], labels[learnt])
-        test = None if test_features is None else model.predict_proba(test_features[:, candidate.columns])
-        out_of_fold = model.predict_proba(seen[held_out])
-        on_fit()
-        return Prediction(out_of_fold, test, model.converged_, time.perf_counter() - started)
+        model = clone(candidate.estimator).fit(seen[rows.learnt], labels[rows.learnt])
+        test = None
+        if inputs.test is not None and rows.predicts_test:
+            test = model.predict_proba(inputs.test.features[:, candidate.columns])
+        out_of_fold = np.empty((0, labels.shape[1]), np.float32)
+        if len(rows.held_out):
+            out_of_fold = model.predict_proba(seen[rows.held_out])
+        return [Fit(model, out_of_fold, test, model.converged_, time.perf_counter() - started)]
 
-    splits = list(folds.split())
+    def recall(candidate: Candidate, rows: FitRows) -> Fit:
+        what = (type(candidate.estimator), candidate.estimator.get_params(), candidate.columns, *rows)
+        (found,) = plan.finished.recall(what, lambda: fit(candidate, rows))
+        on_fit()
+        return found
+
+    fits = plan.fits()
     # Threads share the features without a copy, and the solver's work is BLAS, which releases the interpreter's lock.
     # One BLAS thread per fit: how a product is cut between threads changes its last bits, and so would `jobs`.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged`
         fitted = Parallel(n_jobs=jobs, backend="threading")(
-            delayed(fit_fold)(candidate, learnt, held_out)
-            for candidate in candidates.values()
-            for learnt, held_out in splits
+            delayed(recall)(candidate, rows) for candidate in candidates.values() for rows in fits
         )
 
-    predictions = {}
-    for index, name in enumerate(candidates):
-        of_folds = fitted[index * folds.count : (index + 1) * folds.count]
-        out_of_fold = np.empty(labels.shape, dtype=np.float32)
-        for (_, held_out), prediction in zip(splits, of_folds, strict=True):
-            out_of_fold[held_out] = prediction.out_of_fold
-        predictions[name] = Prediction(
-            out_of_fold,
-            None if test_features is None else mean_ensemble([p.test for p in of_folds if p.test is not None]),
-            all(p.converged for p in of_folds),
-            sum(p.seconds for p in of_folds),
-            backbones_within(candidates[name].columns, inputs),
-        )
-    return predictions
+    of_models = {name: fitted[index * len(fits) : (index + 1) * len(fits)] for index, name in enumerate(candidates)}
+    predictions = {
+        name: plan.gather(of_model, backbones_within(candidates[name].columns, inputs))
+        for name, of_model in of_models.items()
+    }
+    unfinished = [name for name, prediction in predictions.items() if not prediction.converged]
+    return CrossFitted(
+        predictions,
+        {name: tuple(fit.model for fit in of_model) for name, of_model in of_models.items()},
+        tuple(f"{name}: its solver stopped before it converged" for name in unfinished),
+    )
 
 
 def backbones_within(columns: slice, inputs: Inputs) -> tuple[str, ...]:

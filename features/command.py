@@ -19,6 +19,7 @@ from features.errors import InputError
 EXIT_FAULT = 1
 EXIT_BAD_INPUT = 2
 EXIT_REJECTED = 3
+EXIT_INTERRUPTED = 128 + 2  # as a shell reports SIGINT
 EXIT_BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE
 
 

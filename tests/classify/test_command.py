@@ -43,7 +43,7 @@ def run(toy: Toy, out="run", *options: str):
 def test_writes_a_run(toy):
     code, said, out = run(toy, "run", "--select", "mean")
     assert code == 0
-    assert sorted(path.name for path in out.iterdir()) == sorted([*TABLES, "run.json"])
+    assert sorted(path.name for path in out.iterdir()) == sorted([*TABLES, "models", "run.json"])
 
     probabilities = pd.read_csv(out / TABLES[0])
     assert list(probabilities.columns) == ["ID", *LABELS]
@@ -152,6 +152,7 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
     assert sorted(path.name for path in out.iterdir()) == [
         "backbones.csv",
         "metrics.csv",
+        "models",
         "oof_probability.csv",
         "run.json",
         "thresholds.csv",
@@ -247,7 +248,7 @@ def test_a_cache_or_data_set_that_is_not_there_exits_2(toy, tmp_path):
     assert run(missing)[0] == 2
 
 
-def test_a_disk_that_is_full_exits_2_and_leaves_nothing(toy, monkeypatch):
+def test_a_disk_that_is_full_exits_2_and_keeps_what_was_fitted(toy, monkeypatch):
     def fail(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -255,7 +256,8 @@ def test_a_disk_that_is_full_exits_2_and_leaves_nothing(toy, monkeypatch):
     code, said, out = run(toy)
     assert code == 2
     assert "cannot be written (No space left on device)" in said
-    assert sorted(path.name for path in out.parent.iterdir()) == ["cache", "toy"]
+    assert sorted(path.name for path in out.parent.iterdir()) == [".run.partial", "cache", "toy"]
+    assert [path.name for path in (out.parent / ".run.partial").iterdir()] == ["finished"]
 
 
 def test_help_loads_neither_pandas_nor_scikit_learn_nor_tensorflow():

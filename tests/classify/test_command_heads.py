@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classify.head_files import head_path
 from classify.heads import HeadSpec
 from classify.keras_backend import import_keras
+from classify.model_files import HEAD_SUFFIX, model_path
 from classify.preset_files import write_presets
 from features.cache import FeatureCache
 from tests.classify.test_command import LOGISTIC, run
@@ -71,8 +71,10 @@ def test_plain_keras_loads_every_head_and_gives_the_probabilities_of_the_run(don
     keras = import_keras()
     cache = FeatureCache(toy.cache)
     out_of_fold = pd.read_csv(out / "oof_probability.csv", dtype=dict.fromkeys(LABELS, np.float32))
-    files = sorted(path for path in (out / "models").rglob("*") if path.is_file())
-    assert files == sorted(head_path(out / "models", model, fold) for model in HEADS for fold in range(2))
+    files = sorted((out / "models").rglob("*.keras"))
+    assert files == sorted(
+        model_path(out / "models", model, f"fold{fold}", HEAD_SUFFIX) for model in HEADS for fold in range(2)
+    )
     assert files[0] == out / "models" / "mixed__all" / "fold0.keras"
     for model in HEADS:
         seen = model.split("/")[1]
@@ -80,7 +82,7 @@ def test_plain_keras_loads_every_head_and_gives_the_probabilities_of_the_run(don
         rows = out_of_fold[out_of_fold["model"] == model]
         for fold in range(2):
             held_out = (rows["fold"] == fold).to_numpy()
-            head = keras.saving.load_model(head_path(out / "models", model, fold))
+            head = keras.saving.load_model(model_path(out / "models", model, f"fold{fold}", HEAD_SUFFIX))
             probabilities = head.predict(features[held_out], verbose=0)
             np.testing.assert_allclose(rows[list(LABELS)].to_numpy()[held_out], probabilities, rtol=0, atol=1e-6)
 
@@ -94,7 +96,7 @@ def test_equal_runs_have_equal_bytes_and_a_run_without_heads_takes_their_files_a
     for name in tables:
         assert (out / name).read_bytes() == (again / name).read_bytes()
     assert run(toy, "again", "--preset", "none", "--overwrite")[0] == 0
-    assert not (again / "models").exists()
+    assert list((again / "models").rglob("*.keras")) == []
     assert not (again / "curves.csv").exists()
 
 

@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from classify import bank
 from classify.experiment import Settings, count_steps, run_experiment
+from classify.fit_plan import FitPlan
 from classify.folds import Folds, make_folds
 from classify.head_training import choose_validation, cross_fit_heads, list_heads
 from classify.heads import HeadSpec
@@ -36,6 +37,10 @@ def folds_of(inputs: Inputs, count: int = 3) -> Folds:
     return make_folds(inputs.train_labels, inputs.train.groups, inputs.label_names, count, seed=0)
 
 
+def plan_of(inputs: Inputs, count: int = 3) -> FitPlan:
+    return FitPlan((folds_of(inputs, count),))
+
+
 @pytest.fixture(scope="module")
 def inputs() -> Inputs:
     return make_inputs()
@@ -57,7 +62,7 @@ def fitted(inputs, calls):
 
         patch.setattr(bank, "train_bank", watched)
         ticks = []
-        found = cross_fit_heads(SPECS, inputs, folds_of(inputs), 0, lambda: ticks.append(1))
+        found = cross_fit_heads(SPECS, inputs, plan_of(inputs), 0, lambda: ticks.append(1))
         assert len(ticks) == 2 * 3 * 3
         return found
 
@@ -66,11 +71,11 @@ MODELS = ["quick/alpha", "quick/beta", "quick/all", "slow/alpha", "slow/beta", "
 
 
 def test_a_head_per_backbone_and_one_on_all(fitted, inputs):
-    assert list_heads(inputs.columns, SPECS) == list(fitted.predictions) == list(fitted.heads) == MODELS
+    assert list_heads(inputs.columns, SPECS) == list(fitted.predictions) == list(fitted.models) == MODELS
     assert list_heads({"alpha": slice(0, 4)}, SPECS) == ["quick/alpha", "slow/alpha"]
     both = ("alpha", "beta")
     assert [p.backbones for p in fitted.predictions.values()] == [("alpha",), ("beta",), both] * 2
-    assert [head.spec for head in fitted.heads["slow/beta"]] == [SPECS["slow"]] * 3
+    assert [head.spec for head in fitted.models["slow/beta"]] == [SPECS["slow"]] * 3
 
 
 def test_all_heads_that_see_the_same_features_are_one_bank_per_fold(fitted, calls, inputs):
@@ -92,7 +97,7 @@ def test_no_group_is_on_two_sides_of_training_validation_and_held_out(fitted, ca
 def test_out_of_fold_is_by_the_head_of_the_fold_and_test_is_the_mean(fitted, inputs):
     folds = folds_of(inputs)
     for model, columns in zip(MODELS, [slice(0, 4), slice(4, 8), slice(0, 8)] * 2, strict=True):
-        heads, prediction = fitted.heads[model], fitted.predictions[model]
+        heads, prediction = fitted.models[model], fitted.predictions[model]
         for fold, (_, held_out) in enumerate(folds.split()):
             expected = heads[fold].predict_proba(inputs.train.features[held_out, columns])
             np.testing.assert_allclose(prediction.out_of_fold[held_out], expected, rtol=1e-5)
@@ -109,9 +114,9 @@ def test_labels_and_features_held_out_change_nothing_of_a_fold(fitted, inputs):
     features[held_out] = rng.normal(size=(held_out.sum(), 8))
     labels[held_out] = 1 - labels[held_out]
     other = replace(inputs, train=split_inputs(features, inputs.train.groups), train_labels=labels)
-    again = cross_fit_heads(SPECS, other, folds, 0, lambda: None)
+    again = cross_fit_heads(SPECS, other, FitPlan((folds,)), 0, lambda: None)
     for model in MODELS:
-        first, second = fitted.heads[model], again.heads[model]
+        first, second = fitted.models[model], again.models[model]
         for one, same in zip(first[1].weights, second[1].weights, strict=True):
             np.testing.assert_array_equal(one, same)
         assert any((one != changed).any() for one, changed in zip(first[0].weights, second[0].weights, strict=True))
@@ -128,10 +133,12 @@ def test_permuted_labels_score_as_chance_on_the_average_of_many_permutations():
     out_of_fold, learnt_from = [], []
     for seed in range(12):
         labels = np.random.default_rng(seed).permutation(lone.train_labels)
-        found = cross_fit_heads({"quick": spec}, replace(lone, train_labels=labels), folds, seed, lambda: None)
+        found = cross_fit_heads(
+            {"quick": spec}, replace(lone, train_labels=labels), FitPlan((folds,)), seed, lambda: None
+        )
         out_of_fold.append(roc_auc_score(labels, found.predictions["quick/alpha"].out_of_fold))
         learnt, _ = next(folds.split())
-        head = found.heads["quick/alpha"][0]
+        head = found.models["quick/alpha"][0]
         learnt_from.append(roc_auc_score(labels[learnt], head.predict_proba(lone.train.features[learnt])))
     # The mean of 24 columns spreads 0.011 here.
     assert np.mean(out_of_fold) == pytest.approx(0.5, abs=0.04)
@@ -164,10 +171,10 @@ def test_a_label_of_one_value_is_no_hindrance_to_the_choice():
 def test_a_fold_with_one_group_to_learn_from_is_a_warning():
     inputs = make_inputs(24)
     inputs = replace(inputs, train=replace(inputs.train, groups=np.repeat(["p", "q"], 12)))
-    found = cross_fit_heads({"quick": QUICK}, inputs, folds_of(inputs, 2), 0, lambda: None)
+    found = cross_fit_heads({"quick": QUICK}, inputs, plan_of(inputs, 2), 0, lambda: None)
     assert found.warnings == tuple(
-        f"heads of fold {fold}: none of its training rows can be set apart to decide when a head stops, so the rows "
-        "that the heads learnt from decided"
+        f"heads of fold{fold}: none of its training rows can be set apart to decide when a head stops, so the "
+        "rows that the heads learnt from decided"
         for fold in (0, 1)
     )
     assert all(p.converged and np.isfinite(p.out_of_fold).all() for p in found.predictions.values())
@@ -178,7 +185,7 @@ def test_a_diverged_head_is_a_warning_that_names_it_and_nothing_else_is_said(inp
     experiment = run_experiment(inputs, Settings(folds=3, heads=specs, ensembles=("mean",)), lambda: None)
     said = [warning for warning in experiment.warnings if "wild" in warning]
     assert said == [
-        f"wild/{name}: its head diverged in 3 of 3 folds and has its initial weights there; lower its learning rate, "
+        f"wild/{name}: its head diverged in 3 of 3 fits and has its initial weights there; lower its learning rate, "
         "or leave it out of --preset"
         for name in ("alpha", "beta", "all")
     ]
@@ -201,7 +208,7 @@ def test_heads_are_models_like_any_other(inputs):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(fitted, inputs):
-    again, other = (cross_fit_heads(SPECS, inputs, folds_of(inputs), seed, lambda: None) for seed in (0, 1))
+    again, other = (cross_fit_heads(SPECS, inputs, plan_of(inputs), seed, lambda: None) for seed in (0, 1))
     for model in MODELS:
         expected = fitted.predictions[model].out_of_fold.tobytes()
         assert again.predictions[model].out_of_fold.tobytes() == expected
@@ -209,5 +216,5 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(fitted, inpu
 
 
 def test_no_heads_are_no_models(inputs):
-    none = cross_fit_heads({}, inputs, folds_of(inputs), 0, lambda: None)
-    assert (none.predictions, none.heads, none.warnings) == ({}, {}, ())
+    none = cross_fit_heads({}, inputs, plan_of(inputs), 0, lambda: None)
+    assert (none.predictions, none.models, none.warnings) == ({}, {}, ())

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from classify.prediction import Prediction
 from classify.resampling import resample
 from classify.returns import rank_backbones
-from classify.training import Prediction
 
 
 def make_members(rows: int = 400) -> tuple[dict[str, Prediction], np.ndarray]:

@@ -8,8 +8,8 @@ from classify.blending import calibrate, combine
 from classify.calibration import CALIBRATIONS
 from classify.ensemble import ENSEMBLES
 from classify.folds import Folds
+from classify.prediction import Prediction
 from classify.second_level import cross_fit_second_level
-from classify.training import Prediction
 
 FOLDS = Folds(np.arange(60) % 3, 3, None, ())
 
@@ -55,8 +55,8 @@ def test_the_labels_of_a_fold_have_no_part_in_its_own_probabilities(name, member
 
     def run(truth):
         if name in CALIBRATIONS:
-            return calibrate(name, predictions["m0"], truth, FOLDS)
-        return combine([name], predictions, truth, FOLDS, 1, lambda: None)[name]
+            return calibrate(name, predictions["m0"], truth, FOLDS)[0]
+        return combine([name], predictions, truth, FOLDS, 1, lambda: None)[0][name]
 
     first, other = run(labels), run(turned)
     np.testing.assert_array_equal(first.out_of_fold[FOLDS.fold_of_row == 1], other.out_of_fold[FOLDS.fold_of_row == 1])
@@ -67,8 +67,8 @@ def test_the_labels_of_a_fold_have_no_part_in_its_own_probabilities(name, member
 def test_ensembles_name_their_members_shares_and_backbones(members):
     predictions, labels = members
     ticks = []
-    made = combine(["mean", "greedy", "stacking"], predictions, labels, FOLDS, 2, lambda: ticks.append(1))
-    assert list(made) == ["mean", "greedy", "stacking"]
+    made, fitted = combine(["mean", "greedy", "stacking"], predictions, labels, FOLDS, 2, lambda: ticks.append(1))
+    assert list(made) == list(fitted) == ["mean", "greedy", "stacking"]
     assert made["mean"].shares == pytest.approx({"m0": 1 / 3, "m1": 1 / 3, "m2": 1 / 3})
     assert made["stacking"].shares == {}
     assert made["stacking"].backbones == ("alpha", "beta")
@@ -81,11 +81,11 @@ def test_ensembles_name_their_members_shares_and_backbones(members):
 
 def test_no_ensemble_asked_for_is_none_made(members):
     predictions, labels = members
-    assert combine([], predictions, labels, FOLDS, 1, lambda: None) == {}
+    assert combine([], predictions, labels, FOLDS, 1, lambda: None) == ({}, {})
 
 
 def test_without_test_rows_there_are_no_test_probabilities(members):
     predictions, labels = members
     lone = {name: Prediction(p.out_of_fold, None) for name, p in predictions.items()}
-    assert combine(["weights"], lone, labels, FOLDS, 1, lambda: None)["weights"].test is None
-    assert calibrate("platt", lone["m0"], labels, FOLDS).test is None
+    assert combine(["weights"], lone, labels, FOLDS, 1, lambda: None)[0]["weights"].test is None
+    assert calibrate("platt", lone["m0"], labels, FOLDS)[0].test is None

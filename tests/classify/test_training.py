@@ -7,6 +7,7 @@ import pytest
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
+from classify.fit_plan import FitPlan
 from classify.folds import Folds
 from classify.inputs import Inputs, SplitInputs
 from classify.training import Candidate, cross_fit
@@ -54,15 +55,16 @@ def inputs() -> Inputs:
 
 
 FOLDS = Folds(np.array([0, 2, 1, 1, 0, 2, 2, 0, 1, 2, 0, 0, 1, 2, 1, 1, 0, 2, 1, 2]), 3, None, ())
+PLAN = FitPlan((FOLDS,))
 
 
 def test_out_of_fold_is_by_a_model_that_never_saw_the_row(inputs):
-    predictions = cross_fit({"memory": Candidate(Memory(), slice(0, 1))}, inputs, FOLDS, 2, lambda: None)
+    predictions = cross_fit({"memory": Candidate(Memory(), slice(0, 1))}, inputs, PLAN, 2, lambda: None).predictions
     assert (predictions["memory"].out_of_fold[:, 0] == 0).all()
 
 
 def test_test_probabilities_are_the_mean_over_the_folds(inputs):
-    predictions = cross_fit({"memory": Candidate(Memory(), slice(0, 1))}, inputs, FOLDS, 1, lambda: None)
+    predictions = cross_fit({"memory": Candidate(Memory(), slice(0, 1))}, inputs, PLAN, 1, lambda: None).predictions
     shares = [(FOLDS.fold_of_row != fold).sum() / 100 for fold in range(3)]
     np.testing.assert_allclose(predictions["memory"].test, [[0, np.mean(shares)]] * 4, rtol=1e-6)
 
@@ -70,7 +72,7 @@ def test_test_probabilities_are_the_mean_over_the_folds(inputs):
 def test_rows_keep_their_places_and_columns_are_the_candidates(inputs):
     ticks = []
     candidates = {"memory": Candidate(Memory(), slice(0, 1)), "echo": Candidate(Echo(), slice(1, 3))}
-    predictions = cross_fit(candidates, inputs, FOLDS, 2, lambda: ticks.append(1))
+    predictions = cross_fit(candidates, inputs, PLAN, 2, lambda: ticks.append(1)).predictions
     assert list(predictions) == ["memory", "echo"]
     np.testing.assert_array_equal(predictions["echo"].out_of_fold, inputs.train.features[:, 1:3])
     np.testing.assert_allclose(predictions["echo"].test, inputs.test.features[:, 1:3], rtol=1e-6)
@@ -79,7 +81,10 @@ def test_rows_keep_their_places_and_columns_are_the_candidates(inputs):
 
 def test_without_test_rows_there_are_no_test_probabilities(inputs):
     lone = Inputs(inputs.label_names, inputs.columns, inputs.train, inputs.train_labels, None)
-    assert cross_fit({"echo": Candidate(Echo(), slice(1, 3))}, lone, FOLDS, 1, lambda: None)["echo"].test is None
+    assert (
+        cross_fit({"echo": Candidate(Echo(), slice(1, 3))}, lone, PLAN, 1, lambda: None).predictions["echo"].test
+        is None
+    )
 
 
 class Threads(Echo):
@@ -93,5 +98,5 @@ class Threads(Echo):
 
 
 def test_a_fit_has_one_blas_thread_so_that_jobs_cannot_change_a_bit(inputs):
-    cross_fit({"threads": Candidate(Threads(), slice(1, 3))}, inputs, FOLDS, 2, lambda: None)
+    cross_fit({"threads": Candidate(Threads(), slice(1, 3))}, inputs, PLAN, 2, lambda: None)
     assert set(Threads.seen) == {1}
