@@ -257,5 +257,55 @@ def search(
         raise typer.Exit(code)
 
 
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", show_default=False)]
+ModelName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A model of the run.", show_default="the run's final model")
+]
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    cache: Annotated[Path, typer.Option(metavar="CACHE", help="Folder of the features.")],
+    split: Annotated[str, typer.Option(metavar="NAME", help="The split of the cache to predict.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The images that were extracted: only these are predicted, in the order of their ids; they are not "
+            "opened.",
+            show_default="every image that the cache holds",
+        ),
+    ] = None,
+    model: ModelName = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that DIR holds.")] = False,
+) -> None:
+    """Apply a finished run to features of any split: probabilities, and decisions at the run's thresholds.
+
+    Features that were extracted otherwise than those the run learnt from are refused.
+
+    Exit codes: 0 done; 2 bad usage or bad input; 3 done, but rejected images have no prediction.
+    """
+    from classify.predict_command import predict_split
+
+    code = predict_split(run, cache, split, out, images, model, overwrite)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command("extract-options")
+def print_extract_options(run: RunFolder, model: ModelName = None) -> None:
+    """Print the options with which `python -m extract run` makes the features that a run predicts from.
+
+    One line for each time that it has to run, quoted for a shell: scripts/predict.sh reads them.
+    """
+    from classify.saved_run import SavedRun
+
+    saved = SavedRun.load(run)
+    for line in saved.extract_options(saved.choose(model)):
+        typer.echo(line)
+
+
 if __name__ == "__main__":
     app()

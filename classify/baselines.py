@@ -83,7 +83,8 @@ PRIOR = "prior"
 BASELINES: dict[str, BaseEstimator] = {
     "logistic": OneVsRestLogistic(),
     "svm": OneVsRest(CalibratedClassifierCV(LinearSVC(C=1e-4, random_state=0), cv=3, ensemble=False), least=3),
-    "knn": OneVsRest(KNeighborsClassifier(n_neighbors=15), components=64, least=15),
+    # Brute force is what scikit-learn takes beyond 15 features anyway; the trees that it builds below cannot be saved.
+    "knn": OneVsRest(KNeighborsClassifier(n_neighbors=15, algorithm="brute"), components=64, least=15),
     "forest": OneVsRest(RandomForestClassifier(200, min_samples_leaf=3, n_jobs=1, random_state=0)),
     "boosting": OneVsRest(HistGradientBoostingClassifier(max_iter=100, random_state=0), components=64),
     PRIOR: Prior(),

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from classify.estimator_files import dump_estimator, load_estimator
+from classify.fit_plan import FitRows
 from classify.second_level import SecondLevel
 from classify.trained_head import HeadWeights, TrainedHead
 from features.errors import InputError
@@ -35,7 +36,7 @@ def ensemble_path(models: Path, ensemble: str) -> Path:
 
 def save_models(
     fitted: Mapping[str, Sequence[BaseEstimator | TrainedHead]],
-    fits: Sequence[str],
+    fits: Sequence[FitRows],
     ensembles: Mapping[str, SecondLevel],
     models: Path,
 ) -> dict[str, list[Path]]:
@@ -43,12 +44,12 @@ def save_models(
 
     Args:
         fitted: by model, a fitted baseline or trained head for each of the fits.
-        fits: their names.
+        fits: what they are.
         ensembles: by model, what was fitted on other models' probabilities.
         models: the folder to write to, made here.
 
     Returns:
-        The files of each model, in the order of the fits.
+        The files of each model that predict new images, by their mean, in the order of the fits.
 
     Raises:
         OSError: it cannot be written to.
@@ -58,13 +59,14 @@ def save_models(
     for name, of_fits in fitted.items():
         for fit, model in zip(fits, of_fits, strict=True):
             suffix = HEAD_SUFFIX if isinstance(model, TrainedHead) else ESTIMATOR_SUFFIX
-            path = model_path(models, name, fit, suffix)
+            path = model_path(models, name, fit.name, suffix)
             path.parent.mkdir(exist_ok=True)
             if isinstance(model, TrainedHead):
                 model.save(path)
             else:
                 path.write_bytes(dump_estimator(model))
-            files.setdefault(name, []).append(path)
+            if fit.predicts_test:
+                files.setdefault(name, []).append(path)
     for name, ensemble in ensembles.items():
         path = ensemble_path(models, name)
         path.write_bytes(dump_estimator(ensemble))

@@ -6,16 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from classify.experiment import Experiment
 from classify.fit_plan import REFIT
-from classify.inputs import Inputs, SplitInputs
+from classify.inputs import Inputs
 from classify.model_files import save_models
+from classify.prediction_tables import write_predictions, write_table
 from classify.run_folder import MARK, MODELS
 from classify.run_record import describe_run
-from classify.thresholds import measure_cost, to_binary
+from classify.thresholds import measure_cost
 from features.errors import InputError
 
 
@@ -57,45 +57,19 @@ def _write(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping
     """Write the files; arguments as in `write_files`."""
     final = experiment.predictions[experiment.final_model]
     if inputs.test is not None and final.test is not None:
-        probabilities = _test_table(inputs.test, final.test, inputs.label_names)
-        _write_table(probabilities, folder / "predictions_probability.csv")
-        decided = to_binary(final.test, experiment.thresholds[experiment.final_model])
-        binary = _test_table(inputs.test, decided, inputs.label_names)
-        _write_table(binary, folder / "predictions_binary.csv")
-    _write_table(_out_of_fold_table(inputs, experiment), folder / "oof_probability.csv")
-    _write_table(_metrics_table(experiment), folder / "metrics.csv")
-    _write_table(_thresholds_table(inputs, experiment), folder / "thresholds.csv")
+        test, thresholds = inputs.test, experiment.thresholds[experiment.final_model]
+        write_predictions(folder, test.image_ids, test.used_ids, final.test, thresholds, inputs.label_names)
+    write_table(_out_of_fold_table(inputs, experiment), folder / "oof_probability.csv")
+    write_table(_metrics_table(experiment), folder / "metrics.csv")
+    write_table(_thresholds_table(inputs, experiment), folder / "thresholds.csv")
     if experiment.returns:
-        _write_table(_backbones_table(inputs, experiment), folder / "backbones.csv")
+        write_table(_backbones_table(inputs, experiment), folder / "backbones.csv")
     if experiment.heads:
-        _write_table(_curves_table(experiment), folder / "curves.csv")
-    fits = [rows.name for rows in experiment.plan.fits()]
-    saved = save_models(experiment.models, fits, experiment.ensembles, folder / MODELS)
+        write_table(_curves_table(experiment), folder / "curves.csv")
+    saved = save_models(experiment.models, experiment.plan.fits(), experiment.ensembles, folder / MODELS)
     files = {name: [path.relative_to(folder) for path in paths] for name, paths in saved.items()}
     described = {**record, **describe_run(inputs, experiment, files)}
     (folder / MARK).write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as UTF-8 CSV with the same bytes on every system."""
-    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
-
-
-def _test_table(test: SplitInputs, values: np.ndarray, label_names: tuple[str, ...]) -> pd.DataFrame:
-    """Set values beside the ids of all test images.
-
-    Args:
-        test: N images, M of them with features.
-        values: float32 or uint8 array (M, L).
-        label_names: the L labels.
-
-    Returns:
-        N rows; `ID` and the labels. A rejected image's cells are missing values.
-    """
-    known = pd.DataFrame(values, columns=list(label_names), index=list(test.used_ids))
-    if values.dtype == np.uint8:
-        known = known.astype("UInt8")  # pandas' own integers may be missing
-    return known.reindex(list(test.image_ids)).rename_axis("ID").reset_index()
 
 
 def _out_of_fold_table(inputs: Inputs, experiment: Experiment) -> pd.DataFrame:

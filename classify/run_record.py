@@ -26,7 +26,7 @@ def describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Seq
     Args:
         inputs: what the run learnt from.
         experiment: what it found.
-        files: of each model, relative to the run's folder.
+        files: of each model that predict new images, by their mean; relative to the run's folder.
 
     Returns:
         Plain values by name, fit for JSON.

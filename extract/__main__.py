@@ -54,6 +54,13 @@ def run(
         int | None, typer.Option(min=1, help="Threads that read and decode. Default: one a core.", show_default=False)
     ] = None,
     id_column: Annotated[str | None, typer.Option(help="Column of the ids in train.csv and test.csv.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Take DATA itself for a folder of images, without CSV files: the split NAME of the cache.",
+        ),
+    ] = None,
 ) -> None:
     """Extract the features of every image of DATA that the cache lacks; what is there is kept.
 
@@ -64,7 +71,7 @@ def run(
 
     options = RunOptions(
         data, backbones, tuple(backbone or ()), cache, weights, weights_dir, precision, dtype, batch_size, workers,
-        id_column,
+        id_column, split,
     )  # fmt: skip
     raise typer.Exit(run_extraction(options))
 

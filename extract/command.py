@@ -18,11 +18,12 @@ from extract.jobs import Images
 from extract.progress import Progress
 from extract.report import Report, print_report
 from extract.runtime import backend_name, cores
-from extract.weights import backbones_named, find_model, find_weights
+from extract.weights import backbones_named, check_name, find_model, find_weights
 from features.cache import claim_default_cache, default_cache
 from features.command import EXIT_REJECTED
 from features.dataset import read_images
 from features.errors import InputError
+from features.folder import scan_images
 from features.wording import duration, size
 
 
@@ -41,6 +42,7 @@ class RunOptions:
     batch_size: int | None
     workers: int | None
     id_column: str | None
+    split: str | None
 
 
 def run_extraction(options: RunOptions) -> int:
@@ -64,7 +66,7 @@ def run_extraction(options: RunOptions) -> int:
             f"precision that it was saved with. Run it in a command of its own."
         )
     cache = options.cache or default_cache(options.data)
-    images = [Images(split, ids, paths) for split, (ids, paths) in read_images(options.data, options.id_column).items()]
+    images = _find_images(options)
     stop = threading.Event()
     with _signals(stop, console) as received:
         backbones = _choose_backbones(options)
@@ -84,6 +86,23 @@ def run_extraction(options: RunOptions) -> int:
         )
     report.stopped = received[0] if received else 0
     return _conclude(report, cache, time.monotonic() - start, console)
+
+
+def _find_images(options: RunOptions) -> list[Images]:
+    """Find the images of a data set, or of a folder that is one split."""
+    if options.split is None:
+        splits = read_images(options.data, options.id_column)
+        return [Images(split, ids, paths) for split, (ids, paths) in splits.items()]
+    check_name("--split", options.split)
+    if options.id_column is not None:
+        raise InputError("--id-column names a column of a CSV file, and --split reads none. Leave one of them out.")
+    if options.cache is None:
+        raise InputError("--split takes a folder that is no data set, so it has no cache of its own. Give --cache.")
+    if not options.data.is_dir():
+        raise InputError(f"{options.data} is no folder. Give the folder that holds the images.")
+    found = scan_images(options.data)
+    ids = sorted(found)
+    return [Images(options.split, ids, [found[image_id] for image_id in ids])]
 
 
 def _check_choice(option: str, received: str, choices: tuple[str, ...]) -> None:

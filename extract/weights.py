@@ -108,15 +108,24 @@ def find_model(option: str) -> tuple[str, Weights]:
         raise InputError(f"--backbone takes name=file.keras; received {option!r}.")
     if name in BACKBONES:
         raise InputError(f"--backbone {option}: {name} is a backbone of the table already. Choose another name.")
-    if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
-        raise InputError(
-            f"--backbone {option}: a name is made of letters, digits, '_', '-' and '.'. Choose another name."
-        )
+    check_name(f"--backbone {option}:", name)
     if not path.is_file() or path.suffix != ".keras":
         raise InputError(
             f"--backbone {option}: there is no .keras file {path}. Save the model with model.save('{name}.keras')."
         )
     return name, Weights("model", str(path), _digest(path), path)
+
+
+def check_name(option: str, name: str) -> None:
+    """Refuse a name that no file or folder of a cache should bear.
+
+    Raises:
+        InputError: the message begins with the option.
+    """
+    if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
+        raise InputError(
+            f"{option} {name!r}: a name is made of letters, digits, '_', '-' and '.'. Choose another name."
+        )
 
 
 def _digest(path: Path) -> str:

@@ -93,6 +93,8 @@ def test_importing_every_module_of_a_room_loads_no_room_that_it_must_not_know(ro
         ("features verify --help", "CACHE"),
         ("classify --help", "Usage: python -m classify"),
         ("classify run --help", "--backbones"),
+        ("classify predict --help", "--split"),
+        ("classify extract-options --help", "RUN"),
     ],
 )
 def test_asking_for_help_loads_no_tensorflow(command, says):

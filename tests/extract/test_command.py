@@ -201,3 +201,20 @@ def test_keras_json_that_says_channels_first_changes_nothing(tmp_path, own_model
     first, second = (FeatureCache(tmp_path / name).read("train", ["own"])[1] for name in ("first", "second"))
     assert first.shape == (2, 4)
     np.testing.assert_array_equal(first, second)
+
+
+def test_a_folder_of_images_can_be_a_split_of_its_own(tmp_path):
+    images, cache = tmp_path / "images", tmp_path / "cache"
+    write_images(images, 3)
+    options = ("--backbones", "efficientnet_lite0", "--weights", "random", "--cache", cache)
+    assert extract(images, "--split", "clinic", *options).exit_code == 0
+    image_ids, _ = FeatureCache(cache).read("clinic", ["efficientnet_lite0"])
+    assert list(image_ids) == sorted(path.stem for path in images.iterdir())
+    for arguments, message in (
+        ((images, "--split", "../x", *options), "--split '../x': a name is made of letters"),
+        ((images, "--split", "clinic", "--id-column", "ID", *options), "--id-column names a column of a CSV file"),
+        ((images, "--split", "clinic", *options[:-2]), "--split takes a folder that is no data set"),
+        ((tmp_path / "none", "--split", "clinic", *options), "none is no folder"),
+    ):
+        result = extract(*arguments)
+        assert (result.exit_code, message in " ".join(result.output.split())) == (2, True), result.output

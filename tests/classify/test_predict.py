@@ -1,0 +1,220 @@
+"""`python -m classify predict`: a finished run gives new images what it would have given them itself."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from classify.__main__ import app
+from classify.ensemble import ENSEMBLES
+from classify.extract_options import extract_options
+from classify.heads import HeadSpec
+from classify.preset_files import write_presets
+from features.recipe import Recipe
+from tests.classify.test_command import run
+from tests.classify.toy import LABELS, Toy, make_toy, reject, write_cache_file
+
+TABLES = ("predictions_probability.csv", "predictions_binary.csv")
+HEAD = HeadSpec(dropout=0.2, learning_rate=3e-3, batch_size=64, epochs=3)
+
+
+def predict(toy: Toy, run_folder, *options: str, split="test", out="new"):
+    folder = toy.data.parent / out
+    arguments = ["predict", str(run_folder), "--cache", str(toy.cache), "--split", split, "--out", str(folder)]
+    result = CliRunner().invoke(app, [*arguments, *options])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.output.split()), folder
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Toy:
+    return make_toy(tmp_path_factory.mktemp("predict"))
+
+
+@pytest.fixture(scope="module")
+def finished(toy):
+    write_presets(toy.data.parent / "mine.json", {"tiny": HEAD, "deep": replace(HEAD, hidden_units=(6,))})
+    options = ("--preset", str(toy.data.parent / "mine.json"), "--folds", "2", "--baselines", "logistic,knn,prior")
+    code, said, out = run(toy, "run", *options, "--select", "stacking", "--calibration", "isotonic")
+    assert code == 0, said
+    return out
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A data set, its cache and a run that a test may spoil."""
+    toy = make_toy(tmp_path)
+    return toy, run(toy)[2]
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["logistic/alpha", "knn/all", "prior", "tiny/beta", "deep/all", *ENSEMBLES],
+)
+def test_every_kind_of_model_gives_the_test_split_the_bytes_of_the_run(model, toy, finished):
+    # A run hands in its final model only, so each model is made the final one of a run of its own.
+    record = json.loads((finished / "run.json").read_text())
+    arguments = ("--preset", str(toy.data.parent / "mine.json"), "--folds", "2", "--baselines", "logistic,knn,prior")
+    expected = run(toy, "final", *arguments, "--select", model, "--overwrite")[2]
+    assert model in record["models"]
+    code, said, out = predict(toy, finished, "--model", model, "--images", str(toy.data / "test"), "--overwrite")
+    assert code == 0, said
+    for name in TABLES:
+        theirs = pd.read_csv(expected / name, dtype=str).sort_values("ID").reset_index(drop=True)
+        pd.testing.assert_frame_equal(pd.read_csv(out / name, dtype=str), theirs)
+
+
+def test_the_final_model_is_the_default_calibrated_and_cut_as_in_the_run(toy, finished):
+    code, said, out = predict(toy, finished, out="final_model")
+    assert code == 0
+    assert "30 of 30 images of test predicted by stacking+isotonic" in said
+    for name in TABLES:
+        theirs = pd.read_csv(finished / name, dtype=str).sort_values("ID").reset_index(drop=True)
+        ours = pd.read_csv(out / name, dtype=str).sort_values("ID").reset_index(drop=True)
+        pd.testing.assert_frame_equal(ours, theirs)
+    record = json.loads((out / "prediction.json").read_text())
+    assert (record["model"], record["split"], record["predicted"], record["rejected"]) == (
+        "stacking+isotonic",
+        "test",
+        30,
+        [],
+    )
+    assert set(record["fingerprints"]) == {"alpha", "beta"}
+
+
+def test_only_the_backbones_that_the_model_needs_have_to_be_there(own):
+    toy, finished = own
+    (toy.cache / "test" / "beta.h5").unlink()
+    assert predict(toy, finished, "--model", "logistic/alpha")[0] == 0
+    code, said, _ = predict(toy, finished, "--model", "logistic/all", out="other")
+    assert code == 2
+    assert "beta.h5 is not there" in said
+
+
+def test_another_split_of_another_cache_is_predicted_in_its_order(own):
+    toy, finished = own
+    rng = np.random.default_rng(1)
+    for name, width in (("alpha", 12), ("beta", 20)):
+        write_cache_file(toy.cache / "clinic" / f"{name}.h5", ["b", "a", "c"], rng.normal(size=(3, width)) + 5)
+    code, _, out = predict(toy, finished, split="clinic")
+    assert code == 0
+    assert list(pd.read_csv(out / TABLES[0])["ID"]) == ["b", "a", "c"]
+
+
+def test_features_of_another_fingerprint_are_refused_with_the_difference_and_the_remedy(own):
+    toy, finished = own
+    write_cache_file(toy.cache / "new" / "alpha.h5", ["x"], np.zeros((1, 12)), weights_digest="1" * 32)
+    (toy.cache / "train" / "alpha.h5").unlink()  # the cache itself would refuse first
+    (toy.cache / "test" / "alpha.h5").unlink()
+    code, said, out = predict(toy, finished, "--model", "logistic/alpha", split="new")
+    assert code == 2
+    assert "new/alpha.h5 was extracted otherwise than what" in said
+    assert f"weights_digest {'0' * 32} -> {'1' * 32}" in said
+    assert "--backbones alpha --weights random --precision float32 --dtype float32" in said
+    assert not out.exists()
+
+
+def test_rejected_images_have_empty_cells_and_exit_3(own):
+    toy, finished = own
+    lost = toy.test_ids[4]
+    reject(toy, f"test/{lost}.png", f"train/{toy.train_ids[0]}.png")
+    for options in ((), ("--images", str(toy.data / "test"))):
+        code, said, out = predict(toy, finished, *options, out=f"new{len(options)}")
+        assert code == 3
+        assert "1 could not be read by stage 1" in said
+        table = pd.read_csv(out / TABLES[0]).set_index("ID")
+        assert len(table) == 30
+        assert table.isna().all(axis=1).to_dict() == {image_id: image_id == lost for image_id in table.index}
+
+
+def test_images_that_are_gone_are_not_predicted_and_new_ones_must_be_extracted(own):
+    toy, finished = own
+    (toy.data / "test" / f"{toy.test_ids[0]}.png").unlink()
+    code, _, out = predict(toy, finished, "--images", str(toy.data / "test"))
+    assert code == 0
+    assert list(pd.read_csv(out / TABLES[0])["ID"]) == sorted(toy.test_ids[1:])
+    (toy.data / "test" / "newcomer.png").touch()
+    code, said, _ = predict(toy, finished, "--images", str(toy.data / "test"), out="other")
+    assert (code, "lacks 1 of 30 images (first: newcomer)" in said) == (2, True)
+
+
+def test_predictions_are_replaced_only_where_they_are_the_same_ones_and_it_is_asked_for(own):
+    toy, finished = own
+    images = ("--images", str(toy.data / "test"))
+    assert predict(toy, finished, *images)[0] == 0
+    for options, message in (
+        (images, "holds predictions already"),
+        (("--overwrite",), "holds predictions of other images"),
+    ):
+        code, said, _ = predict(toy, finished, *options)
+        assert (code, message in said) == (2, True), said
+    assert predict(toy, finished, *images, "--overwrite")[0] == 0
+    kept = (finished / TABLES[0]).read_bytes()
+    code, said, _ = predict(toy, finished, "--overwrite", out="run")
+    assert (code, "holds predictions that are not from `predict`" in said) == (2, True)
+    assert (finished / TABLES[0]).read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "message"),
+    [
+        (lambda out: (out / "run.json").unlink(), (), "holds no finished run: there is no"),
+        (lambda out: (out / "run.json").write_text("{}"), (), "run.json cannot be read (KeyError('backbones'))"),
+        (lambda out: (out / "run.json").write_text("[1"), (), "run.json cannot be read"),
+        (lambda out: (out / "thresholds.csv").unlink(), (), "thresholds.csv cannot be read"),
+        (lambda out: (out / "models/logistic__alpha/fold0.skops").unlink(), (), "fold0.skops cannot be read (No such"),
+        (lambda out: (out / "models/logistic__alpha/fold0.skops").write_bytes(b"PK"), (), "is no estimator that can"),
+        (lambda out: None, ("--model", "huge"), "has no model 'huge'. Choose one of logistic/alpha, logistic/beta"),
+        (lambda out: None, ("--split", "nowhere"), "nowhere/alpha.h5 is not there"),
+        (lambda out: None, ("--images", "/no/such"), "/no/such is no folder"),
+    ],
+)
+def test_a_run_or_split_that_cannot_be_used_is_one_message(spoil, options, message, own):
+    toy, finished = own
+    spoil(finished)
+    model = () if "--model" in options else ("--model", "logistic/alpha")
+    code, said, out = predict(toy, finished, *model, *options)
+    assert (code, message in said) == (2, True), said
+    assert not any((out / name).exists() for name in TABLES)
+
+
+def test_extract_options_are_one_line_for_each_way_to_extract():
+    table = Recipe("alpha", "imagenet", "0", "x", 224)
+    recipes = {
+        "alpha": table,
+        "beta": replace(table, backbone="beta"),
+        "half": replace(table, precision="mixed stored as float16"),
+        "tuned": replace(table, weights="my weights/tuned.weights.h5"),
+        "mine": replace(table, weights="my models/mine.keras"),
+    }
+    assert extract_options(recipes) == [
+        "--backbones alpha,beta --weights imagenet --precision float32 --dtype float32",
+        "--backbones half --weights imagenet --precision mixed --dtype float16",
+        "--backbones tuned --weights 'my weights' --precision float32 --dtype float32",
+        "--backbone 'mine=my models/mine.keras' --precision float32 --dtype float32",
+    ]
+
+
+def test_the_options_of_a_run_are_those_of_the_backbones_that_its_model_needs(own):
+    _, finished = own
+    for model, names in (("logistic/beta", "beta"), ("mean", "alpha,beta")):
+        result = CliRunner().invoke(app, ["extract-options", str(finished), "--model", model])
+        assert result.output == f"--backbones {names} --weights random --precision float32 --dtype float32\n"
+
+
+def test_a_weighted_mean_needs_the_members_that_have_a_share_only(own):
+    _, finished = own
+    record = json.loads((finished / "run.json").read_text())
+    record["models"]["greedy"]["shares"] = {"logistic/beta": 1.0}
+    (finished / "run.json").write_text(json.dumps(record))
+    result = CliRunner().invoke(app, ["extract-options", str(finished), "--model", "greedy"])
+    assert result.output.startswith("--backbones beta --weights")
+
+
+def test_labels_of_the_run_are_the_columns(own):
+    toy, finished = own
+    _, _, out = predict(toy, finished)
+    assert list(pd.read_csv(out / TABLES[1]).columns) == ["ID", *LABELS]

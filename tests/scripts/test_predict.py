@@ -1,0 +1,51 @@
+"""`scripts/predict.sh`: a folder of images that no one has seen, extracted and predicted in one go."""
+
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+
+from scripts.phantom import write_phantom
+
+ROOT = Path(__file__).parents[2]
+
+
+def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [str(ROOT / "scripts" / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_new_images_are_extracted_and_predicted_and_a_second_time_only_what_is_new(tmp_path):
+    write_phantom(tmp_path / "data", {"train": 60, "test": 12}, size=64, seed=0, jobs=1)
+    cache, run, images = tmp_path / "cache", tmp_path / "run", tmp_path / "new images"
+    done = script("extract.sh", tmp_path / "data", "--backbones", "efficientnet_lite0", "--cache", cache)
+    assert done.returncode == 0, done.stderr
+    options = ("--cache", cache, "--preset", "none", "--folds", "2", "--labels", "intraparenchymal,subarachnoid")
+    assert script("classify.sh", tmp_path / "data", "--out", run, *options).returncode == 0
+
+    (tmp_path / "data" / "test").rename(images)
+    done = script("predict.sh", run, images)
+    assert done.returncode == 0, done.stderr
+    out = run / "predictions" / "new images"
+    expected = pd.read_csv(run / "predictions_probability.csv", dtype=str).sort_values("ID").reset_index(drop=True)
+    pd.testing.assert_frame_equal(pd.read_csv(out / "predictions_probability.csv", dtype=str), expected)
+
+    (images / "broken.png").write_bytes((images / f"{expected['ID'][0]}.png").read_bytes()[:200])
+    done = script("predict.sh", f"{run}/", f"{images}/")
+    assert done.returncode == 3, done.stderr
+    assert "1 could not be read by stage 1" in done.stdout
+    assert pd.read_csv(out / "predictions_binary.csv")["ID"].tolist() == ["broken", *expected["ID"]]
+
+
+def test_bad_usage_is_one_message_and_exit_2(tmp_path):
+    (tmp_path / "images").mkdir()
+    for arguments, message in (
+        ((), "Usage: scripts/predict.sh RUN IMAGES"),
+        ((tmp_path / "run", tmp_path / "none"), "none is no folder. Give the folder of the images to predict."),
+        ((tmp_path / "run", tmp_path / "images"), "holds no finished run"),
+        ((tmp_path / "run", tmp_path / "images", "--fold", "3"), "does not know '--fold'"),
+        ((tmp_path / "run", tmp_path / "images", "--out"), "--out needs a value"),
+    ):
+        done = script("predict.sh", *arguments)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert script("predict.sh", "--help").stdout.startswith("Extract a folder of new images")
