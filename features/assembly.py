@@ -9,7 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from features.cache import BLOCK_BYTES, CacheFile, opening, read_index
+from features.cache import CacheFile, opening, read_index
+from features.chunks import BLOCK_BYTES
 from features.disk import replacing
 from features.errors import InputError
 from features.parts import PartStore
