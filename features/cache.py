@@ -65,6 +65,8 @@ class CacheFile:
         keras_backend: `tensorflow`, `jax` or `torch`.
         device: what computed them.
         time: when the file was assembled, ISO 8601 in UTC.
+        seconds_per_image: mean seconds of the device for an image, compilation and decoding left out; None in files of
+            older versions.
     """
 
     path: Path
@@ -78,6 +80,7 @@ class CacheFile:
     keras_backend: str
     device: str
     time: str
+    seconds_per_image: float | None
 
 
 class FeatureCache:
@@ -263,8 +266,16 @@ def _describe(path: Path, file: h5py.File) -> CacheFile:
         if name not in attributes:
             raise InputError(f"the attribute {name!r} is missing. {_RENEW}")
         provenance[name] = str(attributes[name])
+    seconds = attributes.get("seconds_per_image")
     return CacheFile(
-        path=path, recipe=recipe, rows=rows, views=views, width=width, dtype=str(file["features"].dtype), **provenance
+        path=path,
+        recipe=recipe,
+        rows=rows,
+        views=views,
+        width=width,
+        dtype=str(file["features"].dtype),
+        seconds_per_image=None if seconds is None else float(seconds),
+        **provenance,
     )
 
 
