@@ -28,6 +28,8 @@ class SplitInputs:
         groups: str array (M,); None where no groups are known.
         fingerprints: of each backbone's cache file.
         cache_bytes: the size of each backbone's cache file.
+        extraction_seconds: what each backbone took to compute the features of the M images; None where its cache file
+            does not say.
     """
 
     image_ids: tuple[str, ...]
@@ -37,6 +39,7 @@ class SplitInputs:
     groups: np.ndarray | None
     fingerprints: dict[str, str]
     cache_bytes: dict[str, int] = field(default_factory=dict)
+    extraction_seconds: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def used_ids(self) -> tuple[str, ...]:
@@ -135,14 +138,19 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
     _, features = cache.read(split.name, backbones, wanted)
     paths = [path for path, has in zip(split.paths, has_features, strict=True) if has]
     refuse_changed(cache, split.name, backbones, wanted, paths)
+    files = {name: cache.describe(split.name, name) for name in backbones}
     return SplitInputs(
         image_ids=split.image_ids,
         has_features=has_features,
         features=features,
         labels=None if split.labels is None else split.labels[has_features],
         groups=None if split.groups is None else split.groups[has_features],
-        fingerprints={name: cache.fingerprint(split.name, name) for name in backbones},
-        cache_bytes={name: cache.path(split.name, name).stat().st_size for name in backbones},
+        fingerprints={name: file.fingerprint for name, file in files.items()},
+        cache_bytes={name: file.path.stat().st_size for name, file in files.items()},
+        extraction_seconds={
+            name: None if file.seconds_per_image is None else file.seconds_per_image * len(wanted)
+            for name, file in files.items()
+        },
     )
 
 

@@ -28,8 +28,10 @@ def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Ma
     - `metrics.csv`: `model`, `split`, `label`, `metric`, `value`, `low`, `high`; an undefined value is an empty cell.
     - `thresholds.csv`: `model`, `label`, `rule`, `threshold`, and what it costs: F1, sensitivity and specificity on the
       training images, by cross-fitted thresholds and, beside them, by 0.5.
-    - `backbones.csv`: `backbone`, `macro_auc`, `gain`, `low`, `high`, `megabytes`, `gain_per_megabyte`, in the order in
-      which backbones were added to the mean; the megabytes are of the cache, over all splits. Only with several.
+    - `backbones.csv`: `backbone`, `macro_auc`, `gain`, `low`, `high`, `megabytes`, `gain_per_megabyte`, `seconds`,
+      `gain_per_second`, in the order in which backbones were added to the mean. The megabytes are of the cache, the
+      seconds of the device that extracted the rows in use, over all splits; empty cells where a cache file does not say
+      them. Only with several.
     - `curves.csv`: `model`, `fold` (from 0), `epoch` (from 1), `loss`, `auc`, `validation_loss`, `validation_auc`:
       one row per epoch of every head that was cross-fitted; an AUC that no label has is an empty cell. Only with heads.
     - `models/`: every fitted model; see `model_files`.
@@ -111,11 +113,14 @@ def _thresholds_table(inputs: Inputs, experiment: Experiment) -> pd.DataFrame:
 
 
 def _backbones_table(inputs: Inputs, experiment: Experiment) -> pd.DataFrame:
-    """List what each backbone adds, and per megabyte of its cache files."""
+    """List what each backbone adds, per megabyte of its cache files, and per second of its extraction."""
     splits = [inputs.train] if inputs.test is None else [inputs.train, inputs.test]
     table = pd.DataFrame([asdict(entry) for entry in experiment.returns]).astype({"low": "float64", "high": "float64"})
     table["megabytes"] = [sum(s.cache_bytes[name] for s in splits) / 1e6 for name in table["backbone"]]
     table["gain_per_megabyte"] = table["gain"] / table["megabytes"]
+    seconds = pd.DataFrame([[s.extraction_seconds[name] for s in splits] for name in table["backbone"]], dtype=float)
+    table["seconds"] = seconds.sum(axis=1, skipna=False)
+    table["gain_per_second"] = table["gain"] / table["seconds"].where(table["seconds"] > 0)
     return table
 
 

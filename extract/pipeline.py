@@ -69,7 +69,7 @@ class Pipeline:
         self.rejected: list[Rejection] = []
         self.lost_facts: dict[str, tuple[bytes, ImageFacts]] = {}
         self._extractors: dict[str, Extractor] = {}
-        self._computing: deque[tuple[Job, list[Loaded], Future[np.ndarray]]] = deque()
+        self._computing: deque[tuple[Job, list[Loaded], Future[tuple[np.ndarray, float]]]] = deque()
         self._writing: deque[Future[None]] = deque()
         self._device_free = 0.0
 
@@ -189,8 +189,15 @@ class Pipeline:
         while len(self._computing) > _BATCHES_AHEAD:
             self._collect(writer)
 
-    def _compute(self, job: Job, extractor: Extractor, images: np.ndarray) -> np.ndarray:
-        """Compute one batch; the device's thread."""
+    def _compute(self, job: Job, extractor: Extractor, images: np.ndarray) -> tuple[np.ndarray, float]:
+        """Compute one batch; the device's thread.
+
+        The device has one batch at a time, which the extractor may spread over its cores: its wall-clock seconds are
+        the batch's backbone's alone, and those of all backbones add up to the device's.
+
+        Returns:
+            float32 (n, D), and the device's seconds.
+        """
         start = time.monotonic()
         counted = self.report.backbones[job.name]
         # The first batch of a backbone comes behind its compilation: that gap is no waiting for images.
@@ -198,17 +205,19 @@ class Pipeline:
             self.report.waited += start - self._device_free
         features = extractor(images)
         self._device_free = time.monotonic()
-        counted.seconds += self._device_free - start
+        seconds = self._device_free - start
+        counted.seconds += seconds
         counted.rows += len(images)
         counted.width = features.shape[1]
-        self.report.spend("compute", self._device_free - start)
-        return features
+        self.report.spend("compute", seconds)
+        return features, seconds
 
     def _collect(self, writer: ThreadPoolExecutor) -> None:
         """Take the oldest batch from the device and hand it to the writer."""
         job, batch, future = self._computing.popleft()
+        computed, seconds = future.result()
         with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is refused below by name
-            features = future.result().astype(job.storage)[:, np.newaxis]
+            features = computed.astype(job.storage)[:, np.newaxis]
         image_ids = tuple(self.images.image_ids[loaded.index] for loaded in batch)
         finite = np.isfinite(features).all(axis=(1, 2))
         if not finite.all():
@@ -219,7 +228,7 @@ class Pipeline:
                 f"--precision float32 and --dtype float32."
             )
         facts = tuple(loaded.facts for loaded in batch if loaded.facts is not None)
-        rows = Rows(image_ids, tuple(loaded.digest for loaded in batch), features, facts)
+        rows = Rows(image_ids, tuple(loaded.digest for loaded in batch), features, facts, seconds)
         self._writing.append(writer.submit(self._write, job, rows))
         self.advance(len(batch) / len(self.jobs))
         while len(self._writing) > _BATCHES_AHEAD:

@@ -9,7 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from features.cache import BLOCK_BYTES, CacheFile, opening, read_index
+from features.cache import CacheFile, opening, read_index
+from features.chunks import BLOCK_BYTES
 from features.disk import replacing
 from features.errors import InputError
 from features.parts import PartStore
@@ -90,7 +91,8 @@ def assemble(
             fletcher32=True,
         )
         written = np.zeros(len(ordered), bool)
-        for image_ids, row_digests, block in _sources(previous, kept, parts):
+        cost = _Cost()
+        for image_ids, row_digests, block, seconds in _sources(previous, kept, parts):
             targets = np.array(
                 [
                     place[image_id] if digests.get(image_id) == digest and not written[place[image_id]] else _NOWHERE
@@ -100,6 +102,7 @@ def assemble(
             )
             _scatter(features, targets, block)
             written[targets[targets != _NOWHERE]] = True
+            cost.add(int(np.count_nonzero(targets != _NOWHERE)), seconds)
         if not written.all():
             raise InputError(
                 f"{path.name}: {np.count_nonzero(~written)} rows vanished while the file was put together "
@@ -112,9 +115,30 @@ def assemble(
                 **asdict(provenance),
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),
                 "fingerprint": recipe.fingerprint,
+                **cost.attributes(),
             },
         )
     return len(ordered)
+
+
+class _Cost:
+    """What the rows of a file cost, as far as it is known.
+
+    Files and parts of older versions do not say it: their rows count for nothing, and the mean is over the others.
+    """
+
+    def __init__(self) -> None:
+        self._rows, self._seconds = 0, 0.0
+
+    def add(self, rows: int, seconds: float | None) -> None:
+        """Count rows that took so many seconds each; None where nobody knows."""
+        if seconds is not None:
+            self._rows += rows
+            self._seconds += rows * seconds
+
+    def attributes(self) -> dict[str, float]:
+        """What the file says of it: `seconds_per_image`, or nothing."""
+        return {"seconds_per_image": self._seconds / self._rows} if self._rows else {}
 
 
 def _refuse_full_disk(path: Path, needed: int) -> None:
@@ -143,7 +167,7 @@ def _write_index(file: h5py.File, ordered: Sequence[str], digests: Mapping[str, 
     file.create_dataset("image_digests", data=rows, chunks=rows.shape, fletcher32=True)
 
 
-def _write_attributes(file: h5py.File, attributes: Mapping[str, str | int]) -> None:
+def _write_attributes(file: h5py.File, attributes: Mapping[str, str | int | float]) -> None:
     """Write attributes. Strings of fixed length: variable ones lie in a heap without checksums.
 
     A flipped byte in that heap reads as another value, or keeps HDF5 1.14 in an endless loop.
@@ -158,17 +182,18 @@ def _write_attributes(file: h5py.File, attributes: Mapping[str, str | int]) -> N
 
 def _sources(
     previous: CacheFile | None, kept: Mapping[str, bytes], parts: PartStore
-) -> Iterator[tuple[tuple[str, ...], tuple[bytes, ...], np.ndarray]]:
-    """Yield (image ids, digests, features) of every source, block by block."""
+) -> Iterator[tuple[tuple[str, ...], tuple[bytes, ...], np.ndarray, float | None]]:
+    """Yield (image ids, digests, features, seconds of the device for one row) of every source, block by block."""
     if previous:
         image_ids, row_digests = tuple(kept), tuple(kept.values())
         rows_per_block = max(1, BLOCK_BYTES // (4 * previous.views * previous.width))
         with opening(previous.path) as file:
             for start in range(0, previous.rows, rows_per_block):
                 rows = slice(start, start + rows_per_block)
-                yield image_ids[rows], row_digests[rows], file["features"][rows]
+                yield image_ids[rows], row_digests[rows], file["features"][rows], previous.seconds_per_image
     for part in parts:
-        yield part.image_ids, part.digests, part.features
+        seconds = None if part.seconds is None else part.seconds / len(part.image_ids)
+        yield part.image_ids, part.digests, part.features, seconds
 
 
 def _scatter(features: h5py.Dataset, targets: np.ndarray, block: np.ndarray) -> None:

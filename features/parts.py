@@ -26,21 +26,25 @@ class Rows:
         digests: BLAKE2b-128 of each file's bytes, 16 bytes a row.
         features: float32 or float16 (n, V, D).
         facts: what was seen of each image.
+        seconds: of the device that computed them, all rows together; None where nobody measured it.
     """
 
     image_ids: tuple[str, ...]
     digests: tuple[bytes, ...]
     features: np.ndarray
     facts: tuple[ImageFacts, ...]
+    seconds: float | None = None
 
     @classmethod
     def join(cls, pieces: Sequence["Rows"]) -> "Rows":
         """Put several pieces, at least one, behind one another."""
+        seconds = [piece.seconds for piece in pieces if piece.seconds is not None]
         return cls(
             tuple(image_id for piece in pieces for image_id in piece.image_ids),
             tuple(digest for piece in pieces for digest in piece.digests),
             np.concatenate([piece.features for piece in pieces]),
             tuple(facts for piece in pieces for facts in piece.facts),
+            sum(seconds) if len(seconds) == len(pieces) else None,
         )
 
 
@@ -75,6 +79,7 @@ class PartStore:
             digests=np.frombuffer(b"".join(rows.digests), np.uint8).reshape(-1, 16),
             features=rows.features,
             facts=np.array(facts, np.float64),
+            seconds=np.array([] if rows.seconds is None else [rows.seconds], np.float64),
         )
         with replacing(self.folder / f"{content.hexdigest()}.npz") as temporary, temporary.open("wb") as file:
             file.write(archive.getbuffer())
@@ -96,6 +101,7 @@ class PartStore:
                             ImageFacts(int(height), int(width), int(channels), int(depth), float(mean), float(std))
                             for height, width, channels, depth, mean, std in part["facts"]
                         ),
+                        float(part["seconds"][0]) if "seconds" in part and len(part["seconds"]) else None,
                     )
             except (OSError, ValueError, KeyError) as error:
                 logger.warning("%s is damaged (%s): it is removed, and its rows will be extracted again", path, error)

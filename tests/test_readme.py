@@ -25,7 +25,11 @@ def test_the_backbones_are_those_of_the_table():
 
 
 def test_every_attribute_of_the_cache_is_described():
-    names = {field.name for field in (*fields(Recipe), *fields(Provenance))} | {"time", "fingerprint"}
+    names = {field.name for field in (*fields(Recipe), *fields(Provenance))} | {
+        "time",
+        "fingerprint",
+        "seconds_per_image",
+    }
     schema = README.split("## The cache")[1].split("\n## ")[0]
     assert {name for name in names if f"`{name}`" not in schema} == set()
 

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -246,6 +247,32 @@ def test_a_cache_or_data_set_that_is_not_there_exits_2(toy, tmp_path):
     assert "none is not there: no features have been extracted" in said
     missing = Toy(tmp_path / "nothing", toy.cache, [], [], toy.train_labels, toy.test_labels)
     assert run(missing)[0] == 2
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_exit_2_and_name_file_and_image(toy, split, value):
+    path = toy.cache / split / "beta.h5"
+    with h5py.File(path, "a") as file:
+        file["features"][[3, 17], 0, 5] = value
+        stored = [image_id.decode() for image_id in file["image_ids"][:]]
+    ids = toy.train_ids if split == "train" else toy.test_ids
+    worst = min(stored[3], stored[17], key=ids.index)  # the first in the data set's order
+    code, said, out = run(toy)
+    assert code == 2
+    assert said == (
+        f"error: {path}: the features of image {worst} are not finite (2 of {len(ids)} images have such features). "
+        "Remove the file and extract again."
+    )
+    assert not out.exists()
+    assert run(toy, "run", "--backbones", "alpha")[0] == 0
+
+
+def test_a_rejected_image_may_have_any_features(toy):
+    with h5py.File(toy.cache / "train" / "beta.h5", "a") as file:
+        file["features"][3, 0, 5] = np.nan
+        reject(toy, f"train/{file['image_ids'][3].decode()}.png")
+    assert run(toy)[0] == 0
 
 
 def test_a_disk_that_is_full_exits_2_and_keeps_what_was_fitted(toy, monkeypatch):

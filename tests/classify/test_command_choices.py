@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,10 +52,14 @@ def test_ensembles_and_calibration_are_as_asked_for(toy):
     assert list(json.loads((out.parent / "bare" / "run.json").read_text())["models"]) == LOGISTIC
 
 
-def test_the_return_of_each_backbone_is_listed_with_its_megabytes(toy):
+def test_the_return_of_each_backbone_is_listed_with_its_megabytes_and_seconds(toy):
+    for split, name, seconds in (("train", "alpha", 0.25), ("test", "alpha", 0.5), ("train", "beta", 2.0)):
+        with h5py.File(toy.cache / split / f"{name}.h5", "a") as file:
+            file.attrs["seconds_per_image"] = seconds
     _, said, out = run(toy)
     table = pd.read_csv(out / "backbones.csv")
     columns = ["backbone", "macro_auc", "gain", "low", "high", "megabytes", "gain_per_megabyte"]
+    columns += ["seconds", "gain_per_second"]
     assert list(table.columns) == columns
     assert set(table["backbone"]) == {"alpha", "beta"}
     metrics = pd.read_csv(out / "metrics.csv").set_index(["model", "label", "metric"])["value"]
@@ -65,6 +70,10 @@ def test_the_return_of_each_backbone_is_listed_with_its_megabytes(toy):
     ]
     np.testing.assert_allclose(table["megabytes"], np.array(sizes) / 1e6)
     np.testing.assert_allclose(table["gain_per_megabyte"], table["gain"] / table["megabytes"])
+    by_name = table.set_index("backbone")
+    assert by_name["seconds"]["alpha"] == 200 * 0.25 + 30 * 0.5
+    assert by_name["gain_per_second"]["alpha"] == pytest.approx(by_name["gain"]["alpha"] / 65)
+    assert by_name.loc["beta", ["seconds", "gain_per_second"]].isna().all()  # its test file does not say
     steps = (f"{r.backbone} {r.macro_auc:.3f} ({r.gain:+.3f})" for r in table.itertuples())
     assert f"macro AUC (gain): {', '.join(steps)}" in said
     run(toy, "lone", "--backbones", "alpha")

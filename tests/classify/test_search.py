@@ -5,6 +5,7 @@ import subprocess
 import sys
 from zlib import crc32
 
+import h5py
 import numpy as np
 import optuna
 import pandas as pd
@@ -294,6 +295,17 @@ def test_too_few_groups_to_set_some_apart_exits_2(toy):
     code, said, _ = run(toy, "study", "--folds", "2")
     assert code == 2
     assert "rows to train on, all of one group or of one value in every label" in said
+
+
+def test_features_that_are_not_finite_exit_2_and_name_file_and_image(toy):
+    path = toy.cache / "train" / "alpha.h5"
+    with h5py.File(path, "a") as file:
+        file["features"][9, 0, 2] = np.inf
+        image_id = file["image_ids"][9].decode()
+    code, said, out = run(toy)
+    assert code == 2
+    assert f"error: {path}: the features of image {image_id} are not finite (1 of 200 images" in said
+    assert not out.exists()
 
 
 def test_a_folder_of_something_else_is_refused(toy):

@@ -87,6 +87,22 @@ def test_new_and_changed_images_are_extracted_and_the_others_kept(data, tmp_path
     np.testing.assert_array_equal(np.delete(after, [1, 5], axis=0), np.delete(before, 4, axis=0))
 
 
+def test_the_file_of_each_backbone_says_the_seconds_that_the_device_took(data, tmp_path):
+    """The seconds of the files add up to those that both runs counted."""
+    backbones = backbone("a", 20), backbone("b", 30)
+    spent = Counter()
+    for rows in (13, 2):
+        for name, counted in run(data, tmp_path / "cache", *backbones).backbones.items():
+            assert counted.rows == rows
+            spent[name] += counted.seconds
+        write_images(data / "train", 12)  # two more
+    for name in ("a", "b"):
+        files = [FeatureCache(tmp_path / "cache").describe(split, name) for split in ("train", "test")]
+        assert [file.rows for file in files] == [12, 3]
+        assert sum(file.rows * file.seconds_per_image for file in files) == pytest.approx(spent[name])
+        assert spent[name] > 0
+
+
 def test_only_the_backbone_that_lacks_rows_runs(data, tmp_path):
     run(data, tmp_path / "cache", backbone("a"))
     compiled = StandIns()

@@ -106,6 +106,36 @@ def test_the_layout_is_schema_1(tmp_path):
         assert file.attrs["fingerprint"].decode() == RECIPE.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("before", "since", "expected"),
+    [
+        (
+            0.5,
+            0.3,
+            (3 * 0.5 + 2 * 0.1) / 5,
+        ),  # of 4 rows kept 1 is extracted anew; 1 of the 3 new ones has changed since
+        (0.5, None, 0.5),
+        (None, 0.3, 0.1),
+        (None, None, None),
+    ],
+)
+def test_the_seconds_of_an_image_are_the_mean_over_the_rows_of_which_they_are_known(tmp_path, before, since, expected):
+    first = rows_of(digests_of("abcd"))
+    path = write_rows(tmp_path, replace(first, seconds=None if before is None else 4 * before))
+    previous = FeatureCache(tmp_path).describe("train", "net")
+    assert previous.seconds_per_image == before
+    store = part_store(tmp_path)
+    store.add(replace(rows_of(digests_of("aef", version=1)), seconds=since))
+    wanted = {**digests_of("abcdef"), **digests_of("ae", version=1)}
+    assert assemble(path, RECIPE, PROVENANCE, wanted, previous, store) == 5
+    described = FeatureCache(tmp_path).describe("train", "net")
+    assert described.seconds_per_image == (None if expected is None else pytest.approx(expected))
+    assert described.fingerprint == previous.fingerprint
+    with h5py.File(path) as file:
+        assert ("seconds_per_image" in file.attrs) == (expected is not None)
+    assert [damage for *_, damage in verify(FeatureCache(tmp_path))] == [None]
+
+
 def test_attributes_of_any_text_are_read_back(tmp_path):
     recipe = replace(RECIPE, weights="", preprocessing="Größe / 脳" * 50, dicom_window="none")
     write_rows(tmp_path, rows_of(digests_of("ab")), recipe=recipe)

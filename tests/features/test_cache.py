@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import features.cache
+import features.chunks
 from features.cache import FeatureCache, default_cache, read_index
 from features.errors import InputError
 from tests.features.caches import (
@@ -101,7 +102,7 @@ def test_any_ids_in_any_order_equal_the_model(cache, wanted, backbones):
 
 @pytest.mark.parametrize("block_bytes", [1, 36, 100])
 def test_blocks_of_any_size_give_the_same(cache, monkeypatch, block_bytes):
-    monkeypatch.setattr(features.cache, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(features.chunks, "BLOCK_BYTES", block_bytes)
     wanted = [IDS[row] for row in np.random.default_rng(0).permutation(len(IDS))]
     np.testing.assert_array_equal(cache.read("train", ["net"], wanted)[1], matrix_of(digests_of(wanted).values()))
 
@@ -126,12 +127,12 @@ def test_the_index_holds_ids_and_digests_in_order(cache):
     assert list(read_index(cache.path("test", "net")).items()) == list(digests_of(ODD_IDS).items())
 
 
-def test_memory_is_the_result_and_a_few_blocks(tmp_path, monkeypatch):
+def test_memory_is_the_result_and_a_few_chunks(tmp_path, monkeypatch):
     ids = [f"i{number}" for number in range(4000)]
-    rows = replace(rows_of(digests_of(ids)), features=np.ones((4000, 1, 512), np.float32))  # 8 MB
+    rows = replace(rows_of(digests_of(ids)), features=np.ones((4000, 1, 2048), np.float32))  # 32 MB
     write_rows(tmp_path, rows)
     cache = FeatureCache(tmp_path)
-    monkeypatch.setattr(features.cache, "BLOCK_BYTES", 256 << 10)
+    monkeypatch.setattr(features.chunks, "THREADS", 2)
     tracemalloc.start()
     try:
         cache.read("train", ["net"], ids[::400])
@@ -141,8 +142,8 @@ def test_memory_is_the_result_and_a_few_blocks(tmp_path, monkeypatch):
         everything = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert few < 2.5e6  # 4,000 ids and two blocks
-    assert everything < matrix.nbytes + 2.5e6
+    assert few < 7e6  # 4,000 ids, and for each thread two chunks and the flags of one
+    assert everything < matrix.nbytes + 7e6
 
 
 def test_a_missing_cache_says_what_to_run(tmp_path):

@@ -1,8 +1,11 @@
 """Parts: each whole or absent, whatever happens to its file."""
 
+import hashlib
+import io
 import logging
 import os
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +16,9 @@ from tests.features.caches import ODD_IDS, digests_of, part_store, rows_of
 
 
 def assert_equal(one: Rows, other: Rows) -> None:
-    assert (one.image_ids, one.digests, one.facts) == (other.image_ids, other.digests, other.facts)
+    assert (one.image_ids, one.digests, one.facts, one.seconds) == (
+        *(other.image_ids, other.digests, other.facts, other.seconds),
+    )
     assert one.features.dtype == other.features.dtype
     np.testing.assert_array_equal(one.features, other.features)
 
@@ -118,3 +123,25 @@ def test_removing_takes_the_parts_of_all_fingerprints(written):
 def test_pieces_are_joined_in_order():
     first, second = rows_of(digests_of("ab")), rows_of(digests_of("c"))
     assert_equal(Rows.join([first, second]), rows_of(digests_of("abc")))
+    first, second = replace(first, seconds=0.5), replace(second, seconds=0.25)
+    assert_equal(Rows.join([first, second]), replace(rows_of(digests_of("abc")), seconds=0.75))
+    assert Rows.join([first, replace(second, seconds=None)]).seconds is None
+
+
+def test_seconds_are_kept(tmp_path):
+    store = part_store(tmp_path)
+    store.add(replace(rows_of(digests_of("ab")), seconds=1 / 3))
+    (read,) = store
+    assert read.seconds == 1 / 3
+
+
+def test_a_part_of_a_version_that_measured_no_seconds_is_still_read(written):
+    store, path, rows = written
+    with np.load(io.BytesIO(path.read_bytes()[:-16])) as part:
+        older = {name: part[name] for name in part.files if name != "seconds"}
+    assert set(older) == {"image_ids", "digests", "features", "facts"}
+    archive = io.BytesIO()
+    np.savez(archive, **older)
+    path.write_bytes(archive.getvalue() + hashlib.blake2b(archive.getvalue(), digest_size=16).digest())
+    (read,) = store
+    assert_equal(read, rows)
