@@ -1,5 +1,7 @@
 """Print what a run found."""
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,11 +17,10 @@ from classify.selection import describe_rule
 from classify.thresholds import measure_cost
 
 _IDS_SHOWN = 10
-_BACKBONES_SHOWN = 3
 
 
 def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_list: Path) -> None:
-    """Print the data, the folds, a table of scores, what could not be predicted, and the files written.
+    """Print the data, the folds, a leaderboard, what could not be predicted, and the files written.
 
     Args:
         inputs: what the run learnt from.
@@ -41,10 +42,11 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     console.print(f"folds: {experiment.folds.describe()}")
     # A pipe has no width of its own: Rich would take 80 columns and break the names of models.
     table_console = console if console.is_terminal else Console(highlight=False, width=max(console.width, 200))
-    table_console.print(_score_table(inputs, experiment))
+    table_console.print(_leaderboard(experiment, len(inputs.columns)))
+    beside = "but for the last column, " if test is not None and test.labels is not None else ""
+    console.print(f"*: the final model; {beside}scores are out-of-fold, all folds together, the mean over labels")
     console.print(
-        "oof: out-of-fold, all folds scored together; accuracy in brackets: of predicting all-negative; seconds: of "
-        "fitting, an ensemble's without its members'"
+        "accuracy in brackets: of predicting all-negative; seconds: of fitting, an ensemble's without its members'"
     )
     unit = "rows" if experiment.folds.group_count is None else "groups"
     console.print(
@@ -79,28 +81,51 @@ def _print_test(console: Console, test: SplitInputs, final_model: str, rejected_
         )
 
 
-def _score_table(inputs: Inputs, experiment: Experiment) -> Table:
-    """Set the models side by side by their macro scores."""
-    table = Table(box=None, header_style="bold")
+def _leaderboard(experiment: Experiment, backbone_count: int) -> Table:
+    """List the models by their out-of-fold macro AUC, best first; beside it the test images', where they are labelled.
+
+    The lines of a run of three backbones of the longest names fit 120 columns, so the backbones are counted: a model of
+    one bears its name.
+    """
+    # One blank between columns: two intervals and the longest names leave no more of 120.
+    table = Table(box=None, header_style="bold", padding=(0, 1), pad_edge=False, collapse_padding=True)
     # On a narrow terminal cells are folded, never cut; the models' names stay whole.
-    for heading in ("model", "backbones", "split"):
-        table.add_column(heading, no_wrap=heading == "model", overflow="fold")
-    for heading in ("macro AUC", "AP", "log loss", "F1", "accuracy", "seconds"):
+    table.add_column("model", no_wrap=True, overflow="fold")
+    headings = ["back-\nbones", "macro AUC", "AP", "log\nloss", "F1", "accuracy", "seconds"]
+    has_test = any(split == "test" for _, split in experiment.scores)
+    for heading in headings + ["test macro AUC"] * has_test:
         table.add_column(heading, justify="right", overflow="fold")
-    for (model, split), scores in experiment.scores.items():
-        macro = {s.metric: s for s in scores if s.label == MACRO}
+    for model in rank_models(experiment.scores):
+        macro = {s.metric: s for s in experiment.scores[model, "oof"] if s.label == MACRO}
+        of_test = [s for s in experiment.scores.get((model, "test"), []) if (s.label, s.metric) == (MACRO, "roc_auc")]
         prediction = experiment.predictions[model]
-        many = len(prediction.backbones) > _BACKBONES_SHOWN
+        final = model == experiment.final_model
         table.add_row(
-            Text(model),
-            f"{len(prediction.backbones)} of {len(inputs.columns)}" if many else Text(", ".join(prediction.backbones)),
-            split,
+            Text(f"{model} *" if final else model),
+            f"{len(prediction.backbones)} of {backbone_count}",
             _with_interval(macro["roc_auc"]),
             *(_short(macro[metric].value) for metric in ("average_precision", "log_loss", "f1")),
             f"{_short(macro['accuracy'].value)} ({_short(macro['all_negative_accuracy'].value)})",
             f"{prediction.seconds:.1f}",
+            *(_with_interval(score) for score in of_test),
+            style="bold" if final else None,
         )
     return table
+
+
+def rank_models(scores: Mapping[tuple[str, str], Sequence[Score]]) -> list[str]:
+    """Order models by their out-of-fold macro ROC-AUC, best first; of equal ones the simpler, those without one last.
+
+    Args:
+        scores: by model and split, the simpler model first, as of `Experiment`.
+    """
+    values = {
+        model: -math.inf if score.value is None else score.value
+        for (model, split), of_model in scores.items()
+        for score in of_model
+        if (split, score.label, score.metric) == ("oof", MACRO, "roc_auc")
+    }
+    return sorted(values, key=lambda model: -values[model])
 
 
 def _threshold_table(inputs: Inputs, experiment: Experiment) -> Table:

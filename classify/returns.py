@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from classify.curves import mean_auc
 from classify.ensemble import mean_ensemble
-from classify.greedy import macro_auc
 from classify.metrics import ENDS
 from classify.prediction import Prediction
 from classify.ranking import rank_scores
@@ -58,8 +58,8 @@ def rank_backbones(
     total = np.zeros(labels.shape)
     before = np.full(len(resampling.weights), 0.5)
     while left:
-        values = {name: macro_auc(total + probabilities, labels) for name, probabilities in left.items()}
-        best = max(values, key=lambda name: values[name])
+        candidates = np.stack([total + probabilities for probabilities in left.values()], axis=2)
+        best = list(left)[int(mean_auc(candidates, labels).argmax())]
         total = total + left.pop(best)
         aucs = [rank_scores(*columns, resampling)[0] for columns in zip(labels.T, total.T, strict=True)]
         after = np.mean(aucs, axis=0)

@@ -1,5 +1,7 @@
 """Folds: groups stay whole, labels are spread, and what cannot be spread is said."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -123,15 +125,57 @@ def test_a_label_of_too_few_groups_is_named_with_its_counts():
     labels[::2, 0] = 1
     labels[[0, 1, 2, 50], 1] = 1  # in groups p0 and p10
     folds = make_folds(labels, groups, ("common", "rare"), 5, seed=0)
-    assert folds.warnings == ("rare: 4 positive rows in 2 groups; none in 3 of 5 folds",)
+    assert folds.warnings == ("rare: 4 positive rows in 2 groups; 3 of 5 folds have none",)
 
 
-def test_a_fold_that_leaves_no_positive_to_learn_from_is_said():
-    labels = np.zeros((10, 1), np.uint8)
-    labels[4] = 1
-    folds = make_folds(labels, None, ("rare",), 5, seed=0)
-    assert folds.warnings == (
-        "rare: 1 positive rows; none in 4 of 5 folds",
-        "rare: in 1 of 5 folds the rows to train on all have the same value; "
-        "the model of such a fold gives every image the same probability",
+@pytest.mark.parametrize(("lone", "value"), [(1, "positive"), (0, "negative")])
+def test_a_fold_that_leaves_one_value_to_learn_from_is_said_once_with_what_its_models_do(lone, value):
+    labels = np.full((10, 1), 1 - lone, np.uint8)
+    labels[4] = lone
+    assert make_folds(labels, None, ("rare",), 5, seed=0).warnings == (
+        f"rare: 1 {value} row; 4 of 5 folds have none; the models of 1 fold learn from rows of one value: there a "
+        "baseline gives every image the constant probability (positives + 1) / (rows + 2), and a head learns that "
+        "value alone",
     )
+
+
+def test_two_folds_of_one_value_each_are_said():
+    labels = np.array([[1], [1], [0], [0]], np.uint8)
+    (warning,) = make_folds(labels, np.array(["a", "a", "b", "b"]), ("apart",), 2, seed=0).warnings
+    assert warning.startswith("apart: 2 positive rows in 1 group; 1 of 2 folds have none; the models of 2 folds")
+
+
+def unevenness(fold_of_row: np.ndarray, traits: np.ndarray) -> float:
+    """Root mean square deviation of the folds' shares of each trait from even ones, relative to those."""
+    count = fold_of_row.max() + 1
+    shares = np.column_stack([np.bincount(fold_of_row, weights=trait) for trait in traits.T]) / traits.sum(axis=0)
+    return float(np.sqrt(np.mean((shares * count - 1) ** 2)))
+
+
+def pairs_of(labels: np.ndarray) -> np.ndarray:
+    return np.column_stack([labels[:, a] * labels[:, b] for a, b in itertools.combinations(range(labels.shape[1]), 2)])
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_pairs_of_labels_are_spread_more_evenly_than_by_single_labels_and_these_no_less(grouped, monkeypatch):
+    rng = np.random.default_rng(0)
+    combinations = np.array(list(itertools.product([0, 1], repeat=3)), np.uint8)
+    # The challenge's shares: 4 % epidural, a sixth of the rows with two labels or more.
+    shares = np.array([3500, 1700, 1900, 1100, 150, 50, 60, 82]) / 8542
+    labels = combinations[rng.choice(8, size=2400 if grouped else 3000, p=shares)]
+    groups = None
+    if grouped:  # rows of a patient are mostly alike
+        groups = np.array([f"p{row // 6}" for row in range(2400)])
+        labels = labels[np.arange(2400) // 6 * 6] & (rng.random(labels.shape) < 0.7).astype(np.uint8)
+    seeds = range(8 if grouped else 4)
+    with_pairs = [make_folds(labels, groups, names(labels), 5, seed).fold_of_row for seed in seeds]
+    monkeypatch.setattr("classify.folds._label_pairs", lambda labels: np.empty((len(labels), 0), bool))
+    monkeypatch.setattr("classify.folds.GROUP_DRAWS", 10)
+    without = [make_folds(labels, groups, names(labels), 5, seed).fold_of_row for seed in seeds]
+
+    of_pairs, of_labels = (
+        [np.mean([unevenness(folds, traits) for folds in found]) for found in (with_pairs, without)]
+        for traits in (pairs_of(labels), labels)
+    )
+    assert of_pairs[0] < (0.8 if grouped else 0.3) * of_pairs[1], of_pairs
+    assert of_labels[0] <= of_labels[1] + 0.003, of_labels
