@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from classify.presets import DEFAULT_PRESETS, PRESETS, choose_heads
-from features.command import EXIT_INTERRUPTED, EXIT_REJECTED, application
+from features.command import EXIT_REJECTED, application
 from features.errors import InputError
 
 app = application("Train on cached features, predict the test images, write a run.")
@@ -112,8 +112,8 @@ def run(
 
     Whatever ends it, what was fitted until then is kept: the same command goes on from there.
 
-    Exit codes: 0 done; 2 bad usage or bad input; 3 done, but rejected test images have no prediction; 130 stopped by
-    Ctrl-C.
+    Exit codes: 0 done; 2 bad usage or bad input; 3 done, but rejected test images have no prediction; 130 and 143
+    stopped by Ctrl-C and SIGTERM.
     """
     options = {
         "cache": str(cache) if cache else None,
@@ -186,7 +186,7 @@ def run(
             write_files(staging, inputs, experiment, record)
     except KeyboardInterrupt:
         typer.echo("stopped: what was fitted until now is kept, and the same command goes on from there.", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise
 
     for warning in experiment.warnings:
         typer.echo(f"warning: {warning}", err=True)
@@ -241,7 +241,8 @@ def search(
     chance it lies above 0.5. Score STUDY/best.json by `run` on folds of another --seed; only images that the search
     never saw, such as a labelled test split, are free of all optimism.
 
-    Exit codes: 0 done, or the time is up; 2 bad usage or bad input; 130 stopped by Ctrl-C: finished batches are kept.
+    Exit codes: 0 done, or the time is up; 2 bad usage or bad input; 130 and 143 stopped by Ctrl-C and
+    SIGTERM: finished batches are kept.
     """
     wanted_backbones, wanted_labels = _names(backbones, "--backbones"), _names(labels, "--labels")
 

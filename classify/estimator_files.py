@@ -43,18 +43,21 @@ def load_estimator(content: bytes, source: Path | str) -> BaseEstimator:
         source: where they are from, for the message.
 
     Raises:
-        InputError: they are damaged, or name a type that is not in `TRUSTED`.
+        InputError: they are damaged, name a type that is not in `TRUSTED`, or are no estimator of this package.
     """
     from skops.io import get_untrusted_types, loads
 
     try:
         unknown = sorted(set(get_untrusted_types(data=content)) - set(TRUSTED))
-        if not unknown:
-            return loads(content, trusted=list(TRUSTED))
+        estimator = None if unknown else loads(content, trusted=list(TRUSTED))
     except Exception as error:  # noqa: BLE001 - a damaged archive fails in as many ways as it has bytes
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{source} is no estimator that can be read ({reason}). Make the run again.") from None
-    raise InputError(
-        f"{source} holds types that no estimator of Headbank has (first: {unknown[0]}), so it is not read. "
-        "Make the run again on this machine."
-    )
+    if unknown:
+        raise InputError(
+            f"{source} holds types that no estimator of Headbank has (first: {unknown[0]}), so it is not read. "
+            "Make the run again on this machine."
+        )
+    if not type(estimator).__module__.startswith("classify."):
+        raise InputError(f"{source} holds a {type(estimator).__name__}, no model of Headbank. Make the run again.")
+    return estimator

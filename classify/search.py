@@ -18,6 +18,7 @@ from classify.heads import HeadSpec
 from classify.inputs import Inputs
 from classify.search_space import EPOCHS, STRUCTURE, describe_space, propose
 from classify.study_file import StudyFile
+from features.command import Terminated
 
 if TYPE_CHECKING:
     import optuna
@@ -88,7 +89,8 @@ def run_search(
         on_batch: called when a batch has been added.
 
     Returns:
-        Why it ended: `all trials are done`, `the time is up`, or `Ctrl-C`; a batch in flight is then lost.
+        Why it ended: `all trials are done`, `the time is up`, `Ctrl-C` or `SIGTERM`; a batch in flight is then
+        lost.
 
     Raises:
         InputError: the study file cannot be written.
@@ -120,8 +122,8 @@ def run_search(
             on_batch()
     except _OutOfTime:
         return "the time is up"
-    except KeyboardInterrupt:
-        return "Ctrl-C"
+    except KeyboardInterrupt as stop:
+        return "SIGTERM" if isinstance(stop, Terminated) else "Ctrl-C"
     return "all trials are done"
 
 

@@ -21,7 +21,7 @@ from classify.search_rows import make_search_folds
 from classify.search_space import propose
 from classify.study_file import JOURNAL, StudyFile, check_folder, open_study
 from features.cache import FeatureCache, default_cache
-from features.command import EXIT_INTERRUPTED
+from features.command import EXIT_INTERRUPTED, EXIT_TERMINATED
 from features.dataset import DatasetOptions, read_dataset
 from features.errors import InputError
 
@@ -81,8 +81,8 @@ def search(
                 for place, trial in enumerate(best_trials(trials, _HEADS_KEPT), start=1)
             }
             write_presets(out / BEST, heads)
-    interrupted = ended == "Ctrl-C"
-    if not trials and not interrupted:
+    code = {"Ctrl-C": EXIT_INTERRUPTED, "SIGTERM": EXIT_TERMINATED}.get(ended, 0)
+    if not trials and not code:
         raise InputError(
             f"no batch of {min(settings.batch, settings.trials)} trials was finished in the time given, so {out} holds "
             "none. Give more --minutes, or a smaller --batch."
@@ -97,7 +97,7 @@ def search(
         console.print("of each combination of layers, dropout, optimiser and batch size the best trial only")
         console.print(_warn(trials))
         console.print(f"written to {out}: {BEST} ({', '.join(heads)}), {JOURNAL} (all trials)")
-    return EXIT_INTERRUPTED if interrupted else 0
+    return code
 
 
 @contextmanager

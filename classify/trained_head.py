@@ -48,7 +48,10 @@ class HeadWeights:
             raise InputError(f"{path} is no head that can be read ({reason}). Make the run again.") from None
         layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.Dropout)]
         batch_norm = bool(layers) and isinstance(layers[0], keras.layers.BatchNormalization)
-        if not all(isinstance(layer, keras.layers.Dense) for layer in layers[batch_norm:]) or not layers[batch_norm:]:
+        activations = [_dense_activation(layer) for layer in layers[batch_norm:]]
+        expected = ["relu"] * (len(activations) - 1) + ["sigmoid"]
+        plain = not batch_norm or (layers[0].epsilon, len(layers[0].weights)) == (EPSILON, 4)
+        if not isinstance(model, keras.Sequential) or activations != expected or not plain:
             raise InputError(f"{path} is a Keras model, but no head of Headbank. Make the run again.")
         return cls(model.get_weights(), batch_norm)
 
@@ -130,3 +133,9 @@ class TrainedHead:
             path: ends in `.keras`; an existing file is replaced.
         """
         self.to_keras().save(path)
+
+
+def _dense_activation(layer: "keras.Layer") -> str | None:
+    """Name the activation of a dense layer with a bias; None for any other layer."""
+    config = layer.get_config()
+    return config["activation"] if type(layer).__name__ == "Dense" and config["use_bias"] else None

@@ -5,10 +5,15 @@ Exit codes: 0 done; 1 a fault of ours; 2 bad usage or bad input; 3 done, but som
 """
 
 import logging
+import signal
 import sys
 import tempfile
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
@@ -20,7 +25,12 @@ EXIT_FAULT = 1
 EXIT_BAD_INPUT = 2
 EXIT_REJECTED = 3
 EXIT_INTERRUPTED = 128 + 2  # as a shell reports SIGINT
+EXIT_TERMINATED = 128 + 15  # as a shell reports SIGTERM
 EXIT_BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived. What ends well by Ctrl-C ends well by it too."""
 
 
 class Command(typer.core.TyperGroup):
@@ -30,11 +40,15 @@ class Command(typer.core.TyperGroup):
         """Run the sub-command.
 
         Raises:
-            typer.Exit: with code 2 for an `InputError`, code 1 for any fault of ours.
+            typer.Exit: with code 2 for an `InputError`, code 1 for any fault of ours, 130 or 143 for a signal.
         """
         logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
         try:
-            return super().invoke(ctx)
+            with _terminable():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+            raise typer.Exit(code) from None
         except InputError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(EXIT_BAD_INPUT) from None
@@ -51,6 +65,23 @@ class Command(typer.core.TyperGroup):
                 err=True,
             )
             raise typer.Exit(EXIT_FAULT) from None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated` in the block: by default it would end the process before anything is tidied."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _write_report(error: Exception) -> Path:

@@ -21,6 +21,7 @@ from classify.search import best_trials, cross_fitted_choice
 from classify.search_rows import make_search_folds
 from classify.study_file import JOURNAL, open_study
 from features.cache import FeatureCache
+from features.command import Terminated
 from features.dataset import read_dataset
 from tests.classify.toy import Toy, make_toy
 
@@ -49,12 +50,12 @@ class FakeBank:
     """Takes `train_bank`'s place, with a clock of its own that runs 10 seconds a fold."""
 
     def __init__(self, head=Ridge):
-        self.head, self.seconds, self.calls, self.stop_at = head, 0.0, [], None
+        self.head, self.seconds, self.calls, self.stop_at, self.stop = head, 0.0, [], None, KeyboardInterrupt
 
     def __call__(self, specs, X, y, train_rows, validation_rows, seed, on_epochs):
         self.calls.append((specs, train_rows, validation_rows))
         if self.stop_at == len(self.calls):
-            raise KeyboardInterrupt
+            raise self.stop
         self.seconds += 10
         on_epochs(len(specs) * search_space.EPOCHS)
         return [self.head(spec, X[train_rows] - 5, y[train_rows]) for spec in specs]
@@ -189,14 +190,16 @@ def test_what_was_told_guides_what_is_asked(toy, fake):
     assert np.mean(gains) > 0.03
 
 
-def test_ctrl_c_keeps_what_is_told_and_the_same_command_goes_on(toy, fake):
+@pytest.mark.parametrize(("stop", "code", "name"), [(KeyboardInterrupt, 130, "Ctrl-C"), (Terminated, 143, "SIGTERM")])
+def test_a_signal_keeps_what_is_told_and_the_same_command_goes_on(toy, fake, stop, code, name):
+    fake.stop = stop
     _, _, at_once = run(toy, "once", "--trials", "16", "--batch", "8")
     fake.calls.clear()
     fake.stop_at = 5  # in the second batch
-    code, said, out = run(toy, "stopped", "--trials", "16", "--batch", "8")
-    assert code == 130
+    ended_with, said, out = run(toy, "stopped", "--trials", "16", "--batch", "8")
+    assert ended_with == code
     assert "8 trials, 0 of them from before" in said
-    assert "ended: Ctrl-C" in said
+    assert f"ended: {name}" in said
     assert "best1" in read_presets(out / "best.json")
     fake.stop_at = None
     assert run(toy, "stopped", "--trials", "16", "--batch", "8")[0] == 0

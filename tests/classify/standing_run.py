@@ -1,0 +1,27 @@
+"""`python -m tests.classify.standing_run N ...`: stage 2's command, that comes to a stand after N fits of `logistic`.
+
+So a test can stop it at a known place, however fast or slow the machine is.
+"""
+
+import itertools
+import signal
+import sys
+import threading
+
+import numpy as np
+
+from classify.__main__ import app
+from classify.baselines import OneVsRestLogistic
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets programs in the background ignore it
+    allowed = int(sys.argv.pop(1))
+    fit, number = OneVsRestLogistic.fit, itertools.count(1)
+
+    def stand(self: OneVsRestLogistic, X: np.ndarray, y: np.ndarray) -> OneVsRestLogistic:
+        if next(number) > allowed:
+            threading.Event().wait(300)  # a test that never stops it fails in the end
+        return fit(self, X, y)
+
+    OneVsRestLogistic.fit = stand  # type: ignore[method-assign]
+    app()
