@@ -18,6 +18,7 @@ from classify.calibration import CALIBRATIONS
 from classify.curves import Curves
 from classify.ensemble import ENSEMBLES
 from classify.estimator_files import TRUSTED
+from classify.fit_plan import FitRows
 from classify.heads import HeadSpec
 from classify.keras_backend import import_keras
 from classify.model_files import ensemble_path, load_model, model_path, save_models
@@ -43,13 +44,16 @@ def fitted() -> dict[str, tuple[BaseEstimator, np.ndarray]]:
     return {name: (estimator.fit(seen[name], LABELS), seen[name]) for name, estimator in estimators.items()}
 
 
+FOLD = FitRows("fold0", np.arange(0), np.arange(0), predicts_test=True)
+
+
 @pytest.fixture(scope="module")
 def saved(fitted, tmp_path_factory) -> dict[str, Path]:
     """The file of each, as a run writes it."""
     models = tmp_path_factory.mktemp("run") / "models"
     files = save_models(
         {f"{name}/alpha": [fitted[name][0]] for name in BASELINES},
-        ["fold0"],
+        [FOLD],
         {name: fitted[name][0] for name in (*ENSEMBLES, *CALIBRATIONS)},
         models,
     )
@@ -77,7 +81,7 @@ def test_every_estimator_comes_back_with_equal_probabilities(fitted, saved, name
 
 @pytest.mark.parametrize("head", [make_head(), make_head((5, 4)), make_head((6,), batch_norm=False)])
 def test_every_head_comes_back_with_equal_probabilities_and_keras_gives_them_too(tmp_path, head):
-    ((path,),) = save_models({"mine/alpha": [head]}, ["refit"], {}, tmp_path).values()
+    ((path,),) = save_models({"mine/alpha": [head]}, [FOLD._replace(name="refit")], {}, tmp_path).values()
     assert path == tmp_path / "mine__alpha" / "refit.keras"
     probabilities = head.predict_proba(FEATURES)
     np.testing.assert_array_equal(load_model(path).predict_proba(FEATURES), probabilities)
@@ -91,7 +95,7 @@ def test_the_types_that_are_trusted_are_those_that_are_needed(saved):
 
 
 def test_no_file_holds_a_pickle(saved, tmp_path):
-    ((head,),) = save_models({"mine/alpha": [make_head()]}, ["fold0"], {}, tmp_path).values()
+    ((head,),) = save_models({"mine/alpha": [make_head()]}, [FOLD], {}, tmp_path).values()
     for path in (*saved.values(), head):
         assert zipfile.is_zipfile(path)
         with zipfile.ZipFile(path) as archive:
@@ -144,7 +148,7 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize("suffix", [".skops", ".keras"])
 def test_a_damaged_file_is_one_message(fitted, tmp_path, suffix, how):
     model = make_head() if suffix == ".keras" else fitted["logistic"][0]
-    ((path,),) = save_models({"mine/alpha": [model]}, ["fold0"], {}, tmp_path).values()
+    ((path,),) = save_models({"mine/alpha": [model]}, [FOLD], {}, tmp_path).values()
     damage(path, how)
     with pytest.raises(InputError) as caught:
         load_model(path)
