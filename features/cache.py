@@ -250,9 +250,8 @@ def read_string(text: bytes | str) -> str:
 
 def _describe(path: Path, file: h5py.File) -> CacheFile:
     """Read attributes and shape of an open cache file."""
-    attributes = {
-        name: int(value) if isinstance(value, np.integer) else read_string(value) for name, value in file.attrs.items()
-    }
+    stored = ((name, file.attrs[name]) for name in file.attrs)
+    attributes = {name: int(value) if isinstance(value, np.integer) else read_string(value) for name, value in stored}
     version = attributes.get("schema_version")
     if version != SCHEMA_VERSION:
         raise InputError(f"its schema is {version}, but this Headbank reads {SCHEMA_VERSION}. {_RENEW}")

@@ -8,6 +8,7 @@ it, and every chunk whose checksum fails, is read by HDF5 itself: what it says o
 import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import h5py
 import numpy as np
@@ -17,8 +18,6 @@ BLOCK_BYTES = 16 << 20
 #: More threads than this only wait for the memory.
 THREADS = 4
 _CHECKSUM_BYTES = 4
-#: What is read begins where a line of the CPU's cache does; there is room for the checksum behind it.
-_LINE_BYTES = 64
 #: So many words of 16 bits have a sum of 32 bits, whatever they are.
 _TERMS = 1 << 16
 
@@ -41,35 +40,38 @@ def read_rows(features: h5py.Dataset, rows: np.ndarray, out: np.ndarray) -> np.n
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
     starts = np.unique(ordered // step) * step
+    ends = np.searchsorted(ordered, [starts, starts + step]).T.tolist()
+    source_runs, target_runs = _runs(ordered), _runs(order)
     raw = _RawChunks(features)
 
-    def read(starts: np.ndarray) -> list[int]:
-        """Read the rows of some chunks, in one thread; return the rows of `out` that are not finite."""
-        scratch = np.empty((2, raw.content_bytes + _LINE_BYTES), np.uint8)
+    def read(thread: int) -> list[int]:
+        """Read one thread's share of the chunks; return the rows of `out` that are not finite."""
+        scratch = np.empty(raw.bytes, np.uint8)
         flags = np.empty((step, out.shape[1]), bool)
         not_finite: list[int] = []
-        for start in starts:
+        for start, (first, last) in zip(starts[thread::threads].tolist(), ends[thread::threads], strict=True):
             chunk = raw.read(start, scratch)
             if chunk is None:
                 with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told
                     chunk = features[start : start + step, 0].astype(np.float32, copy=False)
-            first, last = np.searchsorted(ordered, (start, start + step))
             sources, targets = ordered[first:last] - start, order[first:last]
             finite = np.isfinite(chunk, out=flags[: len(chunk)])
             if not finite.all():
                 not_finite += targets[~finite.all(axis=1)[sources]].tolist()
-            out[_as_slice(targets)] = chunk[_as_slice(sources)]
+            # Neighbours are copied as a slice: of single rows numpy makes a copy before.
+            source = slice(sources[0], sources[-1] + 1) if source_runs[first] == source_runs[last - 1] else sources
+            target = slice(targets[0], targets[-1] + 1) if target_runs[first] == target_runs[last - 1] else targets
+            out[target] = chunk[source]
         return not_finite
 
     threads = min(THREADS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads, "chunks") as pool:
-        found = pool.map(read, [starts[thread::threads] for thread in range(threads)])
-        return np.array(sorted(itertools.chain.from_iterable(found)), np.int64)
+        return np.array(sorted(itertools.chain.from_iterable(pool.map(read, range(threads)))), np.int64)
 
 
-def _as_slice(indices: np.ndarray) -> slice | np.ndarray:
-    """Indices, at least one, as a slice where each is the next of the one before: numpy then makes no copy."""
-    return slice(indices[0], indices[-1] + 1) if np.all(np.diff(indices) == 1) else indices
+def _runs(indices: np.ndarray) -> np.ndarray:
+    """Number the runs in which each index is one more than the one before: int64, as many as indices."""
+    return np.cumsum(np.diff(indices, prepend=indices[:1]) != 1)
 
 
 class _RawChunks:
@@ -79,24 +81,24 @@ class _RawChunks:
         features: (M, V, D), of an open file.
 
     Attributes:
-        content_bytes: of a chunk, without its checksum; 0 where no chunk can be read past HDF5.
+        bytes: of a chunk with its checksum; 0 where no chunk can be read past HDF5.
     """
 
     def __init__(self, features: h5py.Dataset) -> None:
-        self.content_bytes = 0
+        self.bytes = 0
         self._offsets: dict[int, int] = {}
         if not _is_plain(features):
             return
         self._shape = features.chunks
         self._dtype = features.dtype
         self._rows = len(features)
-        self.content_bytes = int(np.prod(self._shape)) * self._dtype.itemsize
+        self.bytes = int(np.prod(self._shape)) * self._dtype.itemsize + _CHECKSUM_BYTES
         self._descriptor = features.file.id.get_vfd_handle()
         features.id.chunk_iter(self._remember)
 
     def _remember(self, chunk: h5py.h5d.StoreInfo) -> None:
         """Note where a chunk lies, if its checksum is behind it."""
-        if chunk.filter_mask == 0 and chunk.size == self.content_bytes + _CHECKSUM_BYTES:
+        if chunk.filter_mask == 0 and chunk.size == self.bytes:
             self._offsets[chunk.chunk_offset[0]] = chunk.byte_offset
 
     def read(self, start: int, scratch: np.ndarray) -> np.ndarray | None:
@@ -104,19 +106,18 @@ class _RawChunks:
 
         Args:
             start: its first row.
-            scratch: uint8 (2, at least content_bytes and 4), overwritten.
+            scratch: uint8 (bytes,), overwritten.
 
         Returns:
             The first view of its rows, in `scratch`; None if HDF5 has to read it.
         """
         if start not in self._offsets:
             return None
-        content, spare = scratch[0, : self.content_bytes], scratch[1, : self.content_bytes]
-        stored = scratch[0, self.content_bytes :][:_CHECKSUM_BYTES]
-        if os.preadv(self._descriptor, [content.data, stored.data], self._offsets[start]) != len(content) + len(stored):
+        if os.preadv(self._descriptor, [scratch.data], self._offsets[start]) != len(scratch):
             return None
-        pairs, spare = (part.view("<u4").reshape(self._shape[0], -1) for part in (content, spare))
-        if fletcher32(pairs, spare) != tuple(int(half) % 65535 for half in stored.view("<u2")):
+        content = scratch[:-_CHECKSUM_BYTES]
+        first, second = scratch[-_CHECKSUM_BYTES:].view("<u2").tolist()
+        if fletcher32(content.view("<u2").reshape(self._shape[0], -1)) != (first % 65535, second % 65535):
             return None
         return content.view(self._dtype).reshape(self._shape)[: self._rows - start, 0]
 
@@ -135,38 +136,32 @@ def _is_plain(features: h5py.Dataset) -> bool:
         and features.id.get_type() == h5py.h5t.py_create(features.dtype)
         and features.chunks[0] * bytes_per_row <= BLOCK_BYTES
         and features.chunks[0] <= _TERMS
-        and bytes_per_row <= 4 * _TERMS
-        and bytes_per_row % 4 == 0
+        and bytes_per_row <= 2 * _TERMS
     )
 
 
-def fletcher32(pairs: np.ndarray, scratch: np.ndarray) -> tuple[int, int]:
+def fletcher32(words: np.ndarray) -> tuple[int, int]:
     """Fletcher's checksum as HDF5 computes it (H5_checksum_fletcher32 in H5checksum.c).
 
-    With n words w[i] of 16 bits, it is the sum of w[i] and the sum of (n - i) w[i], modulo 65535. HDF5 takes the words
-    with the high byte first: each with its bytes exchanged, which modulo 65535 is a product with 256.
+    With n words w[i], it is the sum of w[i] and the sum of (n - i) w[i], modulo 65535. HDF5 takes the words with the
+    high byte first: each with its bytes exchanged, which modulo 65535 is a product with 256.
 
     Args:
-        pairs: uint32 (R, C), both at most 2^16: two words each, the lower 16 bits first.
-        scratch: uint32 (R, C), overwritten.
+        words: uint16 (R, C), both at most 2^16.
 
     Returns:
         Both sums, 0 to 65534. HDF5 writes 65535 for 0 where the words are not all zero.
     """
-    second = np.right_shift(pairs, 16, out=scratch)
+    of_row = np.add.reduce(words, axis=1, dtype=np.uint32)
+    of_column = np.add.reduce(words, axis=0, dtype=np.uint32)
+    total = int(of_row.sum(dtype=np.uint64))
+    # Word (r, c) is number C r + c. At most 2^16 sums below 2^32, with factors below 2^16: 64 bits hold them.
+    row_numbers, column_numbers = _numbers(*words.shape)
+    numbers = int(of_row @ row_numbers) + int(of_column @ column_numbers)
+    return total * 256 % 65535, (words.size * total - numbers) * 256 % 65535
 
-    def add(axis: int) -> tuple[np.ndarray, np.ndarray]:
-        """Add first and second words along an axis; numpy adds 32 bits four times as fast as it widens 16."""
-        seconds = np.add.reduce(second, axis=axis, dtype=np.uint32)
-        # What the sum of whole pairs loses at the top are parts of the second words only: at most 2^16 fit 32 bits.
-        firsts = np.add.reduce(pairs, axis=axis, dtype=np.uint32) - (seconds << np.uint32(16))
-        return firsts.astype(np.int64), seconds.astype(np.int64)
 
-    (firsts_of_row, seconds_of_row), (firsts_of_column, seconds_of_column) = add(1), add(0)
-    of_row, of_column = firsts_of_row + seconds_of_row, firsts_of_column + seconds_of_column
-    total = int(of_row.sum())
-    # Pair (r, c) is number C r + c, and i is twice that, and one more for its second word. All factors are below 2^16.
-    numbers_of_rows = np.arange(len(of_row)) * len(of_column) % 65535
-    numbers = int(of_row % 65535 @ numbers_of_rows) + int(of_column % 65535 @ np.arange(len(of_column)))
-    weighted = 2 * pairs.size * total - 2 * numbers - int(seconds_of_row.sum())
-    return total * 256 % 65535, weighted * 256 % 65535
+@lru_cache(maxsize=4)
+def _numbers(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a word's row and column add to its number, modulo 65535: uint64 (rows,) and (columns,)."""
+    return np.arange(rows, dtype=np.uint64) * np.uint64(columns) % np.uint64(65535), np.arange(columns, dtype=np.uint64)
