@@ -12,6 +12,7 @@ from classify.model_files import load_model
 from classify.preset_files import write_presets
 from features.cache import FeatureCache
 from tests.classify.test_command import run
+from tests.classify.test_model_files import assert_no_pickle
 from tests.classify.toy import LABELS, Toy, make_toy
 
 TINY = HeadSpec(learning_rate=3e-3, batch_size=64, epochs=4)
@@ -92,6 +93,16 @@ def test_the_curves_are_those_of_the_folds_over_all_repeats(runs):
     best = json.loads((runs["refit"] / "run.json").read_text())["models"]["tiny/alpha"]["best_epochs"]
     for fold, rows in curves.groupby("fold"):
         assert rows["epoch"].iloc[rows["validation_loss"].to_numpy().argmin()] == best[fold]
+
+
+def test_no_file_of_a_run_is_or_holds_a_pickle(runs):
+    files = [path for path in runs["refit"].rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".csv", ".json", ".keras", ".skops"}
+    for path in files:
+        if path.suffix in {".keras", ".skops"}:
+            assert_no_pickle(path)
+        else:
+            path.read_text(encoding="utf-8")  # a pickle is no text: its first byte is 0x80
 
 
 def test_repeats_below_one_are_refused(toy):
