@@ -185,6 +185,11 @@ def test_other_specs_and_seeds_are_other_heads(tmp_path, monkeypatch):
     trained.clear()
     cross_fit_heads({"renamed": QUICK}, LONE, plan_in(tmp_path), 0, lambda: None)
     assert trained == []
+    # One group to learn from: whatever the seed, the validation rows are the same. The mini-batches are not.
+    whole = replace(LONE, train=replace(TRAIN, groups=np.array(["p", "q"])[FOLDS.fold_of_row]))
+    for seed in (0, 1):
+        cross_fit_heads({"quick": QUICK}, whole, plan_in(tmp_path, whole), seed, lambda: None)
+    assert trained == [([QUICK], 0)] * 2 + [([QUICK], 1)] * 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "one byte", "another archive"])
