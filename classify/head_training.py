@@ -53,7 +53,7 @@ def cross_fit_heads(
 
     The rows that decide when a head stops are taken from the fold's training rows, so that no head knows anything of
     the rows that it is scored on. The head that is refitted on all rows has none to spare: it trains for the median of
-    its folds' best epochs.
+    its folds' best epochs, rounded down, and keeps the epoch of the lowest loss on these rows, mostly the last.
 
     Args:
         specs: the heads by name.

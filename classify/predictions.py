@@ -24,7 +24,9 @@ def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Ma
 
     - `predictions_probability.csv`, `predictions_binary.csv`: `ID` and the labels, one row per test image in the data
       set's order, by the final model; empty cells for the images that stage 1 rejected. Only with a test split.
-    - `oof_probability.csv`: `ID`, `model`, `fold`, and the labels: one row per model and training image.
+    - `oof_probability.csv`: `ID`, `model`, `fold`, and the labels: one row per model and training image. Of several
+      repeats the probability is the mean, and the fold that of the first: by it ensembles, calibrations and thresholds
+      are cross-fitted.
     - `metrics.csv`: `model`, `split`, `label`, `metric`, `value`, `low`, `high`; an undefined value is an empty cell.
     - `thresholds.csv`: `model`, `label`, `rule`, `threshold`, and what it costs: F1, sensitivity and specificity on the
       training images, by cross-fitted thresholds and, beside them, by 0.5.
@@ -32,8 +34,9 @@ def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Ma
       `gain_per_second`, in the order in which backbones were added to the mean. The megabytes are of the cache, the
       seconds of the device that extracted the rows in use, over all splits; empty cells where a cache file does not say
       them. Only with several.
-    - `curves.csv`: `model`, `fold` (from 0), `epoch` (from 1), `loss`, `auc`, `validation_loss`, `validation_auc`:
-      one row per epoch of every head that was cross-fitted; an AUC that no label has is an empty cell. Only with heads.
+    - `curves.csv`: `model`, `fold` (from 0, over all repeats), `epoch` (from 1), `loss`, `auc`, `validation_loss`,
+      `validation_auc`: one row per epoch of every head that was cross-fitted; an AUC that no label has is an empty
+      cell. Only with heads.
     - `models/`: every fitted model; see `model_files`.
     - `run.json`: everything else. Times stand there only, so that the tables of two equal runs are equal bytes.
 

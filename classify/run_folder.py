@@ -69,8 +69,8 @@ def _stage(run: Path, overwrite: bool) -> Iterator[Path]:
         yield staging
         try:
             _publish(staging, run, overwrite)
-            for folder in (staging, run):  # the whole staging folder may have become the run
-                shutil.rmtree(folder / FINISHED, ignore_errors=True)
+            ours = staging if staging.exists() else run  # into which the whole of it was turned
+            shutil.rmtree(ours / FINISHED, ignore_errors=True)
         except OSError as error:
             raise _unwritable(run, error) from None
     finally:

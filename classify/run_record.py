@@ -98,7 +98,7 @@ def describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Seq
 
 
 def _describe_heads(heads: Sequence[TrainedHead]) -> dict[str, Any]:
-    """Say what the heads of a model are, one per fold; nothing of a model that is none."""
+    """Say what the heads of a model are, one per fit, the refit last; nothing of a model that is none."""
     if not heads:
         return {}
     return {"spec": asdict(heads[0].spec), "best_epochs": [head.best_epoch for head in heads]}

@@ -24,6 +24,8 @@ QUICK = HeadSpec(learning_rate=1e-2, batch_size=20, epochs=3)
 SPECS = {"quick": QUICK, "deep": replace(QUICK, hidden_units=(4, 3), batch_norm=False, dropout=0.0, patience=2)}
 ROWS = 60
 ALPHA, BETA = slice(0, 4), slice(4, 8)
+#: Trees: as many as a run has take seconds, and prove no more.
+FEWER = {"forest": {"classifier__n_estimators": 20}, "boosting": {"classifier__max_iter": 20}}
 
 
 def split_inputs(features: np.ndarray, groups: np.ndarray | None = None) -> SplitInputs:
@@ -75,8 +77,7 @@ def fail(*_: object, **__: object) -> None:
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_baseline_of_every_kind_comes_back_bit_for_bit(tmp_path, monkeypatch, name):
     estimator = clone(BASELINES[name])
-    if name == "forest":
-        estimator.set_params(classifier__n_estimators=20)
+    estimator.set_params(**FEWER.get(name, {}))
     candidates = {name: Candidate(estimator, ALPHA)}
     first = cross_fit(candidates, INPUTS, plan_in(tmp_path), 2, lambda: None)
     monkeypatch.setattr(type(BASELINES[name]), "fit", fail)
@@ -184,6 +185,11 @@ def test_other_specs_and_seeds_are_other_heads(tmp_path, monkeypatch):
     trained.clear()
     cross_fit_heads({"renamed": QUICK}, LONE, plan_in(tmp_path), 0, lambda: None)
     assert trained == []
+    # One group to learn from: whatever the seed, the validation rows are the same. The mini-batches are not.
+    whole = replace(LONE, train=replace(TRAIN, groups=np.array(["p", "q"])[FOLDS.fold_of_row]))
+    for seed in (0, 1):
+        cross_fit_heads({"quick": QUICK}, whole, plan_in(tmp_path, whole), seed, lambda: None)
+    assert trained == [([QUICK], 0)] * 2 + [([QUICK], 1)] * 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "one byte", "another archive"])

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from classify.run_folder import open_run
+from classify.run_folder import FINISHED, open_run
 from features.errors import InputError
 
 
-def interrupt_run(run, error, overwrite=False):
+def interrupt_run(run, error, overwrite=False, fit=None):
     with open_run(run, overwrite) as staging:
         (staging / "metrics.csv").write_text("half")
+        if fit:
+            (staging / FINISHED).mkdir()
+            (staging / FINISHED / fit).write_text("a")
         raise error
 
 
@@ -40,6 +43,22 @@ def test_an_interrupted_overwrite_leaves_the_earlier_run(tmp_path):
     assert {p.name: p.read_text() for p in (tmp_path / "run").iterdir()} == {"metrics.csv": "1", "run.json": "1"}
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_run_lends_its_finished_fits_to_the_next_and_publishes_none(tmp_path, error, overwrite):
+    run = tmp_path / "run"
+    if overwrite:
+        write_run(run, "1")
+    with pytest.raises(error):
+        interrupt_run(run, error, overwrite, fit="a.npz")
+    with open_run(run, overwrite) as staging:
+        assert [p.name for p in staging.iterdir()] == [FINISHED]
+        assert (staging / FINISHED / "a.npz").read_text() == "a"
+        (staging / "run.json").write_text("2")
+    assert {p.name: p.read_text() for p in run.iterdir()} == {"run.json": "2"}
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
 def test_what_a_killed_run_left_is_cleared_away(tmp_path):
     (tmp_path / ".run.partial").mkdir()
     (tmp_path / ".run.partial" / "metrics.csv").write_text("half")
@@ -55,7 +74,9 @@ def test_overwriting_replaces_a_runs_files_removes_stale_ones_and_keeps_others(t
     run = tmp_path / "run"
     write_run(run, "1", names=("metrics.csv", "predictions_binary.csv", "run.json"))
     (run / "notes.txt").write_text("mine")
+    (run / FINISHED).mkdir()  # a person's own, of that name
     write_run(run, "2", overwrite=True)
+    (run / FINISHED).rmdir()
     assert {p.name: p.read_text() for p in run.iterdir()} == {"metrics.csv": "2", "run.json": "2", "notes.txt": "mine"}
 
 
