@@ -11,7 +11,7 @@ import numpy as np
 
 from classify.bank_epoch import EpochInputs, compile_epoch
 from classify.bank_network import rows_per_mask
-from classify.bank_stack import Stack, make_stacks
+from classify.bank_stack import Stack, make_stacks, trained_together
 from classify.curves import Curves, mean_auc
 from classify.heads import HeadSpec
 from classify.keras_backend import import_tensorflow
@@ -223,15 +223,19 @@ class _Bank:
             self._uniforms(epoch, capacity),
             tf.constant(float(epoch * steps)),
         )
-        run = compile_epoch(tuple(stack.kind for stack in self._stacks), self._batch_size)
-        self._moving, states, results = run(
-            inputs,
-            self._moving,
-            [stack.state for stack in self._stacks],
-            [stack.hyper(self._active) for stack in self._stacks],
-        )
-        for stack, state in zip(self._stacks, states, strict=True):
-            stack.state = state
+        moving, results = self._moving, []
+        for stacks in trained_together(self._stacks):
+            run = compile_epoch(tuple(stack.kind for stack in stacks), self._batch_size)
+            # The statistics are of the features alone: of every group they begin and end as the same.
+            self._moving, states, some = run(
+                inputs,
+                moving,
+                [stack.state for stack in stacks],
+                [stack.hyper(self._active) for stack in stacks],
+            )
+            for stack, state in zip(stacks, states, strict=True):
+                stack.state = state
+            results += some
         return [{name: value.numpy() for name, value in result.items()} for result in results]
 
     def _uniforms(self, epoch: int, steps: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from classify.bank_network import Network, StackKind, rows_per_mask
+from classify.bank_network import Network, StackKind, rows_per_mask, sum_over_outputs
 from classify.keras_backend import import_tensorflow
 from classify.trained_head import EPSILON
 
@@ -149,7 +149,8 @@ def _penalty(tf: Any, weights: Any, hyper: Any) -> Any:
     kernels = [weight for name, weight in weights.items() if name.startswith("kernel")]
     # A plain sum along rows does not vectorise in XLA: over the outputs first, then a product with ones, takes half.
     squares = sum(
-        tf.matmul(tf.reduce_sum(kernel * kernel, 1), tf.ones((kernel.shape[-1], 1)))[:, 0] for kernel in kernels
+        tf.matmul(sum_over_outputs(tf, kernel, kernel)[:, 0], tf.ones((kernel.shape[-1], 1)))[:, 0]
+        for kernel in kernels
     )
     return hyper["l2"][:, 0, 0] * squares
 

@@ -3,13 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from classify import bank
+from classify import bank, bank_stack
 from classify.bank import batch_order, train_bank
 from classify.bank_epoch import compile_epoch
-from classify.bank_network import StackKind
-from classify.bank_stack import initial_weights
+from classify.bank_network import StackKind, sum_over_outputs
+from classify.bank_stack import initial_weights, make_stacks, trained_together
 from classify.heads import HeadSpec
-from classify.keras_backend import import_keras
+from classify.keras_backend import import_keras, import_tensorflow
 from features.errors import InputError
 
 ROWS, WIDTH, LABELS, SEED = 90, 24, 3, 5
@@ -209,6 +209,38 @@ def test_heads_that_exceed_the_memory_train_in_shares(features, y, monkeypatch):
     monkeypatch.setattr(bank, "PARAMETERS_AT_A_TIME", FIVE.count_parameters(WIDTH, LABELS))
     for one, other in zip(together, train(specs, features, y), strict=True):
         np.testing.assert_allclose(one.predict_proba(features), other.predict_proba(features), atol=1e-5)
+
+
+def test_heads_that_exceed_the_cache_train_in_turn(features, y, monkeypatch):
+    hidden = replace(FIVE, hidden_units=(16,), dropout=0.3, epochs=3)
+    specs = [replace(hidden, seed=seed) for seed in range(5)] + [replace(FIVE, epochs=3)]
+    together = train(specs, features, y)
+    monkeypatch.setattr(bank_stack, "PARAMETERS_IN_CACHE", 2 * hidden.count_parameters(WIDTH, LABELS))
+    stacks = make_stacks(specs, y, WIDTH)
+    assert [stack.members for stack in stacks] == [[0, 1], [2], [3], [4], [5]]
+    assert [[stack.members for stack in group] for group in trained_together(stacks)] == [
+        [[0, 1], [2], [3]],
+        [[4], [5]],
+    ]
+    for one, other in zip(together, train(specs, features, y), strict=True):
+        for ours, theirs in zip(one.weights, other.weights, strict=True):  # with the moving statistics
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_last_stack_does_not_train_alone(y, monkeypatch):
+    specs = [replace(FIVE, dropout=rate) for rate in (0.1, 0.2, 0.3)]
+    monkeypatch.setattr(bank_stack, "PARAMETERS_IN_CACHE", FIVE.count_parameters(WIDTH, LABELS))
+    [group] = trained_together(make_stacks(specs, y, WIDTH))
+    assert [stack.members for stack in group] == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 11, 64])
+@pytest.mark.parametrize("inputs", [1, 5])
+def test_products_are_summed_over_any_number_of_outputs(outputs, inputs):
+    generator = np.random.default_rng(outputs)
+    left, right = (generator.standard_normal((2, outputs, width)).astype(np.float32) for width in (5, inputs))
+    found = sum_over_outputs(import_tensorflow(), left, right).numpy()
+    np.testing.assert_allclose(found, (left * right).sum(1, keepdims=True), atol=1e-5)
 
 
 def test_what_cannot_be_trained_on_is_refused(features, y):
