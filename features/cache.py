@@ -241,7 +241,7 @@ def _describe(path: Path, file: h5py.File) -> CacheFile:
     except InputError as error:
         raise InputError(f"{error}. {_RENEW}") from None
     features = file["features"]
-    if not isinstance(features, h5py.Dataset) or features.ndim != 3:
+    if not isinstance(features, h5py.Dataset) or features.ndim != 3 or 0 in features.shape[1:]:
         shape = getattr(features, "shape", "of a group")
         raise InputError(f"features has shape {shape}, not (rows, views, channels). {_RENEW}")
     rows, views, width = features.shape
