@@ -179,7 +179,7 @@ def test_a_label_with_fewer_positives_than_folds_is_one_warning_with_its_counts(
     of_table("train", few)(toy)
     code, said, out = run(toy, "run", "--baselines", "logistic,svm,knn")
     assert code == 0
-    warning = "epidural: 3 positive rows in 2 groups; 3 of 5 folds have none"
+    warning = "epidural: 3 positive rows in 2 groups; none in 3 of 5 folds"
     assert said.count("warning: ") == said.count(f"warning: {warning}") == 1
     assert json.loads((out / "run.json").read_text())["warnings"] == [warning]
 
