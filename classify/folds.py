@@ -190,7 +190,7 @@ def _uneven_folds(
         spread = _count(int(cells[scarce].sum()), f"{scarce} row")
         if groups is not None:
             spread += f" in {_count(len(np.unique(groups[cells[scarce]])), 'group')}"
-        warning = f"{name}: {spread}; {without} of {count} folds have none"
+        warning = f"{name}: {spread}; none in {without} of {count} folds"
         lone = sum(held_by == 1 for held_by in holders.values())
         if lone:  # what one fold holds all of, its models cannot learn from
             warning += (

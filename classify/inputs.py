@@ -82,8 +82,8 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
         backbones: names of the backbones wanted, in this order; None for all that are cached for `train`.
 
     Raises:
-        InputError: nothing is cached, a backbone or a row that was not rejected lacks, `train` is not labelled, or a
-            label cannot be learnt from it.
+        InputError: nothing is cached, a backbone or a row that was not rejected lacks, `train` is not labelled, a
+            label cannot be learnt from it, a backbone's features are all constant, or are others in number for `test`.
     """
     clashes = sorted(RESERVED_LABELS & set(dataset.label_names))
     if clashes:
@@ -107,10 +107,12 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
     train = _read_split(dataset.splits["train"], cache, names)
     assert train.labels is not None
     _check_labels(train.labels, dataset)
-    test = _read_split(dataset.splits["test"], cache, names) if "test" in dataset.splits else None
-
     described = {name: cache.describe("train", name) for name in names}
     columns = columns_of({name: file.width for name, file in described.items()})
+    _check_features(train.features, columns, cache)
+    test = _read_split(dataset.splits["test"], cache, names) if "test" in dataset.splits else None
+    if test is not None:
+        _check_widths(columns, cache)
     recipes = {name: file.recipe for name, file in described.items()}
     return Inputs(dataset.label_names, columns, train, train.labels, test, recipes)
 
@@ -154,6 +156,46 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
     )
 
 
+def _check_features(features: np.ndarray, columns: dict[str, slice], cache: FeatureCache) -> None:
+    """Refuse a backbone of which every feature is constant; single ones are ordinary: channels that ReLU never opens.
+
+    Args:
+        features: float32 array (M, D), of the training images.
+        columns: which of them are each backbone's.
+        cache: the cache that they come from.
+
+    Raises:
+        InputError: the message names the file and the backbones that remain.
+    """
+    constant = [name for name, own in columns.items() if (features[:, own] == features[0, own]).all()]
+    if constant:
+        rest = ",".join(name for name in columns if name not in constant)
+        raise InputError(
+            f"{cache.path('train', constant[0])}: all features are the same for each of {len(features)} images, so "
+            f"{constant[0]} can tell none apart. Look at the images, remove the file and extract again"
+            + (f"; or leave it out: --backbones {rest}" if rest else ".")
+        )
+
+
+def _check_widths(columns: dict[str, slice], cache: FeatureCache) -> None:
+    """Refuse a backbone that gives another number of features in test than in train.
+
+    Args:
+        columns: which columns of the training features are each backbone's.
+        cache: the cache of both splits.
+
+    Raises:
+        InputError: the message names both files.
+    """
+    for name, own in columns.items():
+        width = cache.describe("test", name).width
+        if width != own.stop - own.start:
+            raise InputError(
+                f"{cache.path('test', name)} has {width} features an image, but {cache.path('train', name)} has "
+                f"{own.stop - own.start}. Remove both files and extract again."
+            )
+
+
 def _check_labels(labels: np.ndarray, dataset: Dataset) -> None:
     """Refuse labels of which one value only is known.
 
@@ -162,14 +204,18 @@ def _check_labels(labels: np.ndarray, dataset: Dataset) -> None:
         dataset: the data set that they come from.
 
     Raises:
-        InputError: the message names the first such label, its counts, and the labels that remain.
+        InputError: the message names these labels, their counts, and the labels that remain.
     """
     positives = labels.sum(axis=0)
     constant = [name for name, n in zip(dataset.label_names, positives, strict=True) if n in (0, len(labels))]
     if constant:
         rest = ",".join(name for name in dataset.label_names if name not in constant)
+        counts = ", ".join(
+            f"{name} {'is positive ' if name == constant[0] else ''}in {positives[dataset.label_names.index(name)]}"
+            for name in constant
+        )
         raise InputError(
-            f"{dataset.root / 'train.csv'}: {constant[0]} is positive in "
-            f"{positives[dataset.label_names.index(constant[0])]} of {len(labels)} images with features, "
-            "so there is nothing to tell apart. " + (f"Leave it out: --labels {rest}" if rest else "Add other images.")
+            f"{dataset.root / 'train.csv'}: {counts} of {len(labels)} images with features, so there is nothing to "
+            "tell apart. "
+            + (f"Leave {'it' if len(constant) == 1 else 'them'} out: --labels {rest}" if rest else "Add other images.")
         )

@@ -281,7 +281,7 @@ def _describe(path: Path, file: h5py.File) -> CacheFile:
 def _shape(file: h5py.File) -> tuple[int, int, int]:
     """Read the shape (N, V, D) of an open cache file's features."""
     features = file["features"]
-    if not isinstance(features, h5py.Dataset) or features.ndim != 3:
+    if not isinstance(features, h5py.Dataset) or features.ndim != 3 or 0 in features.shape[1:]:
         shape = getattr(features, "shape", "of a group")
         raise InputError(f"features has shape {shape}, not (rows, views, channels). {_RENEW}")
     return features.shape

@@ -125,7 +125,7 @@ def test_a_label_of_too_few_groups_is_named_with_its_counts():
     labels[::2, 0] = 1
     labels[[0, 1, 2, 50], 1] = 1  # in groups p0 and p10
     folds = make_folds(labels, groups, ("common", "rare"), 5, seed=0)
-    assert folds.warnings == ("rare: 4 positive rows in 2 groups; 3 of 5 folds have none",)
+    assert folds.warnings == ("rare: 4 positive rows in 2 groups; none in 3 of 5 folds",)
 
 
 @pytest.mark.parametrize(("lone", "value"), [(1, "positive"), (0, "negative")])
@@ -133,7 +133,7 @@ def test_a_fold_that_leaves_one_value_to_learn_from_is_said_once_with_what_its_m
     labels = np.full((10, 1), 1 - lone, np.uint8)
     labels[4] = lone
     assert make_folds(labels, None, ("rare",), 5, seed=0).warnings == (
-        f"rare: 1 {value} row; 4 of 5 folds have none; the models of 1 fold learn from rows of one value: there a "
+        f"rare: 1 {value} row; none in 4 of 5 folds; the models of 1 fold learn from rows of one value: there a "
         "baseline gives every image the constant probability (positives + 1) / (rows + 2), and a head learns that "
         "value alone",
     )
@@ -142,7 +142,7 @@ def test_a_fold_that_leaves_one_value_to_learn_from_is_said_once_with_what_its_m
 def test_two_folds_of_one_value_each_are_said():
     labels = np.array([[1], [1], [0], [0]], np.uint8)
     (warning,) = make_folds(labels, np.array(["a", "a", "b", "b"]), ("apart",), 2, seed=0).warnings
-    assert warning.startswith("apart: 2 positive rows in 1 group; 1 of 2 folds have none; the models of 2 folds")
+    assert warning.startswith("apart: 2 positive rows in 1 group; none in 1 of 2 folds; the models of 2 folds")
 
 
 def unevenness(fold_of_row: np.ndarray, traits: np.ndarray) -> float:

@@ -66,7 +66,7 @@ def test_a_rejection_in_one_split_leaves_the_same_id_in_the_other(tmp_path):
     write_split(toy.data, "train", ids, labels)
     write_split(toy.data, "test", ids, {})
     for split in ("train", "test"):
-        write_cache_file(toy.cache / split / "alpha.h5", ids, np.zeros((8, 4)))
+        write_cache_file(toy.cache / split / "alpha.h5", ids, np.eye(8, 4))
     reject(toy, "test/a0.png")
     inputs = read(toy)
     assert inputs.train.rejected_ids == ()
@@ -115,6 +115,17 @@ def test_a_label_with_one_value_is_an_input_error_that_names_the_others(tmp_path
     write_split(tmp_path / "toy", "train", [f"a{row}" for row in range(10)], labels)
     write_cache_file(tmp_path / "cache" / "train" / "alpha.h5", [f"a{row}" for row in range(10)], np.zeros((10, 2)))
     with pytest.raises(InputError, match=rf"same is positive in {10 * value} of 10 images .* --labels mixed"):
+        read_inputs(read_dataset(tmp_path / "toy"), FeatureCache(tmp_path / "cache"), None)
+
+
+def test_several_labels_with_one_value_are_all_named(tmp_path):
+    ids = [f"a{row}" for row in range(10)]
+    labels = {"never": np.zeros(10, int), "mixed": np.tile([0, 1], 5), "always": np.ones(10, int)}
+    write_split(tmp_path / "toy", "train", ids, labels)
+    write_cache_file(tmp_path / "cache" / "train" / "alpha.h5", ids, np.eye(10))
+    with pytest.raises(
+        InputError, match=r"never is positive in 0, always in 10 of 10 images with .* Leave them out: --labels mixed$"
+    ):
         read_inputs(read_dataset(tmp_path / "toy"), FeatureCache(tmp_path / "cache"), None)
 
 

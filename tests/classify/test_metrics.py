@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
+    accuracy_score,
     average_precision_score,
     brier_score_loss,
     f1_score,
     fbeta_score,
+    hamming_loss,
     log_loss,
     recall_score,
     roc_auc_score,
@@ -29,22 +32,21 @@ def table(labels, probabilities, label_names, threshold=0.5, resampling=None):
 def reference(labels, probabilities, binary):
     """Compute every metric of one label, or of all cells, with scikit-learn or by its definition."""
     p = probabilities.astype(np.float64)
-    edges = np.linspace(0, 1, 16)
-    of_bin = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, 14)
-    inside = [of_bin == index for index in range(15)]
-    gaps = [cells.mean() * abs(labels[cells].mean() - p[cells].mean()) for cells in inside if cells.any()]
+    positive, predicted = calibration_curve(labels, p, n_bins=15)  # of the bins that hold a cell, in order
+    in_bin = np.histogram(p, np.linspace(0, 1, 16))[0]
+    gaps = in_bin[in_bin > 0] / len(p) * abs(positive - predicted)
     return {
         "roc_auc": roc_auc_score(labels, probabilities),
         "average_precision": average_precision_score(labels, probabilities),
         "log_loss": log_loss(labels, probabilities),
         "brier": brier_score_loss(labels, p),
-        "calibration_error": sum(gaps),
+        "calibration_error": gaps.sum(),
         "f1": f1_score(labels, binary),
         "f2": fbeta_score(labels, binary, beta=2),
         "sensitivity": recall_score(labels, binary),
         "specificity": recall_score(labels, binary, pos_label=0),
-        "accuracy": np.mean(labels == binary),
-        "all_negative_accuracy": 1 - labels.mean(),
+        "accuracy": accuracy_score(labels, binary),
+        "all_negative_accuracy": accuracy_score(labels, np.zeros_like(labels)),
     }
 
 
@@ -69,8 +71,25 @@ def test_labels_micro_and_macro_agree_with_scikit_learn(example):
         for metric, value in values.items():
             assert scores[name, metric].value == pytest.approx(value, rel=1e-6), (name, metric)
             assert scores[name, metric].reason == ""
-    assert scores[MACRO, "roc_auc"].value == pytest.approx(roc_auc_score(labels, probabilities, average="macro"))
-    assert scores[MICRO, "f1"].value == pytest.approx(f1_score(labels, binary, average="micro"))
+
+
+def test_averages_and_exact_match_are_scikit_learns_own(example):
+    labels, probabilities = example
+    scores = table(labels, probabilities, ("a", "b", "c"), threshold=0.4)
+    binary = (probabilities >= 0.4).astype(np.uint8)
+    for name in (MICRO, MACRO):
+        expected = {
+            "roc_auc": roc_auc_score(labels, probabilities, average=name),
+            "average_precision": average_precision_score(labels, probabilities, average=name),
+            "f1": f1_score(labels, binary, average=name),
+            "f2": fbeta_score(labels, binary, beta=2, average=name),
+            "sensitivity": recall_score(labels, binary, average=name),
+            "specificity": recall_score(1 - labels, 1 - binary, average=name),
+            "accuracy": 1 - hamming_loss(labels, binary),
+        }
+        for metric, value in expected.items():
+            assert scores[name, metric].value == pytest.approx(value, rel=1e-6), (name, metric)
+    assert scores[OVERALL, "exact_match"].value == pytest.approx(accuracy_score(labels, binary))
 
 
 def test_intervals_are_percentiles_of_scikit_learns_values_on_explicit_resamples(example):
@@ -124,6 +143,30 @@ def test_weighted_log_loss_is_rsnas_with_any_given_or_derived(example):
     derived = log_loss(labels.any(axis=1), np.clip(any_probability, 0, 1 - np.finfo(np.float32).eps))
     scores = table(labels, probabilities, ("a", "b", "c"))
     assert scores[OVERALL, "weighted_log_loss"].value == pytest.approx((sum(loss) + 2 * derived) / 5, rel=1e-6)
+
+
+def test_weighted_log_loss_of_rsnas_six_labels_is_scikit_learns_with_any_weighted_twice():
+    # The competition's score: the weighted mean over all rows of its long format, `any` with weight 2.
+    rng = np.random.default_rng(3)
+    names = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any")
+    labels = (rng.random((150, 6)) < (0.02, 0.2, 0.1, 0.2, 0.3, 0)).astype(np.uint8)
+    labels[:, 5] = labels.max(axis=1)
+    p = np.clip(0.4 * labels + 0.6 * rng.random(labels.shape), 0, 1).astype(np.float32)
+    p[0, 5], p[1, 2] = 1, 0  # certain, rightly or wrongly
+    weights = np.tile([1, 1, 1, 1, 1, 2], 150)
+    groups = np.array([f"p{row // 3}" for row in range(150)])
+    drawn = resample(150, groups, seed=1, draws=40)
+
+    score = table(labels, p, names, resampling=drawn)[OVERALL, "weighted_log_loss"]
+
+    assert score.value == pytest.approx(log_loss(labels.ravel(), p.ravel(), sample_weight=weights), rel=1e-6)
+    draws = [
+        log_loss(labels.ravel(), p.ravel(), sample_weight=weights * np.repeat(counts[drawn.unit_of_row], 6))
+        for counts in drawn.weights[1:]
+    ]
+    assert (score.low, score.high) == pytest.approx(tuple(np.percentile(draws, (2.5, 97.5))), rel=1e-6)
+    half = table(labels, np.full_like(p, 0.5), names)[OVERALL, "weighted_log_loss"]
+    assert half.value == pytest.approx(np.log(2))
 
 
 def test_the_calibration_error_is_of_15_bins_and_its_signs_do_not_cancel():
