@@ -23,6 +23,8 @@ RUN_FILES = (
     "thresholds.csv",
     "backbones.csv",
     "curves.csv",
+    "labels.csv",
+    "gallery.csv",
     MODELS,
     MARK,
 )
@@ -48,10 +50,24 @@ def open_run(run: Path, overwrite: bool) -> Iterator[Path]:
         InputError: `run` is a file, holds something else than a run, holds a run and `overwrite` is false, or cannot be
             written to; raised before the block where it can be known.
     """
+    with hold_run(run):
+        yield from _stage(run, overwrite)
+
+
+@contextmanager
+def hold_run(run: Path) -> Iterator[None]:
+    """Keep other processes from writing to a run's folder while the block runs.
+
+    Args:
+        run: the run's folder, absent or not.
+
+    Raises:
+        InputError: another process holds it, or the folder around it cannot be written to.
+    """
     lock = run.parent / f".{run.name}.lock"
     with hold(lock):
         try:
-            yield from _stage(run, overwrite)
+            yield
         finally:
             lock.unlink(missing_ok=True)  # nobody waits for this lock, and the folder is a person's
 
