@@ -12,6 +12,8 @@ from features.lock import hold
 MARK = "run.json"
 #: The folder of a run's fitted models.
 MODELS = "models"
+#: What `report` makes of a finished run: the page, and the folder of its figures.
+REPORT, FIGURES = "report.html", "figures"
 #: Where a run that is not finished keeps its finished fits.
 FINISHED = "finished"
 #: All files and folders that a run may write.
@@ -26,6 +28,8 @@ RUN_FILES = (
     "labels.csv",
     "gallery.csv",
     MODELS,
+    REPORT,
+    FIGURES,
     MARK,
 )
 _PARTIAL = ".partial"
