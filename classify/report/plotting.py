@@ -124,6 +124,7 @@ def _for_page(svg: str, alt: str) -> Markup:
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)  # it would hold for the whole page
+    body = re.sub(r'<g id="[^"]+"', "<g", body)  # `axes_1`, of every figure; nothing leads there
     body = re.sub(r' d="[^"]+"', _round, body)
     for colour, variable in _VARIABLES.items():
         body = body.replace(f": {colour}", f": var({variable})")
