@@ -1,10 +1,35 @@
-"""What the report says of duplicates and leaks: what the audit of the features left in the run's folder."""
+"""What the report says of duplicates and leaks: what an audit left in the run's folder, what `run --gap` measured."""
 
+import math
 import shlex
 from typing import Any
 
 from classify.report.run_files import AUDIT, RunFiles
+from classify.run_folder import MARK
 from features.errors import InputError
+
+_ENDS = ("value", "low", "high")
+
+
+def describe_gap(run: RunFiles) -> dict[str, Any] | None:
+    """Say what folds that cut groups would have made of the scores; None where the run was not asked for it.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    gap = run.record.get("gap")
+    if gap is None:
+        return None
+    try:
+        figures = {
+            name: tuple(
+                math.nan if gap[name][end] is None else float(gap[name][end]) for end in ("value", "low", "high")
+            )
+            for name in ("random", "grouped", "gap")
+        }
+        return {"model": str(gap["model"]), **figures}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{run.folder / MARK} cannot be read ({error!r}). Make the run again.") from None
 
 
 def describe_audit(run: RunFiles) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The report's gallery: the images of gallery.csv, with the pictures that RUN/cam holds of them."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from classify.report.pictures import embed_pictures
 from classify.report.run_files import RunFiles
 from features.errors import InputError
 
-#: Where `classify cam` leaves pictures, and what lists them.
-CAM, CAM_IMAGES = "cam", "images.csv"
+#: Where `classify cam` leaves pictures, what lists them, and what says how they were made.
+CAM, CAM_IMAGES, CAM_RECORD = "cam", "images.csv", "cam.json"
 
 OUTCOME_NAMES = {
     "example": "example",
@@ -45,6 +46,7 @@ def describe_gallery(run: RunFiles) -> dict[str, Any]:
         "splits": [split for split in run.splits.values() if any(c["split"] == split.name for c in cards)],
         "with_pictures": sum(card["thumbnail"] for card in cards),
         "has_cam": files is not None,
+        "heat": _read_record(run.folder / CAM / CAM_RECORD),
     }
 
 
@@ -62,6 +64,17 @@ def _read_files(cam: Path) -> dict[tuple[str, str], str] | None:
     if strange:  # a name that leads elsewhere must not bring another file into the page
         raise InputError(f"{path}: {strange[0]!r} is no number. Make it again: python -m classify cam.")
     return files
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Read whose heat the pictures show, and which of its members have no part in it; empty where nothing says so."""
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {"model": str(record["model"]), "left_out": [str(name) for name in record["left_out"]]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error!r}). Make it again: python -m classify cam.") from None
 
 
 def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list[dict[str, Any]]:

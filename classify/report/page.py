@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from classify.metrics import MACRO
 from classify.report import numbers
-from classify.report.audit_section import describe_audit
+from classify.report.audit_section import describe_audit, describe_gap
 from classify.report.data_section import describe_data
 from classify.report.gallery_section import describe_gallery
 from classify.report.label_section import describe_labels
@@ -59,6 +59,7 @@ def make_page(run: RunFiles, figures: Path) -> str:
             run=run,
             gallery=gallery,
             audit=describe_audit(run),
+            gap=describe_gap(run),
             doubts=list_doubts(run),
             limits=describe_limits(run),
             title=Path(run.record["data"]).name or "data",

@@ -23,6 +23,13 @@ AUDIT = {
     "pairs": {"train": _PAIRS, "train and test": _PAIRS | {"across_folds": None}},
     "groups": {"on_several_sides": ["p7"]},
 }
+#: What `run --gap` measures, as run.json holds it.
+GAP = {
+    "model": "logistic, all backbones",
+    "random": {"value": 0.95, "low": 0.93, "high": 0.97},
+    "grouped": {"value": 0.72, "low": None, "high": None},
+    "gap": {"value": 0.23, "low": 0.2, "high": 0.25},
+}
 #: What a person might call an image to take over a page; it stands in the gallery of the shared run.
 HOSTILE = "<img src=x onerror=alert(1)>"
 HOSTILE_GROUP = "</script><script>alert(2)</script>"
@@ -42,6 +49,7 @@ def write_pictures(run_folder: Path, without: str = "") -> None:
     images["file"] = [f"{number:05d}" for number in range(len(images))]
     (cam / "thumbnails").mkdir(parents=True)
     images.to_csv(cam / "images.csv", index=False)
+    (cam / "cam.json").write_text(json.dumps({"model": "greedy", "left_out": ["forest/all", "knn/all"]}))
     palette = np.arange(256, dtype=np.uint8)
     for label in range(3):
         (cam / "heat" / str(label)).mkdir(parents=True)
@@ -76,7 +84,7 @@ def plain_run(toy) -> Path:
 
 @pytest.fixture(scope="session")
 def reported(plain_run, tmp_path_factory) -> Path:
-    """A run with pictures, an audit, a hostile id in its gallery, and its report."""
+    """A run with pictures, an audit, a gap, a hostile id in its gallery, and its report."""
     out = tmp_path_factory.mktemp("reported") / "run"
     shutil.copytree(plain_run, out)
     gallery = pd.read_csv(out / "gallery.csv")
@@ -84,5 +92,7 @@ def reported(plain_run, tmp_path_factory) -> Path:
     rename(out, surest["ID"].iloc[0], HOSTILE)
     write_pictures(out, without=surest["ID"].iloc[1])
     (out / "audit.json").write_text(json.dumps(AUDIT))
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(record | {"gap": GAP}))
     write_report(out)
     return out

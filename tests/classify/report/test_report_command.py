@@ -117,11 +117,14 @@ def test_without_pictures_or_an_audit_it_says_so_and_how_to_add_them(without_pic
     assert 'class="picture"' not in page
 
 
-def test_an_audit_in_the_runs_folder_has_its_part(reported, copied):
+def test_an_audit_and_the_gap_have_their_part(reported, copied):
     text = words((reported / "report.html").read_text())
     assert "nearer than 0.123" in text
     assert "train 3 17 5 2 train and test 3 17 not known 2" in text
     assert "1 patients (groups) are in several splits: p7." in text
+    assert (
+        "logistic, all backbones a macro AUC of 0.950 [0.930, 0.970], folds that may not 0.720: a gap of 0.230" in text
+    )
     (copied / "audit.json").write_text('{"pairs": {}}')
     with pytest.raises(InputError, match=r"audit\.json cannot be read.*features audit"):
         describe_audit(RunFiles.read(copied))
@@ -147,6 +150,15 @@ def test_words_of_a_person_stand_in_the_page_as_words(reported):
     assert HOSTILE not in page
     assert HOSTILE_GROUP not in page
     assert HOSTILE in words(page)
+
+
+def test_the_gallery_says_whose_heat_it_shows(reported, copied):
+    text = words((reported / "report.html").read_text())
+    assert "It is of greedy, without its members forest/all, knn/all, which have no gradient." in text
+    (copied / "cam").mkdir()
+    (copied / "cam" / "cam.json").write_text("{}")
+    with pytest.raises(InputError, match=r"cam\.json cannot be read.*classify cam"):
+        describe_gallery(RunFiles.read(copied))
 
 
 def test_a_run_without_groups_test_heads_or_several_models_has_its_report_too(toy, tmp_path):
