@@ -1,4 +1,4 @@
-"""`python -m classify`: train on cached features, predict the test images, write a run."""
+"""`python -m classify`: train on cached features, predict the test images, write a run and its report."""
 
 import enum
 import time
@@ -293,6 +293,21 @@ def predict(
     code = predict_split(run, cache, split, out, images, model, overwrite)
     if code:
         raise typer.Exit(code)
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Make RUN/report.html, one page that tells of the data and the models, from the run's files alone.
+
+    It opens from disk and asks for nothing else. Its figures are also in RUN/figures/. It shows the thumbnails and heat
+    maps that RUN/cam holds.
+
+    Exit codes: 0 done; 2 bad usage or bad input.
+    """
+    # Imported here, not above: Matplotlib takes a second, and nothing else needs it.
+    from classify.report.command import write_report
+
+    write_report(run)
 
 
 @app.command("extract-options")

@@ -13,7 +13,7 @@ from features.freshness import refuse_changed
 from features.recipe import Recipe
 
 #: Names that a label may not bear: they are columns, or all labels together, in the files of a run.
-RESERVED_LABELS = frozenset({"ID", "model", "fold", "micro", "macro", "overall"})
+RESERVED_LABELS = frozenset({"ID", "model", "fold", "split", "group", "micro", "macro", "overall"})
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from classify.experiment import Experiment
 from classify.fit_plan import REFIT
-from classify.inputs import Inputs
+from classify.gallery import choose_gallery
+from classify.inputs import Inputs, SplitInputs
 from classify.model_files import save_models
 from classify.prediction_tables import write_predictions, write_table
 from classify.run_folder import MARK, MODELS
@@ -38,6 +40,9 @@ def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Ma
       `validation_auc`: one row per epoch of every head that was cross-fitted; an AUC that no label has is an empty
       cell. Only with heads.
     - `models/`: every fitted model; see `model_files`.
+    - `labels.csv`: `split`, `ID`, `group`, `fold`, and the labels: one row per labelled image that has features; an
+      empty cell where no group is known, or no fold held the image out.
+    - `gallery.csv`: `split`, `ID`, `label`, `outcome`, `rank`: the images worth looking at; see `gallery`.
     - `run.json`: everything else. Times stand there only, so that the tables of two equal runs are equal bytes.
 
     Probabilities are written with the digits that give back the same float32.
@@ -71,6 +76,8 @@ def _write(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping
         write_table(_backbones_table(inputs, experiment), folder / "backbones.csv")
     if experiment.heads:
         write_table(_curves_table(experiment), folder / "curves.csv")
+    write_table(_labels_table(inputs, experiment), folder / "labels.csv")
+    write_table(_gallery_table(inputs, experiment), folder / "gallery.csv")
     saved = save_models(experiment.models, experiment.plan.fits(), experiment.ensembles, folder / MODELS)
     files = {name: [path.relative_to(folder) for path in paths] for name, paths in saved.items()}
     described = {**record, **describe_run(inputs, experiment, files)}
@@ -87,6 +94,40 @@ def _out_of_fold_table(inputs: Inputs, experiment: Experiment) -> pd.DataFrame:
         table.insert(2, "fold", experiment.folds.fold_of_row)
         tables.append(table)
     return pd.concat(tables)
+
+
+def _labelled_splits(inputs: Inputs, experiment: Experiment) -> list[tuple[str, SplitInputs, np.ndarray, np.ndarray]]:
+    """List the labelled splits: name, images, labels, and the final model's probabilities."""
+    final, test = experiment.predictions[experiment.final_model], inputs.test
+    splits = [("train", inputs.train, inputs.train_labels, final.out_of_fold)]
+    if test is not None and test.labels is not None and final.test is not None:
+        splits.append(("test", test, test.labels, final.test))
+    return splits
+
+
+def _labels_table(inputs: Inputs, experiment: Experiment) -> pd.DataFrame:
+    """List what is known of each labelled image."""
+    tables = []
+    for split, images, labels, _ in _labelled_splits(inputs, experiment):
+        table = pd.DataFrame(labels, columns=list(inputs.label_names))
+        table.insert(0, "split", split)
+        table.insert(1, "ID", list(images.used_ids))
+        table.insert(2, "group", "" if images.groups is None else images.groups)
+        fold = pd.Series(experiment.folds.fold_of_row if split == "train" else pd.NA, index=table.index, dtype="Int64")
+        table.insert(3, "fold", fold)
+        tables.append(table)
+    return pd.concat(tables)
+
+
+def _gallery_table(inputs: Inputs, experiment: Experiment) -> pd.DataFrame:
+    """List the images worth looking at, of each labelled split, by the final model at its thresholds."""
+    thresholds = experiment.thresholds[experiment.final_model]
+    rows = [
+        (split, images.used_ids[choice.row], inputs.label_names[choice.label], choice.outcome, choice.rank)
+        for split, images, labels, probabilities in _labelled_splits(inputs, experiment)
+        for choice in choose_gallery(labels, probabilities, thresholds, images.groups)
+    ]
+    return pd.DataFrame(rows, columns=["split", "ID", "label", "outcome", "rank"])
 
 
 def _metrics_table(experiment: Experiment) -> pd.DataFrame:

@@ -12,6 +12,8 @@ from features.lock import hold
 MARK = "run.json"
 #: The folder of a run's fitted models.
 MODELS = "models"
+#: What `report` makes of a finished run: the page, and the folder of its figures.
+REPORT, FIGURES = "report.html", "figures"
 #: Where a run that is not finished keeps its finished fits.
 FINISHED = "finished"
 #: All files and folders that a run may write.
@@ -23,7 +25,11 @@ RUN_FILES = (
     "thresholds.csv",
     "backbones.csv",
     "curves.csv",
+    "labels.csv",
+    "gallery.csv",
     MODELS,
+    REPORT,
+    FIGURES,
     MARK,
 )
 _PARTIAL = ".partial"
@@ -48,10 +54,24 @@ def open_run(run: Path, overwrite: bool) -> Iterator[Path]:
         InputError: `run` is a file, holds something else than a run, holds a run and `overwrite` is false, or cannot be
             written to; raised before the block where it can be known.
     """
+    with hold_run(run):
+        yield from _stage(run, overwrite)
+
+
+@contextmanager
+def hold_run(run: Path) -> Iterator[None]:
+    """Keep other processes from writing to a run's folder while the block runs.
+
+    Args:
+        run: the run's folder, absent or not.
+
+    Raises:
+        InputError: another process holds it, or the folder around it cannot be written to.
+    """
     lock = run.parent / f".{run.name}.lock"
     with hold(lock):
         try:
-            yield from _stage(run, overwrite)
+            yield
         finally:
             lock.unlink(missing_ok=True)  # nobody waits for this lock, and the folder is a person's
 

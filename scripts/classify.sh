@@ -1,5 +1,63 @@
 #!/usr/bin/env bash
-# Stage 2: train on the cached features and predict. Usage: scripts/classify.sh DATA --out RUN [options]; --help lists them.
+# Stage 2: train on the cached features, predict, look where the model looks, and report.
+# Usage: scripts/classify.sh DATA --out RUN [options]; --help lists them.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/run.sh"
-headbank classify run "$@"
+
+# A signal to this script reaches the step that is running, and ends the script when the step has ended.
+stopped=''
+stop() {
+  asked=yes stopped=$2
+  kill -s "$1" $(jobs -p) 2>/dev/null || : # none is running
+}
+trap 'stop INT 130' INT
+trap 'stop TERM 143' TERM
+trap 'stop HUP 129' HUP
+
+step() {
+  [ -z "$stopped" ] || exit "$stopped"
+  set -m # in a group of its own: else bash would make it deaf to Ctrl-C
+  (headbank "$@") &
+  set +m
+  local code=0
+  asked=yes
+  while [ "$asked" = yes ]; do # a signal ends `wait`, not the step
+    asked=no code=0
+    wait $! || code=$?
+  done
+  [ -z "$stopped" ] || exit "$stopped"
+  return "$code"
+}
+
+out=''
+for word in "$@"; do
+  case "$word" in
+    --help) headbank classify run --help ;;
+    --out=*) out=${word#--out=} ;;
+    *) [ "${previous:-}" != --out ] || out=$word ;;
+  esac
+  previous=$word
+done
+
+run=0
+step classify run "$@" || run=$?
+[ "$run" -eq 0 ] || [ "$run" -eq 3 ] || exit "$run" # 3: some test images have no prediction
+
+# Pictures are an extra: where the images or the backbones' weights are no longer at hand, the report does without.
+mapfile -t made < <("$root/.venv/bin/python" -c '
+import json, sys
+record = json.load(open(f"{sys.argv[1]}/run.json", encoding="utf-8"))
+print(record["data"], record["cache"], sep="\n")' "$out")
+pictures=0
+step extract maps "${made[0]}" --from "$out" --cache "${made[1]}" || pictures=$?
+if [ "$pictures" -eq 0 ] || [ "$pictures" -eq 3 ]; then # 3: some images could not be read
+  pictures=0
+  step classify cam "$out" --cache "${made[1]}" || pictures=$?
+fi
+if [ "$pictures" -ne 0 ]; then
+  echo "no pictures (the message above says why): the report stands without" >&2
+fi
+
+step classify report "$out"
+[ "$pictures" -ne 1 ] || exit 1 # a fault of ours is one, also in an extra
+exit "$run"

@@ -21,3 +21,4 @@ show scripts/extract.sh demo/phantom --backbones "$backbones" --cache demo/cache
 show scripts/classify.sh demo/phantom --cache demo/cache --out demo/run --overwrite
 step "the first predictions for the test images, demo/run/predictions_probability.csv:"
 head -n 4 demo/run/predictions_probability.csv
+step "the report, for a browser: demo/run/report.html"

@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("extract", "features", "classify")
 HEAVY = ("tensorflow", "keras", "torch", "jax")
+#: What only the report draws with.
+OF_THE_REPORT = ("matplotlib", "jinja2")
 #: What a room may never import, not even inside a function (DESIGN.md, "Three rooms").
 FORBIDDEN = {
     "extract": {"classify"},
@@ -82,6 +84,15 @@ def test_importing_every_module_of_a_room_loads_no_room_that_it_must_not_know(ro
     assert loaded & FORBIDDEN[room] == set()
 
 
+def test_only_the_report_loads_what_it_draws_with():
+    report = "classify.report"
+    names = [name for name in modules("classify") if not name.startswith(report) and not name.endswith("__main__")]
+    done, loaded = packages_loaded(IMPORT, *names)
+    assert done.returncode == 0, done.stderr
+    assert loaded & set(OF_THE_REPORT) == set()
+    assert set(OF_THE_REPORT) < packages_loaded(IMPORT, f"{report}.page")[1]  # or the finder saw nothing
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [
@@ -95,6 +106,7 @@ def test_importing_every_module_of_a_room_loads_no_room_that_it_must_not_know(ro
         ("classify run --help", "--backbones"),
         ("classify predict --help", "--split"),
         ("classify extract-options --help", "RUN"),
+        ("classify report --help", "RUN/report.html"),
     ],
 )
 def test_asking_for_help_loads_no_tensorflow(command, says):
@@ -102,5 +114,5 @@ def test_asking_for_help_loads_no_tensorflow(command, says):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert says in done.stdout
-    assert loaded & set(HEAVY) == set()
+    assert loaded & {*HEAVY, *OF_THE_REPORT, "numpy", "pandas"} == set()
     assert "typer" in loaded  # the wrapper saw what the command loaded

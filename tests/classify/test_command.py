@@ -25,6 +25,8 @@ TABLES = (
     "metrics.csv",
     "thresholds.csv",
     "backbones.csv",
+    "labels.csv",
+    "gallery.csv",
 )
 
 
@@ -152,6 +154,8 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
     assert code == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "backbones.csv",
+        "gallery.csv",
+        "labels.csv",
         "metrics.csv",
         "models",
         "oof_probability.csv",
@@ -169,6 +173,29 @@ def test_a_labelled_test_split_is_scored_too(toy):
     for index, label in enumerate(LABELS):
         expected = (predicted[:, index] == toy.test_labels[:, index]).mean()
         assert metrics["mean", "test", label, "accuracy"] == pytest.approx(expected)
+
+
+def test_the_labels_and_the_gallery_are_written_for_the_report(toy):
+    label_test_split(toy)
+    _, _, out = run(toy, "run", "--select", "mean")
+    table = pd.read_csv(out / "labels.csv", dtype={"fold": "Int64"})
+    assert list(table.columns) == ["split", "ID", "group", "fold", *LABELS]
+    assert list(table["ID"]) == [*toy.train_ids, *toy.test_ids]
+    np.testing.assert_array_equal(table[list(LABELS)], np.vstack([toy.train_labels, toy.test_labels]))
+    train, test = table[table["split"] == "train"], table[table["split"] == "test"]
+    assert list(train["group"]) == [f"p{row // 5}" for row in range(len(toy.train_ids))]
+    assert test["group"].isna().all()
+    assert test["fold"].isna().all()
+    out_of_fold = pd.read_csv(out / "oof_probability.csv")
+    np.testing.assert_array_equal(train["fold"], out_of_fold.loc[out_of_fold["model"] == "mean", "fold"])
+
+    gallery = pd.read_csv(out / "gallery.csv")
+    assert list(gallery.columns) == ["split", "ID", "label", "outcome", "rank"]
+    assert set(gallery["split"]) == {"train", "test"}
+    decided = pd.read_csv(out / "predictions_binary.csv").set_index("ID")
+    truth = test.set_index("ID")
+    for row in gallery[(gallery["split"] == "test") & (gallery["outcome"] == "false_positive")].itertuples():
+        assert (decided.loc[row.ID, row.label], truth.loc[row.ID, row.label]) == (1, 0)
 
 
 def test_an_undefined_metric_is_an_empty_cell_with_its_reason_in_run_json(toy):

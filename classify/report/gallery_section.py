@@ -1,0 +1,108 @@
+"""The report's gallery: the images of gallery.csv, with the pictures that RUN/cam holds of them."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from classify.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
+from classify.report.pictures import embed_pictures
+from classify.report.run_files import RunFiles
+from features.errors import InputError
+
+#: Where `classify cam` leaves pictures, what lists them, and what says how they were made.
+CAM, CAM_IMAGES, CAM_RECORD = "cam", "images.csv", "cam.json"
+
+OUTCOME_NAMES = {
+    "example": "example",
+    "true_positive": "true positive",
+    "false_positive": "false positive",
+    "false_negative": "false negative",
+    "true_negative": "true negative",
+    "near_threshold": "near the threshold",
+}
+
+
+def describe_gallery(run: RunFiles) -> dict[str, Any]:
+    """Gather the section.
+
+    Raises:
+        InputError: `RUN/cam` is damaged.
+    """
+    files = _read_files(run.folder / CAM)
+    cards = _list_cards(run, files)
+    wanted = sorted((card for card in cards if card["file"]), key=lambda card: card["rank"])
+    pictures = embed_pictures(run.folder / CAM, [(card["file"], card["number"]) for card in wanted])
+    for card in cards:
+        heat = f"{card['number']}/{card['file']}"
+        card["thumbnail"] = card["file"] in pictures.thumbnails
+        card["heat"] = heat if heat in pictures.heat else ""
+    return {
+        "cards": cards,
+        "pictures": pictures,
+        "outcomes": [(key, OUTCOME_NAMES[key]) for key in OUTCOMES if any(c["outcome"] == key for c in cards)],
+        "splits": [split for split in run.splits.values() if any(c["split"] == split.name for c in cards)],
+        "with_pictures": sum(card["thumbnail"] for card in cards),
+        "has_cam": files is not None,
+        "heat": _read_record(run.folder / CAM / CAM_RECORD),
+    }
+
+
+def _read_files(cam: Path) -> dict[tuple[str, str], str] | None:
+    """Read which file is which image's, by split and id; None where nobody made pictures."""
+    path = cam / CAM_IMAGES
+    if not path.is_file():
+        return None
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        files = {(row.split, row.ID): row.file for row in table.itertuples()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read ({error}). Make it again: python -m classify cam.") from None
+    strange = [file for file in files.values() if not re.fullmatch(r"[0-9]+", file)]
+    if strange:  # a name that leads elsewhere must not bring another file into the page
+        raise InputError(f"{path}: {strange[0]!r} is no number. Make it again: python -m classify cam.")
+    return files
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Read whose heat the pictures show, and which of its members have no part in it; empty where nothing says so."""
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {"model": str(record["model"]), "left_out": [str(name) for name in record["left_out"]]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error!r}). Make it again: python -m classify cam.") from None
+
+
+def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list[dict[str, Any]]:
+    """Say of each image of the gallery what it is and what the final model made of it."""
+    rows = {name: {i: row for row, i in enumerate(split.image_ids)} for name, split in run.splits.items()}
+    numbers = {label: index for index, label in enumerate(run.label_names)}
+    cards = []
+    for choice in run.gallery.itertuples():
+        split, index = run.splits[choice.split], numbers[choice.label]
+        row, threshold = rows[choice.split][choice.ID], run.threshold(choice.label)
+        probability = float(split.probabilities[row, index])
+        positive = bool(split.labels[row, index])
+        cards.append(
+            {
+                "split": choice.split,
+                "id": choice.ID,
+                "label": choice.label,
+                "number": index,
+                "outcome": choice.outcome,
+                "outcome_name": OUTCOME_NAMES[choice.outcome],
+                "decision": OUTCOME_NAMES[outcome_of(positive, split.probabilities[row, index] >= threshold)],
+                "said": choice.outcome in ("example", NEAR_THRESHOLD),
+                "rank": choice.rank,
+                "probability": probability,
+                "threshold": threshold,
+                "truth": [name for name, has in zip(run.label_names, split.labels[row], strict=True) if has],
+                "group": "" if split.groups is None else split.groups[row],
+                "file": "" if files is None else files.get((choice.split, choice.ID), ""),
+            }
+        )
+    return cards

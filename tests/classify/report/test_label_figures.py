@@ -1,0 +1,53 @@
+"""What the figures show agrees with scikit-learn and SciPy."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import auc, roc_curve
+
+from classify.metrics import BINS
+from classify.report.label_figures import Scored, bin_calibration, draw_precision_recall, draw_roc, thin
+
+
+@pytest.fixture
+def scored() -> Scored:
+    rng = np.random.default_rng(0)
+    probability = rng.beta(0.5, 1.5, 3000).astype(np.float32)
+    return Scored("test", (rng.random(3000) < probability**1.3).astype(np.uint8), probability)
+
+
+def test_bins_are_those_of_scikit_learn_with_wilsons_intervals(scored):
+    mean, share, low, high = bin_calibration(scored.truth, scored.probability)
+    expected_share, expected_mean = calibration_curve(scored.truth, scored.probability, n_bins=BINS)
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-6)
+    np.testing.assert_allclose(share, expected_share)
+    counts = np.histogram(scored.probability.astype(float), np.linspace(0, 1, BINS + 1))[0]
+    for at in (0, 7, 14):
+        expected = binomtest(round(share[at] * counts[at]), counts[at]).proportion_ci(method="wilson")
+        assert (low[at], high[at]) == pytest.approx((expected.low, expected.high), abs=1e-4)
+
+
+def test_a_bin_without_positives_has_an_interval_all_the_same():
+    _, share, low, high = bin_calibration(np.zeros(10, np.uint8), np.full(10, 0.1, np.float32))
+    assert (share[0], low[0]) == (0, 0)
+    assert high[0] == pytest.approx(0.2775, abs=1e-3)  # 1.96² / (10 + 1.96²)
+
+
+def test_a_thinned_curve_keeps_its_ends_and_its_area(scored):
+    x, y, _ = roc_curve(scored.truth, scored.probability, drop_intermediate=False)
+    few_x, few_y = thin(x, y)
+    assert len(few_x) <= 300 < len(x)
+    assert (few_x[0], few_y[0], few_x[-1], few_y[-1]) == (0, 0, 1, 1)
+    assert auc(few_x, few_y) == pytest.approx(auc(x, y), abs=0.002)
+
+
+def test_the_dots_stand_at_the_threshold(scored):
+    decided = scored.probability >= 0.4
+    sensitivity = decided[scored.truth == 1].mean()
+    for draw, expected in (
+        (draw_roc, (decided[scored.truth == 0].mean(), sensitivity)),
+        (draw_precision_recall, (sensitivity, scored.truth[decided].mean())),
+    ):
+        dots = [line for line in draw([scored], 0.4).axes[0].lines if line.get_marker() == "o"]
+        assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in dots] == [pytest.approx(expected)]

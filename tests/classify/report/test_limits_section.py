@@ -1,0 +1,64 @@
+"""The page says what to distrust, and nothing that is not so."""
+
+from dataclasses import replace
+
+import pytest
+
+from classify.report.limits_section import command, list_doubts
+from classify.report.run_files import RunFiles
+
+
+@pytest.fixture
+def run(plain_run) -> RunFiles:
+    return RunFiles.read(plain_run)
+
+
+def changed(run: RunFiles, **values) -> RunFiles:
+    return replace(run, record={**run.record, **values})
+
+
+def scored(run, split, metric, label, *score):
+    return replace(run, scores={**run.scores, (run.final_model, split, label, metric): score})
+
+
+def test_a_run_with_nothing_wrong_has_only_the_doubts_that_always_hold(run):
+    quiet = scored(changed(run, warnings=[]), "oof", "roc_auc", "macro", 0.9, 0.85, 0.95)
+    quiet = scored(quiet, "test", "roc_auc", "macro", 0.88, 0.8, 0.96)
+    for label in run.label_names:
+        quiet = scored(quiet, "oof", "calibration_error", label, 0.02, 0.01, 0.03)
+    quiet.record["backbones"] = {}
+    few = [name for index, name in enumerate(run.label_names) if run.splits["train"].labels[:, index].sum() < 50]
+    doubts = list_doubts(quiet)
+    assert len(doubts) == 1 + len(few)
+    assert doubts[-1].startswith(f"The final model is the best of {len(run.record['models'])} on the very images")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda run: changed(run, folds={**run.record["folds"], "groups": None}), "No groups are known"),
+        (lambda run: run, "Random weights: alpha, beta never learnt"),
+        (lambda run: scored(run, "oof", "roc_auc", "macro", 0.55, 0.49, 0.6), "may be no better than chance"),
+        (lambda run: scored(run, "test", "roc_auc", "macro", 0.6, 0.5, 0.65), "Test and out-of-fold disagree"),
+        (
+            lambda run: scored(run, "oof", "calibration_error", "epidural", 0.2, 0.1, 0.3),
+            "of epidural are no frequencies",
+        ),
+        (lambda run: replace(run, splits={"train": run.splits["train"]}), "No labelled test images"),
+        (lambda run: changed(run, warnings=["fold 1 lacks x"]), "fold 1 lacks x"),
+        (
+            lambda run: changed(run, splits={"train": {"rejected": [f"i{n}" for n in range(12)]}}),
+            "12 images of train could not be read and take no part: i0, i1, i2, i3, i4, i5, i6, i7, i8, i9 and 2 more",
+        ),
+    ],
+)
+def test_each_doubt_is_said_where_it_holds(run, change, says):
+    assert [doubt for doubt in list_doubts(change(run)) if says in doubt]
+
+
+def test_the_command_can_be_pasted(run):
+    arguments = {"cache": "my cache", "backbones": None, "folds": 2, "refit": True, "gap": False, "group_column": "p"}
+    told = command(replace(changed(run, data="a b", arguments=arguments), folder=run.folder))
+    assert told == (
+        f"python -m classify run 'a b' --out {run.folder} --cache 'my cache' --folds 2 --refit --group-column p"
+    )
