@@ -30,6 +30,14 @@ GroupColumn = Annotated[
         metavar="NAME", help="Column of groups that no fold may cut, such as patients.", show_default="patient"
     ),
 ]
+GroupsFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="CSV file ID,group that gives the groups instead of a column, such as groups.csv of features audit.",
+        show_default="the group column",
+    ),
+]
 
 
 class Calibration(enum.StrEnum):
@@ -67,6 +75,7 @@ def run(
     id_column: IdColumn = None,
     labels: LabelColumns = None,
     group_column: GroupColumn = None,
+    groups: GroupsFile = None,
     baselines: Annotated[
         str,
         typer.Option(metavar="A,B", help="Baselines to fit: logistic, svm, knn, forest, boosting, prior."),
@@ -125,6 +134,7 @@ def run(
         "id_column": id_column,
         "labels": labels,
         "group_column": group_column,
+        "groups": str(groups) if groups else None,
         "baselines": baselines,
         "preset": preset,
         "ensemble": ensemble,
@@ -171,7 +181,7 @@ def run(
     try:
         with open_run(out, overwrite) as staging:
             started = time.perf_counter()
-            dataset = read_dataset(data, DatasetOptions(id_column, wanted_labels, group_column))
+            dataset = read_dataset(data, DatasetOptions(id_column, wanted_labels, group_column, groups))
             feature_cache = FeatureCache(cache or default_cache(data))
             inputs = read_inputs(dataset, feature_cache, wanted_backbones)
             finished = FinishedFits(staging / FINISHED, identify(inputs))
@@ -234,6 +244,7 @@ def search(
     id_column: IdColumn = None,
     labels: LabelColumns = None,
     group_column: GroupColumn = None,
+    groups: GroupsFile = None,
 ) -> None:
     """Search for heads: Optuna proposes, the bank trains whole batches; the best by out-of-fold macro AUC are presets.
 
@@ -251,7 +262,7 @@ def search(
     from features.dataset import DatasetOptions
 
     settings = SearchSettings(trials, minutes * 60, batch, folds, seed)
-    options = DatasetOptions(id_column, wanted_labels, group_column)
+    options = DatasetOptions(id_column, wanted_labels, group_column, groups)
     code = search_heads(data, cache, out, wanted_backbones, options, settings)
     if code:
         raise typer.Exit(code)
