@@ -9,34 +9,15 @@ import typer
 
 from classify.presets import DEFAULT_PRESETS, PRESETS, choose_heads
 from features.command import EXIT_INTERRUPTED, EXIT_REJECTED, application
-from features.errors import InputError
+from features.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
 
 app = application("Train on cached features, predict the test images, write a run.")
 
 
-#: Options of several commands.
+#: An option of several commands.
 CacheFolder = Annotated[
     Path | None,
     typer.Option(metavar="CACHE", help="Folder of the features.", show_default="features/cache/NAME OF DATA"),
-]
-IdColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Id column of the CSV files.", show_default="ID")]
-LabelColumns = Annotated[
-    str | None,
-    typer.Option(metavar="A,B", help="Label columns.", show_default="all columns that hold only 0 and 1"),
-]
-GroupColumn = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="Column of groups that no fold may cut, such as patients.", show_default="patient"
-    ),
-]
-GroupsFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="CSV file ID,group that gives the groups instead of a column, such as groups.csv of features audit.",
-        show_default="the group column",
-    ),
 ]
 
 
@@ -143,10 +124,10 @@ def run(
         "threshold": threshold,
         "jobs": jobs,
     }
-    wanted_backbones, wanted_labels = _names(backbones, "--backbones"), _names(labels, "--labels")
-    wanted_baselines = _names(baselines, "--baselines") or ()
-    wanted_heads = _names(preset, "--preset") or ()
-    wanted_ensembles = _names(ensemble, "--ensemble")
+    wanted_backbones, wanted_labels = split_names(backbones, "--backbones"), split_names(labels, "--labels")
+    wanted_baselines = split_names(baselines, "--baselines") or ()
+    wanted_heads = split_names(preset, "--preset") or ()
+    wanted_ensembles = split_names(ensemble, "--ensemble")
 
     # Imported here, not above: pandas and scikit-learn take seconds, and `--help` needs neither.
     import joblib
@@ -205,20 +186,6 @@ def run(
         raise typer.Exit(EXIT_REJECTED)
 
 
-def _names(text: str | None, option: str) -> tuple[str, ...] | None:
-    """Split a list of names at its commas.
-
-    Raises:
-        InputError: a name is empty or stands twice.
-    """
-    if text is None:
-        return None
-    names = tuple(name.strip() for name in text.split(","))
-    if "" in names or len(set(names)) < len(names):
-        raise InputError(f"{option} {text!r}: expected different names between commas, such as {option} a,b.")
-    return names
-
-
 @app.command()
 def search(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set: train.csv and train/.")],
@@ -254,7 +221,7 @@ def search(
 
     Exit codes: 0 done, or the time is up; 2 bad usage or bad input; 130 stopped by Ctrl-C: finished batches are kept.
     """
-    wanted_backbones, wanted_labels = _names(backbones, "--backbones"), _names(labels, "--labels")
+    wanted_backbones, wanted_labels = split_names(backbones, "--backbones"), split_names(labels, "--labels")
 
     # Imported here, not above, as in `run`.
     from classify.search import SearchSettings
