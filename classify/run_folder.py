@@ -14,7 +14,7 @@ MARK = "run.json"
 MODELS = "models"
 #: Where a run that is not finished keeps its finished fits.
 FINISHED = "finished"
-#: All files and folders that a run may write.
+#: All files and folders that a run may write, and what `features audit --run` adds: stale once the run is replaced.
 RUN_FILES = (
     "predictions_probability.csv",
     "predictions_binary.csv",
@@ -24,6 +24,8 @@ RUN_FILES = (
     "backbones.csv",
     "curves.csv",
     MODELS,
+    "duplicates.csv",
+    "audit.json",
     MARK,
 )
 _PARTIAL = ".partial"

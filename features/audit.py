@@ -74,9 +74,9 @@ def audit(images: Images, features: Mapping[str, np.ndarray]) -> Audit:
             limit = threshold.distance_for(max(len(rows) / IMAGES_PER_CHANCE_LINK, threshold.expected))
         links.append(rows[pairs_within(points, limit)])
         for one, other in combinations_with_replacement(images.split_names, 2):
-            places = [np.flatnonzero(images.splits[rows] == name) for name in (one, other)]
+            first, second = (np.flatnonzero(images.splits[rows] == name) for name in (one, other))
             apart = group_codes[rows] if one == other else np.full(len(rows), -1)
-            pairs, own = mutual_pairs(points, *places, apart)
+            pairs, own = mutual_pairs(points, first, second, apart)
             distances[scope_of(one, other)] = own
             near = own < threshold.distance
             found += [(NEAR, *rows[pair], float(d)) for pair, d in zip(pairs[near], own[near], strict=True)]

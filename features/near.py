@@ -86,7 +86,7 @@ def choose_threshold(points: np.ndarray) -> Threshold:
         counts += np.histogram(distances, _BINS, (0, _FARTHEST))[0]
     below = np.cumsum(counts) / 2  # each pair was met twice
     ends = np.linspace(0, _FARTHEST, _BINS + 1)[1:]
-    wanted = np.geomspace(*(len(points) * rank / 2 for rank in RANKS), 30)
+    wanted = np.geomspace(len(points) * RANKS[0] / 2, len(points) * RANKS[1] / 2, 30)
     at = np.maximum(np.interp(wanted, below, ends), _NEAREST)
     if at[0] == at[-1]:  # nearly all images are alike
         return Threshold(_NEAREST, float("inf"))
