@@ -93,6 +93,9 @@ def run(
             metavar="RULE", help="What the thresholds maximise: f1, f2 (any beta), youden; or sensitivity=0.95."
         ),
     ] = "f1",
+    gap: Annotated[
+        bool, typer.Option("--gap", help="Also score by folds that cut groups: what the leak would be worth.")
+    ] = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
     ] = None,
@@ -122,6 +125,7 @@ def run(
         "select": select,
         "calibration": calibration.value,
         "threshold": threshold,
+        "gap": gap,
         "jobs": jobs,
     }
     wanted_backbones, wanted_labels = split_names(backbones, "--backbones"), split_names(labels, "--labels")
@@ -158,6 +162,7 @@ def run(
         select=select,
         calibration=None if calibration is Calibration.none else calibration.value,
         threshold=ThresholdRule.parse(threshold),
+        gap=gap,
     )
     try:
         with open_run(out, overwrite) as staging:
