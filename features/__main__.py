@@ -148,5 +148,31 @@ def audit(
     audit_cache(cache, data, run, out, options)
 
 
+@app.command()
+def describe(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set.", show_default=False)],
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="CACHE", help="Folder of its features: what was seen of the images.", show_default="none"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of describe.html.", show_default="CACHE/describe")
+    ] = None,
+    id_column: IdColumn = None,
+    labels: LabelColumns = None,
+    group_column: GroupColumn = None,
+    groups: GroupsFile = None,
+) -> None:
+    """Describe a data set: groups, labels, what is missing, what the images are like. No image is opened.
+
+    Exit codes: 0 done, whatever is missing; 2 bad usage or bad input.
+    """
+    from features.dataset import DatasetOptions
+    from features.describe_command import describe_dataset
+
+    options = DatasetOptions(id_column, split_names(labels, "--labels"), group_column, groups)
+    describe_dataset(data, cache, out, options)
+
+
 if __name__ == "__main__":
     app(prog_name="python -m features")

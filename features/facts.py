@@ -66,6 +66,10 @@ class FactsTable:
         """Number of images."""
         return len(self._rows)
 
+    def __contains__(self, image_id: object) -> bool:
+        """Whether facts of an image are known, whatever its bytes."""
+        return image_id in self._rows
+
     def __getitem__(self, image_id: str) -> ImageFacts:
         """The facts of one image; KeyError where it is unknown."""
         return self._rows[image_id][1]

@@ -91,6 +91,8 @@ def test_importing_every_module_of_a_room_loads_no_room_that_it_must_not_know(ro
         ("features --help", "Usage: python -m features"),
         ("features inspect --help", "CACHE"),
         ("features verify --help", "CACHE"),
+        ("features audit --help", "--data"),
+        ("features describe --help", "DATA"),
         ("classify --help", "Usage: python -m classify"),
         ("classify run --help", "--backbones"),
         ("classify predict --help", "--split"),
