@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import eigh  # numpy's finds all directions, at several times the cost
 
 #: Directions kept per backbone, and how many images there are at least for each of them: with as many directions as
 #: images, whitening puts all images equally far apart. Of 2 to 8 images, 6 and more found no false pair among 355 real
@@ -41,9 +42,10 @@ def whiten(features: Sequence[np.ndarray]) -> np.ndarray:
         rows, width = centred.shape
         # The smaller of the two products has the same spectrum.
         tall = rows >= width
-        values, vectors = np.linalg.eigh(centred.T @ centred if tall else centred @ centred.T)
+        product = centred.T @ centred if tall else centred @ centred.T
         count = min(DIRECTIONS, rows // IMAGES_PER_DIRECTION, width)
-        kept = np.flatnonzero(values > 1e-9 * max(values[-1], 1e-300))[-count:]
+        values, vectors = eigh(product, subset_by_index=(len(product) - count, len(product) - 1), overwrite_a=True)
+        kept = np.flatnonzero(values > 1e-9 * max(values[-1], 1e-300))
         scaled = centred @ vectors[:, kept] / np.sqrt(values[kept]) if tall else vectors[:, kept]
         lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
         points.append(scaled / np.maximum(lengths, 1e-12))
@@ -80,11 +82,10 @@ def choose_threshold(points: np.ndarray) -> Threshold:
         points: float32 (N, K) of `whiten`, N at least `LEAST_IMAGES`.
     """
     counts = np.zeros(_BINS, np.int64)
-    for start, distances in _distances(points, points):
-        own = np.arange(len(distances))
-        distances[own, start + own] = _FARTHEST  # of an image to itself
-        counts += np.histogram(distances, _BINS, (0, _FARTHEST))[0]
-    below = np.cumsum(counts) / 2  # each pair was met twice
+    for _, distances in _distances_once(points):
+        places = (distances * (_BINS / _FARTHEST)).astype(np.int32).ravel()
+        counts += np.bincount(np.minimum(places, _BINS - 1, out=places), minlength=_BINS)
+    below = np.cumsum(counts)
     ends = np.linspace(0, _FARTHEST, _BINS + 1)[1:]
     wanted = np.geomspace(len(points) * RANKS[0] / 2, len(points) * RANKS[1] / 2, 30)
     at = np.maximum(np.interp(wanted, below, ends), _NEAREST)
@@ -136,18 +137,34 @@ def mutual_pairs(
 def pairs_within(points: np.ndarray, distance: float) -> np.ndarray:
     """List all pairs that are nearer than a distance, mutual or not: int64 (P, 2), the first row before the second."""
     found = [np.empty((0, 2), np.int64)]
-    for start, distances in _distances(points, points):
-        rows, columns = np.nonzero(distances < distance)
-        pairs = np.column_stack([rows + start, columns])
-        found.append(pairs[pairs[:, 0] < pairs[:, 1]])
+    for start, distances in _distances_once(points):
+        found.append(np.argwhere(distances < distance) + start)
     return np.concatenate(found)
 
 
 def _distances(first: np.ndarray, second: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the cosine distances, float32 (up to _BLOCK, B), of a block of rows, and where the block starts.
 
-    Exact, by matrix products: at 12,561 images and five backbones it takes seconds, and an index of neighbours in some
-    hundred dimensions would take as long.
+    All of them, by matrix products: an index of neighbours would be no quicker in some hundred dimensions.
     """
     for start in range(0, len(first), _BLOCK):
-        yield start, np.clip(1 - first[start : start + _BLOCK] @ second.T, 0, _FARTHEST)
+        yield start, _cosine_distances(first[start : start + _BLOCK], second)
+
+
+def _distances_once(points: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the cosine distances of a block of rows to itself and the rows behind it, and where the block starts.
+
+    Where a pair would be met twice, or is of an image with itself, the distance is as far as can be.
+    """
+    for start in range(0, len(points), _BLOCK):
+        distances = _cosine_distances(points[start : start + _BLOCK], points[start:])
+        rows = len(distances)
+        distances[:, :rows][np.tri(rows, dtype=bool)] = _FARTHEST
+        yield start, distances
+
+
+def _cosine_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The cosine distances of unit vectors: float32 (A, B)."""
+    distances = first @ second.T
+    np.subtract(1, distances, out=distances)
+    return np.clip(distances, 0, _FARTHEST, out=distances)
