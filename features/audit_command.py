@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from rich.console import Console
+
 from features.audit import audit
 from features.audit_inputs import gather, read_folds
 from features.audit_report import print_audit, write_audit
@@ -25,7 +27,8 @@ def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, opt
     feature_cache = FeatureCache(cache)
     folds = {} if run is None else read_folds(run)
     images, features, left_out = gather(read_dataset(data, options), feature_cache, folds)
-    found = audit(images, features)
+    with Console(stderr=True).status(f"comparing {len(images.image_ids):,} images"):
+        found = audit(images, features)
     folder = out or run or cache / "audit"
     record = {"data": str(data), "cache": str(cache), "run": None if run is None else str(run)}
     write_audit(found, folder, record | {"splits_without_features": list(left_out)})
