@@ -9,26 +9,15 @@ import typer
 
 from classify.presets import DEFAULT_PRESETS, PRESETS, choose_heads
 from features.command import EXIT_REJECTED, application
-from features.errors import InputError
+from features.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
 
 app = application("Train on cached features, predict the test images, write a run.")
 
 
-#: Options of several commands.
+#: An option of several commands.
 CacheFolder = Annotated[
     Path | None,
     typer.Option(metavar="CACHE", help="Folder of the features.", show_default="features/cache/NAME OF DATA"),
-]
-IdColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Id column of the CSV files.", show_default="ID")]
-LabelColumns = Annotated[
-    str | None,
-    typer.Option(metavar="A,B", help="Label columns.", show_default="all columns that hold only 0 and 1"),
-]
-GroupColumn = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="Column of groups that no fold may cut, such as patients.", show_default="patient"
-    ),
 ]
 
 
@@ -67,6 +56,7 @@ def run(
     id_column: IdColumn = None,
     labels: LabelColumns = None,
     group_column: GroupColumn = None,
+    groups: GroupsFile = None,
     baselines: Annotated[
         str,
         typer.Option(metavar="A,B", help="Baselines to fit: logistic, svm, knn, forest, boosting, prior."),
@@ -103,6 +93,9 @@ def run(
             metavar="RULE", help="What the thresholds maximise: f1, f2 (any beta), youden; or sensitivity=0.95."
         ),
     ] = "f1",
+    gap: Annotated[
+        bool, typer.Option("--gap", help="Also score by folds that cut groups: what the leak would be worth.")
+    ] = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
     ] = None,
@@ -125,18 +118,20 @@ def run(
         "id_column": id_column,
         "labels": labels,
         "group_column": group_column,
+        "groups": str(groups) if groups else None,
         "baselines": baselines,
         "preset": preset,
         "ensemble": ensemble,
         "select": select,
         "calibration": calibration.value,
         "threshold": threshold,
+        "gap": gap,
         "jobs": jobs,
     }
-    wanted_backbones, wanted_labels = _names(backbones, "--backbones"), _names(labels, "--labels")
-    wanted_baselines = _names(baselines, "--baselines") or ()
-    wanted_heads = _names(preset, "--preset") or ()
-    wanted_ensembles = _names(ensemble, "--ensemble")
+    wanted_backbones, wanted_labels = split_names(backbones, "--backbones"), split_names(labels, "--labels")
+    wanted_baselines = split_names(baselines, "--baselines") or ()
+    wanted_heads = split_names(preset, "--preset") or ()
+    wanted_ensembles = split_names(ensemble, "--ensemble")
 
     # Imported here, not above: pandas and scikit-learn take seconds, and `--help` needs neither.
     import joblib
@@ -167,11 +162,12 @@ def run(
         select=select,
         calibration=None if calibration is Calibration.none else calibration.value,
         threshold=ThresholdRule.parse(threshold),
+        gap=gap,
     )
     try:
         with open_run(out, overwrite) as staging:
             started = time.perf_counter()
-            dataset = read_dataset(data, DatasetOptions(id_column, wanted_labels, group_column))
+            dataset = read_dataset(data, DatasetOptions(id_column, wanted_labels, group_column, groups))
             feature_cache = FeatureCache(cache or default_cache(data))
             inputs = read_inputs(dataset, feature_cache, wanted_backbones)
             finished = FinishedFits(staging / FINISHED, identify(inputs))
@@ -193,20 +189,6 @@ def run(
     print_summary(inputs, experiment, out, feature_cache.root / "rejected.csv")
     if inputs.test is not None and inputs.test.rejected_ids:
         raise typer.Exit(EXIT_REJECTED)
-
-
-def _names(text: str | None, option: str) -> tuple[str, ...] | None:
-    """Split a list of names at its commas.
-
-    Raises:
-        InputError: a name is empty or stands twice.
-    """
-    if text is None:
-        return None
-    names = tuple(name.strip() for name in text.split(","))
-    if "" in names or len(set(names)) < len(names):
-        raise InputError(f"{option} {text!r}: expected different names between commas, such as {option} a,b.")
-    return names
 
 
 @app.command()
@@ -234,6 +216,7 @@ def search(
     id_column: IdColumn = None,
     labels: LabelColumns = None,
     group_column: GroupColumn = None,
+    groups: GroupsFile = None,
 ) -> None:
     """Search for heads: Optuna proposes, the bank trains whole batches; the best by out-of-fold macro AUC are presets.
 
@@ -244,7 +227,7 @@ def search(
     Exit codes: 0 done, or the time is up; 2 bad usage or bad input; 130 and 143 stopped by Ctrl-C and
     SIGTERM: finished batches are kept.
     """
-    wanted_backbones, wanted_labels = _names(backbones, "--backbones"), _names(labels, "--labels")
+    wanted_backbones, wanted_labels = split_names(backbones, "--backbones"), split_names(labels, "--labels")
 
     # Imported here, not above, as in `run`.
     from classify.search import SearchSettings
@@ -252,7 +235,7 @@ def search(
     from features.dataset import DatasetOptions
 
     settings = SearchSettings(trials, minutes * 60, batch, folds, seed)
-    options = DatasetOptions(id_column, wanted_labels, group_column)
+    options = DatasetOptions(id_column, wanted_labels, group_column, groups)
     code = search_heads(data, cache, out, wanted_backbones, options, settings)
     if code:
         raise typer.Exit(code)

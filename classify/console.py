@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from classify.experiment import Experiment
+from classify.gap import MODEL
 from classify.inputs import Inputs, SplitInputs
 from classify.metrics import MACRO, Score
 from classify.resampling import DRAWS
@@ -57,6 +58,11 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     if experiment.returns:
         steps = (f"{r.backbone} {r.macro_auc:.3f} ({r.gain:+.3f})" for r in experiment.returns)
         console.print(f"backbones, added one by one to their mean, macro AUC (gain): {', '.join(steps)}")
+    if gap := experiment.gap:
+        console.print(
+            f"gap: {gap.gap} macro AUC, what random folds would flatter: {MODEL} on all backbones has {gap.random} by "
+            f"random folds, {gap.grouped} by grouped ones"
+        )
     settings = experiment.settings
     before = ", before its calibration" if settings.calibration else ""
     console.print(f"final model: {experiment.final_model} ({describe_rule(settings.select)}{before})")

@@ -14,6 +14,7 @@ from classify.ensemble import ENSEMBLES
 from classify.finished import FinishedFits
 from classify.fit_plan import FitPlan, make_repeats
 from classify.folds import Folds
+from classify.gap import Gap, measure_gap, refuse_ungrouped
 from classify.head_training import cross_fit_heads, list_heads
 from classify.heads import HeadSpec
 from classify.inputs import Inputs
@@ -44,6 +45,7 @@ class Settings:
         select: how the final model is chosen; see `selection.check_rule`.
         calibration: a name of `CALIBRATIONS`, applied to the final model; None for none.
         threshold: what the thresholds are chosen for.
+        gap: whether to measure what random folds would make of the same data.
     """
 
     folds: int = 5
@@ -57,6 +59,7 @@ class Settings:
     select: str = "roc_auc"
     calibration: str | None = None
     threshold: ThresholdRule = DEFAULT_RULE
+    gap: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Experiment:
         scores: by model and split, `oof` or, where the test images are labelled, `test`. The decisions of `oof` are by
             thresholds that the row's own fold had no part in, those of `test` by `thresholds`.
         warnings: what a reader of the scores has to know; sentences.
+        gap: what a leak would be worth; None where it was not asked for.
     """
 
     settings: Settings
@@ -90,6 +94,7 @@ class Experiment:
     returns: list[BackboneReturn]
     scores: dict[tuple[str, str], list[Score]]
     warnings: tuple[str, ...]
+    gap: Gap | None = None
 
     @property
     def folds(self) -> Folds:
@@ -137,7 +142,7 @@ def count_steps(columns: dict[str, slice], settings: Settings) -> int:
     fitted = len(list_candidates(columns, settings.baselines)) + len(list_heads(columns, settings.heads))
     ensembles = len(list_ensembles(columns, settings))
     fits = settings.folds * settings.repeats + settings.refit
-    return fitted * fits + ensembles + (fitted + ensembles)
+    return fitted * fits + ensembles + (fitted + ensembles) + settings.gap * 2 * fits
 
 
 def run_experiment(
@@ -152,8 +157,11 @@ def run_experiment(
         finished: the fits of an earlier run that was interrupted; new ones are added. None to keep none.
 
     Raises:
-        InputError: there are fewer rows, or fewer groups, than folds; or `settings.select` names no model of this run.
+        InputError: there are fewer rows, or fewer groups, than folds; `settings.select` names no model of this run; or
+            a gap is asked for where no groups are known.
     """
+    if settings.gap:
+        refuse_ungrouped(inputs)
     candidates = list_candidates(inputs.columns, settings.baselines)
     ensembles = list_ensembles(inputs.columns, settings)
     check_rule(settings.select, [*candidates, *list_heads(inputs.columns, settings.heads), *ensembles])
@@ -165,9 +173,9 @@ def run_experiment(
     predictions = baselines.predictions | heads.predictions
     members = {name: prediction for name, prediction in predictions.items() if name != PRIOR}
     labels, folds = inputs.train_labels, repeats[0]
-    returns = []
-    if len(inputs.columns) > 1:
-        returns = rank_backbones(members, labels, resample(len(labels), inputs.train.groups, settings.seed))
+    draws = resample(len(labels), inputs.train.groups, settings.seed)
+    returns = rank_backbones(members, labels, draws) if len(inputs.columns) > 1 else []
+    gap = measure_gap(inputs, plan, settings.seed, settings.jobs, draws, on_step) if settings.gap else None
     combined, fitted = combine(ensembles, members, labels, folds, settings.jobs, on_step)
     predictions |= combined
 
@@ -192,6 +200,7 @@ def run_experiment(
         returns=returns,
         scores=scores,
         warnings=tuple(dict.fromkeys(warnings)),  # repeats lack the same labels
+        gap=gap,
     )
 
 

@@ -45,7 +45,8 @@ class Folds:
         sizes = np.bincount(self.fold_of_row, minlength=self.count)
         rows = f"{self.count} folds of {sizes.min()} to {sizes.max()} rows"
         if self.group_count is None:
-            return f"{rows}; no groups known: slices of one patient may sit on both sides of a split (--group-column)"
+            unknown = "no groups known: slices of one patient may sit on both sides of a split"
+            return f"{rows}; {unknown} (--group-column, --groups)"
         return f"{rows}; {self.group_count} groups, none of them in two folds"
 
 

@@ -16,7 +16,7 @@ MODELS = "models"
 REPORT, FIGURES = "report.html", "figures"
 #: Where a run that is not finished keeps its finished fits.
 FINISHED = "finished"
-#: All files and folders that a run may write.
+#: All files and folders that a run may write, and what `features audit --run` adds: stale once the run is replaced.
 RUN_FILES = (
     "predictions_probability.csv",
     "predictions_binary.csv",
@@ -30,6 +30,8 @@ RUN_FILES = (
     MODELS,
     REPORT,
     FIGURES,
+    "duplicates.csv",
+    "audit.json",
     MARK,
 )
 _PARTIAL = ".partial"

@@ -94,6 +94,7 @@ def describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Seq
         "undefined_metrics": _list_reasons(experiment, "reason"),
         "incomplete_intervals": _list_reasons(experiment, "interval_reason"),
         "warnings": list(experiment.warnings),
+        "gap": None if experiment.gap is None else experiment.gap.describe(),
     }
 
 

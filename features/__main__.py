@@ -1,4 +1,4 @@
-"""`python -m features`: look into a cache, and prove that it is whole."""
+"""`python -m features`: look into a cache, prove that it is whole, and look for leaks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from features.command import EXIT_BAD_INPUT, application
+from features.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
 
 if TYPE_CHECKING:
     from features.cache import FeatureCache
 
-app = application("Look into a feature cache, and prove that it is whole.")
+app = application("Look into a feature cache, prove that it is whole, and look for leaks.")
 CacheArgument = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.", show_default=False)]
 
 
@@ -118,6 +119,59 @@ def verify(cache: CacheArgument) -> None:
     typer.echo(f"{checked} files checked, {rows:,} rows whole, {damaged} files damaged.")
     if damaged:
         raise typer.Exit(EXIT_BAD_INPUT)
+
+
+@app.command()
+def audit(
+    cache: CacheArgument,
+    data: Annotated[Path, typer.Option(metavar="DATA", help="Folder of the data set that the cache is of.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="A finished run of it: its folds are audited too.", show_default="none"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write to.", show_default="RUN, or CACHE/audit")
+    ] = None,
+    id_column: IdColumn = None,
+    labels: LabelColumns = None,
+    group_column: GroupColumn = None,
+    groups: GroupsFile = None,
+) -> None:
+    """Look for leaks: exact and near duplicates, groups on both sides, contradicting labels. No image is opened.
+
+    Exit codes: 0 done, whatever was found; 2 bad usage or bad input.
+    """
+    from features.audit_command import audit_cache
+    from features.dataset import DatasetOptions
+
+    options = DatasetOptions(id_column, split_names(labels, "--labels"), group_column, groups)
+    audit_cache(cache, data, run, out, options)
+
+
+@app.command()
+def describe(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set.", show_default=False)],
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="CACHE", help="Folder of its features: what was seen of the images.", show_default="none"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of describe.html.", show_default="CACHE/describe")
+    ] = None,
+    id_column: IdColumn = None,
+    labels: LabelColumns = None,
+    group_column: GroupColumn = None,
+    groups: GroupsFile = None,
+) -> None:
+    """Describe a data set: groups, labels, what is missing, what the images are like. No image is opened.
+
+    Exit codes: 0 done, whatever is missing; 2 bad usage or bad input.
+    """
+    from features.dataset import DatasetOptions
+    from features.describe_command import describe_dataset
+
+    options = DatasetOptions(id_column, split_names(labels, "--labels"), group_column, groups)
+    describe_dataset(data, cache, out, options)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy as np
 
 from features.errors import InputError
 from features.folder import scan_images
+from features.groups_file import join_groups, note_unknown, read_groups_file
 from features.ids import Listing, match_images, read_listing
 from features.image_id import IMAGE_SUFFIXES
 from features.labels import LabelSource, read_test_labels, read_train_labels
@@ -31,7 +32,7 @@ class Split:
             POSIX path relative to the split's folder, without extension ("sub/a17").
         paths: N image files, aligned with image_ids.
         labels: uint8 (N, L), 0 or 1; None if the CSV file gives none.
-        groups: str (N,), such as patients; None if there is no group column.
+        groups: str (N,), such as patients; None if there is no group column and no file of groups.
     """
 
     name: str
@@ -64,11 +65,13 @@ class DatasetOptions:
         id_column: the id column; None takes "ID", or else the first column that names the images.
         labels: the label columns; None takes every column that holds only 0 and 1.
         group_column: the group column; None takes "patient" if it is there.
+        groups_file: a CSV file `ID,group` that gives the groups instead of a column; None for a column.
     """
 
     id_column: str | None = None
     labels: tuple[str, ...] | None = None
     group_column: str | None = None
+    groups_file: Path | None = None
 
 
 _DEFAULTS = DatasetOptions()
@@ -97,6 +100,10 @@ def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS) -> Dataset:
         InputError: anything is wrong, missing or ambiguous; the message names file, line and column, what was received,
             and what to do.
     """
+    if options.groups_file is not None and options.group_column is not None:
+        raise InputError(
+            f"--groups {options.groups_file} and --group-column {options.group_column} both name the groups. Give one."
+        )
     sources = _find_sources(root, options.id_column)
     _check_options(root, sources, options)
     labels: dict[str, np.ndarray | None] = dict.fromkeys(sources)
@@ -120,12 +127,21 @@ def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS) -> Dataset:
             names, labels[name] = read_test_labels(columns, options.labels, train, label_names)
             label_names = label_names or names
         if group is not None and isinstance(table, Table):
-            groups[name] = read_groups(table, group)
+            groups[name] = read_groups(table, group) if options.groups_file is None else None
+    if options.groups_file is not None:
+        groups = _read_groups_file(options.groups_file, sources)
     splits = {
         name: Split(name, source.image_ids, source.paths, labels[name], groups[name])
         for name, source in sources.items()
     }
     return Dataset(root, label_names, splits)
+
+
+def _read_groups_file(path: Path, sources: Mapping[str, _Source]) -> dict[str, np.ndarray | None]:
+    """Give every split the groups of a file."""
+    of_images = read_groups_file(path)
+    note_unknown(path, of_images, [image_id for source in sources.values() for image_id in source.image_ids])
+    return {name: join_groups(path, of_images, name, source.image_ids) for name, source in sources.items()}
 
 
 def read_images(root: Path, id_column: str | None = None) -> dict[str, tuple[tuple[str, ...], tuple[Path, ...]]]:

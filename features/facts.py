@@ -9,6 +9,9 @@ from features.disk import replacing
 from features.errors import InputError
 from features.lock import hold
 
+#: An image whose standard deviation is below this share of its scale shows nothing: 2.55 grey levels of 255.
+BLANK_SHARE = 0.01
+
 
 @dataclass(frozen=True)
 class ImageFacts:
@@ -29,6 +32,11 @@ class ImageFacts:
     bit_depth: int
     mean: float
     std: float
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether all pixels are (nearly) the same."""
+        return self.std < BLANK_SHARE * (2**self.bit_depth - 1)
 
 
 _FACTS = tuple(field.name for field in fields(ImageFacts))
@@ -57,6 +65,10 @@ class FactsTable:
     def __len__(self) -> int:
         """Number of images."""
         return len(self._rows)
+
+    def __contains__(self, image_id: object) -> bool:
+        """Whether facts of an image are known, whatever its bytes."""
+        return image_id in self._rows
 
     def __getitem__(self, image_id: str) -> ImageFacts:
         """The facts of one image; KeyError where it is unknown."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure Headbank against the usual way, side by side in one run: `scripts/benchmark.py extract`, `read`, `heads`."""
+"""Measure Headbank against the usual way, side by side in one run: `scripts/benchmark.py extract`, `audit`, ..."""
 
 import os
 import sys
@@ -38,6 +38,7 @@ from extract.weights import backbones_named, find_weights
 from features.command import application
 from features.dataset import read_images
 from features.quiet import silent_stderr
+from scripts.benchmark_audit import benchmark_audit
 from scripts.benchmark_heads import benchmark_heads
 from scripts.benchmark_read import ROWS, benchmark_read
 
@@ -94,6 +95,15 @@ def benchmark_bank(
     scores AUC.
     """
     benchmark_heads(epochs, repeats)
+
+
+@app.command("audit")
+def benchmark_leak_audit(
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 1 on: seed 0 is the one tuned on.")] = 2,
+    backbones: Annotated[str, typer.Option(metavar="A,B", help="Backbones to extract.")] = ",".join(EMBEDDED),
+) -> None:
+    """How many of 50 planted near duplicates the audit finds among 1,000 phantom slices, and how many wrong pairs."""
+    benchmark_audit([1 + number for number in range(seeds)], backbones)
 
 
 @app.command("read")

@@ -102,6 +102,8 @@ def test_only_the_report_loads_what_it_draws_with():
         ("features --help", "Usage: python -m features"),
         ("features inspect --help", "CACHE"),
         ("features verify --help", "CACHE"),
+        ("features audit --help", "--data"),
+        ("features describe --help", "DATA"),
         ("classify --help", "Usage: python -m classify"),
         ("classify run --help", "--backbones"),
         ("classify predict --help", "--split"),

@@ -225,6 +225,16 @@ def test_without_groups_the_folds_say_what_that_means(toy):
     assert "no groups known: slices of one patient may sit on both sides" in run(toy)[1]
 
 
+def test_a_file_of_groups_makes_the_folds(toy):
+    path = toy.data.parent / "groups.csv"
+    pd.DataFrame({"ID": toy.train_ids, "group": np.arange(200) // 20}).to_csv(path, index=False)
+    _, said, out = run(toy, "run", "--groups", str(path))
+    assert "10 groups, none of them in two folds" in said
+    folds = pd.read_csv(out / "oof_probability.csv")["fold"].to_numpy().reshape(-1, 20)
+    assert (np.ptp(folds, axis=1) == 0).all()
+    assert json.loads((out / "run.json").read_text())["arguments"]["groups"] == str(path)
+
+
 def test_overwrite_replaces_a_run_and_only_then(toy):
     first = run(toy)[2]
     kept = (first / "metrics.csv").read_bytes()
@@ -243,6 +253,8 @@ def test_overwrite_replaces_a_run_and_only_then(toy):
         (("--labels", "epidural,epidural"), "--labels 'epidural,epidural': expected different names"),
         (("--labels", "stroke"), "stroke"),
         (("--group-column", "clinic"), "has no column 'clinic'"),
+        (("--groups", "none.csv"), "none.csv cannot be read: No such file or directory"),
+        (("--groups", "g.csv", "--group-column", "patient"), "both name the groups. Give one."),
         (("--folds", "41"), "41 folds need at least 41 groups; there are 40. Use --folds 40 or fewer."),
         (("--folds", "1"), "greater than or equal to 2"),
         (("--baselines", "tree"), "--baselines 'tree': tree is no baseline. Expected some of logistic, svm, knn"),

@@ -73,11 +73,15 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path):
 def test_overwriting_replaces_a_runs_files_removes_stale_ones_and_keeps_others(tmp_path):
     run = tmp_path / "run"
     write_run(run, "1", names=("metrics.csv", "predictions_binary.csv", "run.json"))
-    (run / "notes.txt").write_text("mine")
     (run / FINISHED).mkdir()  # a person's own, of that name
+    for name in ("notes.txt", "groups.csv"):  # the groups may be what the new run is made by
+        (run / name).write_text("mine")
+    for name in ("audit.json", "duplicates.csv"):  # of folds that are no more
+        (run / name).write_text("stale")
     write_run(run, "2", overwrite=True)
     (run / FINISHED).rmdir()
-    assert {p.name: p.read_text() for p in run.iterdir()} == {"metrics.csv": "2", "run.json": "2", "notes.txt": "mine"}
+    kept = {"metrics.csv": "2", "run.json": "2", "notes.txt": "mine", "groups.csv": "mine"}
+    assert {p.name: p.read_text() for p in run.iterdir()} == kept
 
 
 def write_models(run, *names, overwrite=False):

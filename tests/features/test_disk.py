@@ -46,6 +46,12 @@ def test_folders_are_made(tmp_path):
     assert (tmp_path / "a" / "b" / "c").read_bytes() == b"new"
 
 
+def test_a_file_in_the_place_of_the_folder_is_bad_input(old):
+    with pytest.raises(InputError, match="cannot be written: "), replacing(old / "new") as temporary:
+        temporary.write_bytes(b"new")
+    assert only_old_is_left(old)
+
+
 @pytest.mark.parametrize(("owner", "name"), [(os, "fsync"), (Path, "replace")])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(old, monkeypatch, owner, name):
     monkeypatch.setattr(owner, name, full)
