@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import features.cache
 import features.chunks
-from features.cache import FeatureCache, default_cache, read_index
+from features.cache import FeatureCache, read_index
 from features.errors import InputError
 from tests.features.caches import (
     ODD_IDS,
@@ -220,11 +220,6 @@ def test_another_schema_is_refused(tmp_path):
     assert message_of(FeatureCache(tmp_path), "train", ["net"]) == (
         f"{path}: its schema is 2, but this Headbank reads 1. Remove the file and extract again."
     )
-
-
-def test_the_default_cache_is_named_after_the_data(tmp_path):
-    assert default_cache(tmp_path / "ich" / "..") == default_cache(tmp_path)
-    assert default_cache(tmp_path / "ich").parts[-3:] == ("features", "cache", "ich")
 
 
 def test_a_file_that_is_replaced_while_it_is_read_gives_the_rows_of_one_of_the_two(tmp_path, monkeypatch):
