@@ -9,10 +9,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from features.cache import CacheFile, opening, read_index
+from features.cache import CacheFile, read_index
 from features.chunks import BLOCK_BYTES, DIGESTS, digest_chunks
 from features.disk import replacing
 from features.errors import InputError
+from features.opening import opening
 from features.parts import PartStore
 from features.recipe import Recipe
 from features.wording import size

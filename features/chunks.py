@@ -6,13 +6,17 @@ beside them. Whatever has no digest, or not that one, is read by HDF5 itself, wi
 damage is what the caller hears.
 """
 
-import itertools
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 
 import h5py
 import numpy as np
 from xxhash import xxh3_128_digest
+
+from features.opening import naming
 
 #: Features are read and written this many bytes at a time, so that memory does not grow with the data set.
 BLOCK_BYTES = 16 << 20
@@ -25,8 +29,8 @@ THREADS = 4
 def digest(rows: np.ndarray) -> bytes:
     """The digest of a chunk: XXH3-128 of its rows as they are stored, in 16 bytes (big-endian, XXH's canonical form).
 
-    A checksum against accidents, not a seal. A chunk in the CPU's cache is digested ten times as fast as it is read;
-    BLAKE2b and SHA-256 would cost more than all the rest.
+    Against accidents, not a seal: it costs half of what fetching the chunk from memory does, while the digests of
+    hashlib would cost more than all the rest.
 
     Args:
         rows: float32 or float16 (R, V, D), contiguous.
@@ -46,52 +50,111 @@ def are_digests(digests: h5py.Dataset, features: h5py.Dataset) -> bool:
     return digests.dtype == np.uint8 and digests.shape == (-(-len(features) // features.chunks[0]), 16)
 
 
-def read_rows(file: h5py.File, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Read the first view of some rows; a chunk is read once, and stays in the CPU's cache until it is done with.
+@dataclass(frozen=True)
+class Selection:
+    """Rows of one cache file, and where their first views go.
+
+    Attributes:
+        path: the file's.
+        file: the same, open; holds `features`, (M, V, D) of a float type, and perhaps the digests of its chunks.
+        rows: int64 (N,), rows of it, in any order.
+        out: float32 (N, D), to be filled in.
+    """
+
+    path: Path
+    file: h5py.File
+    rows: np.ndarray
+    out: np.ndarray
+
+
+def read_selections(selections: Sequence[Selection]) -> list[np.ndarray]:
+    """Read rows of one or more files; a chunk is read once, and stays in the CPU's cache until it is done with.
+
+    The files take turns, so that what is side by side in memory is also filled in at about the same time.
 
     Args:
-        file: holds `features`, (M, V, D) of a float type, and perhaps the digests of its chunks.
-        rows: int64 (N,), rows of it, in any order.
-        out: float32 (N, D), filled in.
+        selections: at least one.
 
     Returns:
-        int64, ascending: the rows of `out` that hold NaN or infinity.
+        Of each selection int64, ascending: the rows of its `out` that hold NaN or infinity.
 
     Raises:
-        OSError: a chunk is damaged.
+        InputError: a chunk is damaged; the message names the file.
     """
-    features = file["features"]
-    step = features.chunks[0] if features.chunks else max(1, BLOCK_BYTES // (4 * out.shape[1]))
-    order = np.argsort(rows, kind="stable")
-    ordered = rows[order]
-    starts = np.unique(ordered // step) * step
-    ends = np.searchsorted(ordered, [starts, starts + step]).T.tolist()
-    source_runs, target_runs = _runs(ordered), _runs(order)
-    raw = _RawChunks(file)
+    readers = []
+    for selection in selections:
+        with naming(selection.path):
+            readers.append(_Reader(selection))
+    turns = [(start, number) for number, reader in enumerate(readers) for start in reader.starts]
+    # One iterator for all threads, which takes each chunk once: none waits for another that the machine keeps busy.
+    chunks = iter(sorted(turns))
 
-    def read(thread: int) -> list[int]:
-        """Read one thread's share of the chunks; return the rows of `out` that are not finite."""
-        scratch = np.empty(raw.bytes, np.uint8)
-        flags = np.empty((step, out.shape[1]), bool)
-        not_finite: list[int] = []
-        for start, (first, last) in zip(starts[thread::threads].tolist(), ends[thread::threads], strict=True):
-            chunk = raw.read(start, scratch)
-            if chunk is None:
-                with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told
-                    chunk = features[start : start + step, 0].astype(np.float32, copy=False)
-            sources, targets = ordered[first:last] - start, order[first:last]
-            finite = np.isfinite(chunk, out=flags[: len(chunk)])
-            if not finite.all():
-                not_finite += targets[~finite.all(axis=1)[sources]].tolist()
-            # Neighbours are copied as a slice: of single rows numpy makes a copy before.
-            source = slice(sources[0], sources[-1] + 1) if source_runs[first] == source_runs[last - 1] else sources
-            target = slice(targets[0], targets[-1] + 1) if target_runs[first] == target_runs[last - 1] else targets
-            out[target] = chunk[source]
-        return not_finite
+    def read(_: int) -> None:
+        """Read chunks until there are no more."""
+        scratch = np.empty(max(reader.scratch_bytes for reader in readers), np.uint8)
+        for start, number in chunks:
+            with naming(selections[number].path):
+                readers[number].read(start, scratch)
 
     threads = min(THREADS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads, "chunks") as pool:
-        return np.array(sorted(itertools.chain.from_iterable(pool.map(read, range(threads)))), np.int64)
+        list(pool.map(read, range(threads)))
+    return [np.array(sorted(reader.not_finite), np.int64) for reader in readers]
+
+
+class _Reader:
+    """Reads the chunks of one selection, on several threads.
+
+    Args:
+        selection: the rows wanted.
+
+    Attributes:
+        starts: the first rows of the chunks to be read.
+        scratch_bytes: what `read` needs to work in.
+        not_finite: rows of `out` that hold NaN or infinity, in the order of reading.
+    """
+
+    def __init__(self, selection: Selection) -> None:
+        self._features = selection.file["features"]
+        self._out = selection.out
+        chunks = self._features.chunks
+        self._step = chunks[0] if chunks else max(1, BLOCK_BYTES // (4 * self._out.shape[1]))
+        self._order = np.argsort(selection.rows, kind="stable")
+        self._ordered = selection.rows[self._order]
+        starts = np.unique(self._ordered // self._step) * self._step
+        ends = np.searchsorted(self._ordered, [starts, starts + self._step]).T.tolist()
+        self.starts: list[int] = starts.tolist()
+        self._ends = dict(zip(self.starts, ends, strict=True))
+        self._source_runs, self._target_runs = _runs(self._ordered), _runs(self._order)
+        self._raw = _RawChunks(selection.file)
+        self.scratch_bytes = self._raw.bytes + self._step * self._out.shape[1]
+        self.not_finite: list[int] = []
+
+    def read(self, start: int, scratch: np.ndarray) -> None:
+        """Read one chunk and bring its rows to their places.
+
+        Args:
+            start: its first row.
+            scratch: uint8, at least scratch_bytes, overwritten.
+        """
+        chunk = self._raw.read(start, scratch)
+        if chunk is None:
+            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told
+                chunk = self._features[start : start + self._step, 0].astype(np.float32, copy=False)
+        first, last = self._ends[start]
+        sources, targets = self._ordered[first:last] - start, self._order[first:last]
+        flags = scratch[self._raw.bytes :][: chunk.size].view(bool).reshape(chunk.shape)
+        finite = np.isfinite(chunk, out=flags)
+        if not finite.all():
+            self.not_finite += targets[~finite.all(axis=1)[sources]].tolist()
+        # Neighbours are copied as a slice: of single rows numpy makes a copy before.
+        source = _as_slice(sources, self._source_runs[first:last])
+        self._out[_as_slice(targets, self._target_runs[first:last])] = chunk[source]
+
+
+def _as_slice(indices: np.ndarray, runs: np.ndarray) -> np.ndarray | slice:
+    """Give indices that are one run as a slice."""
+    return slice(indices[0], indices[-1] + 1) if runs[0] == runs[-1] else indices
 
 
 def _runs(indices: np.ndarray) -> np.ndarray:
@@ -134,7 +197,7 @@ class _RawChunks:
 
         Args:
             start: its first row.
-            scratch: uint8 (bytes,), overwritten.
+            scratch: uint8, at least `bytes`, overwritten.
 
         Returns:
             The first view of its rows, in `scratch`; None if HDF5 has to read it.

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from features.cache import CacheFile, FeatureCache, opening, read_image_ids
+from features.cache import CacheFile, FeatureCache, read_image_ids
 from features.chunks import DIGESTS, are_digests, digest
 from features.errors import InputError
+from features.opening import opening
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import features.chunks
 from features.cache import FeatureCache
-from features.chunks import read_rows
+from features.chunks import Selection, read_selections
 from features.errors import InputError
 from tests.features.caches import RECIPE, digests_of, rows_of, write_cache, write_rows
 
@@ -39,7 +39,7 @@ def read(path: Path, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Read some rows; return them, and which of them are not finite."""
     with h5py.File(path) as file:
         out = np.full((len(rows), file["features"].shape[2]), 7, np.float32)
-        return out, read_rows(file, np.array(rows, np.int64), out)
+        return out, read_selections([Selection(path, file, np.array(rows, np.int64), out)])[0]
 
 
 def count_hdf5s_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -163,7 +163,7 @@ def test_a_flipped_bit_is_found_in_any_chunk(tmp_path_factory, chunk, bit):
         write(path, values, digests_of_chunks(values, 64), chunks=(64, 1, 1024), fletcher32=True)
     flip(path, chunk, bit)
     if chunk < 3 or bit < 8 * (213 - 3 * 64) * 4096:
-        with pytest.raises(OSError, match="filter returned failure"):
+        with pytest.raises(InputError, match=f"{path} is damaged .*filter returned failure"):
             read(path, [64 * chunk])
     else:
         np.testing.assert_array_equal(read(path, [*range(192, 213)])[0], values[192:, 0])
@@ -180,11 +180,12 @@ def test_a_file_that_is_cut_off_is_damaged(tmp_path):
 
 def test_only_the_chunks_of_the_rows_wanted_are_read(tmp_path):
     values = np.ones((8, 1, 4), np.float32)
-    write(tmp_path / "f.h5", values, digests_of_chunks(values, 2), chunks=(2, 1, 4), fletcher32=True)
-    flip(tmp_path / "f.h5", 1, 0)
-    assert read(tmp_path / "f.h5", [7, 0, 1, 4])[0].tolist() == [[1] * 4] * 4
-    with pytest.raises(OSError, match="filter returned failure"):
-        read(tmp_path / "f.h5", [2])
+    path = tmp_path / "f.h5"
+    write(path, values, digests_of_chunks(values, 2), chunks=(2, 1, 4), fletcher32=True)
+    flip(path, 1, 0)
+    assert read(path, [7, 0, 1, 4])[0].tolist() == [[1] * 4] * 4
+    with pytest.raises(InputError, match=f"{path} is damaged .*filter returned failure"):
+        read(path, [2])
 
 
 @pytest.mark.parametrize("digested", [True, False])
