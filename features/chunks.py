@@ -6,6 +6,7 @@ beside them. Whatever has no digest, or not that one, is read by HDF5 itself, wi
 damage is what the caller hears.
 """
 
+import itertools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -121,9 +122,10 @@ class _Reader:
         self._step = chunks[0] if chunks else max(1, BLOCK_BYTES // (4 * self._out.shape[1]))
         self._order = np.argsort(selection.rows, kind="stable")
         self._ordered = selection.rows[self._order]
-        starts = np.unique(self._ordered // self._step) * self._step
-        ends = np.searchsorted(self._ordered, [starts, starts + self._step]).T.tolist()
-        self.starts: list[int] = starts.tolist()
+        chunk_of = self._ordered // self._step
+        firsts = np.flatnonzero(np.diff(chunk_of, prepend=-1))
+        self.starts: list[int] = (chunk_of[firsts] * self._step).tolist()
+        ends = itertools.pairwise([*firsts.tolist(), len(chunk_of)])
         self._ends = dict(zip(self.starts, ends, strict=True))
         self._source_runs, self._target_runs = _runs(self._ordered), _runs(self._order)
         self._raw = _RawChunks(selection.file)
