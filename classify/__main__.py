@@ -147,8 +147,9 @@ def run(
     from classify.predictions import write_files
     from classify.run_folder import FINISHED, open_run
     from classify.thresholds import ThresholdRule
-    from features.cache import FeatureCache, default_cache
+    from features.cache import FeatureCache
     from features.dataset import DatasetOptions, read_dataset
+    from features.default_cache import default_cache
 
     settings = Settings(
         folds=folds,

@@ -19,9 +19,9 @@ from extract.progress import Progress
 from extract.report import Report, print_report
 from extract.runtime import backend_name, cores
 from extract.weights import backbones_named, check_name, find_model, find_weights
-from features.cache import claim_default_cache, default_cache
 from features.command import EXIT_REJECTED
 from features.dataset import read_images
+from features.default_cache import claim_default_cache, default_cache
 from features.errors import InputError
 from features.folder import scan_images
 from features.wording import duration, size

@@ -9,15 +9,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from features.cache import CacheFile, opening, read_index
-from features.chunks import BLOCK_BYTES
+from features.cache import CacheFile, read_index
+from features.chunks import BLOCK_BYTES, DIGESTS, digest_chunks
 from features.disk import replacing
 from features.errors import InputError
+from features.opening import opening
 from features.parts import PartStore
 from features.recipe import Recipe
 from features.wording import size
 
-#: A chunk is what a checksum covers and what one read brings: about a MiB of rows.
+#: A chunk is what a checksum and a digest cover and what one read brings: about a MiB of rows.
 CHUNK_BYTES = 1 << 20
 #: The place of a row that is not wanted. Not -1, which would be the neighbour of row 0.
 _NOWHERE = -2
@@ -108,6 +109,9 @@ def assemble(
                 f"{path.name}: {np.count_nonzero(~written)} rows vanished while the file was put together "
                 f"(first: {ordered[int(np.argmin(written))]}). Run the same command again."
             )
+        # Read again: the rows of a chunk may have come from many blocks.
+        chunk_digests = digest_chunks(features)
+        file.create_dataset(DIGESTS, data=chunk_digests, chunks=chunk_digests.shape, fletcher32=True)
         _write_attributes(
             file,
             {

@@ -1,52 +1,20 @@
 """Read the feature cache: CACHE/{split}/{backbone}.h5 in, one matrix in the order of the ids asked for out."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from features.chunks import read_rows
-from features.disk import replacing
+from features.chunks import Selection, read_selections
 from features.errors import InputError
+from features.opening import naming, open_file, opening
 from features.recipe import SCHEMA_VERSION, Recipe
 from features.rejections import Rejection, read_rejections
 
 _RENEW = "Remove the file and extract again."
-
-
-#: In a default cache: the path of the data set that it belongs to.
-_OWNER = "dataset.txt"
-
-
-def default_cache(root: Path) -> Path:
-    """The cache's folder of a data set for which none was named: features/cache/{name of DATA}.
-
-    Raises:
-        InputError: the folder belongs to another data set of the same name.
-    """
-    cache = Path(__file__).parent / "cache" / root.resolve().name
-    owner = cache / _OWNER
-    if owner.exists() and owner.read_text(encoding="utf-8") != str(root.resolve()):
-        raise InputError(
-            f"{cache} holds the features of {owner.read_text(encoding='utf-8')}, not of {root.resolve()}. "
-            f"Name another folder with --cache. If the data set has moved, remove {owner} and run again."
-        )
-    return cache
-
-
-def claim_default_cache(root: Path) -> Path:
-    """Make the default cache of a data set and note whose it is.
-
-    Raises:
-        InputError: the folder belongs to another data set of the same name, or cannot be written.
-    """
-    cache = default_cache(root)
-    with replacing(cache / _OWNER) as temporary:
-        temporary.write_text(str(root.resolve()), encoding="utf-8")
-    return cache
 
 
 @dataclass(frozen=True)
@@ -121,29 +89,17 @@ class FeatureCache:
         Raises:
             InputError: the file is missing, damaged, or of another schema.
         """
-        with self._opening(split, backbone) as (_, description):
-            return description
+        path = self._existing(split, backbone)
+        with opening(path) as file:
+            return _describe(path, file)
 
-    def _width(self, split: str, backbone: str) -> int:
-        """Read the channels D of a cache file, and nothing else."""
-        with self._opening_alone(split, backbone) as file:
-            return _shape(file)[2]
-
-    @contextmanager
-    def _opening(self, split: str, backbone: str) -> Iterator[tuple[h5py.File, CacheFile]]:
-        """Open a cache file and read what it says of itself."""
-        with self._opening_alone(split, backbone) as file:
-            yield file, _describe(self.path(split, backbone), file)
-
-    @contextmanager
-    def _opening_alone(self, split: str, backbone: str) -> Iterator[h5py.File]:
-        """Open a cache file."""
+    def _existing(self, split: str, backbone: str) -> Path:
+        """Where the features of a split and backbone are kept; they must be there."""
         path = self.path(split, backbone)
         if not path.exists():
             have = ", ".join(self.backbones(split)) or "none"
             raise InputError(f"{path} is not there (cached for {split}: {have}). Run: {self._remedy(backbone)}")
-        with opening(path) as file:
-            yield file
+        return path
 
     def fingerprint(self, split: str, backbone: str) -> str:
         """The fingerprint that a cache file carries: 32 hexadecimal digits."""
@@ -173,30 +129,55 @@ class FeatureCache:
         """
         if not backbones:
             raise InputError(f"no backbone was named to read from {self.root}. Name at least one.")
-        wanted = None if image_ids is None else tuple(image_ids)
-        ends = np.cumsum([self._width(split, backbone) for backbone in backbones])
-        features = np.empty((0, ends[-1]), np.float32)
-        for backbone, end in zip(backbones, ends, strict=True):
-            # An extraction may put a new file in this one's place at any time: all is read from one open file.
-            with self._opening(split, backbone) as (file, description):
-                self._refuse_other_fingerprint(split, backbone, description)
-                stored = read_image_ids(file)
-                wanted = tuple(stored) if wanted is None else wanted
-                features = features if len(features) else np.empty((len(wanted), ends[-1]), np.float32)
-                rows = self._locate(description, stored, wanted, backbone)
-                if image_ids is None and len(stored) > len(wanted):
-                    raise InputError(
-                        f"{description.path} has {len(stored)} images, but {self.path(split, backbones[0])} has "
-                        f"{len(wanted)}. Run: {self._remedy(*backbones)}"
-                    )
-                not_finite = read_rows(file["features"], rows, features[:, end - description.width : end])
+        with ExitStack() as files:
+            wanted, opened = self._open(files, split, backbones, None if image_ids is None else tuple(image_ids))
+            ends = np.cumsum([description.width for _, description, _ in opened])
+            features = np.empty((len(wanted), ends[-1]), np.float32)
+            selections = [
+                Selection(description.path, file, rows, features[:, end - description.width : end])
+                for (file, description, rows), end in zip(opened, ends, strict=True)
+            ]
+            for selection, not_finite in zip(selections, read_selections(selections), strict=True):
                 if len(not_finite):
                     raise InputError(
-                        f"{description.path}: the features of image {wanted[not_finite[0]]} are not finite "
+                        f"{selection.path}: the features of image {wanted[not_finite[0]]} are not finite "
                         f"({len(not_finite)} of {len(wanted)} images have such features). {_RENEW}"
                     )
-        assert wanted is not None
         return wanted, features
+
+    def _open(
+        self, files: ExitStack, split: str, backbones: Sequence[str], wanted: tuple[str, ...] | None
+    ) -> tuple[tuple[str, ...], list[tuple[h5py.File, CacheFile, np.ndarray]]]:
+        """Open the files of some backbones, to be closed by `files`; find the rows of the ids wanted (None: all).
+
+        Returns:
+            The ids wanted (N,), and of each backbone the file, what it says of itself and its rows, int64 (N,).
+        """
+        complete = wanted is None
+        opened = []
+        known: np.ndarray | None = None
+        for backbone in backbones:
+            path = self._existing(split, backbone)
+            with naming(path):
+                # An extraction may put a new file in this one's place at any time: all is read from one open file.
+                file = files.enter_context(open_file(path))
+                description = _describe(path, file)
+                self._refuse_other_fingerprint(split, backbone, description)
+                stored = file["image_ids"][:]
+                # Most often all files have the same ids, which are then decoded and located once.
+                if known is None or description.rows != len(known) or not np.array_equal(stored, known):
+                    ids = _decode_image_ids(stored, description.rows)
+                    wanted = tuple(ids) if wanted is None else wanted
+                    rows = self._locate(description, ids, wanted, backbone)
+                    if complete and len(ids) > len(wanted):
+                        raise InputError(
+                            f"{path} has {len(ids)} images, but {self.path(split, backbones[0])} has {len(wanted)}. "
+                            f"Run: {self._remedy(*backbones)}"
+                        )
+                    known = stored
+            opened.append((file, description, rows))
+        assert wanted is not None
+        return wanted, opened
 
     def _locate(self, file: CacheFile, ids: Sequence[str], wanted: Sequence[str], backbone: str) -> np.ndarray:
         """Find the file's row of every id wanted: int64 (N,)."""
@@ -226,21 +207,6 @@ class FeatureCache:
     def _remedy(self, *backbones: str) -> str:
         """The command that brings missing features."""
         return f"scripts/extract.sh DATA --backbones {','.join(backbones) or 'NAMES'} --cache {self.root}"
-
-
-@contextmanager
-def opening(path: Path) -> Iterator[h5py.File]:
-    """Open a cache file for reading; what h5py reports of damage becomes an InputError naming the file."""
-    try:
-        with h5py.File(path, "r", rdcc_nbytes=0) as file:
-            yield file
-    except InputError as error:
-        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path} is damaged ({reason}). Run: python -m features verify {path.parent.parent}"
-        ) from error
 
 
 def read_string(text: bytes | str) -> str:
@@ -300,12 +266,16 @@ def read_image_ids(file: h5py.File) -> list[str]:
     Raises:
         InputError: they do not name every row once: features would go to the wrong images.
     """
-    stored = file["image_ids"][:]
+    return _decode_image_ids(file["image_ids"][:], len(file["features"]))
+
+
+def _decode_image_ids(stored: np.ndarray, rows: int) -> list[str]:
+    """Decode the image ids as h5py reads them, which must name every row once."""
     if stored.dtype.kind not in "SO":
         raise InputError(f"image_ids holds {stored.dtype}, not text. {_RENEW}")
     # All in one go, which is ten times as fast as one by one; HDF5's strings end where a NUL is.
     image_ids = b"\0".join(stored.tolist()).decode().split("\0") if len(stored) else []
-    rows, different = len(file["features"]), set(image_ids)
+    different = set(image_ids)
     if not rows == len(image_ids) == len(different):
         raise InputError(
             f"it has {rows} rows, but {len(image_ids)} image ids, {len(different)} of them different. {_RENEW}"

@@ -1,72 +1,162 @@
-"""Read rows of a cache file's features, chunk by chunk, on all cores, every checksum verified.
+"""Read rows of a cache file's features, chunk by chunk, on all cores, every chunk compared with its digest.
 
-HDF5 reads on one core at a time, whoever asks: a lock guards all of it. So the chunks are fetched past it, from where
-it says that they lie, and their checksums computed by numpy, which holds no lock. Whatever is not as `assemble` writes
-it, and every chunk whose checksum fails, is read by HDF5 itself: what it says of damage is what the caller hears.
+HDF5 reads on one core at a time, whoever asks: a lock guards all of it, and its checksum costs more than the reading.
+So the chunks are fetched past it, from where it says that they lie, and compared with the digests that `assemble` keeps
+beside them. Whatever has no digest, or not that one, is read by HDF5 itself, with its own checksum: what it says of
+damage is what the caller hears.
 """
 
 import itertools
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from dataclasses import dataclass
+from pathlib import Path
 
 import h5py
 import numpy as np
+from xxhash import xxh3_128_digest
+
+from features.opening import naming
 
 #: Features are read and written this many bytes at a time, so that memory does not grow with the data set.
 BLOCK_BYTES = 16 << 20
+#: The data set of digests, beside `features`.
+DIGESTS = "chunk_digests"
 #: More threads than this only wait for the memory.
 THREADS = 4
-_CHECKSUM_BYTES = 4
-#: So many words of 16 bits have a sum of 32 bits, whatever they are.
-_TERMS = 1 << 16
 
 
-def read_rows(features: h5py.Dataset, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Read the first view of some rows; a chunk is read once, and stays in the CPU's cache until it is done with.
+def digest(rows: np.ndarray) -> bytes:
+    """The digest of a chunk: XXH3-128 of its rows as they are stored, in 16 bytes (big-endian, XXH's canonical form).
+
+    Against accidents, not a seal: it costs half of what fetching the chunk from memory does, while the digests of
+    hashlib would cost more than all the rest.
 
     Args:
-        features: float32 or float16 (M, V, D).
+        rows: float32 or float16 (R, V, D), contiguous.
+    """
+    return xxh3_128_digest(rows.data)
+
+
+def digest_chunks(features: h5py.Dataset) -> np.ndarray:
+    """Read features again and digest them: uint8 (chunks, 16), in the order of the rows."""
+    step = features.chunks[0]
+    digests = b"".join(digest(features[start : start + step]) for start in range(0, len(features), step))
+    return np.frombuffer(digests, np.uint8).reshape(-1, 16)
+
+
+def are_digests(digests: h5py.Dataset, features: h5py.Dataset) -> bool:
+    """Whether a data set can be the digests of some features: uint8 (chunks, 16)."""
+    return digests.dtype == np.uint8 and digests.shape == (-(-len(features) // features.chunks[0]), 16)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of one cache file, and where their first views go.
+
+    Attributes:
+        path: the file's.
+        file: the same, open; holds `features`, (M, V, D) of a float type, and perhaps the digests of its chunks.
         rows: int64 (N,), rows of it, in any order.
-        out: float32 (N, D), filled in.
+        out: float32 (N, D), to be filled in.
+    """
+
+    path: Path
+    file: h5py.File
+    rows: np.ndarray
+    out: np.ndarray
+
+
+def read_selections(selections: Sequence[Selection]) -> list[np.ndarray]:
+    """Read rows of one or more files; a chunk is read once, and stays in the CPU's cache until it is done with.
+
+    The files take turns, so that what is side by side in memory is also filled in at about the same time.
+
+    Args:
+        selections: at least one.
 
     Returns:
-        int64, ascending: the rows of `out` that hold NaN or infinity.
+        Of each selection int64, ascending: the rows of its `out` that hold NaN or infinity.
 
     Raises:
-        OSError: a chunk is damaged.
+        InputError: a chunk is damaged; the message names the file.
     """
-    step = features.chunks[0] if features.chunks else max(1, BLOCK_BYTES // (4 * out.shape[1]))
-    order = np.argsort(rows, kind="stable")
-    ordered = rows[order]
-    starts = np.unique(ordered // step) * step
-    ends = np.searchsorted(ordered, [starts, starts + step]).T.tolist()
-    source_runs, target_runs = _runs(ordered), _runs(order)
-    raw = _RawChunks(features)
+    readers = []
+    for selection in selections:
+        with naming(selection.path):
+            readers.append(_Reader(selection))
+    turns = [(start, number) for number, reader in enumerate(readers) for start in reader.starts]
+    # One iterator for all threads, which takes each chunk once: none waits for another that the machine keeps busy.
+    chunks = iter(sorted(turns))
 
-    def read(thread: int) -> list[int]:
-        """Read one thread's share of the chunks; return the rows of `out` that are not finite."""
-        scratch = np.empty(raw.bytes, np.uint8)
-        flags = np.empty((step, out.shape[1]), bool)
-        not_finite: list[int] = []
-        for start, (first, last) in zip(starts[thread::threads].tolist(), ends[thread::threads], strict=True):
-            chunk = raw.read(start, scratch)
-            if chunk is None:
-                with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told
-                    chunk = features[start : start + step, 0].astype(np.float32, copy=False)
-            sources, targets = ordered[first:last] - start, order[first:last]
-            finite = np.isfinite(chunk, out=flags[: len(chunk)])
-            if not finite.all():
-                not_finite += targets[~finite.all(axis=1)[sources]].tolist()
-            # Neighbours are copied as a slice: of single rows numpy makes a copy before.
-            source = slice(sources[0], sources[-1] + 1) if source_runs[first] == source_runs[last - 1] else sources
-            target = slice(targets[0], targets[-1] + 1) if target_runs[first] == target_runs[last - 1] else targets
-            out[target] = chunk[source]
-        return not_finite
+    def read(_: int) -> None:
+        """Read chunks until there are no more."""
+        scratch = np.empty(max(reader.scratch_bytes for reader in readers), np.uint8)
+        for start, number in chunks:
+            with naming(selections[number].path):
+                readers[number].read(start, scratch)
 
     threads = min(THREADS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads, "chunks") as pool:
-        return np.array(sorted(itertools.chain.from_iterable(pool.map(read, range(threads)))), np.int64)
+        list(pool.map(read, range(threads)))
+    return [np.array(sorted(reader.not_finite), np.int64) for reader in readers]
+
+
+class _Reader:
+    """Reads the chunks of one selection, on several threads.
+
+    Args:
+        selection: the rows wanted.
+
+    Attributes:
+        starts: the first rows of the chunks to be read.
+        scratch_bytes: what `read` needs to work in.
+        not_finite: rows of `out` that hold NaN or infinity, in the order of reading.
+    """
+
+    def __init__(self, selection: Selection) -> None:
+        self._features = selection.file["features"]
+        self._out = selection.out
+        chunks = self._features.chunks
+        self._step = chunks[0] if chunks else max(1, BLOCK_BYTES // (4 * self._out.shape[1]))
+        self._order = np.argsort(selection.rows, kind="stable")
+        self._ordered = selection.rows[self._order]
+        chunk_of = self._ordered // self._step
+        firsts = np.flatnonzero(np.diff(chunk_of, prepend=-1))
+        self.starts: list[int] = (chunk_of[firsts] * self._step).tolist()
+        ends = itertools.pairwise([*firsts.tolist(), len(chunk_of)])
+        self._ends = dict(zip(self.starts, ends, strict=True))
+        self._source_runs, self._target_runs = _runs(self._ordered), _runs(self._order)
+        self._raw = _RawChunks(selection.file)
+        self.scratch_bytes = self._raw.bytes + self._step * self._out.shape[1]
+        self.not_finite: list[int] = []
+
+    def read(self, start: int, scratch: np.ndarray) -> None:
+        """Read one chunk and bring its rows to their places.
+
+        Args:
+            start: its first row.
+            scratch: uint8, at least scratch_bytes, overwritten.
+        """
+        chunk = self._raw.read(start, scratch)
+        if chunk is None:
+            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told
+                chunk = self._features[start : start + self._step, 0].astype(np.float32, copy=False)
+        first, last = self._ends[start]
+        sources, targets = self._ordered[first:last] - start, self._order[first:last]
+        flags = scratch[self._raw.bytes :][: chunk.size].view(bool).reshape(chunk.shape)
+        finite = np.isfinite(chunk, out=flags)
+        if not finite.all():
+            self.not_finite += targets[~finite.all(axis=1)[sources]].tolist()
+        # Neighbours are copied as a slice: of single rows numpy makes a copy before.
+        source = _as_slice(sources, self._source_runs[first:last])
+        self._out[_as_slice(targets, self._target_runs[first:last])] = chunk[source]
+
+
+def _as_slice(indices: np.ndarray, runs: np.ndarray) -> np.ndarray | slice:
+    """Give indices that are one run as a slice."""
+    return slice(indices[0], indices[-1] + 1) if runs[0] == runs[-1] else indices
 
 
 def _runs(indices: np.ndarray) -> np.ndarray:
@@ -75,93 +165,62 @@ def _runs(indices: np.ndarray) -> np.ndarray:
 
 
 class _RawChunks:
-    """The chunks of a data set as they lie in its file.
+    """The chunks of the features as they lie in a file.
 
     Args:
-        features: (M, V, D), of an open file.
+        file: holds `features`, and perhaps the digests of its chunks.
 
     Attributes:
-        bytes: of a chunk with its checksum; 0 where no chunk can be read past HDF5.
+        bytes: of a chunk without its checksum; 0 where no chunk can be read past HDF5.
     """
 
-    def __init__(self, features: h5py.Dataset) -> None:
+    def __init__(self, file: h5py.File) -> None:
         self.bytes = 0
         self._offsets: dict[int, int] = {}
-        if not _is_plain(features):
+        features = file["features"]
+        digests = file.get(DIGESTS)
+        if not (isinstance(digests, h5py.Dataset) and _is_plain(features) and are_digests(digests, features)):
             return
+        self._digests = digests[:]
         self._shape = features.chunks
         self._dtype = features.dtype
         self._rows = len(features)
-        self.bytes = int(np.prod(self._shape)) * self._dtype.itemsize + _CHECKSUM_BYTES
-        self._descriptor = features.file.id.get_vfd_handle()
+        self._bytes_per_row = int(np.prod(self._shape[1:])) * self._dtype.itemsize
+        self.bytes = self._shape[0] * self._bytes_per_row
+        self._descriptor = file.id.get_vfd_handle()
         features.id.chunk_iter(self._remember)
 
     def _remember(self, chunk: h5py.h5d.StoreInfo) -> None:
-        """Note where a chunk lies, if its checksum is behind it."""
-        if chunk.filter_mask == 0 and chunk.size == self.bytes:
-            self._offsets[chunk.chunk_offset[0]] = chunk.byte_offset
+        """Note where a chunk lies."""
+        self._offsets[chunk.chunk_offset[0]] = chunk.byte_offset
 
     def read(self, start: int, scratch: np.ndarray) -> np.ndarray | None:
-        """Read one chunk and verify its checksum.
+        """Read one chunk and compare it with its digest.
 
         Args:
             start: its first row.
-            scratch: uint8 (bytes,), overwritten.
+            scratch: uint8, at least `bytes`, overwritten.
 
         Returns:
             The first view of its rows, in `scratch`; None if HDF5 has to read it.
         """
         if start not in self._offsets:
             return None
-        if os.preadv(self._descriptor, [scratch.data], self._offsets[start]) != len(scratch):
+        # The last chunk is stored filled up; the digest is of the rows alone.
+        content = scratch[: min(self._shape[0], self._rows - start) * self._bytes_per_row]
+        if os.preadv(self._descriptor, [content.data], self._offsets[start]) != len(content):
             return None
-        content = scratch[:-_CHECKSUM_BYTES]
-        first, second = scratch[-_CHECKSUM_BYTES:].view("<u2").tolist()
-        if fletcher32(content.view("<u2").reshape(self._shape[0], -1)) != (first % 65535, second % 65535):
+        if digest(content) != self._digests[start // self._shape[0]].tobytes():
             return None
-        return content.view(self._dtype).reshape(self._shape)[: self._rows - start, 0]
+        return content.view(self._dtype).reshape(-1, *self._shape[1:])[:, 0]
 
 
 def _is_plain(features: h5py.Dataset) -> bool:
-    """Whether a data set is stored as `assemble` does it: small chunks of whole rows, checksums and nothing else."""
-    if not features.chunks or features.chunks[1:] != features.shape[1:] or features.file.userblock_size:
-        return False
-    if features.dtype not in (np.dtype("<f4"), np.dtype("<f2")):
-        return False
-    bytes_per_row = int(np.prod(features.chunks[1:])) * features.dtype.itemsize
-    filters = features.id.get_create_plist()
+    """Whether the bytes of chunks can be rows as `assemble` stores them; whether they are, the digest decides."""
     return (
-        filters.get_nfilters() == 1
-        and filters.get_filter(0)[0] == h5py.h5z.FILTER_FLETCHER32
+        features.chunks is not None
+        and features.chunks[1:] == features.shape[1:]
+        and features.dtype in (np.dtype("<f4"), np.dtype("<f2"))
         and features.id.get_type() == h5py.h5t.py_create(features.dtype)
-        and features.chunks[0] * bytes_per_row <= BLOCK_BYTES
-        and features.chunks[0] <= _TERMS
-        and bytes_per_row <= 2 * _TERMS
+        and int(np.prod(features.chunks)) * features.dtype.itemsize <= BLOCK_BYTES
     )
-
-
-def fletcher32(words: np.ndarray) -> tuple[int, int]:
-    """Fletcher's checksum as HDF5 computes it (H5_checksum_fletcher32 in H5checksum.c).
-
-    With n words w[i], it is the sum of w[i] and the sum of (n - i) w[i], modulo 65535. HDF5 takes the words with the
-    high byte first: each with its bytes exchanged, which modulo 65535 is a product with 256.
-
-    Args:
-        words: uint16 (R, C), both at most 2^16.
-
-    Returns:
-        Both sums, 0 to 65534. HDF5 writes 65535 for 0 where the words are not all zero.
-    """
-    of_row = np.add.reduce(words, axis=1, dtype=np.uint32)
-    of_column = np.add.reduce(words, axis=0, dtype=np.uint32)
-    total = int(of_row.sum(dtype=np.uint64))
-    # Word (r, c) is number C r + c. At most 2^16 sums below 2^32, with factors below 2^16: 64 bits hold them.
-    row_numbers, column_numbers = _numbers(*words.shape)
-    numbers = int(of_row @ row_numbers) + int(of_column @ column_numbers)
-    return total * 256 % 65535, (words.size * total - numbers) * 256 % 65535
-
-
-@lru_cache(maxsize=4)
-def _numbers(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a word's row and column add to its number, modulo 65535: uint64 (rows,) and (columns,)."""
-    return np.arange(rows, dtype=np.uint64) * np.uint64(columns) % np.uint64(65535), np.arange(columns, dtype=np.uint64)

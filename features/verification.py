@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from features.cache import CacheFile, FeatureCache, opening, read_image_ids
+from features.cache import CacheFile, FeatureCache, read_image_ids
+from features.chunks import DIGESTS, are_digests, digest
 from features.errors import InputError
+from features.opening import opening
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Damage:
 
 
 def verify(cache: FeatureCache) -> Iterator[tuple[Path, int, Damage | None]]:
-    """Check every cache file: metadata, checksums of every chunk, ids, digests, shapes, finiteness, fingerprint.
+    """Check every cache file: metadata, checksum and digest of every chunk, ids, shapes, finiteness, fingerprint.
+
+    A file that was changed through HDF5 has checksums that fit, but the digests that `assemble` wrote tell of it.
 
     Args:
         cache: the cache.
@@ -78,16 +82,22 @@ def _check(description: CacheFile) -> int:
             raise InputError(f"features has shape {features.shape} and dtype {features.dtype}")
         if not features.fletcher32:
             raise InputError("features has no checksums")
+        chunk_digests = file.get(DIGESTS)  # older files have none
+        if chunk_digests is not None:
+            if not are_digests(chunk_digests, features):
+                raise InputError(f"{DIGESTS} has shape {chunk_digests.shape} and dtype {chunk_digests.dtype}")
+            chunk_digests = chunk_digests[:]
         step = features.chunks[0]
         for start in range(0, rows, step):
+            last = min(start + step, rows) - 1
+            where = f"rows {start} to {last} (images {ids[start]} to {ids[last]})"
             try:
                 block = features[start : start + step]
             except OSError:
-                last = min(start + step, rows) - 1
-                raise InputError(
-                    f"the checksum fails for rows {start} to {last} (images {ids[start]} to {ids[last]})"
-                ) from None
+                raise InputError(f"the checksum fails for {where}") from None
             finite = np.isfinite(block).all(axis=(1, 2))
             if not finite.all():
                 raise InputError(f"the features of image {ids[start + int(np.argmin(finite))]} are not finite")
+            if chunk_digests is not None and digest(block) != chunk_digests[start // step].tobytes():
+                raise InputError(f"the digest differs for {where}: one of the two was changed after the extraction")
     return rows

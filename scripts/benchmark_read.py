@@ -20,7 +20,7 @@ BACKBONES, ROWS, WIDTH = 5, 12_561, 2048
 
 
 def benchmark_read(rows: int, repeats: int) -> None:
-    """Print the seconds of both ways and their ratio.
+    """Print the seconds of both ways, and their ratio with its range.
 
     Args:
         rows: of every backbone.
@@ -56,8 +56,11 @@ def benchmark_read(rows: int, repeats: int) -> None:
     )
     raw_seconds = seconds["numpy.fromfile"][1:]
     for way, spent in seconds.items():
-        ratio = statistics.median(own / raw for own, raw in zip(spent[1:], raw_seconds, strict=True))
-        console.print(f"{way}: {statistics.median(spent[1:]):.2f} s, {ratio:.2f} times numpy's")
+        ratios = [own / raw for own, raw in zip(spent[1:], raw_seconds, strict=True)]
+        console.print(
+            f"{way}: {statistics.median(spent[1:]):.2f} s, {statistics.median(ratios):.2f} times numpy's "
+            f"({min(ratios):.2f} to {max(ratios):.2f})"
+        )
 
 
 def _write(root: Path, name: str, image_ids: list[str], random: np.random.Generator) -> None:

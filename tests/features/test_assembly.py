@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,9 +95,10 @@ def test_the_new_file_equals_the_model(tmp_path_factory, previous, parts, wanted
 def test_the_layout_is_schema_1(tmp_path):
     path = write_cache(tmp_path, ODD_IDS)
     with h5py.File(path) as file:
-        assert set(file) == {"features", "image_ids", "image_digests"}
+        assert set(file) == {"features", "image_ids", "image_digests", "chunk_digests"}
         assert (file["features"].shape, file["features"].dtype) == ((6, 1, 3), np.float32)
         assert (file["image_digests"].shape, file["image_digests"].dtype) == ((6, 16), np.uint8)
+        assert (file["chunk_digests"].shape, file["chunk_digests"].dtype) == ((1, 16), np.uint8)
         assert all(dataset.fletcher32 for dataset in file.values())
         assert [text.decode() for text in file["image_ids"][:]] == list(ODD_IDS)
         assert set(file.attrs) == {
@@ -146,6 +148,24 @@ def test_chunks_are_about_a_mebibyte_of_rows(tmp_path):
     path = write_cache(tmp_path, [f"{number}" for number in range(300)], width=2048)
     with h5py.File(path) as file:
         assert file["features"].chunks == (128, 1, 2048)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_digests_are_xxh3_of_the_rows_that_the_chunks_hold(tmp_path, monkeypatch, dtype):
+    """Of rows that came in three parts and in another order; the last chunk is filled to a half."""
+    monkeypatch.setattr(features.assembly, "CHUNK_BYTES", 4 * 2 * 64 * np.dtype(dtype).itemsize)
+    store = part_store(tmp_path)
+    ids = [f"{number}" for number in range(10)]
+    for piece in (ids[7:], ids[:2], ids[2:7]):
+        store.add(rows_of(digests_of(piece), 2, 64, dtype))
+    path = tmp_path / "train" / "net.h5"
+    assemble(path, RECIPE, PROVENANCE, digests_of(ids), None, store)
+    stored = rows_of(digests_of(ids), 2, 64, dtype).features
+    with h5py.File(path) as file:
+        assert file["features"].chunks == (4, 2, 64)
+        assert [digest.tobytes() for digest in file["chunk_digests"][:]] == [
+            xxhash.xxh3_128(stored[start : start + 4].tobytes()).digest() for start in (0, 4, 8)
+        ]
 
 
 def test_the_same_rows_give_the_same_bytes_of_features(tmp_path):

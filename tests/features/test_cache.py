@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import features.cache
 import features.chunks
-from features.cache import FeatureCache, default_cache, read_index
+from features.cache import FeatureCache, read_index
 from features.errors import InputError
 from tests.features.caches import (
     ODD_IDS,
@@ -222,28 +222,54 @@ def test_another_schema_is_refused(tmp_path):
     )
 
 
-def test_the_default_cache_is_named_after_the_data(tmp_path):
-    assert default_cache(tmp_path / "ich" / "..") == default_cache(tmp_path)
-    assert default_cache(tmp_path / "ich").parts[-3:] == ("features", "cache", "ich")
-
-
 def test_a_file_that_is_replaced_while_it_is_read_gives_the_rows_of_one_of_the_two(tmp_path, monkeypatch):
     """An extraction may end at any moment; ids and rows must come from the same file."""
     write_cache(tmp_path, ["a", "b", "c"])
     before = FeatureCache(tmp_path).read("train", ["net"], ["a", "b", "c"])[1]
-    original = features.cache.read_image_ids
+    original = features.cache._decode_image_ids
 
-    def replaced_meanwhile(file):
-        image_ids = original(file)
+    def replaced_meanwhile(*stored):
+        image_ids = original(*stored)
         monkeypatch.undo()
         write_cache(tmp_path, ["0", "a", "b", "c"])
         return image_ids
 
-    monkeypatch.setattr(features.cache, "read_image_ids", replaced_meanwhile)
+    monkeypatch.setattr(features.cache, "_decode_image_ids", replaced_meanwhile)
     ids, read = FeatureCache(tmp_path).read("train", ["net"], ["a", "b", "c"])
     assert ids == ("a", "b", "c")
     np.testing.assert_array_equal(read, before)
     assert FeatureCache(tmp_path).describe("train", "net").rows == 4
+
+
+def test_files_of_other_rows_other_orders_and_other_chunks_are_joined_by_id(tmp_path):
+    """Two have the same ids in the same order, which are decoded once; the third has them reversed, and one more."""
+    ids = [f"image {number}" for number in range(900)]
+    widths = {"narrow": 5, "wide": 700, "wider": 1500}
+    write_cache(tmp_path, ids, backbone="narrow", width=5)
+    write_cache(tmp_path, ids, backbone="wide", width=700)
+    write_cache(tmp_path, [*reversed(ids), "more"], backbone="wider", width=1500)
+    wanted = [ids[index] for index in np.random.default_rng(0).permutation(900)[:600]]
+    for backbones in (["narrow", "wide", "wider"], ["wider", "narrow", "wide"]):
+        read_ids, read = FeatureCache(tmp_path).read("train", backbones, wanted)
+        assert read_ids == tuple(wanted)
+        expected = [matrix_of(digests_of(wanted).values(), widths[backbone]) for backbone in backbones]
+        np.testing.assert_array_equal(read, np.hstack(expected))
+    with pytest.raises(InputError, match=r"wider\.h5 has 901 images, but .*narrow\.h5 has 900\. Run: "):
+        FeatureCache(tmp_path).read("train", ["narrow", "wide", "wider"])
+
+
+def test_of_several_files_the_damaged_one_is_named(tmp_path):
+    for backbone in ("first", "second", "third"):
+        write_cache(tmp_path, "abcdef", backbone=backbone, width=64)
+    path = FeatureCache(tmp_path).path("train", "second")
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(matrix_of(digests_of("d").values(), 64).tobytes()) + 9] ^= 4
+    path.write_bytes(damaged)
+    with pytest.raises(InputError) as caught:
+        FeatureCache(tmp_path).read("train", ["first", "second", "third"])
+    assert str(caught.value).startswith(f"{path} is damaged (")
+    assert str(caught.value).endswith(f"Run: python -m features verify {tmp_path}")
+    assert str(caught.value).count(".h5") == 1
 
 
 def test_what_waits_in_parts_is_named(tmp_path):

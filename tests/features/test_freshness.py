@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from features.cache import FeatureCache, claim_default_cache, default_cache
+from features.cache import FeatureCache
 from features.errors import InputError
 from features.freshness import refuse_changed
 from tests.features.caches import rows_of, write_rows
@@ -45,15 +45,3 @@ def test_a_new_file_of_the_same_bytes_passes_and_one_of_other_bytes_is_refused(i
     os.utime(paths[1], (later, later))
     with pytest.raises(InputError, match=r"1 images of train have changed since .* \(first: b\). Run: scripts/extract"):
         check(images)
-
-
-def test_two_data_sets_of_one_name_do_not_share_a_default_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("features.cache.__file__", str(tmp_path / "repo" / "features" / "cache.py"))
-    ours, theirs = tmp_path / "x" / "data", tmp_path / "y" / "data"
-    cache = claim_default_cache(ours)
-    assert cache == tmp_path / "repo" / "features" / "cache" / "data"
-    assert default_cache(ours) == cache
-    with pytest.raises(InputError, match=f"{cache} holds the features of {ours}, not of {theirs}. Name another folder"):
-        default_cache(theirs)
-    (cache / "dataset.txt").unlink()
-    assert claim_default_cache(theirs) == cache

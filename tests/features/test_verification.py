@@ -130,6 +130,17 @@ def _checksummed(features: np.ndarray) -> Callable[[h5py.File], None]:
     return change
 
 
+def _edit(file: h5py.File) -> None:
+    """Change a value as any user of h5py would: the checksum is renewed, the digest is not."""
+    file["features"][2, 0, 1] = 0.5
+
+
+def _flip_digest(file: h5py.File) -> None:
+    digests = file["chunk_digests"][:]
+    digests[0, 15] ^= 1
+    file["chunk_digests"][:] = digests
+
+
 def _group(file: h5py.File) -> None:
     del file["features"]
     file.create_group("features")
@@ -168,6 +179,10 @@ LIES = {
     "no ids": (_replace("image_ids", None), "image_ids"),
     "no digests": (_replace("image_digests", None), "image_digests"),
     "short digests": (_replace("image_digests", np.zeros((4, 8), np.uint8)), "image_digests has shape (4, 8)"),
+    "an edited value": (_edit, "the digest differs for rows 0 to 3 (images a to d)"),
+    "an edited digest": (_flip_digest, "the digest differs for rows 0 to 3 (images a to d)"),
+    "too many chunk digests": (_replace("chunk_digests", np.zeros((2, 16), np.uint8)), "chunk_digests has shape (2, "),
+    "signed chunk digests": (_replace("chunk_digests", np.zeros((1, 16), np.int8)), "(1, 16) and dtype int8"),
     "no features": (_replace("features", None), "features"),
     "a group": (_group, "features"),
     "two axes": (_replace("features", np.zeros((4, 3), np.float32)), "features has shape (4, 3)"),
@@ -178,6 +193,42 @@ LIES = {
     "not a number": (_checksummed(_values(2, np.nan)), "the features of image c are not finite"),
     "infinity": (_checksummed(_values(3, np.inf)), "the features of image d are not finite"),
 }
+
+
+def test_digests_are_compared_chunk_by_chunk(tmp_path):
+    path = write_cache(tmp_path, [f"image {number}" for number in range(3000)], width=256)  # 3 chunks
+    whole = path.read_bytes()
+    for row, first, last in ((0, 0, 1023), (1023, 0, 1023), (1024, 1024, 2047), (2999, 2048, 2999)):
+        path.write_bytes(whole)
+        with h5py.File(path, "a") as file:
+            file["features"][row, 0, 255] += 1
+        damage = damage_of(tmp_path)
+        assert damage is not None
+        assert damage.reason == (
+            f"the digest differs for rows {first} to {last} (images image {first} to image {last}): "
+            f"one of the two was changed after the extraction"
+        )
+
+
+def test_every_flipped_bit_of_the_digests_is_found(tmp_path):
+    path = write_cache(tmp_path, IDS)
+    whole = path.read_bytes()
+    with h5py.File(path) as file:
+        chunk = file["chunk_digests"].id.get_chunk_info(0)
+    assert chunk.size == 16 + 4
+    for bit in range(8 * chunk.size):
+        flip(path, whole, chunk.byte_offset + bit // 8, 1 << bit % 8)
+        damage = damage_of(tmp_path)
+        assert damage is not None
+        assert "filter returned failure" in damage.reason
+
+
+def test_a_file_without_digests_is_whole(tmp_path):
+    """Digests are newer than the schema."""
+    path = write_cache(tmp_path, IDS)
+    with h5py.File(path, "a") as file:
+        del file["chunk_digests"]
+    assert damage_of(tmp_path) is None
 
 
 @pytest.mark.parametrize("lie", LIES)
