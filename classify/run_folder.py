@@ -12,9 +12,11 @@ from features.lock import hold
 MARK = "run.json"
 #: The folder of a run's fitted models.
 MODELS = "models"
+#: The folder of a run's heat maps, written by `classify cam`.
+CAM = "cam"
 #: Where a run that is not finished keeps its finished fits.
 FINISHED = "finished"
-#: All files and folders that a run may write.
+#: All files and folders that a run, or what is made of it later, may write.
 RUN_FILES = (
     "predictions_probability.csv",
     "predictions_binary.csv",
@@ -24,6 +26,7 @@ RUN_FILES = (
     "backbones.csv",
     "curves.csv",
     MODELS,
+    CAM,
     MARK,
 )
 _PARTIAL = ".partial"

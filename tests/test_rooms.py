@@ -88,6 +88,7 @@ def test_importing_every_module_of_a_room_loads_no_room_that_it_must_not_know(ro
         ("extract --help", "Usage: python -m extract"),
         ("extract run --help", "--backbones"),
         ("extract list", "xception"),
+        ("extract maps --help", "--from"),
         ("features --help", "Usage: python -m features"),
         ("features inspect --help", "CACHE"),
         ("features verify --help", "CACHE"),
@@ -95,6 +96,7 @@ def test_importing_every_module_of_a_room_loads_no_room_that_it_must_not_know(ro
         ("classify run --help", "--backbones"),
         ("classify predict --help", "--split"),
         ("classify extract-options --help", "RUN"),
+        ("classify cam --help", "--model"),
     ],
 )
 def test_asking_for_help_loads_no_tensorflow(command, says):
