@@ -98,6 +98,7 @@ def draw_run(run: Path, cache: Path | None, model: str | None) -> None:
                 for member, weight in explainer.weights.members.items()
             },
             "left_out": explainer.weights.left_out,
+            "covered": round(explainer.weights.covered, 6),
             "images_left_out": left_out,
             "fingerprints": {backbone: saved.recipes[backbone].fingerprint for backbone in explainer.backbones},
         }
@@ -105,7 +106,10 @@ def draw_run(run: Path, cache: Path | None, model: str | None) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"{count:,} images, {boxes:,} boxes where {name} says yes, written to {run / CAM}")
     if explainer.weights.left_out:
-        console.print(f"without a gradient, so left out: {', '.join(explainer.weights.left_out)}")
+        console.print(
+            f"without a gradient, so left out: {', '.join(explainer.weights.left_out)} "
+            f"({1 - explainer.weights.covered:.0%} of the shares)"
+        )
     if left_out:
         first, reason = next(iter(left_out.items()))
         console.print(f"{len(left_out)} images are not shown (first: {first}: {reason}): {RECORD} lists them")
@@ -243,7 +247,8 @@ def _write(folder: Path, run: SavedRun, model: str, shown: list[_Shown]) -> int:
                 for label in labels:
                     heat = part.heat(row, label, thumbnail.shape[:2])
                     regions: list[Region] = find_regions(heat) if decided[row, label] else []
-                    levels = to_levels(heat, full[label])
+                    # The few images beyond the common scale have one of their own, so that none is one bright blot.
+                    levels = to_levels(heat, max(full[label], float(heat.max() - np.median(heat))))
                     save_heat(levels, folder / "heat" / str(label) / f"{file}.png")
                     path = folder / "overlays" / str(label) / f"{file}.png"
                     save_overlay(thumbnail, levels, [region.box for region in regions], path)

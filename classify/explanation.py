@@ -15,6 +15,8 @@ from features.errors import InputError
 
 #: The fold of an image that none of the run's folds held out.
 NO_FOLD = -1
+#: Below this share or coefficient a member changes no picture: fitted weights come near 0 without reaching it.
+_LEAST_SHARE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,12 @@ class Weights:
         members: by name, float64 array (L,), at least 0. Of a stacking they are its coefficients; else they have the
             sum 1 for each label.
         left_out: by name, why a member has no part.
+        covered: share of the model that the members make up, 0-1; of a stacking, of its coefficients.
     """
 
     members: dict[str, np.ndarray]
     left_out: dict[str, str]
+    covered: float = 1.0
 
 
 class Explainer:
@@ -116,25 +120,31 @@ class Explainer:
         coefficients = getattr(self._load(self._paths(model)[0]), "coef_", None)
         weights: dict[str, np.ndarray] = {}
         left_out: dict[str, str] = {}
+        whole = np.zeros(labels)
         for index, member in enumerate(entry["members"]):
             share = entry["shares"].get(member, 0.0)
             weight = np.full(labels, share) if coefficients is None else np.asarray(coefficients)[:, index]
-            if not weight.any():
+            if weight.max() < _LEAST_SHARE:
                 continue
+            whole += weight
             if has_gradient(self._load(self._paths(member)[0])):
                 weights[member] = weight
             else:
                 left_out[member] = "it has no gradient with respect to the features"
-        if coefficients is None and weights:
-            total = sum(weights.values())
-            weights = {member: weight / total for member, weight in weights.items()}
-        return self._checked(model, Weights(weights, left_out))
+        shown = np.sum(list(weights.values()), axis=0) if weights else np.zeros(labels)
+        if coefficients is None:
+            weights = {member: weight / shown for member, weight in weights.items()}
+        return self._checked(model, Weights(weights, left_out, float(shown.sum() / max(whole.sum(), _LEAST_SHARE))))
 
     def _checked(self, model: str, weights: Weights) -> Weights:
         """Refuse a model of which nothing can be explained."""
         if weights.members:
             return weights
-        others = [name for name, entry in self._run.models.items() if not entry["members"] and name != model]
+        others = [
+            name
+            for name, entry in self._run.models.items()
+            if not entry["members"] and has_gradient(self._load(self._paths(name)[0]))
+        ]
         raise InputError(
             f"{model} of {self._run.folder} cannot be shown as heat maps: neither it nor a member of it has a gradient "
             f"({', '.join(weights.left_out) or 'no member has a share'}). Name a head or a logistic regression with "

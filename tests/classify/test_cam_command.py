@@ -21,6 +21,7 @@ from classify.preset_files import write_presets
 from classify.saved_run import SavedRun
 from features.assembly import Provenance
 from features.cache import FeatureCache
+from features.errors import InputError
 from features.maps import THUMBNAIL, MapRows, MapsWriter, maps_path
 from features.recipe import Recipe
 from tests.classify.test_command import run
@@ -65,7 +66,7 @@ def make_run(root: Path) -> tuple[Toy, Path]:
         "--repeats",
         "2",
     )
-    code, said, out = run(toy, "run", *options, "--select", "weights")
+    code, said, out = run(toy, "run", *options, "--select", "mean")
     assert code == 0, said
     return toy, out
 
@@ -137,9 +138,14 @@ def test_a_new_image_is_explained_by_the_mean_over_all_models_that_predict(finis
 def test_an_ensemble_is_the_mean_of_its_members_by_their_shares_without_those_that_have_no_gradient(model, finished):
     toy, out = finished
     saved = SavedRun.load(out)
-    explainer = Explainer(saved, model)
-    shares = saved.models[model]["shares"]
+    shares = {name: share for name, share in saved.models[model]["shares"].items() if share > 1e-6}
     with_gradient = {name: share for name, share in shares.items() if not name.startswith("knn")}
+    if not with_gradient:  # fitted weights may give everything to k nearest neighbours
+        with pytest.raises(InputError, match=f"{model} of .* cannot be shown as heat maps"):
+            Explainer(saved, model)
+        return
+    explainer = Explainer(saved, model)
+    assert explainer.weights.covered == pytest.approx(sum(with_gradient.values()) / sum(shares.values()))
     assert set(explainer.weights.left_out) == shares.keys() - with_gradient.keys()
     features = FeatureCache(toy.cache).read("test", explainer.backbones, toy.test_ids)[1]
     folds = np.full(len(features), NO_FOLD)
@@ -179,8 +185,11 @@ def test_the_files_of_a_run(finished):
         assert sorted(path.name for path in (folder / place).iterdir()) == [f"{file}.png" for file in images["file"]]
         assert Image.open(folder / place / "00003.png").size == (128, 256)
     record = json.loads((folder / "cam.json").read_text())
-    assert (record["model"], record["labels"]) == ("weights", list(LABELS))
-    assert record["members"]
+    assert (record["model"], record["labels"]) == ("mean", list(LABELS))
+    assert len(record["members"]) == 9  # of 12, for three are k nearest neighbours
+    assert set(record["left_out"]) == {"knn/alpha", "knn/beta", "knn/all"}
+    assert record["covered"] == pytest.approx(0.75)
+    assert "without a gradient, so left out: knn/alpha, knn/beta, knn/all (25% of the shares)" in said
     for label in LABELS:
         assert sum(weights[label] for weights in record["members"].values()) == pytest.approx(1)
     assert not (out / ".cam.partial").exists()
