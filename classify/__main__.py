@@ -294,6 +294,26 @@ def report(run: RunFolder) -> None:
     write_report(run)
 
 
+@app.command()
+def cam(
+    run: RunFolder,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CACHE", help="Folder of the features and maps.", show_default="the one that RUN learnt from"
+        ),
+    ] = None,
+    model: ModelName = None,
+) -> None:
+    """Show where a model looks: heat maps, overlays and boxes of all images whose maps are cached, in RUN/cam.
+
+    Maps come from `python -m extract maps`. An earlier RUN/cam is replaced.
+    """
+    from classify.cam_command import draw_run
+
+    draw_run(run, cache, model)
+
+
 @app.command("extract-options")
 def print_extract_options(run: RunFolder, model: ModelName = None) -> None:
     """Print the options with which `python -m extract run` makes the features that a run predicts from.

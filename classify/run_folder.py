@@ -14,9 +14,11 @@ MARK = "run.json"
 MODELS = "models"
 #: What `report` makes of a finished run: the page, and the folder of its figures.
 REPORT, FIGURES = "report.html", "figures"
+#: The folder of a run's heat maps, written by `classify cam`.
+CAM = "cam"
 #: Where a run that is not finished keeps its finished fits.
 FINISHED = "finished"
-#: All files and folders that a run may write, and what `features audit --run` adds: stale once the run is replaced.
+#: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
 RUN_FILES = (
     "predictions_probability.csv",
     "predictions_binary.csv",
@@ -30,6 +32,7 @@ RUN_FILES = (
     MODELS,
     REPORT,
     FIGURES,
+    CAM,
     "duplicates.csv",
     "audit.json",
     MARK,

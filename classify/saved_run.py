@@ -30,6 +30,7 @@ class SavedRun:
         recipes: how each backbone's features have to be extracted.
         models: by name, its entry of `run.json`: `backbones`, `members`, `shares`, `files`.
         final_model: the one that the run handed in.
+        cache: the folder of the features that it learnt from, as the run was given it.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class SavedRun:
     recipes: dict[str, Recipe]
     models: dict[str, dict[str, Any]]
     final_model: str
+    cache: Path
 
     @classmethod
     def load(cls, folder: Path) -> "SavedRun":
@@ -66,6 +68,7 @@ class SavedRun:
                 recipes,
                 {name: dict(entry) for name, entry in record["models"].items()},
                 str(record["final_model"]),
+                Path(record["cache"]),
             )
             for name in run.models:
                 run.needs(name)

@@ -66,7 +66,7 @@ def run_extraction(options: RunOptions) -> int:
             f"precision that it was saved with. Run it in a command of its own."
         )
     cache = options.cache or default_cache(options.data)
-    images = _find_images(options)
+    images = find_images(options.data, options.split, options.cache, options.id_column)
     stop = threading.Event()
     with _signals(stop, console) as received:
         backbones = _choose_backbones(options)
@@ -88,21 +88,31 @@ def run_extraction(options: RunOptions) -> int:
     return _conclude(report, cache, time.monotonic() - start, console)
 
 
-def _find_images(options: RunOptions) -> list[Images]:
-    """Find the images of a data set, or of a folder that is one split."""
-    if options.split is None:
-        splits = read_images(options.data, options.id_column)
-        return [Images(split, ids, paths) for split, (ids, paths) in splits.items()]
-    check_name("--split", options.split)
-    if options.id_column is not None:
+def find_images(data: Path, split: str | None, cache: Path | None, id_column: str | None) -> list[Images]:
+    """Find the images of a data set, or of a folder that is one split.
+
+    Args:
+        data: the data set; with `split` a folder of images.
+        split: name of the split that the folder becomes; None for a data set.
+        cache: as it was typed.
+        id_column: as it was typed.
+
+    Raises:
+        InputError: the data set has a fault, or the options do not go together.
+    """
+    if split is None:
+        splits = read_images(data, id_column)
+        return [Images(name, ids, paths) for name, (ids, paths) in splits.items()]
+    check_name("--split", split)
+    if id_column is not None:
         raise InputError("--id-column names a column of a CSV file, and --split reads none. Leave one of them out.")
-    if options.cache is None:
+    if cache is None:
         raise InputError("--split takes a folder that is no data set, so it has no cache of its own. Give --cache.")
-    if not options.data.is_dir():
-        raise InputError(f"{options.data} is no folder. Give the folder that holds the images.")
-    found = scan_images(options.data)
+    if not data.is_dir():
+        raise InputError(f"{data} is no folder. Give the folder that holds the images.")
+    found = scan_images(data)
     ids = sorted(found)
-    return [Images(options.split, ids, [found[image_id] for image_id in ids])]
+    return [Images(split, ids, [found[image_id] for image_id in ids])]
 
 
 def _check_choice(option: str, received: str, choices: tuple[str, ...]) -> None:

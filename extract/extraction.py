@@ -113,12 +113,16 @@ class CompiledBackbones:
         """Build and compile a backbone, or return it if that was done."""
         if backbone.name not in self._extractors:
             self.device = device_name()
-            on_cpu = CPU_BATCH * batches_at_a_time()
-            batch_size = self._batch_size or (on_cpu if self.device == "CPU" else GPU_BATCH)
+            batch_size = self._batch_size or default_batch_size(self.device)
             self._extractors[backbone.name] = CompiledExtractor(
                 fold_batch_norms(backbone.build()), backbone.preprocessing, backbone.input_size, batch_size
             )
         return self._extractors[backbone.name]
+
+
+def default_batch_size(device: str) -> int:
+    """Images a batch on a device, named as `device_name` does."""
+    return CPU_BATCH * batches_at_a_time() if device == "CPU" else GPU_BATCH
 
 
 class _SplitWork:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from features.facts import ImageFacts
+from features.maps import THUMBNAIL, thumbnail_shape
 
 #: How an image gets its size, in words: part of the cache's fingerprint.
 RESIZING = "squashed to the input size (2 x 2 means while twice as large, then bilinear)"
@@ -89,6 +90,24 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     if pixels.shape[:2] != (size, size):
         pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
     return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.ndim == 2 else pixels
+
+
+def draw_thumbnail(pixels: np.ndarray) -> np.ndarray:
+    """Draw an image small, for people to look at.
+
+    Args:
+        pixels: uint8 (H, W) or (H, W, 3).
+
+    Returns:
+        uint8 (THUMBNAIL, THUMBNAIL, 3), RGB: the image in the upper left corner, as large as `thumbnail_shape` says.
+    """
+    height, width = thumbnail_shape(*pixels.shape[:2])
+    small = pixels
+    if small.shape[:2] != (height, width):
+        small = cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA)
+    canvas = np.zeros((THUMBNAIL, THUMBNAIL, 3), np.uint8)
+    canvas[:height, :width] = small if small.ndim == 3 else small[..., np.newaxis]
+    return canvas
 
 
 @functools.cache

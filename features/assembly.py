@@ -78,12 +78,12 @@ def assemble(
     if not ordered:
         path.unlink(missing_ok=True)
         return 0
-    _refuse_full_disk(path, len(ordered) * int(np.prod(shape[1:])) * dtype.itemsize)
+    refuse_full_disk(path, len(ordered) * int(np.prod(shape[1:])) * dtype.itemsize)
     place = {image_id: row for row, image_id in enumerate(ordered)}
 
     # Superblock version 3 (HDF5 1.10) has checksums over the metadata too: a flipped byte is found wherever it is.
     with replacing(path) as temporary, h5py.File(temporary, "w", libver="v110", rdcc_nbytes=BLOCK_BYTES) as file:
-        _write_index(file, ordered, digests)
+        write_index(file, ordered, digests)
         features = file.create_dataset(
             "features",
             shape=(len(ordered), *shape[1:]),
@@ -112,7 +112,7 @@ def assemble(
         # Read again: the rows of a chunk may have come from many blocks.
         chunk_digests = digest_chunks(features)
         file.create_dataset(DIGESTS, data=chunk_digests, chunks=chunk_digests.shape, fletcher32=True)
-        _write_attributes(
+        write_attributes(
             file,
             {
                 **recipe.attributes(),
@@ -145,7 +145,7 @@ class _Cost:
         return {"seconds_per_image": self._seconds / self._rows} if self._rows else {}
 
 
-def _refuse_full_disk(path: Path, needed: int) -> None:
+def refuse_full_disk(path: Path, needed: int) -> None:
     """Refuse before the first byte: a file that HDF5 cannot close can crash the interpreter when it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
@@ -161,7 +161,7 @@ def _rows_per_chunk(shape: Sequence[int], dtype: np.dtype, rows: int) -> int:
     return max(1, min(rows, CHUNK_BYTES // int(np.prod(shape[1:]) * dtype.itemsize)))
 
 
-def _write_index(file: h5py.File, ordered: Sequence[str], digests: Mapping[str, bytes]) -> None:
+def write_index(file: h5py.File, ordered: Sequence[str], digests: Mapping[str, bytes]) -> None:
     """Write ids and digests. Strings of fixed length, for the checksum does not reach into variable ones."""
     encoded = [image_id.encode() for image_id in ordered]
     length = max(len(text) for text in encoded)
@@ -171,7 +171,7 @@ def _write_index(file: h5py.File, ordered: Sequence[str], digests: Mapping[str, 
     file.create_dataset("image_digests", data=rows, chunks=rows.shape, fletcher32=True)
 
 
-def _write_attributes(file: h5py.File, attributes: Mapping[str, str | int | float]) -> None:
+def write_attributes(file: h5py.File, attributes: Mapping[str, str | int | float]) -> None:
     """Write attributes. Strings of fixed length: variable ones lie in a heap without checksums.
 
     A flipped byte in that heap reads as another value, or keeps HDF5 1.14 in an endless loop.

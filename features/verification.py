@@ -9,6 +9,7 @@ import numpy as np
 from features.cache import CacheFile, FeatureCache, read_image_ids
 from features.chunks import DIGESTS, are_digests, digest
 from features.errors import InputError
+from features.maps import check_maps, maps_files
 from features.opening import opening
 
 
@@ -28,7 +29,7 @@ class Damage:
 
 
 def verify(cache: FeatureCache) -> Iterator[tuple[Path, int, Damage | None]]:
-    """Check every cache file: metadata, checksum and digest of every chunk, ids, shapes, finiteness, fingerprint.
+    """Check every file of features or maps: metadata, checksums, digests, ids, shapes, finiteness, fingerprint.
 
     A file that was changed through HDF5 has checksums that fit, but the digests that `assemble` wrote tell of it.
 
@@ -45,12 +46,23 @@ def verify(cache: FeatureCache) -> Iterator[tuple[Path, int, Damage | None]]:
                 rows = _check(cache.describe(split, backbone))
                 yield path, rows, None
             except InputError as error:
-                reason = str(error).removeprefix(f"{path}: ").split(". Run: python -m features verify")[0]
-                reason = reason.split(". Remove the file")[0]
-                if (inner := reason.removeprefix(f"{path} is damaged (")) != reason:
-                    reason = inner.removesuffix(")")
+                reason = _reason(path, error)
                 remedy = f"rm {path} && scripts/extract.sh DATA --backbones {backbone} --cache {cache.root}"
                 yield path, 0, Damage(path, reason, remedy)
+    for path in maps_files(cache.root):
+        try:
+            yield path, check_maps(path), None
+        except InputError as error:
+            remedy = f"rm {path} && python -m extract maps DATA --ids IDS --cache {cache.root}"
+            yield path, 0, Damage(path, _reason(path, error), remedy)
+
+
+def _reason(path: Path, error: InputError) -> str:
+    """Cut what was found out of a message that also names the file and the remedy."""
+    reason = str(error).removeprefix(f"{path}: ").split(". Run: python -m features verify")[0]
+    reason = reason.split(". Remove the file")[0]
+    inner = reason.removeprefix(f"{path} is damaged (")
+    return reason if inner == reason else inner.removesuffix(")")
 
 
 def _check(description: CacheFile) -> int:

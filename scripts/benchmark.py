@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure Headbank against the usual way, side by side in one run: `scripts/benchmark.py extract`, `audit`, ..."""
+"""Measure Headbank, side by side in one run: `scripts/benchmark.py extract`, `read`, `heads`, `audit`, `cam`."""
 
 import os
 import sys
@@ -39,6 +39,7 @@ from features.command import application
 from features.dataset import read_images
 from features.quiet import silent_stderr
 from scripts.benchmark_audit import benchmark_audit
+from scripts.benchmark_cam import benchmark_cam
 from scripts.benchmark_heads import benchmark_heads
 from scripts.benchmark_read import ROWS, benchmark_read
 
@@ -113,6 +114,18 @@ def benchmark_reading(
 ) -> None:
     """Seconds of reading five backbones from the cache against numpy reading as many bytes from a raw file."""
     benchmark_read(rows, repeats)
+
+
+@app.command("cam")
+def benchmark_heat_maps(
+    images: Annotated[int, typer.Option(min=2, help="Phantom slices with one bleed each to point at.")] = 200,
+    train: Annotated[int, typer.Option(min=100, help="Other phantom slices to learn from.")] = 1500,
+) -> None:
+    """How often the hottest point of a heat map falls on the bleed of a phantom slice, against a random point.
+
+    Real ImageNet weights, the default models of `classify run`, phantoms of two seeds.
+    """
+    benchmark_cam(images, train)
 
 
 def _make_phantom(folder: Path, images: int) -> None:

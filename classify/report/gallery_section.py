@@ -10,10 +10,11 @@ import pandas as pd
 from classify.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
 from classify.report.pictures import embed_pictures
 from classify.report.run_files import RunFiles
+from classify.run_folder import CAM
 from features.errors import InputError
 
 #: Where `classify cam` leaves pictures, what lists them, and what says how they were made.
-CAM, CAM_IMAGES, CAM_RECORD = "cam", "images.csv", "cam.json"
+CAM_IMAGES, CAM_RECORD = "images.csv", "cam.json"
 
 OUTCOME_NAMES = {
     "example": "example",

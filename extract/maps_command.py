@@ -1,0 +1,195 @@
+"""What `python -m extract maps` does: find the images and backbones, extract their maps, say so."""
+
+import csv
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from extract.backbones import backbone_named
+from extract.command import find_images
+from extract.frozen import FrozenBackbone
+from extract.jobs import Images
+from extract.maps import CompiledMaps, MapsReport, Wanted, check_recipe, extract_maps
+from extract.runtime import backend_name, cores
+from extract.weights import find_model, find_weights
+from features.cache import FeatureCache
+from features.command import EXIT_REJECTED
+from features.default_cache import default_cache
+from features.errors import InputError
+from features.recipe import Recipe
+from features.wording import duration, size
+
+#: What a run says of its models, and of the images that its gallery shows.
+_RECORD, _GALLERY = "run.json", "gallery.csv"
+
+
+@dataclass(frozen=True)
+class MapsOptions:
+    """The options of the command, as they were typed; `python -m extract maps --help` describes them."""
+
+    data: Path
+    ids: tuple[str, ...]
+    run: Path | None
+    backbones: tuple[str, ...]
+    cache: Path | None
+    weights_dir: Path | None
+    id_column: str | None
+    split: str | None
+
+
+def run_maps(options: MapsOptions) -> int:
+    """Run the command.
+
+    Returns:
+        The exit code: 0 done, 3 done but some images could not be read.
+
+    Raises:
+        InputError: bad options or bad input.
+    """
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    start = time.monotonic()
+    if bool(options.ids) == (options.run is not None):
+        raise InputError("name the images by --ids a,b, or by --from RUN: one of the two.")
+    cache = FeatureCache(options.cache or default_cache(options.data))
+    images = find_images(options.data, options.split, options.cache, options.id_column)
+    if options.run is not None:
+        chosen = _choose(images, _read_gallery(options.run), f"{options.run / _GALLERY}")
+        recipes = _read_recipes(options.run)
+    else:
+        chosen = _choose(images, {(split.split, i) for split in images for i in options.ids}, "--ids")
+        recipes = {}
+    frozen: dict[str, FrozenBackbone] = {}
+    wanted = []
+    for part in chosen:
+        of_split = _of_split(cache, part.split, options, recipes)
+        for name, recipe in of_split.items():
+            frozen.setdefault(recipe.fingerprint, _freeze(name, recipe, options.weights_dir))
+        wanted.append(Wanted(part, {name: (frozen[r.fingerprint], r) for name, r in of_split.items()}))
+    counts = " and ".join(f"{len(part.image_ids):,} {part.split}" for part in chosen)
+    names = ", ".join(dict.fromkeys(name for part in wanted for name in part.backbones))
+    console.print(f"maps of {counts} images of {options.data} by {names}, into {cache.root}")
+    report = extract_maps(wanted, cache.root, cores(), CompiledMaps(), console.print)
+    return _conclude(report, time.monotonic() - start, console)
+
+
+def _choose(images: Sequence[Images], wanted: set[tuple[str, str]], source: str) -> list[Images]:
+    """Pick the images wanted, by split and id, in the order of the data set.
+
+    Raises:
+        InputError: an image is in no split; the message names the first.
+    """
+    chosen = []
+    for split in images:
+        pairs = [(i, path) for i, path in zip(split.image_ids, split.paths, strict=True) if (split.split, i) in wanted]
+        if pairs:
+            ids, paths = zip(*pairs, strict=True)
+            chosen.append(Images(split.split, ids, paths))
+    found = {(split.split, i) for split in chosen for i in split.image_ids}
+    # An id given by --ids stands for that image in every split that has it.
+    missing = wanted - found if source != "--ids" else {(s, i) for s, i in wanted if i not in {j for _, j in found}}
+    if missing or not chosen:
+        example = f"first: {min(missing)[1]}" if missing else "it names none"
+        splits = ", ".join(split.split for split in images)
+        raise InputError(
+            f"{source} names {len({i for _, i in missing})} images that DATA does not have in {splits} ({example}). "
+            f"Check DATA and the ids."
+        )
+    return chosen
+
+
+def _read_gallery(run: Path) -> set[tuple[str, str]]:
+    """Read which images a run's gallery shows: split and id.
+
+    Raises:
+        InputError: there is no gallery, or it is damaged.
+    """
+    path = run / _GALLERY
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {(row["split"], row["ID"]) for row in csv.DictReader(file)}
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}). Give the folder of a finished run, or name images with --ids."
+        ) from None
+
+
+def _read_recipes(run: Path) -> dict[str, Recipe]:
+    """Read from a run how the backbones that its final model sees were extracted.
+
+    Raises:
+        InputError: the record is missing or damaged.
+    """
+    path = run / _RECORD
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        names = record["models"][record["final_model"]]["backbones"]
+        entries: Mapping[str, Any] = record["backbones"]
+        return {
+            name: Recipe(**(entries[name]["recipe"] | {"views": tuple(entries[name]["recipe"]["views"])}))
+            for name in names
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read ({error!r}). Give the folder of a finished run.") from None
+
+
+def _of_split(cache: FeatureCache, split: str, options: MapsOptions, of_run: Mapping[str, Recipe]) -> dict[str, Recipe]:
+    """Say by which backbones the maps of a split are wanted: those of the run, those named, or all that are cached.
+
+    Raises:
+        InputError: none; or the features in the cache are not those of the run.
+    """
+    names = options.backbones or tuple(of_run) or cache.backbones(split)
+    if not names:
+        raise InputError(
+            f"{cache.root / split} holds no features to show maps of. Run: scripts/extract.sh DATA --cache {cache.root}"
+        )
+    recipes = {}
+    for name in names:
+        cached = cache.describe(split, name)
+        if name in of_run and of_run[name].fingerprint != cached.fingerprint:
+            raise InputError(
+                f"{cached.path} was extracted otherwise than what {options.run} learnt from "
+                f"({of_run[name].differences(cached.recipe)}). Name the --cache that it learnt from."
+            )
+        recipes[name] = cached.recipe
+    return recipes
+
+
+def _freeze(name: str, recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
+    """Find the backbone that features were extracted with.
+
+    Raises:
+        InputError: its weights are not there, or others.
+    """
+    if recipe.weights.endswith(".keras"):
+        backbone = FrozenBackbone.of_model(*find_model(f"{name}={recipe.weights}"))
+    else:
+        row = backbone_named(name)
+        named = recipe.weights in ("imagenet", "random")
+        choice = recipe.weights if named else str(Path(recipe.weights).parent)
+        weights = find_weights(row, choice, weights_dir, backend_name())
+        backbone = FrozenBackbone.of_table(row, weights, recipe.precision.partition(" stored as ")[0])
+    check_recipe(backbone, recipe)
+    return backbone
+
+
+def _conclude(report: MapsReport, seconds: float, console: Console) -> int:
+    """Say what was done; return the exit code."""
+    there = [path for path in report.files if path.exists()]
+    total = size(sum(path.stat().st_size for path in there))
+    console.print(
+        f"{report.extracted:,} maps extracted, {report.kept:,} were up to date ({duration(seconds)}); "
+        f"{', '.join(map(str, there)) or 'no file'}: {total}"
+    )
+    if report.rejected:
+        first = report.rejected[0]
+        console.print(
+            f"{len(report.rejected)} images could not be read (first: {first.path}: {first.reason}): no maps of them"
+        )
+        return EXIT_REJECTED
+    return 0

@@ -1,0 +1,295 @@
+"""Keep the last feature maps of some images: CACHE/{split}/{backbone}.maps.h5, to show where a model looks.
+
+One file holds, row by row: `image_ids`, `image_digests` as in the cache of features, `maps` (float16), `thumbnails`
+(uint8) and `sizes`; the attributes are those of the features and `maps_schema_version`. The mean of a map over its
+positions is the image's pooled feature.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import h5py
+import numpy as np
+
+from features.assembly import CHUNK_BYTES, Provenance, refuse_full_disk, write_attributes, write_index
+from features.cache import MAPS_SUFFIX, read_string
+from features.disk import replacing
+from features.errors import InputError
+from features.opening import opening
+from features.recipe import Recipe
+
+#: Version of the file's layout; the fingerprint is that of the features and leaves it out.
+MAPS_SCHEMA_VERSION = 1
+#: Height and width of a thumbnail's canvas, in pixels.
+THUMBNAIL = 256
+_DATASETS = ("maps", "thumbnails", "sizes")
+_RENEW = "Remove the file and run python -m extract maps again."
+
+
+@dataclass(frozen=True)
+class MapRows:
+    """Some images of one backbone.
+
+    Attributes:
+        image_ids: ids, one a row.
+        digests: BLAKE2b-128 of each file's bytes, 16 bytes a row.
+        maps: float16 (n, h, w, C), finite.
+        thumbnails: uint8 (n, THUMBNAIL, THUMBNAIL, 3), RGB: the image in the upper left corner, as large as
+            `thumbnail_shape` says, and 0 beyond it.
+        sizes: int32 (n, 2), height and width of the image in pixels.
+    """
+
+    image_ids: tuple[str, ...]
+    digests: tuple[bytes, ...]
+    maps: np.ndarray
+    thumbnails: np.ndarray
+    sizes: np.ndarray
+
+
+@dataclass(frozen=True)
+class MapsFile:
+    """What a file of maps says of itself.
+
+    Attributes:
+        path: the file.
+        recipe: how its features were extracted.
+        fingerprint: of the recipe, as it stands in the file.
+        shape: h, w and C of a map.
+        digests: image id -> BLAKE2b-128 of the file's bytes, in the order of the rows.
+    """
+
+    path: Path
+    recipe: Recipe
+    fingerprint: str
+    shape: tuple[int, int, int]
+    digests: Mapping[str, bytes]
+
+
+def maps_path(cache: Path, split: str, backbone: str) -> Path:
+    """Say where the maps of a split and backbone are kept."""
+    return cache / split / f"{backbone}{MAPS_SUFFIX}"
+
+
+def maps_files(cache: Path) -> list[Path]:
+    """List the files of maps of a cache, sorted."""
+    return sorted(cache.glob(f"[!.]*/[!.]*{MAPS_SUFFIX}"))
+
+
+def thumbnail_shape(height: int, width: int) -> tuple[int, int]:
+    """Say how large an image is on its thumbnail: as it is, or shrunk until its longer side is THUMBNAIL.
+
+    Args:
+        height: of the image, in pixels; at least 1.
+        width: of the image, in pixels; at least 1.
+
+    Returns:
+        Height and width in pixels, 1 to THUMBNAIL, of the image's aspect.
+    """
+    scale = min(1.0, THUMBNAIL / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def describe_maps(path: Path) -> MapsFile:
+    """Read what a file of maps says of itself.
+
+    Raises:
+        InputError: it is missing, damaged, or of another schema.
+    """
+    if not path.exists():
+        raise InputError(
+            f"{path} is not there: no maps were extracted. Run: python -m extract maps DATA --cache {path.parents[1]}"
+        )
+    with opening(path) as file:
+        attributes = {
+            name: int(value) if isinstance(value, np.integer) else read_string(value)
+            for name, value in file.attrs.items()
+        }
+        version = attributes.get("maps_schema_version")
+        if version != MAPS_SCHEMA_VERSION:
+            raise InputError(
+                f"its schema of maps is {version}, but this Headbank reads {MAPS_SCHEMA_VERSION}. {_RENEW}"
+            )
+        recipe = Recipe.from_attributes(attributes)
+        if recipe.fingerprint != attributes.get("fingerprint"):
+            raise InputError(
+                f"its attributes make the fingerprint {recipe.fingerprint}, but it carries another. {_RENEW}"
+            )
+        shapes = {name: file[name].shape for name in _DATASETS}
+        ids = [read_string(image_id) for image_id in file["image_ids"][:]]
+        digests = [digest.tobytes() for digest in file["image_digests"][:]]
+        rows, maps = len(ids), shapes["maps"]
+        expected = {
+            "maps": (rows, *maps[1:]),
+            "thumbnails": (rows, THUMBNAIL, THUMBNAIL, 3),
+            "sizes": (rows, 2),
+        }
+        if len(maps) != 4 or shapes != expected or len(digests) != rows or len(set(ids)) != rows or "" in ids:
+            raise InputError(f"its datasets do not fit together ({shapes}, {rows} image ids). {_RENEW}")
+        shape = (int(maps[1]), int(maps[2]), int(maps[3]))
+        return MapsFile(path, recipe, recipe.fingerprint, shape, dict(zip(ids, digests, strict=True)))
+
+
+def read_maps(file: MapsFile, image_ids: Sequence[str]) -> np.ndarray:
+    """Read the maps of some images: float16 (n, h, w, C); see `read_blocks` for arguments and errors."""
+    return _read(file, image_ids, "maps")[0]
+
+
+def read_thumbnails(file: MapsFile, image_ids: Sequence[str]) -> list[tuple[np.ndarray, tuple[int, int]]]:
+    """Read what some images look like.
+
+    Args:
+        file: what `describe_maps` returned.
+        image_ids: ids wanted, in this order; all of them are in the file.
+
+    Returns:
+        Of each image the thumbnail, uint8 RGB of the shape that `thumbnail_shape` gives, and its own height and width.
+
+    Raises:
+        InputError: the file is damaged, or was replaced meanwhile.
+    """
+    pictures = []
+    for canvas, (height, width) in zip(*_read(file, image_ids, "thumbnails", "sizes"), strict=True):
+        if min(height, width) < 1:
+            raise InputError(f"{file.path}: an image is {height} pixels high and {width} wide. {_RENEW}")
+        rows, columns = thumbnail_shape(int(height), int(width))
+        pictures.append((canvas[:rows, :columns], (int(height), int(width))))
+    return pictures
+
+
+def read_blocks(file: MapsFile, image_ids: Sequence[str]) -> Iterator[MapRows]:
+    """Read all of some images, at most some 16 MiB of maps at a time.
+
+    Args:
+        file: what `describe_maps` returned.
+        image_ids: ids wanted, in this order; all of them are in the file.
+
+    Raises:
+        InputError: the file is damaged, or was replaced meanwhile.
+    """
+    step = max(1, 16 * CHUNK_BYTES // (2 * int(np.prod(file.shape))))
+    for start in range(0, len(image_ids), step):
+        block = tuple(image_ids[start : start + step])
+        yield MapRows(block, tuple(file.digests[i] for i in block), *_read(file, block, *_DATASETS))
+
+
+def _read(file: MapsFile, image_ids: Sequence[str], *names: str) -> list[np.ndarray]:
+    """Read some images' rows of some datasets."""
+    place = {image_id: row for row, image_id in enumerate(file.digests)}
+    rows = np.array([place[image_id] for image_id in image_ids], np.int64)
+    order = np.argsort(rows, kind="stable")  # HDF5 takes rows in ascending order only
+    back = np.argsort(order, kind="stable")
+    with opening(file.path) as opened:
+        if [read_string(image_id) for image_id in opened["image_ids"][:]] != list(file.digests):
+            raise InputError("it was replaced while it was read. Run the same command again.")
+        return [opened[name][rows[order]][back] for name in names]
+
+
+class MapsWriter:
+    """Writes one file of maps, whole or not at all: a context manager that takes rows block by block.
+
+    The file takes its place when the block ends without an error; without any row no file is made or replaced.
+
+    Args:
+        path: CACHE/{split}/{backbone}.maps.h5.
+        recipe: how the features are extracted.
+        provenance: what computed the maps.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, provenance: Provenance) -> None:
+        self._path = path
+        self._recipe = recipe
+        self._provenance = provenance
+        self._stack = ExitStack()
+        self._file: h5py.File | None = None
+        self._digests: dict[str, bytes] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def append(self, rows: MapRows) -> None:
+        """Add rows.
+
+        Args:
+            rows: of images that were not added yet.
+
+        Raises:
+            InputError: the disk is full, or a map is not finite; the message names the image.
+        """
+        finite = np.isfinite(rows.maps).all(axis=(1, 2, 3))
+        if not finite.all():
+            raise InputError(
+                f"{self._recipe.backbone} gives maps that are not finite in float16 for the image "
+                f"{rows.image_ids[int(np.argmin(finite))]}. Check the weights."
+            )
+        refuse_full_disk(self._path, rows.maps.nbytes + rows.thumbnails.nbytes)
+        if self._file is None:
+            self._file = self._open(rows)
+        for name in _DATASETS:
+            dataset = self._file[name]
+            dataset.resize(len(dataset) + len(rows.image_ids), axis=0)
+            dataset[-len(rows.image_ids) :] = getattr(rows, name)
+        self._digests |= dict(zip(rows.image_ids, rows.digests, strict=True))
+
+    def _open(self, rows: MapRows) -> h5py.File:
+        """Make the temporary file and its empty datasets, with checksums over all of it (superblock version 3)."""
+        temporary = self._stack.enter_context(replacing(self._path))
+        file = self._stack.enter_context(h5py.File(temporary, "w", libver="v110"))
+        for name in _DATASETS:
+            row = getattr(rows, name)[0]
+            chunk = max(1, min(16, CHUNK_BYTES // row.nbytes))
+            file.create_dataset(
+                name,
+                shape=(0, *row.shape),
+                maxshape=(None, *row.shape),
+                dtype=getattr(rows, name).dtype,
+                chunks=(chunk, *row.shape),
+                shuffle=True,  # after a ReLU most of a map is 0
+                compression="gzip",
+                compression_opts=1,
+                fletcher32=True,
+            )
+        return file
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._file is not None:
+                write_index(self._file, list(self._digests), self._digests)
+                write_attributes(
+                    self._file,
+                    {
+                        **self._recipe.attributes(),
+                        **asdict(self._provenance),
+                        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                        "fingerprint": self._recipe.fingerprint,
+                        "maps_schema_version": MAPS_SCHEMA_VERSION,
+                    },
+                )
+        except BaseException as failure:
+            self._stack.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._stack.__exit__(kind, error, trace)
+
+
+def check_maps(path: Path) -> int:
+    """Read every chunk of a file of maps again.
+
+    Returns:
+        Number of its rows.
+
+    Raises:
+        InputError: the first damage found.
+    """
+    file = describe_maps(path)
+    if file.recipe.backbone != path.name.removesuffix(MAPS_SUFFIX):
+        raise InputError(f"it holds maps of {file.recipe.backbone}")
+    for rows in read_blocks(file, list(file.digests)):
+        if not np.isfinite(rows.maps).all() or (rows.sizes < 1).any():
+            raise InputError(f"a map or size of the images {rows.image_ids[0]} to {rows.image_ids[-1]} is none")
+    return len(file.digests)

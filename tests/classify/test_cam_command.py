@@ -1,0 +1,300 @@
+"""`python -m classify cam`: each image by models that never saw it, members weighted as the ensemble weighs them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.special import logit
+from typer.testing import CliRunner
+
+from classify.__main__ import app
+from classify.ensemble import ENSEMBLES
+from classify.explanation import NO_FOLD, Explainer
+from classify.heads import HeadSpec
+from classify.model_files import load_model
+from classify.preset_files import write_presets
+from classify.saved_run import SavedRun
+from features.assembly import Provenance
+from features.cache import FeatureCache
+from features.errors import InputError
+from features.maps import THUMBNAIL, MapRows, MapsWriter, maps_path
+from features.recipe import Recipe
+from tests.classify.test_command import run
+from tests.classify.toy import LABELS, Toy, make_toy
+
+HEAD = HeadSpec(dropout=0.2, learning_rate=3e-3, batch_size=64, epochs=3)
+
+
+def write_maps(toy: Toy, split: str, image_ids: list[str], backbones=("alpha", "beta"), digest=bytes(16)) -> None:
+    """Write maps of 4 x 4 (alpha) and 3 x 3 (beta) positions whose means are the cached features."""
+    random = np.random.default_rng(0)
+    for backbone in backbones:
+        side = {"alpha": 4, "beta": 3}[backbone]
+        _, features = FeatureCache(toy.cache).read(split, [backbone], image_ids)
+        noise = random.normal(size=(len(image_ids), side, side, features.shape[1]))
+        maps = features[:, None, None] + noise - noise.mean(axis=(1, 2), keepdims=True)
+        recipe = Recipe(backbone, "random", "0" * 32, "none", 32)
+        thumbnails = random.integers(0, 256, (len(image_ids), THUMBNAIL, THUMBNAIL, 3), np.uint8)
+        sizes = np.tile(np.array([[600, 300]], np.int32), (len(image_ids), 1))
+        with MapsWriter(maps_path(toy.cache, split, backbone), recipe, Provenance("3", "none", "none")) as writer:
+            writer.append(
+                MapRows(tuple(image_ids), (digest,) * len(image_ids), maps.astype(np.float16), thumbnails, sizes)
+            )
+
+
+def cam(run_folder: Path, *options: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["cam", str(run_folder), *options])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.output.split())
+
+
+def make_run(root: Path) -> tuple[Toy, Path]:
+    toy = make_toy(root)
+    write_presets(root / "mine.json", {"tiny": HEAD, "deep": replace(HEAD, hidden_units=(6,))})
+    options = (
+        "--preset",
+        str(root / "mine.json"),
+        "--folds",
+        "2",
+        "--baselines",
+        "logistic,knn,prior",
+        "--repeats",
+        "2",
+    )
+    code, said, out = run(toy, "run", *options, "--select", "mean")
+    assert code == 0, said
+    return toy, out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    toy, out = make_run(tmp_path_factory.mktemp("cam"))
+    write_maps(toy, "train", toy.train_ids[:6])
+    write_maps(toy, "test", toy.test_ids[:4])
+    return toy, out
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A data set, its cache and a run that a test may spoil; one logistic regression per backbone."""
+    toy = make_toy(tmp_path)
+    code, said, out = run(toy, "run", "--preset", "none", "--folds", "2", "--select", "logistic/all")
+    assert code == 0, said
+    write_maps(toy, "train", toy.train_ids[:3])
+    return toy, out
+
+
+def logits_of(explainer: Explainer, features: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    found = explainer.explain(features, folds)
+    return np.einsum("nld,nd->nl", found.gradients, features) + found.intercepts
+
+
+def to_logit(probabilities: np.ndarray) -> np.ndarray:
+    return logit(probabilities.astype(np.float64))
+
+
+def assert_same_logits(found: np.ndarray, expected: np.ndarray) -> None:
+    """Compare within -6 to 6: nearer to 1, a float32 probability no longer tells its logit."""
+    assert (np.abs(expected) < 6).mean() > 0.2
+    np.testing.assert_allclose(found.clip(-6, 6), expected.clip(-6, 6), atol=1e-3)
+
+
+@pytest.mark.parametrize("model", ["tiny/alpha", "deep/all", "logistic/beta"])
+def test_a_training_image_is_explained_by_the_model_that_never_saw_it(model, finished):
+    toy, out = finished
+    saved = SavedRun.load(out)
+    explainer = Explainer(saved, model)
+    oof = pd.read_csv(out / "oof_probability.csv", dtype={"ID": str})
+    table = oof[oof["model"] == model].set_index("ID").loc[toy.train_ids]
+    _, features = FeatureCache(toy.cache).read("train", explainer.backbones, toy.train_ids)
+    folds = table["fold"].to_numpy()
+    assert set(folds) == {0, 1}
+    found = logits_of(explainer, features, folds)
+    suffix = ".keras" if "logistic" not in model else ".skops"
+    for fold in (0, 1):
+        alone = load_model(out / "models" / model.replace("/", "__") / f"fold{fold}{suffix}")
+        expected = to_logit(alone.predict_proba(features[folds == fold]))
+        assert_same_logits(found[folds == fold], expected)
+
+
+def test_a_new_image_is_explained_by_the_mean_over_all_models_that_predict(finished):
+    toy, out = finished
+    saved = SavedRun.load(out)
+    explainer = Explainer(saved, "tiny/alpha")
+    _, features = FeatureCache(toy.cache).read("test", ["alpha"], toy.test_ids)
+    files = saved.models["tiny/alpha"]["files"]
+    assert len(files) == 4  # two folds, twice
+    expected = np.mean([to_logit(load_model(out / file).predict_proba(features)) for file in files], axis=0)
+    folds = np.full(len(features), NO_FOLD)
+    assert_same_logits(logits_of(explainer, features, folds), expected)
+
+
+@pytest.mark.parametrize("model", [name for name in ENSEMBLES if name != "stacking"])
+def test_an_ensemble_is_the_mean_of_its_members_by_their_shares_without_those_that_have_no_gradient(model, finished):
+    toy, out = finished
+    saved = SavedRun.load(out)
+    shares = {name: share for name, share in saved.models[model]["shares"].items() if share > 1e-6}
+    with_gradient = {name: share for name, share in shares.items() if not name.startswith("knn")}
+    if not with_gradient:  # fitted weights may give everything to k nearest neighbours
+        with pytest.raises(InputError, match=f"{model} of .* cannot be shown as heat maps"):
+            Explainer(saved, model)
+        return
+    explainer = Explainer(saved, model)
+    assert explainer.weights.covered == pytest.approx(sum(with_gradient.values()) / sum(shares.values()))
+    assert set(explainer.weights.left_out) == shares.keys() - with_gradient.keys()
+    features = FeatureCache(toy.cache).read("test", explainer.backbones, toy.test_ids)[1]
+    folds = np.full(len(features), NO_FOLD)
+    expected = np.zeros((len(features), len(LABELS)))
+    for name, share in with_gradient.items():
+        member = Explainer(saved, name)
+        seen = np.concatenate([features[:, explainer.columns[b]] for b in member.backbones], axis=1)
+        expected += share * logits_of(member, seen, folds) / sum(with_gradient.values())
+    assert_same_logits(logits_of(explainer, features, folds), expected)
+
+
+def test_a_stacking_is_its_coefficients_times_the_logits_of_its_members(tmp_path):
+    toy = make_toy(tmp_path)
+    code, said, out = run(
+        toy, "run", "--preset", "none", "--folds", "2", "--refit", "--select", "stacking", "--calibration", "platt"
+    )
+    assert code == 0, said
+    saved = SavedRun.load(out)
+    features = FeatureCache(toy.cache).read("test", ["alpha", "beta"], toy.test_ids)[1]
+    expected = to_logit(saved.predict("stacking", features))
+    for model in ("stacking", "stacking+platt"):  # a calibration is explained by what it calibrates
+        found = logits_of(Explainer(saved, model), features, np.full(len(features), NO_FOLD))
+        assert_same_logits(found, expected)  # members are one refitted model each
+
+
+def test_the_files_of_a_run(finished):
+    toy, out = finished
+    code, said = cam(out)
+    assert code == 0, said
+    assert "10 images," in said
+    folder = out / "cam"
+    images = pd.read_csv(folder / "images.csv", dtype=str)
+    assert list(images["split"]) == ["test"] * 4 + ["train"] * 6
+    assert list(images["ID"]) == toy.test_ids[:4] + toy.train_ids[:6]
+    assert list(images["file"]) == [f"{number:05d}" for number in range(10)]
+    for place in ("thumbnails", *(f"{kind}/{label}" for kind in ("heat", "overlays") for label in range(3))):
+        assert sorted(path.name for path in (folder / place).iterdir()) == [f"{file}.png" for file in images["file"]]
+        assert Image.open(folder / place / "00003.png").size == (128, 256)
+    record = json.loads((folder / "cam.json").read_text())
+    assert (record["model"], record["labels"]) == ("mean", list(LABELS))
+    assert len(record["members"]) == 9  # of 12, for three are k nearest neighbours
+    assert set(record["left_out"]) == {"knn/alpha", "knn/beta", "knn/all"}
+    assert record["covered"] == pytest.approx(0.75)
+    assert "without a gradient, so left out: knn/alpha, knn/beta, knn/all (25% of the shares)" in said
+    for label in LABELS:
+        assert sum(weights[label] for weights in record["members"].values()) == pytest.approx(1)
+    assert not (out / ".cam.partial").exists()
+    assert not (out / ".cam.lock").exists()
+
+
+def test_boxes_are_of_the_images_that_the_model_calls_positive_with_its_own_scores(finished):
+    toy, out = finished
+    assert cam(out, "--model", "logistic/all")[0] == 0
+    boxes = pd.read_csv(out / "cam" / "boxes.csv", dtype={"ID": str})
+    oof = pd.read_csv(out / "oof_probability.csv", dtype={"ID": str})
+    oof = oof[oof["model"] == "logistic/all"].set_index("ID")
+    thresholds = pd.read_csv(out / "thresholds.csv")
+    thresholds = thresholds[thresholds["model"] == "logistic/all"].set_index("label")["threshold"]
+    saved = SavedRun.load(out)
+    features = FeatureCache(toy.cache).read("test", ["alpha", "beta"], toy.test_ids[:4])[1]
+    scores = {("test", i): row for i, row in zip(toy.test_ids, saved.predict("logistic/all", features), strict=False)}
+    scores |= {("train", i): oof.loc[i, list(LABELS)].to_numpy(np.float32) for i in toy.train_ids[:6]}
+    expected = {
+        (*image, label): score[index]
+        for image, score in scores.items()
+        for index, label in enumerate(LABELS)
+        if score[index] >= thresholds[label]
+    }
+    found = {(row.split, row.ID, row.label): row.score for row in boxes.itertuples()}
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert (boxes["x0"] >= 0).all()
+    assert (boxes["x1"] <= 300).all()
+    assert (boxes["y1"] <= 600).all()
+    assert (boxes["y1"] > 256).any()  # in pixels of the image, not of its thumbnail
+    assert (boxes["heat"] > 0).all()
+
+
+def test_images_without_all_maps_or_of_another_file_are_left_out_and_said(own):
+    toy, out = own
+    write_maps(toy, "train", toy.train_ids[1:5], ("beta",))
+    with h5py.File(maps_path(toy.cache, "train", "beta"), "a") as file:
+        file["image_digests"][1] = np.ones(16, np.uint8)
+    write_maps(toy, "test", toy.test_ids[:1], ("alpha",))
+    code, said = cam(out)
+    assert code == 0, said
+    assert list(pd.read_csv(out / "cam" / "images.csv")["ID"]) == [toy.train_ids[1]]
+    left_out = json.loads((out / "cam" / "cam.json").read_text())["images_left_out"]
+    assert left_out == {
+        f"train/{toy.train_ids[0]}": "no map by beta",
+        f"train/{toy.train_ids[2]}": "maps and features by beta are of different files",
+        f"train/{toy.train_ids[3]}": "no map by alpha",
+        f"train/{toy.train_ids[4]}": "no map by alpha",
+        f"test/{toy.test_ids[0]}": "no map by beta",
+    }
+    assert "5 images are not shown" in said
+
+
+def test_a_second_time_replaces_the_first_and_a_new_run_removes_it(own):
+    _, out = own
+    assert cam(out)[0] == 0
+    (out / "cam" / "heat" / "9").mkdir()
+    assert cam(out, "--model", "logistic/alpha")[0] == 0
+    assert json.loads((out / "cam" / "cam.json").read_text())["model"] == "logistic/alpha"
+    assert not (out / "cam" / "heat" / "9").exists()
+    toy = own[0]
+    assert run(toy, "run", "--preset", "none", "--folds", "2", "--overwrite")[0] == 0
+    assert not (out / "cam").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "message"),
+    [
+        (lambda toy, out: (out / "run.json").unlink(), (), "holds no finished run"),
+        (
+            lambda toy, out: maps_path(toy.cache, "train", "beta").unlink(),
+            (),
+            "holds no maps that logistic/all could be",
+        ),
+        (lambda toy, out: None, ("--model", "huge"), "has no model 'huge'"),
+        (lambda toy, out: None, ("--cache", "/no/such"), "/no/such is not there"),
+        (lambda toy, out: (out / "cam").mkdir(), (), "holds no heat maps of Headbank (cam.json is missing)"),
+        (lambda toy, out: (out / "oof_probability.csv").unlink(), (), "oof_probability.csv cannot be read"),
+        (lambda toy, out: (out / "thresholds.csv").unlink(), (), "thresholds.csv cannot be read"),
+        (lambda toy, out: maps_path(toy.cache, "train", "beta").write_bytes(b"x"), (), "beta.maps.h5 is damaged"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_message(spoil, options, message, own):
+    toy, out = own
+    spoil(toy, out)
+    code, said = cam(out, *options)
+    assert (code, message in said) == (2, True), said
+    assert not (out / "cam" / "cam.json").exists()
+
+
+def test_maps_of_another_fingerprint_are_refused(own):
+    toy, out = own
+    path = maps_path(toy.cache, "train", "beta")
+    record = json.loads((out / "run.json").read_text())
+    record["backbones"]["beta"]["recipe"]["input_size"] = 64
+    (out / "run.json").write_text(json.dumps(record))
+    code, said = cam(out)
+    assert (code, f"{path} was extracted otherwise than what" in said) == (2, True), said
+    assert "input_size 64 -> 32" in said
+
+
+def test_a_model_without_any_gradient_names_those_that_have_one(finished):
+    _, out = finished
+    code, said = cam(out, "--model", "knn/all")
+    assert code == 2
+    assert "knn/all of" in said
+    assert "cannot be shown as heat maps" in said
+    assert "logistic/alpha" in said
