@@ -5,12 +5,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
 from classify.bank_epoch import EpochInputs, compile_epoch
-from classify.bank_network import rows_per_mask
+from classify.bank_masks import draw_uniforms
 from classify.bank_stack import Stack, make_stacks, trained_together
 from classify.curves import Curves, mean_auc
 from classify.heads import HeadSpec
@@ -213,6 +212,7 @@ class _Bank:
         order = batch_order(len(self._train_rows), self._seed, epoch)
         self._truth = self._y[order]
         steps, capacity = (-(-rows // self._batch_size) for rows in (len(order), _roomy(len(order))))
+        kinds = [stack.kind for stack in self._stacks]
         inputs = EpochInputs(
             tf.gather(self._X, _padded(self._train_rows[order], capacity * self._batch_size)),
             tf.constant(_padded(self._truth, capacity * self._batch_size).T, tf.float32),
@@ -220,7 +220,7 @@ class _Bank:
             self._validation,
             tf.constant(_padded(self._validation_y, self._validation.shape[0]).T, tf.float32),
             tf.constant(len(self._validation_y)),
-            self._uniforms(epoch, capacity),
+            draw_uniforms(kinds, self._batch_size, capacity, self._X.shape[1], self._seed, epoch),
             tf.constant(float(epoch * steps)),
         )
         moving, results = self._moving, []
@@ -237,22 +237,6 @@ class _Bank:
                 stack.state = state
             results += some
         return [{name: value.numpy() for name, value in result.items()} for result in results]
-
-    def _uniforms(self, epoch: int, steps: int) -> dict[str, Any]:
-        """What this epoch's dropout masks are drawn from: of the seed, the epoch and the layer, not of the heads."""
-        tf = self._tf
-        kinds = [stack.kind for stack in self._stacks if stack.kind.dropout]
-        if not kinds:
-            return {}
-        masks = -(-self._batch_size // rows_per_mask(self._batch_size))
-        shapes: dict[str, tuple[int, tuple[int, ...]]] = {"features": (0, (steps, masks, self._X.shape[1]))}
-        for kind in kinds:
-            for layer, units in enumerate(kind.hidden_units, start=1):
-                shapes[f"hidden{layer}x{units}"] = (layer, (steps, units, self._batch_size))
-        return {
-            name: tf.random.stateless_uniform(shape, tf.random.fold_in((self._seed, epoch), layer))
-            for name, (layer, shape) in shapes.items()
-        }
 
     def _record(self, stack: Stack, result: dict[str, np.ndarray], epoch: int) -> None:
         """Add an epoch's losses to the curves of a stack's heads, and stop those that are done."""

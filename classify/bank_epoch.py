@@ -8,7 +8,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from classify.bank_network import Network, StackKind, rows_per_mask, sum_over_outputs
+from classify.bank_masks import rows_per_mask
+from classify.bank_network import Network, StackKind, sum_over_outputs
 from classify.keras_backend import import_tensorflow
 from classify.trained_head import EPSILON
 
