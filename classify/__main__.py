@@ -1,14 +1,13 @@
 """`python -m classify`: train on cached features, predict the test images, write a run and its report."""
 
 import enum
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from classify.presets import DEFAULT_PRESETS, PRESETS, choose_heads
-from features.command import EXIT_REJECTED, application
+from classify.presets import DEFAULT_PRESETS, PRESETS
+from features.command import application
 from features.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
 
 app = application("Train on cached features, predict the test images, write a run.")
@@ -108,88 +107,15 @@ def run(
     Exit codes: 0 done; 2 bad usage or bad input; 3 done, but rejected test images have no prediction; 130 and 143
     stopped by Ctrl-C and SIGTERM.
     """
-    options = {
-        "cache": str(cache) if cache else None,
-        "backbones": backbones,
-        "folds": folds,
-        "repeats": repeats,
-        "refit": refit,
-        "seed": seed,
-        "id_column": id_column,
-        "labels": labels,
-        "group_column": group_column,
-        "groups": str(groups) if groups else None,
-        "baselines": baselines,
-        "preset": preset,
-        "ensemble": ensemble,
-        "select": select,
-        "calibration": calibration.value,
-        "threshold": threshold,
-        "gap": gap,
-        "jobs": jobs,
-    }
-    wanted_backbones, wanted_labels = split_names(backbones, "--backbones"), split_names(labels, "--labels")
-    wanted_baselines = split_names(baselines, "--baselines") or ()
-    wanted_heads = split_names(preset, "--preset") or ()
-    wanted_ensembles = split_names(ensemble, "--ensemble")
+    from classify.run_command import RunOptions, run_classification
 
-    # Imported here, not above: pandas and scikit-learn take seconds, and `--help` needs neither.
-    import joblib
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    from classify.baselines import BASELINES, choose_baselines
-    from classify.console import print_summary
-    from classify.ensemble import ENSEMBLES, choose_ensembles
-    from classify.experiment import Settings, count_steps, run_experiment
-    from classify.finished import FinishedFits, identify
-    from classify.inputs import read_inputs
-    from classify.predictions import write_files
-    from classify.run_folder import FINISHED, open_run
-    from classify.thresholds import ThresholdRule
-    from features.cache import FeatureCache
-    from features.dataset import DatasetOptions, read_dataset
-    from features.default_cache import default_cache
-
-    settings = Settings(
-        folds=folds,
-        repeats=repeats,
-        refit=refit,
-        seed=seed,
-        jobs=jobs or joblib.cpu_count(),
-        baselines=choose_baselines(wanted_baselines),
-        heads=choose_heads(wanted_heads, {*BASELINES, *ENSEMBLES}),
-        ensembles=choose_ensembles(wanted_ensembles),
-        select=select,
-        calibration=None if calibration is Calibration.none else calibration.value,
-        threshold=ThresholdRule.parse(threshold),
-        gap=gap,
-    )
-    try:
-        with open_run(out, overwrite) as staging:
-            started = time.perf_counter()
-            dataset = read_dataset(data, DatasetOptions(id_column, wanted_labels, group_column, groups))
-            feature_cache = FeatureCache(cache or default_cache(data))
-            inputs = read_inputs(dataset, feature_cache, wanted_backbones)
-            finished = FinishedFits(staging / FINISHED, identify(inputs))
-            read = time.perf_counter()
-            columns = ("fitting and scoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            screen = Console(stderr=True)
-            with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-                task = progress.add_task("", total=count_steps(inputs.columns, settings))
-                experiment = run_experiment(inputs, settings, lambda: progress.advance(task), finished)
-            seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
-            record = {"data": str(data), "cache": str(feature_cache.root), "arguments": options, "seconds": seconds}
-            write_files(staging, inputs, experiment, record)
-    except KeyboardInterrupt:
-        typer.echo("stopped: what was fitted until now is kept, and the same command goes on from there.", err=True)
-        raise
-
-    for warning in experiment.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    print_summary(inputs, experiment, out, feature_cache.root / "rejected.csv")
-    if inputs.test is not None and inputs.test.rejected_ids:
-        raise typer.Exit(EXIT_REJECTED)
+    options = RunOptions(
+        data, out, cache, backbones, folds, repeats, refit, seed, id_column, labels, group_column, groups, baselines,
+        preset, ensemble, select, calibration.value, threshold, gap, jobs, overwrite,
+    )  # fmt: skip
+    code = run_classification(options)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -230,7 +156,7 @@ def search(
     """
     wanted_backbones, wanted_labels = split_names(backbones, "--backbones"), split_names(labels, "--labels")
 
-    # Imported here, not above, as in `run`.
+    # Imported here, not above: pandas and scikit-learn take seconds, and `--help` needs neither.
     from classify.search import SearchSettings
     from classify.search_command import search as search_heads
     from features.dataset import DatasetOptions

@@ -40,7 +40,9 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
             f"train: {len(train.rejected_ids)} of {len(train.image_ids)} images have no features and are left out: "
             f"{_some(train.rejected_ids)} ({rejected_list})"
         )
-    console.print(f"folds: {experiment.folds.describe()}")
+    settings = experiment.settings
+    repeated = f"; drawn {settings.repeats} times" if settings.repeats > 1 else ""
+    console.print(f"folds: {experiment.folds.describe()}{repeated}")
     # A pipe has no width of its own: Rich would take 80 columns and break the names of models.
     table_console = console if console.is_terminal else Console(highlight=False, width=max(console.width, 200))
     table_console.print(_leaderboard(experiment, len(inputs.columns)))
@@ -63,23 +65,25 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
             f"gap: {gap.gap} macro AUC, what random folds would flatter: {MODEL} on all backbones has {gap.random} by "
             f"random folds, {gap.grouped} by grouped ones"
         )
-    settings = experiment.settings
     before = ", before its calibration" if settings.calibration else ""
     console.print(f"final model: {experiment.final_model} ({describe_rule(settings.select)}{before})")
     console.print(f"its thresholds, for {settings.threshold.text}, cross-fitted on the training images:")
     table_console.print(_threshold_table(inputs, experiment))
     if test is None:
-        console.print("test: the data set has no test split, so there are out-of-fold results only, no predictions")
+        needless = "; --refit changes what predicts new images only" if settings.refit else ""
+        console.print(
+            f"test: the data set has no test split, so there are out-of-fold results only, no predictions{needless}"
+        )
     else:
-        _print_test(console, test, experiment.final_model, rejected_list)
+        _print_test(console, test, experiment.final_model + (", refitted" if settings.refit else ""), rejected_list)
     written = [name for name in RUN_FILES if (run / name).exists()]
     console.print(f"written to {run}: {', '.join(written)}")
 
 
-def _print_test(console: Console, test: SplitInputs, final_model: str, rejected_list: Path) -> None:
+def _print_test(console: Console, test: SplitInputs, predictor: str, rejected_list: Path) -> None:
     """Say what the predictions are by, and which images have none."""
     labelled = "labelled" if test.labels is not None else "not labelled, so not scored"
-    console.print(f"test: {len(test.used_ids)} of {len(test.image_ids)} images predicted by {final_model}; {labelled}")
+    console.print(f"test: {len(test.used_ids)} of {len(test.image_ids)} images predicted by {predictor}; {labelled}")
     if test.rejected_ids:
         console.print(
             f"test: {len(test.rejected_ids)} images have no features; their cells in the predictions are empty: "

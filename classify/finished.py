@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import platform
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from hashlib import blake2b
@@ -32,10 +33,15 @@ class FinishedFits:
     Args:
         folder: where they lie, made with the first one; None to keep none.
         identity: what all of them have in common; see `identify`.
+
+    Attributes:
+        found: how many fits were finished before.
     """
 
     def __init__(self, folder: Path | None = None, identity: str = "") -> None:
         self._folder, self._identity = folder, identity
+        self.found = 0
+        self._counting = threading.Lock()  # fits are recalled from several threads
 
     def recall(self, what: Sequence[Any], fit: Callable[[], list[Fit]]) -> list[Fit]:
         """Give the fits that were finished before; or make them, and keep them.
@@ -55,7 +61,10 @@ class FinishedFits:
         if path.exists():
             try:
                 with np.load(path, allow_pickle=False) as archive:
-                    return _decode(dict(archive))
+                    fits = _decode(dict(archive))
+                with self._counting:
+                    self.found += len(fits)
+                return fits
             except Exception as error:  # noqa: BLE001 - a damaged archive fails in as many ways as it has bytes
                 logger.warning("%s is damaged (%s): what it held is fitted again", path, error)
         fits = fit()

@@ -129,7 +129,7 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
     Raises:
         InputError: features lack for an image that was not rejected, or every image was rejected.
     """
-    rejected = {r.image_id for r in cache.rejected() if r.path.startswith(f"{split.name}/")}
+    rejected = cache.rejected(split.name)
     has_features = np.array([image_id not in rejected for image_id in split.image_ids], dtype=bool)
     if not has_features.any():
         raise InputError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from classify.prediction_tables import DECISIONS, PROBABILITIES, write_predictions
+from classify.run_folder import MARK
 from classify.saved_run import SavedRun
 from features.cache import FeatureCache, read_index
 from features.command import EXIT_REJECTED
@@ -14,6 +15,7 @@ from features.disk import replacing
 from features.errors import InputError
 from features.folder import scan_images
 from features.freshness import refuse_changed
+from features.recipe import digest_of
 
 #: What says how predictions were made. It is written last.
 RECORD = "prediction.json"
@@ -43,6 +45,9 @@ def predict_split(
     name = saved.choose(model)
     _check_folder(out, images, overwrite)
     feature_cache = FeatureCache(cache)
+    if split not in feature_cache.splits():
+        have = ", ".join(feature_cache.splits()) or "none"
+        raise InputError(f"{cache} holds no split {split!r}. Choose one of those that it has: {have}.")
     saved.refuse_other_features(feature_cache, split, name)
     # The prior sees no features; which images there are is known by a cache file all the same.
     backbones = saved.needs(name) or tuple(saved.widths)[:1]
@@ -51,6 +56,7 @@ def predict_split(
     probabilities = saved.predict(name, features)
     record = {
         "run": str(run.resolve()),
+        "run_digest": digest_of((run / MARK).read_bytes()),
         "model": name,
         "cache": str(cache.resolve()),
         "split": split,
@@ -70,7 +76,7 @@ def predict_split(
         temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{len(used_ids):,} of {len(image_ids):,} images of {split} predicted by {name} of {run}")
+    console.print(f"{len(used_ids):,} of {len(image_ids):,} images of {images or split} predicted by {name} of {run}")
     rejected = len(image_ids) - len(used_ids)
     if rejected:
         console.print(f"{rejected} could not be read by stage 1, so their cells are empty: {RECORD} lists them")
@@ -111,7 +117,7 @@ def _list_images(
     Raises:
         InputError: none has features, or images have changed since they were extracted.
     """
-    rejected = {r.image_id for r in cache.rejected() if r.path.startswith(f"{split}/")}
+    rejected = cache.rejected(split)
     if images is None:
         cached = read_index(cache.describe(split, backbones[0]).path)
         used = tuple(image_id for image_id in cached if image_id not in rejected)

@@ -70,11 +70,25 @@ class SavedRun:
                 str(record["final_model"]),
                 Path(record["cache"]),
             )
-            for name in run.models:
-                run.needs(name)
+            run._check()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} cannot be read ({error!r}). Make the run again.") from None
         return run
+
+    def _check(self) -> None:
+        """Refuse a record that contradicts itself.
+
+        Raises:
+            ValueError: the message says what is wrong.
+        """
+        if self.final_model not in self.models:
+            raise ValueError(f"its final model {self.final_model!r} is none of its models")
+        known: set[str] = set()
+        for name, entry in self.models.items():
+            missing = [member for member in entry["members"] if member not in known]
+            if missing or not entry["files"] or not set(entry["backbones"]) <= set(self.widths):
+                raise ValueError(f"the entry of {name} names no file, or what the run does not have")
+            known.add(name)
 
     def choose(self, model: str | None) -> str:
         """Give the name of the model asked for, or of the final one.
@@ -102,11 +116,15 @@ class SavedRun:
         """
         path = self.folder / "thresholds.csv"
         try:
-            table = pd.read_csv(path)
+            # As text: a label may be called 1 or NA.
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
             of_model = table[table["model"] == model].set_index("label")["threshold"]
-            return of_model[list(self.label_names)].to_numpy(np.float64)
+            thresholds = of_model[list(self.label_names)].to_numpy(np.float64)
+            if len(thresholds) != len(self.label_names) or np.isnan(thresholds).any():
+                raise ValueError(f"it has no threshold, or several, of a label of {model}")
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} cannot be read ({error}). Make the run again.") from None
+        return thresholds
 
     def extract_options(self, model: str) -> list[str]:
         """Say with which options stage 1 makes the features that a model needs; see `extract_options`."""
@@ -119,7 +137,13 @@ class SavedRun:
             InputError: another fingerprint, or nothing is cached; the message says what differs, and the command.
         """
         for backbone in self.needs(model):
-            found, wanted = cache.describe(split, backbone).recipe, self.recipes[backbone]
+            file, wanted = cache.describe(split, backbone), self.recipes[backbone]
+            found = file.recipe
+            if file.width != self.widths[backbone]:
+                raise InputError(
+                    f"{file.path} has {file.width} features an image, but {self.folder} learnt from "
+                    f"{self.widths[backbone]}. Remove the file and extract again."
+                )
             if found.fingerprint != wanted.fingerprint:
                 raise InputError(
                     f"{cache.path(split, backbone)} was extracted otherwise than what {self.folder} learnt from "
@@ -142,8 +166,16 @@ class SavedRun:
             InputError: a model's file is missing or damaged.
         """
         columns = columns_of({name: self.widths[name] for name in self.needs(model)})
-        with threadpool_limits(1, user_api="blas"):  # as in the run: threads change the last bits
-            return self._predict(model, features, columns)
+        try:
+            with threadpool_limits(1, user_api="blas"):  # as in the run: threads change the last bits
+                return self._predict(model, features, columns)
+        except (ValueError, IndexError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"the files of {model} in {self.folder} do not fit together ({error}): one is damaged, or was changed "
+                "by hand. Make the run again."
+            ) from None
 
     def _predict(self, model: str, features: np.ndarray, columns: dict[str, slice]) -> np.ndarray:
         """Predict; `columns` are those of the features."""

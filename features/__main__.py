@@ -23,6 +23,7 @@ def inspect(cache: CacheArgument) -> None:
 
     from features.cache import FeatureCache
     from features.errors import InputError
+    from features.rejections import read_rejections
     from features.wording import age
 
     feature_cache = FeatureCache(cache)
@@ -60,7 +61,7 @@ def inspect(cache: CacheArgument) -> None:
     width = None if Console().is_terminal else 10_000
     Console(width=width, markup=False, emoji=False, highlight=False).print(table)
     _say_unfinished(feature_cache)
-    if rejected := feature_cache.rejected():
+    if rejected := read_rejections(feature_cache.root):
         typer.echo(f"{len(rejected)} images could not be read: {cache / 'rejected.csv'}")
     if damaged:
         raise InputError("\n".join(damaged))

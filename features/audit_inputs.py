@@ -103,7 +103,7 @@ def gather(
 
 def _gather_split(split: Split, cache: FeatureCache, backbones: list[str], label_names: tuple[str, ...]) -> Images:
     """Gather one split, without the images that stage 1 rejected."""
-    rejected = {r.image_id for r in cache.rejected() if r.path.startswith(f"{split.name}/")}
+    rejected = cache.rejected(split.name)
     kept = np.array([row for row, image_id in enumerate(split.image_ids) if image_id not in rejected], np.int64)
     if not len(kept):
         raise InputError(

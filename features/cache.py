@@ -107,9 +107,9 @@ class FeatureCache:
         """The fingerprint that a cache file carries: 32 hexadecimal digits."""
         return self.describe(split, backbone).fingerprint
 
-    def rejected(self) -> list[Rejection]:
-        """The images that stage 1 could not read."""
-        return read_rejections(self.root)
+    def rejected(self, split: str) -> dict[str, Rejection]:
+        """The images of a split that stage 1 could not read, by id."""
+        return {r.image_id: r for r in read_rejections(self.root) if r.path.startswith(f"{split}/")}
 
     def read(
         self, split: str, backbones: Sequence[str], image_ids: Sequence[str] | None = None

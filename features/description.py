@@ -147,7 +147,7 @@ def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) 
         InputError: that file, or rejected.csv, is no such table.
     """
     table = FactsTable(cache.root / split / "images.csv")
-    rejected = {r.image_id: r.reason for r in cache.rejected() if r.path.startswith(f"{split}/")}
+    rejected = {image_id: r.reason for image_id, r in cache.rejected(split).items()}
     facts = {i: table[i] for i in image_ids if i in table}
     unknown = len(image_ids) - len(facts)
     if not facts:

@@ -37,6 +37,13 @@ def write_report(folder: Path) -> None:
         except OSError as error:
             reason = error.strerror or error
             raise InputError(f"{folder} cannot be written ({reason}). Free the disk, or change its rights.") from None
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise InputError(
+                f"the files of {folder} do not fit together ({error!r}): one is damaged, or was changed by hand. Make "
+                "the run again."
+            ) from None
     size = (folder / REPORT).stat().st_size / 1e6
     Console(highlight=False, markup=False, soft_wrap=True).print(f"report: {folder / REPORT} ({size:.1f} MB)")
 

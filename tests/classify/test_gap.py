@@ -57,7 +57,8 @@ def test_a_planted_leak_is_worth_what_scikit_learn_says():
         expected.append(roc_auc_score(y, out_of_fold, average="macro"))
     assert steps == 10
     assert gap.random.value == pytest.approx(expected[0], abs=0.02)
-    assert gap.grouped.value == pytest.approx(expected[1], abs=0.12)  # chance, 0.5, by other folds
+    # By other folds, so both are chance: 0.5, and with two labels of so many patients three deviations are 0.15.
+    assert [gap.grouped.value, expected[1]] == pytest.approx([0.5, 0.5], abs=0.15)
     assert gap.random.value > 0.95
     assert gap.gap.value == pytest.approx(gap.random.value - gap.grouped.value)
     assert 0.2 < gap.gap.low < gap.gap.value < gap.gap.high

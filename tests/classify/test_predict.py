@@ -158,6 +158,40 @@ def test_predictions_are_replaced_only_where_they_are_the_same_ones_and_it_is_as
     assert (finished / TABLES[0]).read_bytes() == kept
 
 
+def change(out, **values):
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(record | values))
+
+
+def change_model(out, name, **values):
+    models = json.loads((out / "run.json").read_text())["models"]
+    change(out, models=models | {name: models[name] | values})
+
+
+def blank_thresholds(out):
+    table = pd.read_csv(out / "thresholds.csv")
+    table.assign(threshold=np.nan).to_csv(out / "thresholds.csv", index=False)
+
+
+def test_features_of_another_width_are_refused_whatever_their_fingerprint(own):
+    toy, finished = own
+    for name, width in (("alpha", 20), ("beta", 12)):  # the widths of the run, exchanged
+        write_cache_file(toy.cache / "new" / f"{name}.h5", ["x"], np.ones((1, width)))
+    for model in ("logistic/alpha", "logistic/all"):
+        code, said, _ = predict(toy, finished, "--model", model, split="new")
+        assert (code, "alpha.h5 has 20 features an image, but" in said) == (2, True), said
+
+
+def test_labels_may_be_called_like_numbers_and_missing_values(tmp_path):
+    toy = make_toy(tmp_path)
+    names = dict(zip(LABELS, ("1", "NA", "nan"), strict=True))
+    pd.read_csv(toy.data / "train.csv").rename(columns=names).to_csv(toy.data / "train.csv", index=False)
+    finished = run(toy)[2]
+    code, said, out = predict(toy, finished)
+    assert code == 0, said
+    assert list(pd.read_csv(out / TABLES[1]).columns) == ["ID", "1", "NA", "nan"]
+
+
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
@@ -165,10 +199,23 @@ def test_predictions_are_replaced_only_where_they_are_the_same_ones_and_it_is_as
         (lambda out: (out / "run.json").write_text("{}"), (), "run.json cannot be read (KeyError('backbones'))"),
         (lambda out: (out / "run.json").write_text("[1"), (), "run.json cannot be read"),
         (lambda out: (out / "thresholds.csv").unlink(), (), "thresholds.csv cannot be read"),
+        (lambda out: blank_thresholds(out), (), "thresholds.csv cannot be read (could not convert"),
+        (lambda out: change(out, final_model="nope"), (), "its final model 'nope' is none of its models"),
+        (lambda out: change_model(out, "logistic/alpha", files=[]), (), "the entry of logistic/alpha names no file"),
+        (lambda out: change_model(out, "greedy", members=["greedy"]), (), "the entry of greedy names no file"),
+        (
+            lambda out: change_model(out, "logistic/alpha", files=["models/mean.skops"]),
+            (),
+            "the files of logistic/alpha in",
+        ),
         (lambda out: (out / "models/logistic__alpha/fold0.skops").unlink(), (), "fold0.skops cannot be read (No such"),
         (lambda out: (out / "models/logistic__alpha/fold0.skops").write_bytes(b"PK"), (), "is no estimator that can"),
         (lambda out: None, ("--model", "huge"), "has no model 'huge'. Choose one of logistic/alpha, logistic/beta"),
-        (lambda out: None, ("--split", "nowhere"), "nowhere/alpha.h5 is not there"),
+        (
+            lambda out: None,
+            ("--split", "nowhere"),
+            "holds no split 'nowhere'. Choose one of those that it has: test, train.",
+        ),
         (lambda out: None, ("--images", "/no/such"), "/no/such is no folder"),
     ],
 )

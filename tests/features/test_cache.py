@@ -49,7 +49,7 @@ def test_what_is_there_is_listed(cache):
     assert cache.backbones("train") == ("net", "wide")
     assert cache.backbones("test") == ("net",)
     assert cache.backbones("none") == ()
-    assert cache.rejected() == []
+    assert cache.rejected("train") == {}
 
 
 def test_locks_parts_and_half_written_files_are_no_cache_files(cache, tmp_path):
