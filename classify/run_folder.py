@@ -41,6 +41,21 @@ _PARTIAL = ".partial"
 _REPLACING = ".replacing"
 
 
+def mark_of(run: Path) -> Path:
+    """Give the file that makes a folder a finished run.
+
+    Raises:
+        InputError: it is not there.
+    """
+    path = run / MARK
+    if not path.is_file():
+        raise InputError(
+            f"{run} holds no finished run: there is no {path}. Give the folder that `classify run` was given as --out; "
+            "a run that was interrupted goes on with the same command."
+        )
+    return path
+
+
 @contextmanager
 def open_run(run: Path, overwrite: bool) -> Iterator[Path]:
     """Lend a folder to write a run's files to; when the block ends without an error, they become the run.

@@ -13,7 +13,7 @@ from classify.ensemble import mean_ensemble
 from classify.extract_options import extract_options
 from classify.inputs import columns_of
 from classify.model_files import load_model
-from classify.run_folder import MARK
+from classify.run_folder import mark_of
 from features.cache import FeatureCache
 from features.errors import InputError
 from features.recipe import Recipe
@@ -48,19 +48,11 @@ class SavedRun:
         Raises:
             InputError: the folder holds no finished run, or its record is damaged.
         """
-        path = folder / MARK
-        if not path.is_file():
-            raise InputError(
-                f"{folder} holds no finished run: there is no {path}. Give the folder that `classify run` was given as "
-                "--out; a run that was interrupted goes on with the same command."
-            )
+        path = mark_of(folder)
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             backbones = {name: dict(entry) for name, entry in record["backbones"].items()}
-            recipes = {
-                name: Recipe(**(entry["recipe"] | {"views": tuple(entry["recipe"]["views"])}))
-                for name, entry in backbones.items()
-            }
+            recipes = {name: Recipe.from_record(entry["recipe"]) for name, entry in backbones.items()}
             run = cls(
                 folder,
                 tuple(map(str, record["labels"])),

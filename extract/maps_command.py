@@ -129,10 +129,7 @@ def _read_recipes(run: Path) -> dict[str, Recipe]:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         names = record["models"][record["final_model"]]["backbones"]
         entries: Mapping[str, Any] = record["backbones"]
-        return {
-            name: Recipe(**(entries[name]["recipe"] | {"views": tuple(entries[name]["recipe"]["views"])}))
-            for name in names
-        }
+        return {name: Recipe.from_record(entries[name]["recipe"]) for name in names}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} cannot be read ({error!r}). Give the folder of a finished run.") from None
 

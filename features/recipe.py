@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from features.errors import InputError
 
@@ -84,6 +86,18 @@ class Recipe:
             raise InputError(f"the attribute {error.args[0]!r} is missing") from None
         except (TypeError, ValueError) as error:
             raise InputError(f"an attribute cannot be read: {error}") from None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Recipe":
+        """Read a recipe back from JSON, as a run keeps it.
+
+        Args:
+            record: the fields by name, `asdict` of a recipe; views as a list.
+
+        Raises:
+            KeyError, TypeError: a field is missing, unknown, or has another type.
+        """
+        return cls(**{**record, "views": tuple(record["views"])})
 
     def differences(self, other: "Recipe") -> str:
         """Say in words in which fields two recipes differ: `weights imagenet -> random, precision ...`."""

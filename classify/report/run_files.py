@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from classify.prediction_tables import PROBABILITIES
-from classify.run_folder import MARK
+from classify.run_folder import MARK, mark_of
 from features.errors import InputError
 
 #: What the audit of the features leaves in a run's folder, where somebody asked it to.
@@ -81,13 +81,8 @@ class RunFiles:
         Raises:
             InputError: the folder holds no finished run, or a file of it is missing or damaged; the message names it.
         """
-        if not (folder / MARK).is_file():
-            raise InputError(
-                f"{folder} holds no finished run: there is no {folder / MARK}. Give the folder that `classify run` was "
-                "given as --out; a run that was interrupted goes on with the same command."
-            )
-        reader = _Reader(folder)
-        return reader.read()
+        mark_of(folder)
+        return _Reader(folder).read()
 
     @property
     def final_model(self) -> str:

@@ -1,6 +1,7 @@
 """The recipe: what moves the fingerprint, and what is read back."""
 
-from dataclasses import fields, replace
+import json
+from dataclasses import asdict, fields, replace
 
 import pytest
 
@@ -60,3 +61,12 @@ def test_a_missing_attribute_is_named(name):
 def test_an_attribute_of_another_type_is_refused(name, value):
     with pytest.raises(InputError, match="an attribute cannot be read"):
         Recipe.from_attributes({**RECIPE.attributes(), name: value})
+
+
+def test_json_gives_the_recipe_back():
+    recipe = replace(RECIPE, views=("identity", "flip"))
+    assert Recipe.from_record(json.loads(json.dumps(asdict(recipe)))) == recipe
+    with pytest.raises(TypeError, match="colour"):
+        Recipe.from_record({**asdict(RECIPE), "colour": "grey"})
+    with pytest.raises(KeyError, match="views"):
+        Recipe.from_record({})
