@@ -29,7 +29,8 @@ class Audit:
         pairs: one row per pair, exact ones first, then by distance: `kind` (`EXACT`: the same bytes; `NEAR`: each
             other's nearest image, nearer than the threshold), `scope` (`within train`, `between train and test`, ...),
             `first` and `second` (rows of the images), `distance` (0 for exact ones), `same_group` (None where a group
-            is not known), `across_folds` (likewise), `labels_differ` (names; None where one is not labelled).
+            is not known), `across_folds` (likewise), `labels_differ` (names joined by ` + `; None where one
+            is not labelled).
         threshold: of near duplicates; None where there are too few images to choose one.
         distances: by scope, the distances of all mutual nearest pairs, below the threshold or not, ascending.
         both_sides: the groups that have images in several splits.
@@ -138,7 +139,7 @@ def _describe_pairs(images: Images, found: list[tuple[str, int, int, float]]) ->
                 "across_folds": bool(folds[0] != folds[1]) if (folds >= 0).all() else None,
                 "labels_differ": None
                 if (labels < 0).any() or not labels.size
-                else " ".join(images.label_names[label] for label in differing),
+                else " + ".join(images.label_names[label] for label in differing),
             }
         )
     columns = ["kind", "scope", "first", "second", "distance", "same_group", "across_folds", "labels_differ"]

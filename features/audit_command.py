@@ -9,6 +9,7 @@ from features.audit_inputs import gather, read_folds
 from features.audit_report import print_audit, write_audit
 from features.cache import FeatureCache
 from features.dataset import DatasetOptions, read_dataset
+from features.errors import InputError
 
 
 def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, options: DatasetOptions) -> None:
@@ -27,6 +28,13 @@ def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, opt
     feature_cache = FeatureCache(cache)
     folds = {} if run is None else read_folds(run)
     images, features, left_out = gather(read_dataset(data, options), feature_cache, folds)
+    train = images.rows("train")
+    without_fold = 0 if run is None else int((images.folds[train] < 0).sum())
+    if without_fold and without_fold == len(train):
+        raise InputError(
+            f"{run} held none of the {len(train)} training images of {data} out, so it has no folds of theirs. Name a "
+            "run of this data set with --run, or none."
+        )
     with Console(stderr=True).status(f"comparing {len(images.image_ids):,} images"):
         found = audit(images, features)
     folder = out or run or cache / "audit"
@@ -34,4 +42,6 @@ def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, opt
     write_audit(found, folder, record | {"splits_without_features": list(left_out)})
     for name in left_out:
         print(f"{name}: {cache} holds no features of it, so it is left out")
+    if without_fold:
+        print(f"train: {run} did not hold {without_fold} of {len(train)} images out, so their folds are not known")
     print_audit(found, folder)

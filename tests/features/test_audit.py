@@ -114,12 +114,12 @@ def test_exact_and_near_duplicates_are_found_where_they_lie(planted):
 def test_contradicting_labels_are_told_by_name(planted):
     planted.copy("t000", "t100")
     planted.copy("t020", "e000", noise=0.02)
-    planted.labels["t100"][1] ^= 1
+    planted.labels["t100"] = [1 - label for label in planted.labels["t100"]]
     said, duplicates, _, record = planted.audit()
-    assert duplicates["labels_differ"].fillna("").tolist() == ["calc", ""]
+    assert duplicates["labels_differ"].fillna("").tolist() == ["bleed + calc", ""]
     assert record["pairs"]["within train"]["labels_differ"] == 1
     assert record["pairs"]["between train and test"]["labels_differ"] == 0
-    assert "exact within train t000 t100 0.000 calc" in said
+    assert "exact within train t000 t100 0.000 bleed + calc" in said
 
 
 def test_slices_of_one_patient_are_no_finding_but_hide_none(planted):
@@ -237,3 +237,17 @@ def test_a_run_without_folds_is_refused(planted, tmp_path):
     (tmp_path / "labels.csv").write_text("split,ID,group\ntrain,t000,g\n")
     result = CliRunner().invoke(app, options)
     assert (result.exit_code, "expected the columns ID and fold" in result.stderr) == (2, True)
+
+
+def test_a_run_of_another_data_set_is_refused_and_one_of_a_part_is_told(planted, tmp_path):
+    planted.write()
+    options = ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(tmp_path)]
+    (tmp_path / "labels.csv").write_text("split,ID,group,fold\ntrain,other,g,0\n")
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 2
+    assert f"{tmp_path} held none of the 150 training images of {planted.data} out" in result.stderr
+    assert not (tmp_path / "audit.json").exists()
+    (tmp_path / "labels.csv").write_text("split,ID,group,fold\ntrain,t000,g,0\ntrain,t001,g,1\n")
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0
+    assert f"train: {tmp_path} did not hold 148 of 150 images out" in result.output
