@@ -93,7 +93,7 @@ def _print_labels(console: Console, split: Description) -> None:
 def _print_images(console: Console, summary: ImageSummary) -> None:
     """Print what stage 1 recorded."""
     if summary.unknown:
-        console.print(f"  {summary.unknown:,} images have no record: not extracted yet, or rejected")
+        console.print(f"  {summary.unknown:,} images have no record: not extracted yet")
     if summary.known:
         kinds = (summary.sizes, summary.bit_depths, summary.channels)
         console.print(f"  images: {'; '.join(_counts(of) for of in kinds)}")

@@ -46,7 +46,7 @@ class ImageSummary:
 
     Attributes:
         known: images that have a record.
-        unknown: images that have none: not extracted, or rejected.
+        unknown: images that have none and were not rejected: not extracted yet.
         rejected: ids and reasons of images that could not be read.
         sizes: how many images have a size (`512 x 512`, height first), most frequent first; so are the next two.
         bit_depths: `8 bit`, `16 bit`.
@@ -147,9 +147,10 @@ def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) 
         InputError: that file, or rejected.csv, is no such table.
     """
     table = FactsTable(cache.root / split / "images.csv")
-    rejected = {image_id: r.reason for image_id, r in cache.rejected(split).items()}
+    reasons_of = cache.rejected(split)
+    rejected = {i: reasons_of[i].reason for i in image_ids if i in reasons_of}
     facts = {i: table[i] for i in image_ids if i in table}
-    unknown = len(image_ids) - len(facts)
+    unknown = sum(i not in facts and i not in rejected for i in image_ids)
     if not facts:
         return ImageSummary(0, unknown, rejected)
     scales = np.array([2.0**own.bit_depth - 1 for own in facts.values()])
