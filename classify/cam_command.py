@@ -1,61 +1,21 @@
 """What `python -m classify cam` does: read a run and maps, write heat maps, overlays and boxes into RUN/cam."""
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.cam import Region, enlarge, find_regions, heat_maps, scale_box
-from classify.cam_pictures import save_heat, save_overlay, save_thumbnail, to_levels
+from classify.cam import heat_maps
+from classify.cam_files import BLOCK, RECORD, Shown, renewing, write_pictures
 from classify.explanation import NO_FOLD, Explainer
-from classify.prediction_tables import write_table
 from classify.run_folder import CAM
 from classify.saved_run import SavedRun
-from classify.thresholds import to_binary
 from features.cache import FeatureCache, read_index
 from features.errors import InputError
-from features.lock import hold
-from features.maps import MapsFile, describe_maps, maps_files, maps_path, read_maps, read_thumbnails
-
-#: What says how heat maps were made. It is written last.
-RECORD = "cam.json"
-#: The heat with the hottest colour is that which this share of the images do not reach, label by label.
-_FULL_SHARE = 0.95
-#: Images whose maps are held in memory at a time.
-_BLOCK = 32
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """The images of one split that are shown.
-
-    Attributes:
-        split: its name.
-        image_ids: the N images, in the order of the first backbone's file of maps.
-        files: of each backbone.
-        folds: int64 (N,), the fold that held the image out, or `NO_FOLD`.
-        scores: float32 (N, L), the model's probabilities; out-of-fold where a fold held the image out.
-        heats: of each backbone float32 (N, L, h, w).
-    """
-
-    split: str
-    image_ids: list[str]
-    files: dict[str, MapsFile]
-    folds: np.ndarray
-    scores: np.ndarray
-    heats: list[np.ndarray]
-
-    def heat(self, row: int, label: int, shape: tuple[int, int]) -> np.ndarray:
-        """The heat map of one image and label over all backbones: float32 array of the shape wanted."""
-        return enlarge([heats[row, label] for heats in self.heats], shape)
+from features.maps import MapsFile, describe_maps, maps_files, maps_path, read_maps
 
 
 @threadpool_limits.wrap(1, user_api="blas")  # of thousands of small products: threads would wait for each other
@@ -74,7 +34,8 @@ def draw_run(run: Path, cache: Path | None, model: str | None) -> None:
     saved = SavedRun.load(run)
     name = saved.choose(model)
     explainer = Explainer(saved, name)
-    feature_cache = FeatureCache(cache or saved.cache)
+    feature_cache = _open_cache(saved, cache)
+    gallery = _read_gallery(run)
     left_out: dict[str, str] = {}
     shown = [
         _explain(saved, name, explainer, feature_cache, split, left_out)
@@ -88,8 +49,11 @@ def draw_run(run: Path, cache: Path | None, model: str | None) -> None:
             f"{', '.join(explainer.backbones)}. Run: python -m extract maps DATA --from {run} "
             f"--cache {feature_cache.root}"
         )
-    with _renewing(run) as folder:
-        boxes = _write(folder, saved, name, shown)
+    there = {f"{part.split}/{image_id}" for part in shown for image_id in part.image_ids}
+    missing = {image: left_out.get(image, "no maps of it are cached") for image in gallery if image not in there}
+    left_out = missing | left_out
+    with renewing(run) as folder:
+        boxes = write_pictures(folder, saved, name, shown)
         record = {
             "model": name,
             "labels": list(saved.label_names),
@@ -110,14 +74,49 @@ def draw_run(run: Path, cache: Path | None, model: str | None) -> None:
             f"without a gradient, so left out: {', '.join(explainer.weights.left_out)} "
             f"({1 - explainer.weights.covered:.0%} of the shares)"
         )
-    if left_out:
-        first, reason = next(iter(left_out.items()))
-        console.print(f"{len(left_out)} images are not shown (first: {first}: {reason}): {RECORD} lists them")
+    if missing:
+        first, reason = next(iter(missing.items()))
+        console.print(
+            f"not shown: {len(missing):,} of the {len(gallery):,} images of the gallery (first: {first}: {reason}): "
+            f"{RECORD} lists them"
+        )
+    if others := len(left_out) - len(missing):  # asked for by name, or for another run
+        console.print(
+            f"not shown: {others:,} images beside the gallery's, which have some maps only: {RECORD} says why"
+        )
+
+
+def _open_cache(run: SavedRun, cache: Path | None) -> FeatureCache:
+    """Open the cache asked for, or that which the run learnt from.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if cache is None and not run.cache.is_dir():
+        raise InputError(
+            f"{run.cache}, the cache that {run.folder} learnt from, is not there as seen from {Path.cwd()}. Name it "
+            "with --cache."
+        )
+    return FeatureCache(cache or run.cache)
+
+
+def _read_gallery(run: Path) -> list[str]:
+    """List the images of a run's gallery, as `split/id`, each once.
+
+    Raises:
+        InputError: `gallery.csv` is missing or damaged.
+    """
+    path = run / "gallery.csv"
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return list(dict.fromkeys(table["split"] + "/" + table["ID"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read ({error}). Make the run again.") from None
 
 
 def _explain(
     run: SavedRun, model: str, explainer: Explainer, cache: FeatureCache, split: str, left_out: dict[str, str]
-) -> _Shown:
+) -> Shown:
     """Compute the heat maps of a split's images; note why some have none."""
     files = _open_maps(run, explainer, cache, split)
     names = list(dict.fromkeys(image_id for file in files.values() for image_id in file.digests))
@@ -133,17 +132,17 @@ def _explain(
         else:
             image_ids.append(image_id)
     if not image_ids:
-        return _Shown(split, [], files, np.zeros(0, np.int64), np.zeros((0, len(run.label_names))), [])
+        return Shown(split, [], files, np.zeros(0, np.int64), np.zeros((0, len(run.label_names))), [])
     _, matrix = cache.read(split, explainer.backbones, image_ids)
     folds, scores = _score(run, model, split, image_ids, matrix)
     heats = [np.empty((len(image_ids), len(run.label_names), *file.shape[:2]), np.float32) for file in files.values()]
-    for start in range(0, len(image_ids), _BLOCK):
-        block = slice(start, start + _BLOCK)
+    for start in range(0, len(image_ids), BLOCK):
+        block = slice(start, start + BLOCK)
         gradients = explainer.explain(matrix[block], folds[block]).gradients
         for heat, (name, file) in zip(heats, files.items(), strict=True):
             maps = read_maps(file, image_ids[block])
             heat[block] = heat_maps(maps, gradients[:, :, explainer.columns[name]])
-    return _Shown(split, image_ids, files, folds, scores, heats)
+    return Shown(split, image_ids, files, folds, scores, heats)
 
 
 def _open_maps(run: SavedRun, explainer: Explainer, cache: FeatureCache, split: str) -> dict[str, MapsFile]:
@@ -193,86 +192,8 @@ def _read_out_of_fold(run: SavedRun, model: str) -> pd.DataFrame:
     """
     path = run.folder / "oof_probability.csv"
     try:
-        table = pd.read_csv(path, dtype={"ID": str, "model": str}, keep_default_na=False)
+        types = {"ID": str, "model": str, "fold": np.int64} | dict.fromkeys(run.label_names, np.float32)
+        table = pd.read_csv(path, dtype=types, keep_default_na=False)
         return table[table["model"] == model].set_index("ID")[["fold", *run.label_names]]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error}). Make the run again.") from None
-
-
-@contextmanager
-def _renewing(run: Path) -> Iterator[Path]:
-    """Lend an empty folder that takes the place of RUN/cam when the block ends well.
-
-    Raises:
-        InputError: RUN/cam is not ours, another process writes it, or the disk does not take it.
-    """
-    target, staging, lock = run / CAM, run / f".{CAM}.partial", run / f".{CAM}.lock"
-    if target.exists() and not (target / RECORD).is_file():
-        raise InputError(f"{target} holds no heat maps of Headbank ({RECORD} is missing). Remove or rename it.")
-    with hold(lock):
-        try:
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir()
-            yield staging
-            if target.exists():
-                shutil.rmtree(target)
-            staging.replace(target)
-        except OSError as error:
-            raise InputError(
-                f"{target} cannot be written ({error.strerror or error}). Make room on its disk."
-            ) from None
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-
-
-def _write(folder: Path, run: SavedRun, model: str, shown: list[_Shown]) -> int:
-    """Write tables and pictures; return the number of boxes."""
-    labels = range(len(run.label_names))
-    for place in ("thumbnails", *(f"{kind}/{label}" for kind in ("heat", "overlays") for label in labels)):
-        (folder / place).mkdir(parents=True)
-    full = _full_heat(shown, len(labels))
-    thresholds = run.thresholds(model)
-    images: list[dict[str, Any]] = []
-    boxes: list[tuple[Any, ...]] = []
-    for part in shown:
-        decided = to_binary(part.scores, thresholds)
-        first = next(iter(part.files.values()))
-        for start in range(0, len(part.image_ids), _BLOCK):
-            pictures = read_thumbnails(first, part.image_ids[start : start + _BLOCK])
-            for row, (thumbnail, size) in enumerate(pictures, start):
-                file = f"{len(images):05d}"
-                images.append({"split": part.split, "ID": part.image_ids[row], "file": file})
-                save_thumbnail(thumbnail, folder / "thumbnails" / f"{file}.png")
-                for label in labels:
-                    heat = part.heat(row, label, thumbnail.shape[:2])
-                    regions: list[Region] = find_regions(heat) if decided[row, label] else []
-                    # The few images beyond the common scale have one of their own, so that none is one bright blot.
-                    levels = to_levels(heat, max(full[label], float(heat.max() - np.median(heat))))
-                    save_heat(levels, folder / "heat" / str(label) / f"{file}.png")
-                    path = folder / "overlays" / str(label) / f"{file}.png"
-                    save_overlay(thumbnail, levels, [region.box for region in regions], path)
-                    of_image = (part.split, part.image_ids[row], run.label_names[label])
-                    score = part.scores[row, label]
-                    boxes += [
-                        (*of_image, *scale_box(region.box, heat.shape, size), score, np.float32(region.heat))
-                        for region in regions
-                    ]
-    write_table(pd.DataFrame(images), folder / "images.csv")
-    columns = ["split", "ID", "label", "x0", "y0", "x1", "y1", "score", "heat"]
-    write_table(pd.DataFrame(boxes, columns=columns), folder / "boxes.csv")
-    return len(boxes)
-
-
-def _full_heat(shown: list[_Shown], labels: int) -> np.ndarray:
-    """Say, per label, which heat above an image's median has the hottest colour: float64 (L,), above 0.
-
-    One scale for all images: an image without anything hot stays pale, which a scale of its own would hide.
-    """
-    peaks = []
-    for part in shown:
-        for row in range(len(part.image_ids)):
-            heats = [part.heat(row, label, (32, 32)) for label in range(labels)]
-            peaks.append([heat.max() - np.median(heat) for heat in heats])
-    full = np.quantile(np.array(peaks), _FULL_SHARE, axis=0)
-    return np.where(full > 0, full, 1.0)

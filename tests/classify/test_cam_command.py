@@ -53,6 +53,12 @@ def cam(run_folder: Path, *options: str) -> tuple[int, str]:
     return result.exit_code, " ".join(result.output.split())
 
 
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
 def make_run(root: Path) -> tuple[Toy, Path]:
     toy = make_toy(root)
     write_presets(root / "mine.json", {"tiny": HEAD, "deep": replace(HEAD, hidden_units=(6,))})
@@ -225,6 +231,9 @@ def test_boxes_are_of_the_images_that_the_model_calls_positive_with_its_own_scor
 
 def test_images_without_all_maps_or_of_another_file_are_left_out_and_said(own):
     toy, out = own
+    wanted = [*toy.train_ids[1:3], "nowhere"]
+    gallery = pd.read_csv(out / "gallery.csv", dtype=str).iloc[:3].assign(split="train", ID=wanted)
+    gallery.to_csv(out / "gallery.csv", index=False)
     write_maps(toy, "train", toy.train_ids[1:5], ("beta",))
     with h5py.File(maps_path(toy.cache, "train", "beta"), "a") as file:
         file["image_digests"][1] = np.ones(16, np.uint8)
@@ -234,13 +243,16 @@ def test_images_without_all_maps_or_of_another_file_are_left_out_and_said(own):
     assert list(pd.read_csv(out / "cam" / "images.csv")["ID"]) == [toy.train_ids[1]]
     left_out = json.loads((out / "cam" / "cam.json").read_text())["images_left_out"]
     assert left_out == {
+        "train/nowhere": "no maps of it are cached",
         f"train/{toy.train_ids[0]}": "no map by beta",
         f"train/{toy.train_ids[2]}": "maps and features by beta are of different files",
         f"train/{toy.train_ids[3]}": "no map by alpha",
         f"train/{toy.train_ids[4]}": "no map by alpha",
         f"test/{toy.test_ids[0]}": "no map by beta",
     }
-    assert "5 images are not shown" in said
+    stale = f"train/{toy.train_ids[2]}: maps and features by beta are of different files"
+    assert f"not shown: 2 of the 3 images of the gallery (first: {stale}): cam.json lists them" in said
+    assert "not shown: 4 images beside the gallery's, which have some maps only: cam.json says why" in said
 
 
 def test_a_second_time_replaces_the_first_and_a_new_run_removes_it(own):
@@ -268,7 +280,15 @@ def test_a_second_time_replaces_the_first_and_a_new_run_removes_it(own):
         (lambda toy, out: None, ("--cache", "/no/such"), "/no/such is not there"),
         (lambda toy, out: (out / "cam").mkdir(), (), "holds no heat maps of Headbank (cam.json is missing)"),
         (lambda toy, out: (out / "oof_probability.csv").unlink(), (), "oof_probability.csv cannot be read"),
+        (
+            lambda toy, out: change(out / "oof_probability.csv", ",0,", ",zero,"),
+            (),
+            "oof_probability.csv cannot be read",
+        ),
         (lambda toy, out: (out / "thresholds.csv").unlink(), (), "thresholds.csv cannot be read"),
+        (lambda toy, out: (out / "gallery.csv").unlink(), (), "gallery.csv cannot be read"),
+        (lambda toy, out: change(out / "gallery.csv", "split,", "part,"), (), "gallery.csv cannot be read"),
+        (lambda toy, out: toy.cache.rename(toy.cache.with_name("away")), (), "is not there as seen from"),
         (lambda toy, out: maps_path(toy.cache, "train", "beta").write_bytes(b"x"), (), "beta.maps.h5 is damaged"),
     ],
 )
