@@ -22,9 +22,7 @@ def describe_gap(run: RunFiles) -> dict[str, Any] | None:
         return None
     try:
         figures = {
-            name: tuple(
-                math.nan if gap[name][end] is None else float(gap[name][end]) for end in ("value", "low", "high")
-            )
+            name: tuple(math.nan if gap[name][end] is None else float(gap[name][end]) for end in _ENDS)
             for name in ("random", "grouped", "gap")
         }
         return {"model": str(gap["model"]), **figures}

@@ -155,17 +155,19 @@ def _describe_head(run: RunFiles, model: str, index: int, figures: Path) -> dict
     curves = run.curves[run.curves["model"] == model]
     entry = run.record["models"][model]
     verdict = judge_fit(curves, entry["best_epochs"], int(entry["spec"]["epochs"]))
-    kept = [epoch for epoch in entry["best_epochs"][: curves["fold"].nunique()] if epoch]
-    best = float(np.mean(kept)) if kept else None
+    # A head on all rows, which comes last, has no curves; 0 is no epoch.
+    kept = {
+        fold: epoch for fold, epoch in zip(sorted(set(curves["fold"])), entry["best_epochs"], strict=False) if epoch
+    }
     pictures: list[Picture] = []
     for kind, name in (("loss", "loss"), ("auc", "ROC-AUC")):
         if curves[[kind, f"validation_{kind}"]].notna().any(axis=None):
             pictures.append(
                 render(
-                    draw_curves(curves, kind, name, best),
+                    draw_curves(curves, kind, name, kept),
                     f"curves_{file_stem(index, model)}_{kind}",
                     f"{name} of {model} by epoch, training and validation. {verdict.sentence}",
-                    f"{name} by epoch; thin lines: the fits of single folds.",
+                    f"{name} by epoch; thin lines: the fits of single folds; thick: their mean while all go on.",
                     figures,
                 )
             )

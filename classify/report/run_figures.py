@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from classify.report.plotting import FIRST, GRID, INK, MUTED, SECOND, WIDE, add_legend, new_figure
+from classify.report.plotting import FIRST, GRID, INK, SECOND, WIDE, add_legend, new_figure
 
 #: Models in the figure at the most; the table holds all.
 MODELS_SHOWN = 20
@@ -97,14 +97,14 @@ def draw_returns(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_curves(curves: pd.DataFrame, kind: str, name: str, best_epoch: float | None) -> Figure:
-    """Draw a head's training and validation curves: thin lines per fit, thick ones for their mean.
+def draw_curves(curves: pd.DataFrame, kind: str, name: str, kept: Mapping[int, int]) -> Figure:
+    """Draw a head's training and validation curves: thin lines per fit, thick ones for their mean while all go on.
 
     Args:
         curves: rows of one head in `curves.csv`.
         kind: `loss` or `auc`.
         name: what the axis is called.
-        best_epoch: the mean epoch that the fits were kept at; None if none was.
+        kept: by fold, the epoch that its fit was kept at; each is a dot on the curve of its validation.
     """
     figure, axes = new_figure()
     for column, colour, label in ((kind, FIRST, "training"), (f"validation_{kind}", SECOND, "validation")):
@@ -113,10 +113,9 @@ def draw_curves(curves: pd.DataFrame, kind: str, name: str, best_epoch: float | 
         # Fits end at different epochs; beyond the first end the mean would jump.
         common = table.dropna()
         axes.plot(common.index, common.mean(axis=1), color=colour, label=label)
-    if best_epoch is not None:
-        axes.axvline(
-            best_epoch, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)), label=f"kept, epoch {best_epoch:.0f}"
-        )
+    dots = [(epoch, table.loc[epoch, fold]) for fold, epoch in kept.items()]  # of the validation, drawn last
+    if dots:
+        axes.plot(*zip(*dots, strict=True), "o", color=SECOND, markersize=4, label="epochs kept")
     axes.set(xlabel="epoch", ylabel=name)
     add_legend(figure)
     return figure
