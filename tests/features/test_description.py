@@ -141,7 +141,7 @@ def test_the_page_has_the_numbers(data, tmp_path):
     text = " ".join(Page((tmp_path / "page" / "describe.html").read_text(encoding="utf-8")).text.split())
     assert "bleed 3 2 0 2 60.0%" in text
     assert "calc 2 2 1 2 50.0%" in text
-    assert "bleed 3 (100%) 2 (67%)" in text
+    assert "bleed 3 2 (67%) calc 2 (100%) 2" in text
     assert "bleed + calc 2 50.0%" in text
     assert "1 rows that lack a label d" in text
 
