@@ -1,6 +1,6 @@
 """Look for leaks: duplicates within and between splits, groups on both sides, labels that contradict each other."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from features.audit_inputs import Images
-from features.near import LEAST_IMAGES, Threshold, choose_threshold, mutual_pairs, pairs_within, whiten
+from features.near import LEAST_IMAGES, Threshold, choose_threshold, near_pairs, pairs_within, whiten
 
 #: Kinds of pairs.
 EXACT, NEAR = "exact", "near"
@@ -26,18 +26,18 @@ class Audit:
     Attributes:
         images: what was audited, N rows.
         backbones: by whose features near duplicates were sought.
-        pairs: one row per pair, exact ones first, then by distance: `kind` (`EXACT`: the same bytes; `NEAR`: each
-            other's nearest image, nearer than the threshold), `scope` (`within train`, `between train and test`, ...),
-            `first` and `second` (rows of the images), `distance` (0 for exact ones), `same_group` (None where a group
-            is not known), `across_folds` (likewise), `labels_differ` (names joined by ` + `; None where one
-            is not labelled).
+        pairs: one row per pair, exact ones first, then by distance: `kind` (`EXACT`: the same bytes; `NEAR`: an
+            image and its nearest one, nearer than the threshold; see `near_pairs`), `scope` (`within train`, `between
+            train and test`, ...), `first` and `second` (rows of the images), `distance` (0 for exact ones),
+            `same_group` (None where a group is not known), `across_folds` (likewise), `labels_differ` (names joined by
+            ` + `; None where one is not labelled).
         threshold: of near duplicates; None where there are too few images to choose one.
         distances: by scope, the distances of all mutual nearest pairs, below the threshold or not, ascending.
         both_sides: the groups that have images in several splits.
-        groups: the group proposed for every id: the groups given, joined where pairs below the threshold link them.
-            Where none is given, all images that pairs link, below a threshold that lets one link by chance through per
-            `IMAGES_PER_CHANCE_LINK`: a wrong link costs little, a missing one leaks. An id of several splits is in one
-            group.
+        groups: the group proposed for every id, those without features too: the groups given, joined where pairs below
+            the threshold link them. Where none is given, all images that pairs link, below a threshold that lets one
+            link by chance through per `IMAGES_PER_CHANCE_LINK`: a wrong link costs little, a missing one leaks. An id
+            of several splits is in one group.
         largest_group: how many images the largest of them has.
     """
 
@@ -76,11 +76,9 @@ def audit(images: Images, features: Mapping[str, np.ndarray]) -> Audit:
         links.append(rows[pairs_within(points, limit)])
         for one, other in combinations_with_replacement(images.split_names, 2):
             first, second = (np.flatnonzero(images.splits[rows] == name) for name in (one, other))
-            apart = group_codes[rows] if one == other else np.full(len(rows), -1)
-            pairs, own = mutual_pairs(points, first, second, apart)
-            distances[scope_of(one, other)] = own
-            near = own < threshold.distance
-            found += [(NEAR, *rows[pair], float(d)) for pair, d in zip(pairs[near], own[near], strict=True)]
+            near = near_pairs(points, first, second, group_codes[rows], threshold.distance)
+            distances[scope_of(one, other)] = near.mutual
+            found += [(NEAR, *rows[pair], float(d)) for pair, d in zip(near.rows, near.distances, strict=True)]
     groups, largest = _propose_groups(images, np.concatenate(links))
     return Audit(
         images,
@@ -150,27 +148,43 @@ def _propose_groups(images: Images, links: np.ndarray) -> tuple[dict[str, str], 
     """Join all images that links, groups or a common id connect.
 
     Args:
-        images: N rows.
+        images: N rows, and those without features, which only groups and ids connect.
         links: int64 (P, 2), pairs of rows. Blank images link nothing: those of different patients are alike.
 
     Returns:
         The group by id, and the size of the largest.
     """
-    count = len(images.image_ids)
+    lacking = [pair for of_split in images.without_features.values() for pair in of_split.items()]
+    image_ids = np.array([*images.image_ids, *(image_id for image_id, _ in lacking)])
+    given = np.array([*images.groups.tolist(), *(group for _, group in lacking)])
     edges = [links[~images.blank[links].any(axis=1)]]
-    for names in (images.groups, np.array(images.image_ids)):
+    for names in (given, image_ids):
         order = np.argsort(names, kind="stable")
         alike = (names[order][1:] == names[order][:-1]) & (names[order][1:] != "")
         edges.append(np.column_stack([order[:-1][alike], order[1:][alike]]))
     first, second = np.concatenate(edges).T
-    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
+    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(given), len(given)))
     component = connected_components(graph, directed=False)[1]
     names_of: dict[int, dict[str, None]] = {}
-    for own, name in zip(component.tolist(), images.groups.tolist(), strict=True):
+    for own, name in zip(component.tolist(), given.tolist(), strict=True):
         names_of.setdefault(own, {}).update({name: None} if name else {})
-    group_of = {
-        own: "+".join(names) if names else f"proposed-{number:05d}"
-        for number, (own, names) in enumerate(names_of.items())
-    }
-    groups = {i: group_of[own] for i, own in zip(images.image_ids, component.tolist(), strict=True)}
+    group_of = _name_groups(names_of)
+    groups = {i: group_of[own] for i, own in zip(image_ids.tolist(), component.tolist(), strict=True)}
     return groups, int(np.bincount(component).max())
+
+
+def _name_groups(names_of: Mapping[int, Collection[str]]) -> dict[int, str]:
+    """Name each group after the given ones that it joins, or by number; no two alike.
+
+    Args:
+        names_of: by group, the names given to images of it; each name is in one group.
+    """
+    taken = {name for names in names_of.values() for name in names}
+    group_of = {}
+    for number, (own, names) in enumerate(names_of.items()):
+        name = "+".join(names) or f"proposed-{number:05d}"
+        while len(names) != 1 and name in taken:  # somebody called a group so
+            name += "+"
+        taken.add(name)
+        group_of[own] = name
+    return group_of

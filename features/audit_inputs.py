@@ -26,7 +26,8 @@ class Images:
         groups: str (N,); "" where none is known.
         folds: int64 (N,), the fold that held a training image out; -1 where none is known.
         blank: bool (N,), whether all pixels are nearly the same; False where stage 1 did not record it.
-        without_features: by split, how many images of the data set are not here, as stage 1 rejected them.
+        without_features: by split, the images of the data set that are not here, as stage 1 rejected them: by id, the
+            group, "" where none is known.
     """
 
     label_names: tuple[str, ...]
@@ -37,7 +38,7 @@ class Images:
     groups: np.ndarray
     folds: np.ndarray
     blank: np.ndarray
-    without_features: dict[str, int]
+    without_features: dict[str, dict[str, str]]
 
     def rows(self, split: str) -> np.ndarray:
         """The rows of a split: int64."""
@@ -92,7 +93,7 @@ def gather(
         np.concatenate([part.groups for part in parts]),
         _folds_of(image_ids, of_splits, folds),
         np.concatenate([part.blank for part in parts]),
-        {name: count for part in parts for name, count in part.without_features.items()},
+        {name: lacking for part in parts for name, lacking in part.without_features.items()},
     )
     features = {
         name: np.concatenate([cache.read(part.splits[0], [name], part.image_ids)[1] for part in parts])
@@ -111,7 +112,6 @@ def _gather_split(split: Split, cache: FeatureCache, backbones: list[str], label
             "has features. Mend the images and extract again."
         )
     image_ids = tuple(split.image_ids[row] for row in kept)
-    cache.read(split.name, backbones[:1], image_ids[:1])  # a wrong fingerprint is told before anything is counted
     index = read_index(cache.path(split.name, backbones[0]))
     lacking = [image_id for image_id in image_ids if image_id not in index]
     if lacking:
@@ -121,16 +121,17 @@ def _gather_split(split: Split, cache: FeatureCache, backbones: list[str], label
         )
     facts = FactsTable(cache.root / split.name / "images.csv")
     count = len(image_ids)
+    groups = np.full(len(split.image_ids), "") if split.groups is None else split.groups
     return Images(
         label_names,
         np.full(count, split.name),
         image_ids,
         tuple(index[image_id] for image_id in image_ids),
         np.full((count, len(label_names)), -1, np.int8) if split.labels is None else split.labels[kept].astype(np.int8),
-        np.full(count, "") if split.groups is None else split.groups[kept],
+        groups[kept],
         np.full(count, -1),
         np.array([facts.knows(i, index[i]) and facts[i].is_blank for i in image_ids], bool),
-        {split.name: len(split.image_ids) - count},
+        {split.name: {i: group for i, group in zip(split.image_ids, groups.tolist(), strict=True) if i in rejected}},
     )
 
 

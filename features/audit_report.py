@@ -51,13 +51,13 @@ def summarise(audit: Audit) -> dict[str, Any]:
     return {
         "images": {name: len(images.rows(name)) for name in images.split_names},
         "blank": {name: int(images.blank[images.rows(name)].sum()) for name in images.split_names},
-        "without_features": images.without_features,
+        "without_features": {name: len(lacking) for name, lacking in images.without_features.items()},
         "backbones": list(audit.backbones),
         "threshold": None
         if audit.threshold is None
         else {
             "distance": audit.threshold.distance,
-            "exponent": audit.threshold.exponent,
+            "exponent": audit.threshold.exponent if np.isfinite(audit.threshold.exponent) else None,
             "expected_by_chance": audit.threshold.expected,
             "of": "cosine distance of whitened features, mean over backbones",
         },
@@ -101,7 +101,7 @@ def write_audit(audit: Audit, folder: Path, record: dict[str, Any]) -> None:
         table.to_csv(temporary, index=False, lineterminator="\n")
     write_groups_file(folder / GROUPS, audit.groups)
     with replacing(folder / RECORD) as temporary:
-        text = json.dumps({**record, **summarise(audit)}, indent=2, ensure_ascii=False)
+        text = json.dumps({**record, **summarise(audit)}, indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -112,7 +112,7 @@ def print_audit(audit: Audit, folder: Path) -> None:
     summary = summarise(audit)
     counts = ", ".join(f"{name} {count:,}" for name, count in summary["images"].items())
     console.print(f"audited: {len(audit.images.image_ids):,} images ({counts}), by {', '.join(audit.backbones)}")
-    for name, count in audit.images.without_features.items():
+    for name, count in summary["without_features"].items():
         if count:
             console.print(f"{name}: {count} images have no features (rejected by stage 1) and are left out")
     if blank := sum(summary["blank"].values()):
@@ -132,7 +132,7 @@ def _print_threshold(console: Console, audit: Audit) -> None:
         console.print("near duplicates: not sought, there are too few images to tell them from chance")
         return
     console.print(
-        f"near: each other's nearest image, and nearer than {audit.threshold.distance:.3f} (cosine distance of "
+        f"near: an image and its nearest one, where nearer than {audit.threshold.distance:.3g} (cosine distance of "
         f"whitened features). By the spread of all distances, chance should bring {audit.threshold.expected:g} such "
         "pairs; that is an estimate, so look at the images"
     )
@@ -181,21 +181,25 @@ def _print_pairs(console: Console, table_console: Console, audit: Audit, shown: 
 def _print_groups(console: Console, audit: Audit, summary: dict[str, Any]) -> None:
     """Say which groups are on several sides, and what the proposed ones are."""
     groups, images = summary["groups"], audit.images
+    proposed = f"{GROUPS}: {groups['proposed']:,} groups"
     if groups["given"]:
         names = ", ".join(audit.both_sides[:_NAMES_SHOWN])
         more = len(audit.both_sides) - _NAMES_SHOWN
         sides = f"{len(audit.both_sides)} ({names}{f' and {more} more' if more > 0 else ''})" if names else "none"
         console.print(f"groups: {groups['given']:,} given; with images in several splits: {sides}")
+        ungrouped = int((images.groups == "").sum())
+        without = f" ({ungrouped:,} images had none)" if ungrouped else ""
+        console.print(f"{proposed}: those given{without}, joined where duplicates or images of one id link them")
+    elif audit.threshold is None:
+        console.print("groups: none given (--group-column, --groups)")
+        console.print(
+            f"{proposed}, of which only exact duplicates and images of one id are joined: with so few images nothing "
+            "tells which are of one patient. Name patients: these groups keep none together"
+        )
     else:
         console.print(
             "groups: none given (--group-column, --groups), so neighbouring slices of a patient are near duplicates too"
         )
-    proposed = f"{GROUPS}: {groups['proposed']:,} groups"
-    if groups["given"]:
-        ungrouped = int((images.groups == "").sum())
-        without = f" ({ungrouped:,} images had none)" if ungrouped else ""
-        console.print(f"{proposed}: those given{without}, joined where duplicates or images of one id link them")
-    else:
         console.print(
             f"{proposed} proposed for {len(images.image_ids):,} images, by a laxer threshold; the largest has "
             f"{groups['largest']:,}. A makeshift: most slices of a patient differ more, and leak still. Name patients "

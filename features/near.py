@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.linalg import eigh  # numpy's finds all directions, at several times the cost
 
 #: Directions kept per backbone, and how many images there are at least for each of them: with as many directions as
@@ -22,6 +23,8 @@ _BINS = 8192
 _FARTHEST = 2.0
 #: No threshold is finer than float32 products.
 _NEAREST = 1e-5
+#: Share of the features' sum of squares that a direction has at least: (1e-6)**2, some units in the last place.
+_LEAST_SPREAD = 1e-12
 
 
 def whiten(features: Sequence[np.ndarray]) -> np.ndarray:
@@ -45,7 +48,12 @@ def whiten(features: Sequence[np.ndarray]) -> np.ndarray:
         product = centred.T @ centred if tall else centred @ centred.T
         count = min(DIRECTIONS, rows // IMAGES_PER_DIRECTION, width)
         values, vectors = eigh(product, subset_by_index=(len(product) - count, len(product) - 1), overwrite_a=True)
-        kept = np.flatnonzero(values > 1e-9 * max(values[-1], 1e-300))
+        # What is below is rounding: of the products, and of float32 features.
+        floor = max(1e-9 * values[-1], _LEAST_SPREAD * np.square(own, dtype=np.float64).sum())
+        kept = np.flatnonzero(values > floor)
+        if not len(kept):  # all images have the same features: one point
+            points.append(np.ones((rows, 1)))
+            continue
         scaled = centred @ vectors[:, kept] / np.sqrt(values[kept]) if tall else vectors[:, kept]
         lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
         points.append(scaled / np.maximum(lengths, 1e-12))
@@ -96,42 +104,107 @@ def choose_threshold(points: np.ndarray) -> Threshold:
     return Threshold(float(max(distance, _NEAREST)), float(exponent))
 
 
-def mutual_pairs(
-    points: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find the pairs of images that are each other's nearest.
+@dataclass(frozen=True)
+class NearPairs:
+    """The pairs of two sets of images that are near duplicates.
+
+    Attributes:
+        rows: int64 (P, 2), a row of the first set and one of the second, each pair once, nearest first.
+        distances: float32 (P,).
+        mutual: float32 (M,), ascending: the distances of all pairs that are each other's nearest, near or not.
+    """
+
+    rows: np.ndarray
+    distances: np.ndarray
+    mutual: np.ndarray
+
+
+def near_pairs(
+    points: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray, limit: float
+) -> NearPairs:
+    """Pair each image with its nearest one where that is near, so that every image with a near duplicate is named.
+
+    A second copy of an image is nearest to it, or to the first copy, though not the other way round. So is a
+    neighbouring slice of the original, which is no copy: an image is passed over if nearer pairs already link its
+    nearest to the image's own group, and the two are neither alike nor each other's nearest.
 
     Args:
         points: float32 (N, K) of `whiten`.
         first: int64 (A,), rows of the points.
         second: int64 (B,), rows of the points: the same as `first`, or none of them.
-        groups: int64 (N,); images of one group are no pair. Negative: in no group.
-
-    Returns:
-        int64 (P, 2), a row of `first` and one of `second`, each pair once, nearest first; and float32 (P,), their
-        distances.
+        groups: int64 (N,). Negative: in no group. Within one set, images of one group are no pair.
+        limit: pairs are near below this distance.
     """
     if not len(first) or not len(second):
-        return np.empty((0, 2), np.int64), np.empty(0, np.float32)
+        return NearPairs(np.empty((0, 2), np.int64), np.empty(0, np.float32), np.empty(0, np.float32))
+    nearest, distance, back, back_distance = _nearest(points, first, second, groups)
+    mutual = (back[nearest] == np.arange(len(first))) & np.isfinite(distance)
+    # Who asks, who is its nearest, how far, whether they are each other's.
+    asked = [first, second[nearest], distance, mutual]
+    alone = np.array_equal(first, second)
+    if not alone:
+        one_way = nearest[back] != np.arange(len(second))  # the mutual ones are there already
+        others = [second, first[back], back_distance, np.zeros(len(second), bool)]
+        asked = [np.concatenate([own, other[one_way]]) for own, other in zip(asked, others, strict=True)]
+    pairs, distances = _link([column[asked[2] < limit] for column in asked], groups)
+    swapped = pairs[:, 0] > pairs[:, 1] if alone else ~np.isin(pairs[:, 0], first)
+    pairs[swapped] = pairs[swapped, ::-1]
+    pairs, places = np.unique(pairs, axis=0, return_index=True)
+    order = np.argsort(distances[places], kind="stable")
+    counted = mutual & (np.arange(len(first)) < nearest) if alone else mutual
+    return NearPairs(pairs[order], distances[places][order], np.sort(distance[counted]))
+
+
+def _link(asked: Sequence[np.ndarray], groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keep the pairs that tell something new, the nearest first.
+
+    Args:
+        asked: of each image that has a near one its row, that of its nearest, their distance, and whether they are each
+            other's nearest; arrays (Q,).
+        groups: int64 (N,).
+
+    Returns:
+        int64 (P, 2) and float32 (P,): the pairs and their distances; mutual ones may be there both ways round.
+    """
+    linked = DisjointSet(np.unique(np.concatenate(asked[:2])).tolist())
+    groups_of = {row: {int(groups[row])} - {-1} for row in linked}
+    kept = []
+    for place in np.lexsort((~asked[3], asked[2])).tolist():
+        row, nearest, distance, mutual = (column[place].item() for column in asked)
+        if int(groups[row]) in groups_of[linked[nearest]] and not mutual and distance > _NEAREST:
+            continue
+        both = groups_of[linked[row]] | groups_of[linked[nearest]]
+        linked.merge(row, nearest)
+        groups_of[linked[row]] = both
+        kept.append(place)
+    return np.column_stack([column[kept] for column in asked[:2]]), asked[2][kept]
+
+
+def _nearest(
+    points: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Find each image's nearest in the other set; see `near_pairs` for the arguments.
+
+    Returns:
+        Of each image of `first` the place in `second`, int64 (A,), and the distance, float32 (A,), infinite where it
+        has none to be paired with; likewise (B,) of each image of `second`.
+    """
     nearest = np.empty(len(first), np.int64)
     distance = np.empty(len(first), np.float32)
     back, back_distance = np.zeros(len(second), np.int64), np.full(len(second), np.inf, np.float32)
-    columns = np.arange(len(second))
+    columns, alone = np.arange(len(second)), np.array_equal(first, second)
     for start, distances in _distances(points[first], points[second]):
         rows = first[start : start + len(distances)]
-        same_group = (groups[rows][:, None] == groups[second]) & (groups[rows][:, None] >= 0)
-        distances[same_group | (rows[:, None] == second)] = np.inf
+        if alone:
+            same_group = (groups[rows][:, None] == groups[second]) & (groups[rows][:, None] >= 0)
+            distances[same_group | (rows[:, None] == second)] = np.inf
         nearest[start : start + len(rows)] = distances.argmin(axis=1)
         distance[start : start + len(rows)] = distances.min(axis=1)
         of_block = distances.argmin(axis=0)
         nearer = distances[of_block, columns] < back_distance
         back[nearer] = start + of_block[nearer]
         back_distance[nearer] = distances[of_block, columns][nearer]
-    mutual = np.flatnonzero((back[nearest] == np.arange(len(first))) & np.isfinite(distance))
-    if np.array_equal(first, second):
-        mutual = mutual[mutual < nearest[mutual]]
-    mutual = mutual[np.argsort(distance[mutual], kind="stable")]
-    return np.column_stack([first[mutual], second[nearest[mutual]]]), distance[mutual]
+    return nearest, distance, back, back_distance
 
 
 def pairs_within(points: np.ndarray, distance: float) -> np.ndarray:

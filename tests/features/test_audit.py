@@ -60,6 +60,10 @@ class Planted:
                     facts = self.facts[i]
                     writer.writerow([i, self.digests[i].hex(), 100, 100, 1, 8, facts.mean, facts.std])
 
+    def some(self) -> Rows:
+        """The rows of one training image."""
+        return Rows((TRAIN[0],), (self.digests["t000"],), self.features["t000"][None, None], (self.facts["t000"],))
+
     def audit(self, *options: str):
         """Write, run the command; return what it said, duplicates.csv, groups.csv and audit.json."""
         self.write()
@@ -197,6 +201,10 @@ def test_rejected_images_and_splits_without_features_are_left_out_and_told(plant
     assert record["images"] == {"train": 149}
     assert record["without_features"] == {"train": 1}
     assert record["splits_without_features"] == ["test"]
+    file = planted.cache / "audit" / "groups.csv"
+    assert pd.read_csv(file).set_index("ID")["group"].to_dict() == {i: planted.patients[i] for i in TRAIN}
+    groups = read_dataset(planted.data, DatasetOptions(groups_file=file)).splits["train"].groups
+    assert groups[:3].tolist() == ["p0", "p0", "p0"]
 
 
 def test_too_few_images_have_exact_duplicates_only(planted, monkeypatch):
@@ -207,6 +215,40 @@ def test_too_few_images_have_exact_duplicates_only(planted, monkeypatch):
     assert duplicates["kind"].tolist() == ["exact"]
     assert record["threshold"] is None
     assert "near duplicates: not sought" in said
+    planted.patients = None
+    said, _, groups, _ = planted.audit()
+    assert "groups.csv: 209 groups, of which only exact duplicates and images of one id are joined" in said
+    assert "--groups groups.csv" not in said
+    assert groups["t000"] == groups["t100"]
+
+
+def test_every_copy_of_an_image_is_named(planted):
+    for copied, noise in (("t100", 0.01), ("t120", 0.02), ("e000", 0.015), ("e010", 0.03)):
+        planted.copy("t000", copied, noise)
+    _, duplicates, groups, _ = planted.audit()
+    assert set(duplicates["first_ID"]) | set(duplicates["second_ID"]) == {"t000", "t100", "t120", "e000", "e010"}
+    across = duplicates[duplicates["scope"] == "between train and test"]
+    assert set(across["second_ID"]) == {"e000", "e010"}
+    assert len({groups[i] for i in ("t000", "t100", "t120", "e000", "e010")}) == 1
+
+
+def test_images_that_are_all_alike_are_all_named_and_the_record_is_json(planted):
+    alike = planted.features["t000"]
+    planted.features = dict.fromkeys(planted.features, alike)
+    said, duplicates, groups, record = planted.audit()
+    named = set(duplicates["first_ID"]) | set(duplicates["second_ID"])
+    assert named == {*TRAIN, *TEST}
+    assert "nearer than 1e-05" in said
+    assert len(set(groups.values())) == 1
+    assert record["threshold"]["exponent"] is None  # infinity is no JSON
+
+
+def test_a_joined_group_is_called_as_no_other(planted):
+    planted.patients |= {"t140": "p0+p33", "t141": "proposed-00001"}
+    planted.copy("t000", "t100")
+    _, _, groups, _ = planted.audit()
+    assert groups["t000"] == groups["t001"] == groups["t100"] == "p0+p33+"
+    assert groups["t140"] == "p0+p33"
 
 
 @pytest.mark.parametrize(
@@ -218,6 +260,7 @@ def test_too_few_images_have_exact_duplicates_only(planted, monkeypatch):
             "holds no features of train or test",
         ),
         (lambda p: (p.data / "train.csv").write_text("ID,bleed\nt000,2\n"), "train.csv"),
+        (lambda p: write_rows(p.cache, p.some(), "train"), "lacks 149 of 150 images"),
     ],
 )
 def test_what_cannot_be_audited_is_one_message(planted, change, says):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from features.near import DIRECTIONS, RANKS, choose_threshold, mutual_pairs, pairs_within, whiten
+from features.near import DIRECTIONS, RANKS, choose_threshold, near_pairs, pairs_within, whiten
 
 ALONE = np.full(500, -1)
 
@@ -62,40 +62,74 @@ def test_the_threshold_is_the_power_law_followed_down():
     assert threshold.distance == pytest.approx(np.exp((np.log(0.1) - offset) / exponent), rel=0.01)
 
 
-def test_images_that_are_all_alike_have_a_threshold_that_none_passes_by_chance():
-    points = np.tile(np.float32([1, 0]), (200, 1))
-    assert choose_threshold(points).distance <= 1e-4
+def test_images_that_are_all_alike_are_one_point_and_all_near():
+    for features in (np.full((200, 30), 0.1, np.float32), np.zeros((200, 30), np.float32)):
+        points = whiten([features, features])
+        threshold = choose_threshold(points)
+        assert threshold.distance <= 1e-4
+        rows = np.arange(200)
+        assert len(near_pairs(points, rows, rows, np.full(200, -1), threshold.distance).rows) == 199
 
 
-def test_mutual_pairs_are_those_of_a_full_search(monkeypatch):
+def test_pairs_are_those_of_a_full_search(monkeypatch):
     monkeypatch.setattr("features.near._BLOCK", 64)
     points = whiten([clouds()])
     distances = 1 - points @ points.T
     np.fill_diagonal(distances, np.inf)
     every = np.arange(500)
-    pairs, found = mutual_pairs(points, every, every, ALONE)
+    limit = float(np.median(distances.min(axis=1)))
+    found = near_pairs(points, every, every, ALONE, limit)
     nearest = distances.argmin(axis=1)
-    assert {tuple(pair) for pair in pairs} == {(a, b) for a, b in enumerate(nearest) if nearest[b] == a and a < b}
-    np.testing.assert_allclose(found, distances[pairs[:, 0], pairs[:, 1]], atol=1e-6)
-    assert (np.diff(found) >= 0).all()
+    mutual = {(a, b) for a, b in enumerate(nearest) if nearest[b] == a and a < b}
+    near = {(min(a, b), max(a, b)) for a, b in enumerate(nearest) if distances[a, b] < limit}
+    assert len(near - mutual) > 20
+    assert {tuple(pair) for pair in found.rows} == near
+    np.testing.assert_allclose(found.distances, distances[found.rows[:, 0], found.rows[:, 1]], atol=1e-6)
+    assert (np.diff(found.distances) >= 0).all()
+    np.testing.assert_allclose(found.mutual, sorted(distances[pair] for pair in mutual), atol=1e-6)
 
-    first, second = every[:180], every[180:]
-    pairs, _ = mutual_pairs(points, first, second, ALONE)
     across = distances[:180, 180:]
     there, back = across.argmin(axis=1), across.argmin(axis=0)
-    assert {tuple(pair) for pair in pairs} == {(a, b + 180) for a, b in enumerate(there) if back[b] == a}
+    found = near_pairs(points, every[:180], every[180:], ALONE, limit)
+    near = {(a, b) for a, b in enumerate(there) if across[a, b] < limit}
+    near |= {(a, b) for b, a in enumerate(back) if across[a, b] < limit}
+    assert {tuple(pair) for pair in found.rows} == {(a, b + 180) for a, b in near}
+    mutual = sorted(across[a, b] for a, b in enumerate(there) if back[b] == a)
+    np.testing.assert_allclose(found.mutual, mutual, atol=1e-6)
 
 
-def test_images_of_one_group_are_no_pair():
+def test_images_of_one_group_are_no_pair_within_a_set_but_across():
     points = whiten([clouds()])
     every = np.arange(500)
     groups = every // 2
-    (first, second), *_ = mutual_pairs(points, every, every, ALONE)[0]
+    first, second = near_pairs(points, every, every, ALONE, 2).rows[0]
     groups[[first, second]] = 999
-    pairs, _ = mutual_pairs(points, every, every, groups)
+    pairs = near_pairs(points, every, every, groups, 2).rows
     assert not (groups[pairs[:, 0]] == groups[pairs[:, 1]]).any()
-    assert len(mutual_pairs(points, every, every, np.zeros(500, int))[0]) == 0
-    assert len(mutual_pairs(points, every[:0], every, ALONE)[0]) == 0
+    together = np.zeros(500, int)
+    assert len(near_pairs(points, every, every, together, 2).rows) == 0
+    assert len(near_pairs(points, every[:250], every[250:], together, 2).rows) > 0
+    assert len(near_pairs(points, every[:0], every, ALONE, 2).rows) == 0
+
+
+def of_angles(*degrees: float) -> np.ndarray:
+    """Points on a circle: float32 (N, 2)."""
+    return np.column_stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))]).astype(np.float32)
+
+
+def test_every_copy_is_named_but_no_neighbour_of_the_original():
+    # A slice, its neighbour, a first copy and a second one, whose nearest is the first.
+    points, groups = of_angles(0, 20, 4, 7), np.array([1, 1, -1, -1])
+    rows = np.arange(4)
+    assert near_pairs(points, rows, rows, groups, 0.1).rows.tolist() == [[2, 3], [0, 2]]
+    assert near_pairs(points, rows[:2], rows[2:], groups, 0.1).rows.tolist() == [[0, 2], [0, 3]]
+    assert near_pairs(points, rows, rows, ALONE, 0.1).rows.tolist() == [[2, 3], [0, 2], [1, 3]]
+
+
+def test_of_identical_images_each_is_named_whatever_its_group():
+    points, groups = of_angles(0, 0, 0, 0, 90), np.array([1, 2, 2, 3, 3])
+    rows = np.arange(5)
+    assert near_pairs(points, rows, rows, groups, 1e-5).rows.tolist() == [[0, 1], [0, 2], [0, 3]]
 
 
 def test_all_pairs_within_a_distance(monkeypatch):
