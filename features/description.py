@@ -10,9 +10,9 @@ from features.cache import FeatureCache
 from features.facts import FactsTable, ImageFacts
 from features.survey import SurveyedSplit
 
-#: An image is an outlier if its mean or standard deviation lies this many robust spreads (1.4826 times the median
-#: absolute deviation) from the median of its split, on the scale of its bit depth.
-OUTLIER_SPREADS = 5.0
+#: An image is an outlier if its mean or standard deviation, on the scale of its bit depth, lies further than this many
+#: interquartile ranges below the lower or above the upper quartile of its split: "far out", Tukey 1977, section 2D.
+FENCE = 3.0
 #: A size, bit depth or number of channels that fewer images than this share have is rare.
 RARE_SHARE = 0.01
 
@@ -23,7 +23,8 @@ class LabelCount:
 
     Attributes:
         name: the label.
-        positive, negative, missing: images; they add up to all of the split.
+        positive, negative, missing: images; they add up to all of the split. Missing: the cell is blank or no label, or
+            the image has no row.
         groups: how many groups have a positive image; None where no groups are known.
     """
 
@@ -100,36 +101,38 @@ class Description:
 
 
 def describe(split: SurveyedSplit, cache: FeatureCache | None) -> Description:
-    """Describe a split.
+    """Describe a split. All counts are of images that are there; rows without one are listed.
 
     Args:
         split: as it is on disk.
         cache: where stage 1 recorded the images; None for none.
     """
-    known = split.groups[split.groups != ""]
+    lost = set(split.without_image)
+    there = np.array([image_id not in lost for image_id in split.image_ids], bool)
+    labels, groups = split.labels[there], split.groups[there]
+    known = groups[groups != ""]
     sizes = np.unique(known, return_counts=True)[1]
-    positive = (split.labels == 1).astype(np.int64)
-    complete = split.labels[(split.labels >= 0).all(axis=1)] if split.label_names else split.labels[:0]
+    positive = (labels == 1).astype(np.int64)
+    complete = labels[(labels >= 0).all(axis=1)] if split.label_names else labels[:0]
     combinations = Counter(
         " + ".join(name for name, on in zip(split.label_names, row, strict=True) if on) or "none" for row in complete
     )
-    lost = set(split.without_image)
     image_ids = [*(image_id for image_id in split.image_ids if image_id not in lost), *split.without_row]
     return Description(
         split.name,
         len(image_ids),
         len(sizes) if len(sizes) else None,
         (float(sizes.min()), float(np.median(sizes)), float(sizes.max())) if len(sizes) else (),
-        len(split.groups) - len(known) if len(known) else 0,
+        len(image_ids) - len(known) if len(known) else 0,
         tuple(
             LabelCount(
                 name,
                 int((column == 1).sum()),
                 int((column == 0).sum()),
-                int((column < 0).sum()),
-                len(set(split.groups[(column == 1) & (split.groups != "")].tolist())) if len(known) else None,
+                int((column < 0).sum()) + len(split.without_row),
+                len(set(groups[(column == 1) & (groups != "")].tolist())) if len(known) else None,
             )
-            for name, column in zip(split.label_names, split.labels.T, strict=True)
+            for name, column in zip(split.label_names, labels.T, strict=True)
         ),
         positive.T @ positive,
         dict(combinations.most_common()),
@@ -185,9 +188,9 @@ def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) 
 
 def _far(values: np.ndarray) -> np.ndarray:
     """The places of values (N,) that lie far from the others: int64."""
-    distance = np.abs(values - np.median(values))
-    spread = 1.4826 * np.median(distance)  # that of a normal distribution
-    return np.flatnonzero(distance > OUTLIER_SPREADS * max(spread, 1e-3))
+    lower, upper = np.percentile(values, (25, 75))
+    reach = FENCE * max(upper - lower, 1e-3)
+    return np.flatnonzero((values < lower - reach) | (values > upper + reach))
 
 
 def _sizes(facts: dict[str, ImageFacts]) -> list[str]:

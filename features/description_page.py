@@ -9,8 +9,8 @@ from features.description import Description
 from features.disk import replacing
 
 PAGE = "describe.html"
-#: Entries of a list that the page shows.
-ENTRIES_SHOWN = 200
+#: Kinds, such as sizes, that a table of the page shows; lists of images are whole.
+KINDS_SHOWN = 200
 #: Lists of no more entries than this are unfolded from the start.
 ENTRIES_OPEN = 10
 
@@ -35,6 +35,6 @@ def write_page(path: Path, title: str, command: str, splits: Sequence[Descriptio
         lstrip_blocks=True,
     )
     template = environment.get_template("description.html")
-    page = template.render(title=title, command=command, splits=splits, shown=ENTRIES_SHOWN, shown_open=ENTRIES_OPEN)
+    page = template.render(title=title, command=command, splits=splits, shown=KINDS_SHOWN, shown_open=ENTRIES_OPEN)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

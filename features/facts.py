@@ -106,9 +106,23 @@ def _read(path: Path) -> dict[str, tuple[str, ImageFacts]]:
             reader = csv.reader(file)
             if tuple(next(reader, ())) != _HEADER:
                 raise ValueError(f"its first line is not {','.join(_HEADER)}")
-            return {
-                row[0]: (row[1], ImageFacts(*(int(cell) for cell in row[2:6]), *(float(cell) for cell in row[6:8])))
-                for row in reader
-            }
+            return {row[0]: (row[1], _read_facts(row, reader.line_num)) for row in reader}
     except (ValueError, IndexError, TypeError, OSError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}. Remove it: the next extraction writes it again.") from None
+
+
+def _read_facts(row: Sequence[str], line: int) -> ImageFacts:
+    """Read the facts of one row.
+
+    Raises:
+        ValueError: they are none; the message names the line.
+    """
+    try:
+        height, width, channels, bit_depth = (int(cell) for cell in row[2:6])
+        mean, std = (float(cell) for cell in row[6:])
+    except ValueError:
+        raise ValueError(f"line {line} is not {','.join(_HEADER)}") from None
+    top = 2**bit_depth - 1 if 1 <= bit_depth <= 32 else 0
+    if min(height, width, channels) < 1 or not (0 <= mean <= top and 0 <= std <= top and top):
+        raise ValueError(f"line {line} holds what no image has")
+    return ImageFacts(height, width, channels, bit_depth, mean, std)

@@ -72,9 +72,9 @@ def benchmark_cam(images: int, train: int) -> None:
         saved = SavedRun.load(run)
         models = [name for name in saved.models if "/" in name] + [saved.final_model]
         console.print(
-            f"{images} phantom slices of {_SIZE} x {_SIZE} with one bleed each, models learnt from {train} others; "
-            f"share of slices whose hottest point falls into the bleed's box, and times that of a random point within "
-            f"the skull"
+            f"{len(targets)} phantom slices of {_SIZE} x {_SIZE} with one bleed each, models learnt from {train} "
+            f"others; share of slices whose hottest point falls into the bleed's box, and times that of a random point "
+            f"within the skull"
         )
         table = Table(box=None, header_style="bold")
         table.add_column("model")

@@ -50,6 +50,26 @@ def test_labels_groups_and_combinations_are_counted(data):
     assert (test.images, test.groups, test.labels, test.summary) == (1, None, (), None)
 
 
+def test_counts_are_of_the_images_that_are_there(data):
+    for image_id in ("a", "e"):
+        (data / "train" / f"{image_id}.png").unlink()
+    (data / "train" / "new.png").touch()
+    train = describe(survey(data, DatasetOptions())[0], None)
+    assert (train.images, train.groups, train.without_group) == (4, 3, 1)
+    assert (train.without_image, train.without_row) == (("a", "e"), ("new",))
+    counted = [(own.name, own.positive, own.negative, own.missing, own.groups) for own in train.labels]
+    assert counted == [("bleed", 1, 2, 1, 1), ("calc", 0, 2, 2, 0)]
+    assert all(own.positive + own.negative + own.missing == train.images for own in train.labels)
+    assert train.together.tolist() == [[1, 0], [0, 0]]
+    assert train.combinations == {"bleed": 1, "none": 1}
+
+
+def test_of_two_kinds_of_images_neither_stands_out(tmp_path):
+    ids = [f"i{number}" for number in range(40)]
+    record(tmp_path, "train", *((i, 5, 5, 1, 8, 40 if number % 3 else 90, 30) for number, i in enumerate(ids)))
+    assert summarise_images("train", ids, FeatureCache(tmp_path)).outliers == {}
+
+
 def test_what_stage_1_recorded_is_summed_up_and_outliers_say_why(tmp_path):
     ids = [f"i{number}" for number in range(300)]
     usual = [(i, 512, 512, 1, 8, 60 + number % 7, 40 + number % 5) for number, i in enumerate(ids)]
@@ -77,10 +97,10 @@ def test_the_console_tells_all_of_it_and_writes_no_page_without_a_folder(data, t
     (data / "train" / "e.png").unlink()
     code, said = run(data)
     assert code == 0
-    assert "train: 4 images; 3 groups of 1 to 2 images (median 2)" in said
-    assert "bleed 3 60.0% 2 0 2 2" in said
-    assert "calc 2 50.0% 2 1 2 2" in said
-    assert "combinations: bleed + calc 2, bleed 1, none 1" in said
+    assert "train: 4 images; 3 groups of 1 to 2 images (median 1)" in said
+    assert "bleed 2 50.0% 2 0 1 1" in said
+    assert "calc 1 33.3% 2 1 1 1" in said
+    assert "combinations: bleed + calc 1, bleed 1, none 1" in said
     assert "1 rows of the CSV file have no image: e" in said
     assert "1 rows lack a label: d" in said
     assert "test: 1 images; groups not known no labels" in said

@@ -84,6 +84,13 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path):
         HEADER.encode() + b"a,00,1,2\n",
         HEADER.encode() + b"a,00,tall,2,3,8,1,1\n",
         HEADER.encode() + b"\n",
+        HEADER.encode() + b"a,00,1,2,3,8,1\n",
+        HEADER.encode() + b"a,00,1,2,3,8,1,1,1\n",
+        HEADER.encode() + b"a,00,1,2,3,8,1,nan\n",
+        HEADER.encode() + b"a,00,1,2,3,8,256,1\n",
+        HEADER.encode() + b"a,00,1,2,3,5000,1,1\n",
+        HEADER.encode() + b"a,00,1,2,3,0,0,0\n",
+        HEADER.encode() + b"a,00,0,2,3,8,1,1\n",
         HEADER.encode() + b"\xff,00,1,2,3,8,1,1\n",
     ],
 )
