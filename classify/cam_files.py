@@ -77,7 +77,7 @@ def renewing(run: Path) -> Iterator[Path]:
             ) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-            lock.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)  # while it is held, which `hold` allows
 
 
 def write_pictures(folder: Path, run: SavedRun, model: str, shown: list[Shown]) -> int:
