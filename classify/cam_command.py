@@ -10,7 +10,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.cam import heat_maps
 from classify.cam_files import BLOCK, RECORD, Shown, renewing, write_pictures
-from classify.explanation import NO_FOLD, Explainer
+from classify.cam_scores import score_images
+from classify.explanation import Explainer
 from classify.run_folder import CAM
 from classify.saved_run import SavedRun
 from features.cache import FeatureCache, read_index
@@ -134,7 +135,7 @@ def _explain(
     if not image_ids:
         return Shown(split, [], files, np.zeros(0, np.int64), np.zeros((0, len(run.label_names))), [])
     _, matrix = cache.read(split, explainer.backbones, image_ids)
-    folds, scores = _score(run, model, split, image_ids, matrix)
+    folds, scores = score_images(run, model, split, image_ids, matrix)
     heats = [np.empty((len(image_ids), len(run.label_names), *file.shape[:2]), np.float32) for file in files.values()]
     for start in range(0, len(image_ids), BLOCK):
         block = slice(start, start + BLOCK)
@@ -165,35 +166,3 @@ def _open_maps(run: SavedRun, explainer: Explainer, cache: FeatureCache, split: 
             )
         files[name] = file
     return files
-
-
-def _score(
-    run: SavedRun, model: str, split: str, image_ids: list[str], features: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find each image's fold, int64 (N,), and the model's probabilities, float32 (N, L)."""
-    folds = np.full(len(image_ids), NO_FOLD, np.int64)
-    scores = np.empty((len(image_ids), len(run.label_names)), np.float32)
-    if split == "train":
-        table = _read_out_of_fold(run, model).reindex(image_ids)
-        held_out = table["fold"].notna().to_numpy()
-        folds[held_out] = table["fold"][held_out]
-        scores[held_out] = table.loc[held_out, list(run.label_names)]
-    new = np.flatnonzero(folds == NO_FOLD)
-    if len(new):
-        scores[new] = run.predict(model, features[new])
-    return folds, scores
-
-
-def _read_out_of_fold(run: SavedRun, model: str) -> pd.DataFrame:
-    """Read a model's out-of-fold probabilities, by id.
-
-    Raises:
-        InputError: `oof_probability.csv` is missing or damaged.
-    """
-    path = run.folder / "oof_probability.csv"
-    try:
-        types = {"ID": str, "model": str, "fold": np.int64} | dict.fromkeys(run.label_names, np.float32)
-        table = pd.read_csv(path, dtype=types, keep_default_na=False)
-        return table[table["model"] == model].set_index("ID")[["fold", *run.label_names]]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Make the run again.") from None

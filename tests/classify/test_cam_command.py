@@ -13,6 +13,7 @@ from scipy.special import logit
 from typer.testing import CliRunner
 
 from classify.__main__ import app
+from classify.cam_scores import score_images
 from classify.ensemble import ENSEMBLES
 from classify.explanation import NO_FOLD, Explainer
 from classify.heads import HeadSpec
@@ -57,6 +58,11 @@ def change(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
+
+
+def edit_out_of_fold(out: Path, edit) -> None:
+    table = pd.read_csv(out / "oof_probability.csv", dtype=str)
+    edit(table).to_csv(out / "oof_probability.csv", index=False)
 
 
 def make_run(root: Path) -> tuple[Toy, Path]:
@@ -229,6 +235,21 @@ def test_boxes_are_of_the_images_that_the_model_calls_positive_with_its_own_scor
     assert (boxes["heat"] > 0).all()
 
 
+def test_a_training_image_that_the_run_never_learnt_from_is_new(own):
+    toy, out = own
+    stranger = toy.train_ids[1]
+    edit_out_of_fold(out, lambda table: table[table["ID"] != stranger])
+    labels = pd.read_csv(out / "labels.csv", dtype=str)
+    labels[labels["ID"] != stranger].to_csv(out / "labels.csv", index=False)
+    features = FeatureCache(toy.cache).read("train", ["alpha", "beta"], toy.train_ids[:3])[1]
+    folds, scores = score_images(SavedRun.load(out), "logistic/all", "train", toy.train_ids[:3], features)
+    assert folds[1] == NO_FOLD
+    assert set(folds[[0, 2]]) <= {0, 1}
+    np.testing.assert_array_equal(scores[1], SavedRun.load(out).predict("logistic/all", features)[1])
+    assert np.abs(scores - SavedRun.load(out).predict("logistic/all", features))[[0, 2]].max() > 1e-3
+    assert cam(out)[0] == 0
+
+
 def test_images_without_all_maps_or_of_another_file_are_left_out_and_said(own):
     toy, out = own
     wanted = [*toy.train_ids[1:3], "nowhere"]
@@ -285,6 +306,40 @@ def test_a_second_time_replaces_the_first_and_a_new_run_removes_it(own):
             (),
             "oof_probability.csv cannot be read",
         ),
+        (
+            lambda toy, out: edit_out_of_fold(out, lambda table: table[table["ID"] != toy.train_ids[1]]),
+            (),
+            "oof_probability.csv has no row of logistic/all for 1 of 3 training images (first: ",
+        ),
+        (
+            lambda toy, out: edit_out_of_fold(
+                out, lambda table: pd.concat([table, table[table["model"] == "logistic/all"][:1]])
+            ),
+            (),
+            "oof_probability.csv cannot be read (it has several rows of logistic/all for",
+        ),
+        (
+            lambda toy, out: edit_out_of_fold(out, lambda table: table.assign(fold="-1")),
+            (),
+            "oof_probability.csv cannot be read (a fold of logistic/all is below 0)",
+        ),
+        (
+            lambda toy, out: edit_out_of_fold(out, lambda table: table.assign(fold="0.5")),
+            (),
+            "oof_probability.csv cannot be read (",
+        ),
+        (
+            lambda toy, out: edit_out_of_fold(out, lambda table: table.assign(fold="9" * 30)),
+            (),
+            "oof_probability.csv cannot be read (",
+        ),
+        (
+            lambda toy, out: edit_out_of_fold(out, lambda table: table.assign(**{LABELS[0]: "1.5"})),
+            (),
+            "oof_probability.csv cannot be read (a value of logistic/all is no probability)",
+        ),
+        (lambda toy, out: (out / "labels.csv").unlink(), (), "labels.csv cannot be read"),
+        (lambda toy, out: change(out / "labels.csv", "split,", "part,"), (), "labels.csv cannot be read"),
         (lambda toy, out: (out / "thresholds.csv").unlink(), (), "thresholds.csv cannot be read"),
         (lambda toy, out: (out / "gallery.csv").unlink(), (), "gallery.csv cannot be read"),
         (lambda toy, out: change(out / "gallery.csv", "split,", "part,"), (), "gallery.csv cannot be read"),
