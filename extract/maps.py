@@ -110,8 +110,8 @@ def _plan(
     digests = dict(zip(paths, readers.map(_digest, paths.values()), strict=True))
     files = []
     for name, (backbone, recipe) in part.backbones.items():
-        features = read_index(cache.path(split, name))
-        file = Renewal(maps_path(cache.root, split, name), backbone, recipe, digests, features, say)
+        width, features = cache.describe(split, name).width, read_index(cache.path(split, name))
+        file = Renewal(maps_path(cache.root, split, name), backbone, recipe, digests, (features, width), say)
         report.files.append(file.path)
         report.kept += file.kept
         files.append(file)

@@ -14,7 +14,7 @@ from extract.folding import fold_batch_norms
 from extract.frozen import FrozenBackbone
 from extract.runtime import Extractor, backend_name, device_name
 from features.assembly import Provenance
-from features.maps import MapRows, MapsWriter, describe_maps, read_blocks
+from features.maps import MapRows, MapsWriter, check_width, describe_maps, read_blocks
 from features.recipe import Recipe
 
 
@@ -63,13 +63,17 @@ class Renewal:
         backbone: whose maps it holds.
         recipe: of the features.
         digests: of the images wanted, as they are now.
-        features: digests of the files that the features are of.
+        features: digests of the files that the features are of, and how many features an image has.
         say: prints a line.
 
     Attributes:
+        features: digests of the files that the features are of.
         matching: the images wanted that are what the features are of.
         lacking: those of them whose map is missing, or of another file.
         kept: number of images wanted whose map is of the file that the features are of.
+
+    Raises:
+        InputError: the file is damaged, or its maps have other channels than the features.
     """
 
     def __init__(
@@ -78,20 +82,23 @@ class Renewal:
         backbone: FrozenBackbone,
         recipe: Recipe,
         digests: Mapping[str, bytes],
-        features: Mapping[str, bytes],
+        features: tuple[Mapping[str, bytes], int],
         say: Callable[[str], None],
     ) -> None:
         self.path = path
         self.backbone = backbone
-        self.features = features
+        self.features, width = features
         self._recipe = recipe
         self._say = say
         self._previous = describe_maps(path) if path.exists() else None
         self._outdated = self._previous is not None and self._previous.fingerprint != recipe.fingerprint
-        known = {} if self._previous is None or self._outdated else self._previous.digests
-        self.matching = {image_id for image_id, digest in digests.items() if features.get(image_id) == digest}
-        self.lacking = {image_id for image_id in self.matching if known.get(image_id) != features[image_id]}
-        self.kept = sum(image_id in known and known[image_id] == features.get(image_id) for image_id in digests)
+        known: Mapping[str, bytes] = {}
+        if self._previous is not None and not self._outdated:
+            check_width(self._previous, width)
+            known = self._previous.digests
+        self.matching = {image_id for image_id, digest in digests.items() if self.features.get(image_id) == digest}
+        self.lacking = {image_id for image_id in self.matching if known.get(image_id) != self.features[image_id]}
+        self.kept = sum(image_id in known and known[image_id] == self.features.get(image_id) for image_id in digests)
         self._kept = [image_id for image_id in known if image_id not in self.lacking]
 
     def open(self, stack: ExitStack) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -199,6 +200,19 @@ def test_an_image_that_cannot_be_read_is_said_and_the_others_are_done(extracted)
     assert code == 3
     assert "1 images could not be read (first: train/a003.png: the PNG file is cut off" in said
     assert list(describe_maps(maps_path(cache, "train", "own")).digests) == ["a004"]
+
+
+def test_maps_of_other_channels_than_the_features_are_refused(extracted):
+    data, cache, _ = extracted
+    call("maps", data, "--ids", "a000", "--cache", cache)
+    path = maps_path(cache, "train", "own")
+    with h5py.File(path, "a") as file:
+        maps = file["maps"][..., :-1]
+        del file["maps"]
+        file["maps"] = maps
+    code, said = call("maps", data, "--ids", "a000", "--cache", cache)
+    width = maps.shape[3] + 1
+    assert (code, f"its maps have {width - 1} channels, but the features {width}. Remove" in said) == (2, True), said
 
 
 def write_run(folder: Path, cache: Path, gallery: list[tuple[str, str]]) -> Path:
