@@ -1,5 +1,6 @@
 """Write RUN/cam: pictures of the heat, boxes, and the tables that list them, all of it or nothing."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,10 +59,12 @@ def renewing(run: Path) -> Iterator[Path]:
     """Lend an empty folder that takes the place of RUN/cam when the block ends well.
 
     Raises:
-        InputError: RUN/cam is not ours, another process writes it, or the disk does not take it.
+        InputError: RUN/cam is not ours or a link, another process writes it, or the disk does not take it.
     """
     target, staging, lock = run / CAM, run / f".{CAM}.partial", run / f".{CAM}.lock"
     if target.exists() and not (target / RECORD).is_file():
+    if target.is_symlink():
+        raise InputError(f"{target} is a link, which a folder of heat maps would replace. Remove or rename it.")
         raise InputError(f"{target} holds no heat maps of Headbank ({RECORD} is missing). Remove or rename it.")
     with hold(lock):
         try:
@@ -72,9 +75,9 @@ def renewing(run: Path) -> Iterator[Path]:
                 shutil.rmtree(target)
             staging.replace(target)
         except OSError as error:
-            raise InputError(
-                f"{target} cannot be written ({error.strerror or error}). Make room on its disk."
-            ) from None
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "Make room on its disk." if full else "See to it that its folder can be written to."
+            raise InputError(f"{target} cannot be written ({error.strerror or error}). {remedy}") from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             lock.unlink(missing_ok=True)  # while it is held, which `hold` allows
