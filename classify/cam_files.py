@@ -37,9 +37,10 @@ class Shown:
         split: its name.
         image_ids: the N images, in the order of the first backbone's file of maps.
         files: of each backbone.
-        folds: int64 (N,), the fold that held the image out, or `NO_FOLD`.
-        scores: float32 (N, L), the model's probabilities; out-of-fold where a fold held the image out.
-        heats: of each backbone float32 (N, L, h, w).
+        folds: int64 (N,), the fold that held the image out, or `NO_FOLD`; empty without heat.
+        scores: float32 (N, L), the model's probabilities; out-of-fold where a fold held the image out; empty without
+            heat.
+        heats: of each backbone float32 (N, L, h, w); none where the model has no gradient.
     """
 
     split: str
@@ -62,9 +63,9 @@ def renewing(run: Path) -> Iterator[Path]:
         InputError: RUN/cam is not ours or a link, another process writes it, or the disk does not take it.
     """
     target, staging, lock = run / CAM, run / f".{CAM}.partial", run / f".{CAM}.lock"
-    if target.exists() and not (target / RECORD).is_file():
     if target.is_symlink():
         raise InputError(f"{target} is a link, which a folder of heat maps would replace. Remove or rename it.")
+    if target.exists() and not (target / RECORD).is_file():
         raise InputError(f"{target} holds no heat maps of Headbank ({RECORD} is missing). Remove or rename it.")
     with hold(lock):
         try:
@@ -84,8 +85,8 @@ def renewing(run: Path) -> Iterator[Path]:
 
 
 def write_pictures(folder: Path, run: SavedRun, model: str, shown: list[Shown]) -> int:
-    """Write tables and pictures; return the number of boxes."""
-    labels = range(len(run.label_names))
+    """Write tables and pictures, thumbnails alone where there is no heat; return the number of boxes."""
+    labels = range(len(run.label_names) if shown[0].heats else 0)
     for place in ("thumbnails", *(f"{kind}/{label}" for kind in ("heat", "overlays") for label in labels)):
         (folder / place).mkdir(parents=True)
     full = _full_heat(shown, len(labels))
@@ -93,7 +94,7 @@ def write_pictures(folder: Path, run: SavedRun, model: str, shown: list[Shown]) 
     images: list[dict[str, Any]] = []
     boxes: list[tuple[Any, ...]] = []
     for part in shown:
-        decided = to_binary(part.scores, thresholds)
+        decided = to_binary(part.scores, thresholds) if labels else part.scores
         first = next(iter(part.files.values()))
         for start in range(0, len(part.image_ids), BLOCK):
             pictures = read_thumbnails(first, part.image_ids[start : start + BLOCK])
