@@ -233,11 +233,13 @@ def cam(
 ) -> None:
     """Show where a model looks: heat maps, overlays and boxes of all images whose maps are cached, in RUN/cam.
 
-    Maps come from `python -m extract maps`. An earlier RUN/cam is replaced.
+    Maps come from `python -m extract maps`. An earlier RUN/cam is replaced. If the final model has no gradient, and no
+    other is named, there are thumbnails without heat. Exit code 3: some images of the gallery have maps that cannot be
+    shown.
     """
     from classify.cam_command import draw_run
 
-    draw_run(run, cache, model)
+    raise typer.Exit(draw_run(run, cache, model))
 
 
 @app.command("extract-options")

@@ -1,5 +1,6 @@
 """Write RUN/cam: pictures of the heat, boxes, and the tables that list them, all of it or nothing."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,9 +37,10 @@ class Shown:
         split: its name.
         image_ids: the N images, in the order of the first backbone's file of maps.
         files: of each backbone.
-        folds: int64 (N,), the fold that held the image out, or `NO_FOLD`.
-        scores: float32 (N, L), the model's probabilities; out-of-fold where a fold held the image out.
-        heats: of each backbone float32 (N, L, h, w).
+        folds: int64 (N,), the fold that held the image out, or `NO_FOLD`; empty without heat.
+        scores: float32 (N, L), the model's probabilities; out-of-fold where a fold held the image out; empty without
+            heat.
+        heats: of each backbone float32 (N, L, h, w); none where the model has no gradient.
     """
 
     split: str
@@ -58,9 +60,11 @@ def renewing(run: Path) -> Iterator[Path]:
     """Lend an empty folder that takes the place of RUN/cam when the block ends well.
 
     Raises:
-        InputError: RUN/cam is not ours, another process writes it, or the disk does not take it.
+        InputError: RUN/cam is not ours or a link, another process writes it, or the disk does not take it.
     """
     target, staging, lock = run / CAM, run / f".{CAM}.partial", run / f".{CAM}.lock"
+    if target.is_symlink():
+        raise InputError(f"{target} is a link, which a folder of heat maps would replace. Remove or rename it.")
     if target.exists() and not (target / RECORD).is_file():
         raise InputError(f"{target} holds no heat maps of Headbank ({RECORD} is missing). Remove or rename it.")
     with hold(lock):
@@ -72,17 +76,17 @@ def renewing(run: Path) -> Iterator[Path]:
                 shutil.rmtree(target)
             staging.replace(target)
         except OSError as error:
-            raise InputError(
-                f"{target} cannot be written ({error.strerror or error}). Make room on its disk."
-            ) from None
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "Make room on its disk." if full else "See to it that its folder can be written to."
+            raise InputError(f"{target} cannot be written ({error.strerror or error}). {remedy}") from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-            lock.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)  # while it is held, which `hold` allows
 
 
 def write_pictures(folder: Path, run: SavedRun, model: str, shown: list[Shown]) -> int:
-    """Write tables and pictures; return the number of boxes."""
-    labels = range(len(run.label_names))
+    """Write tables and pictures, thumbnails alone where there is no heat; return the number of boxes."""
+    labels = range(len(run.label_names) if shown[0].heats else 0)
     for place in ("thumbnails", *(f"{kind}/{label}" for kind in ("heat", "overlays") for label in labels)):
         (folder / place).mkdir(parents=True)
     full = _full_heat(shown, len(labels))
@@ -90,7 +94,7 @@ def write_pictures(folder: Path, run: SavedRun, model: str, shown: list[Shown]) 
     images: list[dict[str, Any]] = []
     boxes: list[tuple[Any, ...]] = []
     for part in shown:
-        decided = to_binary(part.scores, thresholds)
+        decided = to_binary(part.scores, thresholds) if labels else part.scores
         first = next(iter(part.files.values()))
         for start in range(0, len(part.image_ids), BLOCK):
             pictures = read_thumbnails(first, part.image_ids[start : start + BLOCK])

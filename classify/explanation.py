@@ -35,6 +35,22 @@ class Weights:
     covered: float = 1.0
 
 
+class NoGradientError(InputError):
+    """A model cannot be shown as heat maps: neither it nor a member of it has a gradient.
+
+    Attributes:
+        reason: that, in words, with the name of the model.
+        left_out: by name, why a member has no part.
+        remedy: what to ask for instead.
+    """
+
+    def __init__(self, reason: str, left_out: dict[str, str], remedy: str) -> None:
+        super().__init__(f"{reason}. {remedy}")
+        self.reason = reason
+        self.left_out = left_out
+        self.remedy = remedy
+
+
 class Explainer:
     """Gradients of one model of a run.
 
@@ -53,7 +69,8 @@ class Explainer:
         weights: of the members.
 
     Raises:
-        InputError: no member has a gradient; a model's file is missing or damaged.
+        NoGradientError: no member has a gradient.
+        InputError: a model's file is missing or damaged.
     """
 
     def __init__(self, run: SavedRun, model: str) -> None:
@@ -62,6 +79,8 @@ class Explainer:
         self.backbones = run.needs(model)
         self.columns = columns_of({name: run.widths[name] for name in self.backbones})
         self.weights = self._weigh(model)
+        if not self.weights.members:
+            raise self._no_gradient(model)
 
     def explain(self, features: np.ndarray, folds: np.ndarray) -> Linearised:
         """Linearise the model at some images.
@@ -113,7 +132,7 @@ class Explainer:
         labels = len(self._run.label_names)
         if not entry["members"]:
             if not has_gradient(self._load(self._paths(model)[0])):
-                return self._checked(model, Weights({}, {model: "it has no gradient with respect to the features"}))
+                return Weights({}, {model: "it has no gradient with respect to the features"}, 0.0)
             return Weights({model: np.ones(labels)}, {})
         if len(entry["members"]) == 1:
             return self._weigh(entry["members"][0])
@@ -134,19 +153,21 @@ class Explainer:
         shown = np.sum(list(weights.values()), axis=0) if weights else np.zeros(labels)
         if coefficients is None:
             weights = {member: weight / shown for member, weight in weights.items()}
-        return self._checked(model, Weights(weights, left_out, float(shown.sum() / max(whole.sum(), _LEAST_SHARE))))
+        return Weights(weights, left_out, float(shown.sum() / max(whole.sum(), _LEAST_SHARE)))
 
-    def _checked(self, model: str, weights: Weights) -> Weights:
-        """Refuse a model of which nothing can be explained."""
-        if weights.members:
-            return weights
+    def _no_gradient(self, model: str) -> NoGradientError:
+        """Make the error of a model of which nothing can be explained."""
         others = [
             name
             for name, entry in self._run.models.items()
             if not entry["members"] and has_gradient(self._load(self._paths(name)[0]))
         ]
-        raise InputError(
+        left_out = self.weights.left_out
+        return NoGradientError(
             f"{model} of {self._run.folder} cannot be shown as heat maps: neither it nor a member of it has a gradient "
-            f"({', '.join(weights.left_out) or 'no member has a share'}). Name a head or a logistic regression with "
-            f"--model, such as {', '.join(others) or 'of another run'}."
+            f"({', '.join(left_out) or 'no member has a share'})",
+            left_out,
+            f"Name a head or a logistic regression with --model: {', '.join(others)}."
+            if others
+            else "No other model of the run has one either.",
         )

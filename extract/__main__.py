@@ -107,7 +107,7 @@ def maps(
     """Keep the last feature maps of chosen images, which tell where a model looks: CACHE/{split}/{backbone}.maps.h5.
 
     They are made as the cached features were, so these have to be there. Maps that are there already are kept.
-    Exit code 3: some images could not be read.
+    Exit code 3: some images could not be read, or are not what the features are of.
     """
     from extract.maps_command import MapsOptions, run_maps
 

@@ -5,22 +5,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
-from extract.extraction import default_batch_size
-from extract.feature_maps import build_maps
-from extract.folding import fold_batch_norms
 from extract.frozen import FrozenBackbone
 from extract.images import UnreadableImage, decode, draw_thumbnail, resize
 from extract.jobs import Images
-from extract.runtime import Extractor, backend_name, device_name
-from features.assembly import Provenance
+from extract.maps_renewal import CompiledMaps, Picture, Renewal
+from features.cache import FeatureCache, read_index
 from features.errors import InputError
 from features.lock import hold
-from features.maps import MapRows, MapsWriter, describe_maps, maps_path, read_blocks
+from features.maps import maps_path
 from features.recipe import Recipe
 from features.rejections import Rejection
 
@@ -44,52 +38,17 @@ class MapsReport:
 
     Attributes:
         extracted: maps computed, over all splits and backbones.
-        kept: maps that were there already.
+        kept: maps that were there already, of the files that the features are of.
         files: the files of maps that hold the images wanted.
         rejected: the images that could not be read.
+        mismatched: the images that are no longer, or not yet, what the features are of.
     """
 
     extracted: int = 0
     kept: int = 0
     files: list[Path] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """One decoded image: id, digest, pixels by input size, thumbnail, height and width."""
-
-    image_id: str
-    digest: bytes
-    pixels: dict[int, np.ndarray]
-    thumbnail: np.ndarray
-    size: tuple[int, int]
-
-
-class CompiledMaps:
-    """Compiles every backbone without its pooling once, when the first image needs it, and keeps it.
-
-    Args:
-        batch_size: images a batch; None: chosen by the device.
-    """
-
-    def __init__(self, batch_size: int | None = None) -> None:
-        self._batch_size = batch_size
-        self._compiled: dict[str, Extractor] = {}
-
-    def __call__(self, backbone: FrozenBackbone) -> Extractor:
-        """Give the function from uint8 (n, S, S, 3) to float32 (n, h, w, D).
-
-        Raises:
-            InputError: the backbone pools in a way that leaves no map.
-        """
-        if backbone.name not in self._compiled:
-            model = build_maps(backbone)
-            batch_size = self._batch_size or default_batch_size(device_name())
-            self._compiled[backbone.name] = Extractor(
-                fold_batch_norms(model), backbone.preprocessing, backbone.input_size, batch_size
-            )
-        return self._compiled[backbone.name]
+    mismatched: list[Rejection] = field(default_factory=list)
 
 
 def extract_maps(
@@ -97,8 +56,9 @@ def extract_maps(
 ) -> MapsReport:
     """Bring the maps of some images up to date.
 
-    Maps of the same bytes and the same recipe are kept, those of other images too. Each file is whole or absent; what
-    is stopped before its end begins anew.
+    Maps are made of images whose bytes are those of the features. Maps of the features' bytes and recipe are kept,
+    whatever the images are now, and those of images that are not wanted too. Each file is whole or absent; what is
+    stopped before its end begins anew.
 
     Args:
         wanted: split by split.
@@ -108,8 +68,8 @@ def extract_maps(
         say: prints a line.
 
     Raises:
-        InputError: another process works on the same file, a file is damaged, a backbone has no map, a map is not
-            finite in float16, or the disk is full.
+        InputError: no image is what the features are of, another process works on the same file, a file is damaged, a
+            backbone has no map, a map is not finite in float16, or the disk is full.
     """
     report = MapsReport()
     with ExitStack() as stack:
@@ -118,92 +78,72 @@ def extract_maps(
                 path = maps_path(cache, part.images.split, name)
                 stack.enter_context(hold(path.with_name(f"{path.name}.lock")))
         readers = stack.enter_context(ThreadPoolExecutor(workers, "reader"))
-        for part in wanted:
-            _extract_split(part, cache, readers, compiled, say, report)
+        plans = [_plan(part, FeatureCache(cache), readers, say, report) for part in wanted]
+        if not any(file.matching for files in plans for file in files):
+            first = (report.mismatched + report.rejected)[0]
+            raise InputError(
+                f"none of the {sum(len(part.images.image_ids) for part in wanted):,} images is the file that its "
+                f"features are of (first: {first.path}: {first.reason}): maps of them would show something else. "
+                f"{renewal(cache, wanted)}"
+            )
+        for part, files in zip(wanted, plans, strict=True):
+            _extract_split(part, files, readers, compiled, report)
     return report
 
 
-def _extract_split(
-    part: Wanted,
-    cache: Path,
-    readers: ThreadPoolExecutor,
-    compiled: CompiledMaps,
-    say: Callable[[str], None],
-    report: MapsReport,
-) -> None:
-    """Renew the files of one split; see `extract_maps`."""
+def renewal(cache: Path, wanted: Sequence[Wanted]) -> str:
+    """Say what makes the features go with the images again."""
+    names = {part.images.split for part in wanted} - {"train", "test"}
+    split = "".join(f" --split {name}" for name in sorted(names))
+    return (
+        f"Bring the features up to date, with the options that made them: scripts/extract.sh DATA{split} "
+        f"--cache {cache}; then run again."
+    )
+
+
+def _plan(
+    part: Wanted, cache: FeatureCache, readers: ThreadPoolExecutor, say: Callable[[str], None], report: MapsReport
+) -> list[Renewal]:
+    """Compare the images of one split with features and maps; write nothing."""
     split = part.images.split
     paths = dict(zip(part.images.image_ids, part.images.paths, strict=True))
     digests = dict(zip(paths, readers.map(_digest, paths.values()), strict=True))
+    files = []
+    for name, (backbone, recipe) in part.backbones.items():
+        width, features = cache.describe(split, name).width, read_index(cache.path(split, name))
+        file = Renewal(maps_path(cache.root, split, name), backbone, recipe, digests, (features, width), say)
+        report.files.append(file.path)
+        report.kept += file.kept
+        files.append(file)
+    others = [image_id for image_id in paths if any(image_id not in file.matching for file in files)]
+    unreadable = readers.map(lambda image_id: _why_unreadable(paths[image_id]), others)
+    for image_id, reason in zip(others, unreadable, strict=True):
+        place = f"{split}/{image_id}{paths[image_id].suffix}"
+        if reason is not None:
+            report.rejected.append(Rejection(image_id, place, reason))
+            continue
+        names = [file.backbone.name for file in files if image_id not in file.matching]
+        known = any(image_id in file.features for file in files if image_id not in file.matching)
+        what = "was another file when its features were extracted" if known else "has no features"
+        report.mismatched.append(Rejection(image_id, place, f"it {what} by {', '.join(names)}"))
+    return files
+
+
+def _extract_split(
+    part: Wanted, files: Sequence[Renewal], readers: ThreadPoolExecutor, compiled: CompiledMaps, report: MapsReport
+) -> None:
+    """Renew the files of one split that lack something; see `extract_maps`."""
+    paths = dict(zip(part.images.image_ids, part.images.paths, strict=True))
     with ExitStack() as stack:
-        work = []
-        for name, (backbone, recipe) in part.backbones.items():
-            file = _File(maps_path(cache, split, name), backbone, recipe, digests, say)
-            report.files.append(file.path)
-            report.kept += len(digests) - len(file.lacking)
-            if file.lacking:
-                file.open(stack)
-                work.append(file)
-        lacking = [image_id for image_id in paths if any(image_id in file.lacking for file in work)]
+        work = [file for file in files if file.lacking]
+        for file in work:
+            file.open(stack)
+        digests = {image_id: file.features[image_id] for file in work for image_id in file.lacking}
+        lacking = {image_id: digests[image_id] for image_id in paths if image_id in digests}
         sizes = {file.backbone.input_size for file in work}
-        for pictures in _read(lacking, paths, sizes, split, readers, report):
+        for pictures in _read(lacking, paths, sizes, part.images.split, readers, report):
             for file in work:
                 report.extracted += file.compute(pictures, compiled)
-
-
-class _File:
-    """One file of maps: what it holds, what it lacks, and its renewal."""
-
-    def __init__(
-        self,
-        path: Path,
-        backbone: FrozenBackbone,
-        recipe: Recipe,
-        digests: Mapping[str, bytes],
-        say: Callable[[str], None],
-    ) -> None:
-        self.path = path
-        self.backbone = backbone
-        self._recipe = recipe
-        self._previous = describe_maps(path) if path.exists() else None
-        if self._previous and self._previous.fingerprint != recipe.fingerprint:
-            say(
-                f"{path} was extracted differently ({self._previous.recipe.differences(recipe)}): "
-                f"its {len(self._previous.digests)} maps are replaced."
-            )
-            self._previous = None
-        known = self._previous.digests if self._previous else {}
-        self.lacking = {image_id for image_id, digest in digests.items() if known.get(image_id) != digest}
-        self._kept = [image_id for image_id in known if image_id not in self.lacking]
-
-    def open(self, stack: ExitStack) -> None:
-        """Begin the new file with what is kept of the old one."""
-        provenance = Provenance(version("keras"), backend_name(), device_name())
-        self._writer = stack.enter_context(MapsWriter(self.path, self._recipe, provenance))
-        if self._previous:
-            for rows in read_blocks(self._previous, self._kept):
-                self._writer.append(rows)
-
-    def compute(self, pictures: Sequence[_Picture], compiled: CompiledMaps) -> int:
-        """Compute and write the maps of those pictures that the file lacks; return their number."""
-        mine = [picture for picture in pictures if picture.image_id in self.lacking]
-        if not mine:
-            return 0
-        extractor = compiled(self.backbone)
-        size, step = self.backbone.input_size, extractor.batch_size
-        for start in range(0, len(mine), step):
-            batch = mine[start : start + step]
-            maps = extractor(np.stack([picture.pixels[size] for picture in batch]))
-            with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is refused by name
-                rows = MapRows(
-                    tuple(picture.image_id for picture in batch),
-                    tuple(picture.digest for picture in batch),
-                    maps.astype(np.float16),
-                    np.stack([picture.thumbnail for picture in batch]),
-                    np.array([picture.size for picture in batch], np.int32),
-                )
-            self._writer.append(rows)
-        return len(mine)
 
 
 def _digest(path: Path) -> bytes:
@@ -214,32 +154,45 @@ def _digest(path: Path) -> bytes:
         return b""
 
 
+def _why_unreadable(path: Path) -> str | None:
+    """Say why an image cannot be read; None where it can."""
+    try:
+        decode(path.read_bytes())
+    except (UnreadableImage, OSError) as error:
+        return str(error)
+    return None
+
+
 def _read(
-    image_ids: Sequence[str],
+    digests: Mapping[str, bytes],
     paths: Mapping[str, Path],
     sizes: set[int],
     split: str,
     readers: ThreadPoolExecutor,
     report: MapsReport,
-) -> Iterator[list[_Picture]]:
-    """Decode images, a bounded number at a time; those that cannot be read go to the report."""
+) -> Iterator[list[Picture]]:
+    """Decode images of known digests, a bounded number at a time; those that cannot be had go to the report."""
 
-    def load(image_id: str) -> _Picture | Rejection:
+    def load(image_id: str) -> Picture | Rejection:
         path = paths[image_id]
+        place = f"{split}/{image_id}{path.suffix}"
         try:
             encoded = path.read_bytes()
             pixels, facts = decode(encoded)
         except (UnreadableImage, OSError) as error:
-            return Rejection(image_id, f"{split}/{image_id}{path.suffix}", str(error))
+            return Rejection(image_id, place, str(error))
         digest = hashlib.blake2b(encoded, digest_size=16).digest()
+        if digest != digests[image_id]:
+            return Rejection(image_id, place, "it was written anew meanwhile")
         resized = {size: resize(pixels, size) for size in sizes}
-        return _Picture(image_id, digest, resized, draw_thumbnail(pixels), (facts.height, facts.width))
+        return Picture(image_id, digest, resized, draw_thumbnail(pixels), (facts.height, facts.width))
 
     step = 64
+    image_ids = list(digests)
     for start in range(0, len(image_ids), step):
         loaded = list(readers.map(load, image_ids[start : start + step]))
         report.rejected += [entry for entry in loaded if isinstance(entry, Rejection)]
-        yield [entry for entry in loaded if isinstance(entry, _Picture)]
+        yield [entry for entry in loaded if isinstance(entry, Picture)]
 
 
 def check_recipe(backbone: FrozenBackbone, recipe: Recipe) -> None:

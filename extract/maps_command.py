@@ -14,7 +14,8 @@ from extract.backbones import backbone_named
 from extract.command import find_images
 from extract.frozen import FrozenBackbone
 from extract.jobs import Images
-from extract.maps import CompiledMaps, MapsReport, Wanted, check_recipe, extract_maps
+from extract.maps import MapsReport, Wanted, check_recipe, extract_maps, renewal
+from extract.maps_renewal import CompiledMaps
 from extract.runtime import backend_name, cores
 from extract.weights import find_model, find_weights
 from features.cache import FeatureCache
@@ -46,7 +47,7 @@ def run_maps(options: MapsOptions) -> int:
     """Run the command.
 
     Returns:
-        The exit code: 0 done, 3 done but some images could not be read.
+        The exit code: 0 done, 3 done but some images could not be read, or do not go with the features.
 
     Raises:
         InputError: bad options or bad input.
@@ -74,7 +75,7 @@ def run_maps(options: MapsOptions) -> int:
     names = ", ".join(dict.fromkeys(name for part in wanted for name in part.backbones))
     console.print(f"maps of {counts} images of {options.data} by {names}, into {cache.root}")
     report = extract_maps(wanted, cache.root, cores(), CompiledMaps(), console.print)
-    return _conclude(report, time.monotonic() - start, console)
+    return _conclude(report, time.monotonic() - start, renewal(cache.root, wanted), console)
 
 
 def _choose(images: Sequence[Images], wanted: set[tuple[str, str]], source: str) -> list[Images]:
@@ -175,8 +176,8 @@ def _freeze(name: str, recipe: Recipe, weights_dir: Path | None) -> FrozenBackbo
     return backbone
 
 
-def _conclude(report: MapsReport, seconds: float, console: Console) -> int:
-    """Say what was done; return the exit code."""
+def _conclude(report: MapsReport, seconds: float, remedy: str, console: Console) -> int:
+    """Say what was done, and what of images that do not go with the features; return the exit code."""
     there = [path for path in report.files if path.exists()]
     total = size(sum(path.stat().st_size for path in there))
     console.print(
@@ -186,7 +187,13 @@ def _conclude(report: MapsReport, seconds: float, console: Console) -> int:
     if report.rejected:
         first = report.rejected[0]
         console.print(
-            f"{len(report.rejected)} images could not be read (first: {first.path}: {first.reason}): no maps of them"
+            f"{len(report.rejected):,} images could not be read (first: {first.path}: {first.reason}): no new maps of "
+            "them"
         )
-        return EXIT_REJECTED
-    return 0
+    if report.mismatched:
+        first = report.mismatched[0]
+        console.print(
+            f"{len(report.mismatched):,} images do not go with the features (first: {first.path}: {first.reason}): no "
+            f"new maps of them. {remedy}"
+        )
+    return EXIT_REJECTED if report.rejected or report.mismatched else 0

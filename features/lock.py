@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from features.errors import InputError
 
@@ -18,7 +19,8 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold an exclusive lock for the length of a `with` block.
 
     The operating system frees the lock when its process ends, however it ends: a crash leaves no stale lock.
-    The file stays behind (removing it would race with the next holder); only the lock on it counts.
+    The file stays behind, unless its holder removes it within the block: who opened it before then finds it gone, and
+    makes it anew. Removed by anybody else, or after the block, it could be held twice.
 
     Args:
         path: the lock file; made, with its folder, where it is missing.
@@ -31,9 +33,13 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # "a+" because opening must not wipe what the holder wrote about itself.
-            file = stack.enter_context(path.open("a+", encoding="utf-8"))
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            while True:
+                # "a+" because opening must not wipe what the holder wrote about itself.
+                file = stack.enter_context(path.open("a+", encoding="utf-8"))
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                if _is_at(file, path):
+                    break
+                file.close()
             file.truncate(0)
             file.write(json.dumps(_about_us()))
             file.flush()
@@ -46,6 +52,14 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
                 f"{path} cannot be locked: {error.strerror}. Choose a folder on a disk that can be written."
             ) from None
         yield
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    """Whether an open file is still the one at a path: a holder may have removed it between opening and locking."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _about_us() -> dict[str, str | int]:

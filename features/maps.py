@@ -6,7 +6,7 @@ positions is the image's pooled feature.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from features.assembly import CHUNK_BYTES, Provenance, refuse_full_disk, write_attributes, write_index
-from features.cache import MAPS_SUFFIX, read_string
+from features.cache import MAPS_SUFFIX, FeatureCache, read_string
 from features.disk import replacing
 from features.errors import InputError
 from features.opening import opening
@@ -28,6 +28,7 @@ MAPS_SCHEMA_VERSION = 1
 #: Height and width of a thumbnail's canvas, in pixels.
 THUMBNAIL = 256
 _DATASETS = ("maps", "thumbnails", "sizes")
+_TYPES = {"maps": "float16", "thumbnails": "uint8", "sizes": "int32", "image_digests": "uint8"}
 _RENEW = "Remove the file and run python -m extract maps again."
 
 
@@ -119,19 +120,41 @@ def describe_maps(path: Path) -> MapsFile:
             raise InputError(
                 f"its attributes make the fingerprint {recipe.fingerprint}, but it carries another. {_RENEW}"
             )
-        shapes = {name: file[name].shape for name in _DATASETS}
         ids = [read_string(image_id) for image_id in file["image_ids"][:]]
         digests = [digest.tobytes() for digest in file["image_digests"][:]]
-        rows, maps = len(ids), shapes["maps"]
-        expected = {
-            "maps": (rows, *maps[1:]),
-            "thumbnails": (rows, THUMBNAIL, THUMBNAIL, 3),
-            "sizes": (rows, 2),
-        }
-        if len(maps) != 4 or shapes != expected or len(digests) != rows or len(set(ids)) != rows or "" in ids:
-            raise InputError(f"its datasets do not fit together ({shapes}, {rows} image ids). {_RENEW}")
-        shape = (int(maps[1]), int(maps[2]), int(maps[3]))
+        shape = _check_datasets(file, ids)
         return MapsFile(path, recipe, recipe.fingerprint, shape, dict(zip(ids, digests, strict=True)))
+
+
+def _check_datasets(file: h5py.File, ids: Sequence[str]) -> tuple[int, int, int]:
+    """Refuse datasets of other types or shapes than those of the schema; give h, w and C of a map."""
+    if file["image_ids"].dtype.kind not in "SO":
+        raise InputError(f"image_ids holds {file['image_ids'].dtype}, not text. {_RENEW}")
+    types = {name: str(file[name].dtype) for name in _TYPES}
+    if types != _TYPES:
+        name = next(name for name in _TYPES if types[name] != _TYPES[name])
+        raise InputError(f"{name} holds {types[name]}, not {_TYPES[name]}. {_RENEW}")
+    shapes = {name: file[name].shape for name in _TYPES}
+    rows, maps = len(ids), shapes["maps"]
+    expected = {
+        "maps": (rows, *maps[1:]),
+        "thumbnails": (rows, THUMBNAIL, THUMBNAIL, 3),
+        "sizes": (rows, 2),
+        "image_digests": (rows, 16),
+    }
+    if len(maps) != 4 or 0 in maps[1:] or shapes != expected or len(set(ids)) != rows or "" in ids:
+        raise InputError(f"its datasets do not fit together ({shapes}, {rows} image ids). {_RENEW}")
+    return int(maps[1]), int(maps[2]), int(maps[3])
+
+
+def check_width(file: MapsFile, width: int) -> None:
+    """Refuse maps of more or fewer channels than their backbone has features.
+
+    Raises:
+        InputError: the message says how many of each.
+    """
+    if file.shape[2] != width:
+        raise InputError(f"{file.path}: its maps have {file.shape[2]} channels, but the features {width}. {_RENEW}")
 
 
 def read_maps(file: MapsFile, image_ids: Sequence[str]) -> np.ndarray:
@@ -169,7 +192,7 @@ def read_blocks(file: MapsFile, image_ids: Sequence[str]) -> Iterator[MapRows]:
         image_ids: ids wanted, in this order; all of them are in the file.
 
     Raises:
-        InputError: the file is damaged, or was replaced meanwhile.
+        InputError: the file is damaged, was replaced meanwhile, or holds a map with NaN or infinity.
     """
     step = max(1, 16 * CHUNK_BYTES // (2 * int(np.prod(file.shape))))
     for start in range(0, len(image_ids), step):
@@ -178,7 +201,11 @@ def read_blocks(file: MapsFile, image_ids: Sequence[str]) -> Iterator[MapRows]:
 
 
 def _read(file: MapsFile, image_ids: Sequence[str], *names: str) -> list[np.ndarray]:
-    """Read some images' rows of some datasets."""
+    """Read some images' rows of some datasets.
+
+    Raises:
+        InputError: the file is damaged, was replaced meanwhile, or holds a map with NaN or infinity.
+    """
     place = {image_id: row for row, image_id in enumerate(file.digests)}
     rows = np.array([place[image_id] for image_id in image_ids], np.int64)
     order = np.argsort(rows, kind="stable")  # HDF5 takes rows in ascending order only
@@ -186,7 +213,10 @@ def _read(file: MapsFile, image_ids: Sequence[str], *names: str) -> list[np.ndar
     with opening(file.path) as opened:
         if [read_string(image_id) for image_id in opened["image_ids"][:]] != list(file.digests):
             raise InputError("it was replaced while it was read. Run the same command again.")
-        return [opened[name][rows[order]][back] for name in names]
+        read = {name: opened[name][rows[order]][back] for name in names}
+        if "maps" in read and not (finite := np.isfinite(read["maps"]).all(axis=(1, 2, 3))).all():
+            raise InputError(f"the map of {image_ids[int(np.argmin(finite))]} is not finite. {_RENEW}")
+        return list(read.values())
 
 
 class MapsWriter:
@@ -218,8 +248,14 @@ class MapsWriter:
             rows: of images that were not added yet.
 
         Raises:
-            InputError: the disk is full, or a map is not finite; the message names the image.
+            InputError: the disk is full, the maps have another shape than those added before, or a map is not finite;
+                the message names the image.
         """
+        if self._file is not None and rows.maps.shape[1:] != self._file["maps"].shape[1:]:
+            raise InputError(
+                f"{self._path} holds maps of shape {self._file['maps'].shape[1:]}, but {self._recipe.backbone} makes "
+                f"{rows.maps.shape[1:]}. {_RENEW}"
+            )
         finite = np.isfinite(rows.maps).all(axis=(1, 2, 3))
         if not finite.all():
             raise InputError(
@@ -278,7 +314,7 @@ class MapsWriter:
 
 
 def check_maps(path: Path) -> int:
-    """Read every chunk of a file of maps again.
+    """Read every chunk of a file of maps again, and compare it with the features beside it.
 
     Returns:
         Number of its rows.
@@ -287,9 +323,14 @@ def check_maps(path: Path) -> int:
         InputError: the first damage found.
     """
     file = describe_maps(path)
-    if file.recipe.backbone != path.name.removesuffix(MAPS_SUFFIX):
+    backbone = path.name.removesuffix(MAPS_SUFFIX)
+    if file.recipe.backbone != backbone:
         raise InputError(f"it holds maps of {file.recipe.backbone}")
+    width = file.shape[2]
+    with suppress(InputError):  # features that are missing or damaged are no fault of the maps
+        width = FeatureCache(path.parents[1]).describe(path.parent.name, backbone).width
+    check_width(file, width)
     for rows in read_blocks(file, list(file.digests)):
-        if not np.isfinite(rows.maps).all() or (rows.sizes < 1).any():
-            raise InputError(f"a map or size of the images {rows.image_ids[0]} to {rows.image_ids[-1]} is none")
+        if (rows.sizes < 1).any():
+            raise InputError(f"a size of the images {rows.image_ids[0]} to {rows.image_ids[-1]} is none")
     return len(file.digests)

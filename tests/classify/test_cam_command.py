@@ -1,8 +1,6 @@
 """`python -m classify cam`: each image by models that never saw it, members weighted as the ensemble weighs them."""
 
 import json
-from dataclasses import replace
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -10,71 +8,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.special import logit
-from typer.testing import CliRunner
 
-from classify.__main__ import app
+from classify.cam_scores import score_images
 from classify.ensemble import ENSEMBLES
 from classify.explanation import NO_FOLD, Explainer
-from classify.heads import HeadSpec
 from classify.model_files import load_model
-from classify.preset_files import write_presets
 from classify.saved_run import SavedRun
-from features.assembly import Provenance
 from features.cache import FeatureCache
 from features.errors import InputError
-from features.maps import THUMBNAIL, MapRows, MapsWriter, maps_path
-from features.recipe import Recipe
+from features.maps import maps_path
+from tests.classify.cam_runs import cam, edit_out_of_fold, make_run, make_small_run, write_maps
 from tests.classify.test_command import run
-from tests.classify.toy import LABELS, Toy, make_toy
-
-HEAD = HeadSpec(dropout=0.2, learning_rate=3e-3, batch_size=64, epochs=3)
-
-
-def write_maps(toy: Toy, split: str, image_ids: list[str], backbones=("alpha", "beta"), digest=bytes(16)) -> None:
-    """Write maps of 4 x 4 (alpha) and 3 x 3 (beta) positions whose means are the cached features."""
-    random = np.random.default_rng(0)
-    for backbone in backbones:
-        side = {"alpha": 4, "beta": 3}[backbone]
-        _, features = FeatureCache(toy.cache).read(split, [backbone], image_ids)
-        noise = random.normal(size=(len(image_ids), side, side, features.shape[1]))
-        maps = features[:, None, None] + noise - noise.mean(axis=(1, 2), keepdims=True)
-        recipe = Recipe(backbone, "random", "0" * 32, "none", 32)
-        thumbnails = random.integers(0, 256, (len(image_ids), THUMBNAIL, THUMBNAIL, 3), np.uint8)
-        sizes = np.tile(np.array([[600, 300]], np.int32), (len(image_ids), 1))
-        with MapsWriter(maps_path(toy.cache, split, backbone), recipe, Provenance("3", "none", "none")) as writer:
-            writer.append(
-                MapRows(tuple(image_ids), (digest,) * len(image_ids), maps.astype(np.float16), thumbnails, sizes)
-            )
-
-
-def cam(run_folder: Path, *options: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["cam", str(run_folder), *options])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, " ".join(result.output.split())
-
-
-def change(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-
-
-def make_run(root: Path) -> tuple[Toy, Path]:
-    toy = make_toy(root)
-    write_presets(root / "mine.json", {"tiny": HEAD, "deep": replace(HEAD, hidden_units=(6,))})
-    options = (
-        "--preset",
-        str(root / "mine.json"),
-        "--folds",
-        "2",
-        "--baselines",
-        "logistic,knn,prior",
-        "--repeats",
-        "2",
-    )
-    code, said, out = run(toy, "run", *options, "--select", "mean")
-    assert code == 0, said
-    return toy, out
+from tests.classify.toy import LABELS, make_toy
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +32,8 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def own(tmp_path):
-    """A data set, its cache and a run that a test may spoil; one logistic regression per backbone."""
-    toy = make_toy(tmp_path)
-    code, said, out = run(toy, "run", "--preset", "none", "--folds", "2", "--select", "logistic/all")
-    assert code == 0, said
-    write_maps(toy, "train", toy.train_ids[:3])
-    return toy, out
+    """What a test may spoil."""
+    return make_small_run(tmp_path)
 
 
 def logits_of(explainer: Explainer, features: np.ndarray, folds: np.ndarray) -> np.ndarray:
@@ -229,6 +170,21 @@ def test_boxes_are_of_the_images_that_the_model_calls_positive_with_its_own_scor
     assert (boxes["heat"] > 0).all()
 
 
+def test_a_training_image_that_the_run_never_learnt_from_is_new(own):
+    toy, out = own
+    stranger = toy.train_ids[1]
+    edit_out_of_fold(out, lambda table: table[table["ID"] != stranger])
+    labels = pd.read_csv(out / "labels.csv", dtype=str)
+    labels[labels["ID"] != stranger].to_csv(out / "labels.csv", index=False)
+    features = FeatureCache(toy.cache).read("train", ["alpha", "beta"], toy.train_ids[:3])[1]
+    folds, scores = score_images(SavedRun.load(out), "logistic/all", "train", toy.train_ids[:3], features)
+    assert folds[1] == NO_FOLD
+    assert set(folds[[0, 2]]) <= {0, 1}
+    np.testing.assert_array_equal(scores[1], SavedRun.load(out).predict("logistic/all", features)[1])
+    assert np.abs(scores - SavedRun.load(out).predict("logistic/all", features))[[0, 2]].max() > 1e-3
+    assert cam(out)[0] == 0
+
+
 def test_images_without_all_maps_or_of_another_file_are_left_out_and_said(own):
     toy, out = own
     wanted = [*toy.train_ids[1:3], "nowhere"]
@@ -239,7 +195,7 @@ def test_images_without_all_maps_or_of_another_file_are_left_out_and_said(own):
         file["image_digests"][1] = np.ones(16, np.uint8)
     write_maps(toy, "test", toy.test_ids[:1], ("alpha",))
     code, said = cam(out)
-    assert code == 0, said
+    assert code == 3, said
     assert list(pd.read_csv(out / "cam" / "images.csv")["ID"]) == [toy.train_ids[1]]
     left_out = json.loads((out / "cam" / "cam.json").read_text())["images_left_out"]
     assert left_out == {
@@ -252,7 +208,23 @@ def test_images_without_all_maps_or_of_another_file_are_left_out_and_said(own):
     }
     stale = f"train/{toy.train_ids[2]}: maps and features by beta are of different files"
     assert f"not shown: 2 of the 3 images of the gallery (first: {stale}): cam.json lists them" in said
-    assert "not shown: 4 images beside the gallery's, which have some maps only: cam.json says why" in said
+    assert "not shown: 4 images beside the gallery's, whose maps cannot be shown: cam.json says why" in said
+    assert said.endswith(
+        f"scripts/extract.sh DATA --cache {toy.cache}; "
+        f"then python -m extract maps DATA --from {out} --cache {toy.cache}"
+    )
+
+
+def test_maps_of_other_files_alone_leave_the_pictures_of_before(own):
+    toy, out = own
+    assert cam(out)[0] == 0
+    write_maps(toy, "train", toy.train_ids[:3], digest=bytes([7] * 16))
+    code, said = cam(out)
+    assert code == 2
+    first = f"train/{toy.train_ids[0]}: maps and features by alpha, beta are of different files"
+    assert f"could be shown on (of 3 images there are some; first: {first})" in said
+    assert f"scripts/extract.sh DATA --cache {toy.cache}; then python -m extract maps DATA --from {out}" in said
+    assert len(list((out / "cam" / "thumbnails").iterdir())) == 3
 
 
 def test_a_second_time_replaces_the_first_and_a_new_run_removes_it(own):
@@ -265,50 +237,6 @@ def test_a_second_time_replaces_the_first_and_a_new_run_removes_it(own):
     toy = own[0]
     assert run(toy, "run", "--preset", "none", "--folds", "2", "--overwrite")[0] == 0
     assert not (out / "cam").exists()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "options", "message"),
-    [
-        (lambda toy, out: (out / "run.json").unlink(), (), "holds no finished run"),
-        (
-            lambda toy, out: maps_path(toy.cache, "train", "beta").unlink(),
-            (),
-            "holds no maps that logistic/all could be",
-        ),
-        (lambda toy, out: None, ("--model", "huge"), "has no model 'huge'"),
-        (lambda toy, out: None, ("--cache", "/no/such"), "/no/such is not there"),
-        (lambda toy, out: (out / "cam").mkdir(), (), "holds no heat maps of Headbank (cam.json is missing)"),
-        (lambda toy, out: (out / "oof_probability.csv").unlink(), (), "oof_probability.csv cannot be read"),
-        (
-            lambda toy, out: change(out / "oof_probability.csv", ",0,", ",zero,"),
-            (),
-            "oof_probability.csv cannot be read",
-        ),
-        (lambda toy, out: (out / "thresholds.csv").unlink(), (), "thresholds.csv cannot be read"),
-        (lambda toy, out: (out / "gallery.csv").unlink(), (), "gallery.csv cannot be read"),
-        (lambda toy, out: change(out / "gallery.csv", "split,", "part,"), (), "gallery.csv cannot be read"),
-        (lambda toy, out: toy.cache.rename(toy.cache.with_name("away")), (), "is not there as seen from"),
-        (lambda toy, out: maps_path(toy.cache, "train", "beta").write_bytes(b"x"), (), "beta.maps.h5 is damaged"),
-    ],
-)
-def test_what_cannot_be_shown_is_one_message(spoil, options, message, own):
-    toy, out = own
-    spoil(toy, out)
-    code, said = cam(out, *options)
-    assert (code, message in said) == (2, True), said
-    assert not (out / "cam" / "cam.json").exists()
-
-
-def test_maps_of_another_fingerprint_are_refused(own):
-    toy, out = own
-    path = maps_path(toy.cache, "train", "beta")
-    record = json.loads((out / "run.json").read_text())
-    record["backbones"]["beta"]["recipe"]["input_size"] = 64
-    (out / "run.json").write_text(json.dumps(record))
-    code, said = cam(out)
-    assert (code, f"{path} was extracted otherwise than what" in said) == (2, True), said
-    assert "input_size 64 -> 32" in said
 
 
 def test_a_model_without_any_gradient_names_those_that_have_one(finished):

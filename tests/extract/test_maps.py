@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -110,7 +111,7 @@ def test_maps_thumbnails_and_sizes_are_those_of_the_images(extracted, own_model)
     np.testing.assert_allclose(large[0], tall[..., ::-1].reshape(256, 2, 50, 2, 3).mean(axis=(1, 3)), atol=1)
 
 
-def test_what_is_up_to_date_is_kept_and_a_changed_image_is_not(extracted):
+def test_what_is_up_to_date_is_kept_and_a_changed_image_with_its_features_is_not(extracted, own_model):
     data, cache, _ = extracted
     path = maps_path(cache, "train", "own")
     call("maps", data, "--ids", "a000,a001", "--cache", cache)
@@ -118,13 +119,78 @@ def test_what_is_up_to_date_is_kept_and_a_changed_image_is_not(extracted):
     kept = read_maps(before, ["a000"])
     assert "0 maps extracted, 4 were up to date" in call("maps", data, "--ids", "a000,a001", "--cache", cache)[1]
     cv2.imwrite(str(data / "train" / "a001.png"), np.zeros((20, 30, 3), np.uint8))
-    assert "2 maps extracted, 3 were up to date" in call("maps", data, "--ids", "a001,a002,a000", "--cache", cache)[1]
+    assert call("run", data, "--backbone", f"own={own_model}", "--cache", cache)[0] == 0
+    code, said = call("maps", data, "--ids", "a001,a002,a000", "--cache", cache)
+    assert (code, "2 maps extracted, 3 were up to date" in said) == (0, True), said
     after = describe_maps(path)
     assert list(after.digests) == ["a000", "a001", "a002"]
     assert after.digests["a000"] == before.digests["a000"]
     assert after.digests["a001"] != before.digests["a001"]
     np.testing.assert_array_equal(read_maps(after, ["a000"]), kept)
     assert read_thumbnails(after, ["a001"])[0][1] == (20, 30)
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG broken", None], ids=["broken", "another image"])
+def test_a_map_that_goes_with_the_features_outlives_its_image(content, extracted):
+    data, cache, _ = extracted
+    path = maps_path(cache, "train", "own")
+    call("maps", data, "--ids", "a000,a001", "--cache", cache)
+    before = describe_maps(path)
+    kept = read_maps(before, ["a000", "a001"])
+    image = data / "train" / "a001.png"
+    image.write_bytes(content or cv2.imencode(".png", np.zeros((20, 30, 3), np.uint8))[1].tobytes())
+    code, said = call("maps", data, "--ids", "a001,a002,a000", "--cache", cache)
+    assert code == 3
+    assert "1 maps extracted, 4 were up to date" in said  # a002; of a000 and a001 two in each split
+    if content:
+        assert "1 images could not be read (first: train/a001.png: the PNG file is cut off" in said
+    else:
+        assert (
+            "1 images do not go with the features (first: train/a001.png: it was another file when its features were "
+            "extracted by own): no new maps of them. Bring the features up to date, with the options that made them: "
+            f"scripts/extract.sh DATA --cache {cache}; then run again."
+        ) in said
+    after = describe_maps(path)
+    assert list(after.digests) == ["a000", "a001", "a002"]
+    assert after.digests["a001"] == before.digests["a001"]
+    np.testing.assert_array_equal(read_maps(after, ["a000", "a001"]), kept)
+
+
+def test_an_image_without_features_has_no_map(extracted):
+    data, cache, _ = extracted
+    write_images(data / "train", 6, side=40)  # the first five are those of before
+    code, said = call("maps", data, "--ids", "a005,a004", "--cache", cache)
+    assert (code, "(first: train/a005.png: it has no features by own): no new maps" in said) == (3, True), said
+    assert list(describe_maps(maps_path(cache, "train", "own")).digests) == ["a004"]
+
+
+def test_where_no_image_goes_with_the_features_nothing_is_changed(extracted):
+    data, cache, _ = extracted
+    path = maps_path(cache, "train", "own")
+    call("maps", data, "--ids", "a003,a004", "--cache", cache)
+    before = path.read_bytes()
+    for name in ("a003", "a004"):
+        cv2.imwrite(str(data / "train" / f"{name}.png"), np.zeros((20, 30, 3), np.uint8))
+    code, said = call("maps", data, "--ids", "a003,a004", "--cache", cache)
+    assert (code, path.read_bytes() == before) == (2, True)
+    assert "none of the 2 images is the file that its features are of (first: train/a003.png: it was another" in said
+    assert f"scripts/extract.sh DATA --cache {cache}; then run again." in said
+
+
+def test_an_image_that_is_written_anew_while_it_is_read_has_no_map(extracted, monkeypatch):
+    data, cache, _ = extracted
+    digest = extract_maps_module._digest
+
+    def write_after(path):
+        found = digest(path)
+        if path.stem == "a003":
+            cv2.imwrite(str(path), np.zeros((20, 30, 3), np.uint8))
+        return found
+
+    monkeypatch.setattr(extract_maps_module, "_digest", write_after)
+    code, said = call("maps", data, "--ids", "a003,a004", "--cache", cache)
+    assert (code, "(first: train/a003.png: it was written anew meanwhile)" in said) == (3, True), said
+    assert list(describe_maps(maps_path(cache, "train", "own")).digests) == ["a004"]
 
 
 def test_an_image_that_cannot_be_read_is_said_and_the_others_are_done(extracted):
@@ -134,6 +200,19 @@ def test_an_image_that_cannot_be_read_is_said_and_the_others_are_done(extracted)
     assert code == 3
     assert "1 images could not be read (first: train/a003.png: the PNG file is cut off" in said
     assert list(describe_maps(maps_path(cache, "train", "own")).digests) == ["a004"]
+
+
+def test_maps_of_other_channels_than_the_features_are_refused(extracted):
+    data, cache, _ = extracted
+    call("maps", data, "--ids", "a000", "--cache", cache)
+    path = maps_path(cache, "train", "own")
+    with h5py.File(path, "a") as file:
+        maps = file["maps"][..., :-1]
+        del file["maps"]
+        file["maps"] = maps
+    code, said = call("maps", data, "--ids", "a000", "--cache", cache)
+    width = maps.shape[3] + 1
+    assert (code, f"its maps have {width - 1} channels, but the features {width}. Remove" in said) == (2, True), said
 
 
 def write_run(folder: Path, cache: Path, gallery: list[tuple[str, str]]) -> Path:

@@ -1,5 +1,6 @@
 """The lock: one holder at a time, named to the second; no crash leaves it behind."""
 
+import fcntl
 import json
 import os
 import signal
@@ -91,6 +92,25 @@ def test_a_lock_can_be_held_again_and_after_an_error(tmp_path):
     for _ in range(2):
         with hold(path):
             assert set(json.loads(path.read_text())) == {"host", "process", "since", "command"}
+
+
+def test_a_file_that_its_holder_removes_is_not_held_twice(tmp_path, monkeypatch):
+    path = tmp_path / "a.lock"
+    flock, opened = fcntl.flock, []
+
+    def removed_before(file, how):
+        if not opened:  # the holder ends, and removes the file, after we opened it and before we lock it
+            path.unlink()
+        opened.append(file)
+        flock(file, how)
+
+    monkeypatch.setattr("features.lock.fcntl.flock", removed_before)
+    with hold(path):
+        assert len(opened) == 2
+        assert opened[0].closed
+        assert json.loads(path.read_text())["process"] == os.getpid()
+        with pytest.raises(InputError, match="is being worked on by process"), hold(path):
+            pytest.fail("held twice")
 
 
 def test_a_holder_that_has_not_written_yet_is_another_process(tmp_path):

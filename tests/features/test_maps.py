@@ -102,7 +102,7 @@ def test_a_map_that_float16_cannot_hold_is_refused_by_name(tmp_path):
 
 
 def test_verify_reads_maps_too_and_says_how_to_renew_them(tmp_path):
-    write_cache(tmp_path, ["a"])
+    write_cache(tmp_path, ["a"], width=5)
     path = write(tmp_path, rows_of(["a", "b"]))
     assert list(verify(FeatureCache(tmp_path)))[1:] == [(path, 2, None)]
     moved = path.rename(path.with_name("other.maps.h5"))
@@ -126,6 +126,11 @@ def test_every_flipped_byte_of_a_map_is_found(tmp_path):
         assert [damage is not None for _, _, damage in verify(FeatureCache(tmp_path))] == [True]
 
 
+def exchange(file: h5py.File, name: str, values: np.ndarray) -> None:
+    del file[name]
+    file[name] = values
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -136,6 +141,17 @@ def test_every_flipped_byte_of_a_map_is_found(tmp_path):
         (lambda file: file.attrs.modify("input_size", 7), "its attributes make the fingerprint"),
         (lambda file: file.__delitem__("sizes"), "is damaged"),
         (lambda file: file["sizes"].resize(1, axis=0), "its datasets do not fit together"),
+        (lambda file: exchange(file, "maps", np.zeros((2, 0, 3, 5), np.float16)), "its datasets do not fit together"),
+        (lambda file: exchange(file, "maps", np.zeros((2, 3, 3, 0), np.float16)), "its datasets do not fit together"),
+        (lambda file: exchange(file, "image_digests", np.zeros((2, 8), np.uint8)), "do not fit together"),
+        (lambda file: exchange(file, "image_ids", np.arange(2)), "image_ids holds int64, not text"),
+        (lambda file: exchange(file, "maps", file["maps"][:].astype("S4")), r"maps holds \|S4, not float16"),
+        (lambda file: exchange(file, "maps", file["maps"][:].astype(np.float64)), "maps holds float64, not float16"),
+        (
+            lambda file: exchange(file, "thumbnails", file["thumbnails"][:].astype(np.float32)),
+            "holds float32, not uint8",
+        ),
+        (lambda file: exchange(file, "sizes", file["sizes"][:].astype(np.float32)), "sizes holds float32, not int32"),
     ],
 )
 def test_a_file_that_lies_is_refused(spoil, message, tmp_path):
@@ -144,6 +160,30 @@ def test_a_file_that_lies_is_refused(spoil, message, tmp_path):
         spoil(file)
     with pytest.raises(InputError, match=message):
         describe_maps(path)
+
+
+def test_a_map_that_is_not_finite_is_found_when_it_is_read(tmp_path):
+    path = write(tmp_path, rows_of(["a", "b"]))
+    with h5py.File(path, "a") as opened:
+        maps = opened["maps"][:]
+        maps[1, 2, 0, 4] = np.nan
+        exchange(opened, "maps", maps)
+    file = describe_maps(path)
+    assert np.isfinite(read_maps(file, ["a"])).all()
+    for read in (lambda: read_maps(file, ["b", "a"]), lambda: list(read_blocks(file, ["a", "b"]))):
+        with pytest.raises(InputError, match=f"{path}: the map of b is not finite. Remove the file and run"):
+            read()
+    assert [damage.reason for _, _, damage in verify(FeatureCache(tmp_path))] == ["the map of b is not finite"]
+
+
+def test_maps_of_other_channels_than_the_features_are_found(tmp_path):
+    write_cache(tmp_path, ["a"], width=3)
+    write(tmp_path, rows_of(["a"], shape=(3, 3, 5)))
+    assert list(verify(FeatureCache(tmp_path)))[1][2].reason == "its maps have 5 channels, but the features 3"
+    with pytest.raises(
+        InputError, match=r"holds maps of shape \(3, 3, 5\), but net makes \(3, 3, 4\). Remove the file"
+    ):
+        write(tmp_path, rows_of(["a"]), rows_of(["b"], shape=(3, 3, 4)))
 
 
 def test_maps_that_are_not_there_name_the_command(tmp_path):
