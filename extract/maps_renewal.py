@@ -14,7 +14,8 @@ from extract.folding import fold_batch_norms
 from extract.frozen import FrozenBackbone
 from extract.runtime import Extractor, backend_name, device_name
 from features.assembly import Provenance
-from features.maps import MapRows, MapsWriter, check_width, describe_maps, read_blocks
+from features.maps import MapRows, check_width, describe_maps, read_blocks
+from features.maps_writer import MapsWriter
 from features.recipe import Recipe
 
 

@@ -6,19 +6,15 @@ positions is the image's pooled feature.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import h5py
 import numpy as np
 
-from features.assembly import CHUNK_BYTES, Provenance, refuse_full_disk, write_attributes, write_index
+from features.assembly import CHUNK_BYTES
 from features.cache import MAPS_SUFFIX, FeatureCache, read_string
-from features.disk import replacing
 from features.errors import InputError
 from features.opening import opening
 from features.recipe import Recipe
@@ -27,9 +23,11 @@ from features.recipe import Recipe
 MAPS_SCHEMA_VERSION = 1
 #: Height and width of a thumbnail's canvas, in pixels.
 THUMBNAIL = 256
-_DATASETS = ("maps", "thumbnails", "sizes")
+#: Datasets with a row per image, beside ids and digests.
+DATASETS = ("maps", "thumbnails", "sizes")
 _TYPES = {"maps": "float16", "thumbnails": "uint8", "sizes": "int32", "image_digests": "uint8"}
-_RENEW = "Remove the file and run python -m extract maps again."
+#: What to do about a file that is no good.
+RENEW = "Remove the file and run python -m extract maps again."
 
 
 @dataclass(frozen=True)
@@ -112,13 +110,11 @@ def describe_maps(path: Path) -> MapsFile:
         }
         version = attributes.get("maps_schema_version")
         if version != MAPS_SCHEMA_VERSION:
-            raise InputError(
-                f"its schema of maps is {version}, but this Headbank reads {MAPS_SCHEMA_VERSION}. {_RENEW}"
-            )
+            raise InputError(f"its schema of maps is {version}, but this Headbank reads {MAPS_SCHEMA_VERSION}. {RENEW}")
         recipe = Recipe.from_attributes(attributes)
         if recipe.fingerprint != attributes.get("fingerprint"):
             raise InputError(
-                f"its attributes make the fingerprint {recipe.fingerprint}, but it carries another. {_RENEW}"
+                f"its attributes make the fingerprint {recipe.fingerprint}, but it carries another. {RENEW}"
             )
         ids = [read_string(image_id) for image_id in file["image_ids"][:]]
         digests = [digest.tobytes() for digest in file["image_digests"][:]]
@@ -129,11 +125,11 @@ def describe_maps(path: Path) -> MapsFile:
 def _check_datasets(file: h5py.File, ids: Sequence[str]) -> tuple[int, int, int]:
     """Refuse datasets of other types or shapes than those of the schema; give h, w and C of a map."""
     if file["image_ids"].dtype.kind not in "SO":
-        raise InputError(f"image_ids holds {file['image_ids'].dtype}, not text. {_RENEW}")
+        raise InputError(f"image_ids holds {file['image_ids'].dtype}, not text. {RENEW}")
     types = {name: str(file[name].dtype) for name in _TYPES}
     if types != _TYPES:
         name = next(name for name in _TYPES if types[name] != _TYPES[name])
-        raise InputError(f"{name} holds {types[name]}, not {_TYPES[name]}. {_RENEW}")
+        raise InputError(f"{name} holds {types[name]}, not {_TYPES[name]}. {RENEW}")
     shapes = {name: file[name].shape for name in _TYPES}
     rows, maps = len(ids), shapes["maps"]
     expected = {
@@ -143,7 +139,7 @@ def _check_datasets(file: h5py.File, ids: Sequence[str]) -> tuple[int, int, int]
         "image_digests": (rows, 16),
     }
     if len(maps) != 4 or 0 in maps[1:] or shapes != expected or len(set(ids)) != rows or "" in ids:
-        raise InputError(f"its datasets do not fit together ({shapes}, {rows} image ids). {_RENEW}")
+        raise InputError(f"its datasets do not fit together ({shapes}, {rows} image ids). {RENEW}")
     return int(maps[1]), int(maps[2]), int(maps[3])
 
 
@@ -154,7 +150,7 @@ def check_width(file: MapsFile, width: int) -> None:
         InputError: the message says how many of each.
     """
     if file.shape[2] != width:
-        raise InputError(f"{file.path}: its maps have {file.shape[2]} channels, but the features {width}. {_RENEW}")
+        raise InputError(f"{file.path}: its maps have {file.shape[2]} channels, but the features {width}. {RENEW}")
 
 
 def read_maps(file: MapsFile, image_ids: Sequence[str]) -> np.ndarray:
@@ -178,7 +174,7 @@ def read_thumbnails(file: MapsFile, image_ids: Sequence[str]) -> list[tuple[np.n
     pictures = []
     for canvas, (height, width) in zip(*_read(file, image_ids, "thumbnails", "sizes"), strict=True):
         if min(height, width) < 1:
-            raise InputError(f"{file.path}: an image is {height} pixels high and {width} wide. {_RENEW}")
+            raise InputError(f"{file.path}: an image is {height} pixels high and {width} wide. {RENEW}")
         rows, columns = thumbnail_shape(int(height), int(width))
         pictures.append((canvas[:rows, :columns], (int(height), int(width))))
     return pictures
@@ -197,7 +193,7 @@ def read_blocks(file: MapsFile, image_ids: Sequence[str]) -> Iterator[MapRows]:
     step = max(1, 16 * CHUNK_BYTES // (2 * int(np.prod(file.shape))))
     for start in range(0, len(image_ids), step):
         block = tuple(image_ids[start : start + step])
-        yield MapRows(block, tuple(file.digests[i] for i in block), *_read(file, block, *_DATASETS))
+        yield MapRows(block, tuple(file.digests[i] for i in block), *_read(file, block, *DATASETS))
 
 
 def _read(file: MapsFile, image_ids: Sequence[str], *names: str) -> list[np.ndarray]:
@@ -215,102 +211,8 @@ def _read(file: MapsFile, image_ids: Sequence[str], *names: str) -> list[np.ndar
             raise InputError("it was replaced while it was read. Run the same command again.")
         read = {name: opened[name][rows[order]][back] for name in names}
         if "maps" in read and not (finite := np.isfinite(read["maps"]).all(axis=(1, 2, 3))).all():
-            raise InputError(f"the map of {image_ids[int(np.argmin(finite))]} is not finite. {_RENEW}")
+            raise InputError(f"the map of {image_ids[int(np.argmin(finite))]} is not finite. {RENEW}")
         return list(read.values())
-
-
-class MapsWriter:
-    """Writes one file of maps, whole or not at all: a context manager that takes rows block by block.
-
-    The file takes its place when the block ends without an error; without any row no file is made or replaced.
-
-    Args:
-        path: CACHE/{split}/{backbone}.maps.h5.
-        recipe: how the features are extracted.
-        provenance: what computed the maps.
-    """
-
-    def __init__(self, path: Path, recipe: Recipe, provenance: Provenance) -> None:
-        self._path = path
-        self._recipe = recipe
-        self._provenance = provenance
-        self._stack = ExitStack()
-        self._file: h5py.File | None = None
-        self._digests: dict[str, bytes] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def append(self, rows: MapRows) -> None:
-        """Add rows.
-
-        Args:
-            rows: of images that were not added yet.
-
-        Raises:
-            InputError: the disk is full, the maps have another shape than those added before, or a map is not finite;
-                the message names the image.
-        """
-        if self._file is not None and rows.maps.shape[1:] != self._file["maps"].shape[1:]:
-            raise InputError(
-                f"{self._path} holds maps of shape {self._file['maps'].shape[1:]}, but {self._recipe.backbone} makes "
-                f"{rows.maps.shape[1:]}. {_RENEW}"
-            )
-        finite = np.isfinite(rows.maps).all(axis=(1, 2, 3))
-        if not finite.all():
-            raise InputError(
-                f"{self._recipe.backbone} gives maps that are not finite in float16 for the image "
-                f"{rows.image_ids[int(np.argmin(finite))]}. Check the weights."
-            )
-        refuse_full_disk(self._path, rows.maps.nbytes + rows.thumbnails.nbytes)
-        if self._file is None:
-            self._file = self._open(rows)
-        for name in _DATASETS:
-            dataset = self._file[name]
-            dataset.resize(len(dataset) + len(rows.image_ids), axis=0)
-            dataset[-len(rows.image_ids) :] = getattr(rows, name)
-        self._digests |= dict(zip(rows.image_ids, rows.digests, strict=True))
-
-    def _open(self, rows: MapRows) -> h5py.File:
-        """Make the temporary file and its empty datasets, with checksums over all of it (superblock version 3)."""
-        temporary = self._stack.enter_context(replacing(self._path))
-        file = self._stack.enter_context(h5py.File(temporary, "w", libver="v110"))
-        for name in _DATASETS:
-            row = getattr(rows, name)[0]
-            chunk = max(1, min(16, CHUNK_BYTES // row.nbytes))
-            file.create_dataset(
-                name,
-                shape=(0, *row.shape),
-                maxshape=(None, *row.shape),
-                dtype=getattr(rows, name).dtype,
-                chunks=(chunk, *row.shape),
-                shuffle=True,  # after a ReLU most of a map is 0
-                compression="gzip",
-                compression_opts=1,
-                fletcher32=True,
-            )
-        return file
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None and self._file is not None:
-                write_index(self._file, list(self._digests), self._digests)
-                write_attributes(
-                    self._file,
-                    {
-                        **self._recipe.attributes(),
-                        **asdict(self._provenance),
-                        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-                        "fingerprint": self._recipe.fingerprint,
-                        "maps_schema_version": MAPS_SCHEMA_VERSION,
-                    },
-                )
-        except BaseException as failure:
-            self._stack.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._stack.__exit__(kind, error, trace)
 
 
 def check_maps(path: Path) -> int:

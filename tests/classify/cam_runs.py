@@ -13,7 +13,8 @@ from classify.heads import HeadSpec
 from classify.preset_files import write_presets
 from features.assembly import Provenance
 from features.cache import FeatureCache
-from features.maps import THUMBNAIL, MapRows, MapsWriter, maps_path
+from features.maps import THUMBNAIL, MapRows, maps_path
+from features.maps_writer import MapsWriter
 from features.recipe import Recipe
 from tests.classify.test_command import run
 from tests.classify.toy import Toy, make_toy

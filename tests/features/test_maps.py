@@ -13,7 +13,6 @@ from features.errors import InputError
 from features.maps import (
     THUMBNAIL,
     MapRows,
-    MapsWriter,
     describe_maps,
     maps_files,
     maps_path,
@@ -22,6 +21,7 @@ from features.maps import (
     read_thumbnails,
     thumbnail_shape,
 )
+from features.maps_writer import MapsWriter
 from features.verification import verify
 from tests.features.caches import ODD_IDS, PROVENANCE, RECIPE, digest_of_image, write_cache
 
