@@ -4,6 +4,7 @@ import math
 import shlex
 from typing import Any
 
+from classify.report.numbers import DASH
 from classify.report.run_files import AUDIT, RunFiles
 from classify.run_folder import MARK
 from features.errors import InputError
@@ -48,7 +49,7 @@ def describe_audit(run: RunFiles) -> dict[str, Any]:
                     "name": name,
                     "exact": int(pairs["exact"]),
                     "near": int(pairs["near"]),
-                    "across_folds": pairs["across_folds"],
+                    "across_folds": _across_folds(name, pairs["across_folds"]),
                     "labels_differ": int(pairs["labels_differ"]),
                 }
                 for name, pairs in run.audit["pairs"].items()
@@ -61,3 +62,10 @@ def describe_audit(run: RunFiles) -> dict[str, Any]:
         raise InputError(
             f"{run.folder / AUDIT} cannot be read ({error!r}). Make it again: {shlex.join(words)}"
         ) from None
+
+
+def _across_folds(scope: str, count: int | None) -> str:
+    """Say how many pairs lie across folds; a dash between and within other splits than train, which have no folds."""
+    if scope != "within train":
+        return DASH
+    return "not known" if count is None else str(int(count))

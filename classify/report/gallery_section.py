@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from classify.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
 from classify.report.pictures import embed_pictures
 from classify.report.run_files import RunFiles
 from classify.run_folder import CAM
+from classify.thresholds import to_binary
 from features.errors import InputError
 
 #: Where `classify cam` leaves pictures, what lists them, and what says how they were made.
@@ -68,12 +70,17 @@ def _read_files(cam: Path) -> dict[tuple[str, str], str] | None:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """Read whose heat the pictures show, and which of its members have no part in it; empty where nothing says so."""
+    """Read whose heat the pictures show, which of its members have no part in it, and why there is none.
+
+    Returns:
+        `model`, `left_out`, and `none`: "" where there is heat. Empty where nothing says so.
+    """
     if not path.is_file():
         return {}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {"model": str(record["model"]), "left_out": [str(name) for name in record["left_out"]]}
+        left_out = [str(name) for name in record["left_out"]]
+        return {"model": str(record["model"]), "left_out": left_out, "none": str(record.get("no_heat", ""))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error!r}). Make it again: python -m classify cam.") from None
 
@@ -82,10 +89,12 @@ def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list
     """Say of each image of the gallery what it is and what the final model made of it."""
     rows = {name: {i: row for row, i in enumerate(split.image_ids)} for name, split in run.splits.items()}
     numbers = {label: index for index, label in enumerate(run.label_names)}
+    thresholds = np.array([run.threshold(label) for label in run.label_names])
+    decided = {name: to_binary(split.probabilities, thresholds) for name, split in run.splits.items()}
     cards = []
     for choice in run.gallery.itertuples():
         split, index = run.splits[choice.split], numbers[choice.label]
-        row, threshold = rows[choice.split][choice.ID], run.threshold(choice.label)
+        row = rows[choice.split][choice.ID]
         probability = float(split.probabilities[row, index])
         positive = bool(split.labels[row, index])
         cards.append(
@@ -96,11 +105,11 @@ def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list
                 "number": index,
                 "outcome": choice.outcome,
                 "outcome_name": OUTCOME_NAMES[choice.outcome],
-                "decision": OUTCOME_NAMES[outcome_of(positive, split.probabilities[row, index] >= threshold)],
+                "decision": OUTCOME_NAMES[outcome_of(positive, bool(decided[choice.split][row, index]))],
                 "said": choice.outcome in ("example", NEAR_THRESHOLD),
                 "rank": choice.rank,
                 "probability": probability,
-                "threshold": threshold,
+                "threshold": float(thresholds[index]),
                 "truth": [name for name, has in zip(run.label_names, split.labels[row], strict=True) if has],
                 "group": "" if split.groups is None else split.groups[row],
                 "file": "" if files is None else files.get((choice.split, choice.ID), ""),

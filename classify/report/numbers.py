@@ -1,4 +1,4 @@
-"""Write figures as the report shows them."""
+"""Write figures and names as the report shows them."""
 
 import math
 import re
@@ -25,6 +25,12 @@ def with_interval(score: tuple[float, float, float]) -> str:
 def percent(share: float) -> str:
     """Write a share of 0 to 1 as `4.0 %`; a dash where there is none."""
     return DASH if math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def shorten(name: str, longest: int) -> str:
+    """Cut the middle out of a name of more than so many characters: beside an axis it leaves no room for the bars."""
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half].rstrip()}\u2026{name[-half:].lstrip()}"
 
 
 def file_stem(index: int, name: str) -> str:

@@ -11,8 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
+from classify.report.command import write_report
 from classify.report.run_files import RunFiles
-from tests.classify.report.conftest import HOSTILE, HOSTILE_GROUP
+from tests.classify.report.conftest import HOSTILE, HOSTILE_GROUP, write_pictures
 from tests.classify.toy import LABELS
 
 CHROMIUM = shutil.which("chromium")
@@ -223,6 +224,36 @@ def test_a_phone_scrolls_downwards_only(browser, reported, scheme):
     assert page.evaluate("[window.scrollX, window.scrollY]") == [0, 500]
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(17, 23, 29)"}[scheme]
+    assert complaints == []
+    page.close()
+
+
+def test_labels_of_any_length_leave_room_for_a_phone(browser, plain_run, tmp_path, recwarn):
+    run = shutil.copytree(plain_run, tmp_path / "run")
+    long = {
+        LABELS[0]: "x" * 300,
+        LABELS[1]: "a_label_of_forty-five_characters_without_blanks",
+        LABELS[2]: "two words " * 9,
+    }
+    for path in (*run.glob("*.csv"), run / "run.json"):
+        text = path.read_text()
+        for label, name in long.items():
+            text = text.replace(label, name.strip())
+        path.write_text(text)
+    write_pictures(run)
+    write_report(run)
+    assert [str(warning.message) for warning in recwarn if "layout" in str(warning.message)] == []
+    page, _, complaints = open_page(browser, run, viewport={"width": 390, "height": 844})
+    page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    page.select_option("#filter-label", "")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.set_viewport_size({"width": 1200, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") == 1200
+    # The bars of the first figure have more than a third of it.
+    widths = page.locator("#data figure svg").first.evaluate(
+        "svg => [...svg.querySelectorAll('path')].map(path => path.getBoundingClientRect().width / svg.clientWidth)"
+    )
+    assert max(widths) > 0.35
     assert complaints == []
     page.close()
 

@@ -51,3 +51,14 @@ def test_the_dots_stand_at_the_threshold(scored):
     ):
         dots = [line for line in draw([scored], 0.4).axes[0].lines if line.get_marker() == "o"]
         assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in dots] == [pytest.approx(expected)]
+
+
+def test_the_dot_is_where_the_run_decides_between_neighbouring_numbers():
+    lower = np.float32(0.3)
+    truth, probability = np.array([0, 1, 1], np.uint8), np.array([0.1, lower, 0.9], np.float32)
+    between = (float(lower) + float(np.nextafter(lower, np.float32(1)))) / 2
+    for draw in (draw_roc, draw_precision_recall):
+        figure = draw([Scored("test", truth, probability)], between)
+        dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+        found = dots[0].get_ydata() if draw is draw_roc else dots[0].get_xdata()
+        assert float(np.ravel(found)[0]) == 0.5  # one of two positives

@@ -120,11 +120,16 @@ def test_without_pictures_or_an_audit_it_says_so_and_how_to_add_them(without_pic
 def test_an_audit_and_the_gap_have_their_part(reported, copied):
     text = words((reported / "report.html").read_text())
     assert "nearer than 0.123" in text
-    assert "train 3 17 5 2 train and test 3 17 not known 2" in text
+    assert "within train 3 17 5 2 between train and test 3 17 \u2013 2" in text  # only train has folds
     assert "1 patients (groups) are in several splits: p7." in text
     assert (
         "logistic, all backbones a macro AUC of 0.950 [0.930, 0.970], folds that may not 0.720: a gap of 0.230" in text
     )
+    audit = json.loads((reported / "audit.json").read_text())
+    audit["pairs"]["within train"]["across_folds"] = None
+    (copied / "audit.json").write_text(json.dumps(audit))
+    described = describe_audit(RunFiles.read(copied))["scopes"]
+    assert [scope["across_folds"] for scope in described] == ["not known", "\u2013"]
     (copied / "audit.json").write_text('{"pairs": {}}')
     with pytest.raises(InputError, match=r"audit\.json cannot be read.*features audit"):
         describe_audit(RunFiles.read(copied))
@@ -152,10 +157,32 @@ def test_words_of_a_person_stand_in_the_page_as_words(reported):
     assert HOSTILE in words(page)
 
 
+def test_outcomes_are_decided_as_the_run_decides_between_neighbouring_numbers(copied):
+    run = RunFiles.read(copied)
+    row = run.gallery[(run.gallery["split"] == "train") & (run.gallery["outcome"] == "true_positive")].iloc[0]
+    split, label = run.splits["train"], LABELS.index(row["label"])
+    lower = split.probabilities[split.image_ids.index(row["ID"]), label]
+    above = (
+        float(lower) + float(np.nextafter(lower, np.float32(2)))
+    ) / 2  # no float32 number; rounded, it is one of them
+    for threshold, outcome in ((above, "false negative"), (float(lower), "true positive")):
+        run.thresholds.loc[row["label"], "threshold"] = threshold
+        cards = [
+            card for card in describe_gallery(run)["cards"] if (card["id"], card["label"]) == (row["ID"], row["label"])
+        ]
+        assert {card["decision"] for card in cards} == {outcome}
+
+
 def test_the_gallery_says_whose_heat_it_shows(reported, copied):
     text = words((reported / "report.html").read_text())
     assert "It is of greedy, without its members forest/all, knn/all, which have no gradient." in text
     (copied / "cam").mkdir()
+    without = {"model": "forest", "left_out": {}, "no_heat": "forest has no <b>gradient"}
+    (copied / "cam" / "cam.json").write_text(json.dumps(without))
+    write_report(copied)
+    page = (copied / "report.html").read_text()
+    assert "No heat maps: forest has no <b>gradient." in words(page)
+    assert 'id="all-heat"' not in page
     (copied / "cam" / "cam.json").write_text("{}")
     with pytest.raises(InputError, match=r"cam\.json cannot be read.*classify cam"):
         describe_gallery(RunFiles.read(copied))
