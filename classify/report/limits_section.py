@@ -23,6 +23,11 @@ def list_doubts(run: RunFiles) -> list[str]:
             "No groups are known: slices of one patient may be both learnt from and tested on, which can make every "
             "figure far too good. Name the patients (--group-column)."
         )
+    elif record["folds"]["groups"] == len(run.splits["train"].image_ids):
+        doubts.append(
+            "Every image is a group of its own, so the folds keep nothing together: slices of one patient may be both "
+            "learnt from and tested on, which can make every figure far too good."
+        )
     random = [name for name, b in record["backbones"].items() if b.get("recipe", {}).get("weights") == "random"]
     if random:
         doubts.append(f"Random weights: {', '.join(random)} never learnt from any image.")
@@ -54,21 +59,22 @@ def list_doubts(run: RunFiles) -> list[str]:
 
 
 def _doubt_labels(run: RunFiles) -> list[str]:
-    """List what is doubtful of single labels."""
+    """List what is doubtful of single labels, a sentence for all labels of which it is."""
+    positives = dict(zip(run.label_names, run.splits["train"].labels.sum(axis=0).tolist(), strict=True))
+    errors = {name: run.score(run.final_model, "oof", name, "calibration_error")[0] for name in run.label_names}
+    rough = [
+        f"{name} ({count}; AUC {with_interval(run.score(run.final_model, 'oof', name, 'roc_auc'))})"
+        for name, count in positives.items()
+        if count < FEW_POSITIVES
+    ]
+    poor = [f"{name} ({error:.3f})" for name, error in errors.items() if error > POOR_CALIBRATION]
     doubts = []
-    for index, label in enumerate(run.label_names):
-        positives = int(run.splits["train"].labels[:, index].sum())
-        if positives < FEW_POSITIVES:
-            figures = with_interval(run.score(run.final_model, "oof", label, "roc_auc"))
-            doubts.append(
-                f"{label} has only {positives} positives to learn from: its figures are rough (AUC {figures})."
-            )
-        error = run.score(run.final_model, "oof", label, "calibration_error")[0]
-        if error > POOR_CALIBRATION:
-            doubts.append(
-                f"The probabilities of {label} are no frequencies (calibration error {error:.3f}): --calibration may "
-                "help."
-            )
+    if rough:
+        doubts.append(f"Few positives to learn from, so that figures are rough: {', '.join(rough)}.")
+    if poor:
+        doubts.append(
+            f"Probabilities that are no frequencies (calibration error): {', '.join(poor)}. --calibration may help."
+        )
     return doubts
 
 
