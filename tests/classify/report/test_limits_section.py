@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from classify.report.limits_section import command, list_doubts
+from classify.report.limits_section import list_doubts
 from classify.report.run_files import RunFiles
 
 
@@ -54,11 +54,3 @@ def test_a_run_with_nothing_wrong_has_only_the_doubts_that_always_hold(run):
 )
 def test_each_doubt_is_said_where_it_holds(run, change, says):
     assert [doubt for doubt in list_doubts(change(run)) if says in doubt]
-
-
-def test_the_command_can_be_pasted(run):
-    arguments = {"cache": "my cache", "backbones": None, "folds": 2, "refit": True, "gap": False, "group_column": "p"}
-    told = command(replace(changed(run, data="a b", arguments=arguments), folder=run.folder))
-    assert told == (
-        f"python -m classify run 'a b' --out {run.folder} --cache 'my cache' --folds 2 --refit --group-column p"
-    )
