@@ -7,10 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from classify.command_lines import command_line
 from classify.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
-from classify.report.pictures import embed_pictures
+from classify.report.pictures import embed_pictures, how_to_remake
 from classify.report.run_files import RunFiles
 from classify.run_folder import CAM
+from classify.thresholds import to_binary
 from features.errors import InputError
 
 #: Where `classify cam` leaves pictures, what lists them, and what says how they were made.
@@ -47,6 +49,9 @@ def describe_gallery(run: RunFiles) -> dict[str, Any]:
         "splits": [split for split in run.splits.values() if any(c["split"] == split.name for c in cards)],
         "with_pictures": sum(card["thumbnail"] for card in cards),
         "has_cam": files is not None,
+        "commands": [
+            command_line(name, run.folder, run.record) for name in ("extract maps", "classify cam", "classify report")
+        ],
         "heat": _read_record(run.folder / CAM / CAM_RECORD),
     }
 
@@ -60,10 +65,10 @@ def _read_files(cam: Path) -> dict[tuple[str, str], str] | None:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         files = {(row.split, row.ID): row.file for row in table.itertuples()}
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Make it again: python -m classify cam.") from None
+        raise InputError(f"{path} cannot be read ({error}). {how_to_remake(cam)}") from None
     strange = [file for file in files.values() if not re.fullmatch(r"[0-9]+", file)]
     if strange:  # a name that leads elsewhere must not bring another file into the page
-        raise InputError(f"{path}: {strange[0]!r} is no number. Make it again: python -m classify cam.")
+        raise InputError(f"{path}: {strange[0]!r} is no number. {how_to_remake(cam)}")
     return files
 
 
@@ -75,13 +80,14 @@ def _read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         return {"model": str(record["model"]), "left_out": [str(name) for name in record["left_out"]]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error!r}). Make it again: python -m classify cam.") from None
+        raise InputError(f"{path} cannot be read ({error!r}). {how_to_remake(path.parent)}") from None
 
 
 def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list[dict[str, Any]]:
     """Say of each image of the gallery what it is and what the final model made of it."""
     rows = {name: {i: row for row, i in enumerate(split.image_ids)} for name, split in run.splits.items()}
     numbers = {label: index for index, label in enumerate(run.label_names)}
+    decided = {name: to_binary(split.probabilities, run.cuts) for name, split in run.splits.items()}
     cards = []
     for choice in run.gallery.itertuples():
         split, index = run.splits[choice.split], numbers[choice.label]
@@ -96,7 +102,7 @@ def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list
                 "number": index,
                 "outcome": choice.outcome,
                 "outcome_name": OUTCOME_NAMES[choice.outcome],
-                "decision": OUTCOME_NAMES[outcome_of(positive, split.probabilities[row, index] >= threshold)],
+                "decision": OUTCOME_NAMES[outcome_of(positive, bool(decided[choice.split][row, index]))],
                 "said": choice.outcome in ("example", NEAR_THRESHOLD),
                 "rank": choice.rank,
                 "probability": probability,

@@ -20,7 +20,7 @@ _PAIRS = {"exact": 3, "near": 17, "across_folds": 5, "labels_differ": 2}
 AUDIT = {
     "backbones": ["alpha", "beta"],
     "threshold": {"distance": 0.1234},
-    "pairs": {"train": _PAIRS, "train and test": _PAIRS | {"across_folds": None}},
+    "pairs": {"within train": _PAIRS, "between train and test": _PAIRS | {"across_folds": 0}},
     "groups": {"on_several_sides": ["p7"]},
 }
 #: What `run --gap` measures, as run.json holds it.
