@@ -27,6 +27,14 @@ def percent(share: float) -> str:
     return DASH if math.isnan(share) else f"{100 * share:.1f} %"
 
 
+def shorten(name: str, characters: int) -> str:
+    """Write a name in at most so many characters: of a longer one its two ends, which tell it from its like."""
+    if len(name) <= characters:
+        return name
+    end = (characters - 1) // 2
+    return f"{name[: characters - 1 - end]}\u2026{name[-end:]}"
+
+
 def file_stem(index: int, name: str) -> str:
     """Make a name fit for a file of what a person called something; the index keeps two of them apart."""
     return f"{index + 1}_{re.sub(r'[^A-Za-z0-9]+', '_', name)[:40].strip('_')}".rstrip("_")
