@@ -1,5 +1,10 @@
 """`python -m classify`: train on cached features, predict the test images, write a run and its report."""
 
+if __name__ == "__main__":  # before the imports that take their time
+    from features.ctrl_c import end_silently
+
+    end_silently()
+
 import enum
 from pathlib import Path
 from typing import Annotated

@@ -1,5 +1,10 @@
 """`python -m extract`: run frozen backbones over images, and list those that there are."""
 
+if __name__ == "__main__":  # before the imports that take their time
+    from features.ctrl_c import end_silently
+
+    end_silently()
+
 from pathlib import Path
 from typing import Annotated
 

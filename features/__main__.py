@@ -1,5 +1,10 @@
 """`python -m features`: look into a cache, prove that it is whole, and look for leaks."""
 
+if __name__ == "__main__":  # before the imports that take their time
+    from features.ctrl_c import end_silently
+
+    end_silently()
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 

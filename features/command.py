@@ -19,6 +19,7 @@ from typing import Any
 import typer
 import typer.core
 
+from features.ctrl_c import raise_again
 from features.errors import InputError
 
 EXIT_FAULT = 1
@@ -69,7 +70,7 @@ class Command(typer.core.TyperGroup):
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated` in the block: by default it would end the process before anything is tidied."""
+    """Let SIGTERM raise `Terminated` in the block, and Ctrl-C KeyboardInterrupt: else nothing would be tidied."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may handle signals
         return
@@ -77,6 +78,7 @@ def _terminable() -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
+    raise_again()
     previous = signal.signal(signal.SIGTERM, handle)
     try:
         yield

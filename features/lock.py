@@ -49,7 +49,8 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
             ) from None
         except OSError as error:
             raise InputError(
-                f"{path} cannot be locked: {error.strerror}. Choose a folder on a disk that can be written."
+                f"{path} cannot be locked: {error.strerror}. {path.parent} has to be a folder that can be "
+                "written: change its rights, or work in another, such as a copy."
             ) from None
         yield
 

@@ -29,6 +29,13 @@ step() {
   return "$code"
 }
 
+# A step that goes on from the run: with its data, its cache, its columns.
+follow() {
+  local words=()
+  mapfile -d '' -t words < <(headbank classify.command_lines "$out" "$@")
+  step "${words[@]}"
+}
+
 out=''
 for word in "$@"; do
   case "$word" in
@@ -44,15 +51,12 @@ step classify run "$@" || run=$?
 [ "$run" -eq 0 ] || [ "$run" -eq 3 ] || exit "$run" # 3: some test images have no prediction
 
 # Pictures are an extra: where the images or the backbones' weights are no longer at hand, the report does without.
-mapfile -t made < <("$root/.venv/bin/python" -c '
-import json, sys
-record = json.load(open(f"{sys.argv[1]}/run.json", encoding="utf-8"))
-print(record["data"], record["cache"], sep="\n")' "$out")
 pictures=0
-step extract maps "${made[0]}" --from "$out" --cache "${made[1]}" || pictures=$?
+follow extract maps || pictures=$?
 if [ "$pictures" -eq 0 ] || [ "$pictures" -eq 3 ]; then # 3: some images could not be read
   pictures=0
-  step classify cam "$out" --cache "${made[1]}" || pictures=$?
+  follow classify cam || pictures=$?
+  [ "$pictures" -ne 3 ] || pictures=0 # some images of the gallery are not shown: it has said which
 fi
 if [ "$pictures" -ne 0 ]; then
   echo "no pictures (the message above says why): the report stands without" >&2

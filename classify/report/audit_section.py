@@ -1,14 +1,19 @@
 """What the report says of duplicates and leaks: what an audit left in the run's folder, what `run --gap` measured."""
 
+import json
 import math
-import shlex
 from typing import Any
 
+from classify.command_lines import command_line
 from classify.report.numbers import DASH
-from classify.report.run_files import AUDIT, RunFiles
+from classify.report.run_files import RunFiles
 from classify.run_folder import MARK
 from features.errors import InputError
 
+#: What the audit of the features leaves in a run's folder, where somebody asked it to.
+AUDIT = "audit.json"
+#: How the audit calls the pairs of two training images.
+WITHIN_TRAIN = "within train"
 _ENDS = ("value", "low", "high")
 
 
@@ -37,12 +42,12 @@ def describe_audit(run: RunFiles) -> dict[str, Any]:
     Raises:
         InputError: `audit.json` is damaged.
     """
-    record = run.record
-    words = ["python", "-m", "features", "audit", record["cache"], "--data", record["data"], "--run", str(run.folder)]
-    if run.audit is None:
-        return {"command": shlex.join(words), "scopes": None}
+    command, path = command_line("features audit", run.folder, run.record), run.folder / AUDIT
+    if not path.is_file():
+        return {"command": command, "scopes": None}
     try:
-        threshold = run.audit["threshold"]
+        audit = json.loads(path.read_text(encoding="utf-8"))
+        threshold = audit["threshold"]
         return {
             "scopes": [
                 {
@@ -52,20 +57,18 @@ def describe_audit(run: RunFiles) -> dict[str, Any]:
                     "across_folds": _across_folds(name, pairs["across_folds"]),
                     "labels_differ": int(pairs["labels_differ"]),
                 }
-                for name, pairs in run.audit["pairs"].items()
+                for name, pairs in audit["pairs"].items()
             ],
             "distance": None if threshold is None else float(threshold["distance"]),
-            "both_sides": [str(name) for name in run.audit["groups"]["on_several_sides"]],
-            "backbones": ", ".join(run.audit["backbones"]),
+            "both_sides": [str(name) for name in audit["groups"]["on_several_sides"]],
+            "backbones": ", ".join(audit["backbones"]),
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{run.folder / AUDIT} cannot be read ({error!r}). Make it again: {shlex.join(words)}"
-        ) from None
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read ({error!r}). Make it again: {command}") from None
 
 
 def _across_folds(scope: str, count: int | None) -> str:
-    """Say how many pairs lie across folds; a dash between and within other splits than train, which have no folds."""
-    if scope != "within train":
+    """Write how many pairs are across folds, which only training images have."""
+    if scope != WITHIN_TRAIN:
         return DASH
     return "not known" if count is None else str(int(count))

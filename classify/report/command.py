@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from jinja2 import TemplateError
 from rich.console import Console
 
 from classify.report.page import make_page
@@ -39,7 +40,7 @@ def write_report(folder: Path) -> None:
             raise InputError(f"{folder} cannot be written ({reason}). Free the disk, or change its rights.") from None
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, TemplateError) as error:
             raise InputError(
                 f"the files of {folder} do not fit together ({error!r}): one is damaged, or was changed by hand. Make "
                 "the run again."

@@ -48,7 +48,7 @@ def describe_data(run: RunFiles, figures: Path) -> dict[str, Any]:
             draw_folds(run.label_names, of_folds, shares["train"]),
             "folds",
             f"Share of positives per label in each of the {folds['count']} folds. {spread}.",
-            f"How alike the {folds['count']} folds are: a dot per fold.",
+            f"How alike the {folds['count']} folds are: a dot per fold, a bar for all.",
             figures,
         )
     )

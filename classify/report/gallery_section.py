@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from classify.command_lines import command_line
 from classify.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
-from classify.report.pictures import embed_pictures
+from classify.report.pictures import embed_pictures, how_to_remake
 from classify.report.run_files import RunFiles
 from classify.run_folder import CAM
 from classify.thresholds import to_binary
@@ -49,6 +50,9 @@ def describe_gallery(run: RunFiles) -> dict[str, Any]:
         "splits": [split for split in run.splits.values() if any(c["split"] == split.name for c in cards)],
         "with_pictures": sum(card["thumbnail"] for card in cards),
         "has_cam": files is not None,
+        "commands": [
+            command_line(name, run.folder, run.record) for name in ("extract maps", "classify cam", "classify report")
+        ],
         "heat": _read_record(run.folder / CAM / CAM_RECORD),
     }
 
@@ -62,10 +66,10 @@ def _read_files(cam: Path) -> dict[tuple[str, str], str] | None:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         files = {(row.split, row.ID): row.file for row in table.itertuples()}
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Make it again: python -m classify cam.") from None
+        raise InputError(f"{path} cannot be read ({error}). {how_to_remake(cam)}") from None
     strange = [file for file in files.values() if not re.fullmatch(r"[0-9]+", file)]
     if strange:  # a name that leads elsewhere must not bring another file into the page
-        raise InputError(f"{path}: {strange[0]!r} is no number. Make it again: python -m classify cam.")
+        raise InputError(f"{path}: {strange[0]!r} is no number. {how_to_remake(cam)}")
     return files
 
 
@@ -82,15 +86,14 @@ def _read_record(path: Path) -> dict[str, Any]:
         left_out = [str(name) for name in record["left_out"]]
         return {"model": str(record["model"]), "left_out": left_out, "none": str(record.get("no_heat", ""))}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error!r}). Make it again: python -m classify cam.") from None
+        raise InputError(f"{path} cannot be read ({error!r}). {how_to_remake(path.parent)}") from None
 
 
 def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list[dict[str, Any]]:
     """Say of each image of the gallery what it is and what the final model made of it."""
     rows = {name: {i: row for row, i in enumerate(split.image_ids)} for name, split in run.splits.items()}
     numbers = {label: index for index, label in enumerate(run.label_names)}
-    thresholds = np.array([run.threshold(label) for label in run.label_names])
-    decided = {name: to_binary(split.probabilities, thresholds) for name, split in run.splits.items()}
+    decided = {name: to_binary(split.probabilities, run.cuts) for name, split in run.splits.items()}
     cards = []
     for choice in run.gallery.itertuples():
         split, index = run.splits[choice.split], numbers[choice.label]

@@ -44,7 +44,7 @@ def draw_roc(splits: Sequence[Scored], threshold: float) -> Figure:
     for split, colour in zip(splits, (FIRST, SECOND), strict=False):
         false_alarms, found, _ = roc_curve(split.truth, split.probability)
         axes.plot(*thin(false_alarms, found), color=colour, label=split.name)
-        decided = split.decide(threshold)
+        decided = decide(split, threshold)
         axes.plot(decided[split.truth == 0].mean(), decided[split.truth == 1].mean(), "o", color=colour, markersize=6)
     unit_axes(axes, "1 - specificity", "sensitivity")
     add_legend(figure)
@@ -58,7 +58,7 @@ def draw_precision_recall(splits: Sequence[Scored], threshold: float) -> Figure:
         precision, recall, _ = precision_recall_curve(split.truth, split.probability)
         axes.step(*thin(recall, precision), color=colour, label=split.name, where="post")
         axes.axhline(split.truth.mean(), color=colour, linewidth=0.8, linestyle=(0, (3, 3)))
-        decided = split.decide(threshold)
+        decided = decide(split, threshold)
         if decided.any():
             axes.plot(decided[split.truth == 1].mean(), split.truth[decided].mean(), "o", color=colour, markersize=6)
     unit_axes(axes, "sensitivity (recall)", "precision (PPV)")
@@ -97,6 +97,11 @@ def draw_histogram(split: Scored, threshold: float) -> Figure:
     axes.grid(color=GRID, axis="y")
     add_legend(figure)
     return figure
+
+
+def decide(split: Scored, threshold: float) -> np.ndarray:
+    """Tell which rows are positive from the threshold on, as the run does: bool (N,)."""
+    return to_binary(split.probability[:, None], np.array([threshold]))[:, 0].astype(bool)
 
 
 def bin_calibration(truth: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -9,7 +9,7 @@ from classify.report.cuts import count_from, positions
 from classify.report.label_figures import Scored, draw_calibration, draw_histogram, draw_precision_recall, draw_roc
 from classify.report.numbers import file_stem, percent, short, with_interval
 from classify.report.plotting import Picture, render
-from classify.report.run_files import LabelledSplit, RunFiles
+from classify.report.run_files import COSTS, LabelledSplit, RunFiles
 
 #: Rows of the table of figures: metric and name; thresholds have no part in the first five.
 _METRICS = (
@@ -25,9 +25,6 @@ _METRICS = (
     ("accuracy", "accuracy"),
     ("all_negative_accuracy", "accuracy of all-negative"),
 )
-
-#: Columns of thresholds.csv: what the run's thresholds cost, cross-fitted, and what 0.5 would.
-_COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
 
 
 def describe_labels(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
@@ -57,7 +54,7 @@ def _describe_label(run: RunFiles, index: int, figures: Path) -> dict[str, Any]:
             }
             for key, name in _METRICS
         ],
-        "costs": {name: short(run.thresholds.loc[label, name]) for name in _COSTS},
+        "costs": {name: short(run.thresholds.loc[label, name]) for name in COSTS},
         "pictures": _draw(run, index, threshold, figures),
         "cuts": np.round(cuts, 6).tolist(),
         "start": int(np.searchsorted(cuts, threshold)) if np.isfinite(threshold) else len(cuts) - 1,

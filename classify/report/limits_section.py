@@ -1,8 +1,8 @@
 """What the report says of a run's limits: what to distrust, what was measured how, and what made it."""
 
-import shlex
 from typing import Any
 
+from classify.command_lines import command_line
 from classify.metrics import MACRO
 from classify.report.numbers import with_interval
 from classify.report.run_files import RunFiles
@@ -82,9 +82,9 @@ def describe_limits(run: RunFiles) -> dict[str, Any]:
     """Gather what made the run, for the section at the page's end."""
     record = run.record
     return {
-        "command": command(run),
+        "command": command_line("classify run", run.folder, record),
         "versions": record["versions"],
-        "backbones": record["backbones"],
+        "backbones": {name: {"recipe": None} | backbone for name, backbone in record["backbones"].items()},
         "fingerprints": {name: split["fingerprints"] for name, split in record["splits"].items()},
         "folds": record["folds"],
         "intervals": record["intervals"],
@@ -94,15 +94,3 @@ def describe_limits(run: RunFiles) -> dict[str, Any]:
         "arguments": record["arguments"],
         "not_converged": [name for name, entry in record["models"].items() if not entry["converged"]],
     }
-
-
-def command(run: RunFiles) -> str:
-    """Write the command that made the run, every option said."""
-    words = ["python", "-m", "classify", "run", run.record["data"], "--out", str(run.folder)]
-    for name, value in run.record["arguments"].items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(option)
-        elif value is not None and value is not False:
-            words += [option, str(value)]
-    return shlex.join(words)

@@ -27,10 +27,12 @@ def percent(share: float) -> str:
     return DASH if math.isnan(share) else f"{100 * share:.1f} %"
 
 
-def shorten(name: str, longest: int) -> str:
-    """Cut the middle out of a name of more than so many characters: beside an axis it leaves no room for the bars."""
-    half = (longest - 1) // 2
-    return name if len(name) <= longest else f"{name[:half].rstrip()}\u2026{name[-half:].lstrip()}"
+def shorten(name: str, characters: int) -> str:
+    """Write a name in at most so many characters: of a longer one its two ends, which tell it from its like."""
+    if len(name) <= characters:
+        return name
+    end = (characters - 1) // 2
+    return f"{name[: characters - 1 - end]}\u2026{name[-end:]}"
 
 
 def file_stem(index: int, name: str) -> str:

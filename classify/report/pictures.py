@@ -2,11 +2,12 @@
 
 import base64
 import io
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from features.errors import InputError
 
@@ -54,7 +55,10 @@ def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = B
         ):
             if key in of_kind or image in left_out or not path.is_file():
                 continue
-            uri = _data_uri(path)
+            try:
+                uri = _data_uri(path)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all of them Pillow's
+                raise InputError(f"{path} cannot be read ({error}). {how_to_remake(cam)}") from None
             if len(uri) > budget:
                 left_out.add(image)
                 continue
@@ -63,17 +67,19 @@ def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = B
     return Pictures(thumbnails, heat, len(left_out))
 
 
+def how_to_remake(cam: Path) -> str:
+    """Say which command makes the pictures of a run again; their folder lies in the run's."""
+    return f"Make it again: python -m classify cam {shlex.quote(str(cam.parent))}"
+
+
 def _data_uri(path: Path) -> str:
     """Give a picture as a data URI of a small WebP.
 
     Raises:
-        InputError: it is no picture.
+        OSError: it is no picture; also ValueError, SyntaxError or DecompressionBombError, as Pillow has it.
     """
-    try:
-        with Image.open(path) as picture:
-            small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Make it again: python -m classify cam.") from None
+    with Image.open(path) as picture:
+        small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     small.thumbnail((SIDE, SIDE))
     stored = io.BytesIO()
     small.save(stored, "WEBP", quality=QUALITY, method=1)  # thrice as fast as the default, some bytes more

@@ -11,6 +11,9 @@ from classify.report.plotting import FIRST, GRID, INK, SECOND, WIDE, add_legend,
 
 #: Models in the figure at the most; the table holds all.
 MODELS_SHOWN = 20
+#: Characters of a name beside its bar, in a figure of one column and of two: more would take the bars' room. The page
+#: has the whole of it.
+_LABEL, _MODEL = 20, 40
 
 #: Characters of a name beside the axis of a narrow figure; a wide one has room for twice as many. The page has all.
 _LONGEST = 26
@@ -35,7 +38,7 @@ def draw_prevalence(labels: Sequence[str], shares: Mapping[str, np.ndarray]) -> 
         bars = axes.barh(places + (index - (len(shares) - 1) / 2) * thickness, 100 * values, thickness * 0.9,
                          color=colour, label=split)  # fmt: skip
         axes.bar_label(bars, [f"{100 * value:.1f}" for value in values], padding=3, fontsize=8, color=INK)
-    axes.set_yticks(places, [shorten(label, _LONGEST) for label in labels])
+    axes.set_yticks(places, [shorten(label, _LABEL) for label in labels])
     axes.invert_yaxis()
     axes.set(xlabel="positive, % of the images", xlim=(0, 112 * max(values.max() for values in shares.values())))
     axes.grid(visible=False, axis="y")
@@ -57,9 +60,9 @@ def draw_folds(labels: Sequence[str], shares: np.ndarray, overall: np.ndarray) -
     axes.barh(places, 100 * overall, 0.62, color=GRID)
     for fold in shares:
         axes.plot(100 * fold, places, "o", color=FIRST, markersize=5, alpha=0.75)
-    axes.set_yticks(places, [shorten(label, _LONGEST) for label in labels])
+    axes.set_yticks(places, [shorten(label, _LABEL) for label in labels])
     axes.invert_yaxis()
-    axes.set(xlabel="positive, %; bar: all folds", xlim=(0, 112 * max(shares.max(), overall.max())))
+    axes.set(xlabel="positive, % of the images", xlim=(0, 112 * max(shares.max(), overall.max())))
     axes.grid(visible=False, axis="y")
     return figure
 
@@ -77,7 +80,7 @@ def draw_models(names: Sequence[str], scores: Mapping[str, np.ndarray]) -> Figur
         y = places + (index - (len(scores) - 1) / 2) * 0.3
         axes.hlines(y, values[:, 1], values[:, 2], color=colour, linewidth=1.4)
         axes.plot(values[:, 0], y, "o", color=colour, markersize=5, label=measured)
-    axes.set_yticks(places, [shorten(name, 2 * _LONGEST) for name in names])
+    axes.set_yticks(places, [shorten(name, _MODEL) for name in names])
     axes.invert_yaxis()
     axes.set(xlabel="macro ROC-AUC")
     add_legend(figure)
@@ -96,8 +99,7 @@ def draw_returns(table: pd.DataFrame) -> Figure:
     axes.hlines(places, before + table["low"], before + table["high"], color=FIRST, linewidth=1.4)
     axes.plot(table["macro_auc"], places, "o", color=FIRST, markersize=5)
     axes.set_yticks(
-        places,
-        [f"{'+ ' if place else ''}{shorten(name, 2 * _LONGEST)}" for place, name in enumerate(table["backbone"])],
+        places, [f"{'+ ' if place else ''}{shorten(name, _MODEL)}" for place, name in enumerate(table["backbone"])]
     )
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.set(xlabel="macro ROC-AUC of the mean over the backbones so far")

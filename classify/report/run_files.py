@@ -10,11 +10,23 @@ import numpy as np
 import pandas as pd
 
 from classify.prediction_tables import PROBABILITIES
+from classify.report.record_shape import check_record
+from classify.report.run_checks import (
+    check_curves,
+    check_gallery,
+    check_ids,
+    check_labels,
+    check_metrics,
+    check_numbers,
+    check_thresholds,
+)
 from classify.run_folder import MARK, mark_of
 from features.errors import InputError
 
-#: What the audit of the features leaves in a run's folder, where somebody asked it to.
-AUDIT = "audit.json"
+#: Columns of thresholds.csv: what the run's thresholds cost, cross-fitted, and what 0.5 would.
+COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
+#: Characters of a reason in a message; of a damaged file the libraries' words are longer than the file.
+_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,6 @@ class RunFiles:
         backbones: `backbones.csv`; None of a run on one backbone.
         curves: `curves.csv`; None of a run without heads.
         gallery: `gallery.csv`.
-        audit: `audit.json`; None where nobody audited the features into this folder.
     """
 
     folder: Path
@@ -72,14 +83,14 @@ class RunFiles:
     gallery: pd.DataFrame
     backbones: pd.DataFrame | None = None
     curves: pd.DataFrame | None = None
-    audit: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "RunFiles":
         """Read a run.
 
         Raises:
-            InputError: the folder holds no finished run, or a file of it is missing or damaged; the message names it.
+            InputError: the folder holds no finished run, or a file of it is missing, damaged, or lacks rows that the
+                record speaks of; the message names it.
         """
         mark_of(folder)
         return _Reader(folder).read()
@@ -92,6 +103,11 @@ class RunFiles:
     def score(self, model: str, measured: str, label: str, metric: str) -> tuple[float, float, float]:
         """Give one figure of `metrics.csv` with its interval: value, low, high; NaN where there is none."""
         return self.scores.get((model, measured, label, metric), (np.nan, np.nan, np.nan))
+
+    @property
+    def cuts(self) -> np.ndarray:
+        """The final model's thresholds: float64 (L,)."""
+        return self.thresholds.loc[list(self.label_names), "threshold"].to_numpy(np.float64)
 
     def threshold(self, label: str) -> float:
         """Give the final model's threshold of a label."""
@@ -110,17 +126,32 @@ class _Reader:
         try:
             return self._read()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{self._path} cannot be read ({error!r}). Make the run again.") from None
+            # A check's own words; of an error of a library also its kind.
+            reason = str(error) if type(error) is ValueError else repr(error)
+            reason = reason if len(reason) <= _REASON else f"{reason[:_REASON]}..."
+            raise InputError(f"{self._path} cannot be read ({reason}). Make the run again.") from None
 
     def _read(self) -> RunFiles:
-        record = self._json(MARK)
-        final, labels = str(record["final_model"]), [str(name) for name in record["labels"]]
+        record = self._record()
+        final, labels, models = record["final_model"], record["labels"], list(record["models"])
         columns = ["label", "metric", "value", "low", "high"]
         metrics = self._table("metrics.csv", ["model", "split", *columns], text=["model", "split", "label", "metric"])
-        thresholds = self._table("thresholds.csv", ["model", "label", "threshold"], text=["model", "label"])
-        of_final = thresholds[thresholds["model"] == final].set_index("label").loc[labels]
-        splits = self._splits(final, labels)
-        gallery = self._table("gallery.csv", ["split", "ID", "label", "outcome", "rank"], text=["split", "ID", "label"])
+        check_metrics(metrics, models)
+        thresholds = self._table("thresholds.csv", ["model", "label", "threshold", *COSTS], text=["model", "label"])
+        check_thresholds(thresholds, models, labels, COSTS)
+        splits = self._splits(final, labels, record)
+        gallery = self._table(
+            "gallery.csv", ["split", "ID", "label", "outcome", "rank"], text=["split", "ID", "label", "outcome"]
+        )
+        check_gallery(gallery, {name: split.image_ids for name, split in splits.items()}, labels)
+        backbones = self._backbones(record)
+        curves = self._table(
+            "curves.csv",
+            ["model", "fold", "epoch", "loss", "auc", "validation_loss", "validation_auc"],
+            ["model"],
+            required=False,
+        )
+        check_curves(curves, record)
         return RunFiles(
             folder=self._folder,
             record=record,
@@ -130,36 +161,60 @@ class _Reader:
                 (row.model, row.split, row.label, row.metric): (row.value, row.low, row.high)
                 for row in metrics.itertuples()
             },
-            thresholds=of_final,
+            thresholds=thresholds[thresholds["model"] == final].set_index("label").loc[labels],
             gallery=gallery,
-            backbones=self._table("backbones.csv", ["backbone", "macro_auc", "gain"], ["backbone"], required=False),
-            curves=self._table("curves.csv", ["model", "fold", "epoch"], ["model"], required=False),
-            audit=self._json(AUDIT) if (self._folder / AUDIT).is_file() else None,
+            backbones=backbones,
+            curves=curves,
         )
 
-    def _splits(self, final: str, labels: list[str]) -> dict[str, LabelledSplit]:
+    def _backbones(self, record: dict[str, Any]) -> pd.DataFrame | None:
+        """Read what each backbone is worth."""
+        measured = ["macro_auc", "gain", "low", "high", "megabytes", "gain_per_megabyte"]
+        table = self._table("backbones.csv", ["backbone", *measured], ["backbone"], required=False)
+        if table is not None:
+            check_ids(list(table["backbone"]), record["backbones"])
+            check_numbers(table, measured[:2], -1, 1)
+            check_numbers(table, measured[2:], -np.inf, np.inf, empty=True)
+        return table
+
+    def _record(self) -> dict[str, Any]:
+        """Read `run.json`."""
+        self._path = self._folder / MARK
+        record = json.loads(self._path.read_text(encoding="utf-8"))
+        check_record(record)
+        return dict(record)
+
+    def _splits(self, final: str, labels: list[str], record: dict[str, Any]) -> dict[str, LabelledSplit]:
         """Join labels and probabilities by id."""
         table = self._table("labels.csv", ["split", "ID", "group", *labels], text=["split", "ID", "group"])
-        out_of_fold = self._table("oof_probability.csv", ["ID", "model", *labels], ["ID", "model"], numbers=labels)
-        known = {"train": out_of_fold[out_of_fold["model"] == final].set_index("ID")[labels]}
-        if "test" in set(table["split"]):
-            known["test"] = self._table(PROBABILITIES, ["ID", *labels], ["ID"], numbers=labels).set_index("ID")[labels]
+        check_labels(table, labels, record)
         splits = {}
-        for name, probabilities in known.items():
+        for name in ("train", "test"):
             rows = table[table["split"] == name]
-            groups = rows["group"].to_numpy(dtype=object)
-            splits[name] = LabelledSplit(
-                name=name,
-                image_ids=tuple(rows["ID"]),
-                groups=groups if (groups != "").any() else None,
-                labels=rows[labels].to_numpy(np.uint8),
-                probabilities=probabilities.loc[rows["ID"]].to_numpy(np.float32),
-            )
+            if name == "train" or len(rows):
+                groups = rows["group"].to_numpy(dtype=object)
+                splits[name] = LabelledSplit(
+                    name=name,
+                    image_ids=tuple(rows["ID"]),
+                    groups=groups if (groups != "").any() else None,
+                    labels=rows[labels].to_numpy(np.uint8),
+                    probabilities=self._probabilities(name, final, labels, list(rows["ID"])),
+                )
         return splits
 
-    def _json(self, name: str) -> dict[str, Any]:
-        self._path = self._folder / name
-        return dict(json.loads(self._path.read_text(encoding="utf-8")))
+    def _probabilities(self, split: str, final: str, labels: list[str], image_ids: list[str]) -> np.ndarray:
+        """Read what the final model makes of the images of a split: float32 (N, L)."""
+        if split == "train":
+            table = self._table("oof_probability.csv", ["ID", "model", *labels], ["ID", "model"], numbers=labels)
+            table = table[table["model"] == final]
+        else:
+            table = self._table(PROBABILITIES, ["ID", *labels], ["ID"], numbers=labels)
+        check_ids(list(table["ID"]), image_ids)
+        own = table[table["ID"].isin(image_ids)]  # an image without features has empty cells
+        check_numbers(own, labels, 0, 1)
+        if split == "train" and len(own) < len(table):
+            raise ValueError(f"it has {len(table) - len(own)} rows of {final} of images that labels.csv lacks")
+        return own.set_index("ID").loc[image_ids, labels].to_numpy(np.float32)
 
     def _table(
         self, name: str, columns: list[str], text: list[str], numbers: list[str] | None = None, required: bool = True

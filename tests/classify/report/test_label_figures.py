@@ -1,5 +1,7 @@
 """What the figures show agrees with scikit-learn and SciPy."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -7,7 +9,11 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, roc_curve
 
 from classify.metrics import BINS
-from classify.report.label_figures import Scored, bin_calibration, draw_precision_recall, draw_roc, thin
+from classify.report.cuts import count_from
+from classify.report.label_figures import Scored, bin_calibration, decide, draw_precision_recall, draw_roc, thin
+from classify.report.numbers import shorten
+from classify.report.plotting import house_style, render
+from classify.report.run_figures import draw_prevalence
 
 
 @pytest.fixture
@@ -53,12 +59,26 @@ def test_the_dots_stand_at_the_threshold(scored):
         assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in dots] == [pytest.approx(expected)]
 
 
-def test_the_dot_is_where_the_run_decides_between_neighbouring_numbers():
-    lower = np.float32(0.3)
-    truth, probability = np.array([0, 1, 1], np.uint8), np.array([0.1, lower, 0.9], np.float32)
-    between = (float(lower) + float(np.nextafter(lower, np.float32(1)))) / 2
-    for draw in (draw_roc, draw_precision_recall):
-        figure = draw([Scored("test", truth, probability)], between)
-        dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
-        found = dots[0].get_ydata() if draw is draw_roc else dots[0].get_xdata()
-        assert float(np.ravel(found)[0]) == 0.5  # one of two positives
+def test_a_threshold_between_two_neighbouring_float32_values_decides_as_the_run_does():
+    low = np.float32(0.7)
+    high = np.nextafter(low, np.float32(1))
+    threshold = (float(low) + float(high)) / 2  # rounded to float32 it is one of the two
+    scored = Scored("test", np.array([0, 1], np.uint8), np.array([low, high]))
+    assert decide(scored, threshold).tolist() == [False, True]
+    alone = Scored("test", np.array([0, 1], np.uint8), np.array([high, low]))
+    dots = [line for line in draw_roc([alone], threshold).axes[0].lines if line.get_marker() == "o"]
+    assert (dots[0].get_xdata()[0], dots[0].get_ydata()[0]) == (1, 0)
+    found, alarms = count_from(scored.truth, scored.probability, np.array([threshold]))
+    assert (found[0], alarms[0]) == (1, 0)
+
+
+def test_names_beside_the_bars_are_shortened_and_the_bars_keep_their_room(tmp_path):
+    names = [f"{'intraparenchymal' * 20} {end}" for end in ("left", "right")]
+    with house_style(), warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a layout that finds no room
+        figure = draw_prevalence(names, {"train": np.array([0.1, 0.5])})
+        render(figure, "a", "alt", "caption", tmp_path)
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert shown == ["intraparen\u2026ymal left", "intraparen\u2026mal right"]
+    assert figure.axes[0].get_position().width > 0.5
+    assert [shorten(name, 8) for name in ("12345678", "123456789")] == ["12345678", "1234\u2026789"]

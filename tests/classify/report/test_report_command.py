@@ -15,10 +15,11 @@ from classify.__main__ import app
 from classify.report.audit_section import describe_audit
 from classify.report.command import write_report
 from classify.report.gallery_section import describe_gallery
+from classify.report.numbers import DASH
 from classify.report.run_files import RunFiles
 from classify.run_folder import hold_run
 from features.errors import InputError
-from tests.classify.report.conftest import HOSTILE, HOSTILE_GROUP, rename
+from tests.classify.report.conftest import HOSTILE, HOSTILE_GROUP, rename, write_pictures
 from tests.classify.toy import LABELS
 
 
@@ -120,7 +121,7 @@ def test_without_pictures_or_an_audit_it_says_so_and_how_to_add_them(without_pic
 def test_an_audit_and_the_gap_have_their_part(reported, copied):
     text = words((reported / "report.html").read_text())
     assert "nearer than 0.123" in text
-    assert "within train 3 17 5 2 between train and test 3 17 \u2013 2" in text  # only train has folds
+    assert f"within train 3 17 5 2 between train and test 3 17 {DASH} 2" in text
     assert "1 patients (groups) are in several splits: p7." in text
     assert (
         "logistic, all backbones a macro AUC of 0.950 [0.930, 0.970], folds that may not 0.720: a gap of 0.230" in text
@@ -272,3 +273,37 @@ def test_no_run_is_one_message_and_makes_nothing(tmp_path):
     assert code == 2
     assert "holds no finished run" in said
     assert not (tmp_path / "none").exists()
+
+
+def test_the_gallery_decides_between_two_neighbouring_float32_values_as_the_run_does(copied):
+    run = RunFiles.read(copied)
+    card = next(card for card in describe_gallery(run)["cards"] if card["outcome"] == "true_positive")
+    probability = np.float32(card["probability"])
+    above = (float(probability) + float(np.nextafter(probability, np.float32(2)))) / 2
+    path = copied / "thresholds.csv"
+    table = pd.read_csv(path)
+    own = (table["model"] == run.final_model) & (table["label"] == card["label"])
+    for threshold, decision in ((above, "false negative"), (float(probability), "true positive")):
+        table.loc[own, "threshold"] = threshold
+        table.to_csv(path, index=False)
+        again = describe_gallery(RunFiles.read(copied))["cards"]
+        assert next(c["decision"] for c in again if c["id"] == card["id"] and c["label"] == card["label"]) == decision
+
+
+def test_a_folder_that_cannot_be_written_has_a_remedy_that_the_command_has(copied, quick, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("features.lock.fcntl.flock", refuse)
+    code, said = report(copied)
+    assert code == 2
+    assert f"{copied.parent} has to be a folder that can be written: change its rights, or work in another" in said
+
+
+def test_pictures_whose_model_has_no_heat_stand_without_it(copied):
+    write_pictures(copied)
+    shutil.rmtree(copied / "cam" / "heat")
+    (copied / "cam" / "cam.json").write_text(json.dumps({"model": "knn/all", "left_out": ["knn/all"]}))
+    gallery = describe_gallery(RunFiles.read(copied))
+    assert gallery["with_pictures"] == len(gallery["cards"])
+    assert (gallery["pictures"].heat, {card["heat"] for card in gallery["cards"]}) == ({}, {""})
