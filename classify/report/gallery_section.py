@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from classify.command_lines import command_line
@@ -112,7 +111,7 @@ def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list
                 "said": choice.outcome in ("example", NEAR_THRESHOLD),
                 "rank": choice.rank,
                 "probability": probability,
-                "threshold": float(thresholds[index]),
+                "threshold": float(run.cuts[index]),
                 "truth": [name for name, has in zip(run.label_names, split.labels[row], strict=True) if has],
                 "group": "" if split.groups is None else split.groups[row],
                 "file": "" if files is None else files.get((choice.split, choice.ID), ""),

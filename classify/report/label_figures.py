@@ -32,10 +32,6 @@ class Scored:
     truth: np.ndarray
     probability: np.ndarray
 
-    def decide(self, threshold: float) -> np.ndarray:
-        """Call the rows positive from a threshold on, as the run does: bool array (N,)."""
-        return to_binary(self.probability[:, np.newaxis], np.array([threshold]))[:, 0].astype(bool)
-
 
 def draw_roc(splits: Sequence[Scored], threshold: float) -> Figure:
     """Draw sensitivity against the share of false alarms; a dot at the threshold."""

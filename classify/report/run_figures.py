@@ -15,9 +15,6 @@ MODELS_SHOWN = 20
 #: has the whole of it.
 _LABEL, _MODEL = 20, 40
 
-#: Characters of a name beside the axis of a narrow figure; a wide one has room for twice as many. The page has all.
-_LONGEST = 26
-
 
 def _height(labels: Sequence[str]) -> float:
     """Give the inches that bars of all labels take."""

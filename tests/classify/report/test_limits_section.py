@@ -62,3 +62,14 @@ def test_a_run_with_nothing_wrong_has_only_the_doubts_that_always_hold(run):
 )
 def test_each_doubt_is_said_where_it_holds(run, change, says):
     assert [doubt for doubt in list_doubts(change(run)) if says in doubt]
+
+
+def test_labels_of_the_same_doubt_share_a_sentence(run):
+    split = run.splits["train"]
+    labels = np.zeros_like(split.labels)
+    labels[:60, 0], labels[:7, 1], labels[:3, 2] = 1, 1, 1
+    for label, auc in zip(run.label_names, (0.9, 0.8, 0.7), strict=True):
+        run = scored(run, "oof", "roc_auc", label, auc, auc - 0.1, auc + 0.05)
+    doubts = list_doubts(replace(run, splits={"train": replace(split, labels=labels)}))
+    told = "intraparenchymal (7; AUC 0.800 [0.700, 0.850]), subarachnoid (3; AUC 0.700 [0.600, 0.750])"
+    assert f"Few positives to learn from, so that figures are rough: {told}." in doubts
