@@ -38,10 +38,21 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
     if folder is None:
         console.print(f"no page is written: name a folder for {PAGE} with --out")
         return
-    arguments = [str(data), *(["--cache", str(cache)] if cache else [])]
-    command = f"python -m features describe {shlex.join(arguments)}"
-    write_page(folder / PAGE, data.resolve().name, command, splits)
+    write_page(folder / PAGE, data.resolve().name, _command(data, cache, options), splits)
     console.print(f"written: {folder / PAGE}")
+
+
+def _command(data: Path, cache: Path | None, options: DatasetOptions) -> str:
+    """Write the command that describes the data set so, to be pasted into a shell."""
+    given = {
+        "--cache": cache,
+        "--id-column": options.id_column,
+        "--labels": ",".join(options.labels) if options.labels else None,
+        "--group-column": options.group_column,
+        "--groups": options.groups_file,
+    }
+    words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    return shlex.join(["python", "-m", "features", "describe", str(data), *words])
 
 
 def _print_split(console: Console, split: Description) -> None:

@@ -1,6 +1,7 @@
 """`python -m features describe`: numbers counted by hand, the console, and an escaped, self-contained page."""
 
 import csv
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -164,6 +165,15 @@ def test_the_page_has_the_numbers(data, tmp_path):
     assert "bleed 3 2 (67%) calc 2 (100%) 2" in text
     assert "bleed + calc 2 50.0%" in text
     assert "1 rows that lack a label d" in text
+
+
+def test_the_page_names_the_command_that_makes_it(data, tmp_path):
+    groups = tmp_path / "my groups.csv"
+    groups.write_text("ID,group\n" + "".join(f"{i},g\n" for i in "abcdex"))
+    options = ("--id-column", "ID", "--labels", "calc,bleed", "--groups", str(groups))
+    run(data, "--out", tmp_path / "page", *options)
+    text = " ".join(Page((tmp_path / "page" / "describe.html").read_text(encoding="utf-8")).text.split())
+    assert f"by python -m features describe {shlex.join([str(data), *options])} . No image" in text
 
 
 def test_bad_input_is_one_message(data, tmp_path):
