@@ -1,50 +1,115 @@
 """Check that run.json holds what the report shows of it."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Annotated, Any
 
-_NUMBER = (int, float)
-_REASON = dict.fromkeys(("model", "split", "label", "metric", "reason"), str)
-#: Types by name: a tuple is any of its types, a list holds items of one shape, `...` stands for every other name, and a
-#: name that ends in `?` may lack.
-_SHAPE: dict[Any, Any] = {
-    "data": str,
-    "cache": str,
-    "arguments": {"seed": int},
-    "seconds": {"read": _NUMBER, "fit": _NUMBER},
-    "versions": {...: str},
-    "labels": [str],
-    "backbones": {...: {"width": int, "recipe?": {"weights": str, "preprocessing": str, "input_size": int}}},
-    "splits": {
-        "train": {"positives": {...: int}},
-        ...: {"images": int, "rejected": [str], "positives": (dict, type(None)), "fingerprints": {...: str}},
-    },
-    "folds": {
-        "count": int,
-        "repeats": int,
-        "groups": (int, type(None)),
-        "rows": [int],
-        "positives": {...: [int]},
-    },
-    "models": {
-        ...: {
-            "converged": bool,
-            "fit_seconds": _NUMBER,
-            "backbones": [str],
-            "shares": {...: _NUMBER},
-            "members": [str],
-            "spec?": {"epochs": int},
-            "best_epochs?": [int],
-        }
-    },
-    "final_model": str,
-    "selection": {"rule": str, "means": str},
-    "calibration": (str, type(None)),
-    "thresholds": {"rule": str},
-    "intervals": {"percentiles": [_NUMBER], "draws": int, "unit": str},
-    "undefined_metrics": [_REASON],
-    "incomplete_intervals": [_REASON],
-    "warnings": [str],
-}
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+#: A name that need not be there; where it is, it holds a value of its type, not null.
+_MAY_LACK: Any = Field(default=None)
+
+
+class _Part(BaseModel):
+    """A part of the record: values of other types are refused, names that are not shown are passed over."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Recipe(_Part):
+    weights: str
+    preprocessing: str
+    input_size: int
+
+
+class _Backbone(_Part):
+    width: int
+    recipe: _Recipe = _MAY_LACK
+
+
+class _Split(_Part):
+    images: int
+    rejected: list[str]
+    positives: dict[str, int] | None
+    fingerprints: dict[str, str]
+
+
+class _LabelledSplit(_Split):
+    positives: dict[str, int]
+
+
+class _Folds(_Part):
+    count: int
+    repeats: int
+    groups: int | None
+    rows: list[Annotated[int, Field(ge=1)]]
+    positives: dict[str, list[int]]
+
+
+class _Spec(_Part):
+    epochs: int
+
+
+class _Model(_Part):
+    converged: bool
+    fit_seconds: float
+    backbones: list[str]
+    shares: dict[str, float]
+    members: list[str]
+    spec: _Spec = _MAY_LACK
+    best_epochs: list[int] = _MAY_LACK
+
+
+class _Arguments(_Part):
+    seed: int
+
+
+class _Seconds(_Part):
+    read: float
+    fit: float
+
+
+class _Selection(_Part):
+    rule: str
+    means: str
+
+
+class _Thresholds(_Part):
+    rule: str
+
+
+class _Intervals(_Part):
+    percentiles: Annotated[list[float], Field(min_length=2, max_length=2)]
+    draws: int
+    unit: str
+
+
+class _Reason(_Part):
+    model: str
+    split: str
+    label: str
+    metric: str
+    reason: str
+
+
+class _Record(_Part):
+    data: str
+    cache: str
+    arguments: _Arguments
+    seconds: _Seconds
+    versions: dict[str, str]
+    labels: Annotated[list[str], Field(min_length=1)]
+    backbones: dict[str, _Backbone]
+    splits: dict[str, _Split]
+    folds: _Folds
+    models: dict[str, _Model]
+    final_model: str
+    selection: _Selection
+    calibration: str | None
+    thresholds: _Thresholds
+    intervals: _Intervals
+    undefined_metrics: list[_Reason]
+    incomplete_intervals: list[_Reason]
+    warnings: list[str]
 
 
 def check_record(record: Any) -> None:
@@ -56,57 +121,32 @@ def check_record(record: Any) -> None:
     Raises:
         ValueError: the message says what lacks or is of another kind, and where.
     """
-    _check(record, _SHAPE, "")
-    labels, models, backbones = record["labels"], record["models"], record["backbones"]
-    if not labels or len(set(labels)) < len(labels):
-        raise ValueError("it names no labels, or one twice")
-    if record["final_model"] not in models:
-        raise ValueError(f"its final model {record['final_model']!r} is none of its models")
-    for name, split in record["splits"].items():
-        _check_names(backbones, split["fingerprints"], f"splits.{name}.fingerprints")
-        if split["positives"] is not None:
-            _check_names(labels, split["positives"], f"splits.{name}.positives")
-    folds = record["folds"]
-    _check_names(labels, folds["positives"], "folds.positives")
-    for where, counts in (("rows", folds["rows"]), *folds["positives"].items()):
-        if len(counts) != folds["count"] or (where == "rows" and 0 in counts):
-            raise ValueError(f"folds.{where} is not of {folds['count']} folds")
-    for name, entry in models.items():
-        if ("spec" in entry) != ("best_epochs" in entry):
+    try:
+        whole = _Record.model_validate(record)
+        _LabelledSplit.model_validate(record["splits"].get("train", {}))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole of it"
+        raise ValueError(f"{place}: {first['msg']}") from None
+    if len(set(whole.labels)) < len(whole.labels):
+        raise ValueError("it names a label twice")
+    if whole.final_model not in whole.models:
+        raise ValueError(f"its final model {whole.final_model!r} is none of its models")
+    for name, split in whole.splits.items():
+        _check_names(whole.backbones, split.fingerprints, f"splits.{name}.fingerprints")
+        if split.positives is not None:
+            _check_names(whole.labels, split.positives, f"splits.{name}.positives")
+    _check_names(whole.labels, whole.folds.positives, "folds.positives")
+    for where, counts in (("rows", whole.folds.rows), *whole.folds.positives.items()):
+        if len(counts) != whole.folds.count:
+            raise ValueError(f"folds.{where} is not of {whole.folds.count} folds")
+    for name, model in whole.models.items():
+        if len({"spec", "best_epochs"} & model.model_fields_set) == 1:
             raise ValueError(f"models.{name} lacks its spec or its best_epochs")
-    if len(record["intervals"]["percentiles"]) != 2:
-        raise ValueError("intervals.percentiles are not two")
 
 
-def _check_names(wanted: Any, found: Any, where: str) -> None:
+def _check_names(wanted: Iterable[str], found: Iterable[str], where: str) -> None:
     """Refuse a part that lacks a name."""
-    lacking = [name for name in wanted if name not in found]
+    lacking = [name for name in wanted if name not in set(found)]
     if lacking:
         raise ValueError(f"{where} lacks {lacking[0]!r}")
-
-
-def _check(value: Any, shape: Any, where: str) -> None:
-    """Compare a part with its shape; `where` is its path."""
-    if isinstance(shape, dict):
-        _check_kind(value, dict, where)
-        for name, inner in shape.items():
-            if name is ...:
-                for key in value:
-                    _check(value[key], inner, f"{where}.{key}")
-            elif name.removesuffix("?") in value:
-                key = name.removesuffix("?")
-                _check(value[key], inner, f"{where}.{key}")
-            elif not name.endswith("?"):
-                raise ValueError(f"{f'{where}.{name}'.lstrip('.')} is missing")
-    elif isinstance(shape, list):
-        _check_kind(value, list, where)
-        for index, item in enumerate(value):
-            _check(item, shape[0], f"{where}[{index}]")
-    else:
-        _check_kind(value, shape, where)
-
-
-def _check_kind(value: Any, kind: Any, where: str) -> None:
-    """Refuse a value of another type."""
-    if not isinstance(value, kind):
-        raise ValueError(f"{where.lstrip('.') or 'the whole of it'} is of type {type(value).__name__}")
