@@ -35,12 +35,13 @@ class FinishedFits:
         identity: what all of them have in common; see `identify`.
 
     Attributes:
-        found: how many fits were finished before.
+        found: how many fits were finished before this object was made.
     """
 
     def __init__(self, folder: Path | None = None, identity: str = "") -> None:
         self._folder, self._identity = folder, identity
         self.found = 0
+        self._own: set[Path] = set()  # what this process made: a model measured twice is no resumed run
         self._counting = threading.Lock()  # fits are recalled from several threads
 
     def recall(self, what: Sequence[Any], fit: Callable[[], list[Fit]]) -> list[Fit]:
@@ -63,7 +64,7 @@ class FinishedFits:
                 with np.load(path, allow_pickle=False) as archive:
                     fits = _decode(dict(archive))
                 with self._counting:
-                    self.found += len(fits)
+                    self.found += 0 if path in self._own else len(fits)
                 return fits
             except Exception as error:  # noqa: BLE001 - a damaged archive fails in as many ways as it has bytes
                 logger.warning("%s is damaged (%s): what it held is fitted again", path, error)
@@ -72,6 +73,8 @@ class FinishedFits:
         np.savez(archive_bytes, allow_pickle=False, **_encode(fits))
         with replacing(path) as temporary:
             temporary.write_bytes(archive_bytes.getbuffer())
+        with self._counting:
+            self._own.add(path)
         return fits
 
 

@@ -22,6 +22,7 @@ from features.cache import FeatureCache
 from features.command import EXIT_REJECTED
 from features.default_cache import default_cache
 from features.errors import InputError
+from features.image_id import to_image_id
 from features.recipe import Recipe
 from features.wording import duration, size
 
@@ -56,13 +57,14 @@ def run_maps(options: MapsOptions) -> int:
     start = time.monotonic()
     if bool(options.ids) == (options.run is not None):
         raise InputError("name the images by --ids a,b, or by --from RUN: one of the two.")
-    cache = FeatureCache(options.cache or default_cache(options.data))
+    cache = FeatureCache(options.cache or _cache_of(options))
     images = find_images(options.data, options.split, options.cache, options.id_column)
     if options.run is not None:
         chosen = _choose(images, _read_gallery(options.run), f"{options.run / _GALLERY}")
         recipes = _read_recipes(options.run)
     else:
-        chosen = _choose(images, {(split.split, i) for split in images for i in options.ids}, "--ids")
+        ids = {to_image_id(image_id) for image_id in options.ids}  # they may carry the extension, as in the CSV
+        chosen = _choose(images, {(split.split, i) for split in images for i in ids}, "--ids")
         recipes = {}
     frozen: dict[str, FrozenBackbone] = {}
     wanted = []
@@ -76,6 +78,18 @@ def run_maps(options: MapsOptions) -> int:
     console.print(f"maps of {counts} images of {options.data} by {names}, into {cache.root}")
     report = extract_maps(wanted, cache.root, cores(), CompiledMaps(), console.print)
     return _conclude(report, time.monotonic() - start, renewal(cache.root, wanted), console)
+
+
+def _cache_of(options: MapsOptions) -> Path:
+    """Say which cache is meant where none is named: the run's, if it is seen from here, or that of the data set."""
+    if options.run is None:
+        return default_cache(options.data)
+    path = options.run / _RECORD
+    try:
+        of_run = Path(json.loads(path.read_text(encoding="utf-8"))["cache"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error!r}). Give the folder of a finished run.") from None
+    return of_run if of_run.is_dir() else default_cache(options.data)
 
 
 def _choose(images: Sequence[Images], wanted: set[tuple[str, str]], source: str) -> list[Images]:

@@ -160,7 +160,7 @@ def _scope_table(summary: dict[str, Any]) -> Table:
 def _print_pairs(console: Console, table_console: Console, audit: Audit, shown: pd.DataFrame) -> None:
     """Show the first pairs."""
     if not len(shown):
-        console.print(f"all pairs lie within a group: folds keep them together ({DUPLICATES})")
+        console.print(f"all pairs lie within a group ({DUPLICATES}): folds keep those of one split together")
         return
     several = bool((shown["same_group"] == False).any())  # noqa: E712 - or None
     what = "the nearest pairs" + (", none of them within a group" if several else "")
@@ -187,6 +187,8 @@ def _print_groups(console: Console, audit: Audit, summary: dict[str, Any]) -> No
         more = len(audit.both_sides) - _NAMES_SHOWN
         sides = f"{len(audit.both_sides)} ({names}{f' and {more} more' if more > 0 else ''})" if names else "none"
         console.print(f"groups: {groups['given']:,} given; with images in several splits: {sides}")
+        if names:
+            console.print("scores on test are of groups that were learnt from, and so too good: move these groups")
         ungrouped = int((images.groups == "").sum())
         without = f" ({ungrouped:,} images had none)" if ungrouped else ""
         console.print(f"{proposed}: those given{without}, joined where duplicates or images of one id link them")

@@ -10,8 +10,11 @@ from rich.text import Text
 
 from features.cache import FeatureCache
 from features.dataset import DatasetOptions
+from features.default_cache import default_cache
 from features.description import Description, ImageSummary, describe
 from features.description_page import PAGE, write_page
+from features.errors import InputError
+from features.facts import FactsTable
 from features.survey import survey
 
 _SHOWN = 8
@@ -22,24 +25,45 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
 
     Args:
         data: the data set's folder; its images are not opened.
-        cache: the cache's folder; None leaves out what stage 1 recorded of the images.
+        cache: the cache's folder; None takes the data set's own, and where there is none, leaves out what stage 1
+            recorded of the images.
         out: folder of describe.html; None takes `describe` in the cache, and writes none without a cache.
         options: of the CSV files.
 
     Raises:
         InputError: bad input.
     """
+    surveyed = survey(data, options)
+    if cache is None and default_cache(data).is_dir():
+        cache = default_cache(data)
     feature_cache = None if cache is None else FeatureCache(cache)
-    splits = [describe(split, feature_cache) for split in survey(data, options)]
+    splits = [describe(split, feature_cache) for split in surveyed]
+    if cache is not None and not any(split.summary and split.summary.known for split in splits):
+        _refuse_other_images(cache, data)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for split in splits:
         _print_split(console, split)
     folder = out or (cache / "describe" if cache else None)
+    if cache is None:
+        console.print("what the images are like is not known: name their cache with --cache, once they are extracted")
     if folder is None:
         console.print(f"no page is written: name a folder for {PAGE} with --out")
         return
     write_page(folder / PAGE, data.resolve().name, _command(data, cache, options), splits)
     console.print(f"written: {folder / PAGE}")
+
+
+def _refuse_other_images(cache: Path, data: Path) -> None:
+    """Refuse a cache that has recorded images, but none of the data set.
+
+    Raises:
+        InputError: it has.
+    """
+    for table in sorted(cache.glob("[!.]*/images.csv")):
+        if len(FactsTable(table)):
+            raise InputError(
+                f"{cache} holds no image of {data}, but others ({table}). Name the cache of this data set with --cache."
+            )
 
 
 def _command(data: Path, cache: Path | None, options: DatasetOptions) -> str:

@@ -1,5 +1,6 @@
 """What the report says of the models: the leaderboard, the choice, the backbones, and how the heads learnt."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,14 @@ def _describe_choice(run: RunFiles, ranked: list[str]) -> dict[str, Any]:
     others = [model for model in ranked if model != final and final.split("+")[0] != model]
     shares = sorted(run.record["models"][final]["shares"].items(), key=lambda item: -item[1])
     shown = [item for item in shares if item[1] >= _LEAST_SHARE]
+    equal = len(shares) > 1 and math.isclose(shares[0][1], shares[-1][1], rel_tol=1e-6)
     return {
         "name": final,
         "rule": run.record["selection"]["means"],
         "calibration": run.record["calibration"],
         "kind": kind_of(run.record["models"][final]),
         "members": run.record["models"][final]["members"],
+        "equal": [name for name, _ in shares] if equal else [],
         "shares": shown,
         "rest": len(shares) - len(shown),
         "rest_share": sum(share for _, share in shares[len(shown) :]),

@@ -14,9 +14,10 @@ from classify.metrics import MACRO
 from classify.report import numbers
 from classify.report.audit_section import describe_audit, describe_gap
 from classify.report.data_section import describe_data
+from classify.report.doubts import list_doubts
 from classify.report.gallery_section import describe_gallery
 from classify.report.label_section import describe_labels
-from classify.report.limits_section import describe_limits, list_doubts
+from classify.report.limits_section import describe_limits
 from classify.report.models_section import describe_heads, describe_models
 from classify.report.plotting import house_style
 from classify.report.run_files import RunFiles

@@ -245,3 +245,13 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
         assert FinishedFits().recall(("what",), fit) == []
     assert len(calls) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_this_process_made_is_not_counted_as_finished_before(tmp_path):
+    plan = plan_in(tmp_path)
+    fit_logistic(plan)
+    fit_logistic(plan)
+    assert plan.finished.found == 0
+    again = plan_in(tmp_path)
+    fit_logistic(again)
+    assert again.finished.found == 2  # one a fold

@@ -219,6 +219,7 @@ def write_run(folder: Path, cache: Path, gallery: list[tuple[str, str]]) -> Path
     folder.mkdir()
     recipe = asdict(FeatureCache(cache).describe("train", "own").recipe)
     record = {
+        "cache": str(cache),
         "final_model": "mean",
         "models": {"mean": {"backbones": ["own"]}, "huge": {"backbones": ["own", "other"]}},
         "backbones": {"own": {"width": 4, "recipe": recipe}},
@@ -237,6 +238,20 @@ def test_a_run_says_which_images_and_backbones(extracted, tmp_path):
     assert "maps of 1 test and 1 train images" in said or "maps of 1 train and 1 test images" in said
     assert list(describe_maps(maps_path(cache, "test", "own")).digests) == ["a001"]
     assert list(describe_maps(maps_path(cache, "train", "own")).digests) == ["a000"]
+
+
+def test_a_run_knows_its_cache_and_ids_may_carry_the_extension(extracted, tmp_path):
+    data, cache, _ = extracted
+    first = min((data / "train").iterdir())
+    run = write_run(tmp_path / "run", cache, [("train", first.stem)])
+    code, said = call("maps", data, "--from", run)
+    assert code == 0, said
+    assert f"into {cache}" in said
+    code, said = call("maps", data, "--ids", first.name, "--cache", cache)
+    assert code == 0, said
+    assert "1 maps extracted, 1 were up to date" in said  # test has an image of that id, too
+    code, said = call("maps", data, "--from", tmp_path)
+    assert (code, f"{tmp_path / 'run.json'} cannot be read" in said) == (2, True), said
 
 
 def test_features_that_are_not_the_runs_are_refused(extracted, tmp_path):

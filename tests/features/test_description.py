@@ -183,3 +183,18 @@ def test_bad_input_is_one_message(data, tmp_path):
     (tmp_path / "file").touch()
     code, said = run(data, "--out", tmp_path / "file")
     assert (code, "cannot be written" in said) == (2, True)
+
+
+def test_the_data_sets_own_cache_is_found_and_that_of_another_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("features.default_cache.__file__", str(tmp_path / "repo" / "features" / "default_cache.py"))
+    assert "what the images are like is not known: name their cache with --cache" in run(data)[1]
+    cache = tmp_path / "repo" / "features" / "cache" / "data"
+    record(cache, "train", *((i, 5, 6, 1, 8, 60, 30) for i in "abcde"))
+    code, said = run(data)
+    assert (code, "images: 5 x 6 5; 8 bit 5; grey 5" in said) == (0, True), said
+    assert (cache / "describe" / "describe.html").exists()
+    other = tmp_path / "other"
+    record(other, "train", ("z", 5, 6, 1, 8, 60, 30))
+    code, said = run(data, "--cache", other)
+    assert (code, f"{other} holds no image of {data}, but others" in said) == (2, True), said
+    assert not (other / "describe").exists()

@@ -89,7 +89,7 @@ const filters = ["label", "outcome", "split"].map((name) => [name, document.getE
 const filterCards = () => {
   for (const card of cards) card.hidden = filters.some(([name, select]) => select.value && card.dataset[name] !== select.value);
   const count = cards.filter((card) => !card.hidden).length;
-  document.getElementById("shown").textContent = `${count} of ${cards.length} images`;
+  document.getElementById("shown").textContent = `${count} of ${cards.length} entries`;
 };
 for (const [, select] of filters) select.addEventListener("change", filterCards);
 document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());

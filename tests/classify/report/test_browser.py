@@ -172,7 +172,7 @@ def test_the_gallery_filters_by_label_outcome_and_split(page, reported):
             wanted = wanted[wanted[column] == chosen] if chosen else wanted
         cards = page.locator(".card:visible")
         assert cards.locator("p.id").all_inner_texts() == wanted["ID"].tolist()
-        assert page.locator("#shown").inner_text() == f"{len(wanted)} of {len(gallery)} images"
+        assert page.locator("#shown").inner_text() == f"{len(wanted)} of {len(gallery)} entries"
 
     check(LABELS[0], "", "train")
     page.select_option("#filter-outcome", label="false negative")

@@ -176,7 +176,7 @@ def test_outcomes_are_decided_as_the_run_decides_between_neighbouring_numbers(co
 
 def test_the_gallery_says_whose_heat_it_shows(reported, copied):
     text = words((reported / "report.html").read_text())
-    assert "It is of greedy, without its members forest/all, knn/all, which have no gradient." in text
+    assert "The heat is of greedy, without its members forest/all, knn/all, which have no gradient." in text
     (copied / "cam").mkdir()
     without = {"model": "forest", "left_out": {}, "no_heat": "forest has no <b>gradient"}
     (copied / "cam" / "cam.json").write_text(json.dumps(without))

@@ -1,0 +1,162 @@
+"""List what a reader of a run has to distrust."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from classify.metrics import MACRO
+from classify.report.audit_section import describe_audit
+from classify.report.numbers import with_interval
+from classify.report.run_files import LabelledSplit, RunFiles
+from classify.thresholds import to_binary
+
+#: Positives of a label, and groups that have one, below which its figures are called rough.
+FEW_POSITIVES, FEW_GROUPS = 50, 10
+#: Share of the images that a single group may have.
+LARGE_GROUP = 0.25
+#: Difference of sensitivities, fitted and cross-fitted, from which on a threshold is called unsteady.
+UNSTEADY = 0.15
+#: Expected calibration error from which on probabilities are no frequencies.
+POOR_CALIBRATION = 0.1
+_NAMES_SHOWN = 10
+
+
+def list_doubts(run: RunFiles) -> list[str]:
+    """List what a reader has to know before believing the figures, the gravest first; sentences."""
+    record, final = run.record, run.final_model
+    doubts = _doubt_leaks(run)
+    if record["folds"]["groups"] is None:
+        doubts.append(
+            "No groups are known: slices of one patient may be both learnt from and tested on, which can make every "
+            "figure far too good. Name the patients (--group-column)."
+        )
+    elif record["folds"]["groups"] == len(run.splits["train"].image_ids):
+        doubts.append(
+            "Every image is a group of its own, so the folds keep nothing together: slices of one patient may be both "
+            "learnt from and tested on, which can make every figure far too good."
+        )
+    doubts += _doubt_groups(run.splits["train"])
+    random = [name for name, b in record["backbones"].items() if b.get("recipe", {}).get("weights") == "random"]
+    if random:
+        doubts.append(f"Random weights: {', '.join(random)} never learnt from any image.")
+    value, low, high = run.score(final, "oof", MACRO, "roc_auc")
+    if low <= 0.5 <= high:
+        doubts.append(
+            f"The final model may be no better than chance: its macro AUC is {with_interval((value, low, high))}."
+        )
+    doubts += _doubt_labels(run)
+    tested = run.score(final, "test", MACRO, "roc_auc")
+    if tested[2] < low or tested[1] > high:
+        doubts.append(
+            f"Test and out-of-fold disagree: the macro AUC is {with_interval(tested)} on test, and "
+            f"{with_interval((value, low, high))} out-of-fold. Are these images of the same kind?"
+        )
+    if "test" not in run.splits:
+        doubts.append("No labelled test images: every figure is from the training images, out-of-fold.")
+    if len(record["models"]) > 1 and record["selection"]["rule"] not in record["models"]:
+        doubts.append(
+            f"The final model is the best of {len(record['models'])} on the very images that its figures are of, so "
+            "they flatter it a little."
+        )
+    for name, split in record["splits"].items():
+        if split["rejected"]:
+            ids = _some(split["rejected"])
+            doubts.append(f"{len(split['rejected'])} images of {name} could not be read and take no part: {ids}.")
+    return doubts + [warning for warning in record["warnings"] if warning not in doubts]
+
+
+def _doubt_leaks(run: RunFiles) -> list[str]:
+    """List what the models may have seen of the images that they are scored on, by groups and by the audit."""
+    doubts = []
+    groups = {name: set() if split.groups is None else {*split.groups} - {""} for name, split in run.splits.items()}
+    if shared := sorted(groups["train"] & groups.get("test", set())):
+        doubts.append(
+            f"{len(shared)} patients (groups) are in train and in test, so that the figures of test are too good: "
+            f"{_some(shared)}."
+        )
+    for scope in describe_audit(run)["scopes"] or ():
+        pairs = scope["exact"] + scope["near"]
+        if scope["name"] == "between train and test" and pairs:
+            doubts.append(
+                f"The audit found {pairs} pairs of duplicates between train and test, so that the figures of test are "
+                "too good: duplicates.csv lists them."
+            )
+        if scope["across_folds"].isdigit() and int(scope["across_folds"]):
+            doubts.append(
+                f"The audit found {scope['across_folds']} pairs of duplicates that the folds part, so that out-of-fold "
+                "figures are too good: classify run --groups takes the groups.csv of the audit."
+            )
+    return doubts
+
+
+def _doubt_groups(train: LabelledSplit) -> list[str]:
+    """Say where one group has much of the training images."""
+    if train.groups is None:
+        return []
+    names, counts = np.unique(train.groups[train.groups != ""].astype(str), return_counts=True)
+    if counts.max(initial=0) <= LARGE_GROUP * len(train.groups):
+        return []
+    return [
+        f"One patient (group) has {counts.max()} of the {len(train.groups)} training images, so that folds are uneven "
+        f"and figures hang on it: {names[counts.argmax()]}."
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    """List the first names, and how many more there are."""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
+
+
+def _doubt_labels(run: RunFiles) -> list[str]:
+    """List what is doubtful of single labels, a sentence for all labels of which it is."""
+    doubts = []
+    for split in run.splits.values():
+        rough = []
+        for index, name in enumerate(run.label_names):
+            truth = split.labels[:, index] == 1
+            groups = None if split.groups is None else len({*split.groups[truth]} - {""})
+            if truth.sum() < FEW_POSITIVES or (groups is not None and groups < FEW_GROUPS):
+                of_groups = "" if groups is None else f" in {groups} groups"
+                figures = with_interval(run.score(run.final_model, split.measured, name, "roc_auc"))
+                rough.append(f"{name} ({int(truth.sum())}{of_groups}; AUC {figures})")
+        if rough:
+            doubts.append(f"Few positives among the {_images(split)}, so that figures are rough: {', '.join(rough)}.")
+        none = [name for name, column in zip(run.label_names, split.labels.T, strict=True) if len({*column}) == 1]
+        if none:
+            doubts.append(
+                f"{', '.join(none)}: no AUC among the {_images(split)}, which are all alike. Means over the labels are "
+                "over the others there."
+            )
+    errors = {name: run.score(run.final_model, "oof", name, "calibration_error")[0] for name in run.label_names}
+    poor = [f"{name} ({error:.3f})" for name, error in errors.items() if error > POOR_CALIBRATION]
+    if poor:
+        doubts.append(
+            f"Probabilities that are no frequencies (calibration error): {', '.join(poor)}. --calibration may help."
+        )
+    return doubts + _doubt_thresholds(run)
+
+
+def _images(split: LabelledSplit) -> str:
+    """Name the images of a split."""
+    return "training images" if split.name == "train" else "test images"
+
+
+def _doubt_thresholds(run: RunFiles) -> list[str]:
+    """List the thresholds that do much worse where they had no part in the choice."""
+    train = run.splits["train"]
+    decided = to_binary(train.probabilities, run.cuts)
+    unsteady = []
+    for index, name in enumerate(run.label_names):
+        positives = train.labels[:, index] == 1
+        fitted = float(decided[positives, index].mean()) if positives.any() else math.nan
+        crossed = float(run.thresholds.loc[name, "sensitivity"])
+        if abs(fitted - crossed) > UNSTEADY:
+            unsteady.append(f"{name} (sensitivity {crossed:.3f} cross-fitted, {fitted:.3f} at the run's threshold)")
+    if not unsteady:
+        return []
+    return [
+        f"Thresholds that hang on few images: {', '.join(unsteady)}. The gallery, the dots on the curves and the "
+        "slider's start are at the run's, and show other decisions than to expect of new images."
+    ]
