@@ -81,10 +81,7 @@ def draw_run(run: Path, cache: Path | None, model: str | None) -> int:
     if without:
         console.print(f"{count:,} thumbnails written to {run / CAM}, without heat: {without.reason}. {without.remedy}")
     else:
-        console.print(
-            f"{count:,} images, {boxes:,} boxes where {name} says yes, written to {run / CAM}; "
-            f"python -m classify report shows them"
-        )
+        console.print(f"{count:,} images, {boxes:,} boxes where {name} says yes, written to {run / CAM}")
         _say_members(weights, console)
     if missing:
         first = next(iter(refused or missing))
