@@ -239,9 +239,8 @@ def cam(
     """Show where a model looks: heat maps, overlays and boxes of all images whose maps are cached, in RUN/cam.
 
     Maps come from `python -m extract maps`; `python -m classify report` shows the heat maps. An earlier RUN/cam is
-    replaced. If the final model has no gradient, and no
-    other is named, there are thumbnails without heat. Exit code 3: some images of the gallery have maps that cannot be
-    shown.
+    replaced. If the final model has no gradient, and no other is named, there are thumbnails without heat. Exit code 3:
+    some images of the gallery have maps that cannot be shown.
     """
     from classify.cam_command import draw_run
 
