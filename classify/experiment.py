@@ -17,7 +17,7 @@ from classify.folds import Folds
 from classify.gap import Gap, measure_gap, refuse_ungrouped
 from classify.head_training import cross_fit_heads, list_heads
 from classify.heads import HeadSpec
-from classify.inputs import Inputs
+from classify.inputs import Inputs, warn_shared_groups
 from classify.metrics import Score, score
 from classify.prediction import Prediction
 from classify.resampling import resample
@@ -169,7 +169,8 @@ def run_experiment(
     plan = FitPlan(repeats, settings.refit, finished or FinishedFits())
     baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step)
     heads = cross_fit_heads(settings.heads, inputs, plan, settings.seed, on_step)
-    warnings = [*(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
+    shared = warn_shared_groups(inputs.train.groups, None if inputs.test is None else inputs.test.groups)
+    warnings = [*shared, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
     predictions = baselines.predictions | heads.predictions
     members = {name: prediction for name, prediction in predictions.items() if name != PRIOR}
     labels, folds = inputs.train_labels, repeats[0]

@@ -14,6 +14,8 @@ from features.recipe import Recipe
 
 #: Names that a label may not bear: they are columns, or all labels together, in the files of a run.
 RESERVED_LABELS = frozenset({"ID", "model", "fold", "split", "group", "micro", "macro", "overall"})
+#: Names of groups that a warning lists.
+_GROUPS_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -219,3 +221,25 @@ def _check_labels(labels: np.ndarray, dataset: Dataset) -> None:
             "tell apart. "
             + (f"Leave {'it' if len(constant) == 1 else 'them'} out: --labels {rest}" if rest else "Add other images.")
         )
+
+
+def warn_shared_groups(train: np.ndarray | None, test: np.ndarray | None) -> list[str]:
+    """Say which groups are in train and in test: what is learnt of a patient flatters the scores of his other images.
+
+    Args:
+        train: str array (N,), "" where none is known; None where no groups are.
+        test: likewise (M,).
+
+    Returns:
+        One sentence, or none.
+    """
+    if train is None or test is None:
+        return []
+    shared = sorted({*train.tolist()} & {*test.tolist()} - {""})
+    if not shared:
+        return []
+    more = f" and {len(shared) - _GROUPS_SHOWN} more" if len(shared) > _GROUPS_SHOWN else ""
+    return [
+        f"{len(shared)} patients (groups) are in train and in test, so that the figures of test are too good: "
+        f"{', '.join(shared[:_GROUPS_SHOWN])}{more}."
+    ]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from classify.inputs import warn_shared_groups
 from classify.metrics import MACRO
 from classify.report.audit_section import describe_audit
 from classify.report.numbers import with_interval
@@ -68,13 +69,8 @@ def list_doubts(run: RunFiles) -> list[str]:
 
 def _doubt_leaks(run: RunFiles) -> list[str]:
     """List what the models may have seen of the images that they are scored on, by groups and by the audit."""
-    doubts = []
-    groups = {name: set() if split.groups is None else {*split.groups} - {""} for name, split in run.splits.items()}
-    if shared := sorted(groups["train"] & groups.get("test", set())):
-        doubts.append(
-            f"{len(shared)} patients (groups) are in train and in test, so that the figures of test are too good: "
-            f"{_some(shared)}."
-        )
+    test = run.splits.get("test")
+    doubts = warn_shared_groups(run.splits["train"].groups, None if test is None else test.groups)
     for scope in describe_audit(run)["scopes"] or ():
         pairs = scope["exact"] + scope["near"]
         if scope["name"] == "between train and test" and pairs:

@@ -165,6 +165,17 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
     assert "no test split, so there are out-of-fold results only, no predictions" in said
 
 
+def test_patients_in_train_and_in_test_are_a_warning(toy):
+    label_test_split(toy)
+    table = pd.read_csv(toy.data / "test.csv")
+    patient = pd.read_csv(toy.data / "train.csv")["patient"].iloc[0]
+    table.assign(patient=[patient, *["new"] * (len(table) - 1)]).to_csv(toy.data / "test.csv", index=False)
+    code, said, out = run(toy)
+    told = f"1 patients (groups) are in train and in test, so that the figures of test are too good: {patient}."
+    assert (code, f"warning: {told}" in said) == (0, True), said
+    assert told in json.loads((out / "run.json").read_text())["warnings"]
+
+
 def test_a_labelled_test_split_is_scored_too(toy):
     label_test_split(toy)
     _, _, out = run(toy, "run", "--select", "mean")

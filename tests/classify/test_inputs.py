@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from classify.inputs import Inputs, read_inputs
+from classify.inputs import Inputs, read_inputs, warn_shared_groups
 from features.cache import FeatureCache
 from features.dataset import read_dataset
 from features.errors import InputError
@@ -161,3 +161,14 @@ def test_without_train_csv_the_message_says_so(toy):
     (toy.data / "train.csv").unlink()
     with pytest.raises(InputError, match=r"train\.csv is not there, so nothing can be learnt"):
         read(toy)
+
+
+def test_groups_on_both_sides_are_named():
+    train, test = np.array(["a", "b", "", "c"]), np.array(["", "c", "b", "b", "d"])
+    told = "2 patients (groups) are in train and in test, so that the figures of test are too good: b, c."
+    assert warn_shared_groups(train, test) == [told]
+    many = np.array([f"g{number:02d}" for number in range(12)])
+    assert warn_shared_groups(many, many)[0].endswith("g08, g09 and 2 more.")
+    assert (
+        warn_shared_groups(train, test[:1]) == warn_shared_groups(train, None) == warn_shared_groups(None, test) == []
+    )
