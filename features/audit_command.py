@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from features.audit import audit
-from features.audit_inputs import gather, read_folds
+from features.audit_inputs import add_groups, gather, read_folds
 from features.audit_report import print_audit, write_audit
 from features.cache import FeatureCache
 from features.dataset import DatasetOptions, read_dataset
@@ -18,7 +18,8 @@ def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, opt
     Args:
         cache: the cache's folder.
         data: the data set's folder; its images are not opened.
-        run: folder of a finished run, whose folds are audited too; None for none.
+        run: folder of a finished run, whose folds are audited too, and whose groups are taken where the data set names
+            none; None for none.
         out: folder to write to; None takes `run`, or else `audit` in the cache.
         options: of the CSV files.
 
@@ -27,7 +28,10 @@ def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, opt
     """
     feature_cache = FeatureCache(cache)
     folds = {} if run is None else read_folds(run)
-    images, features, left_out = gather(read_dataset(data, options), feature_cache, folds)
+    dataset = read_dataset(data, options)
+    if run is not None:
+        dataset = add_groups(dataset, run)
+    images, features, left_out = gather(dataset, feature_cache, folds)
     train = images.rows("train")
     without_fold = 0 if run is None else int((images.folds[train] < 0).sum())
     if without_fold and without_fold == len(train):

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +161,31 @@ def read_folds(run: Path) -> dict[str, int]:
         return {row["ID"]: int(row["fold"]) for row in reversed(rows)}  # of several models the first
     except (KeyError, ValueError, TypeError, OSError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error!r}): expected the columns ID and fold. Run again.") from None
+
+
+def add_groups(dataset: Dataset, run: Path) -> Dataset:
+    """Give splits that know no groups those that a run knew, of the images that it had labels of.
+
+    Args:
+        dataset: the data set.
+        run: folder of a finished run; `group` of its labels.csv, if it has one, is taken.
+
+    Returns:
+        The data set itself where the run knew no groups either.
+
+    Raises:
+        InputError: labels.csv is no such table.
+    """
+    path = run / "labels.csv"
+    if not path.exists():
+        return dataset
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            groups = {(row["split"], row["ID"]): row["group"] or "" for row in csv.DictReader(file)}
+    except (KeyError, ValueError, OSError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read ({error!r}): expected split, ID and group. Run again.") from None
+    splits = {}
+    for name, split in dataset.splits.items():
+        own = np.array([groups.get((name, image_id), "") for image_id in split.image_ids], np.str_)
+        splits[name] = replace(split, groups=own) if split.groups is None and (own != "").any() else split
+    return replace(dataset, splits=splits)

@@ -189,6 +189,21 @@ def test_the_folds_of_a_run_are_audited_too(planted, tmp_path):
     assert {path.name for path in run.iterdir()} >= {"audit.json", "duplicates.csv", "groups.csv"}
 
 
+def test_groups_that_only_the_run_knows_are_the_runs(planted, tmp_path):
+    planted.patients = None
+    rows = [f"train,{i},p{number // 3},{number % 5}\n" for number, i in enumerate(TRAIN)]
+    rows += [f"test,{i},{'p0' if i == 'e000' else 'q'},\n" for i in TEST]
+    (tmp_path / "labels.csv").write_text("split,ID,group,fold\n" + "".join(rows))
+    said, _, groups, record = planted.audit("--run", str(tmp_path), "--out", str(planted.cache / "audit"))
+    assert record["groups"]["given"] == 51
+    assert "with images in several splits: 1 (p0)" in said
+    assert groups == {i: row.split(",")[2] for i, row in zip((*TRAIN, *TEST), rows, strict=True)}
+    (tmp_path / "labels.csv").write_text("split,ID,fold\n" + "".join(f"train,{i},0\n" for i in TRAIN))
+    options = ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(tmp_path)]
+    result = CliRunner().invoke(app, options)
+    assert (result.exit_code, "expected split, ID and group" in result.stderr) == (2, True)
+
+
 def test_rejected_images_and_splits_without_features_are_left_out_and_told(planted):
     planted.write()
     replace_rejections(planted.cache, ["train"], [Rejection("t000", "train/t000.png", "empty")])
