@@ -169,7 +169,8 @@ def run_experiment(
     plan = FitPlan(repeats, settings.refit, finished or FinishedFits())
     baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step)
     heads = cross_fit_heads(settings.heads, inputs, plan, settings.seed, on_step)
-    shared = warn_shared_groups(inputs.train.groups, None if inputs.test is None else inputs.test.groups)
+    scored = inputs.test is not None and inputs.test.labels is not None
+    shared = warn_shared_groups(inputs.train.groups, inputs.test.groups if inputs.test and scored else None)
     warnings = [*shared, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
     predictions = baselines.predictions | heads.predictions
     members = {name: prediction for name, prediction in predictions.items() if name != PRIOR}

@@ -239,7 +239,8 @@ def warn_shared_groups(train: np.ndarray | None, test: np.ndarray | None) -> lis
     if not shared:
         return []
     more = f" and {len(shared) - _GROUPS_SHOWN} more" if len(shared) > _GROUPS_SHOWN else ""
+    who = "1 patient (group) is" if len(shared) == 1 else f"{len(shared)} patients (groups) are"
     return [
-        f"{len(shared)} patients (groups) are in train and in test, so that the figures of test are too good: "
+        f"{who} in train and in test, so that the figures of test are too good: "
         f"{', '.join(shared[:_GROUPS_SHOWN])}{more}."
     ]

@@ -34,11 +34,12 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
         InputError: bad input.
     """
     surveyed = survey(data, options)
-    if cache is None and default_cache(data).is_dir():
-        cache = default_cache(data)
+    named = cache is not None
+    if cache is None:
+        cache = _own_cache(data)
     feature_cache = None if cache is None else FeatureCache(cache)
     splits = [describe(split, feature_cache) for split in surveyed]
-    if cache is not None and not any(split.summary and split.summary.known for split in splits):
+    if named and cache is not None and not any(split.summary and split.summary.known for split in splits):
         _refuse_other_images(cache, data)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for split in splits:
@@ -51,6 +52,15 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
         return
     write_page(folder / PAGE, data.resolve().name, _command(data, cache, options), splits)
     console.print(f"written: {folder / PAGE}")
+
+
+def _own_cache(data: Path) -> Path | None:
+    """Find the data set's default cache; None where it has none, or another data set has taken its name."""
+    try:
+        cache = default_cache(data)
+    except InputError:
+        return None
+    return cache if cache.is_dir() else None
 
 
 def _refuse_other_images(cache: Path, data: Path) -> None:

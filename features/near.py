@@ -167,13 +167,14 @@ def _link(asked: Sequence[np.ndarray], groups: np.ndarray) -> tuple[np.ndarray, 
         int64 (P, 2) and float32 (P,): the pairs and their distances; mutual ones may be there both ways round.
     """
     linked = DisjointSet(np.unique(np.concatenate(asked[:2])).tolist())
-    groups_of = {row: {int(groups[row])} - {-1} for row in linked}
+    groups_of: dict[int, set[int]] = {row: set() for row in linked}
     kept = []
     for place in np.lexsort((~asked[3], asked[2])).tolist():
         row, nearest, distance, mutual = (column[place].item() for column in asked)
         if int(groups[row]) in groups_of[linked[nearest]] and not mutual and distance > _NEAREST:
             continue
-        both = groups_of[linked[row]] | groups_of[linked[nearest]]
+        own = {int(groups[row]), int(groups[nearest])} - {-1}
+        both = groups_of[linked[row]] | groups_of[linked[nearest]] | own
         linked.merge(row, nearest)
         groups_of[linked[row]] = both
         kept.append(place)

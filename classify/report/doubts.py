@@ -73,7 +73,7 @@ def _doubt_leaks(run: RunFiles) -> list[str]:
     doubts = warn_shared_groups(run.splits["train"].groups, None if test is None else test.groups)
     for scope in describe_audit(run)["scopes"] or ():
         pairs = scope["exact"] + scope["near"]
-        if scope["name"] == "between train and test" and pairs:
+        if scope["name"] == "between train and test" and pairs and test is not None:
             doubts.append(
                 f"The audit found {pairs} pairs of duplicates between train and test, so that the figures of test are "
                 "too good: duplicates.csv lists them."

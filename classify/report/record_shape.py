@@ -33,10 +33,6 @@ class _Split(_Part):
     fingerprints: dict[str, str]
 
 
-class _LabelledSplit(_Split):
-    positives: dict[str, int]
-
-
 class _Folds(_Part):
     count: int
     repeats: int
@@ -123,11 +119,12 @@ def check_record(record: Any) -> None:
     """
     try:
         whole = _Record.model_validate(record)
-        _LabelledSplit.model_validate(record["splits"].get("train", {}))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the whole of it"
         raise ValueError(f"{place}: {first['msg']}") from None
+    if "train" not in whole.splits or whole.splits["train"].positives is None:
+        raise ValueError("splits.train, or its positives, is missing")
     if len(set(whole.labels)) < len(whole.labels):
         raise ValueError("it names a label twice")
     if whole.final_model not in whole.models:

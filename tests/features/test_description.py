@@ -193,6 +193,9 @@ def test_the_data_sets_own_cache_is_found_and_that_of_another_is_refused(data, t
     code, said = run(data)
     assert (code, "images: 5 x 6 5; 8 bit 5; grey 5" in said) == (0, True), said
     assert (cache / "describe" / "describe.html").exists()
+    (cache / "dataset.txt").write_text("/another/data")  # whose it is then
+    code, said = run(data)
+    assert (code, "what the images are like is not known" in said) == (0, True), said
     other = tmp_path / "other"
     record(other, "train", ("z", 5, 6, 1, 8, 60, 30))
     code, said = run(data, "--cache", other)

@@ -3,6 +3,7 @@
 import multiprocessing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from features.errors import InputError
@@ -41,6 +42,12 @@ def test_what_is_written_is_read_back_to_the_last_bit(tmp_path):
     assert len(table) == len(ids)
     assert {image_id: table[image_id] for image_id in ids} == {image_id: facts_of(image_id) for image_id in ids}
     assert all(table.knows(image_id, digest_of_image(image_id)) for image_id in ids)
+
+
+def test_a_white_image_whose_mean_is_rounded_up_is_read(tmp_path):
+    white = ImageFacts(480, 640, 1, 8, float(np.nextafter(255, 256)), 0.0)
+    FactsTable(tmp_path / "images.csv").add({"a": (digest_of_image("a"), white)}, ["a"])
+    assert FactsTable(tmp_path / "images.csv")["a"] == white
 
 
 def test_facts_are_of_one_digest(tmp_path):

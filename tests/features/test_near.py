@@ -126,6 +126,14 @@ def test_every_copy_is_named_but_no_neighbour_of_the_original():
     assert near_pairs(points, rows, rows, ALONE, 0.1).rows.tolist() == [[2, 3], [0, 2], [1, 3]]
 
 
+def test_a_patient_on_both_sides_has_a_pair_and_its_other_slices_none():
+    points, groups = of_angles(0, 4, 7, 90), np.array([7, 7, 7, 8])
+    rows = np.arange(4)
+    assert near_pairs(points, rows[:1], rows[1:], groups, 0.1).rows.tolist() == [[0, 1]]
+    groups[2] = 9  # another patient's copy of it
+    assert near_pairs(points, rows[:1], rows[1:], groups, 0.1).rows.tolist() == [[0, 1], [0, 2]]
+
+
 def test_of_identical_images_each_is_named_whatever_its_group():
     points, groups = of_angles(0, 0, 0, 0, 90), np.array([1, 2, 2, 3, 3])
     rows = np.arange(5)

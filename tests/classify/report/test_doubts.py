@@ -98,7 +98,7 @@ def test_a_label_that_is_alike_in_all_images_takes_no_part_in_their_mean(run):
 def test_a_leak_comes_first(run, tmp_path):
     groups = np.array([run.splits["train"].groups[0], *["other"] * (len(run.splits["test"].image_ids) - 1)], object)
     leaky = replace(run, splits={**run.splits, "test": replace(run.splits["test"], groups=groups)})
-    assert list_doubts(leaky)[0].startswith("1 patients (groups) are in train and in test")
+    assert list_doubts(leaky)[0].startswith("1 patient (group) is in train and in test")
     folder = tmp_path / "run"
     folder.mkdir()
     pairs = {"exact": 3, "near": 4, "across_folds": 0, "labels_differ": 0}
