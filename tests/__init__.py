@@ -1,0 +1,6 @@
+"""The tests; they mirror the rooms."""
+
+from pathlib import Path
+
+#: The repository's root.
+ROOT = Path(__file__).parents[1]

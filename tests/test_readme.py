@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import fields
-from pathlib import Path
 
 from typer.main import get_command
 
@@ -14,8 +13,8 @@ from classify.run_folder import RUN_FILES
 from extract.listing import markdown_table
 from features.assembly import Provenance
 from features.recipe import Recipe
+from tests import ROOT
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 APPS = {"extract": extract.__main__.app, "features": features.__main__.app, "classify": classify.__main__.app}
 

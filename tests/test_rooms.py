@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 ROOMS = ("extract", "features", "classify")
 HEAVY = ("tensorflow", "keras", "torch", "jax")
 #: What only the report draws with.

@@ -14,6 +14,7 @@ from classify import bank
 from classify.baselines import OneVsRestLogistic
 from classify.heads import HeadSpec
 from classify.preset_files import write_presets
+from tests import ROOT
 from tests.classify.test_command import TABLES, run
 from tests.classify.toy import Toy, make_toy
 
@@ -56,9 +57,7 @@ def stop_run(toy: Toy, out: str, number: int, *options: str, kept: int = KEPT, s
     command = [sys.executable, "-m", "tests.classify.standing_run", str(kept if stand else 10**6), "run"]
     command += [str(toy.data), "--cache", str(toy.cache), "--out", str(root / out), *options]
     command += [] if "--preset" in options else ["--preset", "none"]
-    with subprocess.Popen(
-        command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while len(list(finished.glob("*.npz"))) < kept and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)

@@ -4,16 +4,14 @@ import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from features.cache import FeatureCache
+from tests import ROOT
 from tests.extract.test_efficientnet_lite import GOLDEN, draw_image
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

@@ -5,16 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from features.cache import FeatureCache
 from features.verification import verify
+from tests import ROOT
 from tests.extract.stand_ins import backbone, run, write_images
 
-ROOT = Path(__file__).parents[2]
 IMAGES = 60
 
 

@@ -6,14 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from features.cache import FeatureCache
+from tests import ROOT
 from tests.extract.stand_ins import write_images
-
-ROOT = Path(__file__).parents[2]
 
 
 def command(data, cache, model):

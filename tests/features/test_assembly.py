@@ -19,6 +19,7 @@ from features.cache import FeatureCache, read_index
 from features.errors import InputError
 from features.parts import PartStore
 from features.verification import verify
+from tests import ROOT
 from tests.features.caches import (
     ODD_IDS,
     PROVENANCE,
@@ -256,7 +257,7 @@ def test_kill_9_while_writing_leaves_the_old_file_and_the_next_run_ends_it(tmp_p
     before = path.read_bytes()
     store = part_store(tmp_path)
     store.add(rows_of(digests_of("cd")))
-    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=Path(__file__).parents[2], check=False)
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert path.read_bytes() == before
     assert FeatureCache(tmp_path).backbones("train") == ("net",)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from features.__main__ import app
 from features.command import application
 from features.errors import InputError
+from tests import ROOT
 from tests.features.caches import write_cache
 
 
@@ -54,7 +55,7 @@ def test_the_module_runs_as_a_program(tmp_path):
     write_cache(tmp_path, "abc")
     done = subprocess.run(
         [sys.executable, "-m", "features", "verify", tmp_path],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

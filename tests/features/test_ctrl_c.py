@@ -3,11 +3,11 @@
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 #: Starts a room as `python -m` does, and presses Ctrl-C when it imports Typer, the first import that takes its time.
 WHILE_IMPORTING = """
 import os, runpy, signal, sys

@@ -8,12 +8,12 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from features.errors import InputError
 from features.lock import hold
+from tests import ROOT
 
 HOLDER = """
 import sys, time
@@ -33,7 +33,7 @@ def holder(tmp_path):
         [sys.executable, "-c", HOLDER, str(path)],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.classify.toy import make_toy, reject
 
-ROOT = Path(__file__).parents[2]
 #: Stands for the Python of .venv: notes each step, and ends it as the variable of its name says.
 STUB = f"""#!/usr/bin/env bash
 [ "$2" != classify.command_lines ] || PYTHONPATH={ROOT} exec {sys.executable} "$@"

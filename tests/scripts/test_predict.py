@@ -1,13 +1,11 @@
 """`scripts/predict.sh`: a folder of images that no one has seen, extracted and predicted in one go."""
 
 import subprocess
-from pathlib import Path
 
 import pandas as pd
 
 from scripts.phantom import write_phantom
-
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
 
 
 def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
