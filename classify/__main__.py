@@ -1,7 +1,7 @@
 """`python -m classify`: train on cached features, predict the test images, write a run and its report."""
 
 if __name__ == "__main__":  # before the imports that take their time
-    from features.ctrl_c import end_silently
+    from features.common.ctrl_c import end_silently
 
     end_silently()
 
@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from classify.presets import DEFAULT_PRESETS, PRESETS
-from features.command import application
-from features.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
+from features.common.cli import application
+from features.common.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
 
 app = application("Train on cached features, predict the test images, write a run.")
 
@@ -164,7 +164,7 @@ def search(
     # Imported here, not above: pandas and scikit-learn take seconds, and `--help` needs neither.
     from classify.search import SearchSettings
     from classify.search_command import search as search_heads
-    from features.dataset import DatasetOptions
+    from features.dataset.dataset import DatasetOptions
 
     settings = SearchSettings(trials, minutes * 60, batch, folds, seed)
     options = DatasetOptions(id_column, wanted_labels, group_column, groups)

@@ -15,7 +15,7 @@ from classify.curves import Curves, mean_auc
 from classify.heads import HeadSpec
 from classify.keras_backend import import_tensorflow
 from classify.trained_head import TrainedHead
-from features.errors import InputError
+from features.common.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from classify.one_vs_rest import OneVsRest, Prior
-from features.errors import InputError
+from features.common.errors import InputError
 
 
 class OneVsRestLogistic(BaseEstimator):

@@ -15,10 +15,10 @@ from classify.cam_scores import score_images
 from classify.explanation import Explainer, NoGradientError, Weights
 from classify.run_folder import CAM
 from classify.saved_run import SavedRun
-from features.cache import FeatureCache, read_index
-from features.command import EXIT_REJECTED
-from features.errors import InputError
-from features.maps import MapsFile, check_width, describe_maps, maps_files, maps_path, read_maps
+from features.common.cli import EXIT_REJECTED
+from features.common.errors import InputError
+from features.store.cache import FeatureCache, read_index
+from features.store.maps import MapsFile, check_width, describe_maps, maps_files, maps_path, read_maps
 
 #: How the reason ends for which images are left out whose maps are not of the files that the features are of.
 _STALE = "are of different files"

@@ -17,9 +17,9 @@ from classify.prediction_tables import write_table
 from classify.run_folder import CAM
 from classify.saved_run import SavedRun
 from classify.thresholds import to_binary
-from features.errors import InputError
-from features.lock import hold
-from features.maps import MapsFile, read_thumbnails
+from features.common.errors import InputError
+from features.common.lock import hold
+from features.store.maps import MapsFile, read_thumbnails
 
 #: What says how heat maps were made. It is written last.
 RECORD = "cam.json"

@@ -5,7 +5,7 @@ import pandas as pd
 
 from classify.explanation import NO_FOLD
 from classify.saved_run import SavedRun
-from features.errors import InputError
+from features.common.errors import InputError
 
 _REMEDY = "Make the run again."
 

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 
 from classify.calibration import to_logit
 from classify.greedy import GreedySelection
-from features.errors import InputError
+from features.common.errors import InputError
 
 
 def mean_ensemble(members: Sequence[np.ndarray]) -> np.ndarray:

@@ -5,7 +5,7 @@ from zipfile import ZIP_DEFLATED
 
 from sklearn.base import BaseEstimator
 
-from features.errors import InputError
+from features.common.errors import InputError
 
 #: Types beyond those that skops itself trusts: our own estimators, and what is within scikit-learn's. Reading a file
 #: that names any other is refused, so that a run from elsewhere cannot make this machine run its code.

@@ -11,7 +11,7 @@ from classify.inputs import columns_of
 from classify.model_files import ESTIMATOR_SUFFIX, HEAD_SUFFIX, load_model, model_path
 from classify.run_folder import MODELS
 from classify.saved_run import SavedRun
-from features.errors import InputError
+from features.common.errors import InputError
 
 #: The fold of an image that none of the run's folds held out.
 NO_FOLD = -1

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from features.recipe import Recipe
+from features.store.recipe import Recipe
 
 #: What ends the name of the file of a backbone of one's own.
 _OWN_MODEL = ".keras"

@@ -20,7 +20,7 @@ from classify.heads import HeadSpec
 from classify.inputs import Inputs
 from classify.prediction import Fit
 from classify.trained_head import TrainedHead
-from features.disk import replacing
+from features.common.files import replacing
 
 logger = logging.getLogger(__name__)
 #: Packages whose version decides the last bits of a fit.

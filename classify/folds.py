@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
-from features.errors import InputError
+from features.common.errors import InputError
 
 # Groups cannot be cut, so one draw of the stratifier can be lopsided. On simulated patients, ten draws over the traits
 # below bring the root mean square deviation of a fold's rows and positives from their even shares from 13 % (one draw,

@@ -13,7 +13,7 @@ from classify.metrics import ENDS
 from classify.ranking import rank_scores
 from classify.resampling import Resampling
 from classify.training import Candidate, cross_fit
-from features.errors import InputError
+from features.common.errors import InputError
 
 #: The model that is scored both ways, on all backbones side by side: quick, and by itself it has no folds within folds.
 MODEL = "logistic"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
 
-from features.errors import InputError
+from features.common.errors import InputError
 
 Optimiser = Literal["adam", "sgd"]
 ClassWeight = Literal["none", "balanced"]

@@ -6,11 +6,11 @@ from itertools import accumulate
 
 import numpy as np
 
-from features.cache import FeatureCache
-from features.dataset import Dataset, Split
-from features.errors import InputError
-from features.freshness import refuse_changed
-from features.recipe import Recipe
+from features.common.errors import InputError
+from features.dataset.dataset import Dataset, Split
+from features.store.cache import FeatureCache
+from features.store.freshness import refuse_changed
+from features.store.recipe import Recipe
 
 #: Names that a label may not bear: they are columns, or all labels together, in the files of a run.
 RESERVED_LABELS = frozenset({"ID", "model", "fold", "split", "group", "micro", "macro", "overall"})

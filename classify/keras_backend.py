@@ -4,8 +4,8 @@ import os
 import sys
 from typing import Any
 
-from features.errors import InputError
-from features.quiet import silent_stderr
+from features.common.errors import InputError
+from features.common.quiet import silent_stderr
 
 
 def import_tensorflow() -> Any:

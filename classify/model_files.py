@@ -11,7 +11,7 @@ from classify.estimator_files import dump_estimator, load_estimator
 from classify.fit_plan import FitRows
 from classify.second_level import SecondLevel
 from classify.trained_head import HeadWeights, TrainedHead
-from features.errors import InputError
+from features.common.errors import InputError
 
 #: What ends the name of a head's file, an ordinary Keras model, and of any other's, in skops' format.
 HEAD_SUFFIX, ESTIMATOR_SUFFIX = ".keras", ".skops"

@@ -9,13 +9,13 @@ from rich.console import Console
 from classify.prediction_tables import DECISIONS, PROBABILITIES, write_predictions
 from classify.run_folder import MARK
 from classify.saved_run import SavedRun
-from features.cache import FeatureCache, read_index
-from features.command import EXIT_REJECTED
-from features.disk import replacing
-from features.errors import InputError
-from features.folder import scan_images
-from features.freshness import refuse_changed
-from features.recipe import digest_of
+from features.common.cli import EXIT_REJECTED
+from features.common.errors import InputError
+from features.common.files import replacing
+from features.dataset.folder import scan_images
+from features.store.cache import FeatureCache, read_index
+from features.store.freshness import refuse_changed
+from features.store.recipe import digest_of
 
 #: What says how predictions were made. It is written last.
 RECORD = "prediction.json"

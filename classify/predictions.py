@@ -18,7 +18,7 @@ from classify.prediction_tables import write_predictions, write_table
 from classify.run_folder import MARK, MODELS
 from classify.run_record import describe_run
 from classify.thresholds import measure_cost
-from features.errors import InputError
+from features.common.errors import InputError
 
 
 def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping[str, Any]) -> None:

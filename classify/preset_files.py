@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from classify.heads import HeadSpec
-from features.errors import InputError
+from features.common.errors import InputError
 
 #: What ends the name of such a file.
 SUFFIX = ".json"

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from classify.heads import HeadSpec
 from classify.preset_files import SUFFIX, read_presets
-from features.errors import InputError
+from features.common.errors import InputError
 
 #: Specs by name. `challenge` is the best model of the challenge's author (behold.ai, 2020); `challenge-sgd` its other
 #: optimiser, for which the author gives no learning rate.

@@ -20,11 +20,11 @@ from classify.predictions import write_files
 from classify.presets import choose_heads
 from classify.run_folder import FINISHED, open_run
 from classify.thresholds import ThresholdRule
-from features.cache import FeatureCache
-from features.command import EXIT_REJECTED
-from features.dataset import DatasetOptions, read_dataset
-from features.default_cache import default_cache
-from features.options import split_names
+from features.common.cli import EXIT_REJECTED
+from features.common.options import split_names
+from features.dataset.dataset import DatasetOptions, read_dataset
+from features.store.cache import FeatureCache
+from features.store.default_cache import default_cache
 
 #: Options that say where things are, or nothing of what is computed: `run.json` has its own words for them.
 _NO_ARGUMENTS = ("data", "out", "overwrite")

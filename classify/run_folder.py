@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from features.errors import InputError
-from features.lock import hold
+from features.common.errors import InputError
+from features.common.lock import hold
 
 #: What makes a folder a run. It is published last.
 MARK = "run.json"

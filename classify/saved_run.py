@@ -14,9 +14,9 @@ from classify.extract_options import extract_options
 from classify.inputs import columns_of
 from classify.model_files import load_model
 from classify.run_folder import mark_of
-from features.cache import FeatureCache
-from features.errors import InputError
-from features.recipe import Recipe
+from features.common.errors import InputError
+from features.store.cache import FeatureCache
+from features.store.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from classify.heads import HeadSpec
 from classify.inputs import Inputs
 from classify.search_space import EPOCHS, STRUCTURE, describe_space, propose
 from classify.study_file import StudyFile
-from features.command import Terminated
+from features.common.cli import Terminated
 
 if TYPE_CHECKING:
     import optuna

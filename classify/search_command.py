@@ -20,11 +20,11 @@ from classify.search import FOLD_AUCS, SearchSettings, best_trials, cross_fitted
 from classify.search_rows import make_search_folds
 from classify.search_space import propose
 from classify.study_file import JOURNAL, StudyFile, check_folder, open_study
-from features.cache import FeatureCache
-from features.command import EXIT_INTERRUPTED, EXIT_TERMINATED
-from features.dataset import DatasetOptions, read_dataset
-from features.default_cache import default_cache
-from features.errors import InputError
+from features.common.cli import EXIT_INTERRUPTED, EXIT_TERMINATED
+from features.common.errors import InputError
+from features.dataset.dataset import DatasetOptions, read_dataset
+from features.store.cache import FeatureCache
+from features.store.default_cache import default_cache
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

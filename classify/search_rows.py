@@ -5,7 +5,7 @@ import numpy as np
 from classify.folds import Folds, make_folds
 from classify.head_training import FoldRows, choose_validation
 from classify.inputs import Inputs
-from features.errors import InputError
+from features.common.errors import InputError
 
 
 def make_search_folds(inputs: Inputs, count: int, seed: int) -> tuple[Folds, list[FoldRows]]:

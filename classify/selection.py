@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from classify.metrics import MACRO, Score
-from features.errors import InputError
+from features.common.errors import InputError
 
 #: The metrics that may choose, and whether more is better.
 SELECTORS = {"roc_auc": True, "average_precision": True, "log_loss": False, "brier": False}

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.errors import InputError
-from features.lock import hold
+from features.common.errors import InputError
+from features.common.lock import hold
 
 if TYPE_CHECKING:
     import optuna

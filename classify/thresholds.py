@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from classify.folds import Folds
-from features.errors import InputError
+from features.common.errors import InputError
 
 _FORMS = "f1, f2 (or f0.5, any beta), youden, sensitivity=0.95 (or any share)"
 

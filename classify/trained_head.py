@@ -11,7 +11,7 @@ from scipy.special import expit
 from classify.curves import Curves
 from classify.heads import HeadSpec
 from classify.keras_backend import import_keras
-from features.errors import InputError
+from features.common.errors import InputError
 
 if TYPE_CHECKING:
     import keras

@@ -1,7 +1,7 @@
 """`python -m extract`: run frozen backbones over images, and list those that there are."""
 
 if __name__ == "__main__":  # before the imports that take their time
-    from features.ctrl_c import end_silently
+    from features.common.ctrl_c import end_silently
 
     end_silently()
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from extract.backbones import CHALLENGE, EMBEDDED
-from features.command import application
+from features.common.cli import application
 
 app = application("Stage 1: run frozen backbones over images once, and keep their pooled features.")
 WeightsDir = Annotated[

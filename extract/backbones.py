@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from features.errors import InputError
+from features.common.errors import InputError
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 

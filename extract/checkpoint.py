@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from features.errors import InputError
+from features.common.errors import InputError
 
 _HEADER = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\x02M\xe9\x03."  # 0x1950a86a20f9469cfc6c, version 1001
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")

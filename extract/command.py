@@ -19,12 +19,12 @@ from extract.progress import Progress
 from extract.report import Report, print_report
 from extract.runtime import backend_name, cores
 from extract.weights import backbones_named, check_name, find_model, find_weights
-from features.command import EXIT_REJECTED
-from features.dataset import read_images
-from features.default_cache import claim_default_cache, default_cache
-from features.errors import InputError
-from features.folder import scan_images
-from features.wording import duration, size
+from features.common.cli import EXIT_REJECTED
+from features.common.errors import InputError
+from features.common.text import duration, size
+from features.dataset.dataset import read_images
+from features.dataset.folder import scan_images
+from features.store.default_cache import claim_default_cache, default_cache
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from extract.checkpoint import read_checkpoint
-from features.errors import InputError
+from features.common.errors import InputError
 
 
 class _Stage(NamedTuple):

@@ -17,13 +17,13 @@ from extract.progress import Progress
 from extract.report import BackboneReport, Report
 from extract.runtime import CPU_BATCH, GPU_BATCH, backend_name, batches_at_a_time, device_name
 from extract.runtime import Extractor as CompiledExtractor
-from features.assembly import Provenance, assemble
-from features.cache import CacheFile, FeatureCache, read_index
-from features.facts import FactsTable
-from features.lock import hold
-from features.parts import PartStore
-from features.recipe import Recipe
-from features.rejections import replace_rejections
+from features.common.lock import hold
+from features.store.assembly import Provenance, assemble
+from features.store.cache import CacheFile, FeatureCache, read_index
+from features.store.images_table import FactsTable
+from features.store.parts import PartStore
+from features.store.recipe import Recipe
+from features.store.rejections import replace_rejections
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from extract.frozen import FrozenBackbone
 from extract.runtime import import_keras
-from features.errors import InputError
+from features.common.errors import InputError
 
 if TYPE_CHECKING:
     import keras

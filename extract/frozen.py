@@ -9,8 +9,8 @@ from extract.backbones import PREPROCESSING, Backbone
 from extract.images import RESIZING
 from extract.runtime import import_keras
 from extract.weights import RANDOM_SEED, Weights
-from features.errors import InputError
-from features.recipe import Recipe
+from features.common.errors import InputError
+from features.store.recipe import Recipe
 
 if TYPE_CHECKING:
     import keras

@@ -9,8 +9,8 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a damaged file is reporte
 import cv2
 import numpy as np
 
-from features.facts import ImageFacts
-from features.maps import THUMBNAIL, thumbnail_shape
+from features.store.images_table import ImageFacts
+from features.store.maps import THUMBNAIL, thumbnail_shape
 
 #: How an image gets its size, in words: part of the cache's fingerprint.
 RESIZING = "squashed to the input size (2 x 2 means while twice as large, then bilinear)"

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from features.facts import ImageFacts
-from features.parts import PartStore, Rows
+from features.store.images_table import ImageFacts
+from features.store.parts import PartStore, Rows
 
 #: A part is written when it has this many rows, or when its first row is this old: what a crash can lose.
 PART_ROWS, PART_SECONDS = 1024, 5.0

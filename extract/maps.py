@@ -11,12 +11,12 @@ from extract.frozen import FrozenBackbone
 from extract.images import UnreadableImage, decode, draw_thumbnail, resize
 from extract.jobs import Images
 from extract.maps_renewal import CompiledMaps, Picture, Renewal
-from features.cache import FeatureCache, read_index
-from features.errors import InputError
-from features.lock import hold
-from features.maps import maps_path
-from features.recipe import Recipe
-from features.rejections import Rejection
+from features.common.errors import InputError
+from features.common.lock import hold
+from features.store.cache import FeatureCache, read_index
+from features.store.maps import maps_path
+from features.store.recipe import Recipe
+from features.store.rejections import Rejection
 
 
 @dataclass(frozen=True)

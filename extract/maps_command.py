@@ -18,13 +18,13 @@ from extract.maps import MapsReport, Wanted, check_recipe, extract_maps, renewal
 from extract.maps_renewal import CompiledMaps
 from extract.runtime import backend_name, cores
 from extract.weights import find_model, find_weights
-from features.cache import FeatureCache
-from features.command import EXIT_REJECTED
-from features.default_cache import default_cache
-from features.errors import InputError
-from features.image_id import to_image_id
-from features.recipe import Recipe
-from features.wording import duration, size
+from features.common.cli import EXIT_REJECTED
+from features.common.errors import InputError
+from features.common.text import duration, size
+from features.dataset.image_id import to_image_id
+from features.store.cache import FeatureCache
+from features.store.default_cache import default_cache
+from features.store.recipe import Recipe
 
 #: What a run says of its models, and of the images that its gallery shows.
 _RECORD, _GALLERY = "run.json", "gallery.csv"

@@ -13,10 +13,10 @@ from extract.feature_maps import build_maps
 from extract.folding import fold_batch_norms
 from extract.frozen import FrozenBackbone
 from extract.runtime import Extractor, backend_name, device_name
-from features.assembly import Provenance
-from features.maps import MapRows, check_width, describe_maps, read_blocks
-from features.maps_writer import MapsWriter
-from features.recipe import Recipe
+from features.store.assembly import Provenance
+from features.store.maps import MapRows, check_width, describe_maps, read_blocks
+from features.store.maps_writer import MapsWriter
+from features.store.recipe import Recipe
 
 
 @dataclass(frozen=True)

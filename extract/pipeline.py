@@ -20,10 +20,10 @@ import numpy as np
 from extract.images import UnreadableImage, decode, resize
 from extract.jobs import Extractor, Images, Job, Loaded
 from extract.report import Report
-from features.errors import InputError
-from features.facts import FactsTable, ImageFacts
-from features.parts import Rows
-from features.rejections import Rejection
+from features.common.errors import InputError
+from features.store.images_table import FactsTable, ImageFacts
+from features.store.parts import Rows
+from features.store.rejections import Rejection
 
 #: Batches that wait for the device while it computes one.
 _BATCHES_AHEAD = 2

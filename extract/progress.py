@@ -8,7 +8,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from extract.report import Report
-from features.wording import duration
+from features.common.text import duration
 
 _LINE_EVERY_SECONDS = 30.0
 _RATE_OVER_SECONDS = 20.0

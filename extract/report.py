@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from features.rejections import Rejection
-from features.wording import duration
+from features.common.text import duration
+from features.store.rejections import Rejection
 
 
 @dataclass

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from extract.weights import keras_home
-from features.errors import InputError
-from features.quiet import silent_stderr
+from features.common.errors import InputError
+from features.common.quiet import silent_stderr
 
 if TYPE_CHECKING:
     import keras

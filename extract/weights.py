@@ -9,8 +9,8 @@ from typing import Literal
 
 from extract.backbones import BACKBONES, EMBEDDED, Backbone, backbone_named
 from extract.lite_weights import weights_file
-from features.errors import InputError
-from features.recipe import digest_of
+from features.common.errors import InputError
+from features.store.recipe import digest_of
 
 #: The seed of `--weights random`.
 RANDOM_SEED = 0

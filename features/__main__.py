@@ -1,7 +1,7 @@
 """`python -m features`: look into a cache, prove that it is whole, and look for leaks."""
 
 if __name__ == "__main__":  # before the imports that take their time
-    from features.ctrl_c import end_silently
+    from features.common.ctrl_c import end_silently
 
     end_silently()
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from features.command import EXIT_BAD_INPUT, application
-from features.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
+from features.common.cli import EXIT_BAD_INPUT, application
+from features.common.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
 
 if TYPE_CHECKING:
-    from features.cache import FeatureCache
+    from features.store.cache import FeatureCache
 
 app = application("Look into a feature cache, prove that it is whole, and look for leaks.")
 CacheArgument = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.", show_default=False)]
@@ -26,10 +26,10 @@ def inspect(cache: CacheArgument) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from features.cache import FeatureCache
-    from features.errors import InputError
-    from features.rejections import read_rejections
-    from features.wording import age
+    from features.common.errors import InputError
+    from features.common.text import age
+    from features.store.cache import FeatureCache
+    from features.store.rejections import read_rejections
 
     feature_cache = FeatureCache(cache)
     columns = ("split", "backbone", "rows", "views", "width", "dtype", "size", "weights", "fingerprint", "age")
@@ -78,7 +78,7 @@ def _refuse_empty(cache: "FeatureCache") -> NoReturn:
     Raises:
         InputError: always.
     """
-    from features.errors import InputError
+    from features.common.errors import InputError
 
     _say_unfinished(cache)
     raise InputError(
@@ -98,7 +98,7 @@ def _say_unfinished(cache: "FeatureCache") -> None:
 
 def _size_on_disk(path: Path) -> str:
     """Size of a file in words; `?` where a link leads nowhere."""
-    from features.wording import size
+    from features.common.text import size
 
     return size(path.stat().st_size) if path.exists() else "?"
 
@@ -106,8 +106,8 @@ def _size_on_disk(path: Path) -> str:
 @app.command()
 def verify(cache: CacheArgument) -> None:
     """Read every chunk of every file again: checksums, ids, shapes, finiteness, fingerprints. Exit code 2 on damage."""
-    from features.cache import FeatureCache
-    from features.verification import verify as verify_cache
+    from features.store.cache import FeatureCache
+    from features.store.verify import verify as verify_cache
 
     checked = damaged = rows = 0
     feature_cache = FeatureCache(cache)
@@ -147,8 +147,8 @@ def audit(
 
     Exit codes: 0 done, whatever was found; 2 bad usage or bad input.
     """
-    from features.audit_command import audit_cache
-    from features.dataset import DatasetOptions
+    from features.audit.command import audit_cache
+    from features.dataset.dataset import DatasetOptions
 
     options = DatasetOptions(id_column, split_names(labels, "--labels"), group_column, groups)
     audit_cache(cache, data, run, out, options)
@@ -177,8 +177,8 @@ def describe(
 
     Exit codes: 0 done, whatever is missing; 2 bad usage or bad input.
     """
-    from features.dataset import DatasetOptions
-    from features.describe_command import describe_dataset
+    from features.dataset.dataset import DatasetOptions
+    from features.describe.command import describe_dataset
 
     options = DatasetOptions(id_column, split_names(labels, "--labels"), group_column, groups)
     describe_dataset(data, cache, out, options)

@@ -35,9 +35,9 @@ from extract.progress import Progress
 from extract.report import Report
 from extract.runtime import backend_name, cores, import_keras
 from extract.weights import backbones_named, find_weights
-from features.command import application
-from features.dataset import read_images
-from features.quiet import silent_stderr
+from features.common.cli import application
+from features.common.quiet import silent_stderr
+from features.dataset.dataset import read_images
 from scripts.benchmark_audit import benchmark_audit
 from scripts.benchmark_cam import benchmark_cam
 from scripts.benchmark_heads import benchmark_heads

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from features.audit import NEAR, audit
-from features.audit_inputs import gather
-from features.cache import FeatureCache
-from features.dataset import read_dataset
+from features.audit.audit import NEAR, audit
+from features.audit.inputs import gather
+from features.dataset.dataset import read_dataset
+from features.store.cache import FeatureCache
 from scripts.phantom import write_phantom
 
 _ROOT = Path(__file__).resolve().parents[1]

@@ -17,8 +17,8 @@ from classify.cam import enlarge, heat_maps
 from classify.explanation import NO_FOLD, Explainer
 from classify.saved_run import SavedRun
 from extract.backbones import EMBEDDED
-from features.cache import FeatureCache
-from features.maps import describe_maps, maps_path, read_maps
+from features.store.cache import FeatureCache
+from features.store.maps import describe_maps, maps_path, read_maps
 from scripts.phantom import write_phantom
 from scripts.phantom_plan import plan_patient
 from scripts.phantom_slice import brain_window, render

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from features.assembly import Provenance, assemble
-from features.cache import FeatureCache
-from features.parts import PartStore, Rows
-from features.recipe import Recipe
+from features.store.assembly import Provenance, assemble
+from features.store.cache import FeatureCache
+from features.store.parts import PartStore, Rows
+from features.store.recipe import Recipe
 
 #: Five backbones over the challenge's train and test images (CONTEXT: 8,542 and 4,019), in one split.
 BACKBONES, ROWS, WIDTH = 5, 12_561, 2048

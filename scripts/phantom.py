@@ -20,7 +20,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[1])
 )  # run as a file, this folder is on the path, not its parent
 
-from features.errors import InputError
+from features.common.errors import InputError
 from scripts.phantom_plan import LABELS, SLICE_LIMIT, Patient, plan_patient
 from scripts.phantom_slice import brain_window, render
 

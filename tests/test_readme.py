@@ -11,8 +11,8 @@ import features.__main__
 from classify.presets import PRESETS
 from classify.run_folder import RUN_FILES
 from extract.listing import markdown_table
-from features.assembly import Provenance
-from features.recipe import Recipe
+from features.store.assembly import Provenance
+from features.store.recipe import Recipe
 from tests import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from classify.command_lines import command_line
 from classify.report.numbers import DASH
 from classify.report.run_files import RunFiles
 from classify.run_folder import MARK
-from features.errors import InputError
+from features.common.errors import InputError
 
 #: What the audit of the features leaves in a run's folder, where somebody asked it to.
 AUDIT = "audit.json"

@@ -10,8 +10,8 @@ from rich.console import Console
 from classify.report.page import make_page
 from classify.report.run_files import RunFiles
 from classify.run_folder import FIGURES, REPORT, hold_run
-from features.disk import replacing
-from features.errors import InputError
+from features.common.errors import InputError
+from features.common.files import replacing
 
 
 def write_report(folder: Path) -> None:

@@ -13,7 +13,7 @@ from classify.report.pictures import embed_pictures, how_to_remake
 from classify.report.run_files import RunFiles
 from classify.run_folder import CAM
 from classify.thresholds import to_binary
-from features.errors import InputError
+from features.common.errors import InputError
 
 #: Where `classify cam` leaves pictures, what lists them, and what says how they were made.
 CAM_IMAGES, CAM_RECORD = "images.csv", "cam.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from features.errors import InputError
+from features.common.errors import InputError
 
 #: Longer side of a picture in the page, in pixels: it is shown at some 160, on fine screens at twice that.
 SIDE = 208

@@ -21,7 +21,7 @@ from classify.report.run_checks import (
     check_thresholds,
 )
 from classify.run_folder import MARK, mark_of
-from features.errors import InputError
+from features.common.errors import InputError
 
 #: Columns of thresholds.csv: what the run's thresholds cost, cross-fitted, and what 0.5 would.
 COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")

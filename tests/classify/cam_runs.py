@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 from classify.__main__ import app
 from classify.heads import HeadSpec
 from classify.preset_files import write_presets
-from features.assembly import Provenance
-from features.cache import FeatureCache
-from features.maps import THUMBNAIL, MapRows, maps_path
-from features.maps_writer import MapsWriter
-from features.recipe import Recipe
+from features.store.assembly import Provenance
+from features.store.cache import FeatureCache
+from features.store.maps import THUMBNAIL, MapRows, maps_path
+from features.store.maps_writer import MapsWriter
+from features.store.recipe import Recipe
 from tests.classify.test_command import run
 from tests.classify.toy import Toy, make_toy
 

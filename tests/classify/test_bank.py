@@ -10,7 +10,7 @@ from classify.bank_network import StackKind, sum_over_outputs
 from classify.bank_stack import initial_weights, make_stacks, trained_together
 from classify.heads import HeadSpec
 from classify.keras_backend import import_keras, import_tensorflow
-from features.errors import InputError
+from features.common.errors import InputError
 
 ROWS, WIDTH, LABELS, SEED = 90, 24, 3, 5
 TRAIN, VALIDATION = np.arange(0, 90, 3), np.setdiff1d(np.arange(90), np.arange(0, 90, 3))[:41]

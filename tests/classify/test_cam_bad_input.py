@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from classify.cam_files import renewing
-from features.errors import InputError
-from features.maps import maps_path
-from features.recipe import Recipe
+from features.common.errors import InputError
+from features.store.maps import maps_path
+from features.store.recipe import Recipe
 from tests.classify.cam_runs import cam, change, change_maps, edit_out_of_fold, make_small_run
 from tests.classify.toy import LABELS
 

@@ -14,9 +14,9 @@ from classify.ensemble import ENSEMBLES
 from classify.explanation import NO_FOLD, Explainer
 from classify.model_files import load_model
 from classify.saved_run import SavedRun
-from features.cache import FeatureCache
-from features.errors import InputError
-from features.maps import maps_path
+from features.common.errors import InputError
+from features.store.cache import FeatureCache
+from features.store.maps import maps_path
 from tests.classify.cam_runs import cam, edit_out_of_fold, make_run, make_small_run, write_maps
 from tests.classify.test_command import run
 from tests.classify.toy import LABELS, make_toy

@@ -11,7 +11,7 @@ import pytest
 from classify.baselines import BASELINES
 from classify.heads import HeadSpec
 from classify.preset_files import write_presets
-from features.cache import FeatureCache
+from features.store.cache import FeatureCache
 from tests.classify.test_command import run
 from tests.classify.toy import LABELS, Toy, label_test_split, make_toy, write_cache_file
 

@@ -11,7 +11,7 @@ from classify.heads import HeadSpec
 from classify.keras_backend import import_keras
 from classify.model_files import HEAD_SUFFIX, model_path
 from classify.preset_files import write_presets
-from features.cache import FeatureCache
+from features.store.cache import FeatureCache
 from tests.classify.test_command import LOGISTIC, run
 from tests.classify.toy import LABELS, Toy, make_toy
 

@@ -10,7 +10,7 @@ import pytest
 from classify.heads import HeadSpec
 from classify.model_files import load_model
 from classify.preset_files import write_presets
-from features.cache import FeatureCache
+from features.store.cache import FeatureCache
 from tests.classify.test_command import run
 from tests.classify.test_model_files import assert_no_pickle
 from tests.classify.toy import LABELS, Toy, make_toy

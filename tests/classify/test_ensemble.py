@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 from classify.ensemble import ENSEMBLES, NonNegativeWeights, RankMean, Stacking, choose_ensembles, mean_ensemble
-from features.errors import InputError
+from features.common.errors import InputError
 
 
 @pytest.fixture

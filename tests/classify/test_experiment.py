@@ -13,7 +13,7 @@ from classify.inputs import Inputs, SplitInputs
 from classify.metrics import MACRO, Score
 from classify.presets import DEFAULT_PRESETS, PRESETS
 from classify.thresholds import ThresholdRule, cross_fit_binary, fit_thresholds, to_binary
-from features.errors import InputError
+from features.common.errors import InputError
 
 LOGISTIC = ["logistic/alpha", "logistic/beta", "logistic/all"]
 #: Heads of every kind that the bank has, which learn fast and, if they may, by heart.

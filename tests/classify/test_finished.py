@@ -18,7 +18,7 @@ from classify.head_training import cross_fit_heads
 from classify.heads import HeadSpec
 from classify.inputs import Inputs, SplitInputs
 from classify.training import Candidate, CrossFitted, cross_fit
-from features.errors import InputError
+from features.common.errors import InputError
 
 QUICK = HeadSpec(learning_rate=1e-2, batch_size=20, epochs=3)
 SPECS = {"quick": QUICK, "deep": replace(QUICK, hidden_units=(4, 3), batch_norm=False, dropout=0.0, patience=2)}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classify.folds import make_folds
-from features.errors import InputError
+from features.common.errors import InputError
 
 
 def random_labels(rng: np.random.Generator, rows: int, count: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from classify.curves import mean_auc
 from classify.heads import HeadSpec
 from classify.presets import DEFAULT_PRESETS, PRESETS, preset
-from features.errors import InputError
+from features.common.errors import InputError
 
 
 def test_the_challenges_head_is_that_of_its_author():

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from classify.inputs import Inputs, read_inputs, warn_shared_groups
-from features.cache import FeatureCache
-from features.dataset import read_dataset
-from features.errors import InputError
+from features.common.errors import InputError
+from features.dataset.dataset import read_dataset
+from features.store.cache import FeatureCache
 from tests.classify.toy import LABELS, Toy, make_toy, reject, write_cache_file, write_split
 
 

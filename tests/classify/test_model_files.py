@@ -24,7 +24,7 @@ from classify.keras_backend import import_keras
 from classify.model_files import ensemble_path, load_model, model_path, save_models
 from classify.one_vs_rest import OneVsRest
 from classify.trained_head import TrainedHead
-from features.errors import InputError
+from features.common.errors import InputError
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(80, 70)).astype(np.float32)  # wider than the 64 components that some keep

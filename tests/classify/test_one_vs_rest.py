@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from classify.baselines import BASELINES, choose_baselines
-from features.errors import InputError
+from features.common.errors import InputError
 
 WRAPPED = ["svm", "knn", "forest", "boosting"]
 

@@ -14,7 +14,7 @@ from classify.ensemble import ENSEMBLES
 from classify.extract_options import extract_options
 from classify.heads import HeadSpec
 from classify.preset_files import write_presets
-from features.recipe import Recipe
+from features.store.recipe import Recipe
 from tests.classify.test_command import run
 from tests.classify.toy import LABELS, Toy, make_toy, reject, write_cache_file
 

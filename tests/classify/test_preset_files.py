@@ -8,7 +8,7 @@ import pytest
 from classify.heads import HeadSpec
 from classify.preset_files import read_presets, write_presets
 from classify.presets import PRESETS
-from features.errors import InputError
+from features.common.errors import InputError
 
 OTHER = HeadSpec(
     hidden_units=(64, 8),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from classify.run_folder import FINISHED, open_run
-from features.errors import InputError
+from features.common.errors import InputError
 
 
 def interrupt_run(run, error, overwrite=False, fit=None):

@@ -20,9 +20,9 @@ from classify.preset_files import read_presets
 from classify.search import best_trials, cross_fitted_choice
 from classify.search_rows import make_search_folds
 from classify.study_file import JOURNAL, open_study
-from features.cache import FeatureCache
-from features.command import Terminated
-from features.dataset import read_dataset
+from features.common.cli import Terminated
+from features.dataset.dataset import read_dataset
+from features.store.cache import FeatureCache
 from tests.classify.toy import Toy, make_toy
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from classify.metrics import MACRO, Score
 from classify.selection import SELECTORS, check_rule, describe_rule, select_model
-from features.errors import InputError
+from features.common.errors import InputError
 
 
 def scores(**of_models: float | None) -> dict[str, list[Score]]:

@@ -8,7 +8,7 @@ from sklearn.metrics import fbeta_score, recall_score
 
 from classify.folds import Folds
 from classify.thresholds import ThresholdRule, cross_fit_binary, fit_thresholds, measure_cost, to_binary
-from features.errors import InputError
+from features.common.errors import InputError
 
 
 def value(truth, binary, rule):

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from features.recipe import Recipe
+from features.store.recipe import Recipe
 
 LABELS = ("epidural", "intraparenchymal", "subarachnoid")
 

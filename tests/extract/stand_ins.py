@@ -15,7 +15,7 @@ from extract.jobs import Images
 from extract.progress import Progress
 from extract.report import Report
 from extract.weights import Weights
-from features.dataset import read_images
+from features.dataset.dataset import read_images
 
 WIDTH = 6
 

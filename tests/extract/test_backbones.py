@@ -7,7 +7,7 @@ import pytest
 
 from extract.backbones import BACKBONES, CHALLENGE, EMBEDDED, PREPROCESSING, backbone_named
 from extract.runtime import import_keras, preprocess
-from features.errors import InputError
+from features.common.errors import InputError
 
 KERAS_ROWS = [row for row in BACKBONES.values() if not row.embedded]
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from features.cache import FeatureCache
+from features.store.cache import FeatureCache
 from tests import ROOT
 from tests.extract.test_efficientnet_lite import GOLDEN, draw_image
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from extract.__main__ import app
 from extract.backbones import BACKBONES, CHALLENGE
 from extract.runtime import import_keras
-from features.cache import FeatureCache
+from features.store.cache import FeatureCache
 from tests.extract.stand_ins import write_images
 from tests.extract.test_efficientnet_lite import GOLDEN, draw_image
 

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from features.cache import FeatureCache
-from features.verification import verify
+from features.store.cache import FeatureCache
+from features.store.verify import verify
 from tests import ROOT
 from tests.extract.stand_ins import backbone, run, write_images
 

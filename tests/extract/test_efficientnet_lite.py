@@ -16,7 +16,7 @@ import pytest
 from extract.checkpoint import read_checkpoint
 from extract.efficientnet_lite import build
 from extract.lite_weights import weights_file
-from features.errors import InputError
+from features.common.errors import InputError
 from tests.extract.test_checkpoint import write_checkpoint
 
 GOLDEN = Path(__file__).parent / "data" / "efficientnet_lite_golden.npz"

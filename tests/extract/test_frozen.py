@@ -8,7 +8,7 @@ from extract.backbones import BACKBONES
 from extract.frozen import FrozenBackbone
 from extract.runtime import import_keras
 from extract.weights import Weights
-from features.errors import InputError
+from features.common.errors import InputError
 
 
 @pytest.fixture(scope="module")

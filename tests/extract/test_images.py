@@ -6,7 +6,7 @@ import pytest
 
 import extract.images
 from extract.images import UnreadableImage, decode, resize
-from features.facts import ImageFacts
+from features.store.images_table import ImageFacts
 
 RED = np.full((12, 10, 3), (250, 20, 5), np.uint8)
 

@@ -18,10 +18,10 @@ from extract.feature_maps import build_maps
 from extract.frozen import FrozenBackbone
 from extract.runtime import import_keras
 from extract.weights import Weights
-from features.cache import FeatureCache
-from features.errors import InputError
-from features.lock import hold
-from features.maps import describe_maps, maps_path, read_maps, read_thumbnails
+from features.common.errors import InputError
+from features.common.lock import hold
+from features.store.cache import FeatureCache
+from features.store.maps import describe_maps, maps_path, read_maps, read_thumbnails
 from tests.extract.stand_ins import write_images
 
 

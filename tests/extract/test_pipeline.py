@@ -12,8 +12,8 @@ import pytest
 import extract.jobs
 import extract.pipeline
 from extract.images import resize
-from features.cache import FeatureCache
-from features.errors import InputError
+from features.common.errors import InputError
+from features.store.cache import FeatureCache
 from tests.extract.stand_ins import WIDTH, StandIns, backbone, features_of, run, write_images
 
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from features.cache import FeatureCache
+from features.store.cache import FeatureCache
 from tests import ROOT
 from tests.extract.stand_ins import write_images
 

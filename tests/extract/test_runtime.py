@@ -9,7 +9,7 @@ import pytest
 
 from extract import runtime
 from extract.runtime import Extractor, device_name, import_keras
-from features.errors import InputError
+from features.common.errors import InputError
 
 SIDE = 8
 

@@ -10,7 +10,7 @@ import pytest
 
 from extract.backbones import BACKBONES
 from extract.weights import backbones_named, find_model, find_weights, imagenet_file
-from features.errors import InputError
+from features.common.errors import InputError
 
 CONTENT = b"weights of a test"
 ROW = replace(

@@ -16,7 +16,7 @@ from classify.report.audit_section import describe_audit
 from classify.report.page import make_page
 from classify.report.plotting import Picture
 from classify.report.run_files import RunFiles
-from features.errors import InputError
+from features.common.errors import InputError
 from tests.classify.toy import LABELS
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from classify.report.pictures import SIDE, embed_pictures
-from features.errors import InputError
+from features.common.errors import InputError
 from tests.classify.report.conftest import write_pictures
 
 

@@ -18,7 +18,7 @@ from classify.report.gallery_section import describe_gallery
 from classify.report.numbers import DASH
 from classify.report.run_files import RunFiles
 from classify.run_folder import hold_run
-from features.errors import InputError
+from features.common.errors import InputError
 from tests.classify.report.conftest import HOSTILE, HOSTILE_GROUP, rename, write_pictures
 from tests.classify.toy import LABELS
 
@@ -294,7 +294,7 @@ def test_a_folder_that_cannot_be_written_has_a_remedy_that_the_command_has(copie
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("features.lock.fcntl.flock", refuse)
+    monkeypatch.setattr("features.common.lock.fcntl.flock", refuse)
     code, said = report(copied)
     assert code == 2
     assert f"{copied.parent} has to be a folder that can be written: change its rights, or work in another" in said

@@ -1,0 +1,190 @@
+"""Look for leaks: duplicates within and between splits, groups on both sides, labels that contradict each other."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from features.audit.inputs import Images
+from features.audit.near import LEAST_IMAGES, Threshold, choose_threshold, near_pairs, pairs_within, whiten
+
+#: Kinds of pairs.
+EXACT, NEAR = "exact", "near"
+#: Where no groups are given: how many images there are for each link that chance makes. At 100, 14 % of the pairs of
+#: one phantom patient are joined, and 92 % of the joined pairs are of one patient; at 30, 21 % and 80 %.
+IMAGES_PER_CHANCE_LINK = 100
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        images: what was audited, N rows.
+        backbones: by whose features near duplicates were sought.
+        pairs: one row per pair, exact ones first, then by distance: `kind` (`EXACT`: the same bytes; `NEAR`: an
+            image and its nearest one, nearer than the threshold; see `near_pairs`), `scope` (`within train`, `between
+            train and test`, ...), `first` and `second` (rows of the images), `distance` (0 for exact ones),
+            `same_group` (None where a group is not known), `across_folds` (likewise), `labels_differ` (names joined by
+            ` + `; None where one is not labelled).
+        threshold: of near duplicates; None where there are too few images to choose one.
+        distances: by scope, the distances of all mutual nearest pairs, below the threshold or not, ascending.
+        both_sides: the groups that have images in several splits.
+        groups: the group proposed for every id, those without features too: the groups given, joined where pairs below
+            the threshold link them. Where none is given, all images that pairs link, below a threshold that lets one
+            link by chance through per `IMAGES_PER_CHANCE_LINK`: a wrong link costs little, a missing one leaks. An id
+            of several splits is in one group.
+        largest_group: how many images the largest of them has.
+    """
+
+    images: Images
+    backbones: tuple[str, ...]
+    pairs: pd.DataFrame
+    threshold: Threshold | None
+    distances: dict[str, np.ndarray]
+    both_sides: tuple[str, ...]
+    groups: dict[str, str]
+    largest_group: int
+
+
+def audit(images: Images, features: Mapping[str, np.ndarray]) -> Audit:
+    """Audit images by their digests and features.
+
+    Near duplicates are sought among images that differ in their bytes and show something (`Images.blank`). Pairs of one
+    group within one split are passed over: slices of a patient resemble each other, and folds keep them together.
+
+    Args:
+        images: N rows.
+        features: by backbone, float32 (N, D), D of any size.
+    """
+    group_codes = np.unique(images.groups, return_inverse=True)[1].astype(np.int64)
+    group_codes[images.groups == ""] = -1
+    links = [_exact_pairs(images)]
+    rows = _distinct(images)
+    found = [(EXACT, first, second, 0.0) for first, second in links[0]]
+    threshold, distances = None, {}
+    if len(rows) >= LEAST_IMAGES:
+        points = whiten([own[rows] for own in features.values()])
+        threshold = choose_threshold(points)
+        limit = threshold.distance
+        if (images.groups == "").all():
+            limit = threshold.distance_for(max(len(rows) / IMAGES_PER_CHANCE_LINK, threshold.expected))
+        links.append(rows[pairs_within(points, limit)])
+        for one, other in combinations_with_replacement(images.split_names, 2):
+            first, second = (np.flatnonzero(images.splits[rows] == name) for name in (one, other))
+            near = near_pairs(points, first, second, group_codes[rows], threshold.distance)
+            distances[scope_of(one, other)] = near.mutual
+            found += [(NEAR, *rows[pair], float(d)) for pair, d in zip(near.rows, near.distances, strict=True)]
+    groups, largest = _propose_groups(images, np.concatenate(links))
+    return Audit(
+        images,
+        tuple(features),
+        _describe_pairs(images, sorted(found, key=lambda pair: (pair[0], pair[3]))),
+        threshold,
+        distances,
+        _on_several_sides(images),
+        groups,
+        largest,
+    )
+
+
+def scope_of(one: str, other: str) -> str:
+    """Name the pairs of two splits, in their order."""
+    return f"within {one}" if one == other else f"between {one} and {other}"
+
+
+def _exact_pairs(images: Images) -> np.ndarray:
+    """Pair every file with the first one of the same bytes: int64 (P, 2)."""
+    first: dict[bytes, int] = {}
+    pairs = [(first.setdefault(digest, row), row) for row, digest in enumerate(images.digests)]
+    return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
+
+
+def _distinct(images: Images) -> np.ndarray:
+    """The rows of images that show something, one of each digest: int64."""
+    first = dict(zip(reversed(images.digests), reversed(range(len(images.digests))), strict=True))
+    rows = np.sort(np.fromiter(first.values(), np.int64))
+    return rows[~images.blank[rows]]
+
+
+def _on_several_sides(images: Images) -> tuple[str, ...]:
+    """The groups that have images in more than one split, sorted."""
+    splits_of: dict[str, set[str]] = {}
+    for group, split in zip(images.groups.tolist(), images.splits.tolist(), strict=True):
+        splits_of.setdefault(group, set()).add(split)
+    return tuple(sorted(group for group, splits in splits_of.items() if group and len(splits) > 1))
+
+
+def _describe_pairs(images: Images, found: list[tuple[str, int, int, float]]) -> pd.DataFrame:
+    """Say of each pair what it means."""
+    rows = []
+    for kind, first, second, distance in found:
+        pair = [first, second]
+        groups, folds, labels = images.groups[pair], images.folds[pair], images.labels[pair]
+        differing = np.flatnonzero(labels[0] != labels[1])
+        rows.append(
+            {
+                "kind": kind,
+                "scope": scope_of(*images.splits[pair]),
+                "first": first,
+                "second": second,
+                "distance": distance,
+                "same_group": bool(groups[0] == groups[1]) if (groups != "").all() else None,
+                "across_folds": bool(folds[0] != folds[1]) if (folds >= 0).all() else None,
+                "labels_differ": None
+                if (labels < 0).any() or not labels.size
+                else " + ".join(images.label_names[label] for label in differing),
+            }
+        )
+    columns = ["kind", "scope", "first", "second", "distance", "same_group", "across_folds", "labels_differ"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _propose_groups(images: Images, links: np.ndarray) -> tuple[dict[str, str], int]:
+    """Join all images that links, groups or a common id connect.
+
+    Args:
+        images: N rows, and those without features, which only groups and ids connect.
+        links: int64 (P, 2), pairs of rows. Blank images link nothing: those of different patients are alike.
+
+    Returns:
+        The group by id, and the size of the largest.
+    """
+    lacking = [pair for of_split in images.without_features.values() for pair in of_split.items()]
+    image_ids = np.array([*images.image_ids, *(image_id for image_id, _ in lacking)])
+    given = np.array([*images.groups.tolist(), *(group for _, group in lacking)])
+    edges = [links[~images.blank[links].any(axis=1)]]
+    for names in (given, image_ids):
+        order = np.argsort(names, kind="stable")
+        alike = (names[order][1:] == names[order][:-1]) & (names[order][1:] != "")
+        edges.append(np.column_stack([order[:-1][alike], order[1:][alike]]))
+    first, second = np.concatenate(edges).T
+    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(given), len(given)))
+    component = connected_components(graph, directed=False)[1]
+    names_of: dict[int, dict[str, None]] = {}
+    for own, name in zip(component.tolist(), given.tolist(), strict=True):
+        names_of.setdefault(own, {}).update({name: None} if name else {})
+    group_of = _name_groups(names_of)
+    groups = {i: group_of[own] for i, own in zip(image_ids.tolist(), component.tolist(), strict=True)}
+    return groups, int(np.bincount(component).max())
+
+
+def _name_groups(names_of: Mapping[int, Collection[str]]) -> dict[int, str]:
+    """Name each group after the given ones that it joins, or by number; no two alike.
+
+    Args:
+        names_of: by group, the names given to images of it; each name is in one group.
+    """
+    taken = {name for names in names_of.values() for name in names}
+    group_of = {}
+    for number, (own, names) in enumerate(names_of.items()):
+        name = "+".join(names) or f"proposed-{number:05d}"
+        while len(names) != 1 and name in taken:  # somebody called a group so
+            name += "+"
+        taken.add(name)
+        group_of[own] = name
+    return group_of

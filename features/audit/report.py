@@ -1,0 +1,214 @@
+"""Print what an audit found, and write it: duplicates.csv, groups.csv, audit.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from features.audit.audit import EXACT, NEAR, Audit
+from features.common.files import replacing
+from features.dataset.groups import write_groups_file
+
+DUPLICATES, GROUPS, RECORD = "duplicates.csv", "groups.csv", "audit.json"
+_PAIRS_SHOWN = 10
+_NAMES_SHOWN = 5
+#: A proposed group of more than this share of the images has probably grown pair by pair, from patient to patient.
+_LARGE_GROUP = 0.2
+#: Width of the bins of distances in audit.json.
+_BIN = 0.02
+
+
+def summarise(audit: Audit) -> dict[str, Any]:
+    """Sum an audit up as plain values, fit for JSON.
+
+    Returns:
+        `images`, `blank` and `without_features` by split; `backbones`; `threshold` (None where no near duplicates were
+        sought); `pairs`: by scope the number of `exact` and `near` ones, of those `across_folds` (None where folds are
+        not known) and with `labels_differ`, and `nearest_beyond`, the least distance that did not count; `distances`:
+        by scope how many mutual nearest pairs lie in each bin, from 0 on; `groups`.
+    """
+    images, pairs = audit.images, audit.pairs
+    scopes = list(dict.fromkeys([*audit.distances, *pairs["scope"]]))
+    folds_known = bool((images.folds >= 0).any())
+    of_scopes = {}
+    for scope in scopes:
+        own = pairs[pairs["scope"] == scope]
+        beyond = [float(d) for d in audit.distances.get(scope, ()) if audit.threshold and d >= audit.threshold.distance]
+        of_scopes[scope] = {
+            EXACT: int((own["kind"] == EXACT).sum()),
+            NEAR: int((own["kind"] == NEAR).sum()),
+            "across_folds": int((own["across_folds"] == True).sum()) if folds_known else None,  # noqa: E712 - or None
+            "labels_differ": int(own["labels_differ"].fillna("").ne("").sum()),
+            "nearest_beyond": min(beyond, default=None),
+        }
+    given = {name for name in images.groups.tolist() if name}
+    edges = np.arange(0, 2 + _BIN, _BIN)
+    return {
+        "images": {name: len(images.rows(name)) for name in images.split_names},
+        "blank": {name: int(images.blank[images.rows(name)].sum()) for name in images.split_names},
+        "without_features": {name: len(lacking) for name, lacking in images.without_features.items()},
+        "backbones": list(audit.backbones),
+        "threshold": None
+        if audit.threshold is None
+        else {
+            "distance": audit.threshold.distance,
+            "exponent": audit.threshold.exponent if np.isfinite(audit.threshold.exponent) else None,
+            "expected_by_chance": audit.threshold.expected,
+            "of": "cosine distance of whitened features, mean over backbones",
+        },
+        "pairs": of_scopes,
+        "distances": {
+            "bin": _BIN,
+            "counts": {scope: np.histogram(own, edges)[0].tolist() for scope, own in audit.distances.items()},
+        },
+        "groups": {
+            "given": len(given),
+            "on_several_sides": list(audit.both_sides),
+            "proposed": len(set(audit.groups.values())),
+            "largest": audit.largest_group,
+        },
+    }
+
+
+def write_audit(audit: Audit, folder: Path, record: dict[str, Any]) -> None:
+    """Write duplicates.csv, groups.csv and audit.json; earlier ones are replaced.
+
+    Args:
+        audit: what was found.
+        folder: made where it is missing.
+        record: what the caller adds to audit.json.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    images, pairs = audit.images, audit.pairs
+    table = pd.DataFrame({"kind": pairs["kind"], "scope": pairs["scope"]})
+    for side in ("first", "second"):
+        rows = pairs[side].astype(int).tolist()
+        table[f"{side}_split"] = [images.splits[row] for row in rows]
+        table[f"{side}_ID"] = [images.image_ids[row] for row in rows]
+    table["distance"] = pairs["distance"].astype(float).round(4)
+    for column in ("same_group", "across_folds"):
+        table[column] = [None if value is None else int(value) for value in pairs[column]]
+        table[column] = table[column].astype("Int64")
+    table["labels_differ"] = pairs["labels_differ"]
+    with replacing(folder / DUPLICATES) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_groups_file(folder / GROUPS, audit.groups)
+    with replacing(folder / RECORD) as temporary:
+        text = json.dumps({**record, **summarise(audit)}, indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def print_audit(audit: Audit, folder: Path) -> None:
+    """Print the numbers, the nearest pairs, and what to do about them."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    table_console = console if console.is_terminal else Console(highlight=False, width=max(console.width, 200))
+    summary = summarise(audit)
+    counts = ", ".join(f"{name} {count:,}" for name, count in summary["images"].items())
+    console.print(f"audited: {len(audit.images.image_ids):,} images ({counts}), by {', '.join(audit.backbones)}")
+    for name, count in summary["without_features"].items():
+        if count:
+            console.print(f"{name}: {count} images have no features (rejected by stage 1) and are left out")
+    if blank := sum(summary["blank"].values()):
+        console.print(f"{blank} images are blank or nearly so: left out of the search for near duplicates")
+    _print_threshold(console, audit)
+    table_console.print(_scope_table(summary))
+    if len(audit.pairs):
+        shown = audit.pairs[~(audit.pairs["same_group"] == True)]  # noqa: E712 - or None
+        _print_pairs(console, table_console, audit, shown)
+    _print_groups(console, audit, summary)
+    console.print(f"written to {folder}: {DUPLICATES}, {GROUPS}, {RECORD}")
+
+
+def _print_threshold(console: Console, audit: Audit) -> None:
+    """Say what counts as near, and why."""
+    if audit.threshold is None:
+        console.print("near duplicates: not sought, there are too few images to tell them from chance")
+        return
+    console.print(
+        f"near: an image and its nearest one, where nearer than {audit.threshold.distance:.3g} (cosine distance of "
+        f"whitened features). By the spread of all distances, chance should bring {audit.threshold.expected:g} such "
+        "pairs; that is an estimate, so look at the images"
+    )
+
+
+def _scope_table(summary: dict[str, Any]) -> Table:
+    """Count the pairs of each scope."""
+    table = Table(box=None, header_style="bold")
+    table.add_column("pairs")
+    for heading in ("exact", "near", "across folds", "labels differ", "nearest beyond"):
+        table.add_column(heading, justify="right")
+    for scope, own in summary["pairs"].items():
+        folds, beyond = own["across_folds"], own["nearest_beyond"]
+        table.add_row(
+            scope,
+            str(own[EXACT]),
+            str(own[NEAR]),
+            "-" if folds is None or scope != "within train" else str(folds),
+            str(own["labels_differ"]),
+            "-" if beyond is None else f"{beyond:.3f}",
+        )
+    return table
+
+
+def _print_pairs(console: Console, table_console: Console, audit: Audit, shown: pd.DataFrame) -> None:
+    """Show the first pairs."""
+    if not len(shown):
+        console.print(f"all pairs lie within a group ({DUPLICATES}): folds keep those of one split together")
+        return
+    several = bool((shown["same_group"] == False).any())  # noqa: E712 - or None
+    what = "the nearest pairs" + (", none of them within a group" if several else "")
+    table = Table(box=None, header_style="bold")
+    for heading in ("kind", "scope", "first", "second"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("distance", justify="right")
+    table.add_column("labels differ", overflow="fold")
+    images = audit.images
+    for pair in shown.head(_PAIRS_SHOWN).to_dict("records"):
+        ids = (Text(images.image_ids[pair[side]]) for side in ("first", "second"))
+        labels = "not labelled" if pair["labels_differ"] is None else pair["labels_differ"] or "-"
+        table.add_row(pair["kind"], pair["scope"], *ids, f"{pair['distance']:.3f}", Text(labels))
+    console.print(f"{what} ({min(_PAIRS_SHOWN, len(shown))} of {len(shown)}, all in {DUPLICATES}):")
+    table_console.print(table)
+
+
+def _print_groups(console: Console, audit: Audit, summary: dict[str, Any]) -> None:
+    """Say which groups are on several sides, and what the proposed ones are."""
+    groups, images = summary["groups"], audit.images
+    proposed = f"{GROUPS}: {groups['proposed']:,} groups"
+    if groups["given"]:
+        names = ", ".join(audit.both_sides[:_NAMES_SHOWN])
+        more = len(audit.both_sides) - _NAMES_SHOWN
+        sides = f"{len(audit.both_sides)} ({names}{f' and {more} more' if more > 0 else ''})" if names else "none"
+        console.print(f"groups: {groups['given']:,} given; with images in several splits: {sides}")
+        if names:
+            console.print("scores on test are of groups that were learnt from, and so too good: move these groups")
+        ungrouped = int((images.groups == "").sum())
+        without = f" ({ungrouped:,} images had none)" if ungrouped else ""
+        console.print(f"{proposed}: those given{without}, joined where duplicates or images of one id link them")
+    elif audit.threshold is None:
+        console.print("groups: none given (--group-column, --groups)")
+        console.print(
+            f"{proposed}, of which only exact duplicates and images of one id are joined: with so few images nothing "
+            "tells which are of one patient. Name patients: these groups keep none together"
+        )
+    else:
+        console.print(
+            "groups: none given (--group-column, --groups), so neighbouring slices of a patient are near duplicates too"
+        )
+        console.print(
+            f"{proposed} proposed for {len(images.image_ids):,} images, by a laxer threshold; the largest has "
+            f"{groups['largest']:,}. A makeshift: most slices of a patient differ more, and leak still. Name patients "
+            f"if you can; else use classify run --groups {GROUPS}"
+        )
+        if groups["largest"] > max(_LARGE_GROUP * len(images.image_ids), 2):
+            console.print(
+                f"the largest holds {groups['largest'] / len(images.image_ids):.0%} of the images: it may have grown "
+                "pair by pair over several patients"
+            )

@@ -1,0 +1,131 @@
+"""Keep extracted rows in parts: small files, each whole or absent, until the cache file is assembled."""
+
+import hashlib
+import io
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from features.common.files import replacing
+from features.store.images_table import ImageFacts
+
+_CHECKSUM_BYTES = 16
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Extracted rows of one backbone.
+
+    Attributes:
+        image_ids: ids, one a row.
+        digests: BLAKE2b-128 of each file's bytes, 16 bytes a row.
+        features: float32 or float16 (n, V, D).
+        facts: what was seen of each image.
+        seconds: of the device that computed them, all rows together; None where nobody measured it.
+    """
+
+    image_ids: tuple[str, ...]
+    digests: tuple[bytes, ...]
+    features: np.ndarray
+    facts: tuple[ImageFacts, ...]
+    seconds: float | None = None
+
+    @classmethod
+    def join(cls, pieces: Sequence["Rows"]) -> "Rows":
+        """Put several pieces, at least one, behind one another."""
+        seconds = [piece.seconds for piece in pieces if piece.seconds is not None]
+        return cls(
+            tuple(image_id for piece in pieces for image_id in piece.image_ids),
+            tuple(digest for piece in pieces for digest in piece.digests),
+            np.concatenate([piece.features for piece in pieces]),
+            tuple(facts for piece in pieces for facts in piece.facts),
+            sum(seconds) if len(seconds) == len(pieces) else None,
+        )
+
+
+class PartStore:
+    """The parts of one split, backbone and fingerprint.
+
+    A part is a .npz file with its own checksum behind it: the zip's CRC-32 leaves out the zip's directory, and is not
+    looked at where a damaged header makes an array shorter. Its name is the digest of the images it holds, so that
+    writing one twice is harmless.
+
+    Args:
+        folder: where the parts lie; made with the first part.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, rows: Rows) -> None:
+        """Write rows as one part, flushed to the disk.
+
+        Raises:
+            InputError: the disk is full or the folder cannot be written.
+        """
+        content = hashlib.blake2b(digest_size=16)
+        for image_id, digest in zip(rows.image_ids, rows.digests, strict=True):
+            content.update(image_id.encode() + b"\0" + digest)
+        facts = [(f.height, f.width, f.channels, f.bit_depth, f.mean, f.std) for f in rows.facts]
+        archive = io.BytesIO()
+        np.savez(
+            archive,
+            image_ids=np.array(rows.image_ids),
+            digests=np.frombuffer(b"".join(rows.digests), np.uint8).reshape(-1, 16),
+            features=rows.features,
+            facts=np.array(facts, np.float64),
+            seconds=np.array([] if rows.seconds is None else [rows.seconds], np.float64),
+        )
+        with replacing(self.folder / f"{content.hexdigest()}.npz") as temporary, temporary.open("wb") as file:
+            file.write(archive.getbuffer())
+            file.write(_checksum(archive.getbuffer()))
+
+    def __iter__(self) -> Iterator[Rows]:
+        """Read the parts one by one, in the order of their names.
+
+        A part that cannot be read is removed, with a warning: its rows will be extracted again.
+        """
+        for path in sorted(self.folder.glob("[!.]*.npz")):
+            try:
+                with np.load(_read_whole(path), allow_pickle=False) as part:
+                    yield Rows(
+                        tuple(str(image_id) for image_id in part["image_ids"]),
+                        tuple(digest.tobytes() for digest in part["digests"]),
+                        part["features"],
+                        tuple(
+                            ImageFacts(int(height), int(width), int(channels), int(depth), float(mean), float(std))
+                            for height, width, channels, depth, mean, std in part["facts"]
+                        ),
+                        float(part["seconds"][0]) if "seconds" in part and len(part["seconds"]) else None,
+                    )
+            except (OSError, ValueError, KeyError) as error:
+                logger.warning("%s is damaged (%s): it is removed, and its rows will be extracted again", path, error)
+                path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove all parts, of other fingerprints too: the cache file now holds what they held."""
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+
+def _checksum(archive: bytes | memoryview) -> bytes:
+    """BLAKE2b-128 of a part's archive."""
+    return hashlib.blake2b(archive, digest_size=_CHECKSUM_BYTES).digest()
+
+
+def _read_whole(path: Path) -> io.BytesIO:
+    """Read a part's archive.
+
+    Raises:
+        ValueError: its checksum fails.
+        OSError: the file cannot be read.
+    """
+    content = memoryview(path.read_bytes())
+    archive, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
+    if _checksum(archive) != checksum:
+        raise ValueError("its checksum fails")
+    return io.BytesIO(archive)

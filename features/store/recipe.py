@@ -1,0 +1,106 @@
+"""The recipe of a cached row: every setting that decides its values, and their fingerprint."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from features.common.errors import InputError
+
+SCHEMA_VERSION = 1
+#: Attributes that say where weights came from but leave the values alone: the digest speaks for the weights.
+_NOT_FINGERPRINTED = ("weights",)
+
+
+def digest_of(content: bytes) -> str:
+    """BLAKE2b-128 of some bytes, as 32 hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How pixels become features, as kept in the attributes of a cache file.
+
+    Device, Keras version, Keras backend and time are kept beside it but not in it: they move the values by
+    rounding only, and features made on a GPU must go with features made later on a laptop.
+
+    Attributes:
+        backbone: name of the backbone.
+        weights: where the weights came from, for people: `imagenet`, `random`, or a path. Not fingerprinted.
+        weights_digest: BLAKE2b-128 of the weights' file, as hexadecimal digits.
+        preprocessing: what happens to the decoded pixels before the backbone, in words.
+        input_size: height and width of the backbone's input, in pixels.
+        pooling: how the last feature map becomes a vector: `avg`, or `model` where the model itself pools.
+        views: names of the views along the second axis of `features`.
+        precision: arithmetic of the backbone, `float32` or `mixed`; ` stored as float16` is added where asked for.
+        dicom_window: the intensity window applied to DICOM pixels; `none` for plain images.
+        schema_version: version of the cache's layout.
+    """
+
+    backbone: str
+    weights: str
+    weights_digest: str
+    preprocessing: str
+    input_size: int
+    pooling: str = "avg"
+    views: tuple[str, ...] = ("identity",)
+    precision: str = "float32"
+    dicom_window: str = "none"
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def fingerprint(self) -> str:
+        """BLAKE2b-128, as 32 hexadecimal digits, of all fields that change the values."""
+        fields = {name: value for name, value in asdict(self).items() if name not in _NOT_FINGERPRINTED}
+        return digest_of(json.dumps(fields, sort_keys=True).encode())
+
+    def attributes(self) -> dict[str, str | int]:
+        """The fields as HDF5 attributes: strings and integers; views as a JSON list."""
+        return {**asdict(self), "views": json.dumps(self.views)}
+
+    @classmethod
+    def from_attributes(cls, attributes: dict[str, str | int]) -> "Recipe":
+        """Read a recipe back from HDF5 attributes.
+
+        Args:
+            attributes: what `attributes` returned; other names are passed over.
+
+        Raises:
+            InputError: an attribute is missing or has another type.
+        """
+        try:
+            return cls(
+                backbone=str(attributes["backbone"]),
+                weights=str(attributes["weights"]),
+                weights_digest=str(attributes["weights_digest"]),
+                preprocessing=str(attributes["preprocessing"]),
+                input_size=int(attributes["input_size"]),
+                pooling=str(attributes["pooling"]),
+                views=tuple(json.loads(str(attributes["views"]))),
+                precision=str(attributes["precision"]),
+                dicom_window=str(attributes["dicom_window"]),
+                schema_version=int(attributes["schema_version"]),
+            )
+        except KeyError as error:
+            raise InputError(f"the attribute {error.args[0]!r} is missing") from None
+        except (TypeError, ValueError) as error:
+            raise InputError(f"an attribute cannot be read: {error}") from None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Recipe":
+        """Read a recipe back from JSON, as a run keeps it.
+
+        Args:
+            record: the fields by name, `asdict` of a recipe; views as a list.
+
+        Raises:
+            KeyError, TypeError: a field is missing, unknown, or has another type.
+        """
+        return cls(**{**record, "views": tuple(record["views"])})
+
+    def differences(self, other: "Recipe") -> str:
+        """Say in words in which fields two recipes differ: `weights imagenet -> random, precision ...`."""
+        mine, theirs = asdict(self), asdict(other)
+        differing = [name for name in mine if mine[name] != theirs[name]]
+        return ", ".join(f"{name} {mine[name]} -> {theirs[name]}" for name in differing) or "nothing"

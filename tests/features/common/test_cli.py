@@ -1,0 +1,135 @@
+"""Exit codes and messages: of `python -m features verify`, and of any command line made by `application`."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from features.__main__ import app
+from features.common.cli import application
+from features.common.errors import InputError
+from tests import ROOT
+from tests.features.store.caches import write_cache
+
+
+def verify(cache: Path) -> Result:
+    return CliRunner().invoke(app, ["verify", str(cache)])
+
+
+def test_a_whole_cache_is_said_file_by_file(tmp_path):
+    test = write_cache(tmp_path, [str(number) for number in range(1100)], "test")
+    train = write_cache(tmp_path, "abc", "train")
+    result = verify(tmp_path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        f"whole:   {test} (1,100 rows)\n"
+        f"whole:   {train} (3 rows)\n"
+        f"2 files checked, 1,103 rows whole, 0 files damaged.\n"
+    )
+
+
+def test_each_damaged_file_is_named_with_what_to_run(tmp_path):
+    broken = write_cache(tmp_path, "abc", backbone="broken")
+    whole = write_cache(tmp_path, "abc", backbone="whole")
+    broken.write_bytes(b"")
+    result = verify(tmp_path)
+    assert result.exit_code == 2
+    first, remedy, second, last = result.stdout.splitlines()
+    assert first.startswith(f"damaged: {broken}: ")
+    assert remedy == f"  Run: rm {broken} && scripts/extract.sh DATA --backbones broken --cache {tmp_path}"
+    assert second == f"whole:   {whole} (3 rows)"
+    assert last == "2 files checked, 3 rows whole, 1 files damaged."
+
+
+def test_nothing_to_verify_is_bad_input(tmp_path):
+    missing, empty = verify(tmp_path / "none"), verify(tmp_path)
+    assert (missing.exit_code, empty.exit_code) == (2, 2)
+    assert missing.stderr.startswith(f"error: {tmp_path}/none is not there: no features have been extracted. Run: ")
+    assert empty.stderr.startswith(f"error: {tmp_path} holds no cache file ({{split}}/{{backbone}}.h5). Run: ")
+
+
+def test_the_module_runs_as_a_program(tmp_path):
+    write_cache(tmp_path, "abc")
+    done = subprocess.run(
+        [sys.executable, "-m", "features", "verify", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("1 files checked, 3 rows whole, 0 files damaged.\n")
+
+
+def run(error: BaseException | None) -> Result:
+    """Run a command that raises an error."""
+    toy = application("A toy.")
+
+    @toy.command()
+    def act() -> None:
+        """Act."""
+        if error is not None:
+            raise error
+
+    return CliRunner().invoke(toy, ["act"])
+
+
+def test_a_command_that_returns_ends_with_0():
+    assert run(None).exit_code == 0
+
+
+def test_bad_input_is_one_message_and_2():
+    result = run(InputError("a.csv, line 3: received x. Write 0 or 1."))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: a.csv, line 3: received x. Write 0 or 1.\n"
+
+
+@pytest.fixture
+def ctrl_c():
+    """Heed SIGINT, which a shell lets programs in the background ignore."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_runs_what_tidies_up_and_tells_its_number(number, code):
+    toy, tidied = application("A toy."), []
+    before = signal.getsignal(signal.SIGTERM)
+
+    @toy.command()
+    def act() -> None:
+        """Act."""
+        try:
+            signal.raise_signal(number)
+            tidied.append("too late")
+        finally:
+            tidied.append("tidied")
+
+    result = CliRunner().invoke(toy, ["act"])
+    assert (result.exit_code, result.output, tidied) == (code, "", ["tidied"])
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_fault_of_ours_is_1_with_the_traceback_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = run(ZeroDivisionError("division by zero"))
+    (report,) = tmp_path.iterdir()
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: a fault of Headbank: ZeroDivisionError: division by zero\n")
+    assert str(report) in result.stderr
+    assert "Traceback" not in result.stderr
+    assert report.read_text().startswith("Traceback (most recent call last):")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"), [(["verify"], "CACHE"), (["vanish"], "vanish"), (["verify", "-x"], "-x")]
+)
+def test_bad_usage_is_2_and_names_what_is_wrong(arguments, says):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr

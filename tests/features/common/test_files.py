@@ -1,0 +1,91 @@
+"""Replacing a file: the old content or the new, never half, and nothing left behind."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from features.common.errors import InputError
+from features.common.files import replacing
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture
+def old(tmp_path):
+    path = tmp_path / "kept.bin"
+    path.write_bytes(b"old")
+    return path
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+
+
+def only_old_is_left(path: Path) -> bool:
+    return [file.name for file in path.parent.iterdir()] == [path.name] and path.read_bytes() == b"old"
+
+
+def test_the_new_content_takes_the_place_at_the_end(old):
+    with replacing(old) as temporary:
+        temporary.write_bytes(b"new")
+        assert old.read_bytes() == b"old"
+        assert temporary.parent == old.parent  # a rename is atomic only within one file system
+    assert old.read_bytes() == b"new"
+    assert list(old.parent.iterdir()) == [old]
+
+
+def test_folders_are_made(tmp_path):
+    with replacing(tmp_path / "a" / "b" / "c") as temporary:
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "a" / "b" / "c").read_bytes() == b"new"
+
+
+def test_a_file_in_the_place_of_the_folder_is_bad_input(old):
+    with pytest.raises(InputError, match="cannot be written: "), replacing(old / "new") as temporary:
+        temporary.write_bytes(b"new")
+    assert only_old_is_left(old)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(os, "fsync"), (Path, "replace")])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(old, monkeypatch, owner, name):
+    monkeypatch.setattr(owner, name, full)
+    with pytest.raises(InputError) as caught, replacing(old) as temporary:
+        temporary.write_bytes(b"new")
+    assert str(caught.value) == (
+        f"{old} cannot be written: No space left on device. Nothing that was there before is lost. "
+        f"Make room or choose another folder, and run again."
+    )
+    assert only_old_is_left(old)
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), InputError("a source is damaged"), KeyboardInterrupt()])
+def test_any_other_error_passes_through_and_leaves_the_old_file(old, error):
+    with pytest.raises(type(error)) as caught:
+        write_half(old, error)
+    assert caught.value is error
+    assert only_old_is_left(old)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        # What h5py 3.14 raises while writing and while closing, on a disk without room.
+        OSError("Can't write data (file write failed: errno = 28, error message = 'No space left on device')"),
+        RuntimeError("Can't decrement id ref count (unable to extend file properly, errno = 28, error message = '')"),
+    ],
+)
+def test_what_h5py_says_of_a_full_disk_is_understood(old, error):
+    with pytest.raises(InputError, match=r"cannot be written: No space left on device\. "), replacing(old):
+        raise error
+    assert only_old_is_left(old)
+
+
+def test_a_runtime_error_of_ours_is_no_full_disk(old):
+    with pytest.raises(RuntimeError, match="a fault"), replacing(old):
+        raise RuntimeError("a fault")

@@ -1,0 +1,138 @@
+"""The lock: one holder at a time, named to the second; no crash leaves it behind."""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from features.common.errors import InputError
+from features.common.lock import hold
+from tests import ROOT
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from features.common.lock import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds tmp_path/train/net.h5.lock."""
+    path = tmp_path / "train" / "net.h5.lock"
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process, path
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_the_second_is_told_who_holds_it(holder):
+    process, path = holder
+    with pytest.raises(InputError) as caught, hold(path):
+        pytest.fail("two processes hold one lock")
+    message = str(caught.value)
+    assert message.startswith(f"{path.with_suffix('')} is being worked on by process {process.pid} ")
+    assert f" on {socket.gethostname()} since " in message
+    assert f"(-c {path})" in message  # the command
+    assert message.endswith("Wait for it, or stop it, and run again.")
+
+
+def test_being_refused_leaves_what_the_holder_wrote(holder):
+    process, path = holder
+    for _ in range(2):
+        with pytest.raises(InputError, match=f"process {process.pid} "), hold(path):
+            pytest.fail("two processes hold one lock")
+
+
+def test_kill_9_frees_the_lock(holder):
+    process, path = holder
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with hold(path):
+        assert json.loads(path.read_text())["process"] == os.getpid()
+
+
+def test_waiting_gets_the_lock_once_it_is_free(holder):
+    process, path = holder
+    got = threading.Event()
+
+    def wait() -> None:
+        with hold(path, wait=True):
+            got.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert not got.wait(0.2)
+    process.kill()
+    assert got.wait(10)
+    thread.join()
+
+
+def test_a_lock_can_be_held_again_and_after_an_error(tmp_path):
+    path = tmp_path / "a.lock"
+    with pytest.raises(KeyError), hold(path):
+        raise KeyError
+    for _ in range(2):
+        with hold(path):
+            assert set(json.loads(path.read_text())) == {"host", "process", "since", "command"}
+
+
+def test_a_file_that_its_holder_removes_is_not_held_twice(tmp_path, monkeypatch):
+    path = tmp_path / "a.lock"
+    flock, opened = fcntl.flock, []
+
+    def removed_before(file, how):
+        if not opened:  # the holder ends, and removes the file, after we opened it and before we lock it
+            path.unlink()
+        opened.append(file)
+        flock(file, how)
+
+    monkeypatch.setattr("features.common.lock.fcntl.flock", removed_before)
+    with hold(path):
+        assert len(opened) == 2
+        assert opened[0].closed
+        assert json.loads(path.read_text())["process"] == os.getpid()
+        with pytest.raises(InputError, match="is being worked on by process"), hold(path):
+            pytest.fail("held twice")
+
+
+def test_a_holder_that_has_not_written_yet_is_another_process(tmp_path):
+    path = tmp_path / "a.h5.lock"
+    with hold(path):
+        path.write_text("{")
+        with pytest.raises(InputError, match=r"a\.h5 is being worked on by another process\. Wait"), hold(path):
+            pytest.fail("held twice")
+
+
+def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "train" / "net.h5.lock"
+    refused = r"net\.h5\.lock cannot be locked: Not a directory\. .*/file/train has to be a folder that can be written"
+    with pytest.raises(InputError, match=refused), hold(path):
+        pytest.fail("locked below a file")
+
+
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("features.common.lock.json.dumps", full)
+    with pytest.raises(InputError, match="cannot be locked: No space left on device"), hold(tmp_path / "a.lock"):
+        pytest.fail("the lock was taken")

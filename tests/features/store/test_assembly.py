@@ -1,0 +1,271 @@
+"""Assembling: predecessor and parts become one file, as a dictionary would have it."""
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import features.store.assembly
+from features.common.errors import InputError
+from features.store.assembly import assemble
+from features.store.cache import FeatureCache, read_index
+from features.store.parts import PartStore
+from features.store.verify import verify
+from tests import ROOT
+from tests.features.store.caches import (
+    ODD_IDS,
+    PROVENANCE,
+    RECIPE,
+    digest_of_image,
+    digests_of,
+    matrix_of,
+    part_store,
+    rows_of,
+    write_cache,
+    write_rows,
+)
+
+IMAGES = ("a", "ä", "b c", "d/e", "f", "g")
+REJECTED = None  # an image that could not be read: its digest is b"", which no row has
+Versions = dict[str, int]
+
+
+def rows_strategy(min_size: int) -> st.SearchStrategy[Versions]:
+    return st.dictionaries(st.sampled_from(IMAGES), st.integers(0, 1), min_size=min_size)
+
+
+def digests(versions: Versions) -> dict[str, bytes]:
+    return {
+        image_id: b"" if version is REJECTED else digest_of_image(image_id, version)
+        for image_id, version in versions.items()
+    }
+
+
+def model(previous: Versions, parts: list[Versions], wanted: Versions) -> Versions:
+    """Say what the new file must hold, and in which order."""
+    known = {(image_id, version) for rows in parts for image_id, version in rows.items()} | set(previous.items())
+    foreign = {image_id: version for image_id, version in previous.items() if image_id not in wanted}
+    return {i: version for i, version in wanted.items() if (i, version) in known} | foreign
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    previous=rows_strategy(0),
+    parts=st.lists(rows_strategy(1), max_size=3),
+    wanted=st.permutations(IMAGES).flatmap(
+        lambda order: st.lists(st.sampled_from([0, 1, REJECTED, "absent"]), min_size=6, max_size=6).map(
+            lambda versions: {i: v for i, v in zip(order, versions, strict=True) if v != "absent"}
+        )
+    ),
+    views=st.integers(1, 2),
+    block=st.sampled_from([1, 50, 1 << 20]),
+)
+def test_the_new_file_equals_the_model(tmp_path_factory, previous, parts, wanted, views, block):
+    cache = tmp_path_factory.mktemp("cache")
+    recipe = replace(RECIPE, views=("identity", "flip")[:views])
+    path = cache / "train" / "net.h5"
+    described = None
+    if previous:
+        write_rows(cache, rows_of(digests(previous), views), recipe=recipe)
+        described = FeatureCache(cache).describe("train", "net")
+    store = part_store(cache, recipe=recipe)
+    for rows in parts:
+        store.add(rows_of(digests(rows), views))
+    expected = digests(model(previous, parts, wanted))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features.store.assembly, "BLOCK_BYTES", block)
+        patch.setattr(features.store.assembly, "CHUNK_BYTES", block)
+        assert assemble(path, recipe, PROVENANCE, digests(wanted), described, store) == len(expected)
+    assert path.exists() == bool(expected)
+    if expected:
+        assert list(read_index(path).items()) == list(expected.items())
+        with h5py.File(path) as file:
+            np.testing.assert_array_equal(file["features"][:], rows_of(expected, views).features)
+        assert [damage for *_, damage in verify(FeatureCache(cache))] == [None]
+    assert not list(cache.glob("*/.*.tmp"))
+
+
+def test_the_layout_is_schema_1(tmp_path):
+    path = write_cache(tmp_path, ODD_IDS)
+    with h5py.File(path) as file:
+        assert set(file) == {"features", "image_ids", "image_digests", "chunk_digests"}
+        assert (file["features"].shape, file["features"].dtype) == ((6, 1, 3), np.float32)
+        assert (file["image_digests"].shape, file["image_digests"].dtype) == ((6, 16), np.uint8)
+        assert (file["chunk_digests"].shape, file["chunk_digests"].dtype) == ((1, 16), np.uint8)
+        assert all(dataset.fletcher32 for dataset in file.values())
+        assert [text.decode() for text in file["image_ids"][:]] == list(ODD_IDS)
+        assert set(file.attrs) == {
+            *RECIPE.attributes(), "keras_version", "keras_backend", "device", "time", "fingerprint"
+        }  # fmt: skip
+        assert file.attrs["schema_version"] == 1
+        assert file.attrs["fingerprint"].decode() == RECIPE.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("before", "since", "expected"),
+    [
+        (
+            0.5,
+            0.3,
+            (3 * 0.5 + 2 * 0.1) / 5,
+        ),  # of 4 rows kept 1 is extracted anew; 1 of the 3 new ones has changed since
+        (0.5, None, 0.5),
+        (None, 0.3, 0.1),
+        (None, None, None),
+    ],
+)
+def test_the_seconds_of_an_image_are_the_mean_over_the_rows_of_which_they_are_known(tmp_path, before, since, expected):
+    first = rows_of(digests_of("abcd"))
+    path = write_rows(tmp_path, replace(first, seconds=None if before is None else 4 * before))
+    previous = FeatureCache(tmp_path).describe("train", "net")
+    assert previous.seconds_per_image == before
+    store = part_store(tmp_path)
+    store.add(replace(rows_of(digests_of("aef", version=1)), seconds=since))
+    wanted = {**digests_of("abcdef"), **digests_of("ae", version=1)}
+    assert assemble(path, RECIPE, PROVENANCE, wanted, previous, store) == 5
+    described = FeatureCache(tmp_path).describe("train", "net")
+    assert described.seconds_per_image == (None if expected is None else pytest.approx(expected))
+    assert described.fingerprint == previous.fingerprint
+    with h5py.File(path) as file:
+        assert ("seconds_per_image" in file.attrs) == (expected is not None)
+    assert [damage for *_, damage in verify(FeatureCache(tmp_path))] == [None]
+
+
+def test_attributes_of_any_text_are_read_back(tmp_path):
+    recipe = replace(RECIPE, weights="", preprocessing="Größe / 脳" * 50, dicom_window="none")
+    write_rows(tmp_path, rows_of(digests_of("ab")), recipe=recipe)
+    assert FeatureCache(tmp_path).describe("train", "net").recipe == recipe
+
+
+def test_chunks_are_about_a_mebibyte_of_rows(tmp_path):
+    path = write_cache(tmp_path, [f"{number}" for number in range(300)], width=2048)
+    with h5py.File(path) as file:
+        assert file["features"].chunks == (128, 1, 2048)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_digests_are_xxh3_of_the_rows_that_the_chunks_hold(tmp_path, monkeypatch, dtype):
+    """Of rows that came in three parts and in another order; the last chunk is filled to a half."""
+    monkeypatch.setattr(features.store.assembly, "CHUNK_BYTES", 4 * 2 * 64 * np.dtype(dtype).itemsize)
+    store = part_store(tmp_path)
+    ids = [f"{number}" for number in range(10)]
+    for piece in (ids[7:], ids[:2], ids[2:7]):
+        store.add(rows_of(digests_of(piece), 2, 64, dtype))
+    path = tmp_path / "train" / "net.h5"
+    assemble(path, RECIPE, PROVENANCE, digests_of(ids), None, store)
+    stored = rows_of(digests_of(ids), 2, 64, dtype).features
+    with h5py.File(path) as file:
+        assert file["features"].chunks == (4, 2, 64)
+        assert [digest.tobytes() for digest in file["chunk_digests"][:]] == [
+            xxhash.xxh3_128(stored[start : start + 4].tobytes()).digest() for start in (0, 4, 8)
+        ]
+
+
+def test_the_same_rows_give_the_same_bytes_of_features(tmp_path):
+    ids = "abcdefgh"
+    first = write_cache(tmp_path / "once", ids)
+    store = part_store(tmp_path / "pieces")
+    for piece in ("gh", "abc", "cdef"):
+        store.add(rows_of(digests_of(piece)))
+    second = tmp_path / "pieces" / "train" / "net.h5"
+    assemble(second, RECIPE, PROVENANCE, digests_of(ids), None, store)
+    with h5py.File(first) as one, h5py.File(second) as other:
+        assert one["features"][:].tobytes() == other["features"][:].tobytes()
+
+
+def test_the_old_file_is_read_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    path = write_cache(tmp_path, "ab")
+    before = path.read_bytes()
+    store = part_store(tmp_path)
+    store.add(rows_of(digests_of("cd")))
+
+    def full(*_: object) -> None:
+        assert path.read_bytes() == before
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    previous = FeatureCache(tmp_path).describe("train", "net")
+    with pytest.raises(InputError, match=r"net\.h5 cannot be written: No space left on device\. Nothing that was"):
+        assemble(path, RECIPE, PROVENANCE, digests_of("abcd"), previous, store)
+    assert path.read_bytes() == before
+    assert not list(tmp_path.glob("*/.*"))
+    assert [part.image_ids for part in store] == [("c", "d")]
+
+
+def test_too_small_a_disk_is_refused_before_the_first_byte(tmp_path, monkeypatch):
+    path = write_cache(tmp_path, "ab")
+    before = path.read_bytes()
+    monkeypatch.setattr(features.store.assembly.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 11}))
+    store = part_store(tmp_path)
+    store.add(rows_of(digests_of("c")))
+    with pytest.raises(InputError, match=r"net\.h5 needs 12 B, but its disk has 11 B left\. Make room"):
+        assemble(path, RECIPE, PROVENANCE, digests_of("c"), None, store)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_predecessor_stops_it_and_stays(tmp_path):
+    path = write_cache(tmp_path, "abcdef", width=64)
+    previous = FeatureCache(tmp_path).describe("train", "net")
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(rows_of(digests_of("a"), 1, 64).features.tobytes()) + 5] ^= 1
+    path.write_bytes(damaged)
+    store = part_store(tmp_path)
+    store.add(rows_of(digests_of("g"), 1, 64))
+    with pytest.raises(InputError, match=r"net\.h5 is damaged .*python -m features verify"):
+        assemble(path, RECIPE, PROVENANCE, digests_of("abcdefg"), previous, store)
+    assert path.read_bytes() == damaged
+    assert not list(tmp_path.glob("*/.*"))
+
+
+def test_rows_that_vanish_between_the_passes_stop_it(tmp_path, monkeypatch):
+    path = write_cache(tmp_path, "ab")
+    store = part_store(tmp_path)
+    store.add(rows_of(digests_of("cd")))
+    passes = iter([list(store), []])
+    monkeypatch.setattr(PartStore, "__iter__", lambda _: iter(next(passes)))
+    previous = FeatureCache(tmp_path).describe("train", "net")
+    with pytest.raises(InputError, match=r"net\.h5: 2 rows vanished .*\(first: c\)"):
+        assemble(path, RECIPE, PROVENANCE, digests_of("abcd"), previous, store)
+    assert list(read_index(path)) == ["a", "b"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import features.store.assembly
+from tests.features.store.caches import RECIPE, PROVENANCE, digests_of, part_store
+scatter = features.store.assembly._scatter
+def kill(*arguments):
+    scatter(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+features.store.assembly._scatter = kill
+cache = Path(sys.argv[1])
+features.store.assembly.assemble(
+    cache / "train" / "net.h5", RECIPE, PROVENANCE, digests_of("cd"), None, part_store(cache)
+)
+"""
+
+
+def test_kill_9_while_writing_leaves_the_old_file_and_the_next_run_ends_it(tmp_path):
+    path = write_cache(tmp_path, "ab")
+    before = path.read_bytes()
+    store = part_store(tmp_path)
+    store.add(rows_of(digests_of("cd")))
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.read_bytes() == before
+    assert FeatureCache(tmp_path).backbones("train") == ("net",)
+    previous = FeatureCache(tmp_path).describe("train", "net")
+    assert assemble(path, RECIPE, PROVENANCE, digests_of("abcd"), previous, store) == 4
+    np.testing.assert_array_equal(
+        FeatureCache(tmp_path).read("train", ["net"])[1], matrix_of(digests_of("abcd").values())
+    )
+    assert not list(tmp_path.glob("*/.*"))

@@ -1,0 +1,278 @@
+"""Reading the cache: joined by id, in the order asked for, of one fingerprint, in little memory."""
+
+import tracemalloc
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import features.store.cache
+import features.store.chunks
+from features.common.errors import InputError
+from features.store.cache import FeatureCache, read_index
+from tests.features.store.caches import (
+    ODD_IDS,
+    PROVENANCE,
+    RECIPE,
+    digests_of,
+    matrix_of,
+    part_store,
+    rows_of,
+    write_cache,
+    write_rows,
+)
+
+IDS = tuple(f"image {number}" for number in range(23))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Two backbones, whose files hold the same images in different orders, and a test split."""
+    root = tmp_path_factory.mktemp("cache")
+    write_cache(root, IDS, backbone="net", width=3)
+    write_cache(root, IDS[::-1], backbone="wide", width=5)
+    write_cache(root, ODD_IDS, "test", "net", 3)
+    return FeatureCache(root)
+
+
+def message_of(cache: FeatureCache, *arguments: object) -> str:
+    with pytest.raises(InputError) as caught:
+        cache.read(*arguments)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_what_is_there_is_listed(cache):
+    assert cache.splits() == ("test", "train")
+    assert cache.backbones("train") == ("net", "wide")
+    assert cache.backbones("test") == ("net",)
+    assert cache.backbones("none") == ()
+    assert cache.rejected("train") == {}
+
+
+def test_locks_parts_and_half_written_files_are_no_cache_files(cache, tmp_path):
+    write_cache(tmp_path, IDS)
+    for name in (".net.h5.tmp", "net.h5.lock", "images.csv"):
+        (tmp_path / "train" / name).touch()
+    (tmp_path / "train" / "net.parts").mkdir()
+    assert FeatureCache(tmp_path).backbones("train") == ("net",)
+    assert FeatureCache(tmp_path).splits() == ("train",)
+
+
+def test_a_file_says_what_it_is(cache):
+    file = cache.describe("train", "wide")
+    assert file.path == cache.root / "train" / "wide.h5"
+    assert file.recipe == replace(RECIPE, backbone="wide")
+    assert file.fingerprint == file.recipe.fingerprint == cache.fingerprint("train", "wide")
+    assert (file.rows, file.views, file.width, file.dtype) == (23, 1, 5, "float32")
+    assert (file.keras_version, file.keras_backend, file.device) == ("3.15.0", "tensorflow", "CPU")
+    assert PROVENANCE.device == file.device
+    assert file.time.endswith("+00:00")
+
+
+def test_all_rows_come_in_the_order_of_the_file(cache):
+    ids, matrix = cache.read("test", ["net"])
+    assert ids == ODD_IDS
+    assert matrix.dtype == np.float32
+    np.testing.assert_array_equal(matrix, matrix_of(digests_of(ODD_IDS).values()))
+
+
+def test_backbones_of_different_orders_are_joined_by_id(cache):
+    ids, matrix = cache.read("train", ["wide", "net"])
+    assert ids == IDS[::-1]
+    digests = digests_of(ids).values()
+    np.testing.assert_array_equal(matrix, np.hstack([matrix_of(digests, 5), matrix_of(digests, 3)]))
+
+
+@settings(deadline=None)
+@given(wanted=st.lists(st.sampled_from(IDS)), backbones=st.lists(st.sampled_from(["net", "wide"]), min_size=1))
+def test_any_ids_in_any_order_equal_the_model(cache, wanted, backbones):
+    ids, matrix = cache.read("train", backbones, wanted)
+    width = {"net": 3, "wide": 5}
+    model = [
+        np.concatenate([matrix_of([digest], width[name])[0] for name in backbones])
+        for digest in (digests_of([image_id])[image_id] for image_id in wanted)
+    ]
+    assert ids == tuple(wanted)
+    assert matrix.shape == (len(wanted), sum(width[name] for name in backbones))
+    np.testing.assert_array_equal(matrix, np.array(model, np.float32).reshape(matrix.shape))
+
+
+@pytest.mark.parametrize("block_bytes", [1, 36, 100])
+def test_blocks_of_any_size_give_the_same(cache, monkeypatch, block_bytes):
+    monkeypatch.setattr(features.store.chunks, "BLOCK_BYTES", block_bytes)
+    wanted = [IDS[row] for row in np.random.default_rng(0).permutation(len(IDS))]
+    np.testing.assert_array_equal(cache.read("train", ["net"], wanted)[1], matrix_of(digests_of(wanted).values()))
+
+
+def test_only_the_first_view_is_read(tmp_path):
+    rows = rows_of(digests_of(IDS), views=3)
+    write_rows(tmp_path, rows, recipe=replace(RECIPE, views=("identity", "flip", "turn")))
+    np.testing.assert_array_equal(FeatureCache(tmp_path).read("train", ["net"])[1], rows.features[:, 0])
+
+
+def test_float16_is_kept_as_such_and_read_as_float32(tmp_path):
+    rows = rows_of(digests_of(IDS), dtype="float16")
+    write_rows(tmp_path, rows)
+    cache = FeatureCache(tmp_path)
+    assert cache.describe("train", "net").dtype == "float16"
+    matrix = cache.read("train", ["net"], IDS[::2])[1]
+    assert matrix.dtype == np.float32
+    np.testing.assert_array_equal(matrix, rows.features[::2, 0].astype(np.float32))
+
+
+def test_the_index_holds_ids_and_digests_in_order(cache):
+    assert list(read_index(cache.path("test", "net")).items()) == list(digests_of(ODD_IDS).items())
+
+
+def test_memory_is_the_result_and_a_few_chunks(tmp_path, monkeypatch):
+    ids = [f"i{number}" for number in range(4000)]
+    rows = replace(rows_of(digests_of(ids)), features=np.ones((4000, 1, 2048), np.float32))  # 32 MB
+    write_rows(tmp_path, rows)
+    cache = FeatureCache(tmp_path)
+    monkeypatch.setattr(features.store.chunks, "THREADS", 2)
+    tracemalloc.start()
+    try:
+        cache.read("train", ["net"], ids[::400])
+        few = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        matrix = cache.read("train", ["net"])[1]
+        everything = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert few < 7e6  # 4,000 ids, and for each thread two chunks and the flags of one
+    assert everything < matrix.nbytes + 7e6
+
+
+def test_a_missing_cache_says_what_to_run(tmp_path):
+    with pytest.raises(InputError) as caught:
+        FeatureCache(tmp_path / "none")
+    assert str(caught.value) == (
+        f"{tmp_path}/none is not there: no features have been extracted. "
+        f"Run: scripts/extract.sh DATA --backbones NAMES --cache {tmp_path}/none"
+    )
+
+
+def test_a_missing_backbone_is_named_with_those_that_are_there(cache):
+    assert message_of(cache, "train", ["other"]) == (
+        f"{cache.root}/train/other.h5 is not there (cached for train: net, wide). "
+        f"Run: scripts/extract.sh DATA --backbones other --cache {cache.root}"
+    )
+
+
+def test_missing_rows_are_counted(cache):
+    assert message_of(cache, "train", ["net"], [IDS[0], "a17", ODD_IDS[0]]) == (
+        f"{cache.root}/train/net.h5 lacks 2 of 3 images (first: a17). "
+        f"Run: scripts/extract.sh DATA --backbones net --cache {cache.root}"
+    )
+
+
+def test_no_backbone_is_an_error(cache):
+    assert message_of(cache, "train", []) == f"no backbone was named to read from {cache.root}. Name at least one."
+
+
+@pytest.mark.parametrize(("order", "says"), [(("all", "few"), "lacks 1 of 3 images"), (("few", "all"), "has 3 images")])
+def test_without_ids_all_backbones_must_have_the_same_images(tmp_path, order, says):
+    write_cache(tmp_path, "abc", backbone="all")
+    write_cache(tmp_path, "ab", backbone="few")
+    assert says in message_of(FeatureCache(tmp_path), "train", order)
+    assert FeatureCache(tmp_path).read("train", order, ["b"])[1].shape == (1, 6)
+
+
+def test_fingerprints_that_differ_between_splits_never_meet(tmp_path):
+    write_cache(tmp_path, "ab", "train")
+    other = replace(RECIPE, precision="mixed")
+    write_rows(tmp_path, rows_of(digests_of("cd")), "test", other)
+    for split in ("train", "test"):
+        message = message_of(FeatureCache(tmp_path), split, ["net"])
+        assert "were extracted differently (precision " in message
+        assert f"{tmp_path}/train/net.h5" in message
+        assert f"{tmp_path}/test/net.h5" in message
+        assert RECIPE.fingerprint[:8] in message
+        assert other.fingerprint[:8] in message
+        assert message.endswith(f"scripts/extract.sh DATA --backbones net --cache {tmp_path}")
+
+
+def test_weights_of_another_place_but_the_same_bytes_do_meet(tmp_path):
+    write_cache(tmp_path, "ab", "train")
+    write_rows(tmp_path, rows_of(digests_of("cd")), "test", replace(RECIPE, weights="/elsewhere.h5"))
+    assert FeatureCache(tmp_path).read("test", ["net"])[0] == ("c", "d")
+
+
+@pytest.mark.parametrize("ids", [["a", "b"], ["a", "b", "b"], ["a", "b", "c", "d"]])
+def test_ids_that_do_not_name_every_row_once_are_refused(tmp_path, ids):
+    path = write_cache(tmp_path, "abc")
+    with h5py.File(path, "a") as file:
+        del file["image_ids"]
+        file["image_ids"] = ids
+    message = message_of(FeatureCache(tmp_path), "train", ["net"], ["a"])
+    assert f"{path}: it has 3 rows, but {len(ids)} image ids, {len(set(ids))} of them different. Remove" in message
+    with pytest.raises(InputError, match="it has 3 rows"):
+        read_index(path)
+
+
+def test_another_schema_is_refused(tmp_path):
+    path = write_cache(tmp_path, "abc")
+    with h5py.File(path, "a") as file:
+        file.attrs["schema_version"] = 2
+    assert message_of(FeatureCache(tmp_path), "train", ["net"]) == (
+        f"{path}: its schema is 2, but this Headbank reads 1. Remove the file and extract again."
+    )
+
+
+def test_a_file_that_is_replaced_while_it_is_read_gives_the_rows_of_one_of_the_two(tmp_path, monkeypatch):
+    """An extraction may end at any moment; ids and rows must come from the same file."""
+    write_cache(tmp_path, ["a", "b", "c"])
+    before = FeatureCache(tmp_path).read("train", ["net"], ["a", "b", "c"])[1]
+    original = features.store.cache._decode_image_ids
+
+    def replaced_meanwhile(*stored):
+        image_ids = original(*stored)
+        monkeypatch.undo()
+        write_cache(tmp_path, ["0", "a", "b", "c"])
+        return image_ids
+
+    monkeypatch.setattr(features.store.cache, "_decode_image_ids", replaced_meanwhile)
+    ids, read = FeatureCache(tmp_path).read("train", ["net"], ["a", "b", "c"])
+    assert ids == ("a", "b", "c")
+    np.testing.assert_array_equal(read, before)
+    assert FeatureCache(tmp_path).describe("train", "net").rows == 4
+
+
+def test_files_of_other_rows_other_orders_and_other_chunks_are_joined_by_id(tmp_path):
+    """Two have the same ids in the same order, which are decoded once; the third has them reversed, and one more."""
+    ids = [f"image {number}" for number in range(900)]
+    widths = {"narrow": 5, "wide": 700, "wider": 1500}
+    write_cache(tmp_path, ids, backbone="narrow", width=5)
+    write_cache(tmp_path, ids, backbone="wide", width=700)
+    write_cache(tmp_path, [*reversed(ids), "more"], backbone="wider", width=1500)
+    wanted = [ids[index] for index in np.random.default_rng(0).permutation(900)[:600]]
+    for backbones in (["narrow", "wide", "wider"], ["wider", "narrow", "wide"]):
+        read_ids, read = FeatureCache(tmp_path).read("train", backbones, wanted)
+        assert read_ids == tuple(wanted)
+        expected = [matrix_of(digests_of(wanted).values(), widths[backbone]) for backbone in backbones]
+        np.testing.assert_array_equal(read, np.hstack(expected))
+    with pytest.raises(InputError, match=r"wider\.h5 has 901 images, but .*narrow\.h5 has 900\. Run: "):
+        FeatureCache(tmp_path).read("train", ["narrow", "wide", "wider"])
+
+
+def test_of_several_files_the_damaged_one_is_named(tmp_path):
+    for backbone in ("first", "second", "third"):
+        write_cache(tmp_path, "abcdef", backbone=backbone, width=64)
+    path = FeatureCache(tmp_path).path("train", "second")
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(matrix_of(digests_of("d").values(), 64).tobytes()) + 9] ^= 4
+    path.write_bytes(damaged)
+    with pytest.raises(InputError) as caught:
+        FeatureCache(tmp_path).read("train", ["first", "second", "third"])
+    assert str(caught.value).startswith(f"{path} is damaged (")
+    assert str(caught.value).endswith(f"Run: python -m features verify {tmp_path}")
+    assert str(caught.value).count(".h5") == 1
+
+
+def test_what_waits_in_parts_is_named(tmp_path):
+    assert FeatureCache(tmp_path).unfinished() == ()
+    part_store(tmp_path, "test").add(rows_of(digests_of(["a"])))
+    assert FeatureCache(tmp_path).unfinished() == ("test/net",)

@@ -1,0 +1,72 @@
+"""The recipe: what moves the fingerprint, and what is read back."""
+
+import json
+from dataclasses import asdict, fields, replace
+
+import pytest
+
+from features.common.errors import InputError
+from features.store.recipe import Recipe
+from tests.features.store.caches import RECIPE
+
+CHANGED = {
+    "backbone": "other",
+    "weights_digest": "cd" * 16,
+    "preprocessing": "pixel / 255",
+    "input_size": 299,
+    "pooling": "model",
+    "views": ("identity", "flip"),
+    "precision": "mixed",
+    "dicom_window": "40/80",
+    "schema_version": 2,
+}
+
+
+@pytest.mark.parametrize("field", CHANGED)
+def test_every_setting_that_decides_values_moves_the_fingerprint(field):
+    changed = replace(RECIPE, **{field: CHANGED[field]})
+    assert changed.fingerprint != RECIPE.fingerprint
+    assert RECIPE.differences(changed) == f"{field} {getattr(RECIPE, field)} -> {getattr(changed, field)}"
+
+
+def test_the_list_of_settings_above_is_complete():
+    assert {field.name for field in fields(Recipe)} == {*CHANGED, "weights"}
+
+
+def test_where_weights_came_from_leaves_the_fingerprint_alone():
+    assert replace(RECIPE, weights="/somewhere/else.h5").fingerprint == RECIPE.fingerprint
+
+
+def test_the_fingerprint_is_the_same_in_every_release():
+    # Computed once: another value would make every cache in the world stale.
+    assert RECIPE.fingerprint == "7b3a2bded9f5b55b3aeb1229367c3dc4"
+
+
+def test_attributes_are_strings_and_integers_and_read_back_equal():
+    recipe = replace(RECIPE, views=("identity", "Spiegelung ä"), weights="/data/[1]/größe.h5")
+    attributes = recipe.attributes()
+    assert {type(value) for value in attributes.values()} == {str, int}
+    assert Recipe.from_attributes({**attributes, "device": "CPU"}) == recipe
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
+def test_a_missing_attribute_is_named(name):
+    attributes = RECIPE.attributes()
+    del attributes[name]
+    with pytest.raises(InputError, match=f"^the attribute '{name}' is missing$"):
+        Recipe.from_attributes(attributes)
+
+
+@pytest.mark.parametrize(("name", "value"), [("input_size", "big"), ("views", "[1"), ("views", "5")])
+def test_an_attribute_of_another_type_is_refused(name, value):
+    with pytest.raises(InputError, match="an attribute cannot be read"):
+        Recipe.from_attributes({**RECIPE.attributes(), name: value})
+
+
+def test_json_gives_the_recipe_back():
+    recipe = replace(RECIPE, views=("identity", "flip"))
+    assert Recipe.from_record(json.loads(json.dumps(asdict(recipe)))) == recipe
+    with pytest.raises(TypeError, match="colour"):
+        Recipe.from_record({**asdict(RECIPE), "colour": "grey"})
+    with pytest.raises(KeyError, match="views"):
+        Recipe.from_record({})
