@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from extract.backbones import CHALLENGE, EMBEDDED
+from extract.backbones.table import CHALLENGE, EMBEDDED
 from features.common.cli import application
 
 app = application("Stage 1: run frozen backbones over images once, and keep their pooled features.")
@@ -72,7 +72,7 @@ def run(
     Ctrl-C ends it cleanly; whatever ends it, the same command goes on from there. Exit code 3: some images could not
     be read; they are listed in CACHE/rejected.csv.
     """
-    from extract.command import RunOptions, run_extraction
+    from extract.run import RunOptions, run_extraction
 
     options = RunOptions(
         data, backbones, tuple(backbone or ()), cache, weights, weights_dir, precision, dtype, batch_size, workers,
@@ -128,7 +128,7 @@ def list_backbones(
     """Print the table of backbones, and which of their ImageNet weights are on this machine."""
     from rich.console import Console
 
-    from extract.listing import markdown_table, terminal_table
+    from extract.backbones.listing import markdown_table, terminal_table
 
     if markdown:
         typer.echo(markdown_table())

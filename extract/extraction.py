@@ -9,8 +9,8 @@ from pathlib import Path
 
 import cv2
 
-from extract.folding import fold_batch_norms
-from extract.frozen import FrozenBackbone
+from extract.backbones.build import FrozenBackbone
+from extract.backbones.folding import fold_batch_norms
 from extract.jobs import Extractor, Images, Job
 from extract.pipeline import Pipeline
 from extract.progress import Progress

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from extract.frozen import FrozenBackbone
+from extract.backbones.build import FrozenBackbone
 from extract.runtime import import_keras
 from features.common.errors import InputError
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from extract.frozen import FrozenBackbone
+from extract.backbones.build import FrozenBackbone
 from extract.images import UnreadableImage, decode, draw_thumbnail, resize
 from extract.jobs import Images
 from extract.maps_renewal import CompiledMaps, Picture, Renewal

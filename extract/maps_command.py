@@ -10,14 +10,14 @@ from typing import Any
 
 from rich.console import Console
 
-from extract.backbones import backbone_named
-from extract.command import find_images
-from extract.frozen import FrozenBackbone
+from extract.backbones.build import FrozenBackbone
+from extract.backbones.table import backbone_named
+from extract.backbones.weights import find_model, find_weights
 from extract.jobs import Images
 from extract.maps import MapsReport, Wanted, check_recipe, extract_maps, renewal
 from extract.maps_renewal import CompiledMaps
+from extract.run import find_images
 from extract.runtime import backend_name, cores
-from extract.weights import find_model, find_weights
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.text import duration, size

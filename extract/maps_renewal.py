@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from extract.backbones.build import FrozenBackbone
+from extract.backbones.folding import fold_batch_norms
 from extract.extraction import default_batch_size
 from extract.feature_maps import build_maps
-from extract.folding import fold_batch_norms
-from extract.frozen import FrozenBackbone
 from extract.runtime import Extractor, backend_name, device_name
 from features.store.assembly import Provenance
 from features.store.maps import MapRows, check_width, describe_maps, read_blocks

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.weights import keras_home
+from extract.backbones.weights import keras_home
 from features.common.errors import InputError
 from features.common.quiet import silent_stderr
 
@@ -144,7 +144,7 @@ class Extractor:
 
     Args:
         model: (B, S, S, 3) preprocessed pixels -> (B, D) features.
-        preprocessing: a key of `extract.backbones.PREPROCESSING`.
+        preprocessing: a key of `extract.backbones.table.PREPROCESSING`.
         input_size: S, in pixels.
         batch_size: images a batch; rounded up to a multiple of `batches_at_a_time`.
 
@@ -275,7 +275,7 @@ def preprocess(images: Any, preprocessing: str) -> Any:
 
     Args:
         images: uint8 tensor (B, S, S, 3), RGB, 0-255.
-        preprocessing: a key of `extract.backbones.PREPROCESSING`.
+        preprocessing: a key of `extract.backbones.table.PREPROCESSING`.
 
     Returns:
         float32 tensor (B, S, S, 3).

@@ -27,14 +27,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from extract.backbones import EMBEDDED
+from extract.backbones.build import FrozenBackbone
+from extract.backbones.table import EMBEDDED
+from extract.backbones.weights import backbones_named, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
-from extract.frozen import FrozenBackbone
 from extract.jobs import Images
 from extract.progress import Progress
 from extract.report import Report
 from extract.runtime import backend_name, cores, import_keras
-from extract.weights import backbones_named, find_weights
 from features.common.cli import application
 from features.common.quiet import silent_stderr
 from features.dataset.dataset import read_images

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from classify.cam import enlarge, heat_maps
 from classify.explanation import NO_FOLD, Explainer
 from classify.saved_run import SavedRun
-from extract.backbones import EMBEDDED
+from extract.backbones.table import EMBEDDED
 from features.store.cache import FeatureCache
 from features.store.maps import describe_maps, maps_path, read_maps
 from scripts.phantom import write_phantom

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from rich.console import Console
 
+from extract.backbones.build import FrozenBackbone
+from extract.backbones.weights import Weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
-from extract.frozen import FrozenBackbone
 from extract.jobs import Images
 from extract.progress import Progress
 from extract.report import Report
-from extract.weights import Weights
 from features.dataset.dataset import read_images
 
 WIDTH = 6

@@ -11,7 +11,7 @@ import pytest
 
 from features.store.cache import FeatureCache
 from tests import ROOT
-from tests.extract.test_efficientnet_lite import GOLDEN, draw_image
+from tests.extract.backbones.test_efficientnet_lite import GOLDEN, draw_image
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from extract import maps as extract_maps_module
 from extract.__main__ import app
-from extract.backbones import BACKBONES
+from extract.backbones.build import FrozenBackbone
+from extract.backbones.table import BACKBONES
+from extract.backbones.weights import Weights
 from extract.feature_maps import build_maps
-from extract.frozen import FrozenBackbone
 from extract.runtime import import_keras
-from extract.weights import Weights
 from features.common.errors import InputError
 from features.common.lock import hold
 from features.store.cache import FeatureCache

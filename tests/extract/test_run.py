@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from extract.__main__ import app
-from extract.backbones import BACKBONES, CHALLENGE
+from extract.backbones.table import BACKBONES, CHALLENGE
 from extract.runtime import import_keras
 from features.store.cache import FeatureCache
+from tests.extract.backbones.test_efficientnet_lite import GOLDEN, draw_image
 from tests.extract.stand_ins import write_images
-from tests.extract.test_efficientnet_lite import GOLDEN, draw_image
 
 KERAS_ROWS = [row for row in BACKBONES.values() if not row.embedded]
 
@@ -109,7 +109,7 @@ def test_without_a_name_the_challenges_five_are_asked_for_and_the_embedded_ones_
     for name in CHALLENGE:  # nothing listens on port 1: no test may depend on the network
         row = BACKBONES[name]
         failing[name] = type(row)(**{**vars(row), "weights_url": f"http://127.0.0.1:1/headbank_test_{name}.h5"})
-    monkeypatch.setattr("extract.backbones.BACKBONES", failing)
+    monkeypatch.setattr("extract.backbones.table.BACKBONES", failing)
     result = extract(tmp_path / "data", "--cache", tmp_path / "cache")
     assert result.exit_code == 2
     assert "the ImageNet weights of xception could not be downloaded" in result.output

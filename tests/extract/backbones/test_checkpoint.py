@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract.checkpoint import read_checkpoint
+from extract.backbones.checkpoint import read_checkpoint
 from features.common.errors import InputError
 
 HEADER = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)

@@ -1,9 +1,9 @@
-"""extract.folding: a folded model gives the features of the model that Keras built."""
+"""extract.backbones.folding: a folded model gives the features of the model that Keras built."""
 
 import numpy as np
 import pytest
 
-from extract.folding import fold_batch_norms
+from extract.backbones.folding import fold_batch_norms
 from extract.runtime import import_keras
 
 

@@ -1,13 +1,13 @@
-"""extract.frozen: weights go where they belong, and a user's own model is taken or refused with a reason."""
+"""extract.backbones.build: weights go where they belong, and a user's own model is taken or refused with a reason."""
 
 import numpy as np
 import pytest
 
 from extract import extraction
-from extract.backbones import BACKBONES
-from extract.frozen import FrozenBackbone
+from extract.backbones.build import FrozenBackbone
+from extract.backbones.table import BACKBONES
+from extract.backbones.weights import Weights
 from extract.runtime import import_keras
-from extract.weights import Weights
 from features.common.errors import InputError
 
 
@@ -125,7 +125,7 @@ def test_a_model_with_hidden_code_or_no_model_at_all_is_refused(keras, tmp_path)
 
 def test_mixed_precision_is_near_float32_and_leaves_the_policy_as_it_was(keras):
     row = BACKBONES["efficientnet_lite0"]
-    from extract.weights import find_weights
+    from extract.backbones.weights import find_weights
 
     weights = find_weights(row, "imagenet", None, "tensorflow")
     images = np.random.default_rng(0).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)

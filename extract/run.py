@@ -11,14 +11,14 @@ from types import FrameType
 
 from rich.console import Console
 
-from extract.backbones import CHALLENGE
+from extract.backbones.build import FrozenBackbone
+from extract.backbones.table import CHALLENGE
+from extract.backbones.weights import backbones_named, check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
-from extract.frozen import FrozenBackbone
 from extract.jobs import Images
 from extract.progress import Progress
 from extract.report import Report, print_report
 from extract.runtime import backend_name, cores
-from extract.weights import backbones_named, check_name, find_model, find_weights
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.text import duration, size

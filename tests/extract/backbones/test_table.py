@@ -1,11 +1,11 @@
-"""extract.backbones: the table says what keras.applications is and does."""
+"""extract.backbones.table: the table says what keras.applications is and does."""
 
 import sys
 
 import numpy as np
 import pytest
 
-from extract.backbones import BACKBONES, CHALLENGE, EMBEDDED, PREPROCESSING, backbone_named
+from extract.backbones.table import BACKBONES, CHALLENGE, EMBEDDED, PREPROCESSING, backbone_named
 from extract.runtime import import_keras, preprocess
 from features.common.errors import InputError
 

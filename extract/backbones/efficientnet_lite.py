@@ -13,7 +13,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from extract.checkpoint import read_checkpoint
+from extract.backbones.checkpoint import read_checkpoint
 from features.common.errors import InputError
 
 
@@ -53,8 +53,8 @@ def build(variant: int, weights: Path | None, include_top: bool = False) -> kera
 
     Args:
         variant: 0, 1 or 2.
-        weights: a legacy PyTorch checkpoint as `extract.lite_weights.weights_file` finds it; None leaves what Keras'
-            initialisers drew (seed them with `keras.utils.set_random_seed`).
+        weights: a legacy PyTorch checkpoint as `extract.backbones.lite_weights.weights_file` finds it; None leaves what
+            Keras' initialisers drew (seed them with `keras.utils.set_random_seed`).
         include_top: add the dense layer over the 1000 classes of ImageNet-1k.
 
     Returns:

@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from extract.backbones import BACKBONES, EMBEDDED, Backbone, backbone_named
-from extract.lite_weights import weights_file
+from extract.backbones.lite_weights import weights_file
+from extract.backbones.table import BACKBONES, EMBEDDED, Backbone, backbone_named
 from features.common.errors import InputError
 from features.store.recipe import digest_of
 

@@ -13,11 +13,11 @@ import keras
 import numpy as np
 import pytest
 
-from extract.checkpoint import read_checkpoint
-from extract.efficientnet_lite import build
-from extract.lite_weights import weights_file
+from extract.backbones.checkpoint import read_checkpoint
+from extract.backbones.efficientnet_lite import build
+from extract.backbones.lite_weights import weights_file
 from features.common.errors import InputError
-from tests.extract.test_checkpoint import write_checkpoint
+from tests.extract.backbones.test_checkpoint import write_checkpoint
 
 GOLDEN = Path(__file__).parent / "data" / "efficientnet_lite_golden.npz"
 INPUT_SIZES = {0: 224, 1: 240, 2: 260}

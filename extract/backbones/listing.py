@@ -5,8 +5,8 @@ from typing import Literal
 
 from rich.table import Table
 
-from extract.backbones import BACKBONES, PREPROCESSING
-from extract.weights import imagenet_file
+from extract.backbones.table import BACKBONES, PREPROCESSING
+from extract.backbones.weights import imagenet_file
 
 _COLUMNS = ("name", "input", "width", "parameters", "preprocessing", "licence")
 _NUMBERS = ("input", "width", "parameters")

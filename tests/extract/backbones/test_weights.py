@@ -1,4 +1,4 @@
-"""extract.weights: the right file, its hash checked, or a message that says which file to put where."""
+"""extract.backbones.weights: the right file, its hash checked, or a message that says which file to put where."""
 
 import functools
 import hashlib
@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from extract.backbones import BACKBONES
-from extract.weights import backbones_named, find_model, find_weights, imagenet_file
+from extract.backbones.table import BACKBONES
+from extract.backbones.weights import backbones_named, find_model, find_weights, imagenet_file
 from features.common.errors import InputError
 
 CONTENT = b"weights of a test"

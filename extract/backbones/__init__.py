@@ -1,0 +1,1 @@
+"""The frozen backbones: their table, their weights, and how one is built."""
