@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from classify.presets import DEFAULT_PRESETS, PRESETS
+from classify.models.presets import DEFAULT_PRESETS, PRESETS
 from features.common.cli import application
 from features.common.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
 
@@ -112,7 +112,7 @@ def run(
     Exit codes: 0 done; 2 bad usage or bad input; 3 done, but rejected test images have no prediction; 130 and 143
     stopped by Ctrl-C and SIGTERM.
     """
-    from classify.run_command import RunOptions, run_classification
+    from classify.run import RunOptions, run_classification
 
     options = RunOptions(
         data, out, cache, backbones, folds, repeats, refit, seed, id_column, labels, group_column, groups, baselines,
@@ -162,8 +162,8 @@ def search(
     wanted_backbones, wanted_labels = split_names(backbones, "--backbones"), split_names(labels, "--labels")
 
     # Imported here, not above: pandas and scikit-learn take seconds, and `--help` needs neither.
-    from classify.search import SearchSettings
-    from classify.search_command import search as search_heads
+    from classify.search.command import search as search_heads
+    from classify.search.search import SearchSettings
     from features.dataset.dataset import DatasetOptions
 
     settings = SearchSettings(trials, minutes * 60, batch, folds, seed)
@@ -203,7 +203,7 @@ def predict(
 
     Exit codes: 0 done; 2 bad usage or bad input; 3 done, but rejected images have no prediction.
     """
-    from classify.predict_command import predict_split
+    from classify.predict import predict_split
 
     code = predict_split(run, cache, split, out, images, model, overwrite)
     if code:
@@ -242,7 +242,7 @@ def cam(
     replaced. If the final model has no gradient, and no other is named, there are thumbnails without heat. Exit code 3:
     some images of the gallery have maps that cannot be shown.
     """
-    from classify.cam_command import draw_run
+    from classify.cam.command import draw_run
 
     raise typer.Exit(draw_run(run, cache, model))
 
@@ -253,7 +253,7 @@ def print_extract_options(run: RunFolder, model: ModelName = None) -> None:
 
     One line for each time that it has to run, quoted for a shell: scripts/predict.sh reads them.
     """
-    from classify.saved_run import SavedRun
+    from classify.rundir.saved_run import SavedRun
 
     saved = SavedRun.load(run)
     for line in saved.extract_options(saved.choose(model)):

@@ -8,25 +8,25 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.baselines import BASELINES, PRIOR
-from classify.blending import calibrate, combine
-from classify.ensemble import ENSEMBLES
-from classify.finished import FinishedFits
-from classify.fit_plan import FitPlan, make_repeats
-from classify.folds import Folds
-from classify.gap import Gap, measure_gap, refuse_ungrouped
-from classify.head_training import cross_fit_heads, list_heads
-from classify.heads import HeadSpec
+from classify.crossfit.baselines import Candidate, cross_fit, feature_sets
+from classify.crossfit.folds import Folds
+from classify.crossfit.heads import cross_fit_heads, list_heads
+from classify.crossfit.plan import FitPlan, make_repeats
+from classify.crossfit.prediction import Prediction
+from classify.crossfit.resume import FinishedFits
+from classify.ensembles.blending import calibrate, combine
+from classify.ensembles.crossfit import SecondLevel
+from classify.ensembles.ensembles import ENSEMBLES
 from classify.inputs import Inputs, warn_shared_groups
-from classify.metrics import Score, score
-from classify.prediction import Prediction
-from classify.resampling import resample
-from classify.returns import BackboneReturn, rank_backbones
-from classify.second_level import SecondLevel
-from classify.selection import check_rule, select_model
-from classify.thresholds import DEFAULT_RULE, ThresholdRule, cross_fit_binary, fit_thresholds, to_binary
-from classify.trained_head import TrainedHead
-from classify.training import Candidate, cross_fit, feature_sets
+from classify.models.baselines import BASELINES, PRIOR
+from classify.models.heads import HeadSpec
+from classify.models.trained_head import TrainedHead
+from classify.scores.backbone_gains import BackboneReturn, rank_backbones
+from classify.scores.bootstrap import resample
+from classify.scores.leak_gap import Gap, measure_gap, refuse_ungrouped
+from classify.scores.metrics import Score, score
+from classify.scores.selection import check_rule, select_model
+from classify.scores.thresholds import DEFAULT_RULE, ThresholdRule, cross_fit_binary, fit_thresholds, to_binary
 
 
 @dataclass(frozen=True)

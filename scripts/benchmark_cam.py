@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.cam import enlarge, heat_maps
-from classify.explanation import NO_FOLD, Explainer
-from classify.saved_run import SavedRun
+from classify.cam.cam import enlarge, heat_maps
+from classify.rundir.explanation import NO_FOLD, Explainer
+from classify.rundir.saved_run import SavedRun
 from extract.backbones.table import EMBEDDED
 from features.store.cache import FeatureCache
 from features.store.maps import describe_maps, maps_path, read_maps

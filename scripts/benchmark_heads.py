@@ -13,10 +13,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from classify.bank import train_bank
-from classify.heads import HeadSpec
+from classify.bank.train import train_bank
 from classify.keras_backend import import_keras, import_tensorflow
-from classify.trained_head import TrainedHead
+from classify.models.heads import HeadSpec
+from classify.models.trained_head import TrainedHead
 
 #: The challenge's training rows, one pooled backbone, its labels (CONTEXT: 8,542 images); a fifth validates.
 ROWS, WIDTH, LABELS = 8542, 2048, 3

@@ -32,7 +32,7 @@ step() {
 # A step that goes on from the run: with its data, its cache, its columns.
 follow() {
   local words=()
-  mapfile -d '' -t words < <(headbank classify.command_lines "$out" "$@")
+  mapfile -d '' -t words < <(headbank classify.rundir.command_lines "$out" "$@")
   step "${words[@]}"
 }
 

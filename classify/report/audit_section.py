@@ -4,10 +4,10 @@ import json
 import math
 from typing import Any
 
-from classify.command_lines import command_line
 from classify.report.numbers import DASH
 from classify.report.run_files import RunFiles
-from classify.run_folder import MARK
+from classify.rundir.command_lines import command_line
+from classify.rundir.folder import MARK
 from features.common.errors import InputError
 
 #: What the audit of the features leaves in a run's folder, where somebody asked it to.

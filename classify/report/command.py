@@ -9,7 +9,7 @@ from rich.console import Console
 
 from classify.report.page import make_page
 from classify.report.run_files import RunFiles
-from classify.run_folder import FIGURES, REPORT, hold_run
+from classify.rundir.folder import FIGURES, REPORT, hold_run
 from features.common.errors import InputError
 from features.common.files import replacing
 

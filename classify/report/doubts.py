@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from classify.inputs import warn_shared_groups
-from classify.metrics import MACRO
 from classify.report.audit_section import describe_audit
 from classify.report.numbers import with_interval
 from classify.report.run_files import LabelledSplit, RunFiles
-from classify.thresholds import to_binary
+from classify.scores.metrics import MACRO
+from classify.scores.thresholds import to_binary
 
 #: Positives of a label, and groups that have one, below which its figures are called rough.
 FEW_POSITIVES, FEW_GROUPS = 50, 10

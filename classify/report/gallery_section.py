@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from classify.command_lines import command_line
-from classify.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
 from classify.report.pictures import embed_pictures, how_to_remake
 from classify.report.run_files import RunFiles
-from classify.run_folder import CAM
-from classify.thresholds import to_binary
+from classify.rundir.command_lines import command_line
+from classify.rundir.folder import CAM
+from classify.scores.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
+from classify.scores.thresholds import to_binary
 from features.common.errors import InputError
 
 #: Where `classify cam` leaves pictures, what lists them, and what says how they were made.

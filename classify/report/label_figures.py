@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from classify.metrics import BINS
 from classify.report.plotting import FIRST, GRID, MUTED, SECOND, add_legend, new_figure, unit_axes
-from classify.thresholds import to_binary
+from classify.scores.metrics import BINS
+from classify.scores.thresholds import to_binary
 
 #: Points of a curve at the most: more than a screen can show.
 _POINTS = 300

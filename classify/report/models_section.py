@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from classify.metrics import MACRO
 from classify.report.fit_words import judge_fit
 from classify.report.numbers import file_stem, short, with_interval
 from classify.report.plotting import Picture, render
 from classify.report.run_figures import MODELS_SHOWN, draw_curves, draw_models, draw_returns
 from classify.report.run_files import RunFiles
+from classify.scores.metrics import MACRO
 
 #: Heads whose curves are shown: the best.
 _HEADS_SHOWN = 3

@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from classify.metrics import MACRO
 from classify.report import numbers
 from classify.report.audit_section import describe_audit, describe_gap
 from classify.report.data_section import describe_data
@@ -21,6 +20,7 @@ from classify.report.limits_section import describe_limits
 from classify.report.models_section import describe_heads, describe_models
 from classify.report.plotting import house_style
 from classify.report.run_files import RunFiles
+from classify.scores.metrics import MACRO
 
 _TEMPLATE = Path(__file__).parent / "template"
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from classify.gallery import OUTCOMES
-from classify.metrics import MACRO
+from classify.scores.gallery import OUTCOMES
+from classify.scores.metrics import MACRO
 
 
 def check_numbers(table: pd.DataFrame, columns: Iterable[str], low: float, high: float, empty: bool = False) -> None:

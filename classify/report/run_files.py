@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from classify.prediction_tables import PROBABILITIES
 from classify.report.record_shape import check_record
 from classify.report.run_checks import (
     check_curves,
@@ -20,7 +19,8 @@ from classify.report.run_checks import (
     check_numbers,
     check_thresholds,
 )
-from classify.run_folder import MARK, mark_of
+from classify.rundir.folder import MARK, mark_of
+from classify.rundir.tables import PROBABILITIES
 from features.common.errors import InputError
 
 #: Columns of thresholds.csv: what the run's thresholds cost, cross-fitted, and what 0.5 would.

@@ -11,7 +11,7 @@ import threading
 import numpy as np
 
 from classify.__main__ import app
-from classify.baselines import OneVsRestLogistic
+from classify.models.baselines import OneVsRestLogistic
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets programs in the background ignore it

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from classify.baselines import BASELINES
-from classify.ensemble import ENSEMBLES
+from classify.ensembles.ensembles import ENSEMBLES
 from classify.experiment import Experiment, Settings, count_steps, run_experiment
-from classify.heads import HeadSpec
 from classify.inputs import Inputs, SplitInputs
-from classify.metrics import MACRO, Score
-from classify.presets import DEFAULT_PRESETS, PRESETS
-from classify.thresholds import ThresholdRule, cross_fit_binary, fit_thresholds, to_binary
+from classify.models.baselines import BASELINES
+from classify.models.heads import HeadSpec
+from classify.models.presets import DEFAULT_PRESETS, PRESETS
+from classify.scores.metrics import MACRO, Score
+from classify.scores.thresholds import ThresholdRule, cross_fit_binary, fit_thresholds, to_binary
 from features.common.errors import InputError
 
 LOGISTIC = ["logistic/alpha", "logistic/beta", "logistic/all"]

@@ -10,12 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from classify.__main__ import app
-from classify.ensemble import ENSEMBLES
-from classify.extract_options import extract_options
-from classify.heads import HeadSpec
-from classify.preset_files import write_presets
+from classify.ensembles.ensembles import ENSEMBLES
+from classify.models.heads import HeadSpec
+from classify.models.preset_files import write_presets
+from classify.rundir.extract_options import extract_options
 from features.store.recipe import Recipe
-from tests.classify.test_command import run
+from tests.classify.test_run import run
 from tests.classify.toy import LABELS, Toy, make_toy, reject, write_cache_file
 
 TABLES = ("predictions_probability.csv", "predictions_binary.csv")

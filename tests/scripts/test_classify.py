@@ -16,7 +16,7 @@ from tests.classify.toy import make_toy, reject
 
 #: Stands for the Python of .venv: notes each step, and ends it as the variable of its name says.
 STUB = f"""#!/usr/bin/env bash
-[ "$2" != classify.command_lines ] || PYTHONPATH={ROOT} exec {sys.executable} "$@"
+[ "$2" != classify.rundir.command_lines ] || PYTHONPATH={ROOT} exec {sys.executable} "$@"
 said=()
 for word in "${{@:2}}"; do [[ $word != *" "* ]] || word="<$word>"; said+=("$word"); done
 echo "${{said[*]}}" >> "$NOTES"

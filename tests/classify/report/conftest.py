@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from classify.heads import HeadSpec
-from classify.preset_files import write_presets
+from classify.models.heads import HeadSpec
+from classify.models.preset_files import write_presets
 from classify.report.command import write_report
-from tests.classify.test_command import run
+from tests.classify.test_run import run
 from tests.classify.toy import Toy, label_test_split, make_toy
 
 #: What the audit of the features leaves in a run's folder.

@@ -8,12 +8,12 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, roc_curve
 
-from classify.metrics import BINS
 from classify.report.cuts import count_from
 from classify.report.label_figures import Scored, bin_calibration, decide, draw_precision_recall, draw_roc, thin
 from classify.report.numbers import shorten
 from classify.report.plotting import house_style, render
 from classify.report.run_figures import draw_prevalence
+from classify.scores.metrics import BINS
 
 
 @pytest.fixture

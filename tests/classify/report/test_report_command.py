@@ -17,7 +17,7 @@ from classify.report.command import write_report
 from classify.report.gallery_section import describe_gallery
 from classify.report.numbers import DASH
 from classify.report.run_files import RunFiles
-from classify.run_folder import hold_run
+from classify.rundir.folder import hold_run
 from features.common.errors import InputError
 from tests.classify.report.conftest import HOSTILE, HOSTILE_GROUP, rename, write_pictures
 from tests.classify.toy import LABELS

@@ -1,0 +1,1 @@
+"""Train many heads at once on one matrix of features."""

@@ -1,0 +1,1 @@
+"""Heat maps: where a model of a finished run looks."""

@@ -1,0 +1,1 @@
+"""Cross-fit models: folds, what is fitted on which rows, and finished fits kept on disk."""

@@ -1,0 +1,183 @@
+"""Cross-fit heads: per fold, all that see the same features are trained in one bank."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from classify.bank import train as bank
+from classify.crossfit.baselines import CrossFitted, backbones_within, feature_sets
+from classify.crossfit.folds import make_folds
+from classify.crossfit.plan import REFIT, FitPlan, FitRows
+from classify.crossfit.prediction import Fit, Prediction
+from classify.inputs import Inputs
+from classify.models.heads import HeadSpec
+from classify.models.trained_head import TrainedHead
+
+#: One of so many parts of a fold's training rows decides when its heads stop.
+VALIDATION_PARTS = 5
+
+
+class FoldRows(NamedTuple):
+    """What a fold's rows are for: int64 arrays, ascending.
+
+    Attributes:
+        train: to learn from.
+        validation: to decide when a head stops.
+        held_out: to score.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    held_out: np.ndarray
+
+
+def list_heads(columns: Mapping[str, slice], specs: Mapping[str, HeadSpec]) -> list[str]:
+    """List the models that `cross_fit_heads` makes: per spec one for each backbone and, of several, one on all.
+
+    Args:
+        columns: which columns of the features are each backbone's, in order.
+        specs: the heads by name.
+    """
+    return [f"{spec}/{seen}" for spec in specs for seen in feature_sets(columns)]
+
+
+def cross_fit_heads(
+    specs: Mapping[str, HeadSpec], inputs: Inputs, plan: FitPlan, seed: int, on_fit: Callable[[], None]
+) -> CrossFitted:
+    """Train every head once for each fit of the plan, on each backbone and on all.
+
+    The rows that decide when a head stops are taken from the fold's training rows, so that no head knows anything of
+    the rows that it is scored on. The head that is refitted on all rows has none to spare: it trains for the median of
+    its folds' best epochs, rounded down, and keeps the epoch of the lowest loss on these rows, mostly the last.
+
+    Args:
+        specs: the heads by name.
+        inputs: N training rows that have features, M test rows or none.
+        plan: the fits.
+        seed: of the validation rows, the mini-batches and the dropout masks, 0 to 2**32 - 1.
+        on_fit: called once for each of the len(list_heads) * len(plan.fits()) heads.
+
+    Returns:
+        The models in the order of `list_heads`.
+    """
+    if not specs:
+        return CrossFitted({}, {}, ())
+    fits = plan.fits()
+    rows, warnings = _part_rows(inputs, fits, seed)
+    predictions: dict[str, Prediction] = {}
+    heads: dict[str, tuple[TrainedHead, ...]] = {}
+    for name, columns in feature_sets(inputs.columns).items():
+        of_fits: list[list[Fit]] = []
+        for fit, parts in zip(fits, rows, strict=True):
+            asked = list(specs.values())
+            if fit.name == REFIT:
+                asked = [_fixed_epochs(spec, [of_fit[i] for of_fit in of_fits]) for i, spec in enumerate(asked)]
+
+            def train(
+                asked: list[HeadSpec] = asked, parts: FoldRows = parts, fit: FitRows = fit, columns: slice = columns
+            ) -> list[Fit]:
+                return _train(asked, inputs, columns, parts, seed, fit.predicts_test)
+
+            of_fits.append(plan.finished.recall((asked, columns, seed, *parts, fit.predicts_test), train))
+            for _ in specs:
+                on_fit()
+        for index, spec in enumerate(specs):
+            of_head = [of_fit[index] for of_fit in of_fits]
+            heads[f"{spec}/{name}"] = tuple(fit.model for fit in of_head if isinstance(fit.model, TrainedHead))
+            predictions[f"{spec}/{name}"] = plan.gather(of_head, backbones_within(columns, inputs))
+    order = list_heads(inputs.columns, specs)
+    for name in order:
+        diverged = sum(head.best_epoch == 0 for head in heads[name])
+        if diverged:
+            warnings.append(
+                f"{name}: its head diverged in {diverged} of {len(fits)} fits and has its initial weights there; "
+                "lower its learning rate, or leave it out of --preset"
+            )
+    return CrossFitted(
+        {name: predictions[name] for name in order}, {name: heads[name] for name in order}, tuple(warnings)
+    )
+
+
+def _fixed_epochs(spec: HeadSpec, of_folds: Sequence[Fit]) -> HeadSpec:
+    """A spec that trains for the median of the folds' best epochs, at least one, and does not stop before."""
+    best = [fit.model.best_epoch for fit in of_folds if isinstance(fit.model, TrainedHead)]
+    return replace(spec, epochs=max(1, int(np.median(best))), patience=1.0)
+
+
+def choose_validation(learnt: np.ndarray, inputs: Inputs, seed: int) -> np.ndarray | None:
+    """Choose the rows of a fold that decide when its heads stop: whole groups, with like shares of every label.
+
+    Args:
+        learnt: int64 array (T,), ascending: the fold's training rows.
+        inputs: what they are rows of.
+        seed: of the choice, 0 to 2**32 - 1.
+
+    Returns:
+        int64 array, ascending: one part in `VALIDATION_PARTS`, or in as many as there are groups. None if there is one
+        group only, or if no label has both values.
+    """
+    labels, groups = inputs.train_labels[learnt], inputs.train.groups
+    of_learnt = None if groups is None else groups[learnt]
+    units = len(learnt) if of_learnt is None else len(np.unique(of_learnt))
+    varied = np.ptp(labels, axis=0) > 0  # a rare label may have one value here, and nothing to stratify
+    if units < 2 or not varied.any():
+        return None
+    names = tuple(name for name, varies in zip(inputs.label_names, varied, strict=True) if varies)
+    parts = make_folds(labels[:, varied], of_learnt, names, min(VALIDATION_PARTS, units), seed)
+    return learnt[parts.fold_of_row == 0]
+
+
+def _part_rows(inputs: Inputs, fits: Sequence[FitRows], seed: int) -> tuple[list[FoldRows], list[str]]:
+    """Part the training rows of every fit; arguments as for `cross_fit_heads`.
+
+    Returns:
+        The rows by fit, and a warning for each fold that has none to validate with.
+    """
+    rows, warnings = [], []
+    for name, learnt, held_out, _ in fits:
+        validation = None if name == REFIT else choose_validation(learnt, inputs, seed)
+        if validation is not None:
+            rows.append(FoldRows(np.setdiff1d(learnt, validation), validation, held_out))
+            continue
+        rows.append(FoldRows(learnt, learnt, held_out))
+        if name != REFIT:
+            warnings.append(
+                f"heads of {name}: none of its training rows can be set apart to decide when a head stops, so the "
+                "rows that the heads learnt from decided"
+            )
+    return rows, warnings
+
+
+def _train(
+    specs: list[HeadSpec], inputs: Inputs, columns: slice, rows: FoldRows, seed: int, predicts_test: bool
+) -> list[Fit]:
+    """Train a bank, and let each head predict the rows held out and, where asked, the test rows."""
+    features = inputs.train.features[:, columns]
+    with silent_bank():
+        heads = bank.train_bank(specs, features, inputs.train_labels, rows.train, rows.validation, seed)
+    fits = []
+    with threadpool_limits(1, user_api="blas"):  # as for every other model: threads change the last bits
+        for head in heads:
+            started = time.perf_counter()
+            out_of_fold = head.predict_proba(features[rows.held_out])
+            test = None
+            if inputs.test is not None and predicts_test:
+                test = head.predict_proba(inputs.test.features[:, columns])
+            seconds = head.seconds + time.perf_counter() - started
+            fits.append(Fit(head, out_of_fold, test, head.best_epoch > 0, seconds))
+    return fits
+
+
+@contextmanager
+def silent_bank() -> Iterator[None]:
+    """Keep the bank from logging which heads diverged: the warnings of the run say so, by name."""
+    bank.logger.disabled = True
+    try:
+        yield
+    finally:
+        bank.logger.disabled = False

@@ -1,0 +1,1 @@
+"""Models of other models' predictions: means, weights, greedy selection, stacking, calibration."""

@@ -1,0 +1,141 @@
+"""A trained head: probabilities, and the ordinary Keras model that gives the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import expit
+
+from classify.keras_backend import import_keras
+from classify.models.curves import Curves
+from classify.models.heads import HeadSpec
+from features.common.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+#: Keras' default for BatchNormalization: what is added to the variance.
+EPSILON = 1e-3
+
+
+@dataclass(frozen=True)
+class HeadWeights:
+    """The numbers of a head, and what they give.
+
+    Attributes:
+        weights: float32 arrays in Keras' order: with batch normalisation gamma, beta, moving mean and moving variance,
+            each (D,); then kernel (inputs, outputs) and bias (outputs,) of every dense layer.
+        batch_norm: whether the features are normalised.
+    """
+
+    weights: Sequence[np.ndarray]
+    batch_norm: bool
+
+    @classmethod
+    def load(cls, path: Path) -> "HeadWeights":
+        """Read the Keras file of a head.
+
+        Raises:
+            InputError: it is missing, or holds no head.
+        """
+        keras = import_keras()
+        try:
+            model = keras.saving.load_model(path, compile=False)
+        except Exception as error:  # noqa: BLE001 - a damaged archive fails in as many ways as it has bytes
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(f"{path} is no head that can be read ({reason}). Make the run again.") from None
+        layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.Dropout)]
+        batch_norm = bool(layers) and isinstance(layers[0], keras.layers.BatchNormalization)
+        activations = [_dense_activation(layer) for layer in layers[batch_norm:]]
+        expected = ["relu"] * (len(activations) - 1) + ["sigmoid"]
+        plain = not batch_norm or (layers[0].epsilon, len(layers[0].weights)) == (EPSILON, 4)
+        if not isinstance(model, keras.Sequential) or activations != expected or not plain:
+            raise InputError(f"{path} is a Keras model, but no head of Headbank. Make the run again.")
+        return cls(model.get_weights(), batch_norm)
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Give the probability of each label.
+
+        Args:
+            X: float32 array (N, D), finite.
+
+        Returns:
+            float32 array (N, L), 0-1.
+
+        Raises:
+            InputError: X is of another width than the head.
+        """
+        weights = list(self.weights)
+        if X.ndim != 2 or X.shape[1] != len(weights[0]):
+            raise InputError(
+                f"the head was trained on features of width {len(weights[0])}, received an array {X.shape}. "
+                f"Give the features of the same backbones."
+            )
+        activations = X
+        if self.batch_norm:
+            gamma, beta, mean, variance = weights[:4]
+            scale = gamma / np.sqrt(variance + np.float32(EPSILON))
+            activations = X * scale + (beta - mean * scale)
+            weights = weights[4:]
+        for layer, (kernel, bias) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
+            if layer:
+                activations = np.maximum(activations, 0)
+            activations = activations @ kernel + bias
+        return expit(activations)
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A head with the weights of its best epoch.
+
+    Attributes:
+        spec: what was asked for.
+        weights: as those of `HeadWeights`.
+        curves: loss and AUC by epoch.
+        best_epoch: the epoch, from 1, of the lowest validation loss; 0 if none was finite, and the weights are the
+            initial ones.
+        seconds: this head's share of the time that the bank took.
+    """
+
+    spec: HeadSpec
+    weights: Sequence[np.ndarray]
+    curves: Curves
+    best_epoch: int
+    seconds: float
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Give the probability of each label; see `HeadWeights.predict_proba`."""
+        return HeadWeights(self.weights, self.spec.batch_norm).predict_proba(X)
+
+    def to_keras(self) -> "keras.Sequential":
+        """Build the same head in Keras, not compiled: (N, D) float32 features in, (N, L) probabilities out."""
+        keras = import_keras()
+        layers = keras.layers
+        *hidden_biases, output_bias = list(self.weights)[4 * self.spec.batch_norm + 1 :: 2]
+        model = keras.Sequential([keras.Input((len(self.weights[0]),), name="features")], name="head")
+        if self.spec.batch_norm:
+            model.add(layers.BatchNormalization(epsilon=EPSILON))
+        regulariser = keras.regularizers.L2(self.spec.l2)
+        for bias in hidden_biases:
+            model.add(layers.Dropout(self.spec.dropout))
+            model.add(layers.Dense(len(bias), activation="relu", kernel_regularizer=regulariser))
+        model.add(layers.Dropout(self.spec.dropout))
+        model.add(layers.Dense(len(output_bias), activation="sigmoid", kernel_regularizer=regulariser, name="labels"))
+        model.set_weights(list(self.weights))
+        return model
+
+    def save(self, path: Path) -> None:
+        """Write the head as a Keras file.
+
+        Args:
+            path: ends in `.keras`; an existing file is replaced.
+        """
+        self.to_keras().save(path)
+
+
+def _dense_activation(layer: "keras.Layer") -> str | None:
+    """Name the activation of a dense layer with a bias; None for any other layer."""
+    config = layer.get_config()
+    return config["activation"] if type(layer).__name__ == "Dense" and config["use_bias"] else None

@@ -1,0 +1,137 @@
+"""What `python -m classify predict` does: read, predict, write, say so."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from classify.rundir.folder import MARK
+from classify.rundir.saved_run import SavedRun
+from classify.rundir.tables import DECISIONS, PROBABILITIES, write_predictions
+from features.common.cli import EXIT_REJECTED
+from features.common.errors import InputError
+from features.common.files import replacing
+from features.dataset.folder import scan_images
+from features.store.cache import FeatureCache, read_index
+from features.store.freshness import refuse_changed
+from features.store.recipe import digest_of
+
+#: What says how predictions were made. It is written last.
+RECORD = "prediction.json"
+
+
+def predict_split(
+    run: Path, cache: Path, split: str, out: Path, images: Path | None, model: str | None, overwrite: bool
+) -> int:
+    """Predict the images of a split.
+
+    Args:
+        run: folder of a finished run.
+        cache: folder of features.
+        split: name of the split to predict.
+        out: folder to write to.
+        images: folder of the images that were extracted; only these are predicted. None for all that are cached.
+        model: a model of the run; None for its final one.
+        overwrite: whether predictions that `out` holds may be replaced.
+
+    Returns:
+        The exit code: 0, or 3 if images that stage 1 rejected have no prediction.
+
+    Raises:
+        InputError: no finished run, another fingerprint, features that lack, or a folder that cannot be written.
+    """
+    saved = SavedRun.load(run)
+    name = saved.choose(model)
+    _check_folder(out, images, overwrite)
+    feature_cache = FeatureCache(cache)
+    if split not in feature_cache.splits():
+        have = ", ".join(feature_cache.splits()) or "none"
+        raise InputError(f"{cache} holds no split {split!r}. Choose one of those that it has: {have}.")
+    saved.refuse_other_features(feature_cache, split, name)
+    # The prior sees no features; which images there are is known by a cache file all the same.
+    backbones = saved.needs(name) or tuple(saved.widths)[:1]
+    image_ids, used_ids = _list_images(feature_cache, split, backbones, images)
+    _, features = feature_cache.read(split, backbones, used_ids)
+    probabilities = saved.predict(name, features)
+    record = {
+        "run": str(run.resolve()),
+        "run_digest": digest_of((run / MARK).read_bytes()),
+        "model": name,
+        "cache": str(cache.resolve()),
+        "split": split,
+        "images": None if images is None else str(images.resolve()),
+        "fingerprints": {backbone: saved.recipes[backbone].fingerprint for backbone in backbones},
+        "predicted": len(used_ids),
+        "rejected": sorted(set(image_ids) - set(used_ids)),
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / RECORD).unlink(missing_ok=True)
+        write_predictions(out, image_ids, used_ids, probabilities, saved.thresholds(name), saved.label_names)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{out} cannot be written ({reason}). Free the disk or name another with --out.") from None
+    with replacing(out / RECORD) as temporary:
+        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{len(used_ids):,} of {len(image_ids):,} images of {images or split} predicted by {name} of {run}")
+    rejected = len(image_ids) - len(used_ids)
+    if rejected:
+        console.print(f"{rejected} could not be read by stage 1, so their cells are empty: {RECORD} lists them")
+    console.print(f"written to {out}: {PROBABILITIES}, {DECISIONS}, {RECORD}")
+    return EXIT_REJECTED if rejected else 0
+
+
+def _check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
+    """Refuse to replace what is no prediction, or one of other images, or any without being asked to."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is not a folder. Name another with --out.")
+    if not any((out / name).exists() for name in (PROBABILITIES, DECISIONS, RECORD)):
+        return
+    try:
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        theirs = record["images"]
+    except FileNotFoundError:
+        raise InputError(f"{out} holds predictions that are not from `predict`. Name another with --out.") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{out / RECORD} cannot be read ({error}). Name another folder with --out.") from None
+    if not overwrite:
+        raise InputError(
+            f"{out} holds predictions already. Name another folder with --out, or replace them with --overwrite."
+        )
+    ours = None if images is None else str(images.resolve())
+    if theirs != ours:
+        raise InputError(
+            f"{out} holds predictions of other images ({theirs or 'a split of a cache'}, not "
+            f"{ours or 'a split of a cache'}). Name another folder with --out."
+        )
+
+
+def _list_images(
+    cache: FeatureCache, split: str, backbones: Sequence[str], images: Path | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """List the images to predict, and those of them that have features.
+
+    Raises:
+        InputError: none has features, or images have changed since they were extracted.
+    """
+    rejected = cache.rejected(split)
+    if images is None:
+        cached = read_index(cache.describe(split, backbones[0]).path)
+        used = tuple(image_id for image_id in cached if image_id not in rejected)
+        image_ids = (*used, *sorted(rejected))
+    else:
+        if not images.is_dir():
+            raise InputError(f"{images} is no folder. Give the folder of the images that were extracted.")
+        found = scan_images(images)
+        image_ids = tuple(sorted(found))
+        used = tuple(image_id for image_id in image_ids if image_id not in rejected)
+        refuse_changed(cache, split, backbones, used, [found[image_id] for image_id in used])
+    if not used:
+        raise InputError(
+            f"{cache.root / 'rejected.csv'} lists every image of the split {split} ({len(image_ids)}): none has "
+            "features. Mend the images and extract again."
+        )
+    return image_ids, used

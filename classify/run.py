@@ -1,0 +1,130 @@
+"""What `python -m classify run` does: read, fit, write the run's files, say what was found."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from classify.crossfit.resume import FinishedFits, identify
+from classify.ensembles.ensembles import ENSEMBLES, choose_ensembles
+from classify.experiment import Experiment, Settings, count_steps, run_experiment
+from classify.inputs import Inputs, read_inputs
+from classify.models.baselines import BASELINES, choose_baselines
+from classify.models.presets import choose_heads
+from classify.rundir.console import print_summary
+from classify.rundir.folder import FINISHED, open_run
+from classify.rundir.write import write_files
+from classify.scores.thresholds import ThresholdRule
+from features.common.cli import EXIT_REJECTED
+from features.common.options import split_names
+from features.dataset.dataset import DatasetOptions, read_dataset
+from features.store.cache import FeatureCache
+from features.store.default_cache import default_cache
+
+#: Options that say where things are, or nothing of what is computed: `run.json` has its own words for them.
+_NO_ARGUMENTS = ("data", "out", "overwrite")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of the command, as they were typed; `python -m classify run --help` describes them."""
+
+    data: Path
+    out: Path
+    cache: Path | None
+    backbones: str | None
+    folds: int
+    repeats: int
+    refit: bool
+    seed: int
+    id_column: str | None
+    labels: str | None
+    group_column: str | None
+    groups: Path | None
+    baselines: str
+    preset: str
+    ensemble: str | None
+    select: str
+    calibration: str
+    threshold: str
+    gap: bool
+    jobs: int | None
+    overwrite: bool
+
+    def arguments(self) -> dict[str, Any]:
+        """What `run.json` says of them: plain values by name."""
+        values = {name: value for name, value in asdict(self).items() if name not in _NO_ARGUMENTS}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+    def settings(self) -> Settings:
+        """Read what was chosen about the models.
+
+        Raises:
+            InputError: a name is not known, or stands twice.
+        """
+        return Settings(
+            folds=self.folds,
+            repeats=self.repeats,
+            refit=self.refit,
+            seed=self.seed,
+            jobs=self.jobs or joblib.cpu_count(),
+            baselines=choose_baselines(split_names(self.baselines, "--baselines") or ()),
+            heads=choose_heads(split_names(self.preset, "--preset") or (), {*BASELINES, *ENSEMBLES}),
+            ensembles=choose_ensembles(split_names(self.ensemble, "--ensemble")),
+            select=self.select,
+            calibration=None if self.calibration == "none" else self.calibration,
+            threshold=ThresholdRule.parse(self.threshold),
+            gap=self.gap,
+        )
+
+
+def run_classification(options: RunOptions) -> int:
+    """Run the command.
+
+    Returns:
+        The exit code: 0 done, 3 done but rejected test images have no prediction.
+
+    Raises:
+        InputError: bad options or bad input.
+        KeyboardInterrupt: it was stopped; that finished fits are kept has been said.
+    """
+    backbones, labels = split_names(options.backbones, "--backbones"), split_names(options.labels, "--labels")
+    settings = options.settings()
+    try:
+        with open_run(options.out, options.overwrite) as staging:
+            started = time.perf_counter()
+            columns = DatasetOptions(options.id_column, labels, options.group_column, options.groups)
+            dataset = read_dataset(options.data, columns)
+            cache = FeatureCache(options.cache or default_cache(options.data))
+            inputs = read_inputs(dataset, cache, backbones)
+            finished = FinishedFits(staging / FINISHED, identify(inputs))
+            read = time.perf_counter()
+            experiment = _fit(inputs, settings, finished)
+            seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
+            where = {"data": str(options.data), "cache": str(cache.root)}
+            record = {**where, "arguments": options.arguments(), "seconds": seconds}
+            write_files(staging, inputs, experiment, record)
+            if finished.found:
+                typer.echo(f"{finished.found} fits were finished before, and reused", err=True)
+    except KeyboardInterrupt:
+        typer.echo("stopped: what was fitted until now is kept, and the same command goes on from there.", err=True)
+        raise
+
+    for warning in experiment.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    print_summary(inputs, experiment, options.out, cache.root / "rejected.csv")
+    return EXIT_REJECTED if inputs.test is not None and inputs.test.rejected_ids else 0
+
+
+def _fit(inputs: Inputs, settings: Settings, finished: FinishedFits) -> Experiment:
+    """Run the experiment, and show on stderr how far it is."""
+    columns = ("fitting and scoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    screen = Console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task("", total=count_steps(inputs.columns, settings))
+        return run_experiment(inputs, settings, lambda: progress.advance(task), finished)

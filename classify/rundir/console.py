@@ -1,0 +1,171 @@
+"""Print what a run found."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from classify.experiment import Experiment
+from classify.inputs import Inputs, SplitInputs
+from classify.rundir.folder import RUN_FILES
+from classify.scores.bootstrap import DRAWS
+from classify.scores.leak_gap import MODEL
+from classify.scores.metrics import MACRO, Score
+from classify.scores.selection import describe_rule
+from classify.scores.thresholds import measure_cost
+
+_IDS_SHOWN = 10
+
+
+def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_list: Path) -> None:
+    """Print the data, the folds, a leaderboard, what could not be predicted, and the files written.
+
+    Args:
+        inputs: what the run learnt from.
+        experiment: what it found.
+        run: the run's folder, written.
+        rejected_list: the CSV file that lists the images that stage 1 rejected.
+    """
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    train, test = inputs.train, inputs.test
+    positives = ", ".join(
+        f"{name} {n}" for name, n in zip(inputs.label_names, inputs.train_labels.sum(axis=0), strict=True)
+    )
+    console.print(f"train: {len(train.used_ids)} images; positive: {positives}")
+    if train.rejected_ids:
+        console.print(
+            f"train: {len(train.rejected_ids)} of {len(train.image_ids)} images have no features and are left out: "
+            f"{_some(train.rejected_ids)} ({rejected_list})"
+        )
+    settings = experiment.settings
+    repeated = f"; drawn {settings.repeats} times" if settings.repeats > 1 else ""
+    console.print(f"folds: {experiment.folds.describe()}{repeated}")
+    # A pipe has no width of its own: Rich would take 80 columns and break the names of models.
+    table_console = console if console.is_terminal else Console(highlight=False, width=max(console.width, 200))
+    table_console.print(_leaderboard(experiment, len(inputs.columns)))
+    beside = "but for the last column, " if test is not None and test.labels is not None else ""
+    console.print(f"*: the final model; {beside}scores are out-of-fold, all folds together, the mean over labels")
+    console.print(
+        "accuracy in brackets: of predicting all-negative; seconds: of fitting, an ensemble's without its members'"
+    )
+    unit = "rows" if experiment.folds.group_count is None else "groups"
+    console.print(
+        f"in square brackets: 95 % interval from {DRAWS} bootstrap draws of {unit}, the fitted models as given"
+    )
+    if len(experiment.predictions) == 1:
+        console.print("one model only, so there is no ensemble: each would be the same model again")
+    if experiment.returns:
+        steps = (f"{r.backbone} {r.macro_auc:.3f} ({r.gain:+.3f})" for r in experiment.returns)
+        console.print(f"backbones, added one by one to their mean, macro AUC (gain): {', '.join(steps)}")
+    if gap := experiment.gap:
+        console.print(
+            f"gap: {gap.gap} macro AUC, what random folds would flatter: {MODEL} on all backbones has {gap.random} by "
+            f"random folds, {gap.grouped} by grouped ones"
+        )
+    before = ", before its calibration" if settings.calibration else ""
+    console.print(f"final model: {experiment.final_model} ({describe_rule(settings.select)}{before})")
+    console.print(f"its thresholds, for {settings.threshold.text}, cross-fitted on the training images:")
+    table_console.print(_threshold_table(inputs, experiment))
+    if test is None:
+        needless = "; --refit changes what predicts new images only" if settings.refit else ""
+        console.print(
+            f"test: the data set has no test split, so there are out-of-fold results only, no predictions{needless}"
+        )
+    else:
+        _print_test(console, test, experiment.final_model + (", refitted" if settings.refit else ""), rejected_list)
+    written = [name for name in RUN_FILES if (run / name).exists()]
+    console.print(f"written to {run}: {', '.join(written)}")
+
+
+def _print_test(console: Console, test: SplitInputs, predictor: str, rejected_list: Path) -> None:
+    """Say what the predictions are by, and which images have none."""
+    labelled = "labelled" if test.labels is not None else "not labelled, so not scored"
+    console.print(f"test: {len(test.used_ids)} of {len(test.image_ids)} images predicted by {predictor}; {labelled}")
+    if test.rejected_ids:
+        console.print(
+            f"test: {len(test.rejected_ids)} images have no features; their cells in the predictions are empty: "
+            f"{_some(test.rejected_ids)} ({rejected_list})"
+        )
+
+
+def _leaderboard(experiment: Experiment, backbone_count: int) -> Table:
+    """List the models by their out-of-fold macro AUC, best first; beside it the test images', where they are labelled.
+
+    The lines of a run of three backbones of the longest names fit 120 columns, so the backbones are counted: a model of
+    one bears its name.
+    """
+    # One blank between columns: two intervals and the longest names leave no more of 120.
+    table = Table(box=None, header_style="bold", padding=(0, 1), pad_edge=False, collapse_padding=True)
+    # On a narrow terminal cells are folded, never cut; the models' names stay whole.
+    table.add_column("model", no_wrap=True, overflow="fold")
+    headings = ["back-\nbones", "macro AUC", "AP", "log\nloss", "F1", "accuracy", "seconds"]
+    has_test = any(split == "test" for _, split in experiment.scores)
+    for heading in headings + ["test macro AUC"] * has_test:
+        table.add_column(heading, justify="right", overflow="fold")
+    for model in rank_models(experiment.scores):
+        macro = {s.metric: s for s in experiment.scores[model, "oof"] if s.label == MACRO}
+        of_test = [s for s in experiment.scores.get((model, "test"), []) if (s.label, s.metric) == (MACRO, "roc_auc")]
+        prediction = experiment.predictions[model]
+        final = model == experiment.final_model
+        table.add_row(
+            Text(f"{model} *" if final else model),
+            f"{len(prediction.backbones)} of {backbone_count}",
+            _with_interval(macro["roc_auc"]),
+            *(_short(macro[metric].value) for metric in ("average_precision", "log_loss", "f1")),
+            f"{_short(macro['accuracy'].value)} ({_short(macro['all_negative_accuracy'].value)})",
+            f"{prediction.seconds:.1f}",
+            *(_with_interval(score) for score in of_test),
+            style="bold" if final else None,
+        )
+    return table
+
+
+def rank_models(scores: Mapping[tuple[str, str], Sequence[Score]]) -> list[str]:
+    """Order models by their out-of-fold macro ROC-AUC, best first; of equal ones the simpler, those without one last.
+
+    Args:
+        scores: by model and split, the simpler model first, as of `Experiment`.
+    """
+    values = {
+        model: -math.inf if score.value is None else score.value
+        for (model, split), of_model in scores.items()
+        for score in of_model
+        if (split, score.label, score.metric) == ("oof", MACRO, "roc_auc")
+    }
+    return sorted(values, key=lambda model: -values[model])
+
+
+def _threshold_table(inputs: Inputs, experiment: Experiment) -> Table:
+    """Show the final model's thresholds, and what they cost beside 0.5."""
+    model = experiment.final_model
+    out_of_fold, rule = experiment.predictions[model].out_of_fold, experiment.settings.threshold
+    costs = measure_cost(inputs.train_labels, out_of_fold, rule, experiment.folds)
+    aucs = {s.label: s for s in experiment.scores[model, "oof"] if s.metric == "roc_auc"}
+    table = Table(box=None, header_style="bold")
+    table.add_column("label")
+    for heading in ("AUC", "threshold", "F1", "sensitivity", "specificity", "at 0.5: F1", "sensitivity", "specificity"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for name, threshold, cost in zip(inputs.label_names, experiment.thresholds[model], costs, strict=True):
+        table.add_row(Text(name), _with_interval(aucs[name]), *(_short(value) for value in (threshold, *cost)))
+    return table
+
+
+def _with_interval(score: Score) -> Text:
+    """Write a score as `0.894 [0.858, 0.925]`, or without an interval where it has none."""
+    interval = f" [{_short(score.low)}, {_short(score.high)}]" if score.low is not None else ""
+    return Text(_short(score.value) + interval)
+
+
+def _short(value: float | None) -> str:
+    """Write a figure with three decimals; `-` if there is none."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _some(image_ids: tuple[str, ...]) -> str:
+    """List the first ids, and how many more there are."""
+    shown = ", ".join(image_ids[:_IDS_SHOWN])
+    more = len(image_ids) - _IDS_SHOWN
+    return f"{shown} and {more} more, all in run.json" if more > 0 else shown

@@ -1,0 +1,1 @@
+"""Search for good heads with Optuna."""

@@ -1,0 +1,174 @@
+"""What `python -m classify search` does: read, search, show the best trials, write them as presets."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from classify.inputs import Inputs, read_inputs
+from classify.models.heads import HeadSpec
+from classify.models.preset_files import write_presets
+from classify.search.rows import make_search_folds
+from classify.search.search import FOLD_AUCS, SearchSettings, best_trials, cross_fitted_choice, identify, run_search
+from classify.search.space import propose
+from classify.search.study import JOURNAL, StudyFile, check_folder, open_study
+from features.common.cli import EXIT_INTERRUPTED, EXIT_TERMINATED
+from features.common.errors import InputError
+from features.dataset.dataset import DatasetOptions, read_dataset
+from features.store.cache import FeatureCache
+from features.store.default_cache import default_cache
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+#: The best heads as presets.
+BEST = "best.json"
+_HEADS_KEPT = 5
+
+
+def search(
+    data: Path,
+    cache: Path | None,
+    out: Path,
+    backbones: Sequence[str] | None,
+    options: DatasetOptions,
+    settings: SearchSettings,
+) -> int:
+    """Search for heads, and write the best ones.
+
+    Args:
+        data: folder of the data set; its split `train` alone is read.
+        cache: folder of its features; None for the default.
+        out: folder of the study, begun or continued.
+        backbones: whose features the heads see side by side; None for all that are cached.
+        options: of the CSV file.
+        settings: what was chosen; the seconds count from here.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: bad input, or no batch was finished in the time given.
+    """
+    began = time.perf_counter()
+    check_folder(out)
+    dataset = read_dataset(data, options)
+    dataset = replace(dataset, splits={name: split for name, split in dataset.splits.items() if name == "train"})
+    feature_cache = FeatureCache(cache or default_cache(data))
+    inputs = read_inputs(dataset, feature_cache, backbones)
+    folds, rows = make_search_folds(inputs, settings.folds, settings.seed)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    screen = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    for warning in folds.warnings:
+        screen.print(f"warning: {warning}")
+    with open_study(out, identify(inputs, rows, settings)) as study_file:
+        before = len(study_file.trials)
+        screen.print(f"{out} holds {before} trials" if before else f"{out}: a new study")
+        settings = replace(settings, seconds=settings.seconds - (time.perf_counter() - began))
+        with _progress(screen, study_file, settings.trials, began) as (on_trials, on_batch):
+            ended = run_search(inputs, rows, settings, study_file, on_trials, on_batch)
+        trials = study_file.trials
+        if trials:
+            heads = {
+                f"best{place}": propose(trial, settings.seed)
+                for place, trial in enumerate(best_trials(trials, _HEADS_KEPT), start=1)
+            }
+            write_presets(out / BEST, heads)
+    code = {"Ctrl-C": EXIT_INTERRUPTED, "SIGTERM": EXIT_TERMINATED}.get(ended, 0)
+    if not trials and not code:
+        raise InputError(
+            f"no batch of {min(settings.batch, settings.trials)} trials was finished in the time given, so {out} holds "
+            "none. Give more --minutes, or a smaller --batch."
+        )
+    console.print(_describe_data(inputs, rejected=len(inputs.train.rejected_ids)))
+    console.print(f"folds: {folds.describe()}")
+    seconds = time.perf_counter() - began
+    console.print(f"study: {len(trials)} trials, {before} of them from before; {seconds:.0f} s; ended: {ended}")
+    if trials:
+        table_console = console if console.is_terminal else Console(highlight=False, width=max(console.width, 200))
+        table_console.print(_table(best_trials(trials, _HEADS_KEPT), heads))
+        console.print("of each combination of layers, dropout, optimiser and batch size the best trial only")
+        console.print(_warn(trials))
+        console.print(f"written to {out}: {BEST} ({', '.join(heads)}), {JOURNAL} (all trials)")
+    return code
+
+
+@contextmanager
+def _progress(screen: Console, study_file: StudyFile, total: int, began: float) -> Iterator[tuple]:
+    """Show on stderr how far the search is; yields `on_trials` and `on_batch` of `run_search`."""
+    columns = (TextColumn("searching"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} trials"))
+    with Progress(
+        *columns, TimeRemainingColumn(), console=screen, transient=True, disable=not screen.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=total, completed=len(study_file.trials))
+
+        def on_batch() -> None:
+            trials = study_file.trials
+            best = best_trials(trials, 1)[0]
+            progress.update(task, completed=len(trials))
+            seconds = time.perf_counter() - began
+            screen.print(f"{len(trials)} of {total} trials, best macro AUC {best.value:.4f}, {seconds:.0f} s")
+
+        yield lambda count: progress.advance(task, count), on_batch
+
+
+def _describe_data(inputs: Inputs, rejected: int) -> str:
+    """Say what the heads see."""
+    left_out = f"; {rejected} without features left out" if rejected else ""
+    return (
+        f"train: {len(inputs.train_labels)} images{left_out}; {len(inputs.label_names)} labels; "
+        f"{inputs.train.features.shape[1]} features of {', '.join(inputs.columns)}"
+    )
+
+
+def _table(trials: Sequence["FrozenTrial"], heads: dict[str, HeadSpec]) -> Table:
+    """Show the best trials; the heads are theirs, in the same order."""
+    table = Table(box=None, header_style="bold")
+    for heading in ("head", "trial", "macro AUC", "by fold"):
+        table.add_column(heading, justify="left" if heading == "head" else "right", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for trial, (name, spec) in zip(trials, heads.items(), strict=True):
+        by_fold = " ".join("-" if auc is None else f"{auc:.3f}" for auc in trial.user_attrs[FOLD_AUCS])
+        table.add_row(Text(name), str(trial.number), f"{trial.value or 0:.4f}", by_fold, Text(_describe_head(spec)))
+    return table
+
+
+def _describe_head(spec: HeadSpec) -> str:
+    """Say in a line what a head is."""
+    layers = " ".join(str(units) for units in spec.hidden_units) or "none"
+    parts = [
+        f"hidden {layers}",
+        "batch norm" if spec.batch_norm else "no batch norm",
+        f"dropout {spec.dropout:g}",
+        f"{spec.optimiser} {spec.learning_rate:.2g}",
+        f"L2 {spec.l2:.1g}",
+        f"smoothing {spec.label_smoothing:.2f}",
+        f"class weight {spec.class_weight}",
+        f"batch {spec.batch_size}",
+    ]
+    return ", ".join(parts)
+
+
+def _warn(trials: Sequence["FrozenTrial"]) -> str:
+    """Say what the best score is worth."""
+    by_fold = np.array([trial.user_attrs[FOLD_AUCS] for trial in trials], dtype=float)
+    chosen = cross_fitted_choice(by_fold)
+    estimate = ""
+    if chosen is not None:
+        best = np.nanmean(by_fold[trials.index(best_trials(trials, 1)[0])])
+        estimate = (
+            f" Mean over folds: {best:.4f} for the best trial; {chosen:.4f} if each fold is scored by the trial that "
+            "was best on the others, which is nearer the truth."
+        )
+    return (
+        f"optimistic: the best of {len(trials)} trials, chosen on the folds that score it.{estimate} Let "
+        f"`classify run` score {BEST} on folds of another --seed; only a labelled test split is free of all optimism."
+    )

@@ -1,0 +1,255 @@
+"""Search for good heads: Optuna proposes whole batches, the bank trains each batch together, scored out-of-fold."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from classify.bank import train as bank
+from classify.crossfit.heads import FoldRows, silent_bank
+from classify.inputs import Inputs
+from classify.models.curves import mean_auc
+from classify.models.heads import HeadSpec
+from classify.search.space import EPOCHS, STRUCTURE, describe_space, propose
+from classify.search.study import StudyFile
+from features.common.cli import Terminated
+
+if TYPE_CHECKING:
+    import optuna
+
+#: Proposals of a batch for each of its structures. A structure costs some 4 s of CPU time a fold, mostly compiling.
+HEADS_PER_STRUCTURE = 10
+#: The user attribute of a trial that holds its macro AUC by fold; None where no label of a fold has both values.
+FOLD_AUCS = "fold_aucs"
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What a person chooses about a search.
+
+    Attributes:
+        trials: how many the study shall hold in the end, at least 1.
+        seconds: the time after which nothing is asked or trained, above 0.
+        batch: proposals that are trained together, at least 1.
+        folds: their number, at least 2.
+        seed: of the folds, the proposals, the initial weights and the mini-batches, 0 to 2**32 - 1.
+    """
+
+    trials: int = 200
+    seconds: float = 120.0
+    batch: int = 20
+    folds: int = 3
+    seed: int = 0
+
+
+class _OutOfTime(Exception):
+    """The time limit was met in the middle of a batch."""
+
+
+def identify(inputs: Inputs, folds: Sequence[FoldRows], settings: SearchSettings) -> dict[str, Any]:
+    """Say what two trials have to have in common for their scores to be comparable; see `open_study`."""
+    rows = [part for fold in folds for part in (fold.train, fold.validation, fold.held_out)]
+    return {
+        "label names": ", ".join(inputs.label_names),
+        "backbones": inputs.train.fingerprints,
+        "features": _digest(inputs.train.features),
+        "labels": _digest(inputs.train_labels),
+        "seed": settings.seed,
+        "number of folds": settings.folds,
+        "folds": _digest(*rows),
+        "search space": blake2b(describe_space().encode(), digest_size=8).hexdigest(),
+    }
+
+
+def run_search(
+    inputs: Inputs,
+    folds: Sequence[FoldRows],
+    settings: SearchSettings,
+    study_file: StudyFile,
+    on_trials: Callable[[float], None],
+    on_batch: Callable[[], None],
+) -> str:
+    """Ask, train and tell whole batches until the study holds enough trials or the time is up.
+
+    What is proposed depends on the seed and on the trials that the study holds, so that a search which was interrupted
+    between two batches goes on as it would have.
+
+    Args:
+        inputs: what to learn from.
+        folds: of `make_search_folds`.
+        settings: what was chosen.
+        study_file: holds earlier trials; each batch is added to it once it is trained.
+        on_trials: called after every epoch with how many trials' worth of work that was; a batch sums up to its size.
+        on_batch: called when a batch has been added.
+
+    Returns:
+        Why it ended: `all trials are done`, `the time is up`, `Ctrl-C` or `SIGTERM`; a batch in flight is then
+        lost.
+
+    Raises:
+        InputError: the study file cannot be written.
+    """
+    import optuna
+
+    began = time.perf_counter()
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(study_file.trials)
+    longest = 0.0
+    try:
+        while (missing := settings.trials - len(study_file.trials)) > 0:
+            started = time.perf_counter()
+            if started - began + longest > settings.seconds:
+                return "the time is up"
+
+            def report(heads_epochs: int) -> None:
+                if time.perf_counter() - began > settings.seconds:
+                    raise _OutOfTime
+                on_trials(heads_epochs / (len(folds) * EPOCHS))
+
+            trials = ask_batch(study, min(settings.batch, missing), settings.seed, len(study_file.trials))
+            specs = [propose(trial, settings.seed) for trial in trials]
+            out_of_fold = train_out_of_fold(specs, inputs, folds, settings.seed, report)
+            seconds = time.perf_counter() - started
+            _tell(study, trials, out_of_fold, inputs.train_labels, folds)
+            study_file.add([study.trials[trial.number] for trial in trials])
+            longest = max(longest, seconds)
+            on_batch()
+    except _OutOfTime:
+        return "the time is up"
+    except KeyboardInterrupt as stop:
+        return "SIGTERM" if isinstance(stop, Terminated) else "Ctrl-C"
+    return "all trials are done"
+
+
+def ask_batch(study: "optuna.Study", count: int, seed: int, told: int) -> list["optuna.Trial"]:
+    """Ask for trials together.
+
+    The first few choose their structure freely, all of one batch size; the others take theirs over and differ in the
+    rest, so that a batch shares matrix products and few graphs are compiled. The sampler counts every trial that runs
+    as a bad one ("constant liar"), which keeps the batch from crowding in one place.
+
+    Args:
+        study: of the finished trials.
+        count: how many to ask for, at least 1.
+        seed: of the search.
+        told: the number of finished trials: each batch has its own random numbers.
+
+    Returns:
+        Trials whose heads `propose` gives.
+    """
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.samplers import PartialFixedSampler, TPESampler
+
+    sampler = TPESampler(seed=int(np.random.SeedSequence([seed, told]).generate_state(1)[0]), constant_liar=True)
+    structures = math.ceil(count / HEADS_PER_STRUCTURE)
+    trials: list[optuna.Trial] = []
+    for index in range(count):
+        fixed: dict[str, Any] = {}
+        if index >= structures:
+            leader = trials[index % structures].params
+            fixed = {name: leader[name] for name in STRUCTURE}
+        elif index:
+            fixed = {"batch_size": trials[0].params["batch_size"]}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.sampler = PartialFixedSampler(fixed, sampler)
+        trial = study.ask()
+        propose(trial, seed)  # draws the parameters, which the next trial's sampler has to know
+        trials.append(trial)
+    return trials
+
+
+def train_out_of_fold(
+    specs: Sequence[HeadSpec],
+    inputs: Inputs,
+    folds: Sequence[FoldRows],
+    seed: int,
+    on_epochs: Callable[[int], None],
+) -> np.ndarray:
+    """Train heads together, once per fold.
+
+    Args:
+        specs: B heads.
+        inputs: N training rows.
+        folds: which hold out every row once.
+        seed: of the mini-batches and the dropout masks.
+        on_epochs: as that of `train_bank`.
+
+    Returns:
+        float32 array (N, L, B), 0-1: each row by the heads of the fold that held it out.
+    """
+    features, labels = inputs.train.features, inputs.train_labels
+    out_of_fold = np.empty((*labels.shape, len(specs)), dtype=np.float32)
+    for fold in folds:
+        with silent_bank():  # a search tries rates at which heads diverge; their scores say so
+            heads = bank.train_bank(specs, features, labels, fold.train, fold.validation, seed, on_epochs)
+        held_out = features[fold.held_out]
+        with threadpool_limits(1, user_api="blas"):  # threads change the last bits of a product
+            for index, head in enumerate(heads):
+                out_of_fold[fold.held_out, :, index] = head.predict_proba(held_out)
+    return out_of_fold
+
+
+def best_trials(trials: Sequence["optuna.trial.FrozenTrial"], count: int) -> list["optuna.trial.FrozenTrial"]:
+    """The trials of the highest macro AUC, best first, and one only of each structure.
+
+    A search ends with many heads that are nearly the same; heads of other structures are what an ensemble gains by.
+
+    Args:
+        trials: finished ones.
+        count: how many at most.
+    """
+    ranked = sorted(trials, key=lambda trial: (-(trial.value or 0.0), trial.number))
+    best: dict[tuple[Any, ...], optuna.trial.FrozenTrial] = {}
+    for trial in ranked:
+        best.setdefault(tuple(trial.params[name] for name in STRUCTURE), trial)
+    return list(best.values())[:count]
+
+
+def cross_fitted_choice(fold_aucs: np.ndarray) -> float | None:
+    """Estimate what choosing the best of many trials is worth on rows that had no part in the choice.
+
+    For each fold in turn, the trial that is best on the other folds is scored on this one. The highest score of many
+    is optimistic even where there is nothing to learn; this mean is then about 0.5. It is not perfect: the proposals
+    themselves were guided by all folds.
+
+    Args:
+        fold_aucs: float array (T, K), 0-1: macro AUC by trial and fold; a column of NaN where a fold has none.
+
+    Returns:
+        The mean over the folds; None if fewer than two have a value.
+    """
+    known = fold_aucs[:, ~np.isnan(fold_aucs).any(axis=0)]
+    if known.shape[1] < 2:
+        return None
+    on_others = known.sum(axis=1, keepdims=True) - known
+    return float(np.mean([known[on_others[:, fold].argmax(), fold] for fold in range(known.shape[1])]))
+
+
+def _tell(
+    study: "optuna.Study",
+    trials: Sequence["optuna.Trial"],
+    out_of_fold: np.ndarray,
+    labels: np.ndarray,
+    folds: Sequence[FoldRows],
+) -> None:
+    """Tell Optuna how good the heads of a batch are: all folds scored together, and one by one as an attribute."""
+    of_folds = np.array([mean_auc(out_of_fold[fold.held_out], labels[fold.held_out]) for fold in folds])
+    for trial, auc, by_fold in zip(trials, mean_auc(out_of_fold, labels), of_folds.T, strict=True):
+        trial.set_user_attr(FOLD_AUCS, [None if np.isnan(value) else float(value) for value in by_fold])
+        study.tell(trial, float(auc))
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    """Digest the shapes and values of arrays."""
+    digest = blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(str(array.shape).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,260 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from classify.bank import stack as bank_stack
+from classify.bank import train as bank
+from classify.bank.epoch import compile_epoch
+from classify.bank.network import StackKind, sum_over_outputs
+from classify.bank.stack import initial_weights, make_stacks, trained_together
+from classify.bank.train import batch_order, train_bank
+from classify.keras_backend import import_keras, import_tensorflow
+from classify.models.heads import HeadSpec
+from features.common.errors import InputError
+
+ROWS, WIDTH, LABELS, SEED = 90, 24, 3, 5
+TRAIN, VALIDATION = np.arange(0, 90, 3), np.setdiff1d(np.arange(90), np.arange(0, 90, 3))[:41]
+#: Five epochs that all lower the validation loss, so that the best weights are the last.
+FIVE = HeadSpec(dropout=0.0, l2=1e-2, learning_rate=2e-3, batch_size=8, epochs=5, patience=1.0)
+
+
+@pytest.fixture(scope="module")
+def features():
+    return (3 + np.random.default_rng(0).standard_normal((ROWS, WIDTH))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def y(features):
+    noise = np.random.default_rng(1).standard_normal((ROWS, LABELS))
+    return (features[:, :LABELS] + 0.3 * noise > [2.7, 3.0, 3.7]).astype(np.uint8)
+
+
+def train(specs, features, y, **options):
+    return train_bank(specs, features, y, TRAIN, VALIDATION, seed=SEED, **options)
+
+
+def train_in_keras(spec, features, y, train_rows=TRAIN):
+    """Keras' own training of a spec, with the bank's initial weights and order of the rows."""
+    keras = import_keras()
+    layers, regulariser = keras.layers, keras.regularizers.L2(spec.l2)
+    model = keras.Sequential([keras.Input((WIDTH,))])
+    if spec.batch_norm:
+        model.add(layers.BatchNormalization())
+    for units in spec.hidden_units:
+        model.add(layers.Dense(units, activation="relu", kernel_regularizer=regulariser))
+    model.add(layers.Dense(LABELS, activation="sigmoid", kernel_regularizer=regulariser))
+    optimiser = {
+        "adam": keras.optimizers.Adam(spec.learning_rate),
+        "sgd": keras.optimizers.SGD(spec.learning_rate, momentum=0.9, nesterov=True),
+    }[spec.optimiser]
+    model.compile(optimiser, keras.losses.BinaryCrossentropy(label_smoothing=spec.label_smoothing))
+    model.set_weights(initial_weights(spec, WIDTH, LABELS))
+    validation = (features[VALIDATION], y[VALIDATION].astype(np.float32))
+    losses = []
+    for epoch in range(spec.epochs):
+        rows = train_rows[batch_order(len(train_rows), SEED, epoch)]
+        history = model.fit(
+            features[rows],
+            y[rows].astype(np.float32),
+            batch_size=spec.batch_size,
+            shuffle=False,
+            validation_data=validation,
+            verbose=0,
+        ).history
+        losses.append((history["loss"][0], history["val_loss"][0]))
+    return model.get_weights(), *np.array(losses).T
+
+
+PARITY = {
+    "adam": FIVE,
+    "sgd": replace(FIVE, optimiser="sgd", learning_rate=1e-2, seed=1),
+    "smoothed": replace(FIVE, label_smoothing=0.2, seed=2),
+    "no batch norm": replace(FIVE, batch_norm=False, learning_rate=1e-3, seed=3),
+    "hidden": replace(FIVE, hidden_units=(16,), seed=4),
+    "deep, sgd": replace(FIVE, hidden_units=(12, 6), optimiser="sgd", learning_rate=1e-2, label_smoothing=0.1),
+}
+
+
+@pytest.fixture(scope="module")
+def bank_of_parity(features, y):
+    return dict(zip(PARITY, train(list(PARITY.values()), features, y), strict=True))
+
+
+@pytest.mark.parametrize("name", PARITY)
+def test_the_bank_trains_as_keras_does(name, bank_of_parity, features, y):
+    head = bank_of_parity[name]
+    weights, loss, validation_loss = train_in_keras(PARITY[name], features, y)
+    assert len(TRAIN) % FIVE.batch_size  # the last batch is a short one
+    assert head.best_epoch == FIVE.epochs
+    np.testing.assert_allclose(head.curves.loss, loss, atol=1e-4)
+    np.testing.assert_allclose(head.curves.validation_loss, validation_loss, atol=1e-4)
+    assert [weight.shape for weight in head.weights] == [weight.shape for weight in weights]
+    for ours, theirs in zip(head.weights, weights, strict=True):
+        assert np.linalg.norm(ours - theirs) <= 1e-3 * np.linalg.norm(theirs) + 1e-6
+
+
+def test_folds_that_differ_by_a_row_share_what_is_compiled(features, y):
+    # 33 rows in batches of 11 leave a whole spare step where 34 would fit.
+    spec = replace(FIVE, batch_size=11, epochs=3)
+    kind = StackKind(spec.hidden_units, spec.batch_norm, spec.dropout, spec.optimiser)
+    heads = {
+        count: train_bank([spec], features, y, np.arange(count), np.arange(count, 75), seed=SEED)[0]
+        for count in (34, 33)
+    }
+    assert compile_epoch((kind,), 11).experimental_get_tracing_count() == 1
+    assert not np.array_equal(heads[33].curves.loss, heads[34].curves.loss)
+    weights, loss, _ = train_in_keras(spec, features, y, np.arange(33))
+    np.testing.assert_allclose(heads[33].curves.loss, loss, atol=1e-4)
+    for ours, theirs in zip(heads[33].weights[4:], weights[4:], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_the_other_heads_of_a_bank_do_not_change_a_head(features, y):
+    spec = replace(FIVE, dropout=0.5, epochs=3)
+    others = [replace(spec, dropout=0.2, seed=9), replace(spec, learning_rate=1e-3, class_weight="balanced")]
+    [alone] = train([spec], features, y)
+    beside = train([others[0], spec, others[1]], features, y)[1]
+    for one, other in zip(alone.weights, beside.weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(features, y):
+    spec = replace(FIVE, dropout=0.5, epochs=2)
+    first, again = (train([spec], features, y)[0].predict_proba(features) for _ in range(2))
+    assert first.tobytes() == again.tobytes()
+    [other] = train_bank([spec], features, y, TRAIN, VALIDATION, seed=SEED + 1)
+    assert not np.allclose(first, other.predict_proba(features))
+
+
+@pytest.mark.parametrize("name", ["adam", "no batch norm", "deep, sgd"])
+def test_a_saved_head_is_an_ordinary_keras_model(name, bank_of_parity, features, tmp_path):
+    trained = bank_of_parity[name]
+    head = replace(trained, spec=replace(trained.spec, dropout=0.4))  # dropout rests where probabilities are given
+    head.save(tmp_path / "head.keras")
+    model = import_keras().saving.load_model(tmp_path / "head.keras")
+    probabilities = head.predict_proba(features)
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (ROWS, LABELS)
+    np.testing.assert_allclose(model.predict(features, verbose=0), probabilities, rtol=0, atol=1e-6)
+    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    assert trainable == head.spec.count_parameters(WIDTH, LABELS)
+    rates = [layer.rate for layer in model.layers if hasattr(layer, "rate")]
+    assert rates == [0.4] * (1 + len(head.spec.hidden_units))
+
+
+def test_heads_stop_on_their_own_and_keep_their_best_epoch(features, y, monkeypatch):
+    specs = [
+        replace(FIVE, epochs=30, patience=2, learning_rate=0.1),  # overshoots, so it stops early
+        replace(FIVE, epochs=12, patience=2, learning_rate=1e-3),  # improves to the end
+        replace(FIVE, epochs=4, learning_rate=1e-3),
+    ]
+    settled = []
+    hasty, steady, short = train(specs, features, y, on_epochs=settled.append)
+    losses = hasty.curves.validation_loss
+    assert len(losses) < 30
+    assert hasty.best_epoch == np.argmin(losses) + 1 == len(losses) - 2
+    assert (steady.best_epoch, len(steady.curves.loss)) == (12, 12)
+    assert (short.best_epoch, len(short.curves.auc)) == (4, 4)
+    assert sum(settled) == 30 + 12 + 4
+    # The same numbers when stopped heads leave the work at once.
+    monkeypatch.setattr(bank, "_WORTH_COMPILING", 0.0)
+    for kept, compacted in zip((hasty, steady, short), train(specs, features, y), strict=True):
+        assert kept.best_epoch == compacted.best_epoch
+        np.testing.assert_allclose(kept.curves.loss, compacted.curves.loss, atol=1e-5)
+        np.testing.assert_allclose(kept.predict_proba(features), compacted.predict_proba(features), atol=1e-5)
+    # The restored weights are those that gave the best loss.
+    kernel = hasty.weights[4]
+    p = hasty.predict_proba(features[VALIDATION]).astype(np.float64)
+    truth = y[VALIDATION]
+    entropy = -np.mean(truth * np.log(p) + (1 - truth) * np.log(1 - p))
+    assert entropy + specs[0].l2 * np.sum(kernel**2) == pytest.approx(losses.min(), abs=1e-5)
+
+
+def test_balanced_class_weights_make_a_rare_label_count_as_much_as_its_lack(features):
+    rare = np.zeros((ROWS, LABELS), dtype=np.uint8)
+    rare[::9] = 1
+    spec = replace(FIVE, batch_norm=False, l2=0.0, learning_rate=3e-2, epochs=60, batch_size=30)
+    constant = np.zeros_like(features)  # only the bias can learn: the share of positives, or one half
+    specs = [spec, replace(spec, class_weight="balanced")]
+    plain, balanced = train_bank(specs, constant, rare, TRAIN, TRAIN)
+    share = rare[TRAIN].mean()
+    np.testing.assert_allclose(plain.predict_proba(constant), share, atol=0.02)
+    np.testing.assert_allclose(balanced.predict_proba(constant), 0.5, atol=1e-3)
+
+
+def test_dropout_adds_the_noise_that_it_should_where_rows_share_masks(features):
+    # 9 rows a mask, and a last batch of 20. With every target 1/2 the loss is even and convex in the logit z, so noise
+    # raises it by half its second derivative, 1/4 at most, times the noise's variance: sum((w * x)^2) at rate 1/2.
+    spec = replace(FIVE, batch_norm=False, dropout=0.5, l2=0.0, label_smoothing=1.0, learning_rate=1e-12, epochs=1)
+    specs = [replace(spec, seed=seed, batch_size=70) for seed in range(40)]
+    flat = np.full_like(features, 0.3)
+    heads = train_bank(specs, flat, np.ones((ROWS, 1), np.uint8), np.arange(ROWS), np.arange(ROWS))
+    raised = [float(head.curves.loss[0] - head.curves.validation_loss[0]) for head in heads]
+    variance = np.mean([np.sum((head.weights[0] * 0.3) ** 2) for head in heads])
+    assert np.mean(raised) == pytest.approx(variance / 8, rel=0.2)
+
+
+def test_a_head_that_diverges_is_told_and_harms_no_other(features, y, caplog):
+    specs = [FIVE, replace(FIVE, optimiser="sgd", learning_rate=1e30, batch_norm=False)]
+    fine, diverged = train(specs, features, y)
+    assert fine.best_epoch == 5
+    assert diverged.best_epoch == 0
+    assert np.isfinite(diverged.predict_proba(features)).all()
+    assert "1 of 2 heads diverged" in caplog.text
+
+
+def test_heads_that_exceed_the_memory_train_in_shares(features, y, monkeypatch):
+    specs = [replace(FIVE, epochs=2, seed=seed) for seed in range(3)]
+    together = train(specs, features, y)
+    monkeypatch.setattr(bank, "PARAMETERS_AT_A_TIME", FIVE.count_parameters(WIDTH, LABELS))
+    for one, other in zip(together, train(specs, features, y), strict=True):
+        np.testing.assert_allclose(one.predict_proba(features), other.predict_proba(features), atol=1e-5)
+
+
+def test_heads_that_exceed_the_cache_train_in_turn(features, y, monkeypatch):
+    hidden = replace(FIVE, hidden_units=(16,), dropout=0.3, epochs=3)
+    specs = [replace(hidden, seed=seed) for seed in range(5)] + [replace(FIVE, epochs=3)]
+    together = train(specs, features, y)
+    monkeypatch.setattr(bank_stack, "PARAMETERS_IN_CACHE", 2 * hidden.count_parameters(WIDTH, LABELS))
+    stacks = make_stacks(specs, y, WIDTH)
+    assert [stack.members for stack in stacks] == [[0, 1], [2], [3], [4], [5]]
+    assert [[stack.members for stack in group] for group in trained_together(stacks)] == [
+        [[0, 1], [2], [3]],
+        [[4], [5]],
+    ]
+    for one, other in zip(together, train(specs, features, y), strict=True):
+        for ours, theirs in zip(one.weights, other.weights, strict=True):  # with the moving statistics
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_last_stack_does_not_train_alone(y, monkeypatch):
+    specs = [replace(FIVE, dropout=rate) for rate in (0.1, 0.2, 0.3)]
+    monkeypatch.setattr(bank_stack, "PARAMETERS_IN_CACHE", FIVE.count_parameters(WIDTH, LABELS))
+    [group] = trained_together(make_stacks(specs, y, WIDTH))
+    assert [stack.members for stack in group] == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 11, 64])
+@pytest.mark.parametrize("inputs", [1, 5])
+def test_products_are_summed_over_any_number_of_outputs(outputs, inputs):
+    generator = np.random.default_rng(outputs)
+    left, right = (generator.standard_normal((2, outputs, width)).astype(np.float32) for width in (5, inputs))
+    found = sum_over_outputs(import_tensorflow(), left, right).numpy()
+    np.testing.assert_allclose(found, (left * right).sum(1, keepdims=True), atol=1e-5)
+
+
+def test_what_cannot_be_trained_on_is_refused(features, y):
+    with pytest.raises(InputError, match="no head"):
+        train([], features, y)
+    with pytest.raises(InputError, match="0 of 90 rows to validate with"):
+        train_bank([FIVE], features, y, TRAIN, TRAIN[:0])
+    broken = features.copy()
+    broken[7, 3] = np.nan
+    with pytest.raises(InputError, match="row 7, feature 3 of the features is nan"):
+        train([FIVE], broken, y)
+    with pytest.raises(InputError, match="do not match"):
+        train([FIVE], features, y[:-1])
+    [head] = train([replace(FIVE, epochs=1)], features, y)
+    with pytest.raises(InputError, match="features of width 24, received an array"):
+        head.predict_proba(features[:, :5])

@@ -1,0 +1,114 @@
+"""Heat maps are exactly CAM for a linear head; boxes lie where the heat is."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from classify.cam.cam import enlarge, find_regions, heat_maps, scale_box
+from classify.cam.pictures import palette, save_heat, save_overlay, save_thumbnail, to_levels
+from classify.models.gradients import linearise
+from tests.classify.models.test_gradients import LABELS, WIDTH, head
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_on_a_linear_head_the_mean_of_the_map_and_the_bias_are_the_logit(batch_norm):
+    maps = np.random.default_rng(1).normal(size=(4, 7, 5, WIDTH)).astype(np.float32)
+    pooled = maps.mean(axis=(1, 2))
+    model = head((), batch_norm)
+    heat = heat_maps(maps, linearise(model, pooled).gradients)
+    weights = [values.astype(np.float64) for values in model.weights]
+    if batch_norm:  # Ioffe and Szegedy 2015, with Keras' epsilon
+        gamma, beta, mean, variance = weights[:4]
+        scale = gamma / np.sqrt(variance + 1e-3)
+        kernel, bias = weights[4] * scale[:, None], weights[5] + (beta - mean * scale) @ weights[4]
+    else:
+        kernel, bias = weights
+        # Without batch norm the heat is Zhou et al. 2016, equation 2, to the letter.
+        np.testing.assert_allclose(heat, np.einsum("nhwc,cl->nlhw", maps, kernel), atol=1e-5)
+    logits = np.log(p := model.predict_proba(pooled).astype(np.float64)) - np.log1p(-p)
+    assert heat.shape == (4, LABELS, 7, 5)
+    np.testing.assert_allclose(heat.mean(axis=(2, 3)) + bias, logits, atol=1e-4)
+    np.testing.assert_allclose(heat.mean(axis=(2, 3)), pooled @ kernel, atol=1e-4)
+
+
+def test_hidden_layers_take_the_gradient_at_the_pooled_features_of_that_image():
+    maps = np.random.default_rng(1).normal(size=(4, 3, 3, WIDTH)).astype(np.float32)
+    model, pooled = head((16,), False), maps.mean(axis=(1, 2))
+    found = linearise(model, pooled)
+    for image in range(4):
+        steps = 1e-3 * np.eye(WIDTH, dtype=np.float32)
+        p = model.predict_proba(np.concatenate([pooled[image] + steps, pooled[image] - steps])).astype(np.float64)
+        logits = np.log(p) - np.log1p(-p)
+        slopes = (logits[:WIDTH] - logits[WIDTH:]) / 2e-3
+        expected = np.einsum("hwc,cl->lhw", maps[image], slopes)
+        np.testing.assert_allclose(heat_maps(maps, found.gradients)[image], expected, atol=0.02)
+    assert not np.allclose(found.gradients[0], found.gradients[1])  # another image, another gradient
+
+
+def test_enlarging_keeps_the_heat_in_the_middle_of_every_tile_and_adds_backbones_up():
+    random = np.random.default_rng(2)
+    coarse, fine = random.normal(size=(7, 7)), random.normal(size=(9, 9))
+    large = enlarge([coarse], (7 * 15, 7 * 11))
+    assert large.shape == (105, 77)
+    np.testing.assert_allclose(large[7::15, 5::11], coarse, atol=1e-6)
+    np.testing.assert_allclose(
+        enlarge([coarse, fine], (40, 60)), enlarge([coarse], (40, 60)) + enlarge([fine], (40, 60)), atol=1e-5
+    )
+    np.testing.assert_allclose(enlarge([np.full((3, 3), 2.5)], (16, 16)), 2.5, rtol=1e-6)
+    np.testing.assert_allclose(enlarge([np.array([[4.0]])], (5, 6)), 4.0)
+
+
+def test_two_hot_spots_are_two_boxes_the_hotter_first():
+    heat = np.zeros((20, 30), np.float32)
+    heat[2:5, 3:9] = 8
+    heat[3, 4] = 9
+    heat[10:14, 20:22] = 10
+    heat[16, 28] = 5.9  # below 0.6 of the way
+    first, second = find_regions(heat)
+    assert (first.box, first.heat) == ((20, 10, 22, 14), 10)
+    assert (second.box, second.heat) == ((3, 2, 9, 5), 9)
+    assert find_regions(np.full((4, 4), 3.0)) == []
+    assert find_regions(heat + 100)[0] == first  # heat counts from the image's median
+
+
+@given(st.integers(1, 256), st.integers(1, 256), st.integers(1, 3000), st.integers(1, 3000), st.data())
+def test_a_box_in_pixels_of_the_image_is_the_least_that_holds_the_box(rows, columns, height, width, data):
+    x0 = data.draw(st.integers(0, columns - 1))
+    y0 = data.draw(st.integers(0, rows - 1))
+    x1, y1 = data.draw(st.integers(x0 + 1, columns)), data.draw(st.integers(y0 + 1, rows))
+    a, b, c, d = scale_box((x0, y0, x1, y1), (rows, columns), (height, width))
+    assert 0 <= a < c <= width
+    assert 0 <= b < d <= height
+    assert a * columns <= x0 * width < (a + 1) * columns
+    assert (c - 1) * columns < x1 * width <= c * columns
+    assert b * rows <= y0 * height < (b + 1) * rows
+    assert (d - 1) * rows < y1 * height <= d * rows
+
+
+def test_pictures_are_transparent_where_it_is_cold_and_show_the_image_there(tmp_path):
+    heat = np.zeros((8, 8), np.float32)
+    heat[2, 2], heat[5, 5] = 4, 2
+    levels = to_levels(heat, 4.0)
+    assert (levels[2, 2], levels[0, 0], levels[5, 5]) == (63, 0, 32)
+    assert to_levels(heat, 2.0)[5, 5] == 63  # what is hotter than full stays the hottest colour
+    save_heat(levels, tmp_path / "heat.png")
+    found = np.asarray(Image.open(tmp_path / "heat.png").convert("RGBA"))
+    np.testing.assert_array_equal(found, palette()[levels])
+    assert (found[0, 0, 3], found[2, 2, 3]) == (0, 150)
+
+    grey = np.repeat(np.random.default_rng(0).integers(0, 256, (8, 8, 1), np.uint8), 3, axis=2)
+    save_thumbnail(grey, tmp_path / "grey.png")
+    assert Image.open(tmp_path / "grey.png").mode == "L"
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "grey.png").convert("RGB")), grey)
+    colour = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    save_thumbnail(colour, tmp_path / "colour.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "colour.png")), colour)
+    save_overlay(colour, levels, [(4, 4, 7, 7)], tmp_path / "overlay.png")
+    overlay = np.asarray(Image.open(tmp_path / "overlay.png"))
+    np.testing.assert_array_equal(overlay[0], colour[0])
+    blend = colour[2, 2] * (1 - 150 / 255) + palette()[63, :3] * (150 / 255)
+    np.testing.assert_allclose(overlay[2, 2], blend, atol=1)
+    assert (overlay[4, 4:7] == overlay[6, 4:7]).all()  # the outline lies on the box's own pixels
+    assert (overlay[7] == colour[7]).all()

@@ -1,0 +1,257 @@
+"""Finished fits come back bit for bit, and a fit of anything else is never found."""
+
+import errno
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from classify.bank import train as bank
+from classify.crossfit.baselines import Candidate, CrossFitted, cross_fit
+from classify.crossfit.folds import Folds
+from classify.crossfit.heads import cross_fit_heads
+from classify.crossfit.plan import FitPlan
+from classify.crossfit.resume import FinishedFits, identify
+from classify.inputs import Inputs, SplitInputs
+from classify.models.baselines import BASELINES, OneVsRestLogistic
+from classify.models.heads import HeadSpec
+from features.common.errors import InputError
+
+QUICK = HeadSpec(learning_rate=1e-2, batch_size=20, epochs=3)
+SPECS = {"quick": QUICK, "deep": replace(QUICK, hidden_units=(4, 3), batch_norm=False, dropout=0.0, patience=2)}
+ROWS = 60
+ALPHA, BETA = slice(0, 4), slice(4, 8)
+#: Trees: as many as a run has take seconds, and prove no more.
+FEWER = {"forest": {"classifier__n_estimators": 20}, "boosting": {"classifier__max_iter": 20}}
+
+
+def split_inputs(features: np.ndarray, groups: np.ndarray | None = None) -> SplitInputs:
+    ids = tuple(f"i{row}" for row in range(len(features)))
+    return SplitInputs(ids, np.ones(len(ids), bool), features.astype(np.float32), None, groups, {})
+
+
+def make_inputs() -> Inputs:
+    rng = np.random.default_rng(0)
+    features, test = rng.normal(size=(ROWS, 8)), rng.normal(size=(7, 8))
+    labels = (features[:, [0, 5]] + rng.normal(size=(ROWS, 2)) > 0).astype(np.uint8)
+    labels[:, 1] &= np.arange(ROWS) % 3 == 0  # few positives: some classifiers give up and keep a constant
+    groups = np.repeat([f"p{number}" for number in range(ROWS // 2)], 2)
+    return Inputs(
+        ("a", "b"), {"alpha": ALPHA, "beta": BETA}, split_inputs(features, groups), labels, split_inputs(test)
+    )
+
+
+FOLDS = Folds(np.arange(ROWS) // 2 % 2, 2, None, ())
+INPUTS = make_inputs()
+#: One backbone: of heads, every other width is compiled anew, for seconds.
+LONE = replace(INPUTS, columns={"alpha": slice(0, 8)})
+
+
+def plan_in(folder: Path, inputs: Inputs = INPUTS, folds: Folds = FOLDS, refit: bool = False) -> FitPlan:
+    return FitPlan((folds,), refit, FinishedFits(folder, identify(inputs)))
+
+
+def fit_logistic(plan: FitPlan, inputs: Inputs = INPUTS, columns: slice = ALPHA, C: float = 0.001) -> CrossFitted:
+    return cross_fit({"logistic": Candidate(OneVsRestLogistic(C), columns)}, inputs, plan, 1, lambda: None)
+
+
+def assert_same(first: CrossFitted, second: CrossFitted) -> None:
+    assert list(first.predictions) == list(second.predictions)
+    for name, one in first.predictions.items():
+        other = second.predictions[name]
+        np.testing.assert_array_equal(one.out_of_fold, other.out_of_fold)
+        assert one.out_of_fold.dtype == other.out_of_fold.dtype == np.float32
+        assert one.test is not None
+        assert other.test is not None
+        np.testing.assert_array_equal(one.test, other.test)
+        assert (one.converged, one.seconds, one.backbones) == (other.converged, other.seconds, other.backbones)
+
+
+def fail(*_: object, **__: object) -> None:
+    raise AssertionError("it is fitted again")
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_of_every_kind_comes_back_bit_for_bit(tmp_path, monkeypatch, name):
+    estimator = clone(BASELINES[name])
+    estimator.set_params(**FEWER.get(name, {}))
+    candidates = {name: Candidate(estimator, ALPHA)}
+    first = cross_fit(candidates, INPUTS, plan_in(tmp_path), 2, lambda: None)
+    monkeypatch.setattr(type(BASELINES[name]), "fit", fail)
+    ticks: list[int] = []
+    second = cross_fit(candidates, INPUTS, plan_in(tmp_path), 2, lambda: ticks.append(1))
+    assert_same(first, second)
+    assert len(ticks) == 2
+    for one, other in zip(first.models[name], second.models[name], strict=True):
+        expected = one.predict_proba(INPUTS.train.features[:, ALPHA])
+        np.testing.assert_array_equal(other.predict_proba(INPUTS.train.features[:, ALPHA]), expected)
+
+
+def test_heads_come_back_bit_for_bit_with_all_that_they_know(tmp_path, monkeypatch):
+    first = cross_fit_heads(SPECS, LONE, plan_in(tmp_path), 0, lambda: None)
+    monkeypatch.setattr(bank, "train_bank", fail)
+    ticks: list[int] = []
+    second = cross_fit_heads(SPECS, LONE, plan_in(tmp_path), 0, lambda: ticks.append(1))
+    assert_same(first, second)
+    assert len(ticks) == 2 * 2
+    assert first.warnings == second.warnings
+    for name, heads in first.models.items():
+        for one, other in zip(heads, second.models[name], strict=True):
+            assert (one.spec, one.best_epoch, one.seconds) == (other.spec, other.best_epoch, other.seconds)
+            assert repr(one.spec) == repr(other.spec)  # a list is no tuple, 1 is not 1.0
+            assert len(one.weights) == len(other.weights)
+            for weight, same in zip(one.weights, other.weights, strict=True):
+                np.testing.assert_array_equal(weight, same)
+                assert same.dtype == np.float32
+            for curve, values in asdict(one.curves).items():
+                np.testing.assert_array_equal(values, getattr(other.curves, curve))
+
+
+def _changed(array: np.ndarray) -> np.ndarray:
+    """The array, one value of it changed by as little as can be."""
+    changed = array.copy()
+    first = changed[0, 0]
+    changed[0, 0] = 1 - first if changed.dtype == np.uint8 else np.nextafter(first, np.float32(9))
+    return changed
+
+
+TRAIN, TEST = INPUTS.train, INPUTS.test
+assert TEST is not None
+OTHER_INPUTS = {
+    "features": replace(INPUTS, train=replace(TRAIN, features=_changed(TRAIN.features))),
+    "labels": replace(INPUTS, train_labels=_changed(INPUTS.train_labels)),
+    "groups": replace(INPUTS, train=replace(TRAIN, groups=np.roll(np.asarray(TRAIN.groups), 1))),
+    "no groups": replace(INPUTS, train=replace(TRAIN, groups=None)),
+    "test features": replace(INPUTS, test=replace(TEST, features=_changed(TEST.features))),
+    "no test": replace(INPUTS, test=None),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_INPUTS)
+def test_other_inputs_are_other_fits(tmp_path, what):
+    fit_logistic(plan_in(tmp_path))
+    other = OTHER_INPUTS[what]
+    found = fit_logistic(plan_in(tmp_path, other), other)
+    assert len(list(tmp_path.iterdir())) == 4
+    expected = fit_logistic(FitPlan((FOLDS,)), other)
+    np.testing.assert_array_equal(
+        found.predictions["logistic"].out_of_fold, expected.predictions["logistic"].out_of_fold
+    )
+
+
+OTHER_FITS: dict[str, Callable[[Path], CrossFitted]] = {
+    "columns": lambda folder: fit_logistic(plan_in(folder), columns=BETA),
+    "parameter": lambda folder: fit_logistic(plan_in(folder), C=0.002),
+    "estimator": lambda folder: cross_fit(
+        {"prior": Candidate(BASELINES["prior"], ALPHA)}, INPUTS, plan_in(folder), 1, lambda: None
+    ),
+    "fold count": lambda folder: fit_logistic(plan_in(folder, folds=Folds(np.arange(ROWS) // 2 % 3, 3, None, ()))),
+    "fold rows": lambda folder: fit_logistic(plan_in(folder, folds=Folds(np.arange(ROWS) // 4 % 2, 2, None, ()))),
+    "refit": lambda folder: fit_logistic(plan_in(folder, refit=True)),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_FITS)
+def test_other_choices_are_other_fits(tmp_path, what):
+    fit_logistic(plan_in(tmp_path))
+    before = len(list(tmp_path.iterdir()))
+    found = OTHER_FITS[what](tmp_path)
+    (fitted,) = found.models.values()
+    assert len(list(tmp_path.iterdir())) == before + len(fitted)
+
+
+def test_other_specs_and_seeds_are_other_heads(tmp_path, monkeypatch):
+    trained = []
+
+    def watch(specs, X, y, train_rows, validation_rows, seed):
+        trained.append((specs, seed))
+        return train_bank(specs, X, y, train_rows, validation_rows, seed)
+
+    train_bank = bank.train_bank
+    monkeypatch.setattr(bank, "train_bank", watch)
+    for specs, seed in (
+        ({"quick": QUICK}, 0),
+        ({"quick": QUICK}, 1),
+        ({"quick": replace(QUICK, l2=2e-4)}, 0),
+        ({"quick": replace(QUICK, seed=1)}, 0),
+        ({"quick": QUICK, "twin": QUICK}, 0),  # heads of a bank share mini-batches, and so their bits
+    ):
+        trained.clear()
+        cross_fit_heads(specs, LONE, plan_in(tmp_path), seed, lambda: None)
+        assert trained == [(list(specs.values()), seed)] * 2
+    trained.clear()
+    cross_fit_heads({"renamed": QUICK}, LONE, plan_in(tmp_path), 0, lambda: None)
+    assert trained == []
+    # One group to learn from: whatever the seed, the validation rows are the same. The mini-batches are not.
+    whole = replace(LONE, train=replace(TRAIN, groups=np.array(["p", "q"])[FOLDS.fold_of_row]))
+    for seed in (0, 1):
+        cross_fit_heads({"quick": QUICK}, whole, plan_in(tmp_path, whole), seed, lambda: None)
+    assert trained == [([QUICK], 0)] * 2 + [([QUICK], 1)] * 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "one byte", "another archive"])
+def test_a_damaged_file_is_fitted_again_with_a_warning(tmp_path, caplog, damage):
+    first = fit_logistic(plan_in(tmp_path))
+    path, whole = min(tmp_path.iterdir()), {path: path.read_bytes() for path in tmp_path.iterdir()}
+    content = whole[path]
+    middle = len(content) // 2
+    damaged = {
+        "cut": content[:middle],
+        "empty": b"",
+        "text": b"not an archive",
+        "one byte": content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :],
+    }
+    if damage == "another archive":
+        with path.open("wb") as file:
+            np.savez(file, count=np.array(1))
+    else:
+        path.write_bytes(damaged[damage])
+    second = fit_logistic(plan_in(tmp_path))
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{path} is damaged (")
+    assert warning.endswith("): what it held is fitted again")
+    np.testing.assert_array_equal(first.predictions["logistic"].out_of_fold, second.predictions["logistic"].out_of_fold)
+    caplog.clear()
+    fit_logistic(plan_in(tmp_path))
+    assert caplog.messages == []  # the file is whole again
+
+
+def test_a_full_disk_is_one_message_and_what_was_there_stays(tmp_path, monkeypatch):
+    fit_logistic(plan_in(tmp_path))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"cannot be written: No space left on device\. .* Make room") as caught:
+        fit_logistic(plan_in(tmp_path), columns=BETA)
+    assert str(tmp_path) in str(caught.value)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    calls: list[int] = []
+
+    def fit() -> list:
+        calls.append(1)
+        return []
+
+    for _ in range(2):
+        assert FinishedFits().recall(("what",), fit) == []
+    assert len(calls) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_this_process_made_is_not_counted_as_finished_before(tmp_path):
+    plan = plan_in(tmp_path)
+    fit_logistic(plan)
+    fit_logistic(plan)
+    assert plan.finished.found == 0
+    again = plan_in(tmp_path)
+    fit_logistic(again)
+    assert again.finished.found == 2  # one a fold

@@ -1,0 +1,73 @@
+"""Gradients against finite differences and closed forms: logits = gradients @ features + intercepts."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.special import logit
+
+from classify.models.baselines import BASELINES
+from classify.models.gradients import has_gradient, linearise
+from classify.models.trained_head import HeadWeights
+
+ROWS, WIDTH, LABELS = 60, 9, 3
+RNG = np.random.default_rng(0)
+X = (RNG.normal(size=(ROWS, WIDTH)) * RNG.uniform(0.5, 3, WIDTH) + RNG.normal(size=WIDTH)).astype(np.float32)
+Y = (X[:, :LABELS] + RNG.normal(size=(ROWS, LABELS)) > 0.5).astype(np.uint8)
+
+
+def head(hidden: tuple[int, ...], batch_norm: bool) -> HeadWeights:
+    random = np.random.default_rng(3)
+    widths = [WIDTH, *hidden, LABELS]
+    weights = []
+    if batch_norm:
+        weights += [random.uniform(0.5, 1.5, WIDTH), random.normal(size=WIDTH), random.normal(size=WIDTH)]
+        weights += [random.uniform(0.5, 4, WIDTH)]
+    for inputs, outputs in pairwise(widths):
+        weights += [random.normal(size=(inputs, outputs)) * 0.15, random.normal(size=outputs) * 0.3]
+    return HeadWeights([values.astype(np.float32) for values in weights], batch_norm)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("hidden", [(), (16,), (16, 8)])
+def test_a_head_is_its_gradient_times_the_features_and_its_intercept(hidden, batch_norm):
+    model = head(hidden, batch_norm)
+    found = linearise(model, X)
+    assert found.gradients.shape == (ROWS, LABELS, WIDTH)
+    logits = np.einsum("nld,nd->nl", found.gradients, X) + found.intercepts
+    np.testing.assert_allclose(logits, logit(model.predict_proba(X).astype(np.float64)), atol=1e-4)
+
+
+@pytest.mark.parametrize("hidden", [(), (16, 8)])
+def test_the_gradient_of_a_head_is_keras_own(hidden):
+    tensorflow = pytest.importorskip("tensorflow")
+    from classify.models.heads import HeadSpec
+    from classify.models.trained_head import TrainedHead
+
+    model = head(hidden, True)
+    keras_model = TrainedHead(HeadSpec(hidden_units=hidden), model.weights, None, 0, 0.0).to_keras()
+    features = tensorflow.constant(X)
+    with tensorflow.GradientTape() as tape:
+        tape.watch(features)
+        probabilities = keras_model(features, training=False)
+        logits = tensorflow.math.log(probabilities) - tensorflow.math.log1p(-probabilities)
+    expected = tape.batch_jacobian(logits, features).numpy()
+    np.testing.assert_allclose(linearise(model, X).gradients, expected, rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["logistic", "svm"])
+def test_a_linear_baseline_is_linearised_through_its_scaler_and_calibration(name):
+    labels = Y.copy()
+    labels[:, 2] = 1  # of one value only: a constant probability
+    model = BASELINES[name].fit(X, labels)
+    assert has_gradient(model)
+    found = linearise(model, X)
+    logits = np.einsum("nld,nd->nl", found.gradients, X) + found.intercepts
+    np.testing.assert_allclose(logits, logit(model.predict_proba(X).astype(np.float64)), atol=1e-4)
+    assert (found.gradients[:, 2] == 0).all()
+    assert (found.gradients[:, :2] != 0).any(axis=(0, 2)).all()
+
+
+@pytest.mark.parametrize("name", ["knn", "forest", "boosting", "prior"])
+def test_other_baselines_have_no_gradient(name):
+    assert not has_gradient(BASELINES[name].fit(X, Y))

@@ -1,0 +1,76 @@
+"""A command made of a run's record means the same data, cache and columns, whatever they are called."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from classify.__main__ import app as classify
+from classify.rundir.command_lines import command_line, command_words
+from extract.__main__ import app as extract
+from features.__main__ import app as features
+
+RUN = Path("my run")
+COMMANDS = ("classify run", "extract maps", "classify cam", "classify report", "features audit")
+ARGUMENTS = {"cache": "my cache", "folds": 2, "refit": True, "gap": False, "id_column": "the file", "labels": "a b,=c"}
+RECORD = {
+    "data": "it's data",
+    "cache": "my cache",
+    "arguments": {**ARGUMENTS, "group_column": None, "groups": "my groups.csv", "backbones": None},
+}
+OF_TABLES = ["--id-column", "the file", "--labels", "a b,=c", "--groups", "my groups.csv"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (
+            "classify run",
+            ["it's data", "--out", "my run", "--cache", "my cache", "--folds", "2", "--refit", *OF_TABLES],
+        ),
+        ("extract maps", ["it's data", "--from", "my run", "--cache", "my cache", "--id-column", "the file"]),
+        ("classify cam", ["my run", "--cache", "my cache"]),
+        ("classify report", ["my run"]),
+        ("features audit", ["my cache", "--data", "it's data", "--run", "my run", *OF_TABLES]),
+    ],
+)
+def test_a_command_says_what_the_run_was_given_and_can_be_pasted(command, words):
+    assert command_words(command, RUN, RECORD) == [*command.split(), *words]
+    line = command_line(command, RUN, RECORD)
+    assert shlex.split(line) == ["python", "-m", *command.split(), *words]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_one_that_the_command_takes(command):
+    room, name, *words = command_words(command, RUN, RECORD)
+    said = CliRunner().invoke({"classify": classify, "extract": extract, "features": features}[room], [name, *words])
+    assert said.exit_code == 2  # nothing of it is there
+    assert "error: " in said.output  # what the command says, once it has understood its options
+    assert "No such option" not in said.output
+
+
+def test_options_that_were_not_given_are_not_said():
+    bare = {"data": "d", "cache": "c", "arguments": {}}  # as of a run before there were groups
+    assert command_line("features audit", Path("r"), bare) == "python -m features audit c --data d --run r"
+
+
+def test_the_module_prints_the_words_for_a_shell_to_read(tmp_path):
+    (tmp_path / "run.json").write_text('{"data": "a\\nb", "cache": "c d", "arguments": {"id_column": "x"}}')
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "classify.rundir.command_lines",
+        str(tmp_path),
+        "extract",
+        "maps",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    expected = ["extract", "maps", "a\nb", "--from", str(tmp_path), "--cache", "c d", "--id-column", "x"]
+    assert done.stdout.split("\0") == [*expected, ""]
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert not imported & {"typer", "pandas", "numpy", "tensorflow"}

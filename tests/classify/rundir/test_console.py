@@ -1,0 +1,74 @@
+"""The leaderboard: one line a model, best first, with the figures of metrics.csv, within 120 columns."""
+
+import json
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from classify.__main__ import app
+from classify.rundir.console import rank_models
+from classify.scores.metrics import MACRO, Score
+from tests.classify.toy import LABELS, Toy, label_test_split, make_toy
+
+
+@pytest.fixture
+def toy(tmp_path) -> Toy:
+    return make_toy(tmp_path)
+
+
+def lines_of_leaderboard(toy: Toy, *options: str) -> tuple[list[str], list[list[str]]]:
+    """Run without heads; the heading's lines, and the words of each model's line."""
+    arguments = ["run", str(toy.data), "--cache", str(toy.cache), "--out", str(toy.data.parent / "run")]
+    result = CliRunner().invoke(app, [*arguments, "--preset", "none", *options])
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("model "))
+    end = next(number for number, line in enumerate(lines) if line.startswith("*: the final model"))
+    assert max(len(line) for line in lines[start:end]) <= 120
+    return lines[start - 1 : start + 1], [line.split() for line in lines[start + 1 : end]]
+
+
+def test_one_line_a_model_best_first_with_the_figures_of_the_metrics(toy):
+    label_test_split(toy)
+    heading, lines = lines_of_leaderboard(toy, "--baselines", "logistic,prior")
+    assert " ".join(heading[1].split()) == "model bones macro AUC AP loss F1 accuracy seconds test macro AUC"
+    metrics = pd.read_csv(toy.data.parent / "run" / "metrics.csv").query("label == 'macro'")
+    metrics = metrics.set_index(["model", "split", "metric"]).sort_index()
+    final = json.loads((toy.data.parent / "run" / "run.json").read_text())["final_model"]
+
+    assert sorted(words[0] for words in lines) == sorted({model for model, _, _ in metrics.index})
+    assert [words[0] for words in lines if words[1] == "*"] == [final]
+    aucs = [metrics.loc[(words[0], "oof", "roc_auc"), "value"] for words in lines]
+    assert aucs == sorted(aucs, reverse=True)
+    for model, *words in lines:
+        shown = words[words[0] == "*" :]
+        backbones = {"prior": "0", "logistic/alpha": "1", "logistic/beta": "1"}.get(model, "2")
+        assert shown[:3] == [backbones, "of", "2"]
+        oof = metrics.loc[(model, "oof")]
+        of_test = metrics.loc[(model, "test", "roc_auc")]
+        expected = [
+            *(f"{oof.loc['roc_auc', 'value']:.3f} [{oof.loc['roc_auc', 'low']:.3f}, ".split()),
+            f"{oof.loc['roc_auc', 'high']:.3f}]",
+            *(f"{oof.loc[metric, 'value']:.3f}" for metric in ("average_precision", "log_loss", "f1", "accuracy")),
+            f"({oof.loc['all_negative_accuracy', 'value']:.3f})",
+        ]
+        assert shown[3:11] == expected
+        assert shown[12:] == [f"{of_test['value']:.3f}", f"[{of_test['low']:.3f},", f"{of_test['high']:.3f}]"]
+
+
+def test_without_labels_of_test_there_is_no_column_of_it(toy):
+    heading, lines = lines_of_leaderboard(toy, "--backbones", "beta", "--labels", LABELS[1])
+    assert "test" not in " ".join(heading)
+    assert [words[:5] for words in lines] == [["logistic/beta", "*", "1", "of", "1"]]
+
+
+def test_models_without_a_score_come_last_and_equal_ones_as_they_stand():
+    def scores(value):
+        return [Score("a", "roc_auc", 0.9), Score(MACRO, "roc_auc", value), Score(MACRO, "brier", 0.1)]
+
+    values = {"undefined": None, "low": 0.6, "first": 0.7, "second": 0.7}
+    ordered = rank_models(
+        {(name, "oof"): scores(value) for name, value in values.items()} | {("low", "test"): scores(1)}
+    )
+    assert ordered == ["first", "second", "low", "undefined"]

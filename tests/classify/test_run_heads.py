@@ -1,0 +1,120 @@
+"""`python -m classify run --preset`: heads are models of a run, with their curves and their Keras files."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from classify.keras_backend import import_keras
+from classify.models.files import HEAD_SUFFIX, model_path
+from classify.models.heads import HeadSpec
+from classify.models.preset_files import write_presets
+from features.store.cache import FeatureCache
+from tests.classify.test_run import LOGISTIC, run
+from tests.classify.toy import LABELS, Toy, make_toy
+
+TINY = HeadSpec(dropout=0.2, learning_rate=3e-3, batch_size=64, epochs=4)
+MIXED = replace(TINY, hidden_units=(6,), class_weight="balanced")
+HEADS = [f"{spec}/{seen}" for spec in ("tiny", "mixed") for seen in ("alpha", "beta", "all")]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Toy:
+    toy = make_toy(tmp_path_factory.mktemp("heads"))
+    write_presets(toy.data.parent / "mine.json", {"tiny": TINY, "mixed": MIXED})
+    return toy
+
+
+@pytest.fixture(scope="module")
+def done(toy):
+    code, said, out = run(toy, "run", "--preset", str(toy.data.parent / "mine.json"), "--folds", "2")
+    assert code == 0
+    return said, out
+
+
+def test_heads_stand_in_every_table_beside_the_baselines(done, toy):
+    said, out = done
+    ensembles = ["mean", "logit_mean", "rank_mean", "weights", "greedy", "stacking"]
+    for name in ("oof_probability.csv", "metrics.csv", "thresholds.csv"):
+        assert list(pd.read_csv(out / name)["model"].unique()) == [*LOGISTIC, *HEADS, *ensembles]
+    record = json.loads((out / "run.json").read_text())
+    assert set(record["models"]["mean"]["shares"]) == {*LOGISTIC, *HEADS}
+    assert record["models"]["mixed/all"]["spec"] == {**asdict(MIXED), "hidden_units": [6]}
+    assert len(record["models"]["mixed/all"]["best_epochs"]) == 2
+    assert "spec" not in record["models"]["logistic/all"]
+    assert {"keras", "tensorflow"} < set(record["versions"])
+    metrics = pd.read_csv(out / "metrics.csv").set_index(["model", "label", "metric"]).sort_index()
+    macro = metrics.loc[("tiny/all", "macro")]
+    auc, precision, loss = (macro.loc[metric] for metric in ("roc_auc", "average_precision", "log_loss"))
+    shown = f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}] {precision['value']:.3f} {loss['value']:.3f}"
+    assert f"tiny/all 2 of 2 {shown}" in said or f"tiny/all * 2 of 2 {shown}" in said
+
+
+def test_every_epoch_of_every_head_is_in_the_curves(done):
+    _, out = done
+    curves = pd.read_csv(out / "curves.csv")
+    numbers = ["loss", "auc", "validation_loss", "validation_auc"]
+    assert list(curves.columns) == ["model", "fold", "epoch", *numbers]
+    assert list(curves["model"].unique()) == HEADS
+    models = json.loads((out / "run.json").read_text())["models"]
+    for (model, fold), rows in curves.groupby(["model", "fold"]):
+        assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))
+        assert np.isfinite(rows[numbers].to_numpy()).all()
+        assert rows["epoch"].iloc[rows["validation_loss"].to_numpy().argmin()] == models[model]["best_epochs"][fold]
+    assert len(curves.groupby(["model", "fold"])) == 6 * 2
+
+
+def test_plain_keras_loads_every_head_and_gives_the_probabilities_of_the_run(done, toy):
+    _, out = done
+    keras = import_keras()
+    cache = FeatureCache(toy.cache)
+    out_of_fold = pd.read_csv(out / "oof_probability.csv", dtype=dict.fromkeys(LABELS, np.float32))
+    files = sorted((out / "models").rglob("*.keras"))
+    assert files == sorted(
+        model_path(out / "models", model, f"fold{fold}", HEAD_SUFFIX) for model in HEADS for fold in range(2)
+    )
+    assert files[0] == out / "models" / "mixed__all" / "fold0.keras"
+    for model in HEADS:
+        seen = model.split("/")[1]
+        _, features = cache.read("train", ["alpha", "beta"] if seen == "all" else [seen], toy.train_ids)
+        rows = out_of_fold[out_of_fold["model"] == model]
+        for fold in range(2):
+            held_out = (rows["fold"] == fold).to_numpy()
+            head = keras.saving.load_model(model_path(out / "models", model, f"fold{fold}", HEAD_SUFFIX))
+            probabilities = head.predict(features[held_out], verbose=0)
+            np.testing.assert_allclose(rows[list(LABELS)].to_numpy()[held_out], probabilities, rtol=0, atol=1e-6)
+
+
+def test_equal_runs_have_equal_bytes_and_a_run_without_heads_takes_their_files_away(done, toy):
+    _, out = done
+    mine = str(toy.data.parent / "mine.json")
+    _, _, again = run(toy, "again", "--preset", mine, "--folds", "2", "--jobs", "1")
+    tables = sorted(path.name for path in out.glob("*.csv"))
+    assert len(tables) == 9
+    for name in tables:
+        assert (out / name).read_bytes() == (again / name).read_bytes()
+    assert run(toy, "again", "--preset", "none", "--overwrite")[0] == 0
+    assert list((again / "models").rglob("*.keras")) == []
+    assert not (again / "curves.csv").exists()
+
+
+def test_presets_that_cannot_be_are_refused(toy):
+    root = toy.data.parent
+    mine = str(root / "mine.json")
+    write_presets(root / "twin.json", {"tiny": TINY})
+    write_presets(root / "logistic.json", {"logistic": TINY})
+    for choice, message in (
+        (
+            "huge",
+            "--preset 'huge': huge is no preset. Expected some of challenge, challenge-sgd, linear, ridge, wide, deep",
+        ),
+        ("none,linear", "none is no preset"),
+        ("linear,linear", "expected different names between commas"),
+        (f"{mine},{root / 'twin.json'}", "'tiny' stands there twice"),
+        (str(root / "logistic.json"), "'logistic' is another model's name"),
+        (str(root / "gone.json"), "gone.json cannot be read (No such file or directory)"),
+    ):
+        code, said, out = run(toy, "refused", "--preset", choice)
+        assert (code, message in said, out.exists()) == (2, True, False), said
