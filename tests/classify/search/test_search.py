@@ -18,9 +18,10 @@ from classify.bank import train as bank
 from classify.inputs import Inputs, read_inputs
 from classify.models.preset_files import read_presets
 from classify.search import command as search_command
+from classify.search import search
 from classify.search import space as search_space
 from classify.search.rows import make_search_folds
-from classify.search.search import best_trials, cross_fitted_choice, search
+from classify.search.search import best_trials, cross_fitted_choice
 from classify.search.study import JOURNAL, open_study
 from features.common.cli import Terminated
 from features.dataset.dataset import read_dataset
