@@ -38,8 +38,6 @@ def write_report(folder: Path) -> None:
         except OSError as error:
             reason = error.strerror or error
             raise InputError(f"{folder} cannot be written ({reason}). Free the disk, or change its rights.") from None
-        except InputError:
-            raise
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, TemplateError) as error:
             raise InputError(
                 f"the files of {folder} do not fit together ({error!r}): one is damaged, or was changed by hand. Make "

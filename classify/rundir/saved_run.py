@@ -162,8 +162,6 @@ class SavedRun:
             with threadpool_limits(1, user_api="blas"):  # as in the run: threads change the last bits
                 return self._predict(model, features, columns)
         except (ValueError, IndexError) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(
                 f"the files of {model} in {self.folder} do not fit together ({error}): one is damaged, or was changed "
                 "by hand. Make the run again."
