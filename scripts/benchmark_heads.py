@@ -13,9 +13,9 @@ import numpy as np
 from rich.table import Table
 
 from classify.bank.train import train_bank
-from classify.keras_backend import import_keras, import_tensorflow
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
+from features.common.keras_import import import_keras, import_tensorflow
 from features.common.text import make_console
 
 #: The challenge's training rows, one pooled backbone, its labels (CONTEXT: 8,542 images); a fifth validates.
