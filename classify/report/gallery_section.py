@@ -10,13 +10,10 @@ import pandas as pd
 from classify.report.pictures import embed_pictures, how_to_remake
 from classify.report.run_files import RunFiles
 from classify.rundir.command_lines import command_line
-from classify.rundir.folder import CAM
 from classify.scores.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
 from classify.scores.thresholds import to_binary
 from features.common.errors import InputError
-
-#: Where `classify cam` leaves pictures, what lists them, and what says how they were made.
-CAM_IMAGES, CAM_RECORD = "images.csv", "cam.json"
+from features.store.gradients import CAM, CAM_IMAGES, CAM_RECORD
 
 OUTCOME_NAMES = {
     "example": "example",
@@ -49,9 +46,7 @@ def describe_gallery(run: RunFiles) -> dict[str, Any]:
         "splits": [split for split in run.splits.values() if any(c["split"] == split.name for c in cards)],
         "with_pictures": sum(card["thumbnail"] for card in cards),
         "has_cam": files is not None,
-        "commands": [
-            command_line(name, run.folder, run.record) for name in ("extract maps", "classify cam", "classify report")
-        ],
+        "commands": [command_line(name, run.folder, run.record) for name in ("extract heat", "classify report")],
         "heat": _read_record(run.folder / CAM / CAM_RECORD),
     }
 

@@ -38,7 +38,7 @@ def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = B
     """Read thumbnails and heat maps, until the page is full.
 
     Args:
-        cam: the run's folder of pictures: `thumbnails/{image}.png`, `heat/{label}/{image}.png`.
+        cam: the run's folder of pictures: `thumbnails/{image}.jpg`, `heat/{label}/{image}.png`.
         wanted: number of the image and number of the label (from 0), the most wanted first.
         budget: bytes that the data URIs may take together.
 
@@ -50,7 +50,7 @@ def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = B
     left_out: set[str] = set()
     for image, label in wanted:
         for of_kind, key, path in (
-            (thumbnails, image, cam / "thumbnails" / f"{image}.png"),
+            (thumbnails, image, cam / "thumbnails" / f"{image}.jpg"),
             (heat, f"{label}/{image}", cam / "heat" / str(label) / f"{image}.png"),
         ):
             if key in of_kind or image in left_out or not path.is_file():
@@ -69,7 +69,7 @@ def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = B
 
 def how_to_remake(cam: Path) -> str:
     """Say which command makes the pictures of a run again; their folder lies in the run's."""
-    return f"Make it again: python -m classify cam {shlex.quote(str(cam.parent))}"
+    return f"Make it again: python -m extract heat DATA {shlex.quote(str(cam.parent))}"
 
 
 def _data_uri(path: Path) -> str:

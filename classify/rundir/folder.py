@@ -7,6 +7,7 @@ from pathlib import Path
 
 from features.common.errors import InputError
 from features.common.lock import hold
+from features.store.gradients import CAM, GRADIENTS
 
 #: What makes a folder a run. It is published last.
 MARK = "run.json"
@@ -14,8 +15,6 @@ MARK = "run.json"
 MODELS = "models"
 #: What `report` makes of a finished run: the page, and the folder of its figures.
 REPORT, FIGURES = "report.html", "figures"
-#: The folder of a run's heat maps, written by `classify cam`.
-CAM = "cam"
 #: Where a run that is not finished keeps its finished fits.
 FINISHED = "finished"
 #: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
@@ -29,6 +28,7 @@ RUN_FILES = (
     "curves.csv",
     "labels.csv",
     "gallery.csv",
+    GRADIENTS,
     MODELS,
     REPORT,
     FIGURES,

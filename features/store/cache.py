@@ -14,8 +14,6 @@ from features.store.opening import naming, open_file, opening
 from features.store.recipe import SCHEMA_VERSION, Recipe
 from features.store.rejections import Rejection, read_rejections
 
-#: How the name of a file of feature maps ends (`features.store.maps`); they lie beside the features and are none.
-MAPS_SUFFIX = ".maps.h5"
 _RENEW = "Remove the file and extract again."
 
 
@@ -70,11 +68,11 @@ class FeatureCache:
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that have cache files, sorted."""
-        return tuple(sorted({path.parent.name for path in self.root.glob("[!.]*/[!.]*.h5") if _is_features(path)}))
+        return tuple(sorted({path.parent.name for path in self.root.glob("[!.]*/[!.]*.h5")}))
 
     def backbones(self, split: str) -> tuple[str, ...]:
         """Names of the backbones cached for a split, sorted."""
-        return tuple(sorted(path.stem for path in (self.root / split).glob("[!.]*.h5") if _is_features(path)))
+        return tuple(sorted(path.stem for path in (self.root / split).glob("[!.]*.h5")))
 
     def unfinished(self) -> tuple[str, ...]:
         """Where an extraction was stopped before its end: `{split}/{backbone}`, sorted. Its rows wait in parts."""
@@ -209,11 +207,6 @@ class FeatureCache:
     def _remedy(self, *backbones: str) -> str:
         """The command that brings missing features."""
         return f"scripts/extract.sh DATA --backbones {','.join(backbones) or 'NAMES'} --cache {self.root}"
-
-
-def _is_features(path: Path) -> bool:
-    """Whether a file of a cache's folder holds features, not maps."""
-    return not path.name.endswith(MAPS_SUFFIX)
 
 
 def read_string(text: bytes | str) -> str:

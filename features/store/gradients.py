@@ -20,6 +20,8 @@ from features.store.recipe import Recipe
 
 #: The file's name in the folder of a run or of predictions.
 GRADIENTS = "gradients.h5"
+#: What is drawn by it: the folder of pictures, the list of images there, and what says how they were made.
+CAM, CAM_IMAGES, CAM_RECORD = "cam", "images.csv", "cam.json"
 #: Version of the file's layout.
 GRADIENTS_SCHEMA = 1
 #: Bits of a float32's mantissa that `rounded` clears: 10 of 23 remain, as in float16, with the range of float32.
@@ -64,7 +66,8 @@ class Gradients:
         members: share of each baseline and head in the model's logit, label by label.
         left_out: by name, why a member has no part.
         covered: share of the model that the members make up, 0-1.
-        no_heat: why there are no gradients, and what to do; "" where there are.
+        no_heat: why there are no gradients; "" where there are.
+        instead: models of the run that have gradients, where this one has none.
         recipes: how the features of each backbone were extracted; empty without gradients.
         pairs: the P pairs.
         vectors: by backbone float32 (P, D); empty without gradients.
@@ -76,6 +79,7 @@ class Gradients:
     left_out: Mapping[str, str]
     covered: float
     no_heat: str
+    instead: tuple[str, ...]
     recipes: Mapping[str, Recipe]
     pairs: tuple[Pair, ...]
     vectors: Mapping[str, np.ndarray]
@@ -140,6 +144,7 @@ def read_gradients(folder: Path) -> Gradients:
     pairs = (pair | {"reasons": tuple(map(tuple, pair["reasons"]))} for pair in about.pop("pairs"))
     return Gradients(
         label_names=tuple(about.pop("label_names")),
+        instead=tuple(about.pop("instead")),
         members={name: tuple(shares) for name, shares in about.pop("members").items()},
         recipes={name: Recipe.from_record(recipe) for name, recipe in about.pop("recipes").items()},
         pairs=tuple(Pair(**pair) for pair in pairs),

@@ -9,7 +9,6 @@ import numpy as np
 from features.common.errors import InputError
 from features.store.cache import CacheFile, FeatureCache, read_image_ids
 from features.store.chunks import DIGESTS, are_digests, digest
-from features.store.maps import check_maps, maps_files
 from features.store.opening import opening
 
 
@@ -29,7 +28,7 @@ class Damage:
 
 
 def verify(cache: FeatureCache) -> Iterator[tuple[Path, int, Damage | None]]:
-    """Check every file of features or maps: metadata, checksums, digests, ids, shapes, finiteness, fingerprint.
+    """Check every file of features: metadata, checksums, digests, ids, shapes, finiteness, fingerprint.
 
     A file that was changed through HDF5 has checksums that fit, but the digests that `assemble` wrote tell of it.
 
@@ -49,12 +48,6 @@ def verify(cache: FeatureCache) -> Iterator[tuple[Path, int, Damage | None]]:
                 reason = _reason(path, error)
                 remedy = f"rm {path} && scripts/extract.sh DATA --backbones {backbone} --cache {cache.root}"
                 yield path, 0, Damage(path, reason, remedy)
-    for path in maps_files(cache.root):
-        try:
-            yield path, check_maps(path), None
-        except InputError as error:
-            remedy = f"rm {path} && python -m extract maps DATA --ids IDS --cache {cache.root}"
-            yield path, 0, Damage(path, _reason(path, error), remedy)
 
 
 def _reason(path: Path, error: InputError) -> str:

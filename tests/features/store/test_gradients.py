@@ -20,6 +20,7 @@ def gradients_of(count: int, widths: dict[str, int]) -> Gradients:
         left_out={"knn/a": "it has no gradient"},
         covered=0.5,
         no_heat="" if widths else "knn has no gradient",
+        instead=() if widths else ("ridge/a",),
         recipes={name: Recipe(name, "random", "0" * 32, "none", 32) for name in widths},
         pairs=tuple(
             Pair("train", f"sub/ü{row}", "f" * 32, row % 2, (("example", row), ("surest", 2)), 0.1, True, 3.0, -1.0)
