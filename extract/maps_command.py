@@ -17,9 +17,10 @@ from extract.jobs import Images
 from extract.maps import MapsReport, Wanted, check_recipe, extract_maps, renewal
 from extract.maps_renewal import CompiledMaps
 from extract.run import find_images
-from extract.runtime import backend_name, cores
+from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
+from features.common.keras_import import backend_name
 from features.common.text import duration, size
 from features.dataset.image_id import to_image_id
 from features.store.cache import FeatureCache

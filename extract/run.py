@@ -18,9 +18,10 @@ from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.jobs import Images
 from extract.progress import Progress
 from extract.report import Report, print_report
-from extract.runtime import backend_name, cores
+from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError, heeded_signals
+from features.common.keras_import import backend_name
 from features.common.text import duration, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from classify.bank.train import train_bank
-from classify.keras_backend import import_keras, import_tensorflow
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
+from features.common.keras_import import import_keras, import_tensorflow
 
 #: The challenge's training rows, one pooled backbone, its labels (CONTEXT: 8,542 images); a fifth validates.
 ROWS, WIDTH, LABELS = 8542, 2048, 3
