@@ -21,7 +21,7 @@ from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.keras_import import backend_name
-from features.common.text import duration, size
+from features.common.text import duration, make_console, size
 from features.dataset.image_id import to_image_id
 from features.store.cache import FeatureCache
 from features.store.default_cache import default_cache
@@ -54,7 +54,7 @@ def run_maps(options: MapsOptions) -> int:
     Raises:
         InputError: bad options or bad input.
     """
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = make_console()
     start = time.monotonic()
     if bool(options.ids) == (options.run is not None):
         raise InputError("name the images by --ids a,b, or by --from RUN: one of the two.")

@@ -22,7 +22,7 @@ from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError, heeded_signals
 from features.common.keras_import import backend_name
-from features.common.text import duration, size
+from features.common.text import duration, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
 from features.store.default_cache import claim_default_cache, default_cache
@@ -55,7 +55,7 @@ def run_extraction(options: RunOptions) -> int:
     Raises:
         InputError: bad options or bad input.
     """
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = make_console()
     start = time.monotonic()
     _check_choice("--precision", options.precision, ("float32", "mixed"))
     _check_choice("--dtype", options.dtype, ("float32", "float16"))

