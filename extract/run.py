@@ -12,8 +12,8 @@ from types import FrameType
 from rich.console import Console
 
 from extract.backbones.build import FrozenBackbone
-from extract.backbones.table import CHALLENGE
-from extract.backbones.weights import backbones_named, check_name, find_model, find_weights
+from extract.backbones.table import CHALLENGE, backbones_named
+from extract.backbones.weights import check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.jobs import Images
 from extract.progress import Progress

@@ -128,7 +128,7 @@ def test_without_a_name_the_challenges_five_are_asked_for_and_the_embedded_ones_
         (["--dtype", "int8"], "--dtype takes float32 or float16; received 'int8'"),
         (["--weights", "nowhere"], "--weights takes imagenet, random, or a folder"),
         (["--weights-dir", "nowhere"], "--weights-dir nowhere is no folder"),
-        (["--backbone", "x=nowhere.keras"], "there is no .keras file nowhere.keras"),
+        (["--backbone", "x=nowhere.keras"], "nowhere.keras is not a .keras file, or is missing"),
         (["--batch-size", "0"], "Invalid value for '--batch-size'"),
         (["--id-column", "name"], "--id-column"),
     ],
