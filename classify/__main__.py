@@ -194,6 +194,14 @@ def predict(
         ),
     ] = None,
     model: ModelName = None,
+    heat: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Write DIR/gradients.h5 for extract heat: the N surest images of each label.",
+        ),
+    ] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that DIR holds.")] = False,
 ) -> None:
     """Apply a finished run to features of any split: probabilities, and decisions at the run's thresholds.
@@ -204,7 +212,7 @@ def predict(
     """
     from classify.predict import predict_split
 
-    code = predict_split(run, cache, split, out, images, model, overwrite)
+    code = predict_split(run, cache, split, out, images, model, overwrite, heat)
     if code:
         raise typer.Exit(code)
 

@@ -86,8 +86,8 @@ class _Loaded:
     """A decoded image: uint8 pixels by input size, its thumbnail, height and width; or why it is left out."""
 
     image: _Wanted
-    pixels: Mapping[int, np.ndarray]
-    thumbnail: np.ndarray | None = None
+    pixels: Mapping[int, np.ndarray] = field(default_factory=dict)
+    thumbnail: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
     size: tuple[int, int] = (0, 0)
     reason: str = ""
 
@@ -171,7 +171,7 @@ def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
         InputError: its weights are not there, or others.
     """
     if recipe.weights.endswith(".keras"):
-        backbone = FrozenBackbone.of_model(*find_model(f"{recipe.backbone}={recipe.weights}"))
+        backbone = FrozenBackbone.of_model(*find_model(f"{recipe.backbone}={recipe.weights}"), recipe)
     else:
         row = backbone_named(recipe.backbone)
         named = recipe.weights in ("imagenet", "random")
@@ -234,7 +234,7 @@ def _compute(
     files = (f"{number:05d}" for number in range(len(wanted)))
     for loaded in _read(wanted, {backbone.input_size for backbone in backbones.values()}):
         left_out |= {f"{entry.image.split}/{entry.image.image_id}": entry.reason for entry in loaded if entry.reason}
-        whole = [entry for entry in loaded if entry.thumbnail is not None]
+        whole = [entry for entry in loaded if not entry.reason]
         for entry in whole:
             entry.image.size, entry.image.file = entry.size, next(files)
             save_thumbnail(entry.thumbnail, thumbnails / f"{entry.image.file}.jpg")
@@ -271,16 +271,16 @@ def _read(wanted: Sequence[_Wanted], sizes: set[int]) -> Iterator[list[_Loaded]]
 def _load(image: _Wanted, sizes: set[int]) -> _Loaded:
     """Read and decode one image, if it is still the file that its features are of."""
     if image.path is None:
-        return _Loaded(image, {}, reason="DATA does not have it")
+        return _Loaded(image, reason="DATA does not have it")
     try:
         encoded = image.path.read_bytes()
         pixels, facts = decode(encoded)
     except OSError as error:
-        return _Loaded(image, {}, reason=f"the file cannot be read: {error.strerror}")
+        return _Loaded(image, reason=f"the file cannot be read: {error.strerror}")
     except UnreadableImage as error:
-        return _Loaded(image, {}, reason=str(error))
+        return _Loaded(image, reason=str(error))
     if hashlib.blake2b(encoded, digest_size=16).hexdigest() != image.digest:
-        return _Loaded(image, {}, reason="it has changed since its features were extracted")
+        return _Loaded(image, reason="it has changed since its features were extracted")
     resized = {size: resize(pixels, size) for size in sizes}
     return _Loaded(image, resized, draw_thumbnail(pixels), (facts.height, facts.width))
 

@@ -262,3 +262,28 @@ def test_what_cannot_be_explained_is_one_message(spoil, options, message, own):
     code, said = gradients(out, *options)
     assert (code, message in said) == (2, True), said
     assert (out / "gradients.h5").read_bytes() == before
+
+
+def test_predictions_have_the_gradients_of_their_surest_images(own):
+    toy, out = own
+    folder = toy.data.parent / "new"
+
+    def predict(*options):
+        arguments = ["predict", str(out), "--cache", str(toy.cache), "--split", "test", "--out", str(folder), *options]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+
+    predict("--heat", "4")
+    found = read_gradients(folder)
+    table = pd.read_csv(folder / "predictions_probability.csv", dtype={"ID": str}).set_index("ID")
+    for number, label in enumerate(LABELS):
+        of_label = sorted((pair for pair in found.pairs if pair.label == number), key=lambda pair: pair.reasons[0][1])
+        assert [pair.image_id for pair in of_label] == list(table[label].nlargest(4).index)
+        assert [pair.reasons for pair in of_label] == [(("surest", rank),) for rank in range(1, 5)]
+        np.testing.assert_allclose([p.score for p in of_label], table[label].nlargest(4), rtol=1e-5)
+    assert {pair.split for pair in found.pairs} == {"test"}
+    assert_maps_and_rests_are_logits(found, FeatureCache(toy.cache))
+    (folder / "cam").mkdir()
+    (folder / "cam" / "cam.json").touch()
+    predict("--overwrite")
+    assert not (folder / "gradients.h5").exists()
+    assert not (folder / "cam").exists()

@@ -41,7 +41,8 @@ def explain(cache: Path, images: list[tuple[str, str]], backbones: tuple[str, ..
     """Make up a model of two labels whose logits are exact for the cached features."""
     features = FeatureCache(cache)
     random = np.random.default_rng(0)
-    pairs, vectors = [], {name: [] for name in backbones}
+    pairs: list[Pair] = []
+    vectors: dict[str, list[np.ndarray]] = {name: [] for name in backbones}
     for split, image_id in images:
         digest = read_index(features.path(split, backbones[0]))[image_id].hex()
         for label in range(2):
