@@ -17,7 +17,7 @@ import scripts.benchmark
 import scripts.phantom
 from classify.models.presets import PRESETS
 from classify.rundir.folder import RUN_FILES
-from extract.backbones.listing import markdown_table
+from extract.backbones.table import markdown_table
 from features.store.assembly import Provenance
 from features.store.recipe import Recipe
 from tests import ROOT
