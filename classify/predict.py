@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from classify.rundir.folder import MARK
+from classify.rundir.folder import DECISIONS, MARK, PREDICTION, PROBABILITIES
 from classify.rundir.saved_run import SavedRun
-from classify.rundir.tables import DECISIONS, PROBABILITIES, write_predictions
+from classify.rundir.tables import write_predictions
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.files import replacing
@@ -16,9 +16,6 @@ from features.dataset.folder import scan_images
 from features.store.cache import FeatureCache, read_index
 from features.store.freshness import refuse_changed
 from features.store.recipe import digest_of
-
-#: What says how predictions were made. It is written last.
-RECORD = "prediction.json"
 
 
 def predict_split(
@@ -67,20 +64,20 @@ def predict_split(
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / RECORD).unlink(missing_ok=True)
+        (out / PREDICTION).unlink(missing_ok=True)
         write_predictions(out, image_ids, used_ids, probabilities, saved.thresholds(name), saved.label_names)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{out} cannot be written ({reason}). Free the disk or name another with --out.") from None
-    with replacing(out / RECORD) as temporary:
+    with replacing(out / PREDICTION) as temporary:
         temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"{len(used_ids):,} of {len(image_ids):,} images of {images or split} predicted by {name} of {run}")
     rejected = len(image_ids) - len(used_ids)
     if rejected:
-        console.print(f"{rejected} could not be read by stage 1, so their cells are empty: {RECORD} lists them")
-    console.print(f"written to {out}: {PROBABILITIES}, {DECISIONS}, {RECORD}")
+        console.print(f"{rejected} could not be read by stage 1, so their cells are empty: {PREDICTION} lists them")
+    console.print(f"written to {out}: {PROBABILITIES}, {DECISIONS}, {PREDICTION}")
     return EXIT_REJECTED if rejected else 0
 
 
@@ -88,23 +85,24 @@ def _check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
     """Refuse to replace what is no prediction, or one of other images, or any without being asked to."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is not a folder. Name another with --out.")
-    if not any((out / name).exists() for name in (PROBABILITIES, DECISIONS, RECORD)):
+    if not any((out / name).exists() for name in (PROBABILITIES, DECISIONS, PREDICTION)):
         return
     try:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        theirs = record["images"]
+        record = json.loads((out / PREDICTION).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{out} holds predictions that are not from `predict`. Name another with --out.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{out / RECORD} cannot be read ({error}). Name another folder with --out.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out / PREDICTION} cannot be read ({error}). Name another folder with --out.") from None
+    if not isinstance(record, dict) or "images" not in record:
+        raise InputError(f"{out / PREDICTION} does not say of which images. Name another folder with --out.")
     if not overwrite:
         raise InputError(
             f"{out} holds predictions already. Name another folder with --out, or replace them with --overwrite."
         )
     ours = None if images is None else str(images.resolve())
-    if theirs != ours:
+    if record["images"] != ours:
         raise InputError(
-            f"{out} holds predictions of other images ({theirs or 'a split of a cache'}, not "
+            f"{out} holds predictions of other images ({record['images'] or 'a split of a cache'}, not "
             f"{ours or 'a split of a cache'}). Name another folder with --out."
         )
 

@@ -7,7 +7,6 @@ from typing import Any
 from classify.report.numbers import DASH
 from classify.report.run_files import RunFiles
 from classify.rundir.command_lines import command_line
-from classify.rundir.folder import MARK
 from features.common.errors import InputError
 
 #: What the audit of the features leaves in a run's folder, where somebody asked it to.
@@ -18,22 +17,15 @@ _ENDS = ("value", "low", "high")
 
 
 def describe_gap(run: RunFiles) -> dict[str, Any] | None:
-    """Say what folds that cut groups would have made of the scores; None where the run was not asked for it.
-
-    Raises:
-        InputError: the record is damaged.
-    """
+    """Say what folds that cut groups would have made of the scores; None where the run was not asked for it."""
     gap = run.record.get("gap")
     if gap is None:
         return None
-    try:
-        figures = {
-            name: tuple(math.nan if gap[name][end] is None else float(gap[name][end]) for end in _ENDS)
-            for name in ("random", "grouped", "gap")
-        }
-        return {"model": str(gap["model"]), **figures}
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{run.folder / MARK} cannot be read ({error!r}). Make the run again.") from None
+    figures = {
+        name: tuple(math.nan if gap[name][end] is None else gap[name][end] for end in _ENDS)
+        for name in ("random", "grouped", "gap")
+    }
+    return {"model": gap["model"], **figures}
 
 
 def describe_audit(run: RunFiles) -> dict[str, Any]:

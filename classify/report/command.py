@@ -4,12 +4,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from jinja2 import TemplateError
 from rich.console import Console
 
 from classify.report.page import make_page
 from classify.report.run_files import RunFiles
-from classify.rundir.folder import FIGURES, REPORT, hold_run
+from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run
 from features.common.errors import InputError
 from features.common.files import replacing
 
@@ -21,10 +20,10 @@ def write_report(folder: Path) -> None:
         folder: of a finished run. Its earlier report is replaced when the new one is whole.
 
     Raises:
-        InputError: the folder holds no finished run, a file of it is damaged, another process is writing to it, or it
-            cannot be written to.
+        InputError: the folder holds no finished run, a file of it is damaged or was changed by hand, or cannot be
+            written to; or another process is writing to it.
     """
-    RunFiles.read(folder)  # before the lock, which would make a folder around a run that is not there
+    SealedRun.open(folder)  # before the lock, which would make a folder where no run is
     with hold_run(folder):
         run = RunFiles.read(folder)
         try:
@@ -38,11 +37,6 @@ def write_report(folder: Path) -> None:
         except OSError as error:
             reason = error.strerror or error
             raise InputError(f"{folder} cannot be written ({reason}). Free the disk, or change its rights.") from None
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, TemplateError) as error:
-            raise InputError(
-                f"the files of {folder} do not fit together ({error!r}): one is damaged, or was changed by hand. Make "
-                "the run again."
-            ) from None
     size = (folder / REPORT).stat().st_size / 1e6
     Console(highlight=False, markup=False, soft_wrap=True).print(f"report: {folder / REPORT} ({size:.1f} MB)")
 

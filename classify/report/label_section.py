@@ -9,7 +9,8 @@ from classify.report.cuts import count_from, positions
 from classify.report.label_figures import Scored, draw_calibration, draw_histogram, draw_precision_recall, draw_roc
 from classify.report.numbers import file_stem, percent, short, with_interval
 from classify.report.plotting import Picture, render
-from classify.report.run_files import COSTS, LabelledSplit, RunFiles
+from classify.report.run_files import LabelledSplit, RunFiles
+from classify.rundir.tables import COSTS
 
 #: Rows of the table of figures: metric and name; thresholds have no part in the first five.
 _METRICS = (

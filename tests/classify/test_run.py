@@ -334,8 +334,9 @@ def test_a_disk_that_is_full_exits_2_and_keeps_what_was_fitted(toy, monkeypatch)
     code, said, out = run(toy)
     assert code == 2
     assert "cannot be written (No space left on device)" in said
-    assert sorted(path.name for path in out.parent.iterdir()) == [".run.partial", "cache", "toy"]
-    assert [path.name for path in (out.parent / ".run.partial").iterdir()] == ["finished"]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["cache", "run", "toy"]
+    assert [str(path.relative_to(out)) for path in out.rglob("*") if path.is_dir()] == [".partial", ".partial/finished"]
+    assert not (out / ".lock").exists()
 
 
 def test_help_loads_neither_pandas_nor_scikit_learn_nor_tensorflow():
@@ -350,7 +351,7 @@ def test_help_loads_neither_pandas_nor_scikit_learn_nor_tensorflow():
 
 def test_a_run_loads_no_tensorflow_and_no_stage_1():
     program = (
-        "import sys, classify.rundir.write, classify.rundir.console, classify.crossfit.baselines, classify.inputs; "
+        "import sys, classify.rundir.record, classify.rundir.console, classify.crossfit.baselines, classify.inputs; "
         "print(sorted(name for name in sys.modules if name.split('.')[0] in {'tensorflow', 'keras', 'extract', 'cv2'}))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
