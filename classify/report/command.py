@@ -4,13 +4,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from rich.console import Console
-
 from classify.report.page import make_page
 from classify.report.run_files import RunFiles
 from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run
 from features.common.errors import InputError
 from features.common.files import replacing
+from features.common.text import make_console
 
 
 def write_report(folder: Path) -> None:
@@ -38,7 +37,7 @@ def write_report(folder: Path) -> None:
             reason = error.strerror or error
             raise InputError(f"{folder} cannot be written ({reason}). Free the disk, or change its rights.") from None
     size = (folder / REPORT).stat().st_size / 1e6
-    Console(highlight=False, markup=False, soft_wrap=True).print(f"report: {folder / REPORT} ({size:.1f} MB)")
+    make_console().print(f"report: {folder / REPORT} ({size:.1f} MB)")
 
 
 def _replace_folder(new: Path, old: Path) -> None:
