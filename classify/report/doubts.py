@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from classify.inputs import warn_shared_groups
-from classify.report.audit_section import describe_audit
-from classify.report.numbers import with_interval
+from classify.report.data import describe_audit
+from classify.report.plotting import with_interval
 from classify.report.run_files import LabelledSplit, RunFiles
 from classify.scores.metrics import MACRO
 from classify.scores.thresholds import to_binary

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
-from classify.report.command import write_report
+from classify.report.page import write_report
 from classify.report.run_files import RunFiles
 from tests.classify.report.conftest import HOSTILE, HOSTILE_GROUP, write_pictures
 from tests.classify.toy import LABELS, reseal

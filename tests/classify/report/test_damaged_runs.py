@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from classify.__main__ import app
-from classify.report.audit_section import describe_audit
+from classify.report.data import describe_audit
 from classify.report.run_files import RunFiles
 from features.common.errors import InputError
 from tests.classify.toy import LABELS, reseal

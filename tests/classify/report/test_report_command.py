@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from classify.__main__ import app
-from classify.report.audit_section import describe_audit
-from classify.report.command import write_report
-from classify.report.gallery_section import describe_gallery
-from classify.report.numbers import DASH
+from classify.report.data import describe_audit
+from classify.report.gallery import describe_gallery
+from classify.report.page import write_report
+from classify.report.plotting import DASH
 from classify.report.run_files import RunFiles
 from classify.rundir.folder import hold_run
 from features.common.errors import InputError
@@ -47,7 +47,7 @@ def quick(monkeypatch):
         (figures / "new.png").touch()
         return "new"
 
-    monkeypatch.setattr("classify.report.command.make_page", make_page)
+    monkeypatch.setattr("classify.report.page.make_page", make_page)
 
 
 def report(run):
@@ -225,7 +225,7 @@ def test_a_report_that_fails_leaves_the_earlier_one(copied, quick, monkeypatch):
         (figures / "half.png").touch()
         raise InputError("a damaged picture")
 
-    monkeypatch.setattr("classify.report.command.make_page", fail)
+    monkeypatch.setattr("classify.report.page.make_page", fail)
     with pytest.raises(InputError, match="a damaged picture"):
         write_report(copied)
     assert (copied / "report.html").read_text() == "new"
