@@ -9,7 +9,17 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, confusion_matrix, roc_curve
 
 from classify.report.data import draw_prevalence
-from classify.report.labels import Scored, bin_calibration, count_from, decide, draw_precision_recall, draw_roc, thin
+from classify.report.labels import (
+    POSITIONS,
+    Scored,
+    bin_calibration,
+    count_from,
+    decide,
+    draw_precision_recall,
+    draw_roc,
+    positions,
+    thin,
+)
 from classify.report.plotting import house_style, shorten, to_picture
 from classify.scores.metrics import BINS
 
