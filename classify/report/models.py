@@ -24,6 +24,7 @@ from classify.report.plotting import (
     with_interval,
 )
 from classify.report.run_files import RunFiles
+from classify.rundir.console import LEADERBOARD, rank_models
 from classify.scores.metrics import MACRO
 
 #: Models in the figure at the most; the table holds all.
@@ -34,15 +35,6 @@ _HEADS_SHOWN = 3
 _LEAST_SHARE = 0.01
 #: Characters of a model's name beside its bar: more would take the bars' room. The page has the whole of it.
 _MODEL = 40
-#: Columns of the leaderboard beside the AUC: metric, heading, and whether more is better.
-_COLUMNS = (
-    ("average_precision", "AP", True),
-    ("log_loss", "log loss", False),
-    ("brier", "Brier", False),
-    ("f1", "F1", True),
-    ("sensitivity", "sensitivity", True),
-    ("specificity", "specificity", True),
-)
 #: Training minus validation AUC from which on a head counts as overfit.
 GAP = 0.05
 #: Training AUC below which a head counts as underfit.
@@ -68,7 +60,7 @@ def describe_models(run: RunFiles, figures: Path) -> dict[str, Any]:
     first = f"Best: {shown[0]}, {with_interval(run.score(shown[0], 'oof', MACRO, 'roc_auc'))} out-of-fold."
     of_all = "" if len(shown) == len(ranked) else f" The {len(shown)} best of {len(ranked)}."
     return {
-        "columns": _COLUMNS,
+        "columns": LEADERBOARD,
         "rows": [_describe_model(run, model, measured) for model in ranked],
         "measured": measured,
         "picture": to_picture(
@@ -84,13 +76,8 @@ def describe_models(run: RunFiles, figures: Path) -> dict[str, Any]:
 
 
 def _rank(run: RunFiles) -> list[str]:
-    """Order the models by their out-of-fold macro AUC; of equals the run's order stays."""
-
-    def auc(model: str) -> float:
-        value = run.score(model, "oof", MACRO, "roc_auc")[0]
-        return -np.inf if np.isnan(value) else value
-
-    return sorted(run.record["models"], key=lambda model: -auc(model))
+    """Order the models as the leaderboard does."""
+    return rank_models({model: run.score(model, "oof", MACRO, "roc_auc")[0] for model in run.record["models"]})
 
 
 def kind_of(entry: dict[str, Any]) -> str:
@@ -112,7 +99,7 @@ def _describe_model(run: RunFiles, model: str, measured: list[str]) -> dict[str,
         "backbones": ", ".join(entry["backbones"]) or "none",
         "backbone_count": len(entry["backbones"]),
         "aucs": [run.score(model, m, MACRO, "roc_auc") for m in measured],
-        "values": [run.score(model, "oof", MACRO, metric) for metric, _, _ in _COLUMNS],
+        "values": [run.score(model, "oof", MACRO, column.metric) for column in LEADERBOARD],
         "labels": [run.score(model, "oof", label, "roc_auc") for label in run.label_names],
         "seconds": float(entry["fit_seconds"]),
         "converged": bool(entry["converged"]),

@@ -123,7 +123,7 @@ def describe_limits(run: RunFiles) -> dict[str, Any]:
     return {
         "command": command_line("classify run", run.folder, record),
         "versions": record["versions"],
-        "backbones": {name: {"recipe": None} | backbone for name, backbone in record["backbones"].items()},
+        "backbones": record["backbones"],
         "fingerprints": {name: split["fingerprints"] for name, split in record["splits"].items()},
         "folds": record["folds"],
         "intervals": record["intervals"],

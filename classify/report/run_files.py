@@ -1,5 +1,6 @@
 """Read the files of a run that the report shows."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from classify.rundir.tables import (
     read_predictions,
     read_thresholds,
 )
+from features.dataset.dataset import DEFAULT_GROUP
 from features.dataset.run_labels import RUN_LABELS, read_run_labels
 
 
@@ -113,6 +115,15 @@ class RunFiles:
     def score(self, model: str, measured: str, label: str, metric: str) -> tuple[float, float, float]:
         """Give one figure of `metrics.csv` with its interval: value, low, high; NaN where there is none."""
         return self.scores.get((model, measured, label, metric), (np.nan, np.nan, np.nan))
+
+    @property
+    def group(self) -> str:
+        """What the run's groups are called: as the group column says, if it is of patients or subjects."""
+        arguments = self.record["arguments"]
+        if self.record["folds"]["groups"] is None or arguments["groups"] is not None:
+            return "group"
+        named = re.search("patient|subject", (arguments["group_column"] or DEFAULT_GROUP).lower())
+        return named[0] if named else "group"
 
     @property
     def cuts(self) -> np.ndarray:

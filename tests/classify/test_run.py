@@ -171,7 +171,7 @@ def test_patients_in_train_and_in_test_are_a_warning(toy):
     patient = pd.read_csv(toy.data / "train.csv")["patient"].iloc[0]
     table.assign(patient=[patient, *["new"] * (len(table) - 1)]).to_csv(toy.data / "test.csv", index=False)
     code, said, out = run(toy)
-    told = f"1 patient (group) is in train and in test, so that the figures of test are too good: {patient}."
+    told = f"1 group is in train and in test, so that the figures of test are too good: {patient}."
     assert (code, f"warning: {told}" in said) == (0, True), said
     assert told in json.loads((out / "run.json").read_text())["warnings"]
     table[["ID"]].assign(patient=patient).to_csv(toy.data / "test.csv", index=False)  # no labels, so no figures

@@ -122,9 +122,10 @@ def test_an_audit_and_the_gap_have_their_part(reported, copied):
     text = words((reported / "report.html").read_text())
     assert "nearer than 0.123" in text
     assert f"within train 3 17 5 2 between train and test 3 17 {DASH} 2" in text
-    assert "1 patients (groups) are in several splits: p7." in text
+    assert "1 patient is in several splits: p7." in text
     assert (
-        "logistic, all backbones a macro AUC of 0.950 [0.930, 0.970], folds that may not 0.720: a gap of 0.230" in text
+        "logistic, all backbones has a macro AUC of 0.950 [0.930, 0.970] with folds that may split a patient, and of "
+        "0.720 with folds that keep each patient together: a gap of 0.230 [0.200, 0.250]." in text
     )
     audit = json.loads((reported / "audit.json").read_text())
     audit["pairs"]["within train"]["across_folds"] = None
@@ -199,7 +200,7 @@ def test_a_run_without_groups_test_heads_or_several_models_has_its_report_too(to
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert report(tmp_path / "run")[0] == 0
     text = words((tmp_path / "run" / "report.html").read_text())
-    assert "No groups are known: slices of one patient may be both learnt from and tested on" in text
+    assert "No groups are known: related images may be both learnt from and tested on" in text
     assert "No labelled test images" in text
     assert "It is calibrated per label by platt" in text
     assert "Training" not in text.split("Models")[0]
