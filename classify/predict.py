@@ -35,7 +35,7 @@ def predict_split(
         The exit code: 0, or 3 if images that stage 1 rejected have no prediction.
 
     Raises:
-        InputError: no finished run, another fingerprint, features that lack, or a folder that cannot be written.
+        InputError: no finished run, another fingerprint, missing features, or a folder that cannot be written.
     """
     saved = SavedRun.load(run)
     name = saved.choose(model)
@@ -45,7 +45,7 @@ def predict_split(
         have = ", ".join(feature_cache.splits()) or "none"
         raise InputError(f"{cache} holds no split {split!r}. Choose one of those that it has: {have}.")
     saved.refuse_other_features(feature_cache, split, name)
-    # The prior sees no features; which images there are is known by a cache file all the same.
+    # The prior sees no features, but a cache file says which images there are.
     backbones = saved.needs(name) or tuple(saved.widths)[:1]
     image_ids, used_ids = _list_images(feature_cache, split, backbones, images)
     _, features = feature_cache.read(split, backbones, used_ids)
@@ -81,7 +81,7 @@ def predict_split(
 
 
 def _check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
-    """Refuse to replace what is no prediction, or one of other images, or any without being asked to."""
+    """Refuse to replace other files than predictions, predictions of other images, or any without `overwrite`."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is not a folder. Name another with --out.")
     if not any((out / name).exists() for name in (PROBABILITIES, DECISIONS, PREDICTION)):
@@ -121,7 +121,7 @@ def _list_images(
         image_ids = (*used, *sorted(rejected))
     else:
         if not images.is_dir():
-            raise InputError(f"{images} is no folder. Give the folder of the images that were extracted.")
+            raise InputError(f"{images} is not a folder. Give the folder of the images that were extracted.")
         found = scan_images(images)
         image_ids = tuple(sorted(found))
         used = tuple(image_id for image_id in image_ids if image_id not in rejected)
@@ -129,6 +129,6 @@ def _list_images(
     if not used:
         raise InputError(
             f"{cache.root / 'rejected.csv'} lists every image of the split {split} ({len(image_ids)}): none has "
-            "features. Mend the images and extract again."
+            "features. Fix the images and extract again."
         )
     return image_ids, used

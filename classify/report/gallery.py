@@ -22,7 +22,7 @@ from features.common.errors import InputError
 
 #: Where `classify cam` leaves pictures, what lists them, and what says how they were made.
 CAM_IMAGES, CAM_RECORD = "images.csv", "cam.json"
-#: Longer side of a picture in the page, in pixels: it is shown at some 160, on fine screens at twice that.
+#: Longer side of a picture in the page, in pixels: it is shown at about 160, on fine screens at double that.
 SIDE = 208
 #: Of WebP, 0-100. Beside PNG of 256 pixels it takes a tenth of the bytes.
 QUALITY = 82
@@ -93,7 +93,7 @@ def _read_files(cam: Path) -> dict[tuple[str, str], str] | None:
         raise InputError(f"{path} cannot be read ({error}). {how_to_remake(cam)}") from None
     strange = [file for file in files.values() if not re.fullmatch(r"[0-9]+", file)]
     if strange:  # a name that leads elsewhere must not bring another file into the page
-        raise InputError(f"{path}: {strange[0]!r} is no number. {how_to_remake(cam)}")
+        raise InputError(f"{path}: {strange[0]!r} is not a number. {how_to_remake(cam)}")
     return files
 
 
@@ -154,7 +154,7 @@ def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = B
         budget: bytes that the data URIs may take together.
 
     Raises:
-        InputError: a file is no picture.
+        InputError: a file is not a picture.
     """
     thumbnails: dict[str, str] = {}
     heat: dict[str, str] = {}
@@ -187,7 +187,7 @@ def _data_uri(path: Path) -> str:
     """Give a picture as a data URI of a small WebP.
 
     Raises:
-        OSError: it is no picture; also ValueError, SyntaxError or DecompressionBombError, as Pillow has it.
+        OSError: it is not a picture; Pillow also raises ValueError, SyntaxError or DecompressionBombError for it.
     """
     with Image.open(path) as picture:
         small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")

@@ -102,7 +102,7 @@ def _count(split: LabelledSplit, index: int, cuts: np.ndarray) -> dict[str, Any]
 
 
 def _draw(run: RunFiles, index: int, threshold: float, figures: Path) -> list[Picture]:
-    """Draw the four figures; a split that lacks a value of the label has no curve."""
+    """Draw the four figures; a split where the label has one value only has no curve."""
     label, stem = run.label_names[index], f"label_{file_stem(index, run.label_names[index])}"
     names = {"oof": "out-of-fold", "test": "test"}
     splits = [
@@ -111,7 +111,7 @@ def _draw(run: RunFiles, index: int, threshold: float, figures: Path) -> list[Pi
         if split.labels[:, index].min() < split.labels[:, index].max()
     ]
 
-    def told(metric: str) -> str:
+    def score_text(metric: str) -> str:
         return ", ".join(
             f"{with_interval(run.score(run.final_model, s.measured, label, metric))} on the {s.title}"
             for s in run.splits.values()
@@ -122,14 +122,14 @@ def _draw(run: RunFiles, index: int, threshold: float, figures: Path) -> list[Pi
         to_picture(
             draw_roc(splits, threshold),
             f"{stem}_roc",
-            f"ROC curve of {label}. Area: {told('roc_auc')}.",
+            f"ROC curve of {label}. Area: {score_text('roc_auc')}.",
             "ROC; dot: at the run's threshold; broken line: chance.",
             figures,
         ),
         to_picture(
             draw_precision_recall(splits, threshold),
             f"{stem}_precision_recall",
-            f"Precision-recall curve of {label}. Average precision: {told('average_precision')}. "
+            f"Precision-recall curve of {label}. Average precision: {score_text('average_precision')}. "
             f"Chance: {prevalence} out-of-fold.",
             "Precision and recall; dot: at the run's threshold; broken line: chance.",
             figures,
@@ -137,7 +137,7 @@ def _draw(run: RunFiles, index: int, threshold: float, figures: Path) -> list[Pi
         to_picture(
             draw_calibration(splits),
             f"{stem}_calibration",
-            f"Calibration of {label}. Expected calibration error: {told('calibration_error')}.",
+            f"Calibration of {label}. Expected calibration error: {score_text('calibration_error')}.",
             "Calibration: on the broken line, 30 % mean 30 of 100; bars: 95 % intervals.",
             figures,
         ),

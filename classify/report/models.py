@@ -168,7 +168,7 @@ def _describe_head(run: RunFiles, model: str, index: int, figures: Path) -> dict
     curves = run.curves[run.curves["model"] == model]
     entry = run.record["models"][model]
     verdict = judge_fit(curves, entry["best_epochs"], int(entry["spec"]["epochs"]))
-    # A head on all rows, which comes last, has no curves; 0 is no epoch.
+    # A head on all rows, which comes last, has no curves; 0 is not an epoch.
     kept = {
         fold: epoch for fold, epoch in zip(sorted(set(curves["fold"])), entry["best_epochs"], strict=False) if epoch
     }

@@ -76,7 +76,7 @@ class Picture:
 @contextmanager
 def house_style() -> Iterator[None]:
     """Draw in the report's style within the block; Matplotlib's own settings are as before after it."""
-    # Words of scripts that the font lacks are drawn by the browser's font; the PNG shows boxes for them.
+    # Words of scripts that the font does not have are drawn by the browser's font; the PNG shows boxes for them.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()

@@ -48,7 +48,7 @@ class LabelledSplit:
 
     @property
     def title(self) -> str:
-        """What a reader is told of it."""
+        """What the page calls it."""
         return "training images, out-of-fold" if self.name == "train" else "test images"
 
 

@@ -82,7 +82,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
         f"in square brackets: 95 % interval from {DRAWS} bootstrap draws of {unit}, the fitted models as given"
     )
     if len(experiment.predictions) == 1:
-        console.print("one model only, so there is no ensemble: each would be the same model again")
+        console.print("only one model, so there is no ensemble: each would be the same model again")
     if experiment.returns:
         steps = (f"{r.backbone} {r.macro_auc:.3f} ({r.gain:+.3f})" for r in experiment.returns)
         console.print(f"backbones, added one by one to their mean, macro AUC (gain): {', '.join(steps)}")
@@ -98,7 +98,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     if test is None:
         needless = "; --refit changes what predicts new images only" if settings.refit else ""
         console.print(
-            f"test: the data set has no test split, so there are out-of-fold results only, no predictions{needless}"
+            f"test: the data set has no test split, so there are only out-of-fold results, no predictions{needless}"
         )
     else:
         _print_test(console, test, experiment.final_model + (", refitted" if settings.refit else ""), rejected_list)

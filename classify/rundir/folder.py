@@ -256,7 +256,7 @@ def _check(run: Path, overwrite: bool) -> None:
 
 def _publish(staging: Path, run: Path, groups: Path | None) -> None:
     """Move the files to their place, after what an earlier run and its followers left is removed."""
-    # Until the last file is in place this is no finished run, but may be overwritten like one.
+    # Until the last file is in place this is not a finished run, but may be overwritten like one.
     (run / _REPLACING).touch()
     (run / MARK).unlink(missing_ok=True)
     _remove_stale(run, groups)

@@ -109,7 +109,7 @@ def _gather_split(split: Split, cache: FeatureCache, backbones: list[str], label
     if not len(kept):
         raise InputError(
             f"{cache.root / 'rejected.csv'} lists every image of the split {split.name} ({len(split.image_ids)}): none "
-            "has features. Mend the images and extract again."
+            "has features. Fix the images and extract again."
         )
     image_ids = tuple(split.image_ids[row] for row in kept)
     index = read_index(cache.path(split.name, backbones[0]))

@@ -223,7 +223,7 @@ def test_labels_may_be_called_like_numbers_and_missing_values(tmp_path):
             ("--split", "nowhere"),
             "holds no split 'nowhere'. Choose one of those that it has: test, train.",
         ),
-        (lambda out: None, ("--images", "/no/such"), "/no/such is no folder"),
+        (lambda out: None, ("--images", "/no/such"), "/no/such is not a folder"),
     ],
 )
 def test_a_run_or_split_that_cannot_be_used_is_one_message(spoil, options, message, own):

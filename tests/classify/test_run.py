@@ -162,7 +162,7 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
         "run.json",
         "thresholds.csv",
     ]
-    assert "no test split, so there are out-of-fold results only, no predictions" in said
+    assert "no test split, so there are only out-of-fold results, no predictions" in said
 
 
 def test_patients_in_train_and_in_test_are_a_warning(toy):
@@ -227,7 +227,7 @@ def test_one_backbone_is_one_model_and_says_so(toy):
     code, said, out = run(toy, "run", "--backbones", "beta", "--labels", "epidural")
     assert code == 0
     assert set(pd.read_csv(out / "metrics.csv")["model"]) == {"logistic/beta"}
-    assert "one model only, so there is no ensemble" in said
+    assert "only one model, so there is no ensemble" in said
     assert "predicted by logistic/beta" in said
     assert list(pd.read_csv(out / "predictions_binary.csv").columns) == ["ID", "epidural"]
 
