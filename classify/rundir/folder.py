@@ -26,17 +26,8 @@ BACKBONES, CURVES, GALLERY = "backbones.csv", "curves.csv", "gallery.csv"
 MODELS = "models"
 #: What a run writes and seals, beside `MARK`.
 SEALED = (
-    PROBABILITIES,
-    DECISIONS,
-    OUT_OF_FOLD,
-    METRICS,
-    THRESHOLDS,
-    BACKBONES,
-    CURVES,
-    RUN_LABELS,
-    GALLERY,
-    MODELS,
-)
+    PROBABILITIES, DECISIONS, OUT_OF_FOLD, METRICS, THRESHOLDS, BACKBONES, CURVES, RUN_LABELS, GALLERY, MODELS
+)  # fmt: skip
 #: What `report` makes of a finished run: the page, and the folder of its figures.
 REPORT, FIGURES = "report.html", "figures"
 #: The folder of a run's heat maps.
