@@ -224,7 +224,7 @@ def _check_labels(labels: np.ndarray, dataset: Dataset) -> None:
 
 
 def warn_shared_groups(train: np.ndarray | None, test: np.ndarray | None) -> list[str]:
-    """Say which groups are in train and in test: what is learnt of a patient flatters the scores of his other images.
+    """Say which groups are in train and in test: what is learnt of a group flatters the scores of its other images.
 
     Args:
         train: str array (N,), "" where none is known; None where no groups are.
@@ -238,5 +238,5 @@ def warn_shared_groups(train: np.ndarray | None, test: np.ndarray | None) -> lis
     shared = sorted({*train.tolist()} & {*test.tolist()} - {""})
     if not shared:
         return []
-    who = "1 patient (group) is" if len(shared) == 1 else f"{len(shared)} patients (groups) are"
+    who = "1 group is" if len(shared) == 1 else f"{len(shared)} groups are"
     return [f"{who} in train and in test, so that the figures of test are too good: {first_few(shared)}."]

@@ -17,7 +17,7 @@ from classify.models.baselines import BASELINES, choose_baselines
 from classify.models.presets import choose_heads
 from classify.rundir.console import print_summary
 from classify.rundir.folder import FINISHED, open_run
-from classify.rundir.write import write_files
+from classify.rundir.record import write_files
 from classify.scores.thresholds import ThresholdRule
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
@@ -96,7 +96,7 @@ def run_classification(options: RunOptions) -> int:
     backbones, labels = split_names(options.backbones, "--backbones"), split_names(options.labels, "--labels")
     settings = options.settings()
     try:
-        with unmasked_signals(), open_run(options.out, options.overwrite) as staging:
+        with unmasked_signals(), open_run(options.out, options.overwrite, options.groups) as staging:
             started = time.perf_counter()
             columns = DatasetOptions(options.id_column, labels, options.group_column, options.groups)
             dataset = read_dataset(options.data, columns)

@@ -19,7 +19,7 @@ from features.dataset.wide_format import WideTable, read_groups
 __all__ = ["IMAGE_SUFFIXES", "Dataset", "DatasetOptions", "Split", "read_dataset", "read_images"]
 
 _SPLITS = ("train", "test")
-_DEFAULT_GROUP = "patient"
+DEFAULT_GROUP = "patient"
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def _no_csv(root: Path, option: str) -> InputError:
 
 def _find_group_column(table: Table | LongTable, wanted: str | None, *, required: bool) -> int | None:
     """Find the index of the group column; None if there is none and none is required."""
-    name = _DEFAULT_GROUP if wanted is None else wanted
+    name = DEFAULT_GROUP if wanted is None else wanted
     if name in table.header:
         return table.header.index(name)
     if wanted is not None and required:

@@ -172,8 +172,8 @@ def test_the_folds_of_a_run_are_audited_too(planted, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     folds = {i: number % 5 for number, i in enumerate(TRAIN)} | {"t110": 1}
-    lines = [f"{i},{model},{fold if model == 'a' else 0}\n" for model in "ab" for i, fold in folds.items()]
-    (run / "oof_probability.csv").write_text("ID,model,fold\n" + "".join(lines))
+    lines = [f"train,{i},,{fold}\n" for i, fold in folds.items()]
+    (run / "labels.csv").write_text("split,ID,group,fold\n" + "".join(lines))
     said, duplicates, _, record = planted.audit("--run", str(run), "--out", str(planted.cache / "audit"))
     assert duplicates.set_index("first_ID")["across_folds"].to_dict() == {"t000": 0, "t010": 1}
     assert record["pairs"]["within train"]["across_folds"] == 1
@@ -201,7 +201,7 @@ def test_groups_that_only_the_run_knows_are_the_runs(planted, tmp_path):
     (tmp_path / "labels.csv").write_text("split,ID,fold\n" + "".join(f"train,{i},0\n" for i in TRAIN))
     options = ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(tmp_path)]
     result = CliRunner().invoke(app, options)
-    assert (result.exit_code, "expected split, ID and group" in result.stderr) == (2, True)
+    assert (result.exit_code, "expected split, ID, group, fold and the labels" in result.stderr) == (2, True)
 
 
 def test_rejected_images_and_splits_without_features_are_left_out_and_told(planted):
@@ -291,10 +291,13 @@ def test_a_run_without_folds_is_refused(planted, tmp_path):
     planted.write()
     options = ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(tmp_path)]
     result = CliRunner().invoke(app, options)
-    assert (result.exit_code, "holds neither labels.csv nor oof_probability.csv" in result.stderr) == (2, True)
+    assert (result.exit_code, "is not a run: labels.csv is missing. Give the folder" in result.stderr) == (2, True)
     (tmp_path / "labels.csv").write_text("split,ID,group\ntrain,t000,g\n")
     result = CliRunner().invoke(app, options)
-    assert (result.exit_code, "expected the columns ID and fold" in result.stderr) == (2, True)
+    assert (result.exit_code, "its columns are split, ID, group, expected split, ID, group, fold" in result.stderr) == (
+        2,
+        True,
+    )
 
 
 def test_a_run_of_another_data_set_is_refused_and_one_of_a_part_is_told(planted, tmp_path):
