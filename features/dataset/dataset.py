@@ -10,7 +10,7 @@ import numpy as np
 
 from features.common.errors import InputError
 from features.common.text import first_few
-from features.dataset.folder import find_images
+from features.dataset.folder import collect_images
 from features.dataset.formats import Listing, Source, read_listing
 from features.dataset.groups import join_groups, read_group_column, read_groups_file
 from features.dataset.labels import Candidates, read_labels
@@ -216,7 +216,7 @@ def _find_part(root: Path, name: str, id_column: str | None, faults: Faults) -> 
         if has_csv:
             faults.add(Fault("image", csv, f"there is no folder {folder}", "Add its images, or remove the file."))
         return None
-    images = find_images(folder, faults)
+    images = collect_images(folder, faults)
     listing = read_listing(Source(images, csv, has_csv, id_column), faults)
     rows, missing = list[int](), list[int]()
     for row, image_id in enumerate(listing.image_ids):

@@ -71,18 +71,18 @@ def read_ids(table: Table, column: int, faults: Faults) -> dict[str, int]:
 
 
 def scan_images(folder: Path) -> dict[str, Path]:
-    """Find all images of a folder and its subfolders; see `find_images`.
+    """Find all images of a folder and its subfolders; see `collect_images`.
 
     Raises:
         InputError: there is no image, or any fault; or a folder cannot be read.
     """
     faults = Faults()
-    images = find_images(folder, faults)
+    images = collect_images(folder, faults)
     faults.refuse()
     return images
 
 
-def find_images(folder: Path, faults: Faults) -> dict[str, Path]:
+def collect_images(folder: Path, faults: Faults) -> dict[str, Path]:
     """Find all images of a folder and its subfolders.
 
     Hidden files and folders are left out, and so are files that are not images. Links are followed.
