@@ -130,15 +130,7 @@ def collect_images(folder: Path, faults: Faults) -> dict[str, Path]:
 
 
 def _split_suffix(name: str) -> tuple[str, str]:
-    """Split a file name from its extension.
-
-    Args:
-        name: "a.b.PNG", also behind folders ("sub/a.b.PNG").
-
-    Returns:
-        The rest and the extension in lower case ("a.b", ".png"). A name without extension, or of nothing else (".png"),
-        is returned whole, with "".
-    """
+    """Split a name from its extension: "sub/a.PNG" into "sub/a" and ".png", "a" and ".png" into themselves and ""."""
     stem, dot, suffix = name.rpartition(".")
     if not dot or not stem or stem.endswith("/"):
         return name, ""

@@ -104,13 +104,7 @@ class Table:
     lines: Sequence[int]
 
     def find(self, name: str) -> int:
-        """Find a column.
-
-        Args:
-            name: a name in the header.
-
-        Returns:
-            The column's index, from 0.
+        """Find the index of a column of the header.
 
         Raises:
             InputError: two columns have that name.
@@ -123,9 +117,9 @@ class Table:
         """Give a fault for each of these names that two columns have."""
         faults = []
         for name in dict.fromkeys(names):
-            places = [place for place, other in enumerate(self.header, start=1) if other == name]
-            if len(places) > 1:
-                what = f"columns {places[0]} and {places[1]} are both called {shown(name)}"
+            first, *others = (place for place, other in enumerate(self.header, start=1) if other == name)
+            if others:
+                what = f"columns {first} and {others[0]} are both called {shown(name)}"
                 faults.append(Fault("table", self.path, what, "Rename one of them."))
         return faults
 
@@ -138,17 +132,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read a whole CSV file.
-
-    Args:
-        path: comma-separated file, UTF-8 with or without byte order mark, with a header.
-
-    Returns:
-        Its cells; at least one row.
-
-    Raises:
-        InputError: see `read_rows`.
-    """
+    """Read a whole CSV file, at least one row; see `read_rows`."""
     rows = read_rows(path)
     _, header = next(rows)
     columns: tuple[list[str], ...] = tuple([] for _ in header)

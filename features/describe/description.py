@@ -51,9 +51,8 @@ class ImageSummary:
         known: images that have a record.
         unknown: images that have no record and were not rejected: they are not extracted yet.
         rejected: ids and reasons of images that could not be read.
-        sizes: how many images have a size (`512 x 512`, height first), most frequent first; so are the next two.
-        bit_depths: `8 bit`, `16 bit`.
-        channels: `grey`, `colour`, `colour with transparency`.
+        kinds: by `size` (`512 x 512`, height first), `bit depth` and `channels`, how many images are of each, most
+            frequent first.
         brightness: quartiles of the images' means, 0-1 of the scale: least, lower, median, upper, greatest.
         blank: ids of images all of whose pixels are nearly the same.
         outliers: by id, why it stands out.
@@ -62,9 +61,7 @@ class ImageSummary:
     known: int
     unknown: int
     rejected: dict[str, str]
-    sizes: dict[str, int] = field(default_factory=dict)
-    bit_depths: dict[str, int] = field(default_factory=dict)
-    channels: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, dict[str, int]] = field(default_factory=dict)
     brightness: tuple[float, ...] = ()
     blank: tuple[str, ...] = ()
     outliers: dict[str, str] = field(default_factory=dict)
@@ -183,14 +180,11 @@ def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) 
         for image_id, kind in zip(facts, of_images, strict=True):
             if counts[name][kind] < RARE_SHARE * len(facts):
                 outliers.setdefault(image_id, []).append(f"{name} {kind}")
-    sizes, bit_depths, channels = (dict(own.most_common()) for own in counts.values())
     return ImageSummary(
         len(facts),
         unknown,
         rejected,
-        sizes=sizes,
-        bit_depths=bit_depths,
-        channels=channels,
+        kinds={name: dict(own.most_common()) for name, own in counts.items()},
         brightness=tuple(float(value) for value in np.percentile(means, (0, 25, 50, 75, 100))),
         blank=blank,
         outliers={image_id: "; ".join(reasons) for image_id, reasons in outliers.items()},

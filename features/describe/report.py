@@ -153,8 +153,7 @@ def _print_images(console: Console, summary: ImageSummary) -> None:
     if summary.unknown:
         console.print(f"  {summary.unknown:,} images have no record: not extracted yet")
     if summary.known:
-        kinds = (summary.sizes, summary.bit_depths, summary.channels)
-        console.print(f"  images: {'; '.join(_counts(of) for of in kinds)}")
+        console.print(f"  images: {'; '.join(_counts(of) for of in summary.kinds.values())}")
         least, lower, median, upper, greatest = summary.brightness
         console.print(
             f"  brightness (mean of an image, 0 to 1): {least:.3f} to {greatest:.3f}, median {median:.3f}, half of "

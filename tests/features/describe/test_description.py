@@ -86,9 +86,11 @@ def test_what_stage_1_recorded_is_summed_up_and_outliers_say_why(tmp_path):
     replace_rejections(tmp_path, ["train"], [Rejection("i300", "train/i300.png", "truncated")])
     summary = summarise_images("train", [*ids, "i300"], FeatureCache(tmp_path))
     assert (summary.known, summary.unknown, summary.rejected) == (300, 0, {"i300": "truncated"})
-    assert summary.sizes == {"512 x 512": 299, "77 x 512": 1}
-    assert summary.bit_depths == {"8 bit": 299, "16 bit": 1}
-    assert summary.channels == {"grey": 299, "colour": 1}
+    assert summary.kinds == {
+        "size": {"512 x 512": 299, "77 x 512": 1},
+        "bit depth": {"8 bit": 299, "16 bit": 1},
+        "channels": {"grey": 299, "colour": 1},
+    }
     assert summary.blank == ("i6",)
     assert summary.outliers == {
         "i3": "brightness 0.784, typically 0.247",
