@@ -198,6 +198,10 @@ def _read_long(source: Source, faults: Faults) -> Listing:
                 lines.append(line)
         label_cell, subtype = cells[label_column], subtypes[name]
         value = _VALUES.get(label_cell, UNKNOWN)
+        if place == len(subtype.values) and value != UNKNOWN:  # nearly all rows
+            subtype.values.append(value)
+            subtype.lines.append(line)
+            continue
         earlier, earlier_line = subtype.add(place, value, line, label_cell)
         if earlier == value != UNKNOWN:
             subtype.repeats.append(line)
