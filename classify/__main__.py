@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from classify.models.presets import DEFAULT_PRESETS, PRESETS
+from classify.models.heads import DEFAULT_PRESETS, PRESETS
 from features.common.cli import application
 from features.common.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
 

@@ -15,11 +15,11 @@ from classify.ensembles.ensembles import ENSEMBLES, choose_ensembles
 from classify.experiment import Experiment, Settings, count_steps, run_experiment
 from classify.inputs import Inputs, read_inputs
 from classify.models.baselines import BASELINES, choose_baselines
-from classify.models.presets import choose_heads
+from classify.models.heads import choose_heads
 from classify.rundir.console import print_summary
 from classify.rundir.folder import FINISHED, open_run
 from classify.rundir.write import write_files
-from classify.scores.thresholds import ThresholdRule
+from classify.scores.metrics import ThresholdRule
 from features.common.cli import EXIT_REJECTED
 from features.common.options import split_names
 from features.dataset.dataset import DatasetOptions, read_dataset

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from classify.bank.masks import rows_per_mask
-from classify.bank.network import Network, StackKind, sum_over_outputs
+from classify.bank.network import Network, StackKind, rows_per_mask, sum_over_outputs
 from classify.keras_backend import import_tensorflow
-from classify.models.trained_head import EPSILON
+from classify.models.trained_head import BATCH_NORM_EPSILON
 
 #: Keras' defaults: BatchNormalization's momentum; Adam's betas and epsilon. The challenge's Nesterov momentum.
 _MOVING, _BETA_1, _BETA_2, _ADAM_EPSILON, _MOMENTUM = 0.99, 0.9, 0.999, 1e-7, 0.9
@@ -75,7 +74,7 @@ def compile_epoch(kinds: tuple[StackKind, ...], batch_size: int) -> Callable[...
             count = tf.reduce_sum(valid)
             mean = tf.reduce_sum(batch * valid[:, None], 0) / count
             variance = tf.reduce_sum(tf.math.squared_difference(batch, mean) * valid[:, None], 0) / count
-            normalised = (batch - mean) * tf.math.rsqrt(variance + EPSILON)
+            normalised = (batch - mean) * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
             moving = tuple(
                 old * _MOVING + new * (1 - _MOVING) for old, new in zip(moving, (mean, variance), strict=True)
             )

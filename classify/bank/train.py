@@ -1,6 +1,5 @@
 """Train a bank of heads at once on one resident matrix of features."""
 
-import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -8,16 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from classify.bank.auc import mean_auc
 from classify.bank.epoch import EpochInputs, compile_epoch
-from classify.bank.masks import draw_uniforms
+from classify.bank.network import draw_uniforms
 from classify.bank.stack import Stack, make_stacks, trained_together
 from classify.keras_backend import import_tensorflow
-from classify.models.curves import Curves, mean_auc
 from classify.models.heads import HeadSpec
-from classify.models.trained_head import TrainedHead
+from classify.models.trained_head import Curves, TrainedHead
 from features.common.errors import InputError
-
-logger = logging.getLogger(__name__)
 
 #: Parameters trained at a time: 9 float32 copies (weights, gradients, slots, best, their successors) make 2.3 GB.
 PARAMETERS_AT_A_TIME = 64_000_000
@@ -50,7 +47,8 @@ def train_bank(
             training they add up to the sum of the specs' epochs.
 
     Returns:
-        The trained heads, in the order of the specs.
+        The trained heads, in the order of the specs. One whose validation loss was never finite has diverged: its
+        `best_epoch` is 0.
 
     Raises:
         InputError: no specs, no rows to train on or to validate with, or a feature that is not finite.
@@ -60,15 +58,6 @@ def train_bank(
     for members in _shares(specs, X.shape[1], y.shape[1]):
         bank = _Bank([specs[member] for member in members], X, y, train_rows, validation_rows, seed)
         heads |= dict(zip(members, bank.train(on_epochs), strict=True))
-    diverged = [index for index, head in sorted(heads.items()) if not head.best_epoch]
-    if diverged:
-        logger.warning(
-            "%d of %d heads diverged: their validation loss was never finite (first: %s). They keep their initial "
-            "weights. Lower their learning rate.",
-            len(diverged),
-            len(specs),
-            specs[diverged[0]],
-        )
     return [heads[index] for index in range(len(specs))]
 
 

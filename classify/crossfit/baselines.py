@@ -11,8 +11,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.crossfit.plan import FitPlan, FitRows
-from classify.crossfit.prediction import Fit, Prediction
+from classify.crossfit.plan import Fit, FitPlan, FitRows, Prediction
+from classify.crossfit.resume import KEEP_NONE, FinishedFits
 from classify.inputs import Inputs
 from classify.models.trained_head import TrainedHead
 
@@ -55,11 +55,17 @@ def feature_sets(columns: Mapping[str, slice]) -> dict[str, slice]:
         Columns by the backbone's name, or `all`.
     """
     # Of one backbone, all would be the same model twice.
-    return {**columns, "all": slice(None)} if len(columns) > 1 else dict(columns)
+    width = max(own.stop for own in columns.values())
+    return {**columns, "all": slice(0, width)} if len(columns) > 1 else dict(columns)
 
 
 def cross_fit(
-    candidates: Mapping[str, Candidate], inputs: Inputs, plan: FitPlan, jobs: int, on_fit: Callable[[], None]
+    candidates: Mapping[str, Candidate],
+    inputs: Inputs,
+    plan: FitPlan,
+    jobs: int,
+    on_fit: Callable[[], None],
+    finished: FinishedFits = KEEP_NONE,
 ) -> CrossFitted:
     """Fit every candidate once for each fit of the plan.
 
@@ -69,6 +75,7 @@ def cross_fit(
         plan: the fits.
         jobs: how many fits run at a time. It does not change any probability.
         on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
+        finished: fits of an earlier, interrupted run; new ones are added.
 
     Returns:
         The models, in the order of the candidates.
@@ -89,7 +96,7 @@ def cross_fit(
 
     def recall(candidate: Candidate, rows: FitRows) -> Fit:
         what = (type(candidate.estimator), candidate.estimator.get_params(), candidate.columns, *rows)
-        (found,) = plan.finished.recall(what, lambda: fit(candidate, rows))
+        (found,) = finished.recall(what, lambda: fit(candidate, rows))
         on_fit()
         return found
 
@@ -97,7 +104,7 @@ def cross_fit(
     # Threads share the features without a copy, and the solver's work is BLAS, which releases the interpreter's lock.
     # One BLAS thread per fit: how a product is cut between threads changes its last bits, and so would `jobs`.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged`
+        warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
         fitted = Parallel(n_jobs=jobs, backend="threading")(
             delayed(recall)(candidate, rows) for candidate in candidates.values() for rows in fits
         )

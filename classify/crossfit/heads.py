@@ -1,8 +1,7 @@
 """Cross-fit heads: per fold, all that see the same features are trained in one bank."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,18 +11,19 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from classify.bank import train as bank
 from classify.crossfit.baselines import CrossFitted, backbones_within, feature_sets
 from classify.crossfit.folds import make_folds
-from classify.crossfit.plan import REFIT, FitPlan, FitRows
-from classify.crossfit.prediction import Fit, Prediction
+from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction
+from classify.crossfit.resume import KEEP_NONE, FinishedFits
 from classify.inputs import Inputs
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
+from features.common.arrays import Rows
 
 #: One of so many parts of a fold's training rows decides when its heads stop.
 VALIDATION_PARTS = 5
 
 
 class FoldRows(NamedTuple):
-    """What a fold's rows are for: int64 arrays, ascending.
+    """What a fold's rows are for.
 
     Attributes:
         train: to learn from.
@@ -31,9 +31,9 @@ class FoldRows(NamedTuple):
         held_out: to score.
     """
 
-    train: np.ndarray
-    validation: np.ndarray
-    held_out: np.ndarray
+    train: Rows
+    validation: Rows
+    held_out: Rows
 
 
 def list_heads(columns: Mapping[str, slice], specs: Mapping[str, HeadSpec]) -> list[str]:
@@ -47,7 +47,12 @@ def list_heads(columns: Mapping[str, slice], specs: Mapping[str, HeadSpec]) -> l
 
 
 def cross_fit_heads(
-    specs: Mapping[str, HeadSpec], inputs: Inputs, plan: FitPlan, seed: int, on_fit: Callable[[], None]
+    specs: Mapping[str, HeadSpec],
+    inputs: Inputs,
+    plan: FitPlan,
+    seed: int,
+    on_fit: Callable[[], None],
+    finished: FinishedFits = KEEP_NONE,
 ) -> CrossFitted:
     """Train every head once for each fit of the plan, on each backbone and on all.
 
@@ -61,6 +66,7 @@ def cross_fit_heads(
         plan: the fits.
         seed: of the validation rows, the mini-batches and the dropout masks, 0 to 2**32 - 1.
         on_fit: called once for each of the len(list_heads) * len(plan.fits()) heads.
+        finished: fits of an earlier, interrupted run; new ones are added.
 
     Returns:
         The models in the order of `list_heads`.
@@ -68,7 +74,7 @@ def cross_fit_heads(
     if not specs:
         return CrossFitted({}, {}, ())
     fits = plan.fits()
-    rows, warnings = _part_rows(inputs, fits, seed)
+    rows, warnings = _split_rows(inputs, fits, seed)
     predictions: dict[str, Prediction] = {}
     heads: dict[str, tuple[TrainedHead, ...]] = {}
     for name, columns in feature_sets(inputs.columns).items():
@@ -83,7 +89,7 @@ def cross_fit_heads(
             ) -> list[Fit]:
                 return _train(asked, inputs, columns, parts, seed, fit.predicts_test)
 
-            of_fits.append(plan.finished.recall((asked, columns, seed, *parts, fit.predicts_test), train))
+            of_fits.append(finished.recall((asked, columns, seed, *parts, fit.predicts_test), train))
             for _ in specs:
                 on_fit()
         for index, spec in enumerate(specs):
@@ -109,17 +115,17 @@ def _fixed_epochs(spec: HeadSpec, of_folds: Sequence[Fit]) -> HeadSpec:
     return replace(spec, epochs=max(1, int(np.median(best))), patience=1.0)
 
 
-def choose_validation(learnt: np.ndarray, inputs: Inputs, seed: int) -> np.ndarray | None:
+def choose_validation(learnt: Rows, inputs: Inputs, seed: int) -> Rows | None:
     """Choose the rows of a fold that decide when its heads stop: whole groups, with like shares of every label.
 
     Args:
-        learnt: int64 array (T,), ascending: the fold's training rows.
+        learnt: the fold's training rows.
         inputs: what they are rows of.
         seed: of the choice, 0 to 2**32 - 1.
 
     Returns:
-        int64 array, ascending: one part in `VALIDATION_PARTS`, or in as many as there are groups. None if there is one
-        group only, or if no label has both values.
+        One part in `VALIDATION_PARTS`, or in as many as there are groups. None if there is only one group, or if no
+        label has both values.
     """
     labels, groups = inputs.train_labels[learnt], inputs.train.groups
     of_learnt = None if groups is None else groups[learnt]
@@ -132,8 +138,8 @@ def choose_validation(learnt: np.ndarray, inputs: Inputs, seed: int) -> np.ndarr
     return learnt[parts.fold_of_row == 0]
 
 
-def _part_rows(inputs: Inputs, fits: Sequence[FitRows], seed: int) -> tuple[list[FoldRows], list[str]]:
-    """Part the training rows of every fit; arguments as for `cross_fit_heads`.
+def _split_rows(inputs: Inputs, fits: Sequence[FitRows], seed: int) -> tuple[list[FoldRows], list[str]]:
+    """Split the training rows of every fit; arguments as for `cross_fit_heads`.
 
     Returns:
         The rows by fit, and a warning for each fold that has none to validate with.
@@ -147,7 +153,7 @@ def _part_rows(inputs: Inputs, fits: Sequence[FitRows], seed: int) -> tuple[list
         rows.append(FoldRows(learnt, learnt, held_out))
         if name != REFIT:
             warnings.append(
-                f"heads of {name}: none of its training rows can be set apart to decide when a head stops, so the "
+                f"heads of {name}: none of its training rows can be set aside to decide when a head stops, so the "
                 "rows that the heads learnt from decided"
             )
     return rows, warnings
@@ -158,8 +164,7 @@ def _train(
 ) -> list[Fit]:
     """Train a bank, and let each head predict the rows held out and, where asked, the test rows."""
     features = inputs.train.features[:, columns]
-    with silent_bank():
-        heads = bank.train_bank(specs, features, inputs.train_labels, rows.train, rows.validation, seed)
+    heads = bank.train_bank(specs, features, inputs.train_labels, rows.train, rows.validation, seed)
     fits = []
     with threadpool_limits(1, user_api="blas"):  # as for every other model: threads change the last bits
         for head in heads:
@@ -171,13 +176,3 @@ def _train(
             seconds = head.seconds + time.perf_counter() - started
             fits.append(Fit(head, out_of_fold, test, head.best_epoch > 0, seconds))
     return fits
-
-
-@contextmanager
-def silent_bank() -> Iterator[None]:
-    """Keep the bank from logging which heads diverged: the warnings of the run say so, by name."""
-    bank.logger.disabled = True
-    try:
-        yield
-    finally:
-        bank.logger.disabled = False

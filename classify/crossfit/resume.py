@@ -14,20 +14,37 @@ from typing import Any
 
 import numpy as np
 
-from classify.crossfit.prediction import Fit
+from classify.crossfit.plan import Fit
 from classify.inputs import Inputs
-from classify.models.curves import Curves
-from classify.models.estimator_files import dump_estimator, load_estimator
+from classify.models.files import dump_estimator, load_estimator
 from classify.models.heads import HeadSpec
-from classify.models.trained_head import TrainedHead
+from classify.models.trained_head import Curves, TrainedHead
 from features.common.files import replacing
 
 logger = logging.getLogger(__name__)
 #: Packages whose version decides the last bits of a fit.
-_DECIDING = ("numpy", "scipy", "scikit-learn", "tensorflow")
-_STAGE = Path(__file__).parents[1]
-#: Packages of this stage whose code decides a fit; a changed print elsewhere discards none.
-_CODE = ("models", "bank", "crossfit")
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "tensorflow")
+_ROOM = Path(__file__).parents[1]
+#: Modules of this room whose code decides a fit: an edit of one discards all finished fits, an edit elsewhere none.
+#: What the table of baselines gives is part of what a fit is recalled by, so the table is not among them.
+DECIDING = (
+    "bank.auc",
+    "bank.epoch",
+    "bank.network",
+    "bank.stack",
+    "bank.train",
+    "crossfit.baselines",
+    "crossfit.folds",
+    "crossfit.heads",
+    "crossfit.plan",
+    "crossfit.resume",
+    "models.estimators",
+    "models.files",
+    "models.heads",
+    "models.trained_head",
+)
+#: Bytes of the digest before what a file holds.
+_DIGEST_SIZE = 16
 
 
 class FinishedFits:
@@ -44,13 +61,13 @@ class FinishedFits:
     def __init__(self, folder: Path | None = None, identity: str = "") -> None:
         self._folder, self._identity = folder, identity
         self.found = 0
-        self._own: set[Path] = set()  # what this process made: a model measured twice is no resumed run
+        self._own: set[Path] = set()  # made by this process: not fits of an earlier run
         self._counting = threading.Lock()  # fits are recalled from several threads
 
     def recall(self, what: Sequence[Any], fit: Callable[[], list[Fit]]) -> list[Fit]:
         """Give the fits that were finished before; or make them, and keep them.
 
-        A file that is damaged is made anew.
+        A file is damaged if it does not agree with its digest; its fits are made again.
 
         Args:
             what: all that decides the fits beside the identity: arrays, and values whose `repr` tells them apart.
@@ -61,30 +78,32 @@ class FinishedFits:
         """
         if self._folder is None:
             return fit()
-        path = self._folder / f"{_digest(self._identity, *what)}.npz"
+        path = self._folder / f"{_digest(self._identity, *what)}.fits"
         if path.exists():
-            try:
-                with np.load(path, allow_pickle=False) as archive:
-                    fits = _decode(dict(archive))
+            digest, content = _cut(path.read_bytes())
+            if digest == _digest_bytes(content):
+                fits = _decode(content)
                 with self._counting:
                     self.found += 0 if path in self._own else len(fits)
                 return fits
-            except Exception as error:  # noqa: BLE001 - a damaged archive fails in as many ways as it has bytes
-                logger.warning("%s is damaged (%s): what it held is fitted again", path, error)
+            logger.warning("%s is damaged: what it held is fitted again", path)
         fits = fit()
-        archive_bytes = io.BytesIO()
-        np.savez(archive_bytes, allow_pickle=False, **_encode(fits))
+        content = _encode(fits)
         with replacing(path) as temporary:
-            temporary.write_bytes(archive_bytes.getbuffer())
+            temporary.write_bytes(_digest_bytes(content) + content)
         with self._counting:
             self._own.add(path)
         return fits
 
 
+#: Neither finds nor keeps a fit.
+KEEP_NONE = FinishedFits()
+
+
 def identify(inputs: Inputs) -> str:
     """Digest what every fit of a run depends on: the data, the code of this stage and the versions below it."""
-    code = [path.read_bytes() for folder in _CODE for path in sorted((_STAGE / folder).glob("*.py"))]
-    versions = [platform.python_version(), *(version(name) for name in _DECIDING)]
+    code = [_ROOM.joinpath(*name.split(".")).with_suffix(".py").read_bytes() for name in DECIDING]
+    versions = [platform.python_version(), *(version(name) for name in _PACKAGES)]
     test = [] if inputs.test is None else [inputs.test.features]
     groups = [] if inputs.train.groups is None else [inputs.train.groups]
     return _digest(versions, *code, inputs.train.features, inputs.train_labels, *groups, *test)
@@ -103,12 +122,22 @@ def _digest(*parts: Any) -> str:
     return digest.hexdigest()
 
 
-def _encode(fits: Sequence[Fit]) -> dict[str, np.ndarray]:
-    """Write fits as named arrays."""
+def _digest_bytes(content: bytes) -> bytes:
+    """Digest what a file holds."""
+    return blake2b(content, digest_size=_DIGEST_SIZE).digest()
+
+
+def _cut(stored: bytes) -> tuple[bytes, bytes]:
+    """Split a file into its digest and what it holds."""
+    return stored[:_DIGEST_SIZE], stored[_DIGEST_SIZE:]
+
+
+def _encode(fits: Sequence[Fit]) -> bytes:
+    """Write fits as an archive of named arrays."""
     arrays: dict[str, np.ndarray] = {"count": np.array(len(fits))}
     for index, fit in enumerate(fits):
         arrays[f"{index}/out_of_fold"] = fit.out_of_fold
-        arrays[f"{index}/told"] = np.array([fit.converged, fit.seconds], np.float64)
+        arrays[f"{index}/outcome"] = np.array([fit.converged, fit.seconds], np.float64)
         if fit.test is not None:
             arrays[f"{index}/test"] = fit.test
         if isinstance(fit.model, TrainedHead):
@@ -119,14 +148,18 @@ def _encode(fits: Sequence[Fit]) -> dict[str, np.ndarray]:
             arrays |= {f"{index}/weights/{place}": weight for place, weight in enumerate(head.weights)}
         else:
             arrays[f"{index}/estimator"] = np.frombuffer(dump_estimator(fit.model), np.uint8)
-    return arrays
+    archive = io.BytesIO()
+    np.savez(archive, allow_pickle=False, **arrays)
+    return archive.getvalue()
 
 
-def _decode(arrays: dict[str, np.ndarray]) -> list[Fit]:
+def _decode(content: bytes) -> list[Fit]:
     """Read what `_encode` wrote."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        arrays = dict(archive)
     fits = []
     for index in range(int(arrays["count"])):
-        converged, seconds = arrays[f"{index}/told"].tolist()
+        converged, seconds = arrays[f"{index}/outcome"].tolist()
         fits.append(
             Fit(
                 _decode_head(arrays, index)

@@ -14,10 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from classify.inputs import Inputs, read_inputs
-from classify.models.heads import HeadSpec
-from classify.models.preset_files import write_presets
-from classify.search.rows import make_search_folds
-from classify.search.search import FOLD_AUCS, SearchSettings, best_trials, cross_fitted_choice, identify, run_search
+from classify.models.heads import HeadSpec, write_presets
+from classify.search.search import (
+    FOLD_AUCS,
+    SearchSettings,
+    best_trials,
+    cross_fitted_choice,
+    identify,
+    make_search_folds,
+    run_search,
+)
 from classify.search.space import propose
 from classify.search.study import JOURNAL, StudyFile, check_folder, open_study
 from features.common.cli import EXIT_INTERRUPTED, EXIT_TERMINATED

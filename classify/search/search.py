@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from classify.bank.auc import mean_auc
 from classify.bank import train as bank
-from classify.crossfit.heads import FoldRows, silent_bank
+from classify.crossfit.folds import Folds, make_folds
+from classify.crossfit.heads import FoldRows, choose_validation
 from classify.inputs import Inputs
-from classify.models.curves import mean_auc
 from classify.models.heads import HeadSpec
 from classify.search.space import EPOCHS, STRUCTURE, describe_space, propose
 from classify.search.study import StudyFile
 from features.common.cli import Terminated
+from features.common.errors import InputError
 
 if TYPE_CHECKING:
     import optuna
@@ -50,6 +52,33 @@ class SearchSettings:
 
 class _OutOfTime(Exception):
     """The time limit was met in the middle of a batch."""
+
+
+def make_search_folds(inputs: Inputs, count: int, seed: int) -> tuple[Folds, list[FoldRows]]:
+    """Split the rows: in every fold some to learn from, some to decide when to stop, some to score.
+
+    Args:
+        inputs: whose rows.
+        count: the number of folds, at least 2.
+        seed: of the choice, 0 to 2**32 - 1.
+
+    Returns:
+        The folds, and the rows of each.
+
+    Raises:
+        InputError: there are fewer rows or groups than folds, or too few to set some aside for early stopping.
+    """
+    folds = make_folds(inputs.train_labels, inputs.train.groups, inputs.label_names, count, seed)
+    parts = []
+    for learnt, held_out in folds.split():
+        validation = choose_validation(learnt, inputs, seed)
+        if validation is None:
+            raise InputError(
+                f"a fold is left with {len(learnt)} rows to train on, all of one group or of one value in every label: "
+                "too few to learn from and to decide when to stop. Add data, or use more --folds."
+            )
+        parts.append(FoldRows(np.setdiff1d(learnt, validation), validation, held_out))
+    return folds, parts
 
 
 def identify(inputs: Inputs, folds: Sequence[FoldRows], settings: SearchSettings) -> dict[str, Any]:
@@ -187,8 +216,7 @@ def train_out_of_fold(
     features, labels = inputs.train.features, inputs.train_labels
     out_of_fold = np.empty((*labels.shape, len(specs)), dtype=np.float32)
     for fold in folds:
-        with silent_bank():  # a search tries rates at which heads diverge; their scores say so
-            heads = bank.train_bank(specs, features, labels, fold.train, fold.validation, seed, on_epochs)
+        heads = bank.train_bank(specs, features, labels, fold.train, fold.validation, seed, on_epochs)
         held_out = features[fold.held_out]
         with threadpool_limits(1, user_api="blas"):  # threads change the last bits of a product
             for index, head in enumerate(heads):
