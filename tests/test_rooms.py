@@ -12,6 +12,27 @@ from tests import ROOT
 
 ROOMS = ("extract", "features", "classify")
 HEAVY = ("tensorflow", "keras", "torch", "jax")
+#: The one module of features/ that names Keras and its backends, inside its functions only.
+KERAS_IMPORT = ROOT / "features" / "common" / "keras_import.py"
+#: The order inside classify: a package imports from itself and from those before it.
+ORDER = (
+    {"inputs"},
+    {"models"},
+    {"bank"},
+    {"crossfit"},
+    {"ensembles"},
+    {"scores"},
+    {"experiment", "search"},
+    {"rundir"},
+    {"cam", "report", "predict", "run", "__main__"},
+)
+#: Tables of names, which help texts read: they load none of these.
+TABLES = (
+    "classify.models.baselines",
+    "classify.models.heads",
+    "classify.ensembles.ensembles",
+    "classify.scores.metrics",
+)
 #: What only the report draws with.
 OF_THE_REPORT = ("matplotlib", "jinja2")
 #: What a room may never import, not even inside a function (DESIGN.md, "Three rooms").
@@ -36,10 +57,16 @@ def modules(room: str) -> list[str]:
     return [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
 
 
-def imports_of(path: Path) -> set[str]:
-    """Find the packages that a module imports anywhere in its text; relative imports stay within the room."""
+def imports_of(path: Path, whole: bool = True) -> set[str]:
+    """Find the packages that a module imports: anywhere in its text, or as it is loaded, outside of its functions.
+
+    Relative imports stay within the room.
+    """
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    for node in nodes:
+        if whole or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            nodes.extend(ast.iter_child_nodes(node))
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -59,12 +86,12 @@ def packages_loaded(program: str, *arguments: str) -> tuple[subprocess.Completed
 def test_no_module_names_a_room_that_it_must_not_know(room):
     paths = sorted((ROOT / room).rglob("*.py"))
     assert len(paths) > 5
-    offenders = {
-        str(path.relative_to(ROOT)): sorted(imports_of(path) & FORBIDDEN[room])
-        for path in paths
-        if imports_of(path) & FORBIDDEN[room]
-    }
-    assert offenders == {}
+    named = {path: imports_of(path, whole=path != KERAS_IMPORT) & FORBIDDEN[room] for path in paths}
+    assert {str(path.relative_to(ROOT)): names for path, names in named.items() if names} == {}
+
+
+def test_features_name_keras_and_its_backends_in_functions_of_one_module():
+    assert imports_of(KERAS_IMPORT) & {*HEAVY, "extract", "classify"} == set(HEAVY)
 
 
 def test_the_finder_of_imports_sees_lazy_and_nested_ones(tmp_path):
@@ -74,6 +101,7 @@ def test_the_finder_of_imports_sees_lazy_and_nested_ones(tmp_path):
         "def lazy():\n    from keras.applications import vgg16\n    if True:\n        import jax as j, torch.nn\n"
     )
     assert imports_of(module) == {"os", "keras", "jax", "torch"}
+    assert imports_of(module, whole=False) == {"os"}
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -91,7 +119,7 @@ def test_only_the_report_loads_what_it_draws_with():
     done, loaded = packages_loaded(IMPORT, *names)
     assert done.returncode == 0, done.stderr
     assert loaded & set(OF_THE_REPORT) == set()
-    assert set(OF_THE_REPORT) < packages_loaded(IMPORT, f"{report}.page")[1]  # or the finder saw nothing
+    assert "matplotlib" in packages_loaded(IMPORT, f"{report}.page")[1]  # or the finder saw nothing
 
 
 @pytest.mark.parametrize(
@@ -121,3 +149,25 @@ def test_asking_for_help_loads_no_tensorflow(command, says):
     assert says in done.stdout
     assert loaded & {*HEAVY, *OF_THE_REPORT, "numpy", "pandas"} == set()
     assert "typer" in loaded  # the wrapper saw what the command loaded
+
+
+def test_a_package_of_classify_imports_only_from_itself_and_from_those_before_it():
+    place = {name: index for index, names in enumerate(ORDER) for name in names}
+    wrong = []
+    for path in sorted((ROOT / "classify").rglob("*.py")):
+        own = path.relative_to(ROOT / "classify").with_suffix("").parts[0]
+        if own == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("classify."):
+                other = str(node.module).split(".")[1]
+                if place[other] > place[own] or (place[other] == place[own] and other != own and own != "__main__"):
+                    wrong.append(f"{path.relative_to(ROOT)} imports {node.module}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", TABLES)
+def test_a_table_of_names_loads_nothing_heavy(module):
+    done, loaded = packages_loaded(IMPORT, module)
+    assert done.returncode == 0, done.stderr
+    assert loaded & {*HEAVY, "numpy", "pandas", "sklearn", "scipy", "pydantic"} == set()

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from classify.keras_backend import import_tensorflow
 from classify.models.heads import Optimiser
 from classify.models.trained_head import BATCH_NORM_EPSILON
+from features.common.keras_import import import_tensorflow
 
 #: Rows of a mini-batch, at most, that have a mask of the features each (32: Keras' default batch).
 _MASK_PER_ROW = 32
@@ -39,8 +39,8 @@ class StackKind(NamedTuple):
 def sum_over_outputs(tf: Any, left: Any, right: Any) -> Any:
     """Sum products of weights (H, outputs, inputs) over the outputs: (H, 1, inputs).
 
-    XLA writes out a product that it then sums along any axis but the last, and reads it again. Up to eight slices of
-    it, added one by one, are never written: a tenth less CPU time for 20 heads with 64 hidden units.
+    Up to eight slices of the product are added one by one, as XLA would otherwise write it out and read it again; see
+    docs/decisions.md.
     """
     heads, outputs, inputs = left.shape
     slices = max(count for count in range(1, 9) if outputs % count == 0)

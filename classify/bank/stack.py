@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from classify.bank.network import StackKind
-from classify.keras_backend import import_tensorflow
 from classify.models.heads import HeadSpec
+from features.common.arrays import Labels
+from features.common.keras_import import import_tensorflow
 
-#: Parameters of a stack at most, unless it is a single head. A step goes over some nine arrays of their size, again and
-#: again, and two stacks train side by side: 50 MB, most of it in a cache of 32 MB. Of 20 heads with 64 hidden units an
-#: epoch took 0.55 s of CPU time so, 0.58 s in stacks of half or of twice the size (the least of 20, on a busy machine).
+#: Parameters of a stack at most, unless it is a single head, so that a step works in the cache; see docs/decisions.md.
 PARAMETERS_IN_CACHE = 700_000
 
 
@@ -47,7 +46,7 @@ class Stack:
         kind: what they have in common.
         members: which heads of the bank they are.
         specs: of these heads.
-        y: uint8 array (T, L), the truth of the training rows, which balanced class weights follow.
+        y: the truth of the training rows, which balanced class weights follow.
         width: D, of the features.
 
     Attributes:
@@ -55,7 +54,7 @@ class Stack:
         state: float32 tensors, as `compile_epoch` describes them.
     """
 
-    def __init__(self, kind: StackKind, members: list[int], specs: list[HeadSpec], y: np.ndarray, width: int) -> None:
+    def __init__(self, kind: StackKind, members: list[int], specs: list[HeadSpec], y: Labels, width: int) -> None:
         self._tf = import_tensorflow()
         self.kind, self.members = kind, members
         self.state = self._initial_state([initial_weights(spec, width, y.shape[1]) for spec in specs])
@@ -150,12 +149,12 @@ def _by_head(values: Sequence[float]) -> np.ndarray:
     return np.array(values, np.float32)[:, None, None]
 
 
-def make_stacks(specs: Sequence[HeadSpec], y: np.ndarray, width: int) -> list[Stack]:
+def make_stacks(specs: Sequence[HeadSpec], y: Labels, width: int) -> list[Stack]:
     """Sort heads into stacks, by kind, of which none is too large for the cache.
 
     Args:
         specs: of the bank's heads.
-        y: uint8 array (T, L), the truth of the training rows.
+        y: the truth of the training rows.
         width: D, of the features.
 
     Returns:
@@ -177,7 +176,7 @@ def make_stacks(specs: Sequence[HeadSpec], y: np.ndarray, width: int) -> list[St
 
 
 def trained_together(stacks: Sequence[Stack]) -> list[list[Stack]]:
-    """Part stacks, in their order, into those that train side by side: two, or as many more as the cache has room for.
+    """Split stacks, in their order, into those that train side by side: two, or as many more as the cache has room for.
 
     XLA runs element-wise kernels on one core each, and stacks side by side: a lone stack would leave cores idle.
     """
@@ -192,11 +191,11 @@ def trained_together(stacks: Sequence[Stack]) -> list[list[Stack]]:
     return groups
 
 
-def _class_weights(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights, float32 (L,) each, that make positives and negatives count half the rows; 1 where a value is lacking."""
+def _class_weights(y: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """Weights, float32 (L,) each, that make positives and negatives count half the rows; 1 for a label of one value."""
     share = y.mean(axis=0)
-    lacking = (share == 0) | (share == 1)
+    constant = (share == 0) | (share == 1)
     positive, negative = (
-        np.where(lacking, 1, 0.5 / np.where(lacking, 1, part)).astype(np.float32) for part in (share, 1 - share)
+        np.where(constant, 1, 0.5 / np.where(constant, 1, part)).astype(np.float32) for part in (share, 1 - share)
     )
     return positive, negative

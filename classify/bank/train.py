@@ -11,23 +11,24 @@ from classify.bank.auc import mean_auc
 from classify.bank.epoch import EpochInputs, compile_epoch
 from classify.bank.network import draw_uniforms
 from classify.bank.stack import Stack, make_stacks, trained_together
-from classify.keras_backend import import_tensorflow
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import Curves, TrainedHead
+from features.common.arrays import Features, Labels, RowIndices
 from features.common.errors import InputError
+from features.common.keras_import import import_tensorflow
 
 #: Parameters trained at a time: 9 float32 copies (weights, gradients, slots, best, their successors) make 2.3 GB.
 PARAMETERS_AT_A_TIME = 64_000_000
-#: Multiplications worth saving by compiling the epoch anew without the heads that stopped: one or two seconds' worth.
+#: Multiplications worth saving by compiling the epoch again without the heads that stopped: one or two seconds' worth.
 _WORTH_COMPILING = 1e11
 
 
 def train_bank(
     specs: Sequence[HeadSpec],
-    X: np.ndarray,
-    y: np.ndarray,
-    train_rows: np.ndarray,
-    validation_rows: np.ndarray,
+    X: Features,
+    y: Labels,
+    train_rows: RowIndices,
+    validation_rows: RowIndices,
     seed: int = 0,
     on_epochs: Callable[[int], None] = lambda count: None,
 ) -> list[TrainedHead]:
@@ -38,10 +39,10 @@ def train_bank(
 
     Args:
         specs: the heads; at least one.
-        X: float32 array (N, D), finite.
-        y: uint8 array (N, L), 0 or 1.
-        train_rows: int array (T,), indices of the rows to learn from.
-        validation_rows: int array (M,), indices of the rows that decide when to stop.
+        X: the features.
+        y: the truth.
+        train_rows: the rows to learn from.
+        validation_rows: the rows that decide when to stop.
         seed: of the mini-batches and the dropout masks.
         on_epochs: called after every epoch with the number of heads' epochs that are now settled; over a whole
             training they add up to the sum of the specs' epochs.
@@ -93,7 +94,7 @@ def _check(specs: Sequence[HeadSpec], X: np.ndarray, y: np.ndarray, train: np.nd
 
 
 def _shares(specs: Sequence[HeadSpec], width: int, labels: int) -> Iterator[list[int]]:
-    """Part the specs by batch size, and each part so that it fits into memory; yields indices."""
+    """Split the specs by batch size, and each part so that it fits into memory; yields indices."""
     by_batch = defaultdict(list)
     for index, spec in enumerate(specs):
         by_batch[spec.batch_size].append(index)
@@ -134,10 +135,10 @@ class _Bank:
     def __init__(
         self,
         specs: list[HeadSpec],
-        X: np.ndarray,
-        y: np.ndarray,
-        train_rows: np.ndarray,
-        validation_rows: np.ndarray,
+        X: Features,
+        y: Labels,
+        train_rows: RowIndices,
+        validation_rows: RowIndices,
         seed: int,
     ) -> None:
         self._tf = import_tensorflow()
@@ -253,7 +254,7 @@ class _Bank:
                 self._aucs[index].append((float(values[0]), float(values[1])))
 
     def _compact(self, epoch: int) -> None:
-        """Take the best weights of stopped heads, and the heads out of the work where that is worth compiling anew."""
+        """Take the best weights of stopped heads, and the heads out of the work where that is worth compiling again."""
         width, labels = self._X.shape[1], self._y.shape[1]
         saved, left, alive = 0.0, 0, self._active.sum()
         for index in (index for stack in self._stacks for index in stack.members):

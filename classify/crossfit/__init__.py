@@ -1,1 +1,10 @@
-"""Cross-fit models: folds, what is fitted on which rows, and finished fits kept on disk."""
+"""Cross-fitting: every probability of a training image comes from a model that never saw its fold.
+
+Reading order:
+
+- `folds`: split the training rows, whole groups together, stratified over all labels.
+- `plan`: the fits that a run makes, and what a fit and a model predict.
+- `baselines`: fit baselines by the plan.
+- `heads`: train heads by the plan, all that see the same features in one bank.
+- `resume`: finished fits on disk, so that a stopped run goes on where it was.
+"""

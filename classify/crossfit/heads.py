@@ -16,7 +16,7 @@ from classify.crossfit.resume import KEEP_NONE, FinishedFits
 from classify.inputs import Inputs
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
-from features.common.arrays import Rows
+from features.common.arrays import RowIndices
 
 #: One of so many parts of a fold's training rows decides when its heads stop.
 VALIDATION_PARTS = 5
@@ -31,9 +31,9 @@ class FoldRows(NamedTuple):
         held_out: to score.
     """
 
-    train: Rows
-    validation: Rows
-    held_out: Rows
+    train: RowIndices
+    validation: RowIndices
+    held_out: RowIndices
 
 
 def list_heads(columns: Mapping[str, slice], specs: Mapping[str, HeadSpec]) -> list[str]:
@@ -115,7 +115,7 @@ def _fixed_epochs(spec: HeadSpec, of_folds: Sequence[Fit]) -> HeadSpec:
     return replace(spec, epochs=max(1, int(np.median(best))), patience=1.0)
 
 
-def choose_validation(learnt: Rows, inputs: Inputs, seed: int) -> Rows | None:
+def choose_validation(learnt: RowIndices, inputs: Inputs, seed: int) -> RowIndices | None:
     """Choose the rows of a fold that decide when its heads stop: whole groups, with like shares of every label.
 
     Args:

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from classify.crossfit.folds import Folds, make_folds
 from classify.inputs import Inputs
 from classify.models.trained_head import TrainedHead
-from features.common.arrays import Probabilities, Rows
+from features.common.arrays import Probabilities, RowIndices
 
 #: The fit on all training rows.
 REFIT = "refit"
@@ -27,8 +27,8 @@ class FitRows(NamedTuple):
     """
 
     name: str
-    learnt: Rows
-    held_out: Rows
+    learnt: RowIndices
+    held_out: RowIndices
     predicts_test: bool
 
 

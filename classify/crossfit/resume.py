@@ -52,7 +52,7 @@ class FinishedFits:
 
     Args:
         folder: where they lie, made with the first one; None to keep none.
-        identity: what all of them have in common; see `identify`.
+        identity: what all of them have in common; see `identify_inputs`.
 
     Attributes:
         found: how many fits were finished before this object was made.
@@ -100,7 +100,7 @@ class FinishedFits:
 KEEP_NONE = FinishedFits()
 
 
-def identify(inputs: Inputs) -> str:
+def identify_inputs(inputs: Inputs) -> str:
     """Digest what every fit of a run depends on: the data, the code of this stage and the versions below it."""
     code = [_ROOM.joinpath(*name.split(".")).with_suffix(".py").read_bytes() for name in DECIDING]
     versions = [platform.python_version(), *(version(name) for name in _PACKAGES)]

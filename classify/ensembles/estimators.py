@@ -53,8 +53,8 @@ class RankMean(Mean):
 
     A rank is a probability's place among those that `fit` saw, so that the prediction of an image does not depend on
     the other images that are predicted with it. The mean rank becomes a probability again by the mean of the models'
-    own quantiles at that rank. Labels play no part in this, so that the folds of a rare label do not drift apart, as they
-    do with a fitted scale.
+    own quantiles at that rank. Labels play no part in this, so that the folds of a rare label do not drift apart, as
+    they do with a fitted scale.
 
     Attributes:
         reference_: float32 array (N, L, K), sorted along N.

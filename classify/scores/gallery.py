@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from classify.scores.thresholds import to_binary
+from features.common.arrays import Groups, Labels, Probabilities, Thresholds
 
 #: Images of a label, whatever a model makes of them.
 EXAMPLE = "example"
@@ -36,7 +37,7 @@ class Choice:
 
 
 def choose_gallery(
-    labels: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray, groups: np.ndarray | None
+    labels: Labels, probabilities: Probabilities, thresholds: Thresholds, groups: Groups | None
 ) -> list[Choice]:
     """Choose up to `COUNT` images per label and outcome.
 
@@ -45,10 +46,10 @@ def choose_gallery(
     the first row is taken.
 
     Args:
-        labels: uint8 array (N, L), 0 or 1.
-        probabilities: float32 array (N, L), 0-1.
-        thresholds: float64 array (L,): positive from there on.
-        groups: str array (N,); None where no groups are known.
+        labels: the truth.
+        probabilities: of the same rows.
+        thresholds: a label is predicted from there on.
+        groups: of the rows; None where no groups are known.
 
     Returns:
         The choices by label, then outcome, then rank. An image may be chosen several times.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.bank.auc import mean_auc
 from classify.bank import train as bank
+from classify.bank.auc import mean_auc
 from classify.crossfit.folds import Folds, make_folds
 from classify.crossfit.heads import FoldRows, choose_validation
 from classify.inputs import Inputs
@@ -81,7 +81,7 @@ def make_search_folds(inputs: Inputs, count: int, seed: int) -> tuple[Folds, lis
     return folds, parts
 
 
-def identify(inputs: Inputs, folds: Sequence[FoldRows], settings: SearchSettings) -> dict[str, Any]:
+def identify_study(inputs: Inputs, folds: Sequence[FoldRows], settings: SearchSettings) -> dict[str, Any]:
     """Say what two trials have to have in common for their scores to be comparable; see `open_study`."""
     rows = [part for fold in folds for part in (fold.train, fold.validation, fold.held_out)]
     return {
@@ -104,7 +104,7 @@ def run_search(
     on_trials: Callable[[float], None],
     on_batch: Callable[[], None],
 ) -> str:
-    """Ask, train and tell whole batches until the study holds enough trials or the time is up.
+    """Ask for, train and report whole batches until the study holds enough trials or the time is up.
 
     What is proposed depends on the seed and on the trials that the study holds, so that a search which was interrupted
     between two batches goes on as it would have.
@@ -156,7 +156,7 @@ def run_search(
     return "all trials are done"
 
 
-def ask_batch(study: "optuna.Study", count: int, seed: int, told: int) -> list["optuna.Trial"]:
+def ask_batch(study: "optuna.Study", count: int, seed: int, finished: int) -> list["optuna.Trial"]:
     """Ask for trials together.
 
     The first few choose their structure freely, all of one batch size; the others take theirs over and differ in the
@@ -167,7 +167,7 @@ def ask_batch(study: "optuna.Study", count: int, seed: int, told: int) -> list["
         study: of the finished trials.
         count: how many to ask for, at least 1.
         seed: of the search.
-        told: the number of finished trials: each batch has its own random numbers.
+        finished: the number of finished trials: each batch has its own random numbers.
 
     Returns:
         Trials whose heads `propose` gives.
@@ -175,7 +175,7 @@ def ask_batch(study: "optuna.Study", count: int, seed: int, told: int) -> list["
     from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import PartialFixedSampler, TPESampler
 
-    sampler = TPESampler(seed=int(np.random.SeedSequence([seed, told]).generate_state(1)[0]), constant_liar=True)
+    sampler = TPESampler(seed=int(np.random.SeedSequence([seed, finished]).generate_state(1)[0]), constant_liar=True)
     structures = math.ceil(count / HEADS_PER_STRUCTURE)
     trials: list[optuna.Trial] = []
     for index in range(count):

@@ -18,4 +18,4 @@ Thresholds = NDArray[np.float64]
 #: str (N,): the group, such as the patient, of each image; "" where none is known.
 Groups = NDArray[np.str_]
 #: int64 (n,), ascending: indices of rows.
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]

@@ -16,12 +16,11 @@ from typer.testing import CliRunner
 from classify.__main__ import app
 from classify.bank import train as bank
 from classify.inputs import Inputs, read_inputs
-from classify.models.preset_files import read_presets
+from classify.models.heads import read_presets
 from classify.search import command as search_command
 from classify.search import search
 from classify.search import space as search_space
-from classify.search.rows import make_search_folds
-from classify.search.search import best_trials, cross_fitted_choice
+from classify.search.search import best_trials, cross_fitted_choice, make_search_folds
 from classify.search.study import JOURNAL, open_study
 from features.common.cli import Terminated
 from features.dataset.dataset import read_dataset
@@ -111,7 +110,7 @@ def test_writes_the_best_heads_and_all_trials(toy, fake):
     assert 1 < len(heads) == len(structures) <= 5
     assert f"24 of 24 trials, best macro AUC {best.value:.4f}" in said
     assert f"best1 {best.number} {best.value:.4f}" in said
-    assert "24 trials, 0 of them from before" in said
+    assert "24 trials, 0 of them from earlier runs" in said
     assert "optimistic: the best of 24 trials, chosen on the folds that score it" in said
     assert "40 groups, none of them in two folds" in said
     assert "[I " not in said
@@ -166,14 +165,14 @@ def test_a_second_start_goes_on_as_if_there_had_been_one(toy, fake):
     code, said, twice = run(toy, "twice", "--trials", "24", "--batch", "8")
     assert code == 0
     assert "holds 8 trials" in said
-    assert "24 trials, 8 of them from before" in said
+    assert "24 trials, 8 of them from earlier runs" in said
     assert outcome(twice) == outcome(at_once)
     assert (twice / "best.json").read_bytes() == (at_once / "best.json").read_bytes()
 
     passes = len(fake.calls)
     code, said, _ = run(toy, "twice", "--trials", "24", "--batch", "8")
     assert (code, len(fake.calls)) == (0, passes)
-    assert "24 trials, 24 of them from before" in said
+    assert "24 trials, 24 of them from earlier runs" in said
 
 
 def test_another_seed_proposes_other_heads(toy, fake):
@@ -201,7 +200,7 @@ def test_a_signal_keeps_what_is_told_and_the_same_command_goes_on(toy, fake, sto
     fake.stop_at = 5  # in the second batch
     ended_with, said, out = run(toy, "stopped", "--trials", "16", "--batch", "8")
     assert ended_with == code
-    assert "8 trials, 0 of them from before" in said
+    assert "8 trials, 0 of them from earlier runs" in said
     assert f"ended: {name}" in said
     assert "best1" in read_presets(out / "best.json")
     fake.stop_at = None

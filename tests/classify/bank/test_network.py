@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from classify.bank.masks import MASKS, draw_uniforms, rows_per_mask
-from classify.bank.network import StackKind
-from classify.keras_backend import import_tensorflow
+from classify.bank.network import MASKS, StackKind, draw_uniforms, rows_per_mask
+from features.common.keras_import import import_tensorflow
 
 STEPS, WIDTH = 20, 500
 KIND = StackKind((), True, 0.3, "adam")
