@@ -162,16 +162,7 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
 
 
 def _check_features(features: Features, columns: dict[str, slice], cache: FeatureCache) -> None:
-    """Refuse a backbone of which every feature is constant; single ones are ordinary: channels that ReLU never opens.
-
-    Args:
-        features: of the training images.
-        columns: which of them are each backbone's.
-        cache: the cache that they come from.
-
-    Raises:
-        InputError: the message names the file and the backbones that remain.
-    """
+    """Refuse a backbone whose features are all constant; single ones are ordinary: channels that ReLU never opens."""
     constant = [name for name, own in columns.items() if (features[:, own] == features[0, own]).all()]
     if constant:
         rest = ",".join(name for name in columns if name not in constant)
@@ -183,15 +174,7 @@ def _check_features(features: Features, columns: dict[str, slice], cache: Featur
 
 
 def _check_widths(columns: dict[str, slice], cache: FeatureCache) -> None:
-    """Refuse a backbone whose number of features differs between train and test.
-
-    Args:
-        columns: which columns of the training features are each backbone's.
-        cache: the cache of both splits.
-
-    Raises:
-        InputError: the message names both files.
-    """
+    """Refuse a backbone whose number of features differs between train and test."""
     for name, own in columns.items():
         width = cache.describe("test", name).width
         if width != own.stop - own.start:
@@ -202,23 +185,12 @@ def _check_widths(columns: dict[str, slice], cache: FeatureCache) -> None:
 
 
 def _check_labels(labels: Labels, dataset: Dataset) -> None:
-    """Refuse labels of which only one value is known.
-
-    Args:
-        labels: of the training images that have features.
-        dataset: the data set that they come from.
-
-    Raises:
-        InputError: the message names these labels, their counts, and the labels that remain.
-    """
-    positives = labels.sum(axis=0)
-    constant = [name for name, n in zip(dataset.label_names, positives, strict=True) if n in (0, len(labels))]
+    """Refuse labels of which only one value is known."""
+    positives = dict(zip(dataset.label_names, labels.sum(axis=0).tolist(), strict=True))
+    constant = [name for name, count in positives.items() if count in (0, len(labels))]
     if constant:
         rest = ",".join(name for name in dataset.label_names if name not in constant)
-        counts = ", ".join(
-            f"{name} {'is positive ' if name == constant[0] else ''}in {positives[dataset.label_names.index(name)]}"
-            for name in constant
-        )
+        counts = ", ".join(f"{name} is positive in {positives[name]}" for name in constant)
         raise InputError(
             f"{dataset.root / 'train.csv'}: {counts} of {len(labels)} images with features, so there is nothing to "
             "tell apart. "

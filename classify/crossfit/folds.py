@@ -83,16 +83,7 @@ def make_folds(labels: Labels, groups: Groups | None, label_names: tuple[str, ..
 
 
 def _stratify(traits: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Split units so that every trait is spread evenly.
-
-    Args:
-        traits: bool array (U, T).
-        count: the number of folds, at most U.
-        seed: the seed of the order and of the ties.
-
-    Returns:
-        int64 array (U,), the fold of each unit.
-    """
+    """Split U units so that every trait, bool (U, T), is spread evenly; gives the fold of each unit, int64 (U,)."""
     # A constant trait changes nothing, but the stratifier refuses a single column.
     traits = np.column_stack([traits, np.ones(len(traits), dtype=bool)])
     splitter = MultilabelStratifiedKFold(n_splits=count, shuffle=True, random_state=seed)
@@ -103,27 +94,13 @@ def _stratify(traits: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _label_pairs(labels: Labels) -> np.ndarray:
-    """Tell which rows have two labels at once.
-
-    Returns:
-        bool array (N, P), one column for each pair of labels that some row has.
-    """
+    """Tell which rows have two labels at once: bool (N, P), a column for each pair of labels that some row has."""
     pairs = [labels[:, first] & labels[:, second] for first, second in combinations(range(labels.shape[1]), 2)]
     return np.array([pair for pair in pairs if pair.any()], dtype=bool).reshape(-1, len(labels)).T
 
 
 def _stratify_groups(labels: Labels, groups: Groups, count: int, seed: int) -> np.ndarray:
-    """Split whole groups; of several draws keep the one whose folds are most alike in rows and in positives.
-
-    Args:
-        labels: the truth.
-        groups: of the rows.
-        count: the number of folds, at most the number of groups.
-        seed: the seed of the draws.
-
-    Returns:
-        int64 array (N,), the fold of each row.
-    """
+    """Split whole groups; of several draws keep the one whose folds are most alike in rows and in positives."""
     group_of_row = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(group_of_row)
     positives = np.column_stack([np.bincount(group_of_row, weights=column) for column in labels.T])
@@ -142,11 +119,7 @@ def _stratify_groups(labels: Labels, groups: Groups, count: int, seed: int) -> n
 
 
 def _group_traits(sizes: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """Describe groups by traits that, spread evenly, spread rows and positives evenly.
-
-    Args:
-        sizes: int64 array (G,), the rows of each group.
-        positives: float64 array (G, L), the positive rows of each group.
+    """Describe groups, of (G,) rows and (G, L) positives, by traits that, spread evenly, spread both evenly.
 
     Returns:
         bool array (G, 2 L + 4): any positive; more positives than the median positive group; the quartile of the size.

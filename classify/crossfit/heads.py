@@ -74,7 +74,7 @@ def cross_fit_heads(
     if not specs:
         return CrossFitted({}, {}, ())
     fits = plan.fits()
-    rows, warnings = _split_rows(inputs, fits, seed)
+    rows, warnings = _rows_of_fits(inputs, fits, seed)
     predictions: dict[str, Prediction] = {}
     heads: dict[str, tuple[TrainedHead, ...]] = {}
     for name, columns in feature_sets(inputs.columns).items():
@@ -115,17 +115,18 @@ def _fixed_epochs(spec: HeadSpec, of_folds: Sequence[Fit]) -> HeadSpec:
     return replace(spec, epochs=max(1, int(np.median(best))), patience=1.0)
 
 
-def choose_validation(learnt: RowIndices, inputs: Inputs, seed: int) -> RowIndices | None:
+def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: int) -> FoldRows | None:
     """Choose the rows of a fold that decide when its heads stop: whole groups, with like shares of every label.
 
     Args:
-        learnt: the fold's training rows.
+        learnt: the fold's training rows, of which one part in `VALIDATION_PARTS`, or in as many as there are groups, is
+            chosen.
+        held_out: the rows to score.
         inputs: what they are rows of.
         seed: of the choice, 0 to 2**32 - 1.
 
     Returns:
-        One part in `VALIDATION_PARTS`, or in as many as there are groups. None if there is only one group, or if no
-        label has both values.
+        The rows. None if there is only one group to learn from, or if no label has both values.
     """
     labels, groups = inputs.train_labels[learnt], inputs.train.groups
     of_learnt = None if groups is None else groups[learnt]
@@ -135,23 +136,16 @@ def choose_validation(learnt: RowIndices, inputs: Inputs, seed: int) -> RowIndic
         return None
     names = tuple(name for name, varies in zip(inputs.label_names, varied, strict=True) if varies)
     parts = make_folds(labels[:, varied], of_learnt, names, min(VALIDATION_PARTS, units), seed)
-    return learnt[parts.fold_of_row == 0]
+    return FoldRows(learnt[parts.fold_of_row != 0], learnt[parts.fold_of_row == 0], held_out)
 
 
-def _split_rows(inputs: Inputs, fits: Sequence[FitRows], seed: int) -> tuple[list[FoldRows], list[str]]:
-    """Split the training rows of every fit; arguments as for `cross_fit_heads`.
-
-    Returns:
-        The rows by fit, and a warning for each fold that has none to validate with.
-    """
+def _rows_of_fits(inputs: Inputs, fits: Sequence[FitRows], seed: int) -> tuple[list[FoldRows], list[str]]:
+    """Split the training rows of every fit; gives them, and a warning for each fold that has none to validate with."""
     rows, warnings = [], []
     for name, learnt, held_out, _ in fits:
-        validation = None if name == REFIT else choose_validation(learnt, inputs, seed)
-        if validation is not None:
-            rows.append(FoldRows(np.setdiff1d(learnt, validation), validation, held_out))
-            continue
-        rows.append(FoldRows(learnt, learnt, held_out))
-        if name != REFIT:
+        found = None if name == REFIT else split_rows(learnt, held_out, inputs, seed)
+        rows.append(found or FoldRows(learnt, learnt, held_out))
+        if found is None and name != REFIT:
             warnings.append(
                 f"heads of {name}: none of its training rows can be set aside to decide when a head stops, so the "
                 "rows that the heads learnt from decided"

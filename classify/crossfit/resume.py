@@ -1,12 +1,9 @@
 """Keep finished fits on disk while a run goes on, so that whatever ends it, the same command reuses them."""
 
-import io
-import json
 import logging
 import platform
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +13,7 @@ import numpy as np
 
 from classify.crossfit.plan import Fit
 from classify.inputs import Inputs
-from classify.models.files import dump_estimator, load_estimator
+from classify.models.files import dump_trusted, load_trusted
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import Curves, TrainedHead
 from features.common.files import replacing
@@ -80,17 +77,18 @@ class FinishedFits:
             return fit()
         path = self._folder / f"{_digest(self._identity, *what)}.fits"
         if path.exists():
-            digest, content = _cut(path.read_bytes())
-            if digest == _digest_bytes(content):
-                fits = _decode(content)
+            stored = path.read_bytes()
+            digest, content = stored[:_DIGEST_SIZE], stored[_DIGEST_SIZE:]
+            if digest == blake2b(content, digest_size=_DIGEST_SIZE).digest():
+                fits = load_trusted(content, path, (list, Fit, TrainedHead, HeadSpec, Curves))
                 with self._counting:
                     self.found += 0 if path in self._own else len(fits)
                 return fits
             logger.warning("%s is damaged: what it held is fitted again", path)
         fits = fit()
-        content = _encode(fits)
+        content = dump_trusted(fits, compress=False)
         with replacing(path) as temporary:
-            temporary.write_bytes(_digest_bytes(content) + content)
+            temporary.write_bytes(blake2b(content, digest_size=_DIGEST_SIZE).digest() + content)
         with self._counting:
             self._own.add(path)
         return fits
@@ -120,65 +118,3 @@ def _digest(*parts: Any) -> str:
             digest.update(part if isinstance(part, bytes) else repr(part).encode())
         digest.update(b"\0")
     return digest.hexdigest()
-
-
-def _digest_bytes(content: bytes) -> bytes:
-    """Digest what a file holds."""
-    return blake2b(content, digest_size=_DIGEST_SIZE).digest()
-
-
-def _cut(stored: bytes) -> tuple[bytes, bytes]:
-    """Split a file into its digest and what it holds."""
-    return stored[:_DIGEST_SIZE], stored[_DIGEST_SIZE:]
-
-
-def _encode(fits: Sequence[Fit]) -> bytes:
-    """Write fits as an archive of named arrays."""
-    arrays: dict[str, np.ndarray] = {"count": np.array(len(fits))}
-    for index, fit in enumerate(fits):
-        arrays[f"{index}/out_of_fold"] = fit.out_of_fold
-        arrays[f"{index}/outcome"] = np.array([fit.converged, fit.seconds], np.float64)
-        if fit.test is not None:
-            arrays[f"{index}/test"] = fit.test
-        if isinstance(fit.model, TrainedHead):
-            head = fit.model
-            facts = {"spec": asdict(head.spec), "best_epoch": head.best_epoch, "seconds": head.seconds}
-            arrays[f"{index}/head"] = np.array(json.dumps(facts))
-            arrays |= {f"{index}/curves/{name}": values for name, values in asdict(head.curves).items()}
-            arrays |= {f"{index}/weights/{place}": weight for place, weight in enumerate(head.weights)}
-        else:
-            arrays[f"{index}/estimator"] = np.frombuffer(dump_estimator(fit.model), np.uint8)
-    archive = io.BytesIO()
-    np.savez(archive, allow_pickle=False, **arrays)
-    return archive.getvalue()
-
-
-def _decode(content: bytes) -> list[Fit]:
-    """Read what `_encode` wrote."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        arrays = dict(archive)
-    fits = []
-    for index in range(int(arrays["count"])):
-        converged, seconds = arrays[f"{index}/outcome"].tolist()
-        fits.append(
-            Fit(
-                _decode_head(arrays, index)
-                if f"{index}/head" in arrays
-                else load_estimator(arrays[f"{index}/estimator"].tobytes(), "it"),
-                arrays[f"{index}/out_of_fold"],
-                arrays.get(f"{index}/test"),
-                bool(converged),
-                seconds,
-            )
-        )
-    return fits
-
-
-def _decode_head(arrays: dict[str, np.ndarray], index: int) -> TrainedHead:
-    """Read one head."""
-    facts = json.loads(str(arrays[f"{index}/head"]))
-    spec = HeadSpec(**(facts["spec"] | {"hidden_units": tuple(facts["spec"]["hidden_units"])}))
-    curves = Curves(*(arrays[f"{index}/curves/{field.name}"] for field in fields(Curves)))
-    places = sum(name.startswith(f"{index}/weights/") for name in arrays)
-    weights = [arrays[f"{index}/weights/{place}"] for place in range(places)]
-    return TrainedHead(spec, weights, curves, facts["best_epoch"], facts["seconds"])

@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
+from typing import Any, Protocol
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 from sklearn.base import BaseEstimator
 
@@ -67,7 +67,7 @@ def save_fits(models: Path, name: str, fits: Mapping[str, BaseEstimator | Traine
         if isinstance(model, TrainedHead):
             model.save(path)
         else:
-            path.write_bytes(dump_estimator(model))
+            path.write_bytes(dump_trusted(model))
     return files
 
 
@@ -87,40 +87,42 @@ def load_model(path: Path) -> Predictor:
     if path.suffix == HEAD_SUFFIX:
         _refuse_damage(content, path)
         return HeadWeights.load(path)
-    return load_estimator(content, path)
+    return load_trusted(content, path)
 
 
-def dump_estimator(estimator: BaseEstimator) -> bytes:
-    """Write a fitted estimator in skops' format: a zip of JSON and numpy arrays."""
+def dump_trusted(what: Any, compress: bool = True) -> bytes:
+    """Write a fitted estimator, or what is made of such, in skops' format: a zip of JSON and numpy arrays."""
     from skops.io import dumps
 
-    return dumps(estimator, compression=ZIP_DEFLATED, compresslevel=1)
+    return dumps(what, compression=ZIP_DEFLATED if compress else ZIP_STORED, compresslevel=1)
 
 
-def load_estimator(content: bytes, source: Path | str) -> BaseEstimator:
-    """Read what `dump_estimator` wrote.
+def load_trusted(content: bytes, source: Path, expected: tuple[type, ...] = ()) -> Any:
+    """Read what `dump_trusted` wrote.
 
     Args:
         content: the bytes.
         source: where they are from, for the message.
+        expected: types that are trusted and may come out beside our own estimators.
 
     Raises:
-        InputError: they are damaged, name a type that is not trusted, or are not an estimator of this package.
+        InputError: they are damaged, name a type that is not trusted, or are none of what is expected.
     """
     from skops.io import get_untrusted_types, loads
 
     _refuse_damage(content, source)
-    own = [name for name in get_untrusted_types(data=content) if name not in TRUSTED]
-    unknown = sorted(name for name in own if not _is_own(name))
+    trusted = {*TRUSTED, *(f"{kind.__module__}.{kind.__name__}" for kind in expected)}
+    own = [name for name in get_untrusted_types(data=content) if _is_own(name)]
+    unknown = sorted({*get_untrusted_types(data=content)} - {*trusted, *own})
     if unknown:
         raise InputError(
             f"{source} holds types that no estimator of Headbank has (first: {unknown[0]}), so it is not read. "
             "Make the run again on this machine."
         )
-    estimator = loads(content, trusted=[*TRUSTED, *own])
-    if not _OWN.fullmatch(f"{type(estimator).__module__}.{type(estimator).__name__}"):
-        raise InputError(f"{source} holds a {type(estimator).__name__}, not a model of Headbank. Make the run again.")
-    return estimator
+    loaded = loads(content, trusted=[*trusted, *own])
+    if not isinstance(loaded, expected) and not _is_own(f"{type(loaded).__module__}.{type(loaded).__name__}"):
+        raise InputError(f"{source} holds a {type(loaded).__name__}, not a model of Headbank. Make the run again.")
+    return loaded
 
 
 def _is_own(name: str) -> bool:
@@ -132,7 +134,7 @@ def _is_own(name: str) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseEstimator) and kind.__module__ == found[1]
 
 
-def _refuse_damage(content: bytes, source: Path | str) -> None:
+def _refuse_damage(content: bytes, source: Path) -> None:
     """Refuse what is not a zip archive whose members all agree with their checksums."""
     try:
         damaged = ZipFile(io.BytesIO(content)).testzip()

@@ -12,7 +12,7 @@ import pandas as pd
 from classify.crossfit.plan import REFIT
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
-from classify.models.files import dump_estimator, ensemble_path, save_fits
+from classify.models.files import dump_trusted, ensemble_path, save_fits
 from classify.rundir.folder import MARK, MODELS
 from classify.rundir.record import describe_run
 from classify.rundir.tables import write_predictions, write_table
@@ -93,7 +93,7 @@ def _save_models(experiment: Experiment, models: Path) -> dict[str, list[Path]]:
         saved[name] = [files[fit.name] for fit in fits if fit.predicts_test]
     for name, ensemble in experiment.ensembles.items():
         path = ensemble_path(models, name)
-        path.write_bytes(dump_estimator(ensemble))
+        path.write_bytes(dump_trusted(ensemble))
         saved[name] = [path]
     return saved
 

@@ -66,15 +66,8 @@ def _losses(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
 def _sum(truth: np.ndarray, probability: np.ndarray, predicted: np.ndarray, resampling: Resampling) -> np.ndarray:
     """Sum what the metrics of one label are ratios of, over every resample.
 
-    Args:
-        truth: uint8 array (N,), 0 or 1.
-        probability: float32 array (N,), 0-1.
-        predicted: uint8 array (N,), 0 or 1.
-        resampling: of the N rows, with B rows of weights.
-
     Returns:
-        float64 array (B, 6 + BINS): true positives, false positives, false negatives, true negatives, log loss, squared
-        error, and per bin the sum of truth - probability. They add up over labels.
+        float64 array (B, 6 + BINS), the first fields of `Sums` in their order. They add up over labels.
     """
     probability = probability.astype(np.float64)
     outcome = np.eye(4)[2 * (1 - predicted.astype(int)) + (predicted != truth)][:, [0, 1, 3, 2]]

@@ -13,26 +13,13 @@ def fit_thresholds(labels: Labels, probabilities: Probabilities, rule: Threshold
     Only cuts between two different probabilities, and below all of them, are tried; a cut lies in the middle. Of equal
     cuts the highest is taken, so that fewer rows are positive. `sensitivity` takes the highest cut that reaches it.
 
-    Args:
-        labels: the truth.
-        probabilities: of the same rows.
-        rule: what to choose for.
-
-    Returns:
-        The thresholds; infinite for a label without positives: no cut would be right.
+    A label without positives has an infinite threshold: no cut would be right.
     """
     return np.array([_fit_label(*columns, rule) for columns in zip(labels.T, probabilities.T, strict=True)])
 
 
 def cross_fit_binary(labels: Labels, out_of_fold: Probabilities, rule: ThresholdRule, folds: Folds) -> Decisions:
-    """Decide each training row by thresholds that its own fold had no part in, so that the decisions can be scored.
-
-    Args:
-        labels: the truth.
-        out_of_fold: of the same rows.
-        rule: what to choose for.
-        folds: of the N rows.
-    """
+    """Decide each training row by thresholds that its own fold had no part in, so that the decisions can be scored."""
     binary = np.empty(labels.shape, dtype=np.uint8)
     for learnt, held_out in folds.split():
         thresholds = fit_thresholds(labels[learnt], out_of_fold[learnt], rule)
@@ -41,10 +28,10 @@ def cross_fit_binary(labels: Labels, out_of_fold: Probabilities, rule: Threshold
 
 
 def measure_cost(labels: Labels, out_of_fold: Probabilities, binary: Decisions) -> np.ndarray:
-    """Measure what thresholds cost, beside a threshold of 0.5.
+    """Measure what thresholds cost, beside a threshold of 0.5; every label has both values.
 
     Args:
-        labels: the truth; every label has both values.
+        labels: the truth.
         out_of_fold: of the same rows.
         binary: the decisions that `cross_fit_binary` made of them.
 

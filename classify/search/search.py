@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from classify.bank import train as bank
 from classify.bank.auc import mean_auc
 from classify.crossfit.folds import Folds, make_folds
-from classify.crossfit.heads import FoldRows, choose_validation
+from classify.crossfit.heads import FoldRows, split_rows
 from classify.inputs import Inputs
 from classify.models.heads import HeadSpec
 from classify.search.space import EPOCHS, STRUCTURE, describe_space, propose
@@ -71,13 +71,13 @@ def make_search_folds(inputs: Inputs, count: int, seed: int) -> tuple[Folds, lis
     folds = make_folds(inputs.train_labels, inputs.train.groups, inputs.label_names, count, seed)
     parts = []
     for learnt, held_out in folds.split():
-        validation = choose_validation(learnt, inputs, seed)
-        if validation is None:
+        rows = split_rows(learnt, held_out, inputs, seed)
+        if rows is None:
             raise InputError(
                 f"a fold is left with {len(learnt)} rows to train on, all of one group or of one value in every label: "
                 "too few to learn from and to decide when to stop. Add data, or use more --folds."
             )
-        parts.append(FoldRows(np.setdiff1d(learnt, validation), validation, held_out))
+        parts.append(rows)
     return folds, parts
 
 

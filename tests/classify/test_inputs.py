@@ -124,7 +124,8 @@ def test_several_labels_with_one_value_are_all_named(tmp_path):
     write_split(tmp_path / "toy", "train", ids, labels)
     write_cache_file(tmp_path / "cache" / "train" / "alpha.h5", ids, np.eye(10))
     with pytest.raises(
-        InputError, match=r"never is positive in 0, always in 10 of 10 images with .* Leave them out: --labels mixed$"
+        InputError,
+        match=r"never is positive in 0, always is positive in 10 of 10 images with .* Leave them out: --labels mixed$",
     ):
         read_inputs(read_dataset(tmp_path / "toy"), FeatureCache(tmp_path / "cache"), None)
 

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from classify.bank import train as bank
 from classify.crossfit.baselines import Candidate, CrossFitted, cross_fit
 from classify.crossfit.folds import Folds
-from classify.crossfit.heads import choose_validation, cross_fit_heads
+from classify.crossfit.heads import cross_fit_heads, split_rows
 from classify.crossfit.plan import FitPlan, make_repeats
 from classify.experiment import Experiment, Settings, count_steps, run_experiment
 from classify.inputs import Inputs, SplitInputs
@@ -159,8 +159,9 @@ def test_heads_of_repeats_have_their_own_validation_and_the_mean_of_the_probabil
     plain, _ = heads
     total = np.zeros((60, 2))
     for rows, head in zip(FitPlan(repeats_of(REPEATS)).fits(), plain.models["quick/alpha"], strict=True):
-        validation = choose_validation(rows.learnt, INPUTS, 0)
-        assert not set(validation) & set(rows.held_out)
+        parts = split_rows(rows.learnt, rows.held_out, INPUTS, 0)
+        assert parts is not None
+        assert not set(parts.validation) & set(rows.held_out)
         total[rows.held_out] += head.predict_proba(INPUTS.train.features[rows.held_out]) / REPEATS
     np.testing.assert_allclose(plain.predictions["quick/alpha"].out_of_fold, total, rtol=1e-5)
 

@@ -16,7 +16,7 @@ from skops.io import dump, get_untrusted_types
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.baselines import BASELINES
 from classify.models.estimators import OneVsRest
-from classify.models.files import TRUSTED, dump_estimator, load_model, model_path, save_fits
+from classify.models.files import TRUSTED, dump_trusted, load_model, model_path, save_fits
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import Curves, TrainedHead
 from features.common.errors import InputError
@@ -112,7 +112,7 @@ class Stranger(BaseEstimator):
     [
         (Stranger(), f"{__name__}.Stranger"),
         (FunctionTransformer(os.system), f"{os.system.__module__}.system"),
-        (FunctionTransformer(dump_estimator), "classify.models.files.dump_estimator"),
+        (FunctionTransformer(dump_trusted), "classify.models.files.dump_trusted"),
         (OneVsRest(Stranger()), f"{__name__}.Stranger"),
     ],
 )
