@@ -109,14 +109,9 @@ class Experiment:
 
 
 def list_candidates(columns: dict[str, slice], baselines: Sequence[str]) -> dict[str, Candidate]:
-    """List the baselines to cross-fit: each on every backbone and, of several backbones, on all of them.
+    """List the baselines to cross-fit by name, such as `logistic/resnet50`, `logistic/all`.
 
-    Args:
-        columns: which columns of the features are each backbone's, in order.
-        baselines: names of `BASELINES`. The prior sees no features, so it is one model.
-
-    Returns:
-        The candidates by name, such as `logistic/resnet50`, `logistic/all`, `prior`.
+    Each is fitted on every backbone and, of several, on all of them; the prior sees no features, so it is one model.
     """
     candidates = {}
     for baseline in baselines:

@@ -29,7 +29,7 @@ def _auc(scores: np.ndarray, truth: np.ndarray, positives: int) -> np.ndarray:
     """ROC-AUC of (N, H) scores of one label as float64 (H,)."""
     # -0.0 becomes 0.0, which it equals though its bits differ.
     bits = (np.ascontiguousarray(scores.T, dtype=np.float32) + np.float32(0)).view(np.uint32)
-    # Flipped so, the bits of floats order as the floats do; the truth then rides in the last bit, and one plain sort
+    # After this flip, bits of floats sort as the floats do; the truth is kept in the last bit, and one plain sort
     # of integers (vectorised in numpy) ranks scores and truth together, several times faster than argsort.
     negative = (bits.view(np.int32) >> 31).view(np.uint32)  # all bits 1 or all 0
     keys = (bits ^ (negative | np.uint32(0x80000000))) & np.uint32(0xFFFFFFFE)

@@ -4,7 +4,7 @@ Heads of one architecture, dropout rate and optimiser are a stack. Arrays count 
 their last what is long and the same for all heads: weights (H, outputs, inputs), activations (H, units, B). So what
 differs between heads is a scalar to the innermost loops, which vectorise over whole rows of features, and no array is
 transposed between layers. All heads see the same mini-batch, so its statistics are computed once. Batch normalisation
-never meets a matrix of its own: with a row x of the normalised batch, its dropout mask m, and gamma, beta and kernel W,
+needs no matrix of its own: with a row x of the normalised batch, its dropout mask m, and gamma, beta and kernel W,
 
     W @ (m * (gamma * x + beta))  =  (W * gamma) @ (m * x)  +  (W * beta) @ m
 
@@ -157,19 +157,7 @@ def rows_per_mask(batch_size: int) -> int:
 def draw_uniforms(
     kinds: Iterable[StackKind], batch_size: int, steps: int, width: int, seed: int, epoch: int
 ) -> dict[str, Any]:
-    """Draw the uniforms of an epoch, by the seed, the epoch and the layer, not by the heads.
-
-    Args:
-        kinds: of the stacks.
-        batch_size: B.
-        steps: S, of the epoch.
-        width: D, of the features.
-        seed: that of `train_bank`.
-        epoch: from 0.
-
-    Returns:
-        `EpochInputs.uniforms`: float32 tensors, 0-1; empty where no stack drops anything.
-    """
+    """Draw `EpochInputs.uniforms` by the seed, the epoch and the layer, not by the heads; empty without dropout."""
     tf = import_tensorflow()
     kinds = [kind for kind in kinds if kind.dropout]
     if not kinds:

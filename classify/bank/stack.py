@@ -1,4 +1,4 @@
-"""Lay the weights of many heads side by side, and take them apart again."""
+"""Heads side by side while they train: their weights in one array, and each head's own again."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,12 +17,7 @@ PARAMETERS_IN_CACHE = 700_000
 
 
 def initial_weights(spec: HeadSpec, width: int, labels: int) -> list[np.ndarray]:
-    """The weights that a head begins with: Glorot's uniform kernels (Glorot and Bengio 2010, eq. 16), zero biases.
-
-    Args:
-        spec: of the head; its seed decides.
-        width: D.
-        labels: L.
+    """The weights that a head begins with, by its seed: Glorot's uniform kernels (2010, eq. 16), zero biases.
 
     Returns:
         float32 arrays in the order of `TrainedHead.weights`.
@@ -69,14 +64,7 @@ class Stack:
         }
 
     def hyper(self, active: np.ndarray) -> dict[str, Any]:
-        """What differs between the heads.
-
-        Args:
-            active: bool array, by head of the bank, whether it still trains.
-
-        Returns:
-            Tensors, as `compile_epoch` describes them.
-        """
+        """What differs between the heads, as `compile_epoch` describes it; `active`, bool, is by head of the bank."""
         values = self._hyper | {"active": active[self.members]}
         return {name: self._tf.constant(value) for name, value in values.items()}
 
@@ -86,14 +74,7 @@ class Stack:
         return sum(int(np.prod(weight.shape)) for weight in self.state["weights"].values())
 
     def best_weights(self, places: Sequence[int]) -> dict[int, list[np.ndarray]]:
-        """The weights of the best epoch of some heads.
-
-        Args:
-            places: positions in `members`.
-
-        Returns:
-            By head of the bank, arrays in the order of `TrainedHead.weights`.
-        """
+        """The weights of the best epoch of the heads at some places of `members`, by head of the bank."""
         best = {name: weight.numpy() for name, weight in self.state["best"].items()} if places else {}
         names = _names(self.kind)
         found: dict[int, list[np.ndarray]] = {}
@@ -105,11 +86,7 @@ class Stack:
         return found
 
     def keep(self, places: Sequence[int]) -> None:
-        """Let every other head go.
-
-        Args:
-            places: positions in `members`, at least one.
-        """
+        """Keep the heads at some places of `members`, at least one, and let the others go."""
         self.state = self._tf.nest.map_structure(lambda value: self._tf.gather(value, places), self.state)
         self._hyper = {name: value[places] for name, value in self._hyper.items()}
         self.members = [self.members[place] for place in places]
@@ -150,16 +127,7 @@ def _by_head(values: Sequence[float]) -> np.ndarray:
 
 
 def make_stacks(specs: Sequence[HeadSpec], y: Labels, width: int) -> list[Stack]:
-    """Sort heads into stacks, by kind, of which none is too large for the cache.
-
-    Args:
-        specs: of the bank's heads.
-        y: the truth of the training rows.
-        width: D, of the features.
-
-    Returns:
-        The stacks, in the order of their first heads.
-    """
+    """Sort the bank's heads into stacks, by kind, none too large for the cache, in the order of their first heads."""
     by_kind = defaultdict(list)
     for index, spec in enumerate(specs):
         by_kind[StackKind(spec.hidden_units, spec.batch_norm, spec.dropout, spec.optimiser)].append(index)

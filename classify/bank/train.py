@@ -44,7 +44,7 @@ def train_bank(
         train_rows: the rows to learn from.
         validation_rows: the rows that decide when to stop.
         seed: of the mini-batches and the dropout masks.
-        on_epochs: called after every epoch with the number of heads' epochs that are now settled; over a whole
+        on_epochs: called after every epoch with the number of heads' epochs that are now done; over a whole
             training they add up to the sum of the specs' epochs.
 
     Returns:
@@ -63,16 +63,7 @@ def train_bank(
 
 
 def batch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch's mini-batches take the training rows.
-
-    Args:
-        rows: T.
-        seed: that of `train_bank`.
-        epoch: from 0.
-
-    Returns:
-        int array (T,), a permutation of 0 to T - 1.
-    """
+    """The order in which the mini-batches of an epoch, from 0, take T training rows: int (T,), a permutation."""
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 

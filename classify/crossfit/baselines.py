@@ -46,14 +46,7 @@ class CrossFitted:
 
 
 def feature_sets(columns: Mapping[str, slice]) -> dict[str, slice]:
-    """List what a kind of model is fitted on: each backbone alone and, of several, all of them side by side.
-
-    Args:
-        columns: which columns of the features are each backbone's, in order.
-
-    Returns:
-        Columns by the backbone's name, or `all`.
-    """
+    """List what a kind of model is fitted on: each backbone's columns and, of several, those of `all` side by side."""
     # Of one backbone, all would be the same model twice.
     width = max(own.stop for own in columns.values())
     return {**columns, "all": slice(0, width)} if len(columns) > 1 else dict(columns)

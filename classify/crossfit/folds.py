@@ -53,7 +53,7 @@ def make_folds(labels: Labels, groups: Groups | None, label_names: tuple[str, ..
     """Split rows into folds with like shares of every label and pair of labels; the rows of a group stay together.
 
     Pairs are second-order traits (Szymanski and Kajdanowicz 2017): without them a fold may hold its share of each label
-    and none of the rows that have two at once.
+    but no row that has two at once.
 
     Args:
         labels: the truth; every label has both values.

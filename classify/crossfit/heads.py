@@ -37,12 +37,7 @@ class FoldRows(NamedTuple):
 
 
 def list_heads(columns: Mapping[str, slice], specs: Mapping[str, HeadSpec]) -> list[str]:
-    """List the models that `cross_fit_heads` makes: per spec one for each backbone and, of several, one on all.
-
-    Args:
-        columns: which columns of the features are each backbone's, in order.
-        specs: the heads by name.
-    """
+    """List the models that `cross_fit_heads` makes: per spec one for each backbone and, of several, one on all."""
     return [f"{spec}/{seen}" for spec in specs for seen in feature_sets(columns)]
 
 

@@ -100,12 +100,7 @@ class FitPlan:
         return fits
 
     def gather(self, fits: Sequence[Fit], backbones: tuple[str, ...]) -> Prediction:
-        """Put the probabilities of a model's fits together.
-
-        Args:
-            fits: one for each of `fits()`, in that order.
-            backbones: whose features the model sees.
-        """
+        """Put the probabilities of a model's fits together, given in the order of `fits()`."""
         total = np.zeros((len(self.repeats[0].fold_of_row), fits[0].out_of_fold.shape[1]))
         for rows, fit in zip(self.fits(), fits, strict=True):
             total[rows.held_out] += fit.out_of_fold
@@ -120,13 +115,7 @@ class FitPlan:
 
 
 def make_repeats(inputs: Inputs, count: int, repeats: int, seed: int) -> tuple[Folds, ...]:
-    """Make the folds of every repeat.
-
-    Args:
-        inputs: whose training rows.
-        count: the number of folds, at least 2.
-        repeats: at least 1.
-        seed: 0 to 2**32 - 1: that of the first repeat, from which the others draw theirs.
+    """Make the folds of every repeat; the seed is that of the first, from which the others draw theirs.
 
     Raises:
         InputError: there are fewer rows, or fewer groups, than folds.

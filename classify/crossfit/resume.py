@@ -1,4 +1,4 @@
-"""Keep finished fits on disk while a run goes on, so that whatever ends it, the same command reuses them."""
+"""Keep finished fits on disk while a run goes on, so that a stopped run goes on where it was."""
 
 import logging
 import platform

@@ -22,7 +22,7 @@ def cross_fit_second_level(
     So a row's own label never reaches its own second-level probability, and the score of the result is not in-sample.
 
     Args:
-        estimator: unfitted; of those in `estimators.py`.
+        estimator: one of `estimators.py`, not fitted.
         out_of_fold: the training rows, by models that never saw their fold: `Probabilities` of one model or
             `MemberProbabilities` of several.
         labels: of the training rows.
@@ -88,13 +88,7 @@ def combine(
 def calibrate(
     calibration: str, prediction: Prediction, labels: Labels, folds: Folds
 ) -> tuple[Prediction, BaseEstimator]:
-    """Calibrate a model per label, cross-fitted.
-
-    Args:
-        calibration: a name of `CALIBRATIONS`.
-        prediction: of any model.
-        labels: of the training rows.
-        folds: those that its out-of-fold probabilities come from.
+    """Calibrate a model per label, cross-fitted by its own folds.
 
     Returns:
         The calibrated model, and the calibration fitted on all rows, which predicted test.

@@ -46,15 +46,7 @@ def ensemble_path(models: Path, ensemble: str) -> Path:
 
 
 def save_fits(models: Path, name: str, fits: Mapping[str, BaseEstimator | TrainedHead]) -> dict[str, Path]:
-    """Save every fit of a model.
-
-    Args:
-        models: the folder to write to, made here.
-        name: the model's.
-        fits: a fitted baseline or trained head by the name of the fit.
-
-    Returns:
-        The files by the name of the fit.
+    """Save the fits of a model, by name, in a folder made here; gives their files by the same names.
 
     Raises:
         OSError: it cannot be written to.
@@ -72,13 +64,10 @@ def save_fits(models: Path, name: str, fits: Mapping[str, BaseEstimator | Traine
 
 
 def load_model(path: Path) -> Predictor:
-    """Load what a run saved.
-
-    Args:
-        path: ends in `HEAD_SUFFIX` or `ESTIMATOR_SUFFIX`.
+    """Load a fit, an ensemble or a calibration that a run saved.
 
     Raises:
-        InputError: the file is missing, damaged, or of a type that is no model of a run.
+        InputError: the file is missing, damaged, or not a model of a run.
     """
     try:
         content = path.read_bytes()
@@ -106,7 +95,7 @@ def load_trusted(content: bytes, source: Path, expected: tuple[type, ...] = ()) 
         expected: types that are trusted and may come out beside our own estimators.
 
     Raises:
-        InputError: they are damaged, name a type that is not trusted, or are none of what is expected.
+        InputError: they are damaged, name a type that is not trusted, or hold something else.
     """
     from skops.io import get_untrusted_types, loads
 

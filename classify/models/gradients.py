@@ -1,4 +1,4 @@
-"""Say what a fitted model's logits come to, channel by channel: their gradient with respect to the pooled features."""
+"""The gradient of a fitted model's logits with respect to the pooled features."""
 
 from dataclasses import dataclass
 

@@ -69,15 +69,7 @@ class HeadSpec:
         return max(1, round(self.patience * self.epochs))
 
     def count_parameters(self, width: int, labels: int) -> int:
-        """Count the trainable parameters.
-
-        Args:
-            width: D, of the features.
-            labels: L.
-
-        Returns:
-            The weights and biases of the dense layers, and two per feature for batch normalisation.
-        """
+        """Count the trainable parameters: of the dense layers, and two per feature for batch normalisation."""
         widths = [width, *self.hidden_units, labels]
         dense = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
         return dense + 2 * width * self.batch_norm
@@ -162,11 +154,7 @@ def read_presets(path: Path) -> dict[str, HeadSpec]:
 
 
 def write_presets(path: Path, heads: Mapping[str, HeadSpec]) -> None:
-    """Write a file that `read_presets` gives back as it was.
-
-    Args:
-        path: the file; an earlier one is replaced.
-        heads: at least one spec, by name.
+    """Write a file that `read_presets` gives back as it was; an earlier one is replaced.
 
     Raises:
         InputError: there is none, a name cannot be a preset's, or the file cannot be written.

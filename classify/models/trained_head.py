@@ -140,11 +140,7 @@ class TrainedHead:
         return model
 
     def save(self, path: Path) -> None:
-        """Write the head as a Keras file.
-
-        Args:
-            path: ends in `.keras`; an existing file is replaced.
-        """
+        """Write the head as a Keras file, whose name ends in `.keras`; an existing one is replaced."""
         self.to_keras().save(path)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from classify.scores.thresholds import to_binary
 from features.common.arrays import Groups, Labels, Probabilities, Thresholds
 
-#: Images of a label, whatever a model makes of them.
+#: Images of a label, whatever a model predicts.
 EXAMPLE = "example"
 TRUE_POSITIVE, FALSE_POSITIVE = "true_positive", "false_positive"
 FALSE_NEGATIVE, TRUE_NEGATIVE = "false_negative", "true_negative"
@@ -44,12 +44,6 @@ def choose_gallery(
     The surest positives, true and false, are those of the highest probability, the surest negatives those of the
     lowest. Examples are positives spread evenly over the rows, of different groups where there are enough. Of equals
     the first row is taken.
-
-    Args:
-        labels: the truth.
-        probabilities: of the same rows.
-        thresholds: a label is predicted from there on.
-        groups: of the rows; None where no groups are known.
 
     Returns:
         The choices by label, then outcome, then rank. An image may be chosen several times.

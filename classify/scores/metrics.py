@@ -53,7 +53,7 @@ class Metric:
     Attributes:
         formula: gives the metric of each resample; NaN where it is not defined.
         chooses: `highest` or `lowest` where the best macro value may choose the final model; empty otherwise.
-        undefined: why it may not be defined, of `cells` that all have the truth `value`.
+        undefined: why it is not defined, of `cells` that all have the truth `value`.
     """
 
     formula: Callable[[Sums], Any]
@@ -108,11 +108,7 @@ class Score:
 
 
 def check_rule(rule: str, models: Collection[str]) -> None:
-    """Refuse a rule for the final model that is neither a metric nor a model.
-
-    Args:
-        rule: a metric of `SELECTORS`, or the name of a model.
-        models: the names of all models of the run.
+    """Refuse a rule for the final model that is neither a metric of `SELECTORS` nor the name of a model of the run.
 
     Raises:
         InputError: the message lists both.

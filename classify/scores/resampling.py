@@ -33,14 +33,7 @@ class Resampling:
         return self.weights.shape[1]
 
     def sum(self, quantities: np.ndarray) -> np.ndarray:
-        """Sum quantities of rows over every resample.
-
-        Args:
-            quantities: float64 array (N, K).
-
-        Returns:
-            float64 array (1 + draws, K).
-        """
+        """Sum quantities of rows, float64 (N, K), over every resample: float64 (1 + draws, K)."""
         of_units = np.column_stack(
             [np.bincount(self.unit_of_row, weights=column, minlength=self.unit_count) for column in quantities.T]
         )
@@ -52,11 +45,7 @@ def resample(rows: int, groups: Groups | None, seed: int, draws: int = DRAWS) ->
 
     Slices of one patient are no independent evidence: an interval from resampled rows would be too narrow.
 
-    Args:
-        rows: N, at least 1.
-        groups: of the rows, or None.
-        seed: the seed of the draws. The same arguments give the same draws.
-        draws: the number of resamples.
+    The same arguments give the same draws.
     """
     unit_of_row = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
     units = int(unit_of_row.max()) + 1

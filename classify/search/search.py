@@ -36,7 +36,7 @@ class SearchSettings:
     """What a person chooses about a search.
 
     Attributes:
-        trials: how many the study shall hold in the end, at least 1.
+        trials: how many the study holds in the end, at least 1.
         seconds: the time after which nothing is asked or trained, above 0.
         batch: proposals that are trained together, at least 1.
         folds: their number, at least 2.
@@ -51,19 +51,11 @@ class SearchSettings:
 
 
 class _OutOfTime(Exception):
-    """The time limit was met in the middle of a batch."""
+    """The time ran out in the middle of a batch."""
 
 
 def make_search_folds(inputs: Inputs, count: int, seed: int) -> tuple[Folds, list[FoldRows]]:
     """Split the rows: in every fold some to learn from, some to decide when to stop, some to score.
-
-    Args:
-        inputs: whose rows.
-        count: the number of folds, at least 2.
-        seed: of the choice, 0 to 2**32 - 1.
-
-    Returns:
-        The folds, and the rows of each.
 
     Raises:
         InputError: there are fewer rows or groups than folds, or too few to set some aside for early stopping.
@@ -225,13 +217,9 @@ def train_out_of_fold(
 
 
 def best_trials(trials: Sequence["optuna.trial.FrozenTrial"], count: int) -> list["optuna.trial.FrozenTrial"]:
-    """The trials of the highest macro AUC, best first, and one only of each structure.
+    """The finished trials of the highest macro AUC, best first, at most so many, and only one of each structure.
 
-    A search ends with many heads that are nearly the same; heads of other structures are what an ensemble gains by.
-
-    Args:
-        trials: finished ones.
-        count: how many at most.
+    A search ends with many heads that are nearly the same; an ensemble gains by heads of other structures.
     """
     ranked = sorted(trials, key=lambda trial: (-(trial.value or 0.0), trial.number))
     best: dict[tuple[Any, ...], optuna.trial.FrozenTrial] = {}

@@ -28,12 +28,7 @@ PATIENCE = 0.1
 
 
 def propose(trial: "optuna.trial.BaseTrial", seed: int) -> HeadSpec:
-    """Draw a head.
-
-    Args:
-        trial: one that was asked; or a finished one, whose head is then given back as it was.
-        seed: of the head's initial weights.
-    """
+    """Draw a head of a trial that was asked; of a finished one, give its head back. The seed is of its weights."""
     structure = {name: trial.suggest_categorical(name, values) for name, values in STRUCTURE.items()}
     optimiser = structure["optimiser"]
     class_weight: Any = trial.suggest_categorical("class_weight", CLASS_WEIGHTS)

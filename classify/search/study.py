@@ -1,4 +1,7 @@
-"""Keep the finished trials of a search on disk, and refuse to mix them with those of another search."""
+"""Keep the finished trials of a search on disk, and refuse to mix them with those of another search.
+
+Why not Optuna's SQLite storage: docs/decisions.md.
+"""
 
 import json
 import warnings
@@ -21,8 +24,8 @@ _IDENTITY = "identity"
 class StudyFile:
     """Finished trials, in Optuna's journal: a line of JSON each, flushed to the disk.
 
-    Only `open_study` makes one. Proposals that are not told yet live in memory only, so that whatever ends a search
-    leaves no trial that would seem to run for ever.
+    Only `open_study` makes one. Proposals that have no score yet are in memory only, so that a search that is stopped
+    leaves no trial that would seem to run forever.
     """
 
     def __init__(self, path: Path, kept: "optuna.Study") -> None:
@@ -57,7 +60,7 @@ def check_folder(folder: Path) -> None:
         others = sorted(path.name for path in folder.iterdir() if path.name != f"{JOURNAL}.lock")
         if others:
             raise InputError(
-                f"{folder} is no study: it holds {others[0]}, but no {JOURNAL}. Name another folder with --out."
+                f"{folder} is not a study: it holds {others[0]}, but no {JOURNAL}. Name another folder with --out."
             )
 
 
@@ -98,7 +101,7 @@ def _load(path: Path) -> "optuna.Study":
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     class Held(JournalFileOpenLock):
-        """`open_study` holds the study already; Optuna's own lock would stay behind when the process is killed."""
+        """`open_study` holds the study already; Optuna's own lock would stay for 30 s after a kill."""
 
         def acquire(self) -> bool:
             return True
@@ -116,7 +119,7 @@ def _load(path: Path) -> "optuna.Study":
 
 
 def _cut_half_line(path: Path) -> None:
-    """Cut off what a crash left of a line: the next one would be glued to it, and neither could be read."""
+    """Cut off half a line that a crash left: Optuna would append to it, and could not read the file any more."""
     if not path.exists():
         return
     with path.open("r+b") as file:
@@ -141,5 +144,5 @@ def _short(value: Any) -> str:
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:
-    """Make the error of a journal that cannot be written to."""
+    """Make the error of a journal that cannot be written."""
     return InputError(f"{path} cannot be written ({error.strerror}). Make room, or name another folder with --out.")

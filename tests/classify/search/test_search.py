@@ -322,7 +322,7 @@ def test_a_folder_of_something_else_is_refused(toy):
     out.mkdir()
     (out / "thesis.tex").touch()
     code, said, _ = run(toy)
-    assert (code, "is no study: it holds thesis.tex" in said) == (2, True)
+    assert (code, "is not a study: it holds thesis.tex" in said) == (2, True)
 
 
 def test_a_study_that_somebody_works_on_is_refused(toy, fake):
