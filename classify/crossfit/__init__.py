@@ -4,7 +4,6 @@ Reading order:
 
 - `folds`: split the training rows, whole groups together, stratified over all labels.
 - `plan`: the fits that a run makes, and what a fit and a model predict.
-- `baselines`: fit baselines by the plan.
-- `heads`: train heads by the plan, all that see the same features in one bank.
+- `models`: fit baselines and heads by the plan; all heads that see the same features are trained in one bank.
 - `resume`: finished fits on disk, so that a stopped run goes on where it was.
 """

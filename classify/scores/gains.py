@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from classify.bank.auc import mean_auc
-from classify.crossfit.baselines import Candidate, cross_fit
+from classify.crossfit.models import Candidate, cross_fit
 from classify.crossfit.plan import FitPlan, Prediction, make_repeats, mean_probabilities
 from classify.crossfit.resume import KEEP_NONE, FinishedFits
 from classify.inputs import Inputs

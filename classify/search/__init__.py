@@ -3,7 +3,6 @@
 Reading order:
 
 - `command`: what `python -m classify search` does.
-- `search`: ask for batches of heads, train each batch at once, score it out-of-fold.
-- `space`: the heads that may be proposed.
+- `search`: the heads that may be proposed; ask for batches of them, train each at once, score it out-of-fold.
 - `study`: finished trials on disk.
 """

@@ -22,9 +22,9 @@ from classify.search.search import (
     cross_fitted_choice,
     identify_study,
     make_search_folds,
+    propose,
     run_search,
 )
-from classify.search.space import propose
 from classify.search.study import JOURNAL, StudyFile, check_folder, open_study
 from features.common.cli import EXIT_INTERRUPTED, EXIT_TERMINATED
 from features.common.errors import InputError

@@ -350,7 +350,7 @@ def test_help_loads_neither_pandas_nor_scikit_learn_nor_tensorflow():
 
 def test_a_run_loads_no_tensorflow_and_no_stage_1():
     program = (
-        "import sys, classify.rundir.write, classify.rundir.console, classify.crossfit.baselines, classify.inputs; "
+        "import sys, classify.rundir.write, classify.rundir.console, classify.crossfit.models, classify.inputs; "
         "print(sorted(name for name in sys.modules if name.split('.')[0] in {'tensorflow', 'keras', 'extract', 'cv2'}))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

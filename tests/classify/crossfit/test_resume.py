@@ -12,9 +12,8 @@ from sklearn.linear_model import LogisticRegression
 
 import classify
 from classify.bank import train as bank
-from classify.crossfit.baselines import Candidate, CrossFitted, cross_fit
 from classify.crossfit.folds import Folds
-from classify.crossfit.heads import cross_fit_heads
+from classify.crossfit.models import Candidate, CrossFitted, cross_fit, cross_fit_heads
 from classify.crossfit.plan import FitPlan
 from classify.crossfit.resume import DECIDING, KEEP_NONE, FinishedFits, identify_inputs
 from classify.inputs import Inputs, SplitInputs
@@ -286,7 +285,7 @@ def classify_imports(module: str) -> set[str]:
 
 
 def test_every_module_that_fits_import_decides_a_fit_or_is_known_not_to():
-    seen, waiting = set(), {"crossfit.baselines", "crossfit.heads"}
+    seen, waiting = set(), {"crossfit.models"}
     while waiting:
         module = waiting.pop()
         seen.add(module)

@@ -19,7 +19,6 @@ from classify.inputs import Inputs, read_inputs
 from classify.models.heads import read_presets
 from classify.search import command as search_command
 from classify.search import search
-from classify.search import space as search_space
 from classify.search.search import best_trials, cross_fitted_choice, make_search_folds
 from classify.search.study import JOURNAL, open_study
 from features.common.cli import Terminated
@@ -59,7 +58,7 @@ class FakeBank:
         if self.stop_at == len(self.calls):
             raise self.stop
         self.seconds += 10
-        on_epochs(len(specs) * search_space.EPOCHS)
+        on_epochs(len(specs) * search.EPOCHS)
         return [self.head(spec, X[train_rows] - 5, y[train_rows]) for spec in specs]
 
 
@@ -104,8 +103,8 @@ def test_writes_the_best_heads_and_all_trials(toy, fake):
     assert len(trials) == 24
     best = max(trials, key=lambda trial: trial.value)
     heads = read_presets(out / "best.json")
-    assert heads["best1"] == search_space.propose(optuna.trial.FixedTrial(best.params), 0)
-    assert heads["best1"].epochs == search_space.EPOCHS
+    assert heads["best1"] == search.propose(optuna.trial.FixedTrial(best.params), 0)
+    assert heads["best1"].epochs == search.EPOCHS
     structures = {(h.hidden_units, h.batch_norm, h.dropout, h.optimiser, h.batch_size) for h in heads.values()}
     assert 1 < len(heads) == len(structures) <= 5
     assert f"24 of 24 trials, best macro AUC {best.value:.4f}" in said
@@ -132,7 +131,7 @@ def test_the_score_is_out_of_fold_over_all_rows(toy, fake):
     inputs = inputs_of(toy)
     _, folds = make_search_folds(inputs, 3, 0)
     for trial in trials_of(out):
-        spec = search_space.propose(optuna.trial.FixedTrial(trial.params), 0)
+        spec = search.propose(optuna.trial.FixedTrial(trial.params), 0)
         probability = np.empty(inputs.train_labels.shape, np.float32)
         for fold, by_fold in zip(folds, trial.user_attrs["fold_aucs"], strict=True):
             head = Ridge(spec, inputs.train.features[fold.train] - 5, inputs.train_labels[fold.train])
@@ -378,8 +377,7 @@ def test_what_the_best_score_is_worth_is_said(toy, fake):
 
 
 def test_the_bank_itself_trains_a_batch(toy, monkeypatch):
-    for module in (search, search_space):
-        monkeypatch.setattr(module, "EPOCHS", 3)
+    monkeypatch.setattr(search, "EPOCHS", 3)
     code, said, out = run(toy, "study", "--trials", "2", "--folds", "2", "--backbones", "beta", "--minutes", "20")
     assert code == 0
     first, second = trials_of(out)
