@@ -77,21 +77,16 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Iterator[StudyFile]
         InputError: the folder holds a study of something else, a damaged one, or one that another process works on; or
             it cannot be written.
     """
-    check_folder(folder)
     path = folder / JOURNAL
     with hold(folder / f"{JOURNAL}.lock"):
         try:
             _cut_half_line(path)
             kept = _load(path)
-            found = kept.user_attrs.get(_IDENTITY)
-            if found is None and not kept.trials:
+            if _IDENTITY not in kept.user_attrs and not kept.trials:
                 kept.set_user_attr(_IDENTITY, dict(identity))
         except OSError as error:
             raise _unwritable(path, error) from None
-        except (ValueError, KeyError, TypeError, AssertionError, AttributeError) as error:
-            raise InputError(f"{path} is damaged: {error!r}. Name another folder with --out, or delete it.") from None
-        if found is not None or kept.trials:
-            _compare(folder, found or {}, json.loads(json.dumps(identity)))
+        _compare(folder, kept.user_attrs.get(_IDENTITY, {}), json.loads(json.dumps(identity)))
         yield StudyFile(path, kept)
 
 
@@ -112,7 +107,10 @@ def _load(path: Path) -> "optuna.Study":
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), Held(str(path))))
+        try:
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), Held(str(path))))
+        except (ValueError, KeyError, TypeError, AssertionError) as error:  # what Optuna raises on changed lines
+            raise InputError(f"{path} is damaged: {error!r}. Name another folder with --out, or delete it.") from None
     if _NAME in optuna.get_all_study_names(storage):  # to make it "if it is not there" would add a line each time
         return optuna.load_study(storage=storage, study_name=_NAME)
     return optuna.create_study(storage=storage, study_name=_NAME, direction="maximize")
