@@ -1,7 +1,7 @@
 """`python -m classify`: train on cached features, predict the test images, write a run and its report."""
 
 if __name__ == "__main__":  # before the imports that take their time
-    from features.common.ctrl_c import end_silently
+    from features.common.errors import end_silently
 
     end_silently()
 
@@ -15,8 +15,7 @@ from classify.ensembles.ensembles import ENSEMBLES
 from classify.models.baselines import BASELINES
 from classify.models.heads import DEFAULT_PRESETS, PRESETS
 from classify.scores.metrics import SELECTORS, THRESHOLD_RULES
-from features.common.cli import application
-from features.common.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
+from features.common.cli import GroupColumn, GroupsFile, IdColumn, LabelColumns, application, split_names
 
 app = application("Train on cached features, predict the test images, write a run.")
 
