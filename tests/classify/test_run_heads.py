@@ -107,7 +107,7 @@ def test_presets_that_cannot_be_are_refused(toy):
     for choice, message in (
         (
             "huge",
-            "--preset 'huge': huge is not a preset. Expected some of challenge, challenge-sgd, linear, ridge, wide, deep",
+            "--preset 'huge': huge is not a preset. Expected some of challenge, challenge-sgd, linear, ridge, wide",
         ),
         ("none,linear", "none is not a preset"),
         ("linear,linear", "expected different names between commas"),
