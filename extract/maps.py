@@ -205,7 +205,7 @@ def check_recipe(backbone: FrozenBackbone, recipe: Recipe) -> None:
     Raises:
         InputError: their fingerprints differ; the message says in what.
     """
-    ours = backbone.recipe(recipe.precision.partition(" stored as ")[2] or "float32")
+    ours = backbone.recipe(recipe.storage)
     if ours.fingerprint != recipe.fingerprint:
         raise InputError(
             f"the features of {recipe.backbone} were extracted otherwise than its maps would be "

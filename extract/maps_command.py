@@ -178,14 +178,12 @@ def _freeze(name: str, recipe: Recipe, weights_dir: Path | None) -> FrozenBackbo
     Raises:
         InputError: its weights are not there, or others.
     """
-    if recipe.weights.endswith(".keras"):
+    if recipe.is_own_model:
         backbone = FrozenBackbone.of_model(*find_model(f"{name}={recipe.weights}"))
     else:
         row = backbone_named(name)
-        named = recipe.weights in ("imagenet", "random")
-        choice = recipe.weights if named else str(Path(recipe.weights).parent)
-        weights = find_weights(row, choice, weights_dir, backend_name())
-        backbone = FrozenBackbone.of_table(row, weights, recipe.precision.partition(" stored as ")[0])
+        weights = find_weights(row, recipe.weights_option, weights_dir, backend_name())
+        backbone = FrozenBackbone.of_table(row, weights, recipe.precision)
     check_recipe(backbone, recipe)
     return backbone
 

@@ -199,7 +199,7 @@ def test_float16_is_stored_as_asked_and_is_another_recipe(data, tmp_path):
     run(data, tmp_path / "cache", storage="float16", compiled=SmallFeatures())
     file = FeatureCache(tmp_path / "cache").describe("train", "tiny")
     assert file.dtype == "float16"
-    assert file.recipe.precision == "float32 stored as float16"
+    assert (file.recipe.precision, file.recipe.storage) == ("float32", "float16")
 
 
 class SmallFeatures(StandIns):
