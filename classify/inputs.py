@@ -7,6 +7,7 @@ from itertools import accumulate
 import numpy as np
 
 from features.common.errors import InputError
+from features.common.text import first_few
 from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
 from features.store.freshness import refuse_changed
@@ -15,7 +16,6 @@ from features.store.recipe import Recipe
 #: Names that a label may not bear: they are columns, or all labels together, in the files of a run.
 RESERVED_LABELS = frozenset({"ID", "model", "fold", "split", "group", "micro", "macro", "overall"})
 #: Names of groups that a warning lists.
-_GROUPS_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -238,9 +238,5 @@ def warn_shared_groups(train: np.ndarray | None, test: np.ndarray | None) -> lis
     shared = sorted({*train.tolist()} & {*test.tolist()} - {""})
     if not shared:
         return []
-    more = f" and {len(shared) - _GROUPS_SHOWN} more" if len(shared) > _GROUPS_SHOWN else ""
     who = "1 patient (group) is" if len(shared) == 1 else f"{len(shared)} patients (groups) are"
-    return [
-        f"{who} in train and in test, so that the figures of test are too good: "
-        f"{', '.join(shared[:_GROUPS_SHOWN])}{more}."
-    ]
+    return [f"{who} in train and in test, so that the figures of test are too good: {first_few(shared)}."]

@@ -4,14 +4,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from classify.rundir.folder import MARK
 from classify.rundir.saved_run import SavedRun
 from classify.rundir.tables import DECISIONS, PROBABILITIES, write_predictions
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.files import replacing
+from features.common.text import make_console
 from features.dataset.folder import scan_images
 from features.store.cache import FeatureCache, read_index
 from features.store.freshness import refuse_changed
@@ -75,7 +74,7 @@ def predict_split(
     with replacing(out / RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = make_console()
     console.print(f"{len(used_ids):,} of {len(image_ids):,} images of {images or split} predicted by {name} of {run}")
     rejected = len(image_ids) - len(used_ids)
     if rejected:

@@ -7,7 +7,6 @@ from typing import Any
 
 import joblib
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from classify.crossfit.resume import FinishedFits, identify
@@ -22,6 +21,7 @@ from classify.rundir.write import write_files
 from classify.scores.thresholds import ThresholdRule
 from features.common.cli import EXIT_REJECTED
 from features.common.options import split_names
+from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
 from features.store.cache import FeatureCache
 from features.store.default_cache import default_cache
@@ -124,7 +124,7 @@ def run_classification(options: RunOptions) -> int:
 def _fit(inputs: Inputs, settings: Settings, finished: FinishedFits) -> Experiment:
     """Run the experiment, and show on stderr how far it is."""
     columns = ("fitting and scoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    screen = Console(stderr=True)
+    screen = make_console(stderr=True)
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task("", total=count_steps(inputs.columns, settings))
         return run_experiment(inputs, settings, lambda: progress.advance(task), finished)

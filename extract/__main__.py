@@ -12,6 +12,7 @@ import typer
 
 from extract.backbones.table import CHALLENGE, EMBEDDED
 from features.common.cli import application
+from features.common.text import make_console
 
 app = application("Stage 1: run frozen backbones over images once, and keep their pooled features.")
 WeightsDir = Annotated[
@@ -126,15 +127,12 @@ def list_backbones(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as it stands in the README.")] = False,
 ) -> None:
     """Print the table of backbones, and which of their ImageNet weights are on this machine."""
-    from rich.console import Console
-
     from extract.backbones.listing import markdown_table, terminal_table
 
     if markdown:
         typer.echo(markdown_table())
         return
-    console = Console()
-    Console(width=None if console.is_terminal else 150).print(terminal_table(weights_dir))
+    make_console().print(terminal_table(weights_dir))
 
 
 if __name__ == "__main__":

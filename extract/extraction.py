@@ -15,8 +15,9 @@ from extract.jobs import Extractor, Images, Job
 from extract.pipeline import Pipeline
 from extract.progress import Progress
 from extract.report import BackboneReport, Report
-from extract.runtime import CPU_BATCH, GPU_BATCH, backend_name, batches_at_a_time, device_name
+from extract.runtime import CPU_BATCH, GPU_BATCH, batches_at_a_time, device_name
 from extract.runtime import Extractor as CompiledExtractor
+from features.common.keras_import import backend_name
 from features.common.lock import hold
 from features.store.assembly import Provenance, assemble
 from features.store.cache import CacheFile, FeatureCache, read_index

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from extract.backbones.build import FrozenBackbone
-from extract.runtime import import_keras
 from features.common.errors import InputError
+from features.common.keras_import import import_keras
 
 if TYPE_CHECKING:
     import keras

@@ -17,10 +17,11 @@ from extract.jobs import Images
 from extract.maps import MapsReport, Wanted, check_recipe, extract_maps, renewal
 from extract.maps_renewal import CompiledMaps
 from extract.run import find_images
-from extract.runtime import backend_name, cores
+from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
-from features.common.text import duration, size
+from features.common.keras_import import backend_name
+from features.common.text import duration, make_console, size
 from features.dataset.image_id import to_image_id
 from features.store.cache import FeatureCache
 from features.store.default_cache import default_cache
@@ -53,7 +54,7 @@ def run_maps(options: MapsOptions) -> int:
     Raises:
         InputError: bad options or bad input.
     """
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = make_console()
     start = time.monotonic()
     if bool(options.ids) == (options.run is not None):
         raise InputError("name the images by --ids a,b, or by --from RUN: one of the two.")

@@ -12,7 +12,8 @@ from extract.backbones.build import FrozenBackbone
 from extract.backbones.folding import fold_batch_norms
 from extract.extraction import default_batch_size
 from extract.feature_maps import build_maps
-from extract.runtime import Extractor, backend_name, device_name
+from extract.runtime import Extractor, device_name
+from features.common.keras_import import backend_name
 from features.store.assembly import Provenance
 from features.store.maps import MapRows, check_width, describe_maps, read_blocks
 from features.store.maps_writer import MapsWriter

@@ -18,10 +18,11 @@ from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.jobs import Images
 from extract.progress import Progress
 from extract.report import Report, print_report
-from extract.runtime import backend_name, cores
+from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
-from features.common.text import duration, size
+from features.common.keras_import import backend_name
+from features.common.text import duration, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
 from features.store.default_cache import claim_default_cache, default_cache
@@ -54,7 +55,7 @@ def run_extraction(options: RunOptions) -> int:
     Raises:
         InputError: bad options or bad input.
     """
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = make_console()
     start = time.monotonic()
     _check_choice("--precision", options.precision, ("float32", "mixed"))
     _check_choice("--dtype", options.dtype, ("float32", "float16"))

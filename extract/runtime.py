@@ -3,20 +3,17 @@
 The one place that knows Keras' backend.
 """
 
-import json
 import logging
 import math
 import os
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.backbones.weights import keras_home
 from features.common.errors import InputError
-from features.common.quiet import silent_stderr
+from features.common.keras_import import import_keras
 
 if TYPE_CHECKING:
     import keras
@@ -34,49 +31,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def backend_name() -> str:
-    """The backend that Keras will take, without importing it: KERAS_BACKEND, keras.json, or TensorFlow."""
-    if name := os.environ.get("KERAS_BACKEND"):
-        return name
-    try:
-        return str(json.loads((keras_home() / "keras.json").read_text())["backend"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "tensorflow"
-
-
-def import_keras() -> Any:
-    """Import Keras and its backend, seconds the first time, without their chatter on stderr.
-
-    Raises:
-        InputError: the backend is not installed or not known.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # leave room for others on a shared GPU
-    try:
-        if "keras" not in sys.modules:
-            with silent_stderr():
-                import keras
-            _split_cores()
-        import keras
-
-        keras.config.set_image_data_format("channels_last")  # whatever keras.json says: our pixels are (B, S, S, 3)
-    except (ImportError, ValueError) as error:
-        raise InputError(
-            f"Keras cannot use the backend {backend_name()!r}: {error}. Install it, or unset KERAS_BACKEND."
-        ) from None
-    return keras
-
-
-def _split_cores() -> None:
+def split_cores() -> None:
     """Give each operation of TensorFlow on a CPU few cores, so that several batches are computed at a time.
 
-    Small operations do not fill all cores, and each one waits for the slowest of them. Threads that the user set in
-    the environment stay as they are.
+    It has to be called before TensorFlow computes anything. Small operations do not fill all cores, and each one waits
+    for the slowest of them. Threads that the user set in the environment stay as they are.
     """
-    import keras
-
     chosen = "TF_NUM_INTRAOP_THREADS" in os.environ
-    if chosen or keras.backend.backend() != "tensorflow" or device_name() != "CPU":
+    if chosen or import_keras().backend.backend() != "tensorflow" or device_name() != "CPU":
         return
     import tensorflow as tf
 
@@ -87,34 +49,13 @@ def _split_cores() -> None:
 
 
 def batches_at_a_time() -> int:
-    """How many batches an extractor computes at a time: 1 unless `import_keras` gave every operation few cores."""
+    """How many batches an extractor computes at a time: 1 unless `split_cores` gave every operation few cores."""
     if import_keras().backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf
 
     threads = tf.config.threading.get_intra_op_parallelism_threads()
     return max(1, cores() // threads) if threads else 1
-
-
-def _forbid_tf32() -> None:
-    """Let float32 mean float32.
-
-    GPUs would cut the mantissa of factors to 10 bits, and features made there would differ from those made on a CPU
-    in the third digit, under the same fingerprint.
-    """
-    match import_keras().backend.backend():
-        case "tensorflow":
-            import tensorflow as tf
-
-            tf.config.experimental.enable_tensor_float_32_execution(False)
-        case "jax":
-            import jax
-
-            jax.config.update("jax_default_matmul_precision", "highest")
-        case "torch":
-            import torch
-
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def device_name() -> str:
@@ -158,7 +99,6 @@ class Extractor:
         self._model = model
         self._preprocessing = preprocessing
         self._input_size = input_size
-        _forbid_tf32()
         self._function = self._compile()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

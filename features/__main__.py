@@ -12,6 +12,7 @@ import typer
 
 from features.common.cli import EXIT_BAD_INPUT, application
 from features.common.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
+from features.common.text import make_console
 
 if TYPE_CHECKING:
     from features.store.cache import FeatureCache
@@ -23,7 +24,6 @@ CacheArgument = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of 
 @app.command()
 def inspect(cache: CacheArgument) -> None:
     """Print a table of what is cached: one line per split and backbone."""
-    from rich.console import Console
     from rich.table import Table
 
     from features.common.errors import InputError
@@ -62,9 +62,7 @@ def inspect(cache: CacheArgument) -> None:
             )
     if not table.row_count:
         _refuse_empty(feature_cache)
-    # Into a pipe every line is as long as it must be; names are no markup, even with square brackets.
-    width = None if Console().is_terminal else 10_000
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    make_console().print(table)
     _say_unfinished(feature_cache)
     if rejected := read_rejections(feature_cache.root):
         typer.echo(f"{len(rejected)} images could not be read: {cache / 'rejected.csv'}")

@@ -34,9 +34,10 @@ from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.jobs import Images
 from extract.progress import Progress
 from extract.report import Report
-from extract.runtime import backend_name, cores, import_keras
+from extract.runtime import cores
 from features.common.cli import application
-from features.common.quiet import silent_stderr
+from features.common.keras_import import backend_name, import_keras, silent_stderr
+from features.common.text import make_console
 from features.dataset.dataset import read_images
 from scripts.benchmark_audit import benchmark_audit
 from scripts.benchmark_cam import benchmark_cam
@@ -63,7 +64,7 @@ def benchmark_extract(
     it, model.predict. Both sides start from the same files, are warm, and keep their features; ours also hashes the
     files, writes the cache and flushes it to the disk.
     """
-    console = Console(highlight=False, width=150)
+    console = make_console()
     # A process of its own for the usual way: ours changes how TensorFlow shares out the cores.
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, context, _start_usual) as usual:
@@ -203,9 +204,11 @@ _USUAL: list[tuple[FrozenBackbone, "keras.Model"]] = []
 
 
 def _start_usual() -> None:
-    """Import Keras as anybody does, before our own import of it could set its threads."""
+    """Import Keras as anybody does; TensorFlow starts, so that our own code cannot set its threads any more."""
     with silent_stderr():
-        import keras  # noqa: F401
+        import keras
+
+        keras.ops.zeros(1)
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # model.predict retraces for the last batch, and says so
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from rich.console import Console
 
 from features.audit.audit import NEAR, audit
 from features.audit.inputs import gather
+from features.common.text import make_console
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache
 from scripts.phantom import write_phantom
@@ -114,7 +114,7 @@ def plant_and_audit(folder: Path, train: int, test: int, copies: int, backbones:
 
 def benchmark_audit(seeds: list[int], backbones: str) -> None:
     """Print what is found of 50 copies among 700 training and 250 test slices of 512 x 512, seed by seed."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             found = plant_and_audit(Path(folder), 700, 250, 50, backbones, seed, 512)

@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import joblib
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -17,6 +16,7 @@ from classify.cam.cam import enlarge, heat_maps
 from classify.rundir.explanation import NO_FOLD, Explainer
 from classify.rundir.saved_run import SavedRun
 from extract.backbones.table import EMBEDDED
+from features.common.text import make_console
 from features.store.cache import FeatureCache
 from features.store.maps import describe_maps, maps_path, read_maps
 from scripts.phantom import write_phantom
@@ -57,7 +57,7 @@ def benchmark_cam(images: int, train: int) -> None:
         images: slices to point at, half of each kind.
         train: phantom slices, of other patients, that the heads learn from.
     """
-    console = Console(highlight=False, width=150)
+    console = make_console()
     with tempfile.TemporaryDirectory() as folder:
         data, shown, cache, run = (Path(folder) / name for name in ("data", "shown", "cache", "run"))
         write_phantom(data, {"train": train, "test": 0}, _SIZE, _TRAIN_SEED, -1)

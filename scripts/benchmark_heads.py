@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from classify.bank.train import train_bank
-from classify.keras_backend import import_keras, import_tensorflow
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
+from features.common.keras_import import import_keras, import_tensorflow
+from features.common.text import make_console
 
 #: The challenge's training rows, one pooled backbone, its labels (CONTEXT: 8,542 images); a fifth validates.
 ROWS, WIDTH, LABELS = 8542, 2048, 3
@@ -62,7 +62,7 @@ def benchmark_heads(epochs: int, repeats: int) -> None:
         epochs: of a timed training, beyond one that compiles.
         repeats: of both ways, alternating.
     """
-    console = Console(highlight=False, width=150)
+    console = make_console()
     import_keras()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # fit retraces for the last batch, and says so
     generator = np.random.default_rng(0)

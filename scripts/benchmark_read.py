@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
+from features.common.text import make_console
 from features.store.assembly import Provenance, assemble
 from features.store.cache import FeatureCache
 from features.store.parts import PartStore, Rows
@@ -49,7 +49,7 @@ def benchmark_read(rows: int, repeats: int) -> None:
                 start = time.perf_counter()
                 read()
                 seconds[way].append(time.perf_counter() - start)
-    console = Console(highlight=False, width=150)
+    console = make_console()
     console.print(
         f"{BACKBONES} backbones of ({rows:,}, {WIDTH:,}) float32, {gibibytes:.2f} GiB, from memory; medians of "
         f"{repeats} alternating repeats"

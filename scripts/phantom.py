@@ -13,7 +13,6 @@ import cv2
 import joblib
 import pandas as pd
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 sys.path.insert(
@@ -21,6 +20,7 @@ sys.path.insert(
 )  # run as a file, this folder is on the path, not its parent
 
 from features.common.errors import InputError
+from features.common.text import make_console
 from scripts.phantom_plan import LABELS, SLICE_LIMIT, Patient, plan_patient
 from scripts.phantom_slice import brain_window, render
 
@@ -158,7 +158,7 @@ def _write_files(folder: Path, images: dict[str, int], size: int, seed: int, job
     lesions: list[dict[str, str | int]] = []
     rate = TextColumn("{task.fields[rate]}")
     columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=make_console(stderr=True)) as bar:
         task = bar.add_task("drawing", total=sum(images.values()), rate="")
         for job, (rows, found) in zip(planned, results, strict=True):
             tables[job.split] += rows

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from classify.bank.masks import rows_per_mask
 from classify.bank.network import Network, StackKind, sum_over_outputs
-from classify.keras_backend import import_tensorflow
 from classify.models.trained_head import EPSILON
+from features.common.keras_import import import_tensorflow
 
 #: Keras' defaults: BatchNormalization's momentum; Adam's betas and epsilon. The challenge's Nesterov momentum.
 _MOVING, _BETA_1, _BETA_2, _ADAM_EPSILON, _MOMENTUM = 0.99, 0.9, 0.999, 1e-7, 0.9

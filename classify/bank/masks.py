@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from classify.bank.network import StackKind
-from classify.keras_backend import import_tensorflow
+from features.common.keras_import import import_tensorflow
 
 #: Rows of a mini-batch, at most, that have a mask of the features each (32: Keras' default batch).
 _MASK_PER_ROW = 32

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from classify.bank.network import StackKind
-from classify.keras_backend import import_tensorflow
 from classify.models.heads import HeadSpec
+from features.common.keras_import import import_tensorflow
 
 #: Parameters of a stack at most, unless it is a single head. A step goes over some nine arrays of their size, again and
 #: again, and two stacks train side by side: 50 MB, most of it in a cache of 32 MB. Of 20 heads with 64 hidden units an

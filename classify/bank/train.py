@@ -11,11 +11,11 @@ import numpy as np
 from classify.bank.epoch import EpochInputs, compile_epoch
 from classify.bank.masks import draw_uniforms
 from classify.bank.stack import Stack, make_stacks, trained_together
-from classify.keras_backend import import_tensorflow
 from classify.models.curves import Curves, mean_auc
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
 from features.common.errors import InputError
+from features.common.keras_import import import_tensorflow
 
 logger = logging.getLogger(__name__)
 

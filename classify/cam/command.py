@@ -17,6 +17,7 @@ from classify.rundir.folder import CAM
 from classify.rundir.saved_run import SavedRun
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
+from features.common.text import make_console
 from features.store.cache import FeatureCache, read_index
 from features.store.maps import MapsFile, check_width, describe_maps, maps_files, maps_path, read_maps
 
@@ -77,7 +78,7 @@ def draw_run(run: Path, cache: Path | None, model: str | None) -> int:
             "fingerprints": {backbone: saved.recipes[backbone].fingerprint for backbone in backbones},
         } | ({"no_heat": without.reason} if without else {})
         (folder / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = make_console()
     if without:
         console.print(f"{count:,} thumbnails written to {run / CAM}, without heat: {without.reason}. {without.remedy}")
     else:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from classify.keras_backend import import_keras
 from classify.models.curves import Curves
 from classify.models.heads import HeadSpec
 from features.common.errors import InputError
+from features.common.keras_import import import_keras
 
 if TYPE_CHECKING:
     import keras

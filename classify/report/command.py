@@ -5,13 +5,13 @@ import tempfile
 from pathlib import Path
 
 from jinja2 import TemplateError
-from rich.console import Console
 
 from classify.report.page import make_page
 from classify.report.run_files import RunFiles
 from classify.rundir.folder import FIGURES, REPORT, hold_run
 from features.common.errors import InputError
 from features.common.files import replacing
+from features.common.text import make_console
 
 
 def write_report(folder: Path) -> None:
@@ -44,7 +44,7 @@ def write_report(folder: Path) -> None:
                 "the run again."
             ) from None
     size = (folder / REPORT).stat().st_size / 1e6
-    Console(highlight=False, markup=False, soft_wrap=True).print(f"report: {folder / REPORT} ({size:.1f} MB)")
+    make_console().print(f"report: {folder / REPORT} ({size:.1f} MB)")
 
 
 def _replace_folder(new: Path, old: Path) -> None:

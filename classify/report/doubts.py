@@ -1,7 +1,6 @@
 """List what a reader of a run has to distrust."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from classify.report.numbers import with_interval
 from classify.report.run_files import LabelledSplit, RunFiles
 from classify.scores.metrics import MACRO
 from classify.scores.thresholds import to_binary
+from features.common.text import first_few
 
 #: Positives of a label, and groups that have one, below which its figures are called rough.
 FEW_POSITIVES, FEW_GROUPS = 50, 10
@@ -20,7 +20,6 @@ LARGE_GROUP = 0.25
 UNSTEADY = 0.15
 #: Expected calibration error from which on probabilities are no frequencies.
 POOR_CALIBRATION = 0.1
-_NAMES_SHOWN = 10
 
 
 def list_doubts(run: RunFiles) -> list[str]:
@@ -62,7 +61,7 @@ def list_doubts(run: RunFiles) -> list[str]:
         )
     for name, split in record["splits"].items():
         if split["rejected"]:
-            ids = _some(split["rejected"])
+            ids = first_few(split["rejected"])
             doubts.append(f"{len(split['rejected'])} images of {name} could not be read and take no part: {ids}.")
     return doubts + [warning for warning in record["warnings"] if warning not in doubts]
 
@@ -97,12 +96,6 @@ def _doubt_groups(train: LabelledSplit) -> list[str]:
         f"One patient (group) has {counts.max()} of the {len(train.groups)} training images, so that folds are uneven "
         f"and figures hang on it: {names[counts.argmax()]}."
     ]
-
-
-def _some(names: Sequence[str]) -> str:
-    """List the first names, and how many more there are."""
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def _doubt_labels(run: RunFiles) -> list[str]:

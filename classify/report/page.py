@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from classify.report import numbers
@@ -21,8 +20,16 @@ from classify.report.models_section import describe_heads, describe_models
 from classify.report.plotting import house_style
 from classify.report.run_files import RunFiles
 from classify.scores.metrics import MACRO
+from features.common.text import render
 
 _TEMPLATE = Path(__file__).parent / "template"
+_FILTERS: dict[str, Callable[..., str]] = {
+    "short": numbers.short,
+    "interval": lambda score: numbers.interval(*score[1:]),
+    "with_interval": numbers.with_interval,
+    "percent": numbers.percent,
+    "thousands": "{:,}".format,
+}
 
 
 def make_page(run: RunFiles, figures: Path) -> str:
@@ -52,46 +59,22 @@ def make_page(run: RunFiles, figures: Path) -> str:
         "thumbnails": gallery["pictures"].thumbnails,
         "heat": gallery["pictures"].heat,
     }
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            **sections,
-            run=run,
-            gallery=gallery,
-            audit=describe_audit(run),
-            gap=describe_gap(run),
-            doubts=list_doubts(run),
-            limits=describe_limits(run),
-            title=Path(run.record["data"]).name or "data",
-            overall={s.measured: run.score(run.final_model, s.measured, MACRO, "roc_auc") for s in run.splits.values()},
-            style=Markup((_TEMPLATE / "page.css").read_text(encoding="utf-8")),
-            script=Markup(script),
-            # The page's own script may run and nothing else, whatever a label or an id may hold.
-            script_digest=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
-            embedded=_json_for_html(embedded),
-        )
-    )
-
-
-def _environment() -> Environment:
-    """Make templates escape what they are given, and fail on a name that nobody gave."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Callable[..., str]] = {
-        "short": numbers.short,
-        "interval": lambda score: numbers.interval(*score[1:]),
-        "with_interval": numbers.with_interval,
-        "percent": numbers.percent,
-        "thousands": "{:,}".format,
+    values = sections | {
+        "run": run,
+        "gallery": gallery,
+        "audit": describe_audit(run),
+        "gap": describe_gap(run),
+        "doubts": list_doubts(run),
+        "limits": describe_limits(run),
+        "title": Path(run.record["data"]).name or "data",
+        "overall": {s.measured: run.score(run.final_model, s.measured, MACRO, "roc_auc") for s in run.splits.values()},
+        "style": Markup((_TEMPLATE / "page.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        # The page's own script may run and nothing else, whatever a label or an id may hold.
+        "script_digest": base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
+        "embedded": _json_for_html(embedded),
     }
-    environment.filters |= filters
-    return environment
+    return render(_TEMPLATE / "page.html", values, _FILTERS)
 
 
 def _json_for_html(value: Any) -> Markup:

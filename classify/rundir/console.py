@@ -16,8 +16,7 @@ from classify.scores.leak_gap import MODEL
 from classify.scores.metrics import MACRO, Score
 from classify.scores.selection import describe_rule
 from classify.scores.thresholds import measure_cost
-
-_IDS_SHOWN = 10
+from features.common.text import first_few, make_console
 
 
 def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_list: Path) -> None:
@@ -29,7 +28,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
         run: the run's folder, written.
         rejected_list: the CSV file that lists the images that stage 1 rejected.
     """
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = make_console()
     train, test = inputs.train, inputs.test
     positives = ", ".join(
         f"{name} {n}" for name, n in zip(inputs.label_names, inputs.train_labels.sum(axis=0), strict=True)
@@ -38,14 +37,12 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     if train.rejected_ids:
         console.print(
             f"train: {len(train.rejected_ids)} of {len(train.image_ids)} images have no features and are left out: "
-            f"{_some(train.rejected_ids)} ({rejected_list})"
+            f"{first_few(train.rejected_ids)} ({rejected_list})"
         )
     settings = experiment.settings
     repeated = f"; drawn {settings.repeats} times" if settings.repeats > 1 else ""
     console.print(f"folds: {experiment.folds.describe()}{repeated}")
-    # A pipe has no width of its own: Rich would take 80 columns and break the names of models.
-    table_console = console if console.is_terminal else Console(highlight=False, width=max(console.width, 200))
-    table_console.print(_leaderboard(experiment, len(inputs.columns)))
+    console.print(_leaderboard(experiment, len(inputs.columns)))
     beside = "but for the last column, " if test is not None and test.labels is not None else ""
     console.print(f"*: the final model; {beside}scores are out-of-fold, all folds together, the mean over labels")
     console.print(
@@ -68,7 +65,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     before = ", before its calibration" if settings.calibration else ""
     console.print(f"final model: {experiment.final_model} ({describe_rule(settings.select)}{before})")
     console.print(f"its thresholds, for {settings.threshold.text}, cross-fitted on the training images:")
-    table_console.print(_threshold_table(inputs, experiment))
+    console.print(_threshold_table(inputs, experiment))
     if test is None:
         needless = "; --refit changes what predicts new images only" if settings.refit else ""
         console.print(
@@ -87,7 +84,7 @@ def _print_test(console: Console, test: SplitInputs, predictor: str, rejected_li
     if test.rejected_ids:
         console.print(
             f"test: {len(test.rejected_ids)} images have no features; their cells in the predictions are empty: "
-            f"{_some(test.rejected_ids)} ({rejected_list})"
+            f"{first_few(test.rejected_ids)} ({rejected_list})"
         )
 
 
@@ -162,10 +159,3 @@ def _with_interval(score: Score) -> Text:
 def _short(value: float | None) -> str:
     """Write a figure with three decimals; `-` if there is none."""
     return "-" if value is None else f"{value:.3f}"
-
-
-def _some(image_ids: tuple[str, ...]) -> str:
-    """List the first ids, and how many more there are."""
-    shown = ", ".join(image_ids[:_IDS_SHOWN])
-    more = len(image_ids) - _IDS_SHOWN
-    return f"{shown} and {more} more, all in run.json" if more > 0 else shown

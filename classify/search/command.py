@@ -22,6 +22,7 @@ from classify.search.space import propose
 from classify.search.study import JOURNAL, StudyFile, check_folder, open_study
 from features.common.cli import EXIT_INTERRUPTED, EXIT_TERMINATED
 from features.common.errors import InputError
+from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
 from features.store.cache import FeatureCache
 from features.store.default_cache import default_cache
@@ -65,8 +66,8 @@ def search(
     feature_cache = FeatureCache(cache or default_cache(data))
     inputs = read_inputs(dataset, feature_cache, backbones)
     folds, rows = make_search_folds(inputs, settings.folds, settings.seed)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    screen = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = make_console()
+    screen = make_console(stderr=True)
     for warning in folds.warnings:
         screen.print(f"warning: {warning}")
     with open_study(out, identify(inputs, rows, settings)) as study_file:
@@ -93,8 +94,7 @@ def search(
     seconds = time.perf_counter() - began
     console.print(f"study: {len(trials)} trials, {before} of them from before; {seconds:.0f} s; ended: {ended}")
     if trials:
-        table_console = console if console.is_terminal else Console(highlight=False, width=max(console.width, 200))
-        table_console.print(_table(best_trials(trials, _HEADS_KEPT), heads))
+        console.print(_table(best_trials(trials, _HEADS_KEPT), heads))
         console.print("of each combination of layers, dropout, optimiser and batch size the best trial only")
         console.print(_warn(trials))
         console.print(f"written to {out}: {BEST} ({', '.join(heads)}), {JOURNAL} (all trials)")

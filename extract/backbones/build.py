@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from extract.backbones.table import PREPROCESSING, Backbone
 from extract.backbones.weights import RANDOM_SEED, Weights
 from extract.images import RESIZING
-from extract.runtime import import_keras
+from extract.runtime import split_cores
 from features.common.errors import InputError
+from features.common.keras_import import import_keras
 from features.store.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class FrozenBackbone:
         if self.architecture is None:
             assert self.weights.path is not None
             return _pooled(_load_model(self.weights.path))
+        split_cores()
         keras = import_keras()
         keras.config.set_dtype_policy("mixed_float16" if self.precision == "mixed" else "float32")
         try:
@@ -142,6 +144,7 @@ def _load_weights(model: "keras.Model", path: Path) -> None:
 
 def _load_model(path: Path) -> "keras.Model":
     """Load a user's own model; Keras refuses code hidden in the file."""
+    split_cores()
     keras = import_keras()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)

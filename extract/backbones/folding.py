@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.runtime import import_keras
+from features.common.keras_import import import_keras
 
 if TYPE_CHECKING:
     import keras

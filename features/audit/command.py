@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from features.audit.audit import audit
 from features.audit.inputs import add_groups, gather, read_folds
 from features.audit.report import print_audit, write_audit
 from features.common.errors import InputError
+from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
 from features.store.cache import FeatureCache
 
@@ -39,7 +38,7 @@ def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, opt
             f"{run} held none of the {len(train)} training images of {data} out, so it has no folds of theirs. Name a "
             "run of this data set with --run, or none."
         )
-    with Console(stderr=True).status(f"comparing {len(images.image_ids):,} images"):
+    with make_console(stderr=True).status(f"comparing {len(images.image_ids):,} images"):
         found = audit(images, features)
     folder = out or run or cache / "audit"
     record = {"data": str(data), "cache": str(cache), "run": None if run is None else str(run)}

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from features.audit.audit import EXACT, NEAR, Audit
 from features.common.files import replacing
+from features.common.text import first_few, make_console
 from features.dataset.groups import write_groups_file
 
 DUPLICATES, GROUPS, RECORD = "duplicates.csv", "groups.csv", "audit.json"
 _PAIRS_SHOWN = 10
-_NAMES_SHOWN = 5
 #: A proposed group of more than this share of the images has probably grown pair by pair, from patient to patient.
 _LARGE_GROUP = 0.2
 #: Width of the bins of distances in audit.json.
@@ -107,8 +107,7 @@ def write_audit(audit: Audit, folder: Path, record: dict[str, Any]) -> None:
 
 def print_audit(audit: Audit, folder: Path) -> None:
     """Print the numbers, the nearest pairs, and what to do about them."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    table_console = console if console.is_terminal else Console(highlight=False, width=max(console.width, 200))
+    console = make_console()
     summary = summarise(audit)
     counts = ", ".join(f"{name} {count:,}" for name, count in summary["images"].items())
     console.print(f"audited: {len(audit.images.image_ids):,} images ({counts}), by {', '.join(audit.backbones)}")
@@ -118,10 +117,10 @@ def print_audit(audit: Audit, folder: Path) -> None:
     if blank := sum(summary["blank"].values()):
         console.print(f"{blank} images are blank or nearly so: left out of the search for near duplicates")
     _print_threshold(console, audit)
-    table_console.print(_scope_table(summary))
+    console.print(_scope_table(summary))
     if len(audit.pairs):
         shown = audit.pairs[~(audit.pairs["same_group"] == True)]  # noqa: E712 - or None
-        _print_pairs(console, table_console, audit, shown)
+        _print_pairs(console, audit, shown)
     _print_groups(console, audit, summary)
     console.print(f"written to {folder}: {DUPLICATES}, {GROUPS}, {RECORD}")
 
@@ -157,7 +156,7 @@ def _scope_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _print_pairs(console: Console, table_console: Console, audit: Audit, shown: pd.DataFrame) -> None:
+def _print_pairs(console: Console, audit: Audit, shown: pd.DataFrame) -> None:
     """Show the first pairs."""
     if not len(shown):
         console.print(f"all pairs lie within a group ({DUPLICATES}): folds keep those of one split together")
@@ -175,7 +174,7 @@ def _print_pairs(console: Console, table_console: Console, audit: Audit, shown: 
         labels = "not labelled" if pair["labels_differ"] is None else pair["labels_differ"] or "-"
         table.add_row(pair["kind"], pair["scope"], *ids, f"{pair['distance']:.3f}", Text(labels))
     console.print(f"{what} ({min(_PAIRS_SHOWN, len(shown))} of {len(shown)}, all in {DUPLICATES}):")
-    table_console.print(table)
+    console.print(table)
 
 
 def _print_groups(console: Console, audit: Audit, summary: dict[str, Any]) -> None:
@@ -183,11 +182,9 @@ def _print_groups(console: Console, audit: Audit, summary: dict[str, Any]) -> No
     groups, images = summary["groups"], audit.images
     proposed = f"{GROUPS}: {groups['proposed']:,} groups"
     if groups["given"]:
-        names = ", ".join(audit.both_sides[:_NAMES_SHOWN])
-        more = len(audit.both_sides) - _NAMES_SHOWN
-        sides = f"{len(audit.both_sides)} ({names}{f' and {more} more' if more > 0 else ''})" if names else "none"
+        sides = f"{len(audit.both_sides)} ({first_few(audit.both_sides)})" if audit.both_sides else "none"
         console.print(f"groups: {groups['given']:,} given; with images in several splits: {sides}")
-        if names:
+        if audit.both_sides:
             console.print("scores on test are of groups that were learnt from, and so too good: move these groups")
         ungrouped = int((images.groups == "").sum())
         without = f" ({ungrouped:,} images had none)" if ungrouped else ""

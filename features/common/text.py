@@ -1,6 +1,15 @@
-"""Say sizes, ages and durations the way people do."""
+"""Texts that people read: sizes, ages, durations, lists cut short, pages, and the console that commands print on."""
 
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Columns of a console that is not a terminal: no line of a table is folded there, so that programs can read it.
+_UNFOLDED = 10_000
 
 
 def size(count: float) -> str:
@@ -34,3 +43,44 @@ def age(moment: str) -> str:
         if seconds >= length:
             return f"{seconds // length:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
+
+
+def first_few(names: Sequence[str], count: int = 10, separator: str = ", ") -> str:
+    """The first names as text, and how many more there are: `a, b, c and 1,204 more`; "" if there are none."""
+    more = len(names) - count
+    return separator.join(names[:count]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def make_console(*, stderr: bool = False) -> "Console":
+    """Make the console that a command prints on.
+
+    What is printed stays as it is: nothing in it is taken for markup or emoji, and lines are wrapped by the terminal
+    only. Tables fit the terminal; elsewhere they are as wide as they need to be.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _UNFOLDED
+    return console
+
+
+def render(template: Path, values: Mapping[str, Any], filters: Mapping[str, Callable[..., str]] | None = None) -> str:
+    """Fill in a Jinja template; it may include others of its folder.
+
+    Args:
+        template: an HTML file. Whatever the values hold is shown as text; a name without a value is a fault.
+        values: by name.
+        filters: by name, beside those of Jinja.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(template.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters or {}
+    return environment.get_template(template.name).render(values)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.common.errors import InputError
+from features.common.text import first_few
 
 # What pandas calls a column without a header ("Unnamed: 0"), also after a second round ("Unnamed: 0.1").
 _UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*)?")
@@ -196,8 +197,7 @@ def shown(value: str) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """Write names for an error message: separated by commas, and cut where there are many."""
-    more = f", and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return (", ".join(shown(name)[1:-1] for name in names[:_SHOWN_NAMES]) or "none") + more
+    return first_few([shown(name)[1:-1] for name in names], _SHOWN_NAMES) or "none"
 
 
 def cell_error(table_path: Path, line: int, column: str, value: str, remedy: str) -> InputError:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.common.text import first_few
 from features.dataset.labels import LABELS, NOT_A_LABEL, not_a_label
 from features.dataset.table import Table, cell_error, is_unnamed, listed, shown
 
@@ -90,11 +91,10 @@ class WideTable:
     def describe(self) -> str:
         """Say of each column which cell is neither 0 nor 1."""
         parts = []
-        for name in self.names[:_DESCRIBED]:
+        for name in self.names:
             refused = self._first_refused(name)
             parts.append(listed([name]) + (f" (line {refused[0]}: {shown(refused[1])})" if refused else ""))
-        more = len(self.names) - _DESCRIBED
-        return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")
+        return first_few(parts, _DESCRIBED, "; ")
 
     def ignored(self, names: Sequence[str]) -> tuple[str, ...]:
         """Give the columns that are no ids, groups or labels. An unnamed first column is an index: no word of it."""

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from features.common.errors import InputError
+from features.common.text import first_few, make_console
 from features.dataset.dataset import DatasetOptions
 from features.dataset.survey import survey
 from features.describe.description import Description, ImageSummary, describe
@@ -41,7 +42,7 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
     splits = [describe(split, feature_cache) for split in surveyed]
     if named and cache is not None and not any(split.summary and split.summary.known for split in splits):
         _refuse_other_images(cache, data)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = make_console()
     for split in splits:
         _print_split(console, split)
     folder = out or (cache / "describe" if cache else None)
@@ -108,7 +109,7 @@ def _print_split(console: Console, split: Description) -> None:
         ("rows lack a label", split.unlabelled),
     ):
         if image_ids:
-            console.print(f"  {len(image_ids):,} {what}: {_some(image_ids)}")
+            console.print(f"  {len(image_ids):,} {what}: {first_few(image_ids)}")
     if split.summary is not None:
         _print_images(console, split.summary)
 
@@ -129,8 +130,7 @@ def _print_labels(console: Console, split: Description) -> None:
         cells += [] if label.groups is None else [f"{label.groups:,}"]
         cells += ["" if row == place else f"{split.together[row, place]:,}" for place in range(len(beside))]
         table.add_row(Text(label.name), *cells)
-    wide = console if console.is_terminal else Console(highlight=False, width=max(console.width, 200))
-    wide.print(table)
+    console.print(table)
     if several:
         console.print(f"  combinations: {_counts(split.combinations)}")
 
@@ -159,15 +159,9 @@ def _print_images(console: Console, summary: ImageSummary) -> None:
 
 def _colon(names: Sequence[str]) -> str:
     """List names behind a colon; nothing where there are none."""
-    return f": {_some(names)}" if names else ""
-
-
-def _some(names: Sequence[str]) -> str:
-    """List the first names, and how many more there are."""
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    return f": {first_few(names)}" if names else ""
 
 
 def _counts(of: Mapping[str, int]) -> str:
     """List kinds with their counts, most frequent first."""
-    return _some([f"{kind} {count:,}" for kind, count in of.items()])
+    return first_few([f"{kind} {count:,}" for kind, count in of.items()])

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from features.common.files import replacing
+from features.common.text import render
 from features.describe.description import Description
 
 PAGE = "describe.html"
@@ -27,14 +26,7 @@ def write_page(path: Path, title: str, command: str, splits: Sequence[Descriptio
     Raises:
         InputError: the file cannot be written.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("page.html")
-    page = template.render(title=title, command=command, splits=splits, shown=KINDS_SHOWN, shown_open=ENTRIES_OPEN)
+    values = {"title": title, "command": command, "splits": splits, "shown": KINDS_SHOWN, "shown_open": ENTRIES_OPEN}
+    page = render(Path(__file__).with_name("page.html"), values)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

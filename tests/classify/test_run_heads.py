@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classify.keras_backend import import_keras
 from classify.models.files import HEAD_SUFFIX, model_path
 from classify.models.heads import HeadSpec
 from classify.models.preset_files import write_presets
+from features.common.keras_import import import_keras
 from features.store.cache import FeatureCache
 from tests.classify.test_run import LOGISTIC, run
 from tests.classify.toy import LABELS, Toy, make_toy

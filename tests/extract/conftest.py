@@ -2,7 +2,7 @@
 
 import pytest
 
-from extract.runtime import import_keras
+from features.common.keras_import import import_keras
 
 
 @pytest.fixture(scope="session")

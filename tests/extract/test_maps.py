@@ -17,8 +17,8 @@ from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import BACKBONES
 from extract.backbones.weights import Weights
 from extract.feature_maps import build_maps
-from extract.runtime import import_keras
 from features.common.errors import InputError
+from features.common.keras_import import import_keras
 from features.common.lock import hold
 from features.store.cache import FeatureCache
 from features.store.maps import describe_maps, maps_path, read_maps, read_thumbnails

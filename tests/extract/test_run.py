@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from extract.__main__ import app
 from extract.backbones.table import BACKBONES, CHALLENGE
-from extract.runtime import import_keras
+from features.common.keras_import import import_keras
 from features.store.cache import FeatureCache
 from tests.extract.backbones.test_efficientnet_lite import GOLDEN, draw_image
 from tests.extract.stand_ins import write_images

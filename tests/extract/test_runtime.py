@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from extract import runtime
-from extract.runtime import Extractor, device_name, import_keras
+from extract.runtime import Extractor, device_name
 from features.common.errors import InputError
+from features.common.keras_import import import_keras
 
 SIDE = 8
 
@@ -71,7 +72,7 @@ def test_threads_that_the_user_set_stay():
     program = """
 from extract import runtime
 runtime.cores = lambda: 20
-runtime.import_keras()
+runtime.split_cores()
 print(runtime.batches_at_a_time())
 """
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_NUM_INTRAOP_THREADS": "5"}
@@ -83,7 +84,7 @@ def test_a_cpu_computes_a_batch_for_every_few_cores():
     program = """
 from extract import runtime
 runtime.cores = lambda: 20
-runtime.import_keras()
+runtime.split_cores()
 import tensorflow as tf
 print(tf.config.threading.get_intra_op_parallelism_threads(), runtime.batches_at_a_time())
 """

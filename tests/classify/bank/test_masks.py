@@ -3,7 +3,7 @@ import pytest
 
 from classify.bank.masks import MASKS, draw_uniforms, rows_per_mask
 from classify.bank.network import StackKind
-from classify.keras_backend import import_tensorflow
+from features.common.keras_import import import_tensorflow
 
 STEPS, WIDTH = 20, 500
 KIND = StackKind((), True, 0.3, "adam")

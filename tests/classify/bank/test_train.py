@@ -9,9 +9,9 @@ from classify.bank.epoch import compile_epoch
 from classify.bank.network import StackKind, sum_over_outputs
 from classify.bank.stack import initial_weights, make_stacks, trained_together
 from classify.bank.train import batch_order, train_bank
-from classify.keras_backend import import_keras, import_tensorflow
 from classify.models.heads import HeadSpec
 from features.common.errors import InputError
+from features.common.keras_import import import_keras, import_tensorflow
 
 ROWS, WIDTH, LABELS, SEED = 90, 24, 3, 5
 TRAIN, VALIDATION = np.arange(0, 90, 3), np.setdiff1d(np.arange(90), np.arange(0, 90, 3))[:41]

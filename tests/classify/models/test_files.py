@@ -16,7 +16,6 @@ from skops.io import dump, get_untrusted_types
 from classify.crossfit.plan import FitRows
 from classify.ensembles.calibration import CALIBRATIONS
 from classify.ensembles.ensembles import ENSEMBLES
-from classify.keras_backend import import_keras
 from classify.models.baselines import BASELINES
 from classify.models.curves import Curves
 from classify.models.estimator_files import TRUSTED
@@ -25,6 +24,7 @@ from classify.models.heads import HeadSpec
 from classify.models.one_vs_rest import OneVsRest
 from classify.models.trained_head import TrainedHead
 from features.common.errors import InputError
+from features.common.keras_import import import_keras
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(80, 70)).astype(np.float32)  # wider than the 64 components that some keep

@@ -7,8 +7,8 @@ from extract import extraction
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import BACKBONES
 from extract.backbones.weights import Weights
-from extract.runtime import import_keras
 from features.common.errors import InputError
+from features.common.keras_import import import_keras
 
 
 @pytest.fixture(scope="module")

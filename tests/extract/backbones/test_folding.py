@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from extract.backbones.folding import fold_batch_norms
-from extract.runtime import import_keras
+from features.common.keras_import import import_keras
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from extract.backbones.table import BACKBONES, CHALLENGE, EMBEDDED, PREPROCESSING, backbone_named
-from extract.runtime import import_keras, preprocess
+from extract.runtime import preprocess
 from features.common.errors import InputError
+from features.common.keras_import import import_keras
 
 KERAS_ROWS = [row for row in BACKBONES.values() if not row.embedded]
 

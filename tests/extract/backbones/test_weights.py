@@ -23,7 +23,7 @@ ROW = replace(
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """Keras' folder is an empty one."""
-    from extract.runtime import import_keras
+    from features.common.keras_import import import_keras
 
     import_keras()
     from keras.src.utils import file_utils

@@ -1,0 +1,45 @@
+"""Lists cut short, pages, and the console that commands print on."""
+
+import jinja2
+import pytest
+from rich.table import Table
+
+from features.common.text import first_few, make_console, render
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ([], ""),
+        (["a"], "a"),
+        (["a", "b", "c"], "a, b, c"),
+        (["a", "b", "c", "d"], "a, b, c and 1 more"),
+        ([*"abc", *"x" * 1204], "a, b, c and 1,204 more"),
+    ],
+)
+def test_a_list_says_how_much_of_it_is_not_shown(names, says):
+    assert first_few(names, 3) == says
+
+
+def test_a_list_may_have_a_separator_of_its_own():
+    assert first_few(["a (line 2)", "b", "c"], 2, "; ") == "a (line 2); b and 1 more"
+
+
+def test_a_console_prints_what_it_is_given_and_breaks_no_line_off_a_terminal(capsys):
+    long = "[red] :smile: 12 " * 40
+    table = Table("name", box=None, show_header=False)
+    table.add_row(long)
+    make_console().print(long)
+    make_console(stderr=True).print(table)
+    printed = capsys.readouterr()
+    assert printed.out == f"{long}\n"
+    assert printed.err.strip() == long.strip()
+    assert printed.err.count("\n") == 1
+
+
+def test_a_page_shows_values_as_text_and_refuses_a_name_without_one(tmp_path):
+    template = tmp_path / "page.html"
+    template.write_text("<p>{{ name|twice }}</p>")
+    assert render(template, {"name": "<b>"}, {"twice": lambda text: text * 2}) == "<p>&lt;b&gt;&lt;b&gt;</p>"
+    with pytest.raises(jinja2.UndefinedError, match="name"):
+        render(template, {}, {"twice": str})
