@@ -9,12 +9,11 @@ from classify.rundir.saved_run import SavedRun
 from classify.rundir.tables import DECISIONS, PROBABILITIES, write_predictions
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
-from features.common.files import replacing
+from features.common.files import digest_file, replacing
 from features.common.text import make_console
 from features.dataset.folder import scan_images
 from features.store.cache import FeatureCache, read_index
 from features.store.freshness import refuse_changed
-from features.store.recipe import digest_of
 
 #: What says how predictions were made. It is written last.
 RECORD = "prediction.json"
@@ -55,7 +54,7 @@ def predict_split(
     probabilities = saved.predict(name, features)
     record = {
         "run": str(run.resolve()),
-        "run_digest": digest_of((run / MARK).read_bytes()),
+        "run_digest": digest_file(run / MARK).hex(),
         "model": name,
         "cache": str(cache.resolve()),
         "split": split,

@@ -17,8 +17,8 @@ from extract.progress import Progress
 from extract.report import BackboneReport, Report
 from extract.runtime import CPU_BATCH, GPU_BATCH, batches_at_a_time, device_name
 from extract.runtime import Extractor as CompiledExtractor
+from features.common.files import hold
 from features.common.keras_import import backend_name
-from features.common.lock import hold
 from features.store.assembly import Provenance, assemble
 from features.store.cache import CacheFile, FeatureCache, read_index
 from features.store.images_table import FactsTable

@@ -8,7 +8,6 @@ Rows are batched by their number among the rows that the cache file lacks, and a
 that was killed and started again therefore computes the very same batches, and ends with the same bytes.
 """
 
-import hashlib
 import itertools
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from extract.images import UnreadableImage, decode, resize
 from extract.jobs import Extractor, Images, Job, Loaded
 from extract.report import Report
 from features.common.errors import InputError
+from features.common.files import digest
 from features.store.images_table import FactsTable, ImageFacts
 from features.store.parts import Rows
 from features.store.rejections import Rejection
@@ -123,15 +123,15 @@ class Pipeline:
         decoded = start
         try:
             encoded = path.read_bytes()
-            digest = hashlib.blake2b(encoded, digest_size=16).digest()
-            sizes = {job.input_size for job in self.jobs if job.lacks(image_id, digest)}
-            if not sizes and self._knows_facts(image_id, digest):
-                return Loaded(index, digest)
+            content = digest(encoded)
+            sizes = {job.input_size for job in self.jobs if job.lacks(image_id, content)}
+            if not sizes and self._knows_facts(image_id, content):
+                return Loaded(index, content)
             pixels, facts = decode(encoded)
             decoded = time.thread_time()
-            return Loaded(index, digest, facts, {size: resize(pixels, size) for size in sizes})
+            return Loaded(index, content, facts, {size: resize(pixels, size) for size in sizes})
         except UnreadableImage as error:
-            return Loaded(index, digest, rejection=str(error))
+            return Loaded(index, content, rejection=str(error))
         except OSError as error:
             return Loaded(index, rejection=f"the file cannot be read: {error.strerror}")
         finally:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from features.common.errors import InputError
-from features.common.lock import hold
+from features.common.files import hold
 
 #: What makes a folder a run. It is published last.
 MARK = "run.json"

@@ -9,8 +9,8 @@ from typing import Literal
 from extract.backbones.lite_weights import weights_file
 from extract.backbones.table import BACKBONES, EMBEDDED, Backbone, backbone_named
 from features.common.errors import InputError
+from features.common.files import digest
 from features.common.keras_import import import_keras, keras_home
-from features.store.recipe import digest_of
 
 #: The seed of `--weights random`.
 RANDOM_SEED = 0
@@ -65,7 +65,7 @@ def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None, back
     """
     if choice == "random":
         drawn_by = f"random, seed {RANDOM_SEED}, {backbone.builder}, Keras {version('keras')} on {backend}"
-        return Weights("random", "random", digest_of(drawn_by.encode()), None)
+        return Weights("random", "random", digest(drawn_by.encode()).hex(), None)
     if choice == "imagenet":
         path = imagenet_file(backbone, weights_dir) or _download(backbone)
         return Weights("imagenet", "imagenet", _checked_digest(backbone, path), path)
@@ -132,14 +132,14 @@ def _digest(path: Path) -> str:
 
 def _hash(path: Path, algorithm: Literal["blake2b", "md5", "sha256"]) -> str:
     """Hash a file piece by piece; BLAKE2b with 128 bits."""
-    digest = hashlib.blake2b(digest_size=16) if algorithm == "blake2b" else hashlib.new(algorithm)
+    hashed = hashlib.blake2b(digest_size=16) if algorithm == "blake2b" else hashlib.new(algorithm)
     try:
         with path.open("rb") as file:
             while piece := file.read(_READ_BYTES):
-                digest.update(piece)
+                hashed.update(piece)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from None
-    return digest.hexdigest()
+    return hashed.hexdigest()
 
 
 def _checked_digest(backbone: Backbone, path: Path) -> str:

@@ -82,7 +82,7 @@ def assemble(
     place = {image_id: row for row, image_id in enumerate(ordered)}
 
     # Superblock version 3 (HDF5 1.10) has checksums over the metadata too: a flipped byte is found wherever it is.
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver="v110", rdcc_nbytes=BLOCK_BYTES) as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver="v110", locking=False) as file:
         write_index(file, ordered, digests)
         features = file.create_dataset(
             "features",

@@ -1,11 +1,11 @@
 """Refuse features of images that have changed since they were extracted."""
 
-import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from features.common.errors import InputError
+from features.common.files import digest_file
 from features.store.cache import FeatureCache, read_index
 
 
@@ -37,7 +37,7 @@ def refuse_changed(
         changed = [
             image_ids[index]
             for index in suspects
-            if image_ids[index] in known and known[image_ids[index]] != _digest(paths[index])
+            if image_ids[index] in known and known[image_ids[index]] != digest_file(paths[index])
         ]
         if changed:
             raise InputError(
@@ -52,8 +52,3 @@ def _moment(text: str) -> float:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return 0.0
-
-
-def _digest(path: Path) -> bytes:
-    """BLAKE2b-128 of a file's bytes: 16 bytes."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()

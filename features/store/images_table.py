@@ -6,8 +6,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from features.common.errors import InputError
-from features.common.files import replacing
-from features.common.lock import hold
+from features.common.files import hold, replacing
 
 #: An image whose standard deviation is below this share of its scale shows nothing: 2.55 grey levels of 255.
 BLANK_SHARE = 0.01

@@ -72,7 +72,7 @@ class MapsWriter:
     def _open(self, rows: MapRows) -> h5py.File:
         """Make the temporary file and its empty datasets, with checksums over all of it (superblock version 3)."""
         temporary = self._stack.enter_context(replacing(self._path))
-        file = self._stack.enter_context(h5py.File(temporary, "w", libver="v110"))
+        file = self._stack.enter_context(h5py.File(temporary, "w", libver="v110", locking=False))
         for name in DATASETS:
             row = getattr(rows, name)[0]
             chunk = max(1, min(16, CHUNK_BYTES // row.nbytes))

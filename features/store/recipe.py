@@ -1,6 +1,5 @@
 """The recipe of a cached row: every setting that decides its values, their fingerprint, and the options for them."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from features.common.errors import InputError
+from features.common.files import digest
 
 SCHEMA_VERSION = 1
 #: Attributes that say where weights came from but leave the values alone: the digest speaks for the weights.
 _NOT_FINGERPRINTED = ("weights",)
 #: Weights that `--weights` names by a word; all others are files.
 _NAMED_WEIGHTS = ("imagenet", "random")
-
-
-def digest_of(content: bytes) -> str:
-    """BLAKE2b-128 of some bytes, as 32 hexadecimal digits."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ class Recipe:
     def fingerprint(self) -> str:
         """BLAKE2b-128, as 32 hexadecimal digits, of all fields that change the values."""
         fields = {name: value for name, value in asdict(self).items() if name not in _NOT_FINGERPRINTED}
-        return digest_of(json.dumps(fields, sort_keys=True).encode())
+        return digest(json.dumps(fields, sort_keys=True).encode()).hex()
 
     def attributes(self) -> dict[str, str | int]:
         """The fields as HDF5 attributes: strings and integers; views as a JSON list."""

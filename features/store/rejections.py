@@ -6,8 +6,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from features.common.errors import InputError
-from features.common.files import replacing
-from features.common.lock import hold
+from features.common.files import hold, replacing
 
 _FILE = "rejected.csv"
 _HEADER = ["id", "path", "reason"]

@@ -32,7 +32,7 @@ def check(images):
 
 
 def test_old_files_are_not_read_again(images, monkeypatch):
-    monkeypatch.setattr("features.store.freshness._digest", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("features.store.freshness.digest_file", lambda path: pytest.fail(f"{path} was read"))
     check(images)
 
 
