@@ -1,21 +1,17 @@
-"""Reads a legacy PyTorch checkpoint without PyTorch, and without running anything that the file says.
+"""Reads a legacy PyTorch checkpoint without PyTorch, and without running anything that the file names.
 
 `torch.save` before version 1.6 wrote five pickles (magic number, protocol version, system info, the object, the storage
 keys), then per storage its length and its bytes (format: `torch/serialization.py`, `_legacy_save`).
-
-The pickles are interpreted here, by the few opcodes and names that a flat state dict needs. A `pickle.Unpickler` with a
-guarded `find_class` would refuse foreign names too, but still lets a file of 20 bytes allocate gigabytes (an index into
-the memo) or overflow the stack (a deeply nested key).
 """
 
 import hashlib
 import io
 import math
+import pickle
 import pickletools
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,18 +30,21 @@ _STORAGE_DTYPES: dict[str, np.dtype] = {
     "torch.IntStorage": np.dtype("<i4"),
     "torch.ByteStorage": np.dtype("u1"),
 }
-_ADMITTED = {_ORDERED_DICT, _REBUILD_TENSOR, *_STORAGE_DTYPES}
+_ALLOWED = {_ORDERED_DICT, _REBUILD_TENSOR, *_STORAGE_DTYPES}
+
+#: Opcodes whose objects a pickle may use again: strings, names, and what is no key of a dict.
+_SHAREABLE = {"BINUNICODE", "GLOBAL", "REDUCE", "EMPTY_DICT", "EMPTY_LIST"}
+#: The opcodes of a state dict.
+_OPCODES = _SHAREABLE | {
+    "PROTO", "STOP", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "EMPTY_TUPLE", "TUPLE1",
+    "TUPLE2", "TUPLE3", "TUPLE", "MARK", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "APPEND", "APPENDS",
+    "SETITEM", "SETITEMS", "BINPERSID", "BUILD",
+}  # fmt: skip
+#: Opcodes of one pickle; the largest EfficientNet-Lite has 14,000.
+_MOST_OPCODES = 50_000
 
 
-@dataclass(frozen=True)
-class _Name:
-    """An admitted name; it stands for the object of that name and is never imported."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class _Storage:
+class _Storage(NamedTuple):
     """A run of `numel` values under `key`; its bytes follow the pickles."""
 
     key: str
@@ -53,8 +52,7 @@ class _Storage:
     numel: int
 
 
-@dataclass(frozen=True)
-class _Tensor:
+class _Tensor(NamedTuple):
     """A strided view of a storage; offset and strides count elements."""
 
     storage: _Storage
@@ -63,8 +61,56 @@ class _Tensor:
     strides: tuple[int, ...]
 
 
+class _StateDict(dict):
+    """Stands for an OrderedDict."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignore the state dict's `_metadata`: versions of modules, no weights."""
+
+
+class _Name(NamedTuple):
+    """An allowed name; it stands for the object of that name, which is never imported.
+
+    As a tuple it has no attribute that a file could set.
+    """
+
+    name: str
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Stand in for the two calls that a state dict makes: an empty OrderedDict, and a tensor over a storage."""
+        match arguments:
+            case () if self.name == _ORDERED_DICT:
+                return _StateDict()
+            case (_Storage() as storage, int(offset), tuple(shape), tuple(strides), bool(), dict()) if (
+                self.name == _REBUILD_TENSOR
+            ):
+                numbers = (offset, *shape, *strides)
+                if len(shape) != len(strides) or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+                    raise ValueError("a tensor's offset, shape or strides are negative or no numbers")
+                return _Tensor(storage, offset, shape, strides)
+        raise ValueError("a call is neither that of an empty OrderedDict nor that of a tensor over a storage")
+
+
 class _RefusedNameError(Exception):
     """The file names something that a state dict of plain tensors does not need."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Loads a pickle whose opcodes were checked: it imports nothing, and calls nothing but the stand-ins above."""
+
+    def find_class(self, module: str, name: str) -> _Name:
+        """Give the stand-in of an allowed name."""
+        if f"{module}.{name}" not in _ALLOWED:
+            raise _RefusedNameError(ascii(f"{module}.{name}"[:80]))
+        return _Name(f"{module}.{name}")
+
+    def persistent_load(self, identity: Any) -> _Storage:
+        """Turn a persistent id, ("storage", class, key, location, numel[, None]), into a storage."""
+        match identity:
+            case ("storage", _Name(name=str(name)), str(key), str(), int(numel), *view) if view in ([], [None]):
+                if name in _STORAGE_DTYPES:
+                    return _Storage(key, _STORAGE_DTYPES[name], numel)
+        raise ValueError("a persistent id is not that of a whole storage")
 
 
 def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
@@ -123,16 +169,18 @@ def _read(content: bytes) -> dict[str, np.ndarray]:
     """Read what follows the header; raise ValueError, OverflowError or _RefusedNameError with the reason alone."""
     stream = io.BytesIO(content)  # bounded by the file: a length that lies cannot make it read or allocate more
     stream.seek(len(_HEADER))
-    system = _Interpreter(stream).run()
+    system = _load(stream)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("its system info does not say little_endian = True")
-    tensors = _Interpreter(stream).run()
+    tensors = _load(stream)
     if not isinstance(tensors, dict):
         raise ValueError(f"it holds a {type(tensors).__name__} where a dict of tensors is expected")
     for name, tensor in tensors.items():
+        if not isinstance(name, str):
+            raise ValueError("a name of its state dict is not a string")
         if not isinstance(tensor, _Tensor):
             raise ValueError(f"{name[:80]!r} is of type {type(tensor).__name__.strip('_')}, not a tensor")
-    keys = _Interpreter(stream).run()
+    keys = _load(stream)
 
     storages: dict[str, _Storage] = {}
     for tensor in tensors.values():
@@ -149,6 +197,40 @@ def _read(content: bytes) -> dict[str, np.ndarray]:
     if stream.tell() != len(content):
         raise ValueError(f"{len(content) - stream.tell()} bytes follow the last storage")
     return {name: _view(name, tensor, values[tensor.storage.key]) for name, tensor in tensors.items()}
+
+
+def _load(stream: io.BytesIO) -> Any:
+    """Load the pickle that the stream stands at; the stream stands behind it afterwards."""
+    start = stream.tell()
+    _check_opcodes(stream)
+    end = stream.tell()
+    stream.seek(start)
+    try:
+        return _Unpickler(io.BytesIO(stream.read(end - start))).load()
+    except (pickle.UnpicklingError, TypeError, AttributeError, IndexError, KeyError, EOFError) as error:
+        raise ValueError(f"a pickle is malformed: {error}") from None
+
+
+def _check_opcodes(stream: io.BytesIO) -> None:
+    """Refuse a pickle that could exhaust memory, time or the stack of `pickle`, though it calls nothing.
+
+    `pickletools` holds every length to the end of the stream. An index into the memo beyond the pickle would allocate
+    gigabytes; tuples that hold each other twice take exponential time as a key, deeply nested ones the whole stack.
+    """
+    shareable: set[Any] = set()
+    previous = ""
+    for count, (opcode, argument, position) in enumerate(pickletools.genops(stream)):
+        if opcode.name not in _OPCODES or count == _MOST_OPCODES:
+            raise ValueError(f"opcode {opcode.name} at byte {position} has no place in a state dict")
+        if opcode.name in ("BINPUT", "LONG_BINPUT"):
+            assert isinstance(argument, int)
+            if argument > _MOST_OPCODES:
+                raise ValueError(f"it refers to object {argument} of a pickle that has fewer")
+            (shareable.add if previous in _SHAREABLE else shareable.discard)(argument)
+            continue
+        if opcode.name in ("BINGET", "LONG_BINGET") and argument not in shareable:
+            raise ValueError(f"it refers to object {argument}, which is missing or not to be shared")
+        previous = opcode.name
 
 
 def _read_storage(content: bytes, start: int, storage: _Storage) -> np.ndarray:
@@ -175,124 +257,3 @@ def _view(name: str, tensor: _Tensor, values: np.ndarray) -> np.ndarray:
     # The stride of an axis of length 1 is never used, and may be too large for numpy.
     strides = [s * values.itemsize if n > 1 else 0 for n, s in zip(tensor.shape, tensor.strides, strict=True)]
     return np.ndarray(tensor.shape, values.dtype, values, tensor.offset * values.itemsize, strides)
-
-
-class _Interpreter:
-    """Runs one pickle over dicts, lists, tuples, strings, integers and the stand-ins above.
-
-    It calls nothing that the file names. An opcode beyond those of a state dict is refused.
-
-    Args:
-        stream: stands at the start of the pickle; stands behind it after `run`.
-    """
-
-    def __init__(self, stream: io.BytesIO) -> None:
-        self.stream = stream
-        self.memo: dict[int, Any] = {}
-        self.stack: list[Any] = []
-        self.marked: list[list[Any]] = []  # the stacks below each mark
-
-    def run(self) -> Any:
-        """Return the pickle's object; raise ValueError or _RefusedNameError."""
-        for opcode, argument, _ in pickletools.genops(self.stream):
-            try:
-                self._step(opcode.name, argument)
-            except (IndexError, KeyError):
-                raise ValueError(f"opcode {opcode.name} lacks its operand") from None
-        if len(self.stack) != 1 or self.marked:
-            raise ValueError("a pickle leaves no single object")
-        return self.stack[0]
-
-    def _step(self, opcode: str, argument: Any) -> None:
-        stack = self.stack
-        match opcode:
-            case "PROTO" | "STOP":
-                pass
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode])
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINUNICODE":
-                stack.append(argument)
-            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
-                stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[opcode]())
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                items = [stack.pop() for _ in range(int(opcode[-1]))]
-                stack.append(tuple(reversed(items)))
-            case "TUPLE":
-                items = self._pop_to_mark()
-                self.stack.append(tuple(items))
-            case "MARK":
-                self.marked.append(stack)
-                self.stack = []
-            case "BINPUT" | "LONG_BINPUT":
-                self.memo[argument] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(self.memo[argument])
-            case "APPEND":
-                item = stack.pop()
-                self._top(list).append(item)
-            case "APPENDS":
-                items = self._pop_to_mark()
-                self._top(list).extend(items)
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                self._set_items([key, value])
-            case "SETITEMS":
-                self._set_items(self._pop_to_mark())
-            case "GLOBAL":
-                name = argument.replace(" ", ".")
-                if name not in _ADMITTED:
-                    raise _RefusedNameError(ascii(name[:80]))
-                stack.append(_Name(name))
-            case "BINPERSID":
-                stack.append(_storage(stack.pop()))
-            case "REDUCE":
-                arguments, function = stack.pop(), stack.pop()
-                stack.append(_reduce(function, arguments))
-            case "BUILD":  # the state dict's `_metadata`: versions of modules, no weights
-                stack.pop()
-                self._top(dict)
-            case _:
-                raise ValueError(f"opcode {opcode} has no place in a state dict")
-
-    def _pop_to_mark(self) -> list[Any]:
-        items, self.stack = self.stack, self.marked.pop()
-        return items
-
-    def _top(self, kind: type) -> Any:
-        if not isinstance(self.stack[-1], kind):
-            raise ValueError(f"a {type(self.stack[-1]).__name__.strip('_')} stands where a {kind.__name__} is expected")
-        return self.stack[-1]
-
-    def _set_items(self, items: list[Any]) -> None:
-        mapping = self._top(dict)
-        if len(items) % 2:
-            raise ValueError("a dict has a key without a value")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str) or key in mapping:
-                raise ValueError("a dict has a key twice, or one that is not a string")
-            mapping[key] = value
-
-
-def _storage(identity: Any) -> _Storage:
-    """Turn a persistent id, ("storage", class, key, location, numel[, None]), into a storage."""
-    match identity:
-        case ("storage", _Name(name=str(name)), str(key), str(), int(numel), *view) if view in ([], [None]):
-            if name in _STORAGE_DTYPES:
-                return _Storage(key, _STORAGE_DTYPES[name], numel)
-    raise ValueError("a persistent id is not that of a whole storage")
-
-
-def _reduce(function: Any, arguments: Any) -> Any:
-    """Stand in for the two calls that a state dict makes: an empty OrderedDict, and a tensor over a storage."""
-    match function, arguments:
-        case _Name(name), () if name == _ORDERED_DICT:
-            return {}
-        case (
-            _Name(name),
-            (_Storage() as storage, int(offset), tuple(shape), tuple(strides), bool(), dict()),
-        ) if name == _REBUILD_TENSOR:
-            numbers = (offset, *shape, *strides)
-            if len(shape) != len(strides) or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
-                raise ValueError("a tensor's offset, shape or strides are negative or no numbers")
-            return _Tensor(storage, offset, shape, strides)
-    raise ValueError("a call is neither that of an empty OrderedDict nor that of a tensor over a storage")

@@ -222,12 +222,10 @@ def test_name_in_message_cannot_steer_the_terminal(tmp_path):
             assemble({"w": Persistent(("storage", Global("torch", "FloatStorage"), "0", "cpu", 6, ("v", 0, 6)))}, {}),
             "whole",
         ),
-        (assemble(Raw(b"}" + opcodes("w") + opcodes("w") + b"s" * 2), {}), "operand|stands where"),
-        (assemble(Raw(b"}(" + 2 * (opcodes("w") + b"N") + b"u"), {}), "key twice"),
-        (assemble(Raw(b"}(" + b")" + b"\x85" * 100_000 + b"Nu"), {}), "not a string"),
-        (assemble(Raw(b"h\x05"), {}), "lacks its operand"),
-        (assemble(Raw(b"u"), {}), "lacks its operand"),
-        (assemble(Raw(b"}}"), {}), "single object"),
+        (assemble(Raw(b"}" + opcodes("w") + opcodes("w") + b"s" * 2), {}), "malformed"),
+        (assemble(Raw(b"h\x05"), {}), "refers to object 5, which is missing"),
+        (assemble(Raw(b"u"), {}), "malformed"),
+        (assemble({("w",): 1}, {}), "not a string"),
         (assemble(Raw(b"I5\n"), {}), "opcode INT"),
         (GOOD + b"\0", "1 bytes follow"),
     ],
@@ -257,6 +255,7 @@ def test_unreadable_path_is_an_input_error(tmp_path, name):
         + b"".join(map(pickled, (SYSTEM, {"w": tensor(storage("0", 2**40), 0, (2**40,), (1,))}, ["0"])))
         + struct.pack("<q", 2**40),
         assemble(Raw(b"}r\xff\xff\xff\xff"), {"0": MATRIX}),  # memo index 2**32 - 1
+        assemble(Raw(b"}r\xff\xff\xff\x05"), {"0": MATRIX}),  # memo index 10**8
         assemble(Raw(b"X\xff\xff\xff\x7f"), {}),  # a string of 2 GiB
         assemble(Raw(b"\x8e" + b"\xff" * 7 + b"\x7f"), {}),  # bytes of 8 EiB
     ],
@@ -268,6 +267,40 @@ def test_lengths_that_lie_allocate_nothing(tmp_path, content):
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (b"}(" + b")" + b"\x85" * 40_000 + b"Nu", "not a string"),  # a key nested deeply: hashing it takes the stack
+        (b"}" * 50_001, "no place in a state dict"),  # 64 bytes of memory for each of the file
+        (b"}()q\0" + b"h\0h\0\x86q\0" * 60 + b"Nu", "not to be shared"),  # hashing it would take 2**60 steps
+        (b"})\x85(eq\0" + b"h\0h\0\x86(eq\0" * 60 + b"Ns", "not to be shared"),  # the same behind an empty APPENDS
+    ],
+)
+def test_small_files_take_neither_the_stack_nor_memory_nor_time(tmp_path, code, reason):
+    assert reason in refusal(tmp_path, assemble(Raw(code), {}))
+
+
+ORDERED_DICT, REBUILD = Global("collections", "OrderedDict"), Global("torch._utils", "_rebuild_tensor_v2")
+ONE_TENSOR = tensor(storage("0", 6), 0, (6,), (1,))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        opcodes(Call(ORDERED_DICT, ([("w", 1)],))),
+        opcodes(Call(REBUILD, ())),
+        opcodes(Call(Global("torch", "FloatStorage"), (2**40,))),
+        opcodes(REBUILD) + opcodes({"name": "x"}) + b"b",
+        opcodes(REBUILD) + opcodes((None, {"__call__": "x", "name": "x"})) + b"b",  # the state of slots: setattr
+        opcodes(ONE_TENSOR) + opcodes((None, {"shape": (2**40,)})) + b"b",
+        opcodes(ONE_TENSOR) + opcodes(()) + b"R",
+    ],
+)
+def test_allowed_names_can_be_neither_called_otherwise_nor_changed(tmp_path, code):
+    refusal(tmp_path, assemble({"w": Raw(code)}, {"0": MATRIX}))
+    np.testing.assert_array_equal(read_bytes(tmp_path, one_tensor())["w"], MATRIX.reshape(2, 3))
 
 
 def test_digest_in_the_name_is_checked(tmp_path):
