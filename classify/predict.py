@@ -12,8 +12,7 @@ from features.common.errors import InputError
 from features.common.files import digest_file, replacing
 from features.common.text import make_console
 from features.dataset.folder import scan_images
-from features.store.cache import FeatureCache, read_index
-from features.store.freshness import refuse_changed
+from features.store.cache import FeatureCache
 
 #: What says how predictions were made. It is written last.
 RECORD = "prediction.json"
@@ -117,7 +116,7 @@ def _list_images(
     """
     rejected = cache.rejected(split)
     if images is None:
-        cached = read_index(cache.describe(split, backbones[0]).path)
+        cached = cache.open(split, backbones[0]).image_ids
         used = tuple(image_id for image_id in cached if image_id not in rejected)
         image_ids = (*used, *sorted(rejected))
     else:
@@ -126,7 +125,7 @@ def _list_images(
         found = scan_images(images)
         image_ids = tuple(sorted(found))
         used = tuple(image_id for image_id in image_ids if image_id not in rejected)
-        refuse_changed(cache, split, backbones, used, [found[image_id] for image_id in used])
+        cache.refuse_changed(split, backbones, used, [found[image_id] for image_id in used])
     if not used:
         raise InputError(
             f"{cache.root / 'rejected.csv'} lists every image of the split {split} ({len(image_ids)}): none has "

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from features.store.images_table import ImageFacts
+from features.store.images_table import ImageFacts, Stamp
 from features.store.parts import PartStore, Rows
 
 #: A part is written when it has this many rows, or when its first row is this old: what a crash can lose.
@@ -43,11 +43,12 @@ class Images:
 class Loaded:
     """What a reader made of one image: pixels by input size, for the jobs that lack it; or the reason it could not.
 
-    The digest is empty where not even the bytes could be read.
+    Digest and stamp are missing where not even the bytes could be read.
     """
 
     index: int
     digest: bytes = b""
+    stamp: Stamp | None = None
     facts: ImageFacts | None = None
     pixels: dict[int, np.ndarray] | None = None
     rejection: str = ""

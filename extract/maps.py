@@ -12,10 +12,10 @@ from extract.jobs import Images
 from extract.maps_renewal import CompiledMaps, Picture, Renewal
 from features.common.errors import InputError
 from features.common.files import digest, digest_file, hold
-from features.store.cache import FeatureCache, read_index
+from features.store.cache import FeatureCache
+from features.store.images_table import Rejection
 from features.store.maps import maps_path
 from features.store.recipe import Recipe
-from features.store.rejections import Rejection
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def _plan(
     digests = dict(zip(paths, readers.map(_digest, paths.values()), strict=True))
     files = []
     for name, (backbone, recipe) in part.backbones.items():
-        width, features = cache.describe(split, name).width, read_index(cache.path(split, name))
-        file = Renewal(maps_path(cache.root, split, name), backbone, recipe, digests, (features, width), say)
+        cached = cache.open(split, name)
+        file = Renewal(maps_path(cache.root, split, name), backbone, recipe, digests, (cached.index, cached.width), say)
         report.files.append(file.path)
         report.kept += file.kept
         files.append(file)

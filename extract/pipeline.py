@@ -21,9 +21,8 @@ from extract.jobs import Extractor, Images, Job, Loaded
 from extract.report import Report
 from features.common.errors import InputError
 from features.common.files import digest
-from features.store.images_table import FactsTable, ImageFacts
+from features.store.images_table import FactsTable, ImageFacts, Rejection, Stamp
 from features.store.parts import Rows
-from features.store.rejections import Rejection
 
 #: Batches that wait for the device while it computes one.
 _BATCHES_AHEAD = 2
@@ -45,7 +44,8 @@ class Pipeline:
         digests: image id -> digest of the bytes, in the order of the data set; without the images whose bytes the
             disk did not give, for nothing is known of those.
         rejected: the images that could not be read or decoded.
-        lost_facts: image id -> digest and facts, where the rows are all there but images.csv lacks the facts.
+        stamps: image id -> stamp of its file, taken before the bytes were read; of the images that have a digest.
+        lost_facts: image id -> facts, where the rows are all there but images.csv does not have the facts.
     """
 
     def __init__(
@@ -67,7 +67,8 @@ class Pipeline:
         self.stop = stop
         self.digests: dict[str, bytes] = {}
         self.rejected: list[Rejection] = []
-        self.lost_facts: dict[str, tuple[bytes, ImageFacts]] = {}
+        self.stamps: dict[str, Stamp] = {}
+        self.lost_facts: dict[str, ImageFacts] = {}
         self._extractors: dict[str, Extractor] = {}
         self._computing: deque[tuple[Job, list[Loaded], Future[tuple[np.ndarray, float]]]] = deque()
         self._writing: deque[Future[None]] = deque()
@@ -122,16 +123,17 @@ class Pipeline:
         start = time.thread_time()
         decoded = start
         try:
+            stamp = Stamp.of(path)  # before the bytes: what is written from now on has another
             encoded = path.read_bytes()
             content = digest(encoded)
             sizes = {job.input_size for job in self.jobs if job.lacks(image_id, content)}
             if not sizes and self._knows_facts(image_id, content):
-                return Loaded(index, content)
+                return Loaded(index, content, stamp)
             pixels, facts = decode(encoded)
             decoded = time.thread_time()
-            return Loaded(index, content, facts, {size: resize(pixels, size) for size in sizes})
+            return Loaded(index, content, stamp, facts, {size: resize(pixels, size) for size in sizes})
         except UnreadableImage as error:
-            return Loaded(index, content, rejection=str(error))
+            return Loaded(index, content, stamp, rejection=str(error))
         except OSError as error:
             return Loaded(index, rejection=f"the file cannot be read: {error.strerror}")
         finally:
@@ -153,14 +155,15 @@ class Pipeline:
             within = f"{self.images.split}/{image_id}{path.suffix}"
             self.rejected.append(Rejection(image_id, within, loaded.rejection))
             self.advance(1)
-        if loaded.digest:
+        if loaded.stamp is not None:
             self.digests[image_id] = loaded.digest
+            self.stamps[image_id] = loaded.stamp
         if loaded.rejection:
             return
         if loaded.facts is not None:
             self.report.decoded += 1
             if not loaded.pixels:
-                self.lost_facts[image_id] = (loaded.digest, loaded.facts)
+                self.lost_facts[image_id] = loaded.facts
         for job in self.jobs:
             if loaded.pixels is not None and job.lacks(image_id, loaded.digest):
                 job.gathered.append(loaded)

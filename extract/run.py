@@ -25,7 +25,7 @@ from features.common.keras_import import backend_name
 from features.common.text import duration, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
-from features.store.default_cache import claim_default_cache, default_cache
+from features.store.cache import claim_default_cache, default_cache
 
 
 @dataclass(frozen=True)

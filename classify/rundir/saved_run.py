@@ -129,7 +129,7 @@ class SavedRun:
             InputError: another fingerprint, or nothing is cached; the message says what differs, and the command.
         """
         for backbone in self.needs(model):
-            file, wanted = cache.describe(split, backbone), self.recipes[backbone]
+            file, wanted = cache.open(split, backbone), self.recipes[backbone]
             found = file.recipe
             if file.width != self.widths[backbone]:
                 raise InputError(

@@ -24,8 +24,7 @@ from features.common.cli import EXIT_INTERRUPTED, EXIT_TERMINATED
 from features.common.errors import InputError
 from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
-from features.store.cache import FeatureCache
-from features.store.default_cache import default_cache
+from features.store.cache import FeatureCache, default_cache
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

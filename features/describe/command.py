@@ -14,8 +14,7 @@ from features.dataset.dataset import DatasetOptions
 from features.dataset.survey import survey
 from features.describe.description import Description, ImageSummary, describe
 from features.describe.page import PAGE, write_page
-from features.store.cache import FeatureCache
-from features.store.default_cache import default_cache
+from features.store.cache import FeatureCache, default_cache
 from features.store.images_table import FactsTable
 
 _SHOWN = 8
@@ -70,10 +69,11 @@ def _refuse_other_images(cache: Path, data: Path) -> None:
     Raises:
         InputError: it has.
     """
-    for table in sorted(cache.glob("[!.]*/images.csv")):
-        if len(FactsTable(table)):
+    for table in FactsTable.of_cache(cache):
+        if len(table):
             raise InputError(
-                f"{cache} holds no image of {data}, but others ({table}). Name the cache of this data set with --cache."
+                f"{cache} holds no image of {data}, but others ({table.path}). Name the cache of this data set with "
+                "--cache."
             )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from features.common.errors import InputError
 from features.common.files import digest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Attributes that say where weights came from but leave the values alone: the digest speaks for the weights.
 _NOT_FINGERPRINTED = ("weights",)
 #: Weights that `--weights` names by a word; all others are files.
