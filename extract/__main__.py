@@ -1,7 +1,7 @@
 """`python -m extract`: run frozen backbones over images, and list those that there are."""
 
 if __name__ == "__main__":  # before the imports that take their time
-    from features.common.ctrl_c import end_silently
+    from features.common.errors import end_silently
 
     end_silently()
 

@@ -20,7 +20,7 @@ from extract.progress import Progress
 from extract.report import Report, print_report
 from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED
-from features.common.errors import InputError
+from features.common.errors import InputError, heeded_signals
 from features.common.keras_import import backend_name
 from features.common.text import duration, make_console, size
 from features.dataset.dataset import read_images
@@ -142,13 +142,13 @@ def _choose_backbones(options: RunOptions) -> list[FrozenBackbone]:
 
 @contextmanager
 def _signals(stop: threading.Event, console: Console) -> Iterator[list[int]]:
-    """Let the first Ctrl-C or SIGTERM end the run cleanly, and a second one at once.
+    """Let the first signal end the run cleanly, and a second one at once.
 
     Yields:
         A list that holds the signals received.
     """
     received: list[int] = []
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in heeded_signals()}
 
     def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
