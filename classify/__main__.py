@@ -1,7 +1,7 @@
 """`python -m classify`: train on cached features, predict the test images, write a run and its report."""
 
 if __name__ == "__main__":  # before the imports that take their time
-    from features.common.ctrl_c import end_silently
+    from features.common.errors import end_silently
 
     end_silently()
 
@@ -12,8 +12,7 @@ from typing import Annotated
 import typer
 
 from classify.models.presets import DEFAULT_PRESETS, PRESETS
-from features.common.cli import application
-from features.common.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
+from features.common.cli import GroupColumn, GroupsFile, IdColumn, LabelColumns, application, split_names
 
 app = application("Train on cached features, predict the test images, write a run.")
 

@@ -19,8 +19,8 @@ from classify.rundir.console import print_summary
 from classify.rundir.folder import FINISHED, open_run
 from classify.rundir.write import write_files
 from classify.scores.thresholds import ThresholdRule
-from features.common.cli import EXIT_REJECTED
-from features.common.options import split_names
+from features.common.cli import EXIT_REJECTED, split_names
+from features.common.errors import unmasked_signals
 from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
 from features.store.cache import FeatureCache, default_cache
@@ -95,7 +95,7 @@ def run_classification(options: RunOptions) -> int:
     backbones, labels = split_names(options.backbones, "--backbones"), split_names(options.labels, "--labels")
     settings = options.settings()
     try:
-        with open_run(options.out, options.overwrite) as staging:
+        with unmasked_signals(), open_run(options.out, options.overwrite) as staging:
             started = time.perf_counter()
             columns = DatasetOptions(options.id_column, labels, options.group_column, options.groups)
             dataset = read_dataset(options.data, columns)

@@ -1,7 +1,7 @@
 """`python -m extract`: run frozen backbones over images, and list those that there are."""
 
 if __name__ == "__main__":  # before the imports that take their time
-    from features.common.ctrl_c import end_silently
+    from features.common.errors import end_silently
 
     end_silently()
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from extract.backbones.table import CHALLENGE, EMBEDDED
+from extract.backbones.table import BACKBONES, CHALLENGE, EMBEDDED, markdown_table, terminal_table
 from features.common.cli import application
 from features.common.text import make_console
 
@@ -124,15 +124,18 @@ def maps(
 @app.command("list")
 def list_backbones(
     weights_dir: WeightsDir = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as it stands in the README.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as it stands in docs/extract.md.")
+    ] = False,
 ) -> None:
     """Print the table of backbones, and which of their ImageNet weights are on this machine."""
-    from extract.backbones.listing import markdown_table, terminal_table
+    from extract.backbones.weights import imagenet_file
 
     if markdown:
         typer.echo(markdown_table())
         return
-    make_console().print(terminal_table(weights_dir))
+    present = [backbone.name for backbone in BACKBONES.values() if imagenet_file(backbone, weights_dir)]
+    make_console().print(terminal_table(present))
 
 
 if __name__ == "__main__":

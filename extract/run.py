@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +12,20 @@ from types import FrameType
 from rich.console import Console
 
 from extract.backbones.build import FrozenBackbone
-from extract.backbones.table import CHALLENGE
-from extract.backbones.weights import backbones_named, check_name, find_model, find_weights
+from extract.backbones.table import CHALLENGE, backbones_named
+from extract.backbones.weights import check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
-from extract.jobs import Images
+from extract.pipeline import Images
 from extract.progress import Progress
 from extract.report import Report, print_report
 from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED
-from features.common.errors import InputError
+from features.common.errors import InputError, heeded_signals
 from features.common.keras_import import backend_name
 from features.common.text import duration, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
-from features.store.cache import claim_default_cache, default_cache
+from features.store.cache import FeatureCache, claim_default_cache, default_cache
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def run_extraction(options: RunOptions) -> int:
     images = find_images(options.data, options.split, options.cache, options.id_column)
     stop = threading.Event()
     with _signals(stop, console) as received:
-        backbones = _choose_backbones(options)
+        backbones = _choose_backbones(options, cache, images)
         if options.cache is None:
             claim_default_cache(options.data)
         counts = " and ".join(f"{len(split.image_ids):,} {split.split}" for split in images)
@@ -122,9 +122,9 @@ def _check_choice(option: str, received: str, choices: tuple[str, ...]) -> None:
         raise InputError(f"{option} takes {' or '.join(choices)}; received {received!r}.")
 
 
-def _choose_backbones(options: RunOptions) -> list[FrozenBackbone]:
-    """Find the backbones that the options name, with their weights."""
-    own = [FrozenBackbone.of_model(*find_model(option)) for option in options.own_backbones]
+def _choose_backbones(options: RunOptions, cache: Path, images: Sequence[Images]) -> list[FrozenBackbone]:
+    """Find the backbones that the options name, with their weights; the images are those to extract into the cache."""
+    own = [_own_backbone(option, cache, images) for option in options.own_backbones]
     if len({backbone.name for backbone in own}) < len(own):
         raise InputError("--backbone gives one name twice. Give each model a name of its own.")
     if options.backbones is not None:
@@ -140,15 +140,23 @@ def _choose_backbones(options: RunOptions) -> list[FrozenBackbone]:
     ] + own
 
 
+def _own_backbone(option: str, cache: Path, images: Sequence[Images]) -> FrozenBackbone:
+    """Find a model of one's own; it is loaded only if no split has rows of it."""
+    name, weights = find_model(option)
+    split = next((split.split for split in images if (cache / split.split / f"{name}.h5").exists()), None)
+    cached = FeatureCache(cache).open(split, name).recipe if split else None
+    return FrozenBackbone.of_model(name, weights, cached)
+
+
 @contextmanager
 def _signals(stop: threading.Event, console: Console) -> Iterator[list[int]]:
-    """Let the first Ctrl-C or SIGTERM end the run cleanly, and a second one at once.
+    """Let the first signal end the run cleanly, and a second one at once.
 
     Yields:
         A list that holds the signals received.
     """
     received: list[int] = []
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in heeded_signals()}
 
     def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)

@@ -1,7 +1,7 @@
 """`python -m features`: look into a cache, prove that it is whole, and look for leaks."""
 
 if __name__ == "__main__":  # before the imports that take their time
-    from features.common.ctrl_c import end_silently
+    from features.common.errors import end_silently
 
     end_silently()
 
@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from features.common.cli import EXIT_BAD_INPUT, application
-from features.common.options import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
+from features.common.cli import (
+    EXIT_BAD_INPUT,
+    GroupColumn,
+    GroupsFile,
+    IdColumn,
+    LabelColumns,
+    application,
+    split_names,
+)
 from features.common.text import make_console
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from classify.models.curves import Curves
 from classify.models.estimator_files import dump_estimator, load_estimator
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
+from features.common.errors import unmasked_signals
 from features.common.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class FinishedFits:
         path = self._folder / f"{_digest(self._identity, *what)}.npz"
         if path.exists():
             try:
-                with np.load(path, allow_pickle=False) as archive:
+                with unmasked_signals(), np.load(path, allow_pickle=False) as archive:
                     fits = _decode(dict(archive))
                 with self._counting:
                     self.found += 0 if path in self._own else len(fits)

@@ -20,8 +20,7 @@ from classify.search.rows import make_search_folds
 from classify.search.search import FOLD_AUCS, SearchSettings, best_trials, cross_fitted_choice, identify, run_search
 from classify.search.space import propose
 from classify.search.study import JOURNAL, StudyFile, check_folder, open_study
-from features.common.cli import EXIT_INTERRUPTED, EXIT_TERMINATED
-from features.common.errors import InputError
+from features.common.errors import InputError, Stopped
 from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
 from features.store.cache import FeatureCache, default_cache
@@ -82,7 +81,7 @@ def search(
                 for place, trial in enumerate(best_trials(trials, _HEADS_KEPT), start=1)
             }
             write_presets(out / BEST, heads)
-    code = {"Ctrl-C": EXIT_INTERRUPTED, "SIGTERM": EXIT_TERMINATED}.get(ended, 0)
+    code = ended.exit_code if isinstance(ended, Stopped) else 0
     if not trials and not code:
         raise InputError(
             f"no batch of {min(settings.batch, settings.trials)} trials was finished in the time given, so {out} holds "

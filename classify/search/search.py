@@ -18,7 +18,7 @@ from classify.models.curves import mean_auc
 from classify.models.heads import HeadSpec
 from classify.search.space import EPOCHS, STRUCTURE, describe_space, propose
 from classify.search.study import StudyFile
-from features.common.cli import Terminated
+from features.common.errors import Stopped, unmasked_signals
 
 if TYPE_CHECKING:
     import optuna
@@ -74,7 +74,7 @@ def run_search(
     study_file: StudyFile,
     on_trials: Callable[[float], None],
     on_batch: Callable[[], None],
-) -> str:
+) -> str | Stopped:
     """Ask, train and tell whole batches until the study holds enough trials or the time is up.
 
     What is proposed depends on the seed and on the trials that the study holds, so that a search which was interrupted
@@ -89,8 +89,8 @@ def run_search(
         on_batch: called when a batch has been added.
 
     Returns:
-        Why it ended: `all trials are done`, `the time is up`, `Ctrl-C` or `SIGTERM`; a batch in flight is then
-        lost.
+        Why it ended: `all trials are done`, `the time is up`, or the signal that stopped it; the batch in flight is
+        then lost.
 
     Raises:
         InputError: the study file cannot be written.
@@ -102,28 +102,29 @@ def run_search(
     study.add_trials(study_file.trials)
     longest = 0.0
     try:
-        while (missing := settings.trials - len(study_file.trials)) > 0:
-            started = time.perf_counter()
-            if started - began + longest > settings.seconds:
-                return "the time is up"
+        with unmasked_signals():
+            while (missing := settings.trials - len(study_file.trials)) > 0:
+                started = time.perf_counter()
+                if started - began + longest > settings.seconds:
+                    return "the time is up"
 
-            def report(heads_epochs: int) -> None:
-                if time.perf_counter() - began > settings.seconds:
-                    raise _OutOfTime
-                on_trials(heads_epochs / (len(folds) * EPOCHS))
+                def report(heads_epochs: int) -> None:
+                    if time.perf_counter() - began > settings.seconds:
+                        raise _OutOfTime
+                    on_trials(heads_epochs / (len(folds) * EPOCHS))
 
-            trials = ask_batch(study, min(settings.batch, missing), settings.seed, len(study_file.trials))
-            specs = [propose(trial, settings.seed) for trial in trials]
-            out_of_fold = train_out_of_fold(specs, inputs, folds, settings.seed, report)
-            seconds = time.perf_counter() - started
-            _tell(study, trials, out_of_fold, inputs.train_labels, folds)
-            study_file.add([study.trials[trial.number] for trial in trials])
-            longest = max(longest, seconds)
-            on_batch()
+                trials = ask_batch(study, min(settings.batch, missing), settings.seed, len(study_file.trials))
+                specs = [propose(trial, settings.seed) for trial in trials]
+                out_of_fold = train_out_of_fold(specs, inputs, folds, settings.seed, report)
+                seconds = time.perf_counter() - started
+                _tell(study, trials, out_of_fold, inputs.train_labels, folds)
+                study_file.add([study.trials[trial.number] for trial in trials])
+                longest = max(longest, seconds)
+                on_batch()
     except _OutOfTime:
         return "the time is up"
-    except KeyboardInterrupt as stop:
-        return "SIGTERM" if isinstance(stop, Terminated) else "Ctrl-C"
+    except Stopped as stop:
+        return stop
     return "all trials are done"
 
 

@@ -5,33 +5,55 @@ Exit codes: 0 done; 1 a fault of ours; 2 bad usage or bad input; 3 done, but som
 """
 
 import logging
-import signal
 import sys
 import tempfile
-import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
 
-from features.common.ctrl_c import raise_again
-from features.common.errors import InputError
+from features.common.errors import InputError, Stopped, raising_signals
 
 EXIT_FAULT = 1
 EXIT_BAD_INPUT = 2
 EXIT_REJECTED = 3
-EXIT_INTERRUPTED = 128 + 2  # as a shell reports SIGINT
-EXIT_TERMINATED = 128 + 15  # as a shell reports SIGTERM
 EXIT_BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE
 
+IdColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Id column of the CSV files.", show_default="ID")]
+LabelColumns = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="Label columns.", show_default="all columns that hold only 0 and 1"),
+]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Column of groups that no fold may cut, such as patients.", show_default="patient"
+    ),
+]
+GroupsFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="CSV file ID,group that gives the groups instead of a column, such as groups.csv of features audit.",
+        show_default="the group column",
+    ),
+]
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived. What ends well by Ctrl-C ends well by it too."""
+
+def split_names(text: str | None, option: str) -> tuple[str, ...] | None:
+    """Split a list of names at its commas.
+
+    Raises:
+        InputError: a name is empty or duplicated.
+    """
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if "" in names or len(set(names)) < len(names):
+        raise InputError(f"{option} {text!r}: expected different names between commas, such as {option} a,b.")
+    return names
 
 
 class Command(typer.core.TyperGroup):
@@ -41,15 +63,14 @@ class Command(typer.core.TyperGroup):
         """Run the sub-command.
 
         Raises:
-            typer.Exit: with code 2 for an `InputError`, code 1 for any fault of ours, 130 or 143 for a signal.
+            typer.Exit: with code 2 for an `InputError`, code 1 for any fault of ours, 128 + signal for a signal.
         """
         logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
         try:
-            with _terminable():
+            with raising_signals():
                 return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
-            raise typer.Exit(code) from None
+        except Stopped as stop:
+            raise typer.Exit(stop.exit_code) from None
         except InputError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(EXIT_BAD_INPUT) from None
@@ -66,24 +87,6 @@ class Command(typer.core.TyperGroup):
                 err=True,
             )
             raise typer.Exit(EXIT_FAULT) from None
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated` in the block, and Ctrl-C KeyboardInterrupt: else nothing would be tidied."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    raise_again()
-    previous = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _write_report(error: Exception) -> Path:

@@ -1,4 +1,15 @@
-"""The one error that a person can mend."""
+"""What ends a command before its work is done: an error that the user can fix, and a signal."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+#: Seconds after which a signal is sent again that a destructor swallowed.
+_AGAIN = 0.05
 
 
 class InputError(Exception):
@@ -6,3 +17,91 @@ class InputError(Exception):
 
     The message says what, where, what was received, and what to do. Commands print it and exit with code 2.
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal arrived: Ctrl-C (SIGINT), SIGTERM or SIGHUP.
+
+    Attributes:
+        number: the signal's number.
+        exit_code: what a shell reports for a process that the signal ended.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
+        self.number = number
+        self.exit_code = 128 + number
+
+
+def end_silently() -> None:
+    """Give Ctrl-C back to the system while modules are imported: a traceback of an import helps nobody.
+
+    A process that was started with Ctrl-C ignored goes on ignoring it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def heeded_signals() -> tuple[int, ...]:
+    """List the signals that stop a command: those that whoever started it (a shell's `&`, nohup) did not turn off."""
+    ignorable = (signal.SIGINT, signal.SIGHUP)
+    return (signal.SIGTERM, *(number for number in ignorable if signal.getsignal(number) is not signal.SIG_IGN))
+
+
+@contextmanager
+def raising_signals() -> Iterator[None]:
+    """Let signals raise `Stopped` in the block, whatever code they interrupt, so that it can tidy up.
+
+    Raises:
+        Stopped: a signal arrived, whatever the interrupted code made of it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise Stopped(number)
+
+    def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
+        if isinstance(stop := unraisable.exc_value, Stopped):
+            # Python drops what a destructor or a callback of a weak reference raises.
+            threading.Timer(_AGAIN, os.kill, (os.getpid(), stop.number)).start()
+        else:
+            hook(unraisable)
+
+    hook = sys.unraisablehook
+    previous = {number: signal.signal(number, handle) for number in heeded_signals()}
+    sys.unraisablehook = send_again
+    try:
+        with unmasked_signals():
+            yield
+    except InputError:
+        raise
+    except Exception as error:
+        if received:  # C code that raises an error of its own drops the interrupt
+            raise Stopped(received[0]) from error
+        raise
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def unmasked_signals() -> Iterator[None]:
+    """Raise the interrupt itself where a library made another error of it.
+
+    A C function that is interrupted and returns a result all the same ends in a SystemError; others report that a file
+    is damaged, or that a module cannot be imported.
+    """
+    try:
+        yield
+    except Exception as error:
+        link: BaseException | None = error
+        while link is not None and not isinstance(link, KeyboardInterrupt):
+            link = link.__cause__ or link.__context__
+        if link is None:
+            raise
+        raise link from None

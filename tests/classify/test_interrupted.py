@@ -1,26 +1,34 @@
 """A run that is stopped keeps its fits; the same command goes on from there, and ends as if nothing had happened."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from classify.__main__ import app
 from classify.bank import train as bank
 from classify.models.baselines import OneVsRestLogistic
 from classify.models.heads import HeadSpec
 from classify.models.preset_files import write_presets
-from tests import ROOT
+from tests import ROOT, heed_signals
 from tests.classify.test_run import TABLES, run
 from tests.classify.toy import Toy, make_toy
 
 #: Fits of 15, of three logistic models in five folds, that are finished when a run comes to a stand.
 KEPT = 7
 SAID = "stopped: what was fitted until now is kept, and the same command goes on from there.\n"
+#: Signals, and the exit codes of a run that they stop.
+ENDING = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+#: How many moments of a run a signal is sent at.
+MOMENTS = 12
 TINY = HeadSpec(dropout=0.2, learning_rate=3e-3, batch_size=64, epochs=4)
 
 
@@ -57,11 +65,13 @@ def stop_run(toy: Toy, out: str, number: int, *options: str, kept: int = KEPT, s
     command = [sys.executable, "-m", "tests.classify.standing_run", str(kept if stand else 10**6), "run"]
     command += [str(toy.data), "--cache", str(toy.cache), "--out", str(root / out), *options]
     command += [] if "--preset" in options else ["--preset", "none"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals
+    ) as process:
         while len(list(finished.glob("*.npz"))) < kept and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
-        said, complained = process.communicate(timeout=300)
+        said, complained = process.communicate(timeout=1200)
     assert said == ""
     assert complained == ("" if number == signal.SIGKILL else SAID)
     return process.returncode, finished
@@ -186,3 +196,38 @@ def test_an_overwrite_that_is_stopped_leaves_the_earlier_run_whole(toy, fits):
     assert tables(out) == tables(expected)
     assert not (out / ".partial").exists()
     assert not (out / "finished").exists()
+
+
+def test_a_signal_at_any_moment_stops_a_run_without_harm(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # where a fault of ours would be written
+    options = ("--preset", str(toy.data.parent / "mine.json"), "--folds", "2", "--baselines", "prior", "--jobs", "2")
+    began = time.perf_counter()
+    _, _, once = run(toy, "any_once", *options)
+    seconds = time.perf_counter() - began
+    arguments = ["run", str(toy.data), "--cache", str(toy.cache), "--out", str(toy.data.parent / "any"), *options]
+    outside = [signal.signal(number, lambda *_: None) for number in ENDING]  # one that arrives late ends no test
+    codes = set()
+    try:
+        for moment in range(MOMENTS):
+            number = list(ENDING)[moment % len(ENDING)]
+            timer = threading.Timer(seconds * moment / MOMENTS, os.kill, (os.getpid(), number))
+            timer.start()
+            result = CliRunner().invoke(app, arguments)
+            timer.cancel()
+            timer.join()
+            codes.add(result.exit_code)
+            if result.exit_code == 0:
+                assert tables(toy.data.parent / "any") == tables(once)
+                shutil.rmtree(toy.data.parent / "any")
+            else:
+                assert (result.exit_code, result.stdout) == (ENDING[number], "")
+                assert result.stderr in ("", SAID)
+                assert hidden(toy) in ([], [".any.partial"])
+    finally:
+        for number, handler in zip(ENDING, outside, strict=True):
+            signal.signal(number, handler)
+    assert codes & set(ENDING.values())
+    assert list(tmp_path.iterdir()) == []
+    assert run(toy, "any", *options)[0] == 0
+    assert tables(toy.data.parent / "any") == tables(once)
+    assert hidden(toy) == []

@@ -217,7 +217,7 @@ def test_maps_of_other_channels_than_the_features_are_refused(extracted):
 
 def write_run(folder: Path, cache: Path, gallery: list[tuple[str, str]]) -> Path:
     folder.mkdir()
-    recipe = asdict(FeatureCache(cache).describe("train", "own").recipe)
+    recipe = asdict(FeatureCache(cache).open("train", "own").recipe)
     record = {
         "cache": str(cache),
         "final_model": "mean",

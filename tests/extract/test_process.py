@@ -10,7 +10,7 @@ import time
 import pytest
 
 from features.store.cache import FeatureCache
-from tests import ROOT
+from tests import ROOT, heed_signals
 from tests.extract.stand_ins import write_images
 
 
@@ -44,17 +44,19 @@ def test_peak_memory_does_not_grow_with_the_data_set(images, own_model, tmp_path
     assert peaks[6000] < 1.1 * peaks[1000]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_command_cleanly_and_it_goes_on_from_there(images, own_model, tmp_path, number):
     cache = tmp_path / "cache"
     arguments = [*command(images / "6000", cache, own_model), "--batch-size", "1", "--workers", "1"]
-    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals
+    )
     while not (cache / "train" / "own.h5.lock").exists():
         assert process.poll() is None
         time.sleep(0.05)
     time.sleep(1.5)
     process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 128 + number, errors
     assert errors == ""
     assert "stopping: the batch in flight is finished" in output
@@ -67,4 +69,4 @@ def test_a_signal_ends_the_command_cleanly_and_it_goes_on_from_there(images, own
         command(images / "6000", cache, own_model), cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert f"{6000 - kept:,} rows extracted" in again.stdout
-    assert FeatureCache(cache).describe("train", "own").rows == 6000
+    assert FeatureCache(cache).open("train", "own").rows == 6000

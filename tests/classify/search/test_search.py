@@ -1,6 +1,7 @@
 """`python -m classify search`: honest scores, whole batches, a study that goes on, and what it refuses."""
 
 import json
+import signal
 import subprocess
 import sys
 from zlib import crc32
@@ -23,7 +24,7 @@ from classify.search import space as search_space
 from classify.search.rows import make_search_folds
 from classify.search.search import best_trials, cross_fitted_choice
 from classify.search.study import JOURNAL, open_study
-from features.common.cli import Terminated
+from features.common.errors import Stopped
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache
 from tests.classify.toy import Toy, make_toy
@@ -53,7 +54,7 @@ class FakeBank:
     """Takes `train_bank`'s place, with a clock of its own that runs 10 seconds a fold."""
 
     def __init__(self, head=Ridge):
-        self.head, self.seconds, self.calls, self.stop_at, self.stop = head, 0.0, [], None, KeyboardInterrupt
+        self.head, self.seconds, self.calls, self.stop_at, self.stop = head, 0.0, [], None, Stopped(signal.SIGINT)
 
     def __call__(self, specs, X, y, train_rows, validation_rows, seed, on_epochs):
         self.calls.append((specs, train_rows, validation_rows))
@@ -193,9 +194,12 @@ def test_what_was_told_guides_what_is_asked(toy, fake):
     assert np.mean(gains) > 0.03
 
 
-@pytest.mark.parametrize(("stop", "code", "name"), [(KeyboardInterrupt, 130, "Ctrl-C"), (Terminated, 143, "SIGTERM")])
-def test_a_signal_keeps_what_is_told_and_the_same_command_goes_on(toy, fake, stop, code, name):
-    fake.stop = stop
+@pytest.mark.parametrize(
+    ("number", "code", "name"),
+    [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "SIGHUP")],
+)
+def test_a_signal_keeps_what_is_told_and_the_same_command_goes_on(toy, fake, number, code, name):
+    fake.stop = Stopped(number)
     _, _, at_once = run(toy, "once", "--trials", "16", "--batch", "8")
     fake.calls.clear()
     fake.stop_at = 5  # in the second batch

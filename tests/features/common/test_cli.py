@@ -1,6 +1,5 @@
 """Exit codes and messages: of `python -m features verify`, and of any command line made by `application`."""
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,34 +84,6 @@ def test_bad_input_is_one_message_and_2():
     result = run(InputError("a.csv, line 3: received x. Write 0 or 1."))
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "error: a.csv, line 3: received x. Write 0 or 1.\n"
-
-
-@pytest.fixture
-def ctrl_c():
-    """Heed SIGINT, which a shell lets programs in the background ignore."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
-
-
-@pytest.mark.usefixtures("ctrl_c")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_runs_what_tidies_up_and_tells_its_number(number, code):
-    toy, tidied = application("A toy."), []
-    before = signal.getsignal(signal.SIGTERM)
-
-    @toy.command()
-    def act() -> None:
-        """Act."""
-        try:
-            signal.raise_signal(number)
-            tidied.append("too late")
-        finally:
-            tidied.append("tidied")
-
-    result = CliRunner().invoke(toy, ["act"])
-    assert (result.exit_code, result.output, tidied) == (code, "", ["tidied"])
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_fault_of_ours_is_1_with_the_traceback_in_a_file(tmp_path, monkeypatch):

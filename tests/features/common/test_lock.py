@@ -18,6 +18,7 @@ from tests import ROOT
 HOLDER = """
 import sys, time
 from pathlib import Path
+from features.common.files import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
