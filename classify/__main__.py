@@ -255,11 +255,13 @@ def print_extract_options(run: RunFolder, model: ModelName = None) -> None:
 
     One line for each time that it has to run, quoted for a shell: scripts/predict.sh reads them.
     """
+    import shlex
+
     from classify.rundir.saved_run import SavedRun
 
     saved = SavedRun.load(run)
-    for line in saved.extract_options(saved.choose(model)):
-        typer.echo(line)
+    for options in saved.extract_options(saved.choose(model)):
+        typer.echo(shlex.join(options))
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
 from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
-from features.store.cache import FeatureCache
-from features.store.default_cache import default_cache
+from features.store.cache import FeatureCache, default_cache
 
 #: Options that say where things are, or nothing of what is computed: `run.json` has its own words for them.
 _NO_ARGUMENTS = ("data", "out", "overwrite")

@@ -29,8 +29,7 @@ from classify.search.study import JOURNAL, StudyFile, check_folder, open_study
 from features.common.errors import InputError, Stopped
 from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
-from features.store.cache import FeatureCache
-from features.store.default_cache import default_cache
+from features.store.cache import FeatureCache, default_cache
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

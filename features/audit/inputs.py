@@ -9,7 +9,7 @@ import numpy as np
 from features.common.errors import InputError
 from features.dataset.dataset import Dataset, Split
 from features.dataset.run_labels import RUN_LABELS, read_run_labels
-from features.store.cache import FeatureCache, read_index
+from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable
 
 
@@ -114,14 +114,14 @@ def _gather_split(
             "has features. Fix the images and extract again."
         )
     image_ids = tuple(split.image_ids[row] for row in kept)
-    index = read_index(cache.path(split.name, backbones[0]))
+    index = cache.open(split.name, backbones[0]).index
     lacking = [image_id for image_id in image_ids if image_id not in index]
     if lacking:
         raise InputError(
             f"{cache.path(split.name, backbones[0])} lacks {len(lacking)} of {len(image_ids)} images (first: "
             f"{lacking[0]}). Run: scripts/extract.sh DATA --backbones {','.join(backbones)} --cache {cache.root}"
         )
-    facts = FactsTable(cache.root / split.name / "images.csv")
+    facts = FactsTable.of_split(cache.root, split.name)
     count = len(image_ids)
     groups = np.full(len(split.image_ids), "") if split.groups is None else split.groups
     return AuditedImages(
