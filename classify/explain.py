@@ -1,6 +1,5 @@
 """Write gradients.h5: why a model says what it says of pairs of image and label, for `python -m extract heat`."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -8,20 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from classify.crossfit.plan import make_repeats
 from classify.inputs import Inputs, SplitInputs, columns_of
-from classify.models.files import ESTIMATOR_SUFFIX, HEAD_SUFFIX, load_model, model_path
+from classify.models.files import ESTIMATOR_SUFFIX, HEAD_SUFFIX, model_path
 from classify.models.gradients import Linearised, has_gradient, linearise
-from classify.rundir.folder import MARK, MODELS
+from classify.rundir.folder import MODELS
 from classify.rundir.saved_run import SavedRun
+from classify.rundir.tables import read_gallery, read_out_of_fold
 from classify.scores.thresholds import to_binary
 from features.common.errors import InputError
 from features.common.text import make_console
-from features.dataset.image_id import to_image_id
-from features.store.cache import FeatureCache, read_index
+from features.dataset.folder import to_image_id
+from features.dataset.run_labels import RUN_LABELS, read_run_labels
+from features.store.cache import FeatureCache
 from features.store.gradients import GRADIENTS, Gradients, Pair, rounded, write_gradients
 
 #: A pair of image and label: split, image id, number of the label.
@@ -130,7 +130,7 @@ class Explainer:
     def _load(self, path: Path) -> Any:
         """Load a model once."""
         if path not in self._loaded:
-            self._loaded[path] = load_model(path)
+            self._loaded[path] = self._run.load_model(path.relative_to(self._run.folder).as_posix())
         return self._loaded[path]
 
     def _weigh(self, model: str) -> Weights:
@@ -167,7 +167,7 @@ def explain_gallery(run: SavedRun, cache: FeatureCache, model: str) -> Gradients
     """Explain a model of a run at the images of its gallery; see `explain`."""
     numbers = {name: number for number, name in enumerate(run.label_names)}
     reasons: dict[Key, list[tuple[str, int]]] = {}
-    for row in _read_table(run, "gallery.csv").itertuples():
+    for row in read_gallery(run.sealed).itertuples():
         reasons.setdefault((row.split, row.ID, numbers[row.label]), []).append((row.outcome, int(row.rank)))
     return explain(run, cache, model, reasons)
 
@@ -241,7 +241,7 @@ class _Split:
         # A model may see no features; which files the images are is known by any cache file.
         backbones = run.needs(model) or tuple(run.widths)[:1]
         self._split, self.image_ids = split, image_ids
-        self._digests = [read_index(cache.path(split, name)) for name in backbones]
+        self._digests = [cache.open(split, name).index for name in backbones]
         _, self.features = cache.read(split, backbones, image_ids)
         self._scores = run.predict(model, self.features)
         self.fits = np.full((len(image_ids), 1), NO_FIT)
@@ -254,9 +254,7 @@ class _Split:
         fits = _held_out(run)
         rows = [row for row, image_id in enumerate(self.image_ids) if image_id in fits]
         ids = [self.image_ids[row] for row in rows]
-        table = _read_table(run, "oof_probability.csv")
-        table = table[table["model"] == model].set_index("ID")
-        self._scores[rows] = table.loc[ids, list(run.label_names)].to_numpy(np.float32)
+        self._scores[rows] = read_out_of_fold(run.sealed, model, ids, run.label_names)
         self.fits = np.full((len(self.image_ids), len(next(iter(fits.values())))), NO_FIT)
         self.fits[rows] = [fits[image_id] for image_id in ids]
 
@@ -283,25 +281,22 @@ def _held_out(run: SavedRun) -> dict[str, tuple[int, ...]]:
     Raises:
         InputError: they come out otherwise, as with another version of the stratifier.
     """
-    table = _read_table(run, "labels.csv")
-    table = table[table["split"] == "train"]
-    known = table["fold"].to_numpy(np.int64)
-    record = json.loads((run.folder / MARK).read_text(encoding="utf-8"))
-    folds, seed = record["folds"], record["arguments"]["seed"]
-    repeats, count = folds["repeats"], folds["count"]
-    fits = known[:, np.newaxis]
-    if repeats > 1:
-        labels = table[list(run.label_names)].to_numpy(np.uint8)
-        groups = None if folds["groups"] is None else table["group"].to_numpy(str)
-        used = SplitInputs(tuple(table["ID"]), known >= 0, labels[:, :0], labels, groups, {})
-        drawn = make_repeats(Inputs(run.label_names, {}, used, labels, None), count, repeats, seed)
-        fits = np.column_stack([of_repeat.fold_of_row + count * r for r, of_repeat in enumerate(drawn)])
-        if (fits[:, 0] != known).any():
+    learnt = read_run_labels(run.sealed.file(RUN_LABELS))["train"]
+    folds, seed = run.sealed.record["folds"], run.sealed.record["arguments"]["seed"]
+    fits = learnt.folds[:, np.newaxis]
+    if folds["repeats"] > 1:
+        used = SplitInputs(
+            learnt.image_ids, learnt.folds >= 0, learnt.labels[:, :0], learnt.labels, learnt.groups, fingerprints={}
+        )
+        inputs = Inputs(run.label_names, {}, used, learnt.labels, None)
+        drawn = make_repeats(inputs, folds["count"], folds["repeats"], seed)
+        fits = np.column_stack([of_repeat.fold_of_row + folds["count"] * r for r, of_repeat in enumerate(drawn)])
+        if (fits[:, 0] != learnt.folds).any():
             raise InputError(
                 f"the folds of {run.folder} cannot be drawn again: another version of iterative-stratification drew "
                 "them. Make the run again."
             )
-    return dict(zip(table["ID"], map(tuple, fits.tolist()), strict=True))
+    return dict(zip(learnt.image_ids, map(tuple, fits.tolist()), strict=True))
 
 
 @contextmanager
@@ -354,7 +349,7 @@ def _find(run: SavedRun, cache: FeatureCache, model: str, ids: Sequence[str]) ->
     backbone = (run.needs(model) or tuple(run.widths))[0]
     wanted = [to_image_id(image_id) for image_id in ids]  # they may carry the extension, as in the CSV
     splits = [split for split in cache.splits() if backbone in cache.backbones(split)]
-    found = [(split, i) for split in splits for i in read_index(cache.path(split, backbone)).keys() & {*wanted}]
+    found = [(split, i) for split in splits for i in cache.open(split, backbone).index.keys() & {*wanted}]
     missing = {*wanted} - {image_id for _, image_id in found}
     if missing:
         raise InputError(
@@ -373,8 +368,3 @@ def say_what_was_explained(found: Gradients, run: Path) -> None:
         + (f": thumbnails only, {found.no_heat}" if found.no_heat else "")
         + f". To draw them: python -m extract heat DATA {run}"
     )
-
-
-def _read_table(run: SavedRun, name: str) -> pd.DataFrame:
-    """Read a table of a run as text."""
-    return pd.read_csv(run.folder / name, dtype=str, keep_default_na=False)

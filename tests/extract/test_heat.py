@@ -20,7 +20,7 @@ from extract.backbones.table import BACKBONES
 from extract.backbones.weights import Weights
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
-from features.store.cache import FeatureCache, read_index
+from features.store.cache import FeatureCache
 from features.store.gradients import Gradients, Pair, rounded, write_gradients
 from tests.extract.stand_ins import write_images
 
@@ -44,7 +44,7 @@ def explain(cache: Path, images: list[tuple[str, str]], backbones: tuple[str, ..
     pairs: list[Pair] = []
     vectors: dict[str, list[np.ndarray]] = {name: [] for name in backbones}
     for split, image_id in images:
-        digest = read_index(features.path(split, backbones[0]))[image_id].hex()
+        digest = features.open(split, backbones[0]).index[image_id].hex()
         for label in range(2):
             logit = float(random.normal())
             pair = Pair(split, image_id, digest, label, (("example", 1), ("surest", 2)), 0.75, label == 0, logit, logit)
@@ -53,7 +53,7 @@ def explain(cache: Path, images: list[tuple[str, str]], backbones: tuple[str, ..
                 vectors[name].append(rounded(random.normal(size=row.shape[1]) / np.sqrt(row.shape[1])))
                 pair = replace(pair, rest=pair.rest - float(row[0].astype(np.float64) @ vectors[name][-1]))
             pairs.append(pair)
-    recipes = {name: features.describe(images[0][0], name).recipe for name in backbones}
+    recipes = {name: features.open(images[0][0], name).recipe for name in backbones}
     stacked = {name: np.stack(rows) for name, rows in vectors.items()}
     members = {"ridge/all": (1.0, 1.0)}
     return Gradients("ridge/all", LABELS, members, {"knn/all": "no"}, 0.9, "", (), recipes, tuple(pairs), stacked)
@@ -248,7 +248,11 @@ def changed(found: Gradients, **fields) -> Gradients:
             (),
             "were extracted in another way than its maps would be (weights_digest",
         ),
-        (lambda run, found: write_gradients(run, changed(found, weights="gone.keras")), (), "is no .keras file"),
+        (
+            lambda run, found: write_gradients(run, changed(found, weights="gone.keras")),
+            (),
+            "gone.keras is not a .keras file",
+        ),
         (lambda run, found: None, ("--split", "new", "--id-column", "x"), "--id-column names a column of a CSV file"),
     ],
 )
