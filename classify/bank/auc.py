@@ -1,0 +1,49 @@
+"""Compute the ROC-AUC of many heads, or of any other scores, at once."""
+
+import numpy as np
+
+from features.common.arrays import Labels
+
+
+def mean_auc(logits: np.ndarray, y: Labels) -> np.ndarray:
+    """Compute the ROC-AUC of many heads at once, ties counted as half.
+
+    Scores that differ only in the last bit of the mantissa count as ties.
+
+    Args:
+        logits: float32 array (N, L, H), any monotonic score.
+        y: the truth.
+
+    Returns:
+        float32 array (H,), 0-1: the mean over the labels that have both values, NaN if none has.
+    """
+    of_labels = []
+    for label, truth in enumerate(y.T):
+        positives = int(truth.sum())
+        if 0 < positives < len(truth):
+            of_labels.append(_auc(logits[:, label], truth, positives))
+    return np.mean(of_labels, axis=0).astype(np.float32) if of_labels else np.full(logits.shape[2], np.nan, np.float32)
+
+
+def _auc(scores: np.ndarray, truth: np.ndarray, positives: int) -> np.ndarray:
+    """ROC-AUC of (N, H) scores of one label as float64 (H,)."""
+    # -0.0 becomes 0.0, which it equals though its bits differ.
+    bits = (np.ascontiguousarray(scores.T, dtype=np.float32) + np.float32(0)).view(np.uint32)
+    # After this flip, bits of floats sort as the floats do; the truth is kept in the last bit, and one plain sort
+    # of integers (vectorised in numpy) ranks scores and truth together, several times faster than argsort.
+    negative = (bits.view(np.int32) >> 31).view(np.uint32)  # all bits 1 or all 0
+    keys = (bits ^ (negative | np.uint32(0x80000000))) & np.uint32(0xFFFFFFFE)
+    ordered = np.sort(keys | truth, axis=1)
+    # Within a tie the sort puts the positives last: that is the highest AUC that the ties allow.
+    highest = _auc_of_ranks(ordered & 1, positives)
+    if not np.any((ordered[:, 1:] ^ ordered[:, :-1]) == 1):
+        return highest
+    lowest = _auc_of_ranks((np.sort(keys | (1 - truth), axis=1) & 1) ^ 1, positives)
+    return (highest + lowest) / 2
+
+
+def _auc_of_ranks(truth: np.ndarray, positives: int) -> np.ndarray:
+    """Mann-Whitney: share of the pairs in which the positive comes later, of (H, N) truths in ascending order."""
+    places = np.flatnonzero(truth.astype(bool)).reshape(len(truth), positives)  # of bools ten times as fast
+    ranks = (places - np.arange(len(truth))[:, None] * truth.shape[1]).sum(axis=1)
+    return (ranks - positives * (positives - 1) / 2) / (positives * (truth.shape[1] - positives))

@@ -1,0 +1,216 @@
+"""The data of a run: images, groups, labels, which labels come together, duplicates and leaks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from classify.report.plotting import (
+    DASH,
+    FIRST,
+    GRID,
+    INK,
+    SECOND,
+    add_legend,
+    new_figure,
+    percent,
+    shorten,
+    to_picture,
+)
+from classify.report.run_files import LabelledSplit, RunFiles
+from classify.rundir.command_lines import command_line
+from features.audit.report import WITHIN_TRAIN, read_audit
+
+#: Combinations of labels that are listed; the rest are summed up.
+_COMBINATIONS = 8
+#: Characters of a label beside its bar: more would take the bars' room. The page has the whole of it.
+_LABEL = 20
+_ENDS = ("value", "low", "high")
+
+
+def describe_data(run: RunFiles, figures: Path) -> dict[str, Any]:
+    """Gather the section.
+
+    Args:
+        run: the run.
+        figures: folder for the PNG files.
+    """
+    shares = {split.name: split.labels.mean(axis=0) for split in run.splits.values()}
+    alt = "; ".join(
+        f"{name}: " + ", ".join(f"{label} {percent(v)}" for label, v in zip(run.label_names, values, strict=True))
+        for name, values in shares.items()
+    )
+    pictures = [
+        to_picture(
+            draw_prevalence(run.label_names, shares),
+            "prevalence",
+            f"Share of positive images per label. {alt}.",
+            "How many images have each label.",
+            figures,
+        )
+    ]
+    folds = run.record["folds"]
+    of_folds = np.array([folds["positives"][name] for name in run.label_names], float).T
+    of_folds /= np.array(folds["rows"], float)[:, None]
+    spread = ", ".join(
+        f"{label} {percent(low)} to {percent(high)}"
+        for label, low, high in zip(run.label_names, of_folds.min(axis=0), of_folds.max(axis=0), strict=True)
+    )
+    pictures.append(
+        to_picture(
+            draw_folds(run.label_names, of_folds, shares["train"]),
+            "folds",
+            f"Share of positives per label in each of the {folds['count']} folds. {spread}.",
+            f"How alike the {folds['count']} folds are: a dot per fold, a bar for all.",
+            figures,
+        )
+    )
+    return {
+        "splits": [_describe_split(run, name) for name in run.record["splits"]],
+        "pictures": pictures,
+        "together": [_count_together(split, run.label_names) for split in run.splits.values()],
+        "combinations": [_count_combinations(split, run.label_names) for split in run.splits.values()],
+    }
+
+
+def _describe_split(run: RunFiles, name: str) -> dict[str, Any]:
+    """Count images and groups of one split, labelled or not."""
+    recorded, split = run.record["splits"][name], run.splits.get(name)
+    row = {"name": name, "images": recorded["images"], "rejected": len(recorded["rejected"]), "labelled": split}
+    sizes = pd.Series(split.groups).value_counts() if split is not None and split.groups is not None else None
+    return row | {
+        "groups": None if sizes is None else len(sizes),
+        "group_median": None if sizes is None else float(sizes.median()),
+        "group_most": None if sizes is None else int(sizes.max()),
+        "healthy": None if split is None else int((split.labels.max(axis=1) == 0).sum()),
+        "several": None if split is None else int((split.labels.sum(axis=1) > 1).sum()),
+    }
+
+
+def _count_together(split: LabelledSplit, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Count, for every two labels, the images that have both."""
+    both = split.labels.astype(np.int64).T @ split.labels
+    own = np.maximum(np.diag(both), 1)
+    return {
+        "title": split.name,
+        "rows": [
+            {
+                "label": label,
+                "cells": [
+                    {"count": int(n), "share": float(n / own[row]), "own": row == column}
+                    for column, n in enumerate(both[row])
+                ],
+            }
+            for row, label in enumerate(labels)
+        ],
+    }
+
+
+def _count_combinations(split: LabelledSplit, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Count the images per set of labels, most frequent first."""
+    kinds, counts = np.unique(split.labels, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    rows = [
+        {
+            "name": " + ".join(label for label, has in zip(labels, kinds[kind], strict=True) if has) or "no label",
+            "count": int(counts[kind]),
+            "share": counts[kind] / len(split.labels),
+        }
+        for kind in order[:_COMBINATIONS]
+    ]
+    rest = order[_COMBINATIONS:]
+    if len(rest):
+        left = int(counts[rest].sum())
+        rows.append({"name": f"{len(rest)} other combinations", "count": left, "share": left / len(split.labels)})
+    return {"title": split.name, "rows": rows}
+
+
+def describe_gap(run: RunFiles) -> dict[str, Any] | None:
+    """Say what folds that cut groups would have made of the scores; None where the run was not asked for it."""
+    gap = run.record.get("gap")
+    if gap is None:
+        return None
+    figures = {
+        name: tuple(math.nan if gap[name][end] is None else gap[name][end] for end in _ENDS)
+        for name in ("random", "grouped", "gap")
+    }
+    return {"model": gap["model"], **figures}
+
+
+def describe_audit(run: RunFiles) -> dict[str, Any]:
+    """Gather the part; only the command that makes one where nobody audited the features into this folder.
+
+    Raises:
+        InputError: the audit's record is damaged.
+    """
+    audit = read_audit(run.folder)
+    if audit is None:
+        return {"command": command_line("features audit", run.folder, run.record), "scopes": None}
+    return {
+        "scopes": [
+            {**pairs, "name": name, "across_folds": _across_folds(name, pairs["across_folds"])}
+            for name, pairs in audit["pairs"].items()
+        ],
+        "distance": audit["threshold"] and audit["threshold"]["distance"],
+        "both_sides": audit["groups"]["on_several_sides"],
+        "backbones": ", ".join(audit["backbones"]),
+    }
+
+
+def _across_folds(scope: str, count: int | None) -> str:
+    """Write how many pairs are across folds, which only training images have."""
+    if scope != WITHIN_TRAIN:
+        return DASH
+    return "not known" if count is None else str(count)
+
+
+def _height(labels: Sequence[str]) -> float:
+    """Give the inches that bars of all labels take."""
+    return 1.1 + 0.52 * len(labels)
+
+
+def draw_prevalence(labels: Sequence[str], shares: Mapping[str, np.ndarray]) -> Figure:
+    """Draw the share of positives per label as bars, one per split.
+
+    Args:
+        labels: the L labels.
+        shares: by split, float64 array (L,), 0-1.
+    """
+    figure, axes = new_figure(height=_height(labels))
+    thickness = 0.8 / len(shares)
+    places = np.arange(len(labels))
+    for index, ((split, values), colour) in enumerate(zip(shares.items(), (FIRST, SECOND), strict=False)):
+        bars = axes.barh(places + (index - (len(shares) - 1) / 2) * thickness, 100 * values, thickness * 0.9,
+                         color=colour, label=split)  # fmt: skip
+        axes.bar_label(bars, [f"{100 * value:.1f}" for value in values], padding=3, fontsize=8, color=INK)
+    axes.set_yticks(places, [shorten(label, _LABEL) for label in labels])
+    axes.invert_yaxis()
+    axes.set(xlabel="positive, % of the images", xlim=(0, 112 * max(values.max() for values in shares.values())))
+    axes.grid(visible=False, axis="y")
+    if len(shares) > 1:
+        add_legend(figure)
+    return figure
+
+
+def draw_folds(labels: Sequence[str], shares: np.ndarray, overall: np.ndarray) -> Figure:
+    """Draw each fold's share of positives as dots beside the share over all.
+
+    Args:
+        labels: the L labels.
+        shares: float64 array (F, L), 0-1: of each fold.
+        overall: float64 array (L,), 0-1.
+    """
+    figure, axes = new_figure(height=_height(labels))
+    places = np.arange(len(labels))
+    axes.barh(places, 100 * overall, 0.62, color=GRID)
+    for fold in shares:
+        axes.plot(100 * fold, places, "o", color=FIRST, markersize=5, alpha=0.75)
+    axes.set_yticks(places, [shorten(label, _LABEL) for label in labels])
+    axes.invert_yaxis()
+    axes.set(xlabel="positive, % of the images", xlim=(0, 112 * max(shares.max(), overall.max())))
+    axes.grid(visible=False, axis="y")
+    return figure

@@ -1,0 +1,197 @@
+"""The gallery of a run: the images worth looking at, with small copies of the pictures that RUN/cam holds of them."""
+
+import base64
+import io
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from classify.report.run_files import RunFiles
+from classify.rundir.command_lines import command_line
+from classify.rundir.folder import CAM
+from classify.scores.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
+from classify.scores.thresholds import to_binary
+from features.common.errors import InputError
+
+#: Where `classify cam` leaves pictures, what lists them, and what says how they were made.
+CAM_IMAGES, CAM_RECORD = "images.csv", "cam.json"
+#: Longer side of a picture in the page, in pixels: it is shown at about 160, on fine screens at double that.
+SIDE = 208
+#: Of WebP, 0-100. Beside PNG of 256 pixels it takes a tenth of the bytes.
+QUALITY = 82
+#: Bytes of all pictures, as they stand in the page, at the most: with the rest it stays below 8 MB.
+BUDGET = 6_000_000
+OUTCOME_NAMES = {
+    "example": "example",
+    "true_positive": "true positive",
+    "false_positive": "false positive",
+    "false_negative": "false negative",
+    "true_negative": "true negative",
+    "near_threshold": "near the threshold",
+}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of the gallery, as data URIs.
+
+    Attributes:
+        thumbnails: by the number of the image.
+        heat: by the number of the label (from 0), a slash, and the number of the image.
+        left_out: how many images have a picture that found no room in the page.
+    """
+
+    thumbnails: dict[str, str]
+    heat: dict[str, str]
+    left_out: int
+
+
+def describe_gallery(run: RunFiles) -> dict[str, Any]:
+    """Gather the section.
+
+    Raises:
+        InputError: `RUN/cam` is damaged.
+    """
+    files = _read_files(run.folder / CAM)
+    cards = _list_cards(run, files)
+    wanted = sorted((card for card in cards if card["file"]), key=lambda card: card["rank"])
+    pictures = embed_pictures(run.folder / CAM, [(card["file"], card["number"]) for card in wanted])
+    for card in cards:
+        heat = f"{card['number']}/{card['file']}"
+        card["thumbnail"] = card["file"] in pictures.thumbnails
+        card["heat"] = heat if heat in pictures.heat else ""
+    return {
+        "cards": cards,
+        "pictures": pictures,
+        "outcomes": [(key, OUTCOME_NAMES[key]) for key in OUTCOMES if any(c["outcome"] == key for c in cards)],
+        "splits": [split for split in run.splits.values() if any(c["split"] == split.name for c in cards)],
+        "with_pictures": sum(card["thumbnail"] for card in cards),
+        "has_cam": files is not None,
+        "commands": [
+            command_line(name, run.folder, run.record) for name in ("extract maps", "classify cam", "classify report")
+        ],
+        "heat": _read_record(run.folder / CAM / CAM_RECORD),
+    }
+
+
+def _read_files(cam: Path) -> dict[tuple[str, str], str] | None:
+    """Read which file is which image's, by split and id; None where nobody made pictures."""
+    path = cam / CAM_IMAGES
+    if not path.is_file():
+        return None
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        files = {(row.split, row.ID): row.file for row in table.itertuples()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read ({error}). {how_to_remake(cam)}") from None
+    strange = [file for file in files.values() if not re.fullmatch(r"[0-9]+", file)]
+    if strange:  # a name that leads elsewhere must not bring another file into the page
+        raise InputError(f"{path}: {strange[0]!r} is not a number. {how_to_remake(cam)}")
+    return files
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Read whose heat the pictures show, which of its members have no part in it, and why there is none.
+
+    Returns:
+        `model`, `left_out`, and `none`: "" where there is heat. Empty where nothing says so.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        left_out = [str(name) for name in record["left_out"]]
+        return {"model": str(record["model"]), "left_out": left_out, "none": str(record.get("no_heat", ""))}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error!r}). {how_to_remake(path.parent)}") from None
+
+
+def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list[dict[str, Any]]:
+    """Say of each image of the gallery what it is and what the final model made of it."""
+    rows = {name: {i: row for row, i in enumerate(split.image_ids)} for name, split in run.splits.items()}
+    numbers = {label: index for index, label in enumerate(run.label_names)}
+    decided = {name: to_binary(split.probabilities, run.cuts) for name, split in run.splits.items()}
+    cards = []
+    for choice in run.gallery.itertuples():
+        split, index = run.splits[choice.split], numbers[choice.label]
+        row = rows[choice.split][choice.ID]
+        probability = float(split.probabilities[row, index])
+        positive = bool(split.labels[row, index])
+        cards.append(
+            {
+                "split": choice.split,
+                "id": choice.ID,
+                "label": choice.label,
+                "number": index,
+                "outcome": choice.outcome,
+                "outcome_name": OUTCOME_NAMES[choice.outcome],
+                "decision": OUTCOME_NAMES[outcome_of(positive, bool(decided[choice.split][row, index]))],
+                "said": choice.outcome in ("example", NEAR_THRESHOLD),
+                "rank": choice.rank,
+                "probability": probability,
+                "threshold": float(run.cuts[index]),
+                "truth": [name for name, has in zip(run.label_names, split.labels[row], strict=True) if has],
+                "group": "" if split.groups is None else split.groups[row],
+                "file": "" if files is None else files.get((choice.split, choice.ID), ""),
+            }
+        )
+    return cards
+
+
+def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = BUDGET) -> Pictures:
+    """Read thumbnails and heat maps, until the page is full.
+
+    Args:
+        cam: the run's folder of pictures: `thumbnails/{image}.png`, `heat/{label}/{image}.png`.
+        wanted: number of the image and number of the label (from 0), the most wanted first.
+        budget: bytes that the data URIs may take together.
+
+    Raises:
+        InputError: a file is not a picture.
+    """
+    thumbnails: dict[str, str] = {}
+    heat: dict[str, str] = {}
+    left_out: set[str] = set()
+    for image, label in wanted:
+        for of_kind, key, path in (
+            (thumbnails, image, cam / "thumbnails" / f"{image}.png"),
+            (heat, f"{label}/{image}", cam / "heat" / str(label) / f"{image}.png"),
+        ):
+            if key in of_kind or image in left_out or not path.is_file():
+                continue
+            try:
+                uri = _data_uri(path)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all of them Pillow's
+                raise InputError(f"{path} cannot be read ({error}). {how_to_remake(cam)}") from None
+            if len(uri) > budget:
+                left_out.add(image)
+                continue
+            budget -= len(uri)
+            of_kind[key] = uri
+    return Pictures(thumbnails, heat, len(left_out))
+
+
+def how_to_remake(cam: Path) -> str:
+    """Say which command makes the pictures of a run again; their folder lies in the run's."""
+    return f"Make it again: python -m classify cam {shlex.quote(str(cam.parent))}"
+
+
+def _data_uri(path: Path) -> str:
+    """Give a picture as a data URI of a small WebP.
+
+    Raises:
+        OSError: it is not a picture; Pillow also raises ValueError, SyntaxError or DecompressionBombError for it.
+    """
+    with Image.open(path) as picture:
+        small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    small.thumbnail((SIDE, SIDE))
+    stored = io.BytesIO()
+    small.save(stored, "WEBP", quality=QUALITY, method=1)  # thrice as fast as the default, some bytes more
+    return "data:image/webp;base64," + base64.b64encode(stored.getvalue()).decode("ascii")

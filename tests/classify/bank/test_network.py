@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from classify.bank.network import MASKS, StackKind, draw_uniforms, rows_per_mask
+from features.common.keras_import import import_tensorflow
+
+STEPS, WIDTH = 20, 500
+KIND = StackKind((), True, 0.3, "adam")
+DEEP = StackKind((6, 4), True, 0.5, "adam")
+
+
+def draw(kinds=(KIND,), batch_size=256, seed=5, epoch=2):
+    drawn = draw_uniforms(kinds, batch_size, STEPS, WIDTH, seed, epoch)
+    return {name: values.numpy() for name, values in drawn.items()}
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "shared"), [(1, 1), (16, 1), (32, 1), (33, 5), (64, 8), (70, 9), (256, 32), (257, 33)]
+)
+def test_only_rows_of_larger_batches_share_a_mask(batch_size, shared):
+    assert rows_per_mask(batch_size) == shared
+    drawn = draw(batch_size=batch_size)["features"]
+    assert drawn.shape == (STEPS, -(-batch_size // shared), WIDTH)
+    assert drawn.shape[1] <= (MASKS if shared > 1 else batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [256, 33])  # 33: seven masks
+def test_shared_masks_hold_one_uniform_of_every_stratum(batch_size):
+    drawn = draw(batch_size=batch_size)["features"]
+    masks = drawn.shape[1]
+    strata = np.floor(drawn * masks)
+    assert drawn.dtype == np.float32
+    np.testing.assert_array_equal(np.sort(strata, axis=1), np.broadcast_to(np.arange(masks)[:, None], drawn.shape))
+    # In random order: every stratum is as often in every mask, and what follows it there is any other.
+    share = np.array([[np.mean(strata[:, mask] == stratum) for stratum in range(masks)] for mask in range(masks)])
+    np.testing.assert_allclose(share, 1 / masks, atol=0.015)  # 4 standard errors of 10,000 draws
+    assert np.corrcoef(drawn[:, 0].ravel(), drawn[:, 1].ravel())[0, 1] == pytest.approx(-1 / (masks - 1), abs=0.04)
+
+
+@pytest.mark.parametrize("keep", [0.4, 0.5, 0.7])
+def test_every_mask_keeps_its_rate_and_every_feature_is_kept_almost_equally_often(keep):
+    kept = draw()["features"] < np.float32(keep)
+    np.testing.assert_allclose(kept.mean(axis=(0, 2)), keep, atol=0.02)
+    counts = kept.sum(axis=1)
+    assert set(np.unique(counts)) == {np.floor(keep * MASKS), np.ceil(keep * MASKS)}
+    assert counts.mean() == pytest.approx(keep * MASKS, abs=0.02)
+    # Features are kept independently: the number kept in a mask varies as a binomial does.
+    spread = kept.sum(axis=2).var()
+    assert spread == pytest.approx(WIDTH * keep * (1 - keep), rel=0.4)
+
+
+@pytest.mark.parametrize("batch_size", [16, 32])
+def test_small_batches_draw_every_row_for_itself(batch_size):
+    tf = import_tensorflow()
+    expected = tf.random.stateless_uniform((STEPS, batch_size, WIDTH), tf.random.fold_in((5, 2), 0))
+    np.testing.assert_array_equal(draw(batch_size=batch_size)["features"], expected)
+
+
+@pytest.mark.parametrize("batch_size", [16, 256])
+def test_masks_follow_the_seed_and_the_epoch_and_not_the_heads(batch_size):
+    drawn = draw((KIND,), batch_size)["features"]
+    beside = draw((DEEP, KIND), batch_size)
+    np.testing.assert_array_equal(drawn, beside["features"])
+    assert {name: values.shape for name, values in beside.items() if name != "features"} == {
+        "hidden1x6": (STEPS, 6, batch_size),
+        "hidden2x4": (STEPS, 4, batch_size),
+    }
+    assert abs(beside["hidden1x6"].mean() - 0.5) < 0.05
+    for other in (draw((KIND,), batch_size, seed=6), draw((KIND,), batch_size, epoch=3)):
+        assert np.mean(drawn == other["features"]) < 0.01
+    assert np.mean(drawn[0] == drawn[1]) < 0.01
+
+
+def test_nothing_is_drawn_without_dropout():
+    assert draw((KIND._replace(dropout=0.0),)) == {}
+    without = DEEP._replace(dropout=0.0, hidden_units=(9,))
+    assert set(draw((without, DEEP))) == {"features", "hidden1x6", "hidden2x4"}

@@ -1,0 +1,76 @@
+"""Every baseline is scikit-learn's own classifier per label, fitted on what its fold may see."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from classify.models.baselines import BASELINES, choose_baselines
+from features.common.errors import InputError
+
+WRAPPED = ["svm", "knn", "forest", "boosting"]
+
+
+@pytest.fixture
+def rows() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=(240, 2))
+    X = np.column_stack([signal, rng.normal(size=(240, 78))]) * np.logspace(-1, 1, 80) + 3
+    return X.astype(np.float32), (signal + 0.5 * rng.normal(size=signal.shape) > (0, 0.7)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_agrees_with_a_pipeline_per_label(name, rows):
+    X, y = rows
+    model = BASELINES[name].make().fit(X[:160], y[:160])
+    got = model.predict_proba(X[160:])
+    for label in range(2):
+        steps = [StandardScaler()]
+        if model.components is not None:
+            steps.append(PCA(64, random_state=0))
+        pipeline = make_pipeline(*steps, clone(model.classifier)).fit(X[:160], y[:160, label])
+        np.testing.assert_allclose(got[:, label], pipeline.predict_proba(X[160:])[:, 1], atol=1e-6)
+    assert got.dtype == np.float32
+    assert model.converged_
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_few_rows_few_features_and_rare_labels_end_in_probabilities(name):
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(20, 3)).astype(np.float32)
+    labels = np.zeros((20, 3), np.uint8)
+    labels[::2, 0], labels[3, 1] = 1, 1
+    model = BASELINES[name].make()
+    probabilities = model.fit(X, labels).predict_proba(X[:5])
+    assert probabilities.shape == (5, 3)
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    np.testing.assert_allclose(probabilities[:, 2], 1 / 22, rtol=1e-5)  # never positive: Laplace's rule
+    if name in ("svm", "knn", "prior"):
+        np.testing.assert_allclose(probabilities[:, 1], 2 / 22, rtol=1e-5)  # too rare to learn from
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_equal_rows_give_equal_bits(name, rows):
+    X, y = rows
+    first, again = (BASELINES[name].make().fit(X, y).predict_proba(X) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+
+
+def test_a_machine_that_stops_early_is_not_called_converged(rows):
+    model = BASELINES["svm"].make().set_params(classifier__estimator__max_iter=1, classifier__estimator__C=1.0)
+    with pytest.warns(UserWarning, match="failed to converge"):
+        assert not model.fit(*rows).converged_
+
+
+def test_the_prior_is_the_share_of_positives_whatever_the_features(rows):
+    X, y = rows
+    probabilities = BASELINES["prior"].make().fit(X[:, :0], y).predict_proba(X[:7, :0])
+    np.testing.assert_allclose(probabilities, np.tile((y.sum(axis=0) + 1) / 242, (7, 1)), rtol=1e-6)
+
+
+def test_baselines_are_chosen_by_name_in_their_own_order():
+    assert choose_baselines(("prior", "svm", "logistic")) == ("logistic", "svm", "prior")
+    with pytest.raises(InputError, match=r"--baselines 'svm,tree': tree is not a baseline. Expected some of logistic"):
+        choose_baselines(("svm", "tree"))
