@@ -251,7 +251,7 @@ def changed(found: Gradients, **fields) -> Gradients:
         (
             lambda run, found: write_gradients(run, changed(found, weights="gone.keras")),
             (),
-            "gone.keras is not a .keras file",
+            "gone.keras is not a",
         ),
         (lambda run, found: None, ("--split", "new", "--id-column", "x"), "--id-column names a column of a CSV file"),
     ],
