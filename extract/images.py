@@ -15,13 +15,9 @@ from features.store.images_table import ImageFacts
 RESIZING = "squashed to the input size (2 x 2 means while twice as large, then bilinear)"
 
 
-<<<<<<< HEAD
 #: Longer side of a thumbnail, in pixels.
 THUMBNAIL = 256
-#: A 16-bit image that stays below 12 bits keeps fewer than 16 of its grey levels.
-=======
 #: A 16-bit image without values above 12 bits keeps fewer than 16 grey levels.
->>>>>>> main
 _DIM_16_BIT = 1 << 12
 logger = logging.getLogger(__name__)
 
