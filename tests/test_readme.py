@@ -8,7 +8,7 @@ from typer.main import get_command
 import classify.__main__
 import extract.__main__
 import features.__main__
-from classify.models.presets import PRESETS
+from classify.models.heads import PRESETS
 from classify.rundir.folder import RUN_FILES
 from extract.backbones.listing import markdown_table
 from features.store.assembly import Provenance

@@ -12,9 +12,8 @@ import numpy as np
 from classify.experiment import Experiment
 from classify.inputs import Inputs
 from classify.models.trained_head import TrainedHead
-from classify.scores.bootstrap import DRAWS
-from classify.scores.metrics import ENDS
-from classify.scores.selection import describe_rule
+from classify.scores.metrics import describe_rule
+from classify.scores.resampling import DRAWS, ENDS
 
 VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "iterative-stratification", "skops")
 VERSIONED_OF_HEADS = ("tensorflow", "keras")

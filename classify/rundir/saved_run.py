@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.ensembles.ensembles import mean_ensemble
+from classify.crossfit.plan import mean_probabilities
 from classify.inputs import columns_of
 from classify.models.files import load_model
 from classify.rundir.extract_options import extract_options
@@ -174,7 +174,7 @@ class SavedRun:
         if not entry["members"]:
             own = [columns[name] for name in entry["backbones"]]
             seen = features[:, own[0].start : own[-1].stop] if own else features[:, :0]
-            return mean_ensemble([file.predict_proba(seen) for file in files])
+            return mean_probabilities([file.predict_proba(seen) for file in files])
         in_use = self._members_in_use(model)
         nothing = np.zeros((len(features), len(self.label_names)), np.float32)
         members = [

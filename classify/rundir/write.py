@@ -12,7 +12,7 @@ import pandas as pd
 from classify.crossfit.plan import REFIT
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
-from classify.models.files import save_models
+from classify.models.files import dump_trusted, ensemble_path, save_fits
 from classify.rundir.folder import MARK, MODELS
 from classify.rundir.record import describe_run
 from classify.rundir.tables import write_predictions, write_table
@@ -78,10 +78,24 @@ def _write(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping
         write_table(_curves_table(experiment), folder / "curves.csv")
     write_table(_labels_table(inputs, experiment), folder / "labels.csv")
     write_table(_gallery_table(inputs, experiment), folder / "gallery.csv")
-    saved = save_models(experiment.models, experiment.plan.fits(), experiment.ensembles, folder / MODELS)
+    saved = _save_models(experiment, folder / MODELS)
     files = {name: [path.relative_to(folder) for path in paths] for name, paths in saved.items()}
     described = {**record, **describe_run(inputs, experiment, files)}
     (folder / MARK).write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _save_models(experiment: Experiment, models: Path) -> dict[str, list[Path]]:
+    """Save every fitted model; gives the files of each that predict new images, in the order of the fits."""
+    fits = experiment.plan.fits()
+    saved: dict[str, list[Path]] = {}
+    for name, of_fits in experiment.models.items():
+        files = save_fits(models, name, {fit.name: model for fit, model in zip(fits, of_fits, strict=True)})
+        saved[name] = [files[fit.name] for fit in fits if fit.predicts_test]
+    for name, ensemble in experiment.ensembles.items():
+        path = ensemble_path(models, name)
+        path.write_bytes(dump_trusted(ensemble))
+        saved[name] = [path]
+    return saved
 
 
 def _out_of_fold_table(inputs: Inputs, experiment: Experiment) -> pd.DataFrame:
@@ -146,7 +160,7 @@ def _thresholds_table(inputs: Inputs, experiment: Experiment) -> pd.DataFrame:
     rows, rule = [], experiment.settings.threshold
     for model, thresholds in experiment.thresholds.items():
         out_of_fold = experiment.predictions[model].out_of_fold
-        costs = measure_cost(inputs.train_labels, out_of_fold, rule, experiment.folds)
+        costs = measure_cost(inputs.train_labels, out_of_fold, experiment.decisions[model])
         rows += [
             (model, label, rule.text, threshold, *cost)
             for label, threshold, cost in zip(inputs.label_names, thresholds, costs, strict=True)

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.ensembles.ensembles import ENSEMBLES
-from classify.models.heads import HeadSpec
-from classify.models.preset_files import write_presets
+from classify.models.heads import HeadSpec, write_presets
 from classify.rundir.extract_options import extract_options
 from features.store.recipe import Recipe
 from tests.classify.test_run import run

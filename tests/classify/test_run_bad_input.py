@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from classify.models.baselines import BASELINES
-from classify.models.heads import HeadSpec
-from classify.models.preset_files import write_presets
+from classify.models.heads import HeadSpec, write_presets
 from features.store.cache import FeatureCache
 from tests.classify.test_run import run
 from tests.classify.toy import LABELS, Toy, label_test_split, make_toy, write_cache_file

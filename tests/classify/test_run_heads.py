@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from classify.models.files import HEAD_SUFFIX, model_path
-from classify.models.heads import HeadSpec
-from classify.models.preset_files import write_presets
+from classify.models.heads import HeadSpec, write_presets
 from features.common.keras_import import import_keras
 from features.store.cache import FeatureCache
 from tests.classify.test_run import LOGISTIC, run
