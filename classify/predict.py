@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from classify.options import PredictOptions
 from classify.rundir.folder import MARK
 from classify.rundir.saved_run import SavedRun
 from classify.rundir.tables import DECISIONS, PROBABILITIES, write_predictions
@@ -20,33 +21,23 @@ from features.store.recipe import digest_of
 RECORD = "prediction.json"
 
 
-def predict_split(
-    run: Path, cache: Path, split: str, out: Path, images: Path | None, model: str | None, overwrite: bool
-) -> int:
+def predict_split(options: PredictOptions) -> int:
     """Predict the images of a split.
-
-    Args:
-        run: folder of a finished run.
-        cache: folder of features.
-        split: name of the split to predict.
-        out: folder to write to.
-        images: folder of the images that were extracted; only these are predicted. None for all that are cached.
-        model: a model of the run; None for its final one.
-        overwrite: whether predictions that `out` holds may be replaced.
 
     Returns:
         The exit code: 0, or 3 if images that stage 1 rejected have no prediction.
 
     Raises:
-        InputError: no finished run, another fingerprint, features that lack, or a folder that cannot be written.
+        InputError: no finished run, another fingerprint, missing features, or a folder that cannot be written.
     """
+    run, out, split, images = options.run, options.out, options.split, options.images
     saved = SavedRun.load(run)
-    name = saved.choose(model)
-    _check_folder(out, images, overwrite)
-    feature_cache = FeatureCache(cache)
+    name = saved.choose(options.model)
+    _check_folder(out, images, options.overwrite)
+    feature_cache = FeatureCache(options.cache)
     if split not in feature_cache.splits():
         have = ", ".join(feature_cache.splits()) or "none"
-        raise InputError(f"{cache} holds no split {split!r}. Choose one of those that it has: {have}.")
+        raise InputError(f"{feature_cache.root} holds no split {split!r}. Choose one of those that it has: {have}.")
     saved.refuse_other_features(feature_cache, split, name)
     # The prior sees no features; which images there are is known by a cache file all the same.
     backbones = saved.needs(name) or tuple(saved.widths)[:1]
@@ -57,7 +48,7 @@ def predict_split(
         "run": str(run.resolve()),
         "run_digest": digest_of((run / MARK).read_bytes()),
         "model": name,
-        "cache": str(cache.resolve()),
+        "cache": str(feature_cache.root.resolve()),
         "split": split,
         "images": None if images is None else str(images.resolve()),
         "fingerprints": {backbone: saved.recipes[backbone].fingerprint for backbone in backbones},
