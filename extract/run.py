@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -16,6 +15,7 @@ from extract.backbones.table import CHALLENGE
 from extract.backbones.weights import backbones_named, check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.jobs import Images
+from extract.options import RunOptions
 from extract.progress import Progress
 from extract.report import Report, print_report
 from extract.runtime import cores
@@ -26,24 +26,6 @@ from features.common.text import duration, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
 from features.store.default_cache import claim_default_cache, default_cache
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The options of the command, as they were typed; `python -m extract run --help` describes them."""
-
-    data: Path
-    backbones: str | None
-    own_backbones: tuple[str, ...]
-    cache: Path | None
-    weights: str
-    weights_dir: Path | None
-    precision: str
-    dtype: str
-    batch_size: int | None
-    workers: int | None
-    id_column: str | None
-    split: str | None
 
 
 def run_extraction(options: RunOptions) -> int:
@@ -57,8 +39,6 @@ def run_extraction(options: RunOptions) -> int:
     """
     console = make_console()
     start = time.monotonic()
-    _check_choice("--precision", options.precision, ("float32", "mixed"))
-    _check_choice("--dtype", options.dtype, ("float32", "float16"))
     if options.weights_dir is not None and not options.weights_dir.is_dir():
         raise InputError(f"--weights-dir {options.weights_dir} is no folder. Name the folder that holds the weights.")
     if options.precision != "float32" and options.own_backbones:
@@ -116,15 +96,9 @@ def find_images(data: Path, split: str | None, cache: Path | None, id_column: st
     return [Images(split, ids, [found[image_id] for image_id in ids])]
 
 
-def _check_choice(option: str, received: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is not among the choices."""
-    if received not in choices:
-        raise InputError(f"{option} takes {' or '.join(choices)}; received {received!r}.")
-
-
 def _choose_backbones(options: RunOptions) -> list[FrozenBackbone]:
     """Find the backbones that the options name, with their weights."""
-    own = [FrozenBackbone.of_model(*find_model(option)) for option in options.own_backbones]
+    own = [FrozenBackbone.of_model(*find_model(option)) for option in options.own_backbones or ()]
     if len({backbone.name for backbone in own}) < len(own):
         raise InputError("--backbone gives one name twice. Give each model a name of its own.")
     if options.backbones is not None:
