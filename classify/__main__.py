@@ -96,18 +96,5 @@ def cam(
     raise typer.Exit(draw_run(run, cache, model))
 
 
-@app.command("extract-options")
-def print_extract_options(run: RunFolder, model: ModelName = None) -> None:
-    """Print the options with which `python -m extract run` makes the features that a run predicts from.
-
-    One line for each time that it has to run, quoted for a shell: scripts/predict.sh reads them.
-    """
-    from classify.rundir.saved_run import SavedRun
-
-    saved = SavedRun.load(run)
-    for line in saved.extract_options(saved.choose(model)):
-        typer.echo(line)
-
-
 if __name__ == "__main__":
     app()

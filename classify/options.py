@@ -3,7 +3,9 @@
 Importing this module loads neither numpy nor scikit-learn: a wrong name is reported at once.
 """
 
-from dataclasses import asdict, dataclass
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +15,7 @@ from classify.ensembles.ensembles import ENSEMBLES, choose_ensembles
 from classify.models.baselines import BASELINES, choose_baselines
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
 from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule, check_rule
-from features.common.cli import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
+from features.common.cli import GroupColumn, GroupsFile, IdColumn, LabelColumns, option_words, split_names
 
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
 _NO_ARGUMENTS = ("data", "out", "overwrite")
@@ -95,7 +97,8 @@ class RunOptions:
 
     def arguments(self) -> dict[str, Any]:
         """What `run.json` records of them: plain values by name."""
-        values = {name: value for name, value in asdict(self).items() if name not in _NO_ARGUMENTS}
+        names = [field.name for field in fields(RunOptions) if field.name not in _NO_ARGUMENTS]
+        values = {name: getattr(self, name) for name in names}
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
     def models(self) -> dict[str, Any]:
@@ -118,6 +121,37 @@ class RunOptions:
             "calibration": None if self.calibration == "none" else self.calibration,
             "threshold": ThresholdRule.parse(self.threshold),
         }
+
+
+#: Options that say how the CSV files of a data set are read.
+_OF_TABLES = ("id_column", "labels", "group_column", "groups")
+
+
+def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
+    """Write the command that made a run or goes on from it, with the run's own data, cache and columns.
+
+    Args:
+        name: `classify run`, `extract maps`, `classify cam`, `classify report` or `features audit`.
+        run: the run's folder.
+        record: its `run.json`: `data`, `cache`, `arguments`.
+
+    Returns:
+        The command, quoted for a shell.
+    """
+    data, cache, given = str(record["data"]), str(record["cache"]), record["arguments"]
+    of_tables = {name: given.get(name) for name in _OF_TABLES}
+    words = {
+        "classify run": [data, "--out", str(run), *option_words(given)],
+        # Without labels and groups: it reads images, and of the tables only which column names them.
+        "extract maps": [
+            *(data, "--from", str(run), "--cache", cache),
+            *option_words({"id_column": given.get("id_column")}),
+        ],
+        "classify cam": [str(run), "--cache", cache],
+        "classify report": [str(run)],
+        "features audit": [cache, "--data", data, "--run", str(run), *option_words(of_tables)],
+    }
+    return shlex.join(["python", "-m", *name.split(), *words[name]])
 
 
 @dataclass(frozen=True)

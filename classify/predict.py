@@ -33,7 +33,7 @@ def predict_split(options: PredictOptions) -> int:
     run, out, split, images = options.run, options.out, options.split, options.images
     saved = SavedRun.load(run)
     name = saved.choose(options.model)
-    _check_folder(out, images, options.overwrite)
+    check_folder(out, images, options.overwrite)
     feature_cache = FeatureCache(options.cache)
     if split not in feature_cache.splits():
         have = ", ".join(feature_cache.splits()) or "none"
@@ -74,8 +74,12 @@ def predict_split(options: PredictOptions) -> int:
     return EXIT_REJECTED if rejected else 0
 
 
-def _check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
-    """Refuse to replace what is no prediction, or one of other images, or any without being asked to."""
+def check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
+    """Refuse to replace what is not a prediction, or one of other images, or any without --overwrite.
+
+    Raises:
+        InputError: the message says what the folder holds.
+    """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is not a folder. Name another with --out.")
     if not any((out / name).exists() for name in (PROBABILITIES, DECISIONS, RECORD)):

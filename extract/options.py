@@ -30,11 +30,9 @@ class RunOptions:
             show_default=", ".join(CHALLENGE),
         ),
     ] = None
-    own_backbones: Annotated[
+    backbone: Annotated[
         list[str] | None,
-        typer.Option(
-            "--backbone", metavar="NAME=FILE", help="A model of your own: name=file.keras. May be given several times."
-        ),
+        typer.Option(metavar="NAME=FILE", help="A model of your own: name=file.keras. May be given several times."),
     ] = None
     cache: Annotated[
         Path | None,

@@ -41,7 +41,7 @@ def run_extraction(options: RunOptions) -> int:
     start = time.monotonic()
     if options.weights_dir is not None and not options.weights_dir.is_dir():
         raise InputError(f"--weights-dir {options.weights_dir} is no folder. Name the folder that holds the weights.")
-    if options.precision != "float32" and options.own_backbones:
+    if options.precision != "float32" and options.backbone:
         raise InputError(
             f"--precision {options.precision} is for the backbones of the table: a model of your own runs in the "
             f"precision that it was saved with. Run it in a command of its own."
@@ -98,7 +98,7 @@ def find_images(data: Path, split: str | None, cache: Path | None, id_column: st
 
 def _choose_backbones(options: RunOptions) -> list[FrozenBackbone]:
     """Find the backbones that the options name, with their weights."""
-    own = [FrozenBackbone.of_model(*find_model(option)) for option in options.own_backbones or ()]
+    own = [FrozenBackbone.of_model(*find_model(option)) for option in options.backbone or ()]
     if len({backbone.name for backbone in own}) < len(own):
         raise InputError("--backbone gives one name twice. Give each model a name of its own.")
     if options.backbones is not None:

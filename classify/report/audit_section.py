@@ -4,9 +4,9 @@ import json
 import math
 from typing import Any
 
+from classify.options import command_line
 from classify.report.numbers import DASH
 from classify.report.run_files import RunFiles
-from classify.rundir.command_lines import command_line
 from classify.rundir.folder import MARK
 from features.common.errors import InputError
 

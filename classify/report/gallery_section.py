@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from classify.options import command_line
 from classify.report.pictures import embed_pictures, how_to_remake
 from classify.report.run_files import RunFiles
-from classify.rundir.command_lines import command_line
 from classify.rundir.folder import CAM
 from classify.scores.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
 from classify.scores.thresholds import to_binary

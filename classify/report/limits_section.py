@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from classify.options import command_line
 from classify.report.run_files import RunFiles
-from classify.rundir.command_lines import command_line
 
 
 def describe_limits(run: RunFiles) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Say with which options stage 1 makes features of given recipes."""
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from features.store.recipe import Recipe
 
@@ -10,25 +10,27 @@ from features.store.recipe import Recipe
 _OWN_MODEL = ".keras"
 
 
-def extract_options(recipes: Mapping[str, Recipe]) -> list[str]:
-    """List the options of `python -m extract run`.
+def extract_options(recipes: Mapping[str, Recipe]) -> list[dict[str, Any]]:
+    """List the options of `python -m extract run` by name, once for each run of it that is needed.
+
+    Backbones that share their options share a run. Weights that do not come with Keras are looked for where they were.
 
     Args:
         recipes: by backbone.
-
-    Returns:
-        One line for each run of stage 1 that is needed, quoted for a shell: backbones that share their options share a
-        line. Weights that do not come with Keras have to lie where they lay.
     """
-    tables: dict[tuple[str, ...], list[str]] = {}
+    of_table: dict[tuple[str, str, str], list[str]] = {}
     own = []
     for backbone, recipe in recipes.items():
         precision, _, stored = recipe.precision.partition(" stored as ")
-        arithmetic = ("--precision", precision, "--dtype", stored or "float32")
+        dtype = stored or "float32"
         if recipe.weights.endswith(_OWN_MODEL):
-            own.append(shlex.join(["--backbone", f"{backbone}={recipe.weights}", *arithmetic]))
+            own.append({"backbone": [f"{backbone}={recipe.weights}"], "precision": precision, "dtype": dtype})
         else:
             named = recipe.weights in ("imagenet", "random")
             weights = recipe.weights if named else str(Path(recipe.weights).parent)
-            tables.setdefault(("--weights", weights, *arithmetic), []).append(backbone)
-    return [shlex.join(["--backbones", ",".join(names), *options]) for options, names in tables.items()] + own
+            of_table.setdefault((weights, precision, dtype), []).append(backbone)
+    table = [
+        {"backbones": ",".join(names), "weights": weights, "precision": precision, "dtype": dtype}
+        for (weights, precision, dtype), names in of_table.items()
+    ]
+    return table + own

@@ -1,6 +1,7 @@
 """Load a finished run, and predict with it."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from classify.inputs import columns_of
 from classify.models.files import load_model
 from classify.rundir.extract_options import extract_options
 from classify.rundir.folder import mark_of
+from features.common.cli import option_words
 from features.common.errors import InputError
 from features.store.cache import FeatureCache
 from features.store.recipe import Recipe
@@ -118,7 +120,7 @@ class SavedRun:
             raise InputError(f"{path} cannot be read ({error}). Make the run again.") from None
         return thresholds
 
-    def extract_options(self, model: str) -> list[str]:
+    def extract_options(self, model: str) -> list[dict[str, Any]]:
         """Say with which options stage 1 makes the features that a model needs; see `extract_options`."""
         return extract_options({name: self.recipes[name] for name in self.needs(model)})
 
@@ -141,7 +143,7 @@ class SavedRun:
                     f"{cache.path(split, backbone)} was extracted otherwise than what {self.folder} learnt from "
                     f"({wanted.differences(found)}): fingerprints {found.fingerprint[:8]} and "
                     f"{wanted.fingerprint[:8]}. Extract it into another --cache with "
-                    f"{' and '.join(self.extract_options(model))}."
+                    f"{' and '.join(shlex.join(option_words(options)) for options in self.extract_options(model))}."
                 )
 
     def predict(self, model: str, features: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import logging
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -85,20 +85,37 @@ class Command(typer.core.TyperGroup):
             # Typer's own exceptions (usage, exit, abort) carry an exit code: they are not faults.
             if isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code"):
                 raise
-            report = _write_report(error)
-            typer.echo(
-                f"error: a fault of Headbank: {type(error).__name__}: {error}\n"
-                f"Please report it, with {report}. Finished work is kept: the same command goes on from there.",
-                err=True,
-            )
+            report_fault(error)
             raise typer.Exit(EXIT_FAULT) from None
 
 
-def _write_report(error: Exception) -> Path:
-    """Write the traceback to a file of its own and return the file's path."""
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """Write options as the words of a command line.
+
+    Args:
+        options: values by name. An option without a value, or a switch that is off, takes no word; one with a list is
+            repeated.
+    """
+    words = []
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            for one in value if isinstance(value, list) else [value]:
+                words += [option, str(one)]
+    return words
+
+
+def report_fault(error: Exception) -> None:
+    """Write the traceback of a fault of ours to a file of its own, and say on stderr where it is."""
     with tempfile.NamedTemporaryFile("w", prefix="headbank-fault-", suffix=".txt", delete=False) as file:
         file.write("".join(traceback.format_exception(error)))
-    return Path(file.name)
+    typer.echo(
+        f"error: a fault of Headbank: {type(error).__name__}: {error}\n"
+        f"Please report it, with {file.name}. Finished work is kept: the same command goes on from there.",
+        err=True,
+    )
 
 
 def command(app: typer.Typer, name: str | None = None) -> Callable[[_Act], _Act]:

@@ -1,6 +1,7 @@
 """`python -m classify predict`: a finished run gives new images what it would have given them itself."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from classify.__main__ import app
 from classify.ensembles.ensembles import ENSEMBLES
 from classify.models.heads import HeadSpec, write_presets
 from classify.rundir.extract_options import extract_options
+from classify.rundir.saved_run import SavedRun
+from features.common.cli import option_words
 from features.store.recipe import Recipe
 from tests.classify.test_run import run
 from tests.classify.toy import LABELS, Toy, make_toy, reject, write_cache_file
@@ -240,7 +243,7 @@ def test_extract_options_are_one_line_for_each_way_to_extract():
         "tuned": replace(table, weights="my weights/tuned.weights.h5"),
         "mine": replace(table, weights="my models/mine.keras"),
     }
-    assert extract_options(recipes) == [
+    assert [shlex.join(option_words(options)) for options in extract_options(recipes)] == [
         "--backbones alpha,beta --weights imagenet --precision float32 --dtype float32",
         "--backbones half --weights imagenet --precision mixed --dtype float16",
         "--backbones tuned --weights 'my weights' --precision float32 --dtype float32",
@@ -250,9 +253,10 @@ def test_extract_options_are_one_line_for_each_way_to_extract():
 
 def test_the_options_of_a_run_are_those_of_the_backbones_that_its_model_needs(own):
     _, finished = own
+    saved = SavedRun.load(finished)
     for model, names in (("logistic/beta", "beta"), ("mean", "alpha,beta")):
-        result = CliRunner().invoke(app, ["extract-options", str(finished), "--model", model])
-        assert result.output == f"--backbones {names} --weights random --precision float32 --dtype float32\n"
+        expected = {"backbones": names, "weights": "random", "precision": "float32", "dtype": "float32"}
+        assert saved.extract_options(model) == [expected]
 
 
 def test_a_weighted_mean_needs_the_members_that_have_a_share_only(own):
@@ -260,8 +264,8 @@ def test_a_weighted_mean_needs_the_members_that_have_a_share_only(own):
     record = json.loads((finished / "run.json").read_text())
     record["models"]["greedy"]["shares"] = {"logistic/beta": 1.0}
     (finished / "run.json").write_text(json.dumps(record))
-    result = CliRunner().invoke(app, ["extract-options", str(finished), "--model", "greedy"])
-    assert result.output.startswith("--backbones beta --weights")
+    (options,) = SavedRun.load(finished).extract_options("greedy")
+    assert options["backbones"] == "beta"
 
 
 def test_labels_of_the_run_are_the_columns(own):
