@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from extract.backbones.table import BACKBONES, markdown_table, terminal_table
 from extract.options import RunOptions, WeightsDir
 from features.common.cli import application, command
 from features.common.text import make_console
@@ -71,15 +72,18 @@ def maps(
 @app.command("list")
 def list_backbones(
     weights_dir: WeightsDir = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as it stands in the README.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as it stands in docs/extract.md.")
+    ] = False,
 ) -> None:
     """Print the table of backbones, and which of their ImageNet weights are on this machine."""
-    from extract.backbones.listing import markdown_table, terminal_table
+    from extract.backbones.weights import imagenet_file
 
     if markdown:
         typer.echo(markdown_table())
         return
-    make_console().print(terminal_table(weights_dir))
+    present = [backbone.name for backbone in BACKBONES.values() if imagenet_file(backbone, weights_dir)]
+    make_console().print(terminal_table(present))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -11,8 +11,8 @@ from types import FrameType
 from rich.console import Console
 
 from extract.backbones.build import FrozenBackbone
-from extract.backbones.table import CHALLENGE
-from extract.backbones.weights import backbones_named, check_name, find_model, find_weights
+from extract.backbones.table import CHALLENGE, backbones_named
+from extract.backbones.weights import check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.jobs import Images
 from extract.options import RunOptions
@@ -25,6 +25,7 @@ from features.common.keras_import import backend_name
 from features.common.text import duration, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
+from features.store.cache import FeatureCache
 from features.store.default_cache import claim_default_cache, default_cache
 
 
@@ -50,7 +51,7 @@ def run_extraction(options: RunOptions) -> int:
     images = find_images(options.data, options.split, options.cache, options.id_column)
     stop = threading.Event()
     with _signals(stop, console) as received:
-        backbones = _choose_backbones(options)
+        backbones = _choose_backbones(options, cache, images)
         if options.cache is None:
             claim_default_cache(options.data)
         counts = " and ".join(f"{len(split.image_ids):,} {split.split}" for split in images)
@@ -96,9 +97,9 @@ def find_images(data: Path, split: str | None, cache: Path | None, id_column: st
     return [Images(split, ids, [found[image_id] for image_id in ids])]
 
 
-def _choose_backbones(options: RunOptions) -> list[FrozenBackbone]:
-    """Find the backbones that the options name, with their weights."""
-    own = [FrozenBackbone.of_model(*find_model(option)) for option in options.backbone or ()]
+def _choose_backbones(options: RunOptions, cache: Path, images: Sequence[Images]) -> list[FrozenBackbone]:
+    """Find the backbones that the options name, with their weights; the images are those to extract into the cache."""
+    own = [_own_backbone(option, cache, images) for option in options.backbone or ()]
     if len({backbone.name for backbone in own}) < len(own):
         raise InputError("--backbone gives one name twice. Give each model a name of its own.")
     if options.backbones is not None:
@@ -112,6 +113,14 @@ def _choose_backbones(options: RunOptions) -> list[FrozenBackbone]:
         )
         for backbone in table
     ] + own
+
+
+def _own_backbone(option: str, cache: Path, images: Sequence[Images]) -> FrozenBackbone:
+    """Find a model of one's own; it is loaded only if no split has rows of it."""
+    name, weights = find_model(option)
+    split = next((split.split for split in images if (cache / split.split / f"{name}.h5").exists()), None)
+    cached = FeatureCache(cache).describe(split, name).recipe if split else None
+    return FrozenBackbone.of_model(name, weights, cached)
 
 
 @contextmanager

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Images a batch to begin with, halved when out of memory; on a CPU, of each batch that is computed at a time.
+#: Images a batch at first, halved when out of memory; on a CPU, for each of the batches computed at a time.
 CPU_BATCH, GPU_BATCH = 8, 256
-#: Batches that a CPU computes at a time, at most: each holds feature maps of its own, half a GB for VGG16 (measured).
+#: Batches that a CPU computes at a time, at most: each holds its own feature maps, half a GB for VGG16 (measured).
 _BATCHES_AT_A_TIME = 4
 
 
@@ -119,7 +119,7 @@ class Extractor:
             batch = images[start : start + self.batch_size]
             missing = self.batch_size - len(batch)
             try:
-                # A short batch is filled up: another shape would be traced and compiled anew.
+                # A short batch is filled up: another shape would be traced and compiled again.
                 filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
                 features.append(np.asarray(self._function(filled), np.float32)[: len(batch)])
             except Exception as error:
@@ -172,7 +172,7 @@ class Extractor:
         """
         import tensorflow as tf
 
-        shards = math.gcd(self.batch_size, batches_at_a_time())  # of one size: another would be traced anew
+        shards = math.gcd(self.batch_size, batches_at_a_time())  # of one size: another would be traced again
         shape = (self.batch_size // shards, self._input_size, self._input_size, 3)
         trainable, non_trainable = self._weights()
         function = tf.function(
@@ -232,7 +232,7 @@ def preprocess(images: Any, preprocessing: str) -> Any:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception is a backend's way to say so: they share no class, but the words."""
+    """Whether an exception means that memory ran out: the backends share no class, but these words."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ in ("ResourceExhaustedError", "OutOfMemoryError")

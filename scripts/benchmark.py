@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from extract.backbones.build import FrozenBackbone
-from extract.backbones.table import EMBEDDED
-from extract.backbones.weights import backbones_named, find_weights
+from extract.backbones.table import EMBEDDED, backbones_named
+from extract.backbones.weights import find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.jobs import Images
 from extract.progress import Progress

@@ -1,26 +1,203 @@
-"""The README says what the code says."""
+"""README and docs say what the code says."""
 
 import re
+import shlex
+from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
+import pytest
 from typer.main import get_command
 
 import classify.__main__
 import extract.__main__
 import features.__main__
+import scripts.benchmark
+import scripts.phantom
 from classify.models.heads import PRESETS
 from classify.rundir.folder import RUN_FILES
-from extract.backbones.listing import markdown_table
+from extract.backbones.table import markdown_table
 from features.store.assembly import Provenance
 from features.store.recipe import Recipe
 from tests import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-APPS = {"extract": extract.__main__.app, "features": features.__main__.app, "classify": classify.__main__.app}
+README = ROOT / "README.md"
+PAGES = {path: path.read_text(encoding="utf-8") for path in (README, *sorted((ROOT / "docs").glob("*.md")))}
+TEXT = "\n".join(PAGES.values())
+ROOMS = {"extract": extract.__main__.app, "features": features.__main__.app, "classify": classify.__main__.app}
+#: What a script passes its words to: the command's path.
+SCRIPTS = {
+    "scripts/extract.sh": ("extract", "run"),
+    "scripts/classify.sh": ("classify", "run"),
+    "scripts/predict.sh": None,
+    "scripts/setup.sh": None,
+    "scripts/demo.sh": None,
+    "scripts/test.sh": None,
+}
+#: Options of the shell scripts themselves.
+OF_SCRIPTS = {"--gpu", "--no-pictures", "--out", "--cache", "--model", "--weights-dir", "--overwrite"}
+
+
+def page(name: str) -> str:
+    """One page of docs/."""
+    return PAGES[ROOT / "docs" / name]
+
+
+def commands() -> dict[tuple[str, ...], Any]:
+    """Every command, by the words that call it: the room or script, and the sub-command where there is one."""
+    found: dict[tuple[str, ...], Any] = {("scripts/phantom.py",): get_command(scripts.phantom.app)}
+    for first, app in {**ROOMS, "scripts/benchmark.py": scripts.benchmark.app}.items():
+        group: Any = get_command(app)
+        found |= {(first, name): command for name, command in group.commands.items()}
+    return found
+
+
+COMMANDS = commands()
+
+
+def code_lines() -> Iterator[tuple[str, str]]:
+    """Yield (page, line) of every code block, with continuation lines joined and comments and brackets taken away."""
+    for path, text in PAGES.items():
+        for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            joined = re.sub(r"\n {8,}(?=[\[-])", " ", block)
+            for line in joined.splitlines():
+                yield path.name, re.sub(r"[\[\]]", "", line.split(" #")[0]).strip()
+
+
+def inline_code() -> Iterator[tuple[str, str]]:
+    """Yield (page, words) of every code span outside the blocks."""
+    for path, text in PAGES.items():
+        outside = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        for span in re.findall(r"`([^`]+)`", outside):
+            yield path.name, " ".join(span.split())
+
+
+def called(line: str) -> tuple[tuple[str, ...] | None, list[str]] | None:
+    """Split a command line into the command that it calls and its words; None where it is no command line."""
+    line = line.removeprefix(".venv/bin/")
+    if not re.match(r"python (-m )?\w+[/ ]|scripts/\w+\.(sh|py)( |$)", line):
+        return None
+    words = shlex.split(line.removeprefix("python ").removeprefix("-m "))
+    if words[0] in SCRIPTS:
+        return SCRIPTS[words[0]], words[1:]
+    if words[0] in ROOMS or words[0] == "scripts/benchmark.py":
+        return tuple(words[:2]), words[2:]
+    return (tuple(words[:1]) if tuple(words[:1]) in COMMANDS else None), words[1:]
+
+
+#: The text is ahead of the code by these; they go as the code lands.
+COMING = (
+    "extract heat",
+    "classify gradients",
+    "--heat",
+    "scripts/pipeline.py",
+    "gradients.h5",
+    "groups.csv",
+    "predictions",
+)
+LEAVING = (("extract", "maps"), ("classify", "cam"), ("classify", "extract-options"))
+
+
+def unlanded(text: str) -> bool:
+    """Whether a text names what the code does not have yet."""
+    return any(word in text for word in COMING)
+
+
+CALLS = sorted({(name, line) for name, line in code_lines() if called(line) and not unlanded(line)})
+
+
+def test_readme_is_read_in_five_minutes():
+    assert len(PAGES[README].splitlines()) <= 150
+
+
+@pytest.mark.parametrize(("name", "line"), CALLS)
+def test_every_command_line_of_a_code_block_parses(name, line):
+    command, words = called(line) or (None, [])
+    own = [word for word in words if word in OF_SCRIPTS] if line.startswith("scripts/") else []
+    if command is None:
+        assert {word for word in words if word.startswith("--")} <= OF_SCRIPTS, name
+        return
+    known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
+    words = [word for word in words if word not in own or word in known]
+    COMMANDS[command].make_context(" ".join(command), words)  # raises on an unknown option and on a wrong value
+
+
+def test_the_code_blocks_hold_command_lines():
+    assert len(CALLS) >= 20
+
+
+def test_every_command_that_is_named_in_the_text_exists():
+    spans = [(name, span) for name, span in inline_code() if called(span) and not unlanded(span)]
+    assert len(spans) >= 10
+    for name, span in spans:
+        command, words = called(span) or (None, [])
+        if command is None:
+            continue
+        assert command in COMMANDS, (name, span)
+        known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
+        asked = {word.split("=")[0] for word in words if word.startswith("--")}
+        assert asked <= known | (OF_SCRIPTS if span.startswith("scripts/") else set()) | {"--help"}, (name, span)
+
+
+def test_every_option_that_is_named_exists():
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT))
+    known = {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
+    assert named - known - OF_SCRIPTS - {"--help", *COMING} == set()
+
+
+def test_every_command_is_described():
+    for command in COMMANDS.keys() - set(LEAVING):
+        call = f"python -m {' '.join(command)}" if command[0] in ROOMS else " ".join(command)
+        by_script = [script for script, target in SCRIPTS.items() if target == command]
+        assert any(text in TEXT for text in (call, *by_script)), command
+
+
+def test_every_file_that_is_named_exists():
+    pattern = r"\b(?:scripts|extract|features|classify|tests|docs)/[\w./-]*\.(?:py|sh|md|png)\b"
+    named = {(name, path) for name, text in PAGES.items() for path in re.findall(pattern, text)}
+    assert len(named) >= 20
+    assert {(name.name, path) for name, path in named if not (ROOT / path).exists() and path not in COMING} == set()
+
+
+def test_every_link_leads_somewhere():
+    links = {(path, link) for path, text in PAGES.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)}
+    assert len(links) >= 20
+    for path, link in links:
+        target, _, anchor = link.partition("#")
+        file = path.parent / target if target else path
+        assert file.exists(), (path.name, link)
+        if anchor:
+            assert anchor in anchors(file), (path.name, link)
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_readme_leads_to_every_page():
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)\)", PAGES[README]))
+    assert linked == {path.name for path in PAGES if path != README}
 
 
 def test_the_backbones_are_those_of_the_table():
-    assert markdown_table() in README
+    assert markdown_table() in page("extract.md")
+
+
+def test_every_file_of_a_run_is_described_and_no_other():
+    rows = page("run-files.md").split("| file of RUN |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `([\w.]+)/?` \|", rows, re.MULTILINE)) - set(COMING) == set(RUN_FILES) - set(COMING)
+
+
+def test_the_presets_are_those_of_the_table():
+    rows = [
+        f"| `{name}` | {', '.join(map(str, spec.hidden_units)) or 'none'} | {spec.dropout:g} | {spec.l2:g} | "
+        f"{spec.optimiser}, {spec.learning_rate:g} | {spec.batch_size} |"
+        for name, spec in PRESETS.items()
+    ]
+    assert "\n".join(rows) in page("classify.md")
 
 
 def test_every_attribute_of_the_cache_is_described():
@@ -29,39 +206,4 @@ def test_every_attribute_of_the_cache_is_described():
         "fingerprint",
         "seconds_per_image",
     }
-    schema = README.split("## The cache")[1].split("\n## ")[0]
-    assert {name for name in names if f"`{name}`" not in schema} == set()
-
-
-def test_every_script_and_file_that_is_named_exists():
-    named = set(re.findall(r"\b(?:scripts|extract|features|classify|tests)/[\w./-]*\.(?:py|sh)\b", README))
-    assert len(named) >= 8
-    assert {path for path in named if not (ROOT / path).exists()} == set()
-
-
-def test_every_command_of_the_rooms_is_described():
-    for room, app in APPS.items():
-        for command in get_command(app).commands:
-            assert f"python -m {room} {command}" in README
-
-
-def test_every_file_of_a_run_is_described_and_no_other():
-    rows = README.split("| file of RUN |")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `([\w.]+)/?` \|", rows, re.MULTILINE)) == set(RUN_FILES)
-
-
-def test_every_preset_is_described():
-    assert {name for name in PRESETS if f"`{name}`" not in README} == set()
-
-
-def test_every_option_that_is_named_exists():
-    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    known = {
-        name
-        for app in APPS.values()
-        for command in get_command(app).commands.values()
-        for parameter in command.params
-        for name in parameter.opts
-    }
-    elsewhere = {"--gpu", "--train", "--test", "--help"}  # scripts/setup.sh, scripts/phantom.py, and everywhere
-    assert options - known - elsewhere == set()
+    assert {name for name in names if f"`{name}`" not in page("cache-format.md")} == set()

@@ -47,18 +47,26 @@ class FrozenBackbone:
         )
 
     @classmethod
-    def of_model(cls, name: str, weights: Weights) -> "FrozenBackbone":
-        """A user's own model; it is loaded once to see what it takes. It runs in the precision that it was saved with.
+    def of_model(cls, name: str, weights: Weights, cached: Recipe | None = None) -> "FrozenBackbone":
+        """A user's own model, which runs in the precision that it was saved with.
+
+        Args:
+            name: what the cache calls it.
+            weights: its file.
+            cached: how the rows in the cache were made. If by the same file, it says what the model takes; otherwise
+                the model is loaded to see.
 
         Raises:
             InputError: the file does not load, or the model does not take RGB images of one fixed size.
         """
         assert weights.path is not None
+        if cached is not None and (cached.backbone, cached.weights_digest) == (name, weights.digest):
+            return cls(name, cached.input_size, "model", weights, "float32", None, cached.pooling)
         model = _load_model(weights.path)
         shape = getattr(model, "input_shape", None)
         if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] is None or shape[1] != shape[2] or shape[3] != 3:
             raise InputError(
-                f"{weights.path} takes inputs of shape {shape}; a backbone takes one (None, S, S, 3) with S fixed. "
+                f"{weights.path} takes inputs of shape {shape}; a backbone takes (None, S, S, 3) with S fixed. "
                 f"Save it with such an input."
             )
         _pooled(model)
@@ -130,10 +138,10 @@ def _load_weights(model: "keras.Model", path: Path) -> None:
     """Load weights; what does not fit becomes an InputError naming the file."""
     try:
         with warnings.catch_warnings():
-            # Keras only warns of layers that the file lacks, and leaves them as they were drawn.
+            # Keras only warns of layers that are missing from the file, and leaves them as they were drawn.
             warnings.simplefilter("error", UserWarning)
             model.load_weights(path)
-    except (ValueError, OSError, KeyError, AttributeError, TypeError, UserWarning) as error:
+    except (ValueError, OSError, KeyError, AttributeError, TypeError, UserWarning) as error:  # Keras, on a foreign file
         raise InputError(
             f"{path} does not fit {model.name}: it holds the weights of another architecture, or not all of this one. "
             f"Give weights that were saved from {model.name} without its classifier. Keras says: "
@@ -163,7 +171,7 @@ def _pooled(model: "keras.Model") -> "keras.Model":
         raise InputError(f"a backbone gives (B, D) features or (B, H, W, D) maps; {model.name} gives {shape}.")
     (inputs,), (output,) = model.inputs, model.outputs
     if len(shape) == 4:
-        # A name of its own: the model may hold a layer that bears Keras' default name.
+        # The name is ours: the model may hold a layer with the name that Keras gives by default.
         output = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="headbank_pooling")(output)
     return keras.Model(inputs, output)
 
@@ -171,9 +179,9 @@ def _pooled(model: "keras.Model") -> "keras.Model":
 def _match_imagenet_scaling(model: "keras.Model") -> None:
     """Scale EfficientNet's input as its ImageNet weights were trained.
 
-    With weights="imagenet" keras.applications puts a layer behind the normalisation that divides by the square root
-    of ImageNet's standard deviations once more; with weights=None, as here, it leaves that layer out. The same comes
-    of a smaller variance in the normalisation itself.
+    With weights="imagenet" keras.applications adds a layer after the normalisation that divides by the square root
+    of ImageNet's standard deviations once more; with weights=None, as here, it leaves that layer out. A smaller
+    variance in the normalisation itself has the same effect.
     """
     kind = import_keras().layers.Normalization
     normalization = next(layer for layer in model.layers if isinstance(layer, kind))

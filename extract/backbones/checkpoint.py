@@ -32,7 +32,7 @@ _STORAGE_DTYPES: dict[str, np.dtype] = {
 }
 _ALLOWED = {_ORDERED_DICT, _REBUILD_TENSOR, *_STORAGE_DTYPES}
 
-#: Opcodes whose objects a pickle may use again: strings, names, and what is no key of a dict.
+#: Opcodes whose objects a pickle may refer to again: strings, names, and what cannot be the key of a dict.
 _SHAREABLE = {"BINUNICODE", "GLOBAL", "REDUCE", "EMPTY_DICT", "EMPTY_LIST"}
 #: The opcodes of a state dict.
 _OPCODES = _SHAREABLE | {
@@ -150,7 +150,7 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     if promised and not digest.startswith(promised[1]):
         raise InputError(
             f"{path} is damaged: its SHA-256 is {digest}, which does not start with {promised[1]} as its name says. "
-            "Download or install it again; if its name ends in a number that is no digest, rename it."
+            "Download or install it again; if its name ends in a number that is not a digest, rename it."
         )
     try:
         return _read(content)
@@ -161,7 +161,8 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
         ) from None
     except (ValueError, OverflowError) as error:
         raise InputError(
-            f"{path} is damaged or no flat state dict: {error}. Download it again, or save model.state_dict() alone."
+            f"{path} is damaged, or not a flat state dict: {error}. Download it again, or save "
+            "model.state_dict() alone."
         ) from None
 
 
@@ -200,7 +201,7 @@ def _read(content: bytes) -> dict[str, np.ndarray]:
 
 
 def _load(stream: io.BytesIO) -> Any:
-    """Load the pickle that the stream stands at; the stream stands behind it afterwards."""
+    """Load the pickle at the position of the stream, and leave the position after it."""
     start = stream.tell()
     _check_opcodes(stream)
     end = stream.tell()

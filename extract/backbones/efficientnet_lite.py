@@ -49,11 +49,11 @@ _CLASSES = 1000
 def build(variant: int, weights: Path | None, include_top: bool = False) -> keras.Model:
     """Build one backbone.
 
-    Preprocessing is no part of the model: the caller feeds (pixel - 127) / 128.
+    Preprocessing is not part of the model: the caller feeds (pixel - 127) / 128.
 
     Args:
         variant: 0, 1 or 2.
-        weights: a legacy PyTorch checkpoint as `extract.backbones.lite_weights.weights_file` finds it; None leaves what
+        weights: a legacy PyTorch checkpoint as `extract.backbones.weights.imagenet_file` finds it; None leaves what
             Keras' initialisers drew (seed them with `keras.utils.set_random_seed`).
         include_top: add the dense layer over the 1000 classes of ImageNet-1k.
 
@@ -63,8 +63,8 @@ def build(variant: int, weights: Path | None, include_top: bool = False) -> kera
         With the top to float32 (B, 1000): softmax probabilities.
 
     Raises:
-        InputError: no such variant; or the checkpoint cannot be read, lacks a tensor, has one too many, or one of
-            another shape or type; the message names the file and the tensor.
+        InputError: no such variant; or the checkpoint cannot be read, or a tensor is missing, unknown, or of another
+            shape or type; the message names the file and the tensor.
     """
     if variant not in _SCALINGS:
         raise InputError(f"EfficientNet-Lite has the variants 0, 1 and 2; received {variant!r}.")
@@ -138,9 +138,9 @@ def _load(model: keras.Model, path: Path, include_top: bool) -> None:
         ignored |= {"_fc.weight", "_fc.bias"}
     advice = f"Give the checkpoint of {model.name}."
     for name in sorted(targets.keys() - tensors.keys()):
-        raise InputError(f"{path} lacks the tensor {name} of {model.name}. {advice}")
+        raise InputError(f"{path}: the tensor {name} of {model.name} is missing. {advice}")
     for name in sorted(tensors.keys() - targets.keys() - ignored):
-        raise InputError(f"{path} holds the tensor {name}, which {model.name} has no place for. {advice}")
+        raise InputError(f"{path}: the tensor {name} is not one of {model.name}. {advice}")
     for name, (variable, axes) in targets.items():
         tensor = tensors[name]
         expected = tuple(variable.shape[axes.index(axis)] for axis in range(len(axes)))

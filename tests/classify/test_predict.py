@@ -215,7 +215,7 @@ def test_labels_may_be_called_like_numbers_and_missing_values(tmp_path):
             "the files of logistic/alpha in",
         ),
         (lambda out: (out / "models/logistic__alpha/fold0.skops").unlink(), (), "fold0.skops cannot be read (No such"),
-        (lambda out: (out / "models/logistic__alpha/fold0.skops").write_bytes(b"PK"), (), "is no estimator that can"),
+        (lambda out: (out / "models/logistic__alpha/fold0.skops").write_bytes(b"PK"), (), "is damaged"),
         (lambda out: None, ("--model", "huge"), "has no model 'huge'. Choose one of logistic/alpha, logistic/beta"),
         (
             lambda out: None,

@@ -270,8 +270,8 @@ def test_overwrite_replaces_a_run_and_only_then(toy):
         (("--groups", "g.csv", "--group-column", "patient"), "both name the groups. Give one."),
         (("--folds", "41"), "41 folds need at least 41 groups; there are 40. Use --folds 40 or fewer."),
         (("--folds", "1"), "greater than or equal to 2"),
-        (("--baselines", "tree"), "--baselines 'tree': tree is no baseline. Expected some of logistic, svm, knn"),
-        (("--ensemble", "median"), "--ensemble 'median': median is no ensemble. Expected mean, logit_mean"),
+        (("--baselines", "tree"), "--baselines 'tree': tree is not a baseline. Expected some of logistic, svm, knn"),
+        (("--ensemble", "median"), "--ensemble 'median': median is not an ensemble. Expected mean, logit_mean"),
         (("--ensemble", "mean,mean"), "--ensemble 'mean,mean': expected different names"),
         (
             ("--select", "f1"),

@@ -107,11 +107,11 @@ def test_presets_that_cannot_be_are_refused(toy):
     for choice, message in (
         (
             "huge",
-            "--preset 'huge': huge is no preset. Expected some of challenge, challenge-sgd, linear, ridge, wide, deep",
+            "--preset 'huge': huge is not a preset. Expected some of challenge, challenge-sgd, linear, ridge, wide",
         ),
-        ("none,linear", "none is no preset"),
+        ("none,linear", "none is not a preset"),
         ("linear,linear", "expected different names between commas"),
-        (f"{mine},{root / 'twin.json'}", "'tiny' stands there twice"),
+        (f"{mine},{root / 'twin.json'}", "'tiny' is duplicated"),
         (str(root / "logistic.json"), "'logistic' is another model's name"),
         (str(root / "gone.json"), "gone.json cannot be read (No such file or directory)"),
     ):

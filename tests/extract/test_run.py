@@ -1,6 +1,7 @@
 """`python -m extract run`: what people type, against keras.applications itself and golden features."""
 
 import csv
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from features.common.keras_import import import_keras
 from features.store.cache import FeatureCache
 from tests.extract.backbones.test_efficientnet_lite import GOLDEN, draw_image
 from tests.extract.stand_ins import write_images
+from tests.test_rooms import HEAVY, RUN, packages_loaded
 
 KERAS_ROWS = [row for row in BACKBONES.values() if not row.embedded]
 
@@ -90,6 +92,30 @@ def test_a_model_of_ones_own_runs_beside_the_table(tmp_path, own_model):
     assert "nothing left to do: all 3 rows are up to date" in again.output
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_with_nothing_to_do_no_keras_is_loaded(tmp_path, own_model, own):
+    write_images(tmp_path / "data" / "train", 2, side=16)
+    backbones = ("--backbone", f"own={own_model}") if own else ("--backbones", "efficientnet_lite0")
+    arguments = (tmp_path / "data", *backbones, "--cache", tmp_path / "cache")
+    assert extract(*arguments).exit_code == 0
+    done, loaded = packages_loaded(RUN, "extract", "run", *map(str, arguments))
+    assert "nothing left to do: all 2 rows are up to date" in done.stdout, done.stderr
+    assert loaded & {*HEAVY, "pandas", "sklearn"} == set()
+
+
+def test_a_changed_model_of_ones_own_is_noticed(tmp_path, own_model):
+    write_images(tmp_path / "data" / "train", 2, side=16)
+    model, cache = tmp_path / "own.keras", tmp_path / "cache"
+    arguments = (tmp_path / "data", "--backbone", f"own={model}", "--cache", cache)
+    shutil.copy(own_model, model)
+    assert extract(*arguments).exit_code == 0
+    keras = import_keras()
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]).save(model)
+    again = extract(*arguments)
+    assert "own.h5 was extracted differently" in again.output
+    assert FeatureCache(cache).describe("train", "own").recipe.input_size == 8
+
+
 def test_rejected_images_are_listed_and_the_exit_code_is_3(tmp_path, own_model):
     write_images(tmp_path / "data" / "train", 3, side=16)
     (tmp_path / "data" / "train" / "a001.png").write_bytes(b"\x89PNG broken")
@@ -128,7 +154,7 @@ def test_without_a_name_the_challenges_five_are_asked_for_and_the_embedded_ones_
         (["--dtype", "int8"], "Invalid value for '--dtype'"),
         (["--weights", "nowhere"], "--weights takes imagenet, random, or a folder"),
         (["--weights-dir", "nowhere"], "--weights-dir nowhere is no folder"),
-        (["--backbone", "x=nowhere.keras"], "there is no .keras file nowhere.keras"),
+        (["--backbone", "x=nowhere.keras"], "nowhere.keras is not a .keras file, or is missing"),
         (["--batch-size", "0"], "Invalid value for '--batch-size'"),
         (["--id-column", "name"], "--id-column"),
     ],

@@ -162,6 +162,6 @@ def test_ensembles_are_chosen_by_name_in_their_own_order():
     assert choose_ensembles(("none",)) == ()
     for names in (("median",), ("mean", "none")):
         with pytest.raises(
-            InputError, match=rf"--ensemble '.*': {names[-1]} is no ensemble. Expected mean, .*; or none"
+            InputError, match=rf"--ensemble '.*': {names[-1]} is not an ensemble. Expected mean, .*; or none"
         ):
             choose_ensembles(names)

@@ -34,7 +34,8 @@ def fitted() -> dict[str, tuple[BaseEstimator, np.ndarray]]:
     """Every estimator of a run by name, and what it predicts for."""
     seen = dict.fromkeys(BASELINES, FEATURES)
     seen |= dict.fromkeys(ENSEMBLES, PROBABILITIES) | dict.fromkeys(CALIBRATIONS, PROBABILITIES[:, :, 0])
-    estimators = {name: row.make() for name, row in {**BASELINES, **ENSEMBLES, **CALIBRATIONS}.items()}
+    estimators = {name: row.make() for name, row in BASELINES.items()}
+    estimators |= {name: row.make() for name, row in (ENSEMBLES | CALIBRATIONS).items()}
     estimators["forest"].set_params(classifier__n_estimators=20)
     estimators["boosting"].set_params(classifier__max_iter=20)
     return {name: (estimator.fit(seen[name], LABELS), seen[name]) for name, estimator in estimators.items()}

