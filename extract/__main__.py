@@ -72,9 +72,7 @@ def maps(
 @app.command("list")
 def list_backbones(
     weights_dir: WeightsDir = None,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the table as it stands in docs/extract.md.")
-    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as in docs/extract.md.")] = False,
 ) -> None:
     """Print the table of backbones, and which of their ImageNet weights are on this machine."""
     from extract.backbones.weights import imagenet_file

@@ -41,7 +41,9 @@ def run_extraction(options: RunOptions) -> int:
     console = make_console()
     start = time.monotonic()
     if options.weights_dir is not None and not options.weights_dir.is_dir():
-        raise InputError(f"--weights-dir {options.weights_dir} is no folder. Name the folder that holds the weights.")
+        raise InputError(
+            f"--weights-dir {options.weights_dir} is not a folder. Name the folder that holds the weights."
+        )
     if options.precision != "float32" and options.backbone:
         raise InputError(
             f"--precision {options.precision} is for the backbones of the table: a model of your own runs in the "
@@ -76,8 +78,8 @@ def find_images(data: Path, split: str | None, cache: Path | None, id_column: st
     Args:
         data: the data set; with `split` a folder of images.
         split: name of the split that the folder becomes; None for a data set.
-        cache: as it was typed.
-        id_column: as it was typed.
+        cache: the value of --cache.
+        id_column: the value of --id-column.
 
     Raises:
         InputError: the data set has a fault, or the options do not go together.
@@ -89,9 +91,9 @@ def find_images(data: Path, split: str | None, cache: Path | None, id_column: st
     if id_column is not None:
         raise InputError("--id-column names a column of a CSV file, and --split reads none. Leave one of them out.")
     if cache is None:
-        raise InputError("--split takes a folder that is no data set, so it has no cache of its own. Give --cache.")
+        raise InputError("--split reads a folder that is not a data set, so it has no default cache. Give --cache.")
     if not data.is_dir():
-        raise InputError(f"{data} is no folder. Give the folder that holds the images.")
+        raise InputError(f"{data} is not a folder. Give the folder that holds the images.")
     found = scan_images(data)
     ids = sorted(found)
     return [Images(split, ids, [found[image_id] for image_id in ids])]
@@ -101,7 +103,7 @@ def _choose_backbones(options: RunOptions, cache: Path, images: Sequence[Images]
     """Find the backbones that the options name, with their weights; the images are those to extract into the cache."""
     own = [_own_backbone(option, cache, images) for option in options.backbone or ()]
     if len({backbone.name for backbone in own}) < len(own):
-        raise InputError("--backbone gives one name twice. Give each model a name of its own.")
+        raise InputError("--backbone: a name is duplicated. Give each model its own name.")
     if options.backbones is not None:
         table = backbones_named(options.backbones)
     else:

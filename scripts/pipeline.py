@@ -93,7 +93,7 @@ def classify(options: ClassifyOptions) -> int:
     code = run_classification(options)
     pictures = 0 if options.no_pictures else _draw(options)
     if pictures in (EXIT_FAULT, EXIT_BAD_INPUT):
-        typer.echo("no pictures (the message above says why): the report stands without", err=True)
+        typer.echo("no pictures (the message above says why): the report is made without them", err=True)
 
     from classify.report.command import write_report
 

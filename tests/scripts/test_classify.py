@@ -164,6 +164,6 @@ def test_a_run_whose_images_are_missing_has_its_report_without_pictures(tmp_path
     command = [str(ROOT / "scripts" / "classify.sh"), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
-    assert "no pictures (the message above says why): the report stands without" in done.stderr
+    assert "no pictures (the message above says why): the report is made without them" in done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"report: {tmp_path / 'run' / 'report.html'}")
     assert "No pictures" in (tmp_path / "run" / "report.html").read_text()
