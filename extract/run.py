@@ -41,9 +41,7 @@ def run_extraction(options: RunOptions) -> int:
     console = make_console()
     start = time.monotonic()
     if options.weights_dir is not None and not options.weights_dir.is_dir():
-        raise InputError(
-            f"--weights-dir {options.weights_dir} is not a folder. Name the folder that holds the weights."
-        )
+        raise InputError(f"--weights-dir {options.weights_dir} is not a folder. Name the one that holds the weights.")
     if options.precision != "float32" and options.backbone:
         raise InputError(
             f"--precision {options.precision} is for the backbones of the table: a model of your own runs in the "
