@@ -22,7 +22,7 @@ from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.keras_import import backend_name
 from features.common.text import duration, make_console, size
-from features.dataset.image_id import to_image_id
+from features.dataset.folder import to_image_id
 from features.store.cache import FeatureCache
 from features.store.default_cache import default_cache
 from features.store.recipe import Recipe

@@ -229,10 +229,10 @@ def test_too_few_images_have_exact_duplicates_only(planted, monkeypatch):
     said, duplicates, _, record = planted.audit()
     assert duplicates["kind"].tolist() == ["exact"]
     assert record["threshold"] is None
-    assert "near duplicates: not sought" in said
+    assert "near duplicates: not searched" in said
     planted.patients = None
     said, _, groups, _ = planted.audit()
-    assert "groups.csv: 209 groups, of which only exact duplicates and images of one id are joined" in said
+    assert "groups.csv: 209 groups, in which only exact duplicates and images with the same id are joined" in said
     assert "--groups groups.csv" not in said
     assert groups["t000"] == groups["t100"]
 
