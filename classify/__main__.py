@@ -69,7 +69,7 @@ def report(run: RunFolder) -> None:
     Exit codes: 0 done; 2 bad usage or bad input.
     """
     # Imported here, not above: Matplotlib takes a second, and nothing else needs it.
-    from classify.report.command import write_report
+    from classify.report.page import write_report
 
     write_report(run)
 

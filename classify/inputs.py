@@ -11,7 +11,6 @@ from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
-from features.store.freshness import refuse_changed
 from features.store.recipe import Recipe
 
 #: Names that a label cannot have: they are columns, or all labels together, in the files of a run.
@@ -112,7 +111,7 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
     train = _read_split(dataset.splits["train"], cache, names)
     assert train.labels is not None
     _check_labels(train.labels, dataset)
-    described = {name: cache.describe("train", name) for name in names}
+    described = {name: cache.open("train", name) for name in names}
     columns = columns_of({name: file.width for name, file in described.items()})
     _check_features(train.features, columns, cache)
     test = _read_split(dataset.splits["test"], cache, names) if "test" in dataset.splits else None
@@ -144,8 +143,8 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
     wanted = [image_id for image_id, has in zip(split.image_ids, has_features, strict=True) if has]
     _, features = cache.read(split.name, backbones, wanted)
     paths = [path for path, has in zip(split.paths, has_features, strict=True) if has]
-    refuse_changed(cache, split.name, backbones, wanted, paths)
-    files = {name: cache.describe(split.name, name) for name in backbones}
+    cache.refuse_changed(split.name, backbones, wanted, paths)
+    files = {name: cache.open(split.name, name) for name in backbones}
     return SplitInputs(
         image_ids=split.image_ids,
         has_features=has_features,
@@ -176,7 +175,7 @@ def _check_features(features: Features, columns: dict[str, slice], cache: Featur
 def _check_widths(columns: dict[str, slice], cache: FeatureCache) -> None:
     """Refuse a backbone whose number of features differs between train and test."""
     for name, own in columns.items():
-        width = cache.describe("test", name).width
+        width = cache.open("test", name).width
         if width != own.stop - own.start:
             raise InputError(
                 f"{cache.path('test', name)} has {width} features an image, but {cache.path('train', name)} has "
@@ -199,7 +198,7 @@ def _check_labels(labels: Labels, dataset: Dataset) -> None:
 
 
 def warn_shared_groups(train: Groups | None, test: Groups | None) -> list[str]:
-    """Say which groups are in train and in test: what is learnt of a patient flatters the scores of his other images.
+    """Say which groups are in train and in test: what is learnt of a group flatters the scores of its other images.
 
     Args:
         train: of the training images; None where no groups are known.
@@ -213,5 +212,5 @@ def warn_shared_groups(train: Groups | None, test: Groups | None) -> list[str]:
     shared = sorted({*train.tolist()} & {*test.tolist()} - {""})
     if not shared:
         return []
-    who = "1 patient (group) is" if len(shared) == 1 else f"{len(shared)} patients (groups) are"
+    who = "1 group is" if len(shared) == 1 else f"{len(shared)} groups are"
     return [f"{who} in train and in test, so that the figures of test are too good: {first_few(shared)}."]

@@ -5,20 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classify.options import PredictOptions
-from classify.rundir.folder import MARK
+from classify.rundir.folder import DECISIONS, MARK, PREDICTION, PROBABILITIES
 from classify.rundir.saved_run import SavedRun
-from classify.rundir.tables import DECISIONS, PROBABILITIES, write_predictions
+from classify.rundir.tables import write_predictions
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
-from features.common.files import replacing
+from features.common.files import digest_file, replacing
 from features.common.text import make_console
 from features.dataset.folder import scan_images
-from features.store.cache import FeatureCache, read_index
-from features.store.freshness import refuse_changed
-from features.store.recipe import digest_of
-
-#: What says how predictions were made. It is written last.
-RECORD = "prediction.json"
+from features.store.cache import FeatureCache
 
 
 def predict_split(options: PredictOptions) -> int:
@@ -39,14 +34,14 @@ def predict_split(options: PredictOptions) -> int:
         have = ", ".join(feature_cache.splits()) or "none"
         raise InputError(f"{feature_cache.root} holds no split {split!r}. Choose one of those that it has: {have}.")
     saved.refuse_other_features(feature_cache, split, name)
-    # The prior sees no features; which images there are is known by a cache file all the same.
+    # The prior sees no features, but a cache file says which images there are.
     backbones = saved.needs(name) or tuple(saved.widths)[:1]
     image_ids, used_ids = _list_images(feature_cache, split, backbones, images)
     _, features = feature_cache.read(split, backbones, used_ids)
     probabilities = saved.predict(name, features)
     record = {
         "run": str(run.resolve()),
-        "run_digest": digest_of((run / MARK).read_bytes()),
+        "run_digest": digest_file(run / MARK).hex(),
         "model": name,
         "cache": str(feature_cache.root.resolve()),
         "split": split,
@@ -57,48 +52,49 @@ def predict_split(options: PredictOptions) -> int:
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / RECORD).unlink(missing_ok=True)
+        (out / PREDICTION).unlink(missing_ok=True)
         write_predictions(out, image_ids, used_ids, probabilities, saved.thresholds(name), saved.label_names)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{out} cannot be written ({reason}). Free the disk or name another with --out.") from None
-    with replacing(out / RECORD) as temporary:
+    with replacing(out / PREDICTION) as temporary:
         temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     console = make_console()
     console.print(f"{len(used_ids):,} of {len(image_ids):,} images of {images or split} predicted by {name} of {run}")
     rejected = len(image_ids) - len(used_ids)
     if rejected:
-        console.print(f"{rejected} could not be read by stage 1, so their cells are empty: {RECORD} lists them")
-    console.print(f"written to {out}: {PROBABILITIES}, {DECISIONS}, {RECORD}")
+        console.print(f"{rejected} could not be read by stage 1, so their cells are empty: {PREDICTION} lists them")
+    console.print(f"written to {out}: {PROBABILITIES}, {DECISIONS}, {PREDICTION}")
     return EXIT_REJECTED if rejected else 0
 
 
 def check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
-    """Refuse to replace what is not a prediction, or one of other images, or any without --overwrite.
+    """Refuse to replace other files than predictions, predictions of other images, or any without `overwrite`.
 
     Raises:
         InputError: the message says what the folder holds.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is not a folder. Name another with --out.")
-    if not any((out / name).exists() for name in (PROBABILITIES, DECISIONS, RECORD)):
+    if not any((out / name).exists() for name in (PROBABILITIES, DECISIONS, PREDICTION)):
         return
     try:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        theirs = record["images"]
+        record = json.loads((out / PREDICTION).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{out} holds predictions that are not from `predict`. Name another with --out.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{out / RECORD} cannot be read ({error}). Name another folder with --out.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out / PREDICTION} cannot be read ({error}). Name another folder with --out.") from None
+    if not isinstance(record, dict) or "images" not in record:
+        raise InputError(f"{out / PREDICTION} does not say of which images. Name another folder with --out.")
     if not overwrite:
         raise InputError(
             f"{out} holds predictions already. Name another folder with --out, or replace them with --overwrite."
         )
     ours = None if images is None else str(images.resolve())
-    if theirs != ours:
+    if record["images"] != ours:
         raise InputError(
-            f"{out} holds predictions of other images ({theirs or 'a split of a cache'}, not "
+            f"{out} holds predictions of other images ({record['images'] or 'a split of a cache'}, not "
             f"{ours or 'a split of a cache'}). Name another folder with --out."
         )
 
@@ -113,19 +109,19 @@ def _list_images(
     """
     rejected = cache.rejected(split)
     if images is None:
-        cached = read_index(cache.describe(split, backbones[0]).path)
+        cached = cache.open(split, backbones[0]).image_ids
         used = tuple(image_id for image_id in cached if image_id not in rejected)
         image_ids = (*used, *sorted(rejected))
     else:
         if not images.is_dir():
-            raise InputError(f"{images} is no folder. Give the folder of the images that were extracted.")
+            raise InputError(f"{images} is not a folder. Give the folder of the images that were extracted.")
         found = scan_images(images)
         image_ids = tuple(sorted(found))
         used = tuple(image_id for image_id in image_ids if image_id not in rejected)
-        refuse_changed(cache, split, backbones, used, [found[image_id] for image_id in used])
+        cache.refuse_changed(split, backbones, used, [found[image_id] for image_id in used])
     if not used:
         raise InputError(
             f"{cache.root / 'rejected.csv'} lists every image of the split {split} ({len(image_ids)}): none has "
-            "features. Mend the images and extract again."
+            "features. Fix the images and extract again."
         )
     return image_ids, used

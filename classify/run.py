@@ -16,8 +16,7 @@ from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
 from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
-from features.store.cache import FeatureCache
-from features.store.default_cache import default_cache
+from features.store.cache import FeatureCache, default_cache
 
 if TYPE_CHECKING:
     from classify.crossfit.resume import FinishedFits
@@ -37,7 +36,7 @@ def run_classification(options: RunOptions) -> int:
     backbones, labels = split_names(options.backbones, "--backbones"), split_names(options.labels, "--labels")
     models = options.models()
     try:
-        with unmasked_signals(), open_run(options.out, options.overwrite) as staging:
+        with unmasked_signals(), open_run(options.out, options.overwrite, options.groups) as staging:
             started = time.perf_counter()
             columns = DatasetOptions(options.id_column, labels, options.group_column, options.groups)
             dataset = read_dataset(options.data, columns)
@@ -49,7 +48,7 @@ def run_classification(options: RunOptions) -> int:
             from classify.crossfit.resume import FinishedFits, identify_inputs
             from classify.experiment import Settings
             from classify.rundir.console import print_summary
-            from classify.rundir.write import write_files
+            from classify.rundir.record import write_files
 
             settings = Settings(
                 folds=options.folds,

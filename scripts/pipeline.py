@@ -7,7 +7,7 @@ if __name__ == "__main__":  # before the imports that take their time
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -140,9 +140,12 @@ def predict(options: NewImagesOptions) -> int:
 
     from extract.run import run_extraction
 
-    for arguments in saved.extract_options(model):
+    for words in saved.extract_options(model):
+        chosen: dict[str, Any] = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
+        if "backbone" in chosen:
+            chosen["backbone"] = [chosen["backbone"]]
         code = run_extraction(
-            ExtractOptions(images, cache=cache, split=_NEW, weights_dir=options.weights_dir, **arguments)
+            ExtractOptions(images, cache=cache, split=_NEW, weights_dir=options.weights_dir, **chosen)
         )
         if code not in (0, EXIT_REJECTED):  # rejected images get empty cells
             return code

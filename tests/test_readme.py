@@ -220,5 +220,6 @@ def test_every_attribute_of_the_cache_is_described():
         "time",
         "fingerprint",
         "seconds_per_image",
+        "index_digest",
     }
     assert {name for name in names if f"`{name}`" not in page("cache-format.md")} == set()

@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from classify.inputs import warn_shared_groups
-from classify.report.audit_section import describe_audit
-from classify.report.numbers import with_interval
+from classify.report.data import describe_audit
+from classify.report.plotting import with_interval
 from classify.report.run_files import LabelledSplit, RunFiles
 from classify.scores.metrics import MACRO
 from classify.scores.thresholds import to_binary
@@ -18,7 +18,7 @@ FEW_POSITIVES, FEW_GROUPS = 50, 10
 LARGE_GROUP = 0.25
 #: Difference of sensitivities, fitted and cross-fitted, from which on a threshold is called unsteady.
 UNSTEADY = 0.15
-#: Expected calibration error from which on probabilities are no frequencies.
+#: Expected calibration error above which probabilities do not match frequencies.
 POOR_CALIBRATION = 0.1
 
 
@@ -28,16 +28,16 @@ def list_doubts(run: RunFiles) -> list[str]:
     doubts = _doubt_leaks(run)
     if record["folds"]["groups"] is None:
         doubts.append(
-            "No groups are known: slices of one patient may be both learnt from and tested on, which can make every "
-            "figure far too good. Name the patients (--group-column)."
+            "No groups are known: related images may be both learnt from and tested on, which can make every figure "
+            "far too good. Name the column that says which images belong together (--group-column)."
         )
     elif record["folds"]["groups"] == len(run.splits["train"].image_ids):
         doubts.append(
-            "Every image is a group of its own, so the folds keep nothing together: slices of one patient may be both "
+            f"Every image is a {run.group} of its own, so the folds keep nothing together: related images may be both "
             "learnt from and tested on, which can make every figure far too good."
         )
-    doubts += _doubt_groups(run.splits["train"])
-    random = [name for name, b in record["backbones"].items() if b.get("recipe", {}).get("weights") == "random"]
+    doubts += _doubt_groups(run.splits["train"], run.group)
+    random = [name for name, b in record["backbones"].items() if b["recipe"]["weights"] == "random"]
     if random:
         doubts.append(f"Random weights: {', '.join(random)} never learnt from any image.")
     value, low, high = run.score(final, "oof", MACRO, "roc_auc")
@@ -62,7 +62,7 @@ def list_doubts(run: RunFiles) -> list[str]:
     for name, split in record["splits"].items():
         if split["rejected"]:
             ids = first_few(split["rejected"])
-            doubts.append(f"{len(split['rejected'])} images of {name} could not be read and take no part: {ids}.")
+            doubts.append(f"{len(split['rejected'])} images of {name} could not be read and are left out: {ids}.")
     return doubts + [warning for warning in record["warnings"] if warning not in doubts]
 
 
@@ -79,13 +79,13 @@ def _doubt_leaks(run: RunFiles) -> list[str]:
             )
         if scope["across_folds"].isdigit() and int(scope["across_folds"]):
             doubts.append(
-                f"The audit found {scope['across_folds']} pairs of duplicates that the folds part, so that out-of-fold "
-                "figures are too good: classify run --groups takes the groups.csv of the audit."
+                f"The audit found {scope['across_folds']} pairs of duplicates that the folds split, so that "
+                "out-of-fold figures are too good: classify run --groups takes the groups.csv of the audit."
             )
     return doubts
 
 
-def _doubt_groups(train: LabelledSplit) -> list[str]:
+def _doubt_groups(train: LabelledSplit, group: str) -> list[str]:
     """Say where one group has much of the training images."""
     if train.groups is None:
         return []
@@ -93,8 +93,8 @@ def _doubt_groups(train: LabelledSplit) -> list[str]:
     if counts.max(initial=0) <= LARGE_GROUP * len(train.groups):
         return []
     return [
-        f"One patient (group) has {counts.max()} of the {len(train.groups)} training images, so that folds are uneven "
-        f"and figures hang on it: {names[counts.argmax()]}."
+        f"One {group} has {counts.max()} of the {len(train.groups)} training images, so folds are uneven and figures "
+        f"depend on it: {names[counts.argmax()]}."
     ]
 
 
@@ -115,14 +115,15 @@ def _doubt_labels(run: RunFiles) -> list[str]:
         none = [name for name, column in zip(run.label_names, split.labels.T, strict=True) if len({*column}) == 1]
         if none:
             doubts.append(
-                f"{', '.join(none)}: no AUC among the {_images(split)}, which are all alike. Means over the labels are "
-                "over the others there."
+                f"{', '.join(none)}: no AUC on the {_images(split)}, which all have the same value. Means over the "
+                "labels leave them out there."
             )
     errors = {name: run.score(run.final_model, "oof", name, "calibration_error")[0] for name in run.label_names}
     poor = [f"{name} ({error:.3f})" for name, error in errors.items() if error > POOR_CALIBRATION]
     if poor:
         doubts.append(
-            f"Probabilities that are no frequencies (calibration error): {', '.join(poor)}. --calibration may help."
+            f"Probabilities that do not match frequencies (calibration error): {', '.join(poor)}. "
+            "--calibration may help."
         )
     return doubts + _doubt_thresholds(run)
 
@@ -146,6 +147,6 @@ def _doubt_thresholds(run: RunFiles) -> list[str]:
     if not unsteady:
         return []
     return [
-        f"Thresholds that hang on few images: {', '.join(unsteady)}. The gallery, the dots on the curves and the "
-        "slider's start are at the run's, and show other decisions than to expect of new images."
+        f"Thresholds that depend on few images: {', '.join(unsteady)}. The gallery, the dots on the curves and the "
+        "slider's start use the run's thresholds, and show other decisions than to expect on new images."
     ]

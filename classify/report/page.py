@@ -1,35 +1,75 @@
-"""Put a run's sections together as one page."""
+"""The page of a run: read the files, put the sections together, and put the page in its place."""
 
 import base64
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from classify.report import numbers
-from classify.report.audit_section import describe_audit, describe_gap
-from classify.report.data_section import describe_data
+from classify.options import command_line
+from classify.report import plotting
+from classify.report.data import describe_audit, describe_data, describe_gap
 from classify.report.doubts import list_doubts
-from classify.report.gallery_section import describe_gallery
-from classify.report.label_section import describe_labels
-from classify.report.limits_section import describe_limits
-from classify.report.models_section import describe_heads, describe_models
-from classify.report.plotting import house_style
+from classify.report.gallery import describe_gallery
+from classify.report.labels import describe_labels
+from classify.report.models import describe_heads, describe_models
 from classify.report.run_files import RunFiles
+from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run
 from classify.scores.metrics import MACRO
-from features.common.text import render
+from features.common.errors import InputError
+from features.common.files import replacing
+from features.common.text import make_console, render
 
 _TEMPLATE = Path(__file__).parent / "template"
 _FILTERS: dict[str, Callable[..., str]] = {
-    "short": numbers.short,
-    "interval": lambda score: numbers.interval(*score[1:]),
-    "with_interval": numbers.with_interval,
-    "percent": numbers.percent,
+    "short": plotting.short,
+    "interval": lambda score: plotting.interval(*score[1:]),
+    "with_interval": plotting.with_interval,
+    "percent": plotting.percent,
     "thousands": "{:,}".format,
 }
+
+
+def write_report(folder: Path) -> None:
+    """Write the report of a run: `RUN/report.html`, and each of its figures in `RUN/figures/`.
+
+    Args:
+        folder: of a finished run. Its earlier report is replaced when the new one is whole.
+
+    Raises:
+        InputError: the folder holds no finished run, a file of it is damaged or was changed by hand, or cannot be
+            written to; or another process is writing to it.
+    """
+    SealedRun.open(folder)  # before the lock, which would make a folder where no run is
+    with hold_run(folder):
+        run = RunFiles.read(folder)
+        try:
+            with tempfile.TemporaryDirectory(prefix=".figures", dir=folder) as temporary:
+                figures = Path(temporary) / FIGURES
+                figures.mkdir()
+                page = make_page(run, figures)
+                with replacing(folder / REPORT) as path:
+                    path.write_text(page, encoding="utf-8")
+                _replace_folder(figures, folder / FIGURES)
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"{folder} cannot be written ({reason}). Free the disk, or change its rights.") from None
+    size = (folder / REPORT).stat().st_size / 1e6
+    make_console().print(f"report: {folder / REPORT} ({size:.1f} MB)")
+
+
+def _replace_folder(new: Path, old: Path) -> None:
+    """Let a folder take the place of another, or of whatever is there."""
+    if old.is_dir() and not old.is_symlink():
+        shutil.rmtree(old)
+    else:
+        old.unlink(missing_ok=True)
+    new.replace(old)
 
 
 def make_page(run: RunFiles, figures: Path) -> str:
@@ -45,7 +85,7 @@ def make_page(run: RunFiles, figures: Path) -> str:
     Raises:
         InputError: the run's pictures are damaged.
     """
-    with house_style():
+    with plotting.house_style():
         sections: dict[str, Any] = {
             "data": describe_data(run, figures),
             "models": describe_models(run, figures),
@@ -75,6 +115,24 @@ def make_page(run: RunFiles, figures: Path) -> str:
         "embedded": _json_for_html(embedded),
     }
     return render(_TEMPLATE / "page.html", values, _FILTERS)
+
+
+def describe_limits(run: RunFiles) -> dict[str, Any]:
+    """Gather what made the run, for the section at the page's end."""
+    record = run.record
+    return {
+        "command": command_line("classify run", run.folder, record),
+        "versions": record["versions"],
+        "backbones": record["backbones"],
+        "fingerprints": {name: split["fingerprints"] for name, split in record["splits"].items()},
+        "folds": record["folds"],
+        "intervals": record["intervals"],
+        "undefined": record["undefined_metrics"],
+        "incomplete": record["incomplete_intervals"],
+        "seconds": record["seconds"],
+        "arguments": record["arguments"],
+        "not_converged": [name for name, entry in record["models"].items() if not entry["converged"]],
+    }
 
 
 def _json_for_html(value: Any) -> Markup:

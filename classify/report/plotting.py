@@ -1,7 +1,8 @@
-"""The one look that all figures share, and how a figure becomes SVG for the page and PNG for slides."""
+"""The one look of the report: how numbers and names are written, and how figures become SVG and PNG."""
 
 import io
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ _STYLE = {
 #: Inches. A figure is as wide as a column of the page, or as two.
 WIDTH, HEIGHT, WIDE = 3.9, 3.0, 7.2
 _PNG_DPI = 144
+#: Stands where there is no number.
+DASH = "\u2013"
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Picture:
 @contextmanager
 def house_style() -> Iterator[None]:
     """Draw in the report's style within the block; Matplotlib's own settings are as before after it."""
-    # Words of scripts that the font lacks are drawn by the browser's font; the PNG shows boxes for them.
+    # Words of scripts that the font does not have are drawn by the browser's font; the PNG shows boxes for them.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
@@ -98,7 +101,7 @@ def add_legend(figure: Figure) -> None:
     figure.legend(loc="outside upper left", ncols=3, handlelength=1.6, columnspacing=1.2, borderpad=0.1)
 
 
-def render(figure: Figure, name: str, alt: str, caption: str, folder: Path) -> Picture:
+def to_picture(figure: Figure, name: str, alt: str, caption: str, folder: Path) -> Picture:
     """Save a figure as PNG, and turn it into SVG to stand in a page.
 
     Args:
@@ -137,3 +140,36 @@ def _for_page(svg: str, alt: str) -> Markup:
 def _round(path: re.Match[str]) -> str:
     """Round the numbers of a path to a hundredth of a point."""
     return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", path[0])
+
+
+def short(value: float | None) -> str:
+    """Write a figure with three decimals; a dash where there is none."""
+    return DASH if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def interval(low: float, high: float) -> str:
+    """Write an interval, or nothing where there is none."""
+    return "" if math.isnan(low) or math.isnan(high) else f"[{low:.3f}, {high:.3f}]"
+
+
+def with_interval(score: tuple[float, float, float]) -> str:
+    """Write `0.894 [0.858, 0.925]`; without an interval where there is none."""
+    return f"{short(score[0])} {interval(score[1], score[2])}".strip()
+
+
+def percent(share: float) -> str:
+    """Write a share of 0 to 1 as `4.0 %`; a dash where there is none."""
+    return DASH if math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def shorten(name: str, characters: int) -> str:
+    """Write a name in at most so many characters: of a longer one its two ends, which tell it from its like."""
+    if len(name) <= characters:
+        return name
+    end = (characters - 1) // 2
+    return f"{name[: characters - 1 - end]}\u2026{name[-end:]}"
+
+
+def file_stem(index: int, name: str) -> str:
+    """Make a name fit for a file of what a person called something; the index keeps two of them apart."""
+    return f"{index + 1}_{re.sub(r'[^A-Za-z0-9]+', '_', name)[:40].strip('_')}".rstrip("_")

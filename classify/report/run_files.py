@@ -1,6 +1,6 @@
 """Read the files of a run that the report shows."""
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,24 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from classify.report.record_shape import check_record
-from classify.report.run_checks import (
-    check_curves,
-    check_gallery,
-    check_ids,
-    check_labels,
-    check_metrics,
-    check_numbers,
-    check_thresholds,
+from classify.rundir.folder import SealedRun
+from classify.rundir.tables import (
+    read_backbones,
+    read_curves,
+    read_gallery,
+    read_metrics,
+    read_out_of_fold,
+    read_predictions,
+    read_thresholds,
 )
-from classify.rundir.folder import MARK, mark_of
-from classify.rundir.tables import PROBABILITIES
-from features.common.errors import InputError
-
-#: Columns of thresholds.csv: what the run's thresholds cost, cross-fitted, and what 0.5 would.
-COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
-#: Characters of a reason in a message; of a damaged file the libraries' words are longer than the file.
-_REASON = 200
+from features.dataset.dataset import DEFAULT_GROUP
+from features.dataset.run_labels import RUN_LABELS, read_run_labels
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,7 @@ class LabelledSplit:
     Attributes:
         name: `train` or `test`.
         image_ids: N ids, in the data set's order.
-        groups: object array (N,) of str; None where no groups are known.
+        groups: str array (N,), "" where an image has none; None where no groups are known.
         labels: uint8 array (N, L), 0 or 1.
         probabilities: float32 array (N, L), 0-1; of `train` out-of-fold.
     """
@@ -54,7 +48,7 @@ class LabelledSplit:
 
     @property
     def title(self) -> str:
-        """What a reader is told of it."""
+        """What the page calls it."""
         return "training images, out-of-fold" if self.name == "train" else "test images"
 
 
@@ -75,7 +69,7 @@ class RunFiles:
     """
 
     folder: Path
-    record: dict[str, Any]
+    record: Mapping[str, Any]
     label_names: tuple[str, ...]
     splits: dict[str, LabelledSplit]
     scores: Mapping[tuple[str, str, str, str], tuple[float, float, float]]
@@ -89,11 +83,29 @@ class RunFiles:
         """Read a run.
 
         Raises:
-            InputError: the folder holds no finished run, or a file of it is missing, damaged, or lacks rows that the
-                record speaks of; the message names it.
+            InputError: the folder holds no finished run, or a file of it is missing, damaged, or was changed by hand;
+                the message names it.
         """
-        mark_of(folder)
-        return _Reader(folder).read()
+        run = SealedRun.open(folder)
+        labels, final = tuple(run.record["labels"]), run.record["final_model"]
+        splits = {}
+        for name, known in read_run_labels(run.file(RUN_LABELS)).items():
+            if name == "train":
+                probabilities = read_out_of_fold(run, final, known.image_ids, labels)
+            else:
+                probabilities = read_predictions(run, known.image_ids, labels)
+            splits[name] = LabelledSplit(name, known.image_ids, known.groups, known.labels, probabilities)
+        return cls(
+            folder=folder,
+            record=run.record,
+            label_names=labels,
+            splits=splits,
+            scores=read_metrics(run),
+            thresholds=read_thresholds(run, final, labels),
+            gallery=read_gallery(run),
+            backbones=read_backbones(run),
+            curves=read_curves(run),
+        )
 
     @property
     def final_model(self) -> str:
@@ -105,6 +117,15 @@ class RunFiles:
         return self.scores.get((model, measured, label, metric), (np.nan, np.nan, np.nan))
 
     @property
+    def group(self) -> str:
+        """What the run's groups are called: as the group column says, if it is of patients or subjects."""
+        arguments = self.record["arguments"]
+        if self.record["folds"]["groups"] is None or arguments["groups"] is not None:
+            return "group"
+        named = re.search("patient|subject", (arguments["group_column"] or DEFAULT_GROUP).lower())
+        return named[0] if named else "group"
+
+    @property
     def cuts(self) -> np.ndarray:
         """The final model's thresholds: float64 (L,)."""
         return self.thresholds.loc[list(self.label_names), "threshold"].to_numpy(np.float64)
@@ -112,125 +133,3 @@ class RunFiles:
     def threshold(self, label: str) -> float:
         """Give the final model's threshold of a label."""
         return float(self.thresholds.loc[label, "threshold"])
-
-
-class _Reader:
-    """Reads one folder, and knows which file it is at when something is wrong."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._path = folder / MARK
-
-    def read(self) -> RunFiles:
-        """Do what `RunFiles.read` says."""
-        try:
-            return self._read()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            # A check's own words; of an error of a library also its kind.
-            reason = str(error) if type(error) is ValueError else repr(error)
-            reason = reason if len(reason) <= _REASON else f"{reason[:_REASON]}..."
-            raise InputError(f"{self._path} cannot be read ({reason}). Make the run again.") from None
-
-    def _read(self) -> RunFiles:
-        record = self._record()
-        final, labels, models = record["final_model"], record["labels"], list(record["models"])
-        columns = ["label", "metric", "value", "low", "high"]
-        metrics = self._table("metrics.csv", ["model", "split", *columns], text=["model", "split", "label", "metric"])
-        check_metrics(metrics, models)
-        thresholds = self._table("thresholds.csv", ["model", "label", "threshold", *COSTS], text=["model", "label"])
-        check_thresholds(thresholds, models, labels, COSTS)
-        splits = self._splits(final, labels, record)
-        gallery = self._table(
-            "gallery.csv", ["split", "ID", "label", "outcome", "rank"], text=["split", "ID", "label", "outcome"]
-        )
-        check_gallery(gallery, {name: split.image_ids for name, split in splits.items()}, labels)
-        backbones = self._backbones(record)
-        curves = self._table(
-            "curves.csv",
-            ["model", "fold", "epoch", "loss", "auc", "validation_loss", "validation_auc"],
-            ["model"],
-            required=False,
-        )
-        check_curves(curves, record)
-        return RunFiles(
-            folder=self._folder,
-            record=record,
-            label_names=tuple(labels),
-            splits=splits,
-            scores={
-                (row.model, row.split, row.label, row.metric): (row.value, row.low, row.high)
-                for row in metrics.itertuples()
-            },
-            thresholds=thresholds[thresholds["model"] == final].set_index("label").loc[labels],
-            gallery=gallery,
-            backbones=backbones,
-            curves=curves,
-        )
-
-    def _backbones(self, record: dict[str, Any]) -> pd.DataFrame | None:
-        """Read what each backbone is worth."""
-        measured = ["macro_auc", "gain", "low", "high", "megabytes", "gain_per_megabyte"]
-        table = self._table("backbones.csv", ["backbone", *measured], ["backbone"], required=False)
-        if table is not None:
-            check_ids(list(table["backbone"]), record["backbones"])
-            check_numbers(table, measured[:2], -1, 1)
-            check_numbers(table, measured[2:], -np.inf, np.inf, empty=True)
-        return table
-
-    def _record(self) -> dict[str, Any]:
-        """Read `run.json`."""
-        self._path = self._folder / MARK
-        record = json.loads(self._path.read_text(encoding="utf-8"))
-        check_record(record)
-        return dict(record)
-
-    def _splits(self, final: str, labels: list[str], record: dict[str, Any]) -> dict[str, LabelledSplit]:
-        """Join labels and probabilities by id."""
-        table = self._table("labels.csv", ["split", "ID", "group", *labels], text=["split", "ID", "group"])
-        check_labels(table, labels, record)
-        splits = {}
-        for name in ("train", "test"):
-            rows = table[table["split"] == name]
-            if name == "train" or len(rows):
-                groups = rows["group"].to_numpy(dtype=object)
-                splits[name] = LabelledSplit(
-                    name=name,
-                    image_ids=tuple(rows["ID"]),
-                    groups=groups if (groups != "").any() else None,
-                    labels=rows[labels].to_numpy(np.uint8),
-                    probabilities=self._probabilities(name, final, labels, list(rows["ID"])),
-                )
-        return splits
-
-    def _probabilities(self, split: str, final: str, labels: list[str], image_ids: list[str]) -> np.ndarray:
-        """Read what the final model makes of the images of a split: float32 (N, L)."""
-        if split == "train":
-            table = self._table("oof_probability.csv", ["ID", "model", *labels], ["ID", "model"], numbers=labels)
-            table = table[table["model"] == final]
-        else:
-            table = self._table(PROBABILITIES, ["ID", *labels], ["ID"], numbers=labels)
-        check_ids(list(table["ID"]), image_ids)
-        own = table[table["ID"].isin(image_ids)]  # an image without features has empty cells
-        check_numbers(own, labels, 0, 1)
-        if split == "train" and len(own) < len(table):
-            raise ValueError(f"it has {len(table) - len(own)} rows of {final} of images that labels.csv lacks")
-        return own.set_index("ID").loc[image_ids, labels].to_numpy(np.float32)
-
-    def _table(
-        self, name: str, columns: list[str], text: list[str], numbers: list[str] | None = None, required: bool = True
-    ) -> Any:
-        """Read a table; `text` are columns whose cells are words, also `NA` and `007`, `numbers` float32 ones."""
-        self._path = self._folder / name
-        if not required and not self._path.exists():
-            return None
-        types = dict.fromkeys(text, "object") | dict.fromkeys(numbers or [], "float32")
-        # An empty cell is a missing number, but an empty word.
-        missing = {column: [""] for column in self._header() if column not in text}
-        table = pd.read_csv(self._path, dtype=types, keep_default_na=False, na_values=missing, encoding="utf-8")
-        lacking = [column for column in columns if column not in table.columns]
-        if lacking:
-            raise ValueError(f"it has no column {lacking[0]}")
-        return table
-
-    def _header(self) -> list[str]:
-        return list(pd.read_csv(self._path, nrows=0, encoding="utf-8").columns)

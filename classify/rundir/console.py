@@ -1,7 +1,8 @@
 """Print what a run found."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,34 @@ from classify.scores.metrics import MACRO, Score, describe_rule
 from classify.scores.resampling import DRAWS
 from classify.scores.thresholds import measure_cost
 from features.common.text import first_few, make_console
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the leaderboard: the mean of a metric over the labels, out-of-fold.
+
+    Attributes:
+        metric: its name in the table of metrics.
+        heading: what the column is called.
+        more_is_better: whether a high value is a good one.
+        printed: whether the terminal, which has 120 columns, shows it too; the report shows all.
+    """
+
+    metric: str
+    heading: str
+    more_is_better: bool = True
+    printed: bool = True
+
+
+#: Columns of the leaderboard, printed and in the report, beside the AUC that it is sorted by.
+LEADERBOARD = (
+    Column("average_precision", "AP"),
+    Column("log_loss", "log loss", more_is_better=False),
+    Column("brier", "Brier", more_is_better=False, printed=False),
+    Column("f1", "F1"),
+    Column("sensitivity", "sensitivity", printed=False),
+    Column("specificity", "specificity", printed=False),
+)
 
 
 def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_list: Path) -> None:
@@ -52,7 +81,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
         f"in square brackets: 95 % interval from {DRAWS} bootstrap draws of {unit}, the fitted models as given"
     )
     if len(experiment.predictions) == 1:
-        console.print("one model only, so there is no ensemble: each would be the same model again")
+        console.print("only one model, so there is no ensemble: each would be the same model again")
     if experiment.returns:
         steps = (f"{r.backbone} {r.macro_auc:.3f} ({r.gain:+.3f})" for r in experiment.returns)
         console.print(f"backbones, added one by one to their mean, macro AUC (gain): {', '.join(steps)}")
@@ -68,7 +97,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     if test is None:
         needless = "; --refit changes what predicts new images only" if settings.refit else ""
         console.print(
-            f"test: the data set has no test split, so there are out-of-fold results only, no predictions{needless}"
+            f"test: the data set has no test split, so there are only out-of-fold results, no predictions{needless}"
         )
     else:
         _print_test(console, test, experiment.final_model + (", refitted" if settings.refit else ""), rejected_list)
@@ -97,12 +126,18 @@ def _leaderboard(experiment: Experiment, backbone_count: int) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 1), pad_edge=False, collapse_padding=True)
     # On a narrow terminal cells are folded, never cut; the models' names stay whole.
     table.add_column("model", no_wrap=True, overflow="fold")
-    headings = ["back-\nbones", "macro AUC", "AP", "log\nloss", "F1", "accuracy", "seconds"]
+    columns = [column for column in LEADERBOARD if column.printed]
+    measured = [column.heading.replace(" ", "\n") for column in columns]
+    headings = ["back-\nbones", "macro AUC", *measured, "accuracy", "seconds"]
     has_test = any(split == "test" for _, split in experiment.scores)
     for heading in headings + ["test macro AUC"] * has_test:
         table.add_column(heading, justify="right", overflow="fold")
-    for model in rank_models(experiment.scores):
-        macro = {s.metric: s for s in experiment.scores[model, "oof"] if s.label == MACRO}
+    of_models = {
+        model: {score.metric: score for score in experiment.scores[model, "oof"] if score.label == MACRO}
+        for model in experiment.predictions
+    }
+    for model in rank_models({model: macro["roc_auc"].value for model, macro in of_models.items()}):
+        macro = of_models[model]
         of_test = [s for s in experiment.scores.get((model, "test"), []) if (s.label, s.metric) == (MACRO, "roc_auc")]
         prediction = experiment.predictions[model]
         final = model == experiment.final_model
@@ -110,7 +145,7 @@ def _leaderboard(experiment: Experiment, backbone_count: int) -> Table:
             Text(f"{model} *" if final else model),
             f"{len(prediction.backbones)} of {backbone_count}",
             _with_interval(macro["roc_auc"]),
-            *(_short(macro[metric].value) for metric in ("average_precision", "log_loss", "f1")),
+            *(_short(macro[column.metric].value) for column in columns),
             f"{_short(macro['accuracy'].value)} ({_short(macro['all_negative_accuracy'].value)})",
             f"{prediction.seconds:.1f}",
             *(_with_interval(score) for score in of_test),
@@ -119,19 +154,14 @@ def _leaderboard(experiment: Experiment, backbone_count: int) -> Table:
     return table
 
 
-def rank_models(scores: Mapping[tuple[str, str], Sequence[Score]]) -> list[str]:
-    """Order models by their out-of-fold macro ROC-AUC, best first; of equal ones the simpler, those without one last.
+def rank_models(aucs: Mapping[str, float | None]) -> list[str]:
+    """Order models by their out-of-fold macro ROC-AUC, best first; of equal ones the first, those without one last.
 
     Args:
-        scores: by model and split, the simpler model first, as of `Experiment`.
+        aucs: by model, the simpler model first; None or NaN where it is undefined.
     """
-    values = {
-        model: -math.inf if score.value is None else score.value
-        for (model, split), of_model in scores.items()
-        for score in of_model
-        if (split, score.label, score.metric) == ("oof", MACRO, "roc_auc")
-    }
-    return sorted(values, key=lambda model: -values[model])
+    known = {model: -math.inf if auc is None or math.isnan(auc) else auc for model, auc in aucs.items()}
+    return sorted(known, key=lambda model: -known[model])
 
 
 def _threshold_table(inputs: Inputs, experiment: Experiment) -> Table:

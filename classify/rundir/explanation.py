@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from classify.inputs import columns_of
-from classify.models.files import ESTIMATOR_SUFFIX, HEAD_SUFFIX, load_model, model_path
+from classify.models.files import ESTIMATOR_SUFFIX, HEAD_SUFFIX, model_path
 from classify.models.gradients import Linearised, has_gradient, linearise
 from classify.rundir.folder import MODELS
 from classify.rundir.saved_run import SavedRun
@@ -123,7 +123,7 @@ class Explainer:
     def _load(self, path: Path) -> Any:
         """Load a model once."""
         if path not in self._loaded:
-            self._loaded[path] = load_model(path)
+            self._loaded[path] = self._run.load_model(path.relative_to(self._run.folder).as_posix())
         return self._loaded[path]
 
     def _weigh(self, model: str) -> Weights:

@@ -1,81 +1,171 @@
-"""Publish the files of a run all at once, so that an interrupted run leaves finished fits and nothing half-written."""
+"""The folder of a run: its files by name, how they become a run all at once, and the seal that proves them whole."""
 
+import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from features.audit.report import DUPLICATES, GROUPS
+from features.audit.report import RECORD as AUDIT
 from features.common.errors import InputError
-from features.common.lock import hold
+from features.common.files import digest, digest_file, hold
+from features.dataset.run_labels import RUN_LABELS
 
-#: What makes a folder a run. It is published last.
+#: What makes a folder a run: how it came about, and the digests of its files. It is published last.
 MARK = "run.json"
+#: The tables of a run; `tables` writes and reads them, `features.dataset.run_labels` the labels.
+PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
+OUT_OF_FOLD, METRICS, THRESHOLDS = "oof_probability.csv", "metrics.csv", "thresholds.csv"
+BACKBONES, CURVES, GALLERY = "backbones.csv", "curves.csv", "gallery.csv"
 #: The folder of a run's fitted models.
 MODELS = "models"
+#: What a run writes and seals, beside `MARK`.
+SEALED = (
+    PROBABILITIES, DECISIONS, OUT_OF_FOLD, METRICS, THRESHOLDS, BACKBONES, CURVES, RUN_LABELS, GALLERY, MODELS
+)  # fmt: skip
 #: What `report` makes of a finished run: the page, and the folder of its figures.
 REPORT, FIGURES = "report.html", "figures"
-#: The folder of a run's heat maps, written by `classify cam`.
+#: The folder of a run's heat maps.
 CAM = "cam"
+#: The folder of predictions of new images, a folder each, and what says in such a folder how they were made.
+PREDICTIONS, PREDICTION = "predictions", "prediction.json"
+#: What the audit of the features leaves in a run's folder.
+_OF_AUDIT = (DUPLICATES, GROUPS, AUDIT)
+#: What lies in a folder of predictions; `cache` is the features that scripts/predict.sh keeps there.
+_OF_PREDICTION = (PROBABILITIES, DECISIONS, CAM, "cache", PREDICTION)
+#: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
+RUN_FILES = (*SEALED, REPORT, FIGURES, CAM, *_OF_AUDIT, PREDICTIONS, MARK)
 #: Where a run that is not finished keeps its finished fits.
 FINISHED = "finished"
-#: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
-RUN_FILES = (
-    "predictions_probability.csv",
-    "predictions_binary.csv",
-    "oof_probability.csv",
-    "metrics.csv",
-    "thresholds.csv",
-    "backbones.csv",
-    "curves.csv",
-    "labels.csv",
-    "gallery.csv",
-    MODELS,
-    REPORT,
-    FIGURES,
-    CAM,
-    "duplicates.csv",
-    "audit.json",
-    MARK,
-)
-_PARTIAL = ".partial"
-_REPLACING = ".replacing"
+_PARTIAL, _REPLACING, _LOCK = ".partial", ".replacing", ".lock"
+#: Version of what `MARK` holds. Before 2 there was neither a version nor a seal.
+_FORMAT = 2
 
 
-def mark_of(run: Path) -> Path:
-    """Give the file that makes a folder a finished run.
+@dataclass(frozen=True)
+class SealedRun:
+    """A finished run whose record is what the run wrote.
+
+    Attributes:
+        folder: the run's.
+        record: what `MARK` holds.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> "SealedRun":
+        """Read the record of a run.
+
+        Raises:
+            InputError: the folder holds no finished run, one of another format, or its record is damaged or was changed
+                by hand.
+        """
+        path = folder / MARK
+        if not path.is_file():
+            raise InputError(
+                f"{folder} holds no finished run: {path} is missing. Give the folder that `classify run` was given as "
+                "--out; a run that was interrupted goes on with the same command."
+            )
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error}). {_remedy(folder)}") from None
+        version = record.get("format") if isinstance(record, dict) else None
+        if version != _FORMAT:
+            raise InputError(
+                f"{path} is of another version of Headbank: its format is {version or 'older than 2'}, expected "
+                f"{_FORMAT}. Make the run again: python -m classify run DATA --out {folder} --overwrite, with the "
+                "options that it had."
+            )
+        if record.get("seal") != _seal_of(record):
+            raise _changed(folder, MARK)
+        return cls(folder, record)
+
+    def holds(self, name: str) -> bool:
+        """Whether the run wrote a file."""
+        return name in self.record["files"]
+
+    def file(self, name: str) -> Path:
+        """Give the path of a file of the run, once its bytes are found to be those that the run wrote.
+
+        Args:
+            name: path within the run's folder, such as `metrics.csv`.
+
+        Raises:
+            InputError: it is missing, damaged, or was changed by hand.
+        """
+        path = self.folder / name
+        try:
+            found = digest_file(path).hex()
+        except FileNotFoundError:
+            raise InputError(f"{path} is missing. {_remedy(self.folder)}") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}). {_remedy(self.folder)}") from None
+        if found != self.record["files"].get(name):
+            raise _changed(self.folder, name)
+        return path
+
+
+def seal(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write `MARK`: the record, the digest of each file of the run, and a digest of all that.
+
+    Args:
+        folder: holds the other files of the run.
+        record: plain values, fit for JSON.
 
     Raises:
-        InputError: it is not there.
+        OSError: it cannot be written.
     """
-    path = run / MARK
-    if not path.is_file():
-        raise InputError(
-            f"{run} holds no finished run: there is no {path}. Give the folder that `classify run` was given as --out; "
-            "a run that was interrupted goes on with the same command."
-        )
-    return path
+    paths = [path for name in SEALED for path in ((folder / name), *sorted((folder / name).rglob("*")))]
+    files = {path.relative_to(folder).as_posix(): digest_file(path).hex() for path in paths if path.is_file()}
+    sealed = json.loads(json.dumps({"format": _FORMAT, **record, "files": files}))  # as it will be read
+    sealed["seal"] = _seal_of(sealed)
+    (folder / MARK).write_text(json.dumps(sealed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _seal_of(record: Mapping[str, Any]) -> str:
+    """Digest a record without its seal, whatever its order and blanks."""
+    content = {name: value for name, value in record.items() if name != "seal"}
+    return digest(json.dumps(content, sort_keys=True).encode()).hex()
+
+
+def _changed(folder: Path, name: str) -> InputError:
+    """Make the error of a file that is not as the run wrote it."""
+    return InputError(f"{folder / name} was changed by hand, or is damaged. {_remedy(folder)}")
+
+
+def _remedy(folder: Path) -> str:
+    """Say what helps where a run is not whole."""
+    return f"Put the original back, or make the run again: python -m classify run ... --out {folder} --overwrite"
 
 
 @contextmanager
-def open_run(run: Path, overwrite: bool) -> Iterator[Path]:
+def open_run(run: Path, overwrite: bool, groups: Path | None = None) -> Iterator[Path]:
     """Lend a folder to write a run's files to; when the block ends without an error, they become the run.
 
     Args:
-        run: the run's folder; absent, empty, or with `overwrite` an earlier run.
-        overwrite: whether the files of an earlier run may be replaced, and the whole of its models/. Other files in its
-            folder stay.
+        run: the run's folder; missing, empty, or with `overwrite` an earlier run.
+        overwrite: whether an earlier run may be replaced, with all that was made of it later. Files that a person put
+            into its folder stay.
+        groups: the file of groups that the new run reads, which stays too.
 
     Yields:
-        A folder beside `run`, or inside it where it exists; empty but for the `FINISHED` of an earlier run that was
-        interrupted, which is not published. It is gone after the block; if the block does not end well, `FINISHED`
-        stays where it is, for the next one.
+        A folder inside `run`, empty but for the `FINISHED` of an earlier run that was interrupted, which is not
+        published. It is gone after the block; if the block does not end well, `FINISHED` stays where it is, for the
+        next run.
 
     Raises:
         InputError: `run` is a file, holds something else than a run, holds a run and `overwrite` is false, or cannot be
             written to; raised before the block where it can be known.
     """
+    _check(run, overwrite)
     with hold_run(run):
-        yield from _stage(run, overwrite)
+        yield from _stage(run, overwrite, groups)
 
 
 @contextmanager
@@ -83,34 +173,35 @@ def hold_run(run: Path) -> Iterator[None]:
     """Keep other processes from writing to a run's folder while the block runs.
 
     Args:
-        run: the run's folder, absent or not.
+        run: the run's folder; made where it is missing, and removed if it is still empty after the block.
 
     Raises:
-        InputError: another process holds it, or the folder around it cannot be written to.
+        InputError: another process holds it, or the folder cannot be written to.
     """
-    lock = run.parent / f".{run.name}.lock"
+    existed, lock = run.exists(), run / _LOCK
     with hold(lock):
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)  # nobody waits for this lock, and the folder is a person's
+            if not existed:
+                _remove_empty(run)
 
 
-def _stage(run: Path, overwrite: bool) -> Iterator[Path]:
+def _stage(run: Path, overwrite: bool, groups: Path | None) -> Iterator[Path]:
     """Do what `open_run` says, while no other process does it."""
+    staging = run / _PARTIAL
     try:
-        exists = _check(run, overwrite)
-        staging = run / _PARTIAL if exists else run.parent / f".{run.name}{_PARTIAL}"
         _clear(staging)  # of what a killed run left
-        staging.mkdir(parents=True, exist_ok=True)
+        staging.mkdir(exist_ok=True)
     except OSError as error:
         raise _unwritable(run, error) from None
     try:
         yield staging
+        _check(run, overwrite)
         try:
-            _publish(staging, run, overwrite)
-            ours = staging if staging.exists() else run  # into which the whole of it was turned
-            shutil.rmtree(ours / FINISHED, ignore_errors=True)
+            _publish(staging, run, groups)
+            shutil.rmtree(staging / FINISHED, ignore_errors=True)
         except OSError as error:
             raise _unwritable(run, error) from None
     finally:
@@ -122,47 +213,71 @@ def _clear(staging: Path) -> None:
     if not staging.is_dir():
         return
     for path in staging.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            if path.name != FINISHED:
-                shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()
+        if path.name != FINISHED:
+            _remove(path)
     if not any(staging.iterdir()):
         staging.rmdir()
 
 
-def _check(run: Path, overwrite: bool) -> bool:
-    """Tell whether the folder exists; refuse one that a run may not write to."""
+def _check(run: Path, overwrite: bool) -> None:
+    """Refuse a folder that a run may not write to.
+
+    Raises:
+        InputError: the message says why.
+    """
     if not run.exists() and not run.is_symlink():
-        return False
+        return
     if not run.is_dir():
         raise InputError(f"{run} is not a folder. Name another with --out.")
-    if not any(path.name != _PARTIAL for path in run.iterdir()):
-        return True
+    if not any(path.name not in (_PARTIAL, _LOCK) for path in run.iterdir()):
+        return
     if not (run / MARK).exists() and not (run / _REPLACING).exists():
-        raise InputError(f"{run} is not empty and is no run (it holds no {MARK}). Name another folder with --out.")
+        raise InputError(f"{run} is not empty and is not a run ({MARK} is missing). Name another folder with --out.")
     if not overwrite:
         raise InputError(f"{run} holds a run already. Name another folder with --out, or replace it with --overwrite.")
-    return True
 
 
-def _publish(staging: Path, run: Path, overwrite: bool) -> None:
-    """Move the files to their place."""
-    if not _check(run, overwrite):
-        staging.replace(run)
-        return
-    # Until the last file is in place this is no finished run, but may be overwritten like one.
+def _publish(staging: Path, run: Path, groups: Path | None) -> None:
+    """Move the files to their place, after what an earlier run and its followers left is removed."""
+    # Until the last file is in place this is not a finished run, but may be overwritten like one.
     (run / _REPLACING).touch()
     (run / MARK).unlink(missing_ok=True)
-    for name in RUN_FILES:
-        old, new = run / name, staging / name
-        if old.is_dir() and not old.is_symlink():
-            shutil.rmtree(old)  # a folder cannot take the place of one that holds files
-        elif not new.is_file():
-            old.unlink(missing_ok=True)
-        if new.exists():
-            new.replace(old)
+    _remove_stale(run, groups)
+    for name in (*SEALED, MARK):
+        if (staging / name).exists():
+            (staging / name).replace(run / name)
     (run / _REPLACING).unlink()
+
+
+def _remove_stale(run: Path, groups: Path | None) -> None:
+    """Remove what an earlier run and its followers left; what a person put there, and `groups`, stay."""
+    names = [*SEALED, REPORT, FIGURES, CAM]
+    if (run / AUDIT).exists():  # else a person put the groups there
+        names += [name for name in _OF_AUDIT if groups is None or groups.resolve() != (run / name).resolve()]
+    for name in names:
+        _remove(run / name)
+    predictions = run / PREDICTIONS
+    if predictions.is_symlink() or not predictions.is_dir():
+        return
+    for folder in (path.parent for path in list(predictions.glob(f"*/{PREDICTION}"))):
+        for name in () if folder.is_symlink() else _OF_PREDICTION:
+            _remove(folder / name)
+        _remove_empty(folder)
+    _remove_empty(predictions)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that it holds; nothing where it is missing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder, unless it holds something or is a link."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _unwritable(run: Path, error: OSError) -> InputError:

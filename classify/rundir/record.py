@@ -1,4 +1,4 @@
-"""Say how a run came about: run.json."""
+"""Write a finished run: its tables, its models, and the record of how it came about."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -11,24 +11,63 @@ import numpy as np
 
 from classify.experiment import Experiment
 from classify.inputs import Inputs
+from classify.models.files import dump_trusted, ensemble_path, save_fits
 from classify.models.trained_head import TrainedHead
+from classify.rundir.folder import MODELS, seal
+from classify.rundir.tables import write_tables
 from classify.scores.metrics import describe_rule
 from classify.scores.resampling import DRAWS, ENDS
+from features.common.errors import InputError
 
 VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "iterative-stratification", "skops")
 VERSIONED_OF_HEADS = ("tensorflow", "keras")
 
 
-def describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-    """Gather what `run.json` says of inputs, folds and models.
+def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping[str, Any]) -> None:
+    """Write a run's files into a folder: tables, models, and last the record, which seals them.
+
+    Times stand in the record only, so that the tables of two equal runs are equal bytes.
+
+    Args:
+        folder: an empty folder.
+        inputs: what the run learnt from.
+        experiment: what it found.
+        record: what the caller adds to the record: arguments, seconds.
+
+    Raises:
+        InputError: the files cannot be written, as on a full disk.
+    """
+    try:
+        write_tables(folder, inputs, experiment)
+        saved = _save_models(experiment, folder / MODELS)
+        files = {name: [path.relative_to(folder) for path in paths] for name, paths in saved.items()}
+        seal(folder, {**record, **_describe_run(inputs, experiment, files)})
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{folder} cannot be written ({reason}). Free the disk or name another with --out.") from None
+
+
+def _save_models(experiment: Experiment, models: Path) -> dict[str, list[Path]]:
+    """Save every fitted model; gives the files of each that predict new images, in the order of the fits."""
+    fits = experiment.plan.fits()
+    saved: dict[str, list[Path]] = {}
+    for name, of_fits in experiment.models.items():
+        files = save_fits(models, name, {fit.name: model for fit, model in zip(fits, of_fits, strict=True)})
+        saved[name] = [files[fit.name] for fit in fits if fit.predicts_test]
+    for name, ensemble in experiment.ensembles.items():
+        path = ensemble_path(models, name)
+        path.write_bytes(dump_trusted(ensemble))
+        saved[name] = [path]
+    return saved
+
+
+def _describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    """Gather what the record says of inputs, folds and models, as plain values.
 
     Args:
         inputs: what the run learnt from.
         experiment: what it found.
         files: of each model that predict new images, by their mean; relative to the run's folder.
-
-    Returns:
-        Plain values by name, fit for JSON.
     """
     splits = {"train": inputs.train} | ({} if inputs.test is None else {"test": inputs.test})
     folds, settings = experiment.folds, experiment.settings
@@ -37,8 +76,7 @@ def describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Seq
         "versions": {"python": platform.python_version()} | {name: version(name) for name in versioned},
         "labels": list(inputs.label_names),
         "backbones": {
-            name: {"width": columns.stop - columns.start}
-            | ({"recipe": asdict(inputs.recipes[name])} if name in inputs.recipes else {})
+            name: {"width": columns.stop - columns.start, "recipe": asdict(inputs.recipes[name])}
             for name, columns in inputs.columns.items()
         },
         "splits": {

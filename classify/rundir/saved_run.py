@@ -1,45 +1,43 @@
 """Load a finished run, and predict with it."""
 
-import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.crossfit.plan import mean_probabilities
 from classify.inputs import columns_of
-from classify.models.files import load_model
-from classify.rundir.extract_options import extract_options
-from classify.rundir.folder import mark_of
-from features.common.cli import option_words
+from classify.models.files import Predictor, load_model
+from classify.rundir.folder import SealedRun
+from classify.rundir.tables import read_thresholds
 from features.common.errors import InputError
 from features.store.cache import FeatureCache
-from features.store.recipe import Recipe
+from features.store.recipe import Recipe, extract_options
 
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What `run.json` says that predicting needs.
+    """What predicting needs of a run.
 
     Attributes:
-        folder: the run's.
+        sealed: the run.
         label_names: the L labels.
         widths: of each backbone's features, in the run's order.
         recipes: how each backbone's features have to be extracted.
-        models: by name, its entry of `run.json`: `backbones`, `members`, `shares`, `files`.
+        models: by name, its entry of the record: `backbones`, `members`, `shares`, `files`.
         final_model: the one that the run handed in.
         cache: the folder of the features that it learnt from, as the run was given it.
     """
 
-    folder: Path
+    sealed: SealedRun
     label_names: tuple[str, ...]
     widths: dict[str, int]
     recipes: dict[str, Recipe]
-    models: dict[str, dict[str, Any]]
+    models: Mapping[str, Mapping[str, Any]]
     final_model: str
     cache: Path
 
@@ -50,39 +48,30 @@ class SavedRun:
         Raises:
             InputError: the folder holds no finished run, or its record is damaged.
         """
-        path = mark_of(folder)
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            backbones = {name: dict(entry) for name, entry in record["backbones"].items()}
-            recipes = {name: Recipe.from_record(entry["recipe"]) for name, entry in backbones.items()}
-            run = cls(
-                folder,
-                tuple(map(str, record["labels"])),
-                {name: int(entry["width"]) for name, entry in backbones.items()},
-                recipes,
-                {name: dict(entry) for name, entry in record["models"].items()},
-                str(record["final_model"]),
-                Path(record["cache"]),
-            )
-            run._check()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} cannot be read ({error!r}). Make the run again.") from None
-        return run
+        sealed = SealedRun.open(folder)
+        backbones = sealed.record["backbones"]
+        return cls(
+            sealed,
+            tuple(sealed.record["labels"]),
+            {name: entry["width"] for name, entry in backbones.items()},
+            {name: Recipe.from_record(entry["recipe"]) for name, entry in backbones.items()},
+            sealed.record["models"],
+            sealed.record["final_model"],
+            Path(sealed.record["cache"]),
+        )
 
-    def _check(self) -> None:
-        """Refuse a record that contradicts itself.
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.sealed.folder
+
+    def load_model(self, file: str) -> Predictor:
+        """Load a model by its path within the run's folder.
 
         Raises:
-            ValueError: the message says what is wrong.
+            InputError: the file is missing, damaged, or was changed by hand.
         """
-        if self.final_model not in self.models:
-            raise ValueError(f"its final model {self.final_model!r} is none of its models")
-        known: set[str] = set()
-        for name, entry in self.models.items():
-            missing = [member for member in entry["members"] if member not in known]
-            if missing or not entry["files"] or not set(entry["backbones"]) <= set(self.widths):
-                raise ValueError(f"the entry of {name} names no file, or what the run does not have")
-            known.add(name)
+        return load_model(self.sealed.file(file))
 
     def choose(self, model: str | None) -> str:
         """Give the name of the model asked for, or of the final one.
@@ -106,32 +95,22 @@ class SavedRun:
         """Read a model's thresholds: float64 (L,).
 
         Raises:
-            InputError: `thresholds.csv` is missing or damaged.
+            InputError: the table is missing, damaged, or was changed by hand.
         """
-        path = self.folder / "thresholds.csv"
-        try:
-            # As text: a label may be called 1 or NA.
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-            of_model = table[table["model"] == model].set_index("label")["threshold"]
-            thresholds = of_model[list(self.label_names)].to_numpy(np.float64)
-            if len(thresholds) != len(self.label_names) or np.isnan(thresholds).any():
-                raise ValueError(f"it has no threshold, or several, of a label of {model}")
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} cannot be read ({error}). Make the run again.") from None
-        return thresholds
+        return read_thresholds(self.sealed, model, self.label_names)["threshold"].to_numpy(np.float64)
 
-    def extract_options(self, model: str) -> list[dict[str, Any]]:
-        """Say with which options stage 1 makes the features that a model needs; see `extract_options`."""
+    def extract_options(self, model: str) -> list[list[str]]:
+        """Say with which options stage 1 makes the features that a model needs; see `recipe.extract_options`."""
         return extract_options({name: self.recipes[name] for name in self.needs(model)})
 
     def refuse_other_features(self, cache: FeatureCache, split: str, model: str) -> None:
-        """Refuse features that were extracted otherwise than those that the run learnt from.
+        """Refuse features that were extracted in another way than those that the run learnt from.
 
         Raises:
             InputError: another fingerprint, or nothing is cached; the message says what differs, and the command.
         """
         for backbone in self.needs(model):
-            file, wanted = cache.describe(split, backbone), self.recipes[backbone]
+            file, wanted = cache.open(split, backbone), self.recipes[backbone]
             found = file.recipe
             if file.width != self.widths[backbone]:
                 raise InputError(
@@ -143,7 +122,7 @@ class SavedRun:
                     f"{cache.path(split, backbone)} was extracted otherwise than what {self.folder} learnt from "
                     f"({wanted.differences(found)}): fingerprints {found.fingerprint[:8]} and "
                     f"{wanted.fingerprint[:8]}. Extract it into another --cache with "
-                    f"{' and '.join(shlex.join(option_words(options)) for options in self.extract_options(model))}."
+                    f"{' and '.join(map(shlex.join, self.extract_options(model)))}."
                 )
 
     def predict(self, model: str, features: np.ndarray) -> np.ndarray:
@@ -157,22 +136,16 @@ class SavedRun:
             float32 array (N, L), 0-1.
 
         Raises:
-            InputError: a model's file is missing or damaged.
+            InputError: a model's file is missing, damaged, or was changed by hand.
         """
         columns = columns_of({name: self.widths[name] for name in self.needs(model)})
-        try:
-            with threadpool_limits(1, user_api="blas"):  # as in the run: threads change the last bits
-                return self._predict(model, features, columns)
-        except (ValueError, IndexError) as error:
-            raise InputError(
-                f"the files of {model} in {self.folder} do not fit together ({error}): one is damaged, or was changed "
-                "by hand. Make the run again."
-            ) from None
+        with threadpool_limits(1, user_api="blas"):  # as in the run: threads change the last bits
+            return self._predict(model, features, columns)
 
     def _predict(self, model: str, features: np.ndarray, columns: dict[str, slice]) -> np.ndarray:
         """Predict; `columns` are those of the features."""
         entry = self.models[model]
-        files = [load_model(self.folder / file) for file in entry["files"]]
+        files = [self.load_model(file) for file in entry["files"]]
         if not entry["members"]:
             own = [columns[name] for name in entry["backbones"]]
             seen = features[:, own[0].start : own[-1].stop] if own else features[:, :0]

@@ -1,14 +1,60 @@
-"""Write predictions as the two tables that a challenge asks for."""
+"""The tables of a run, CSV files: each is written and read here, but for the labels, which the audit reads too."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from classify.scores.thresholds import to_binary
+from classify.crossfit.plan import REFIT
+from classify.experiment import Experiment
+from classify.inputs import Inputs, SplitInputs
+from classify.rundir.folder import (
+    BACKBONES,
+    CURVES,
+    DECISIONS,
+    GALLERY,
+    METRICS,
+    OUT_OF_FOLD,
+    PROBABILITIES,
+    THRESHOLDS,
+    SealedRun,
+)
+from classify.scores.gallery import choose_gallery
+from classify.scores.thresholds import measure_cost, to_binary
+from features.dataset.run_labels import NO_FOLD, RunLabels, write_run_labels
 
-PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
+#: Columns of the thresholds: what the run's thresholds cost, cross-fitted, and what 0.5 would.
+COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
+#: Columns whose cells are words, also `NA` and `007`.
+_WORDS = ("split", "ID", "model", "label", "metric", "rule", "backbone", "outcome")
+
+
+def write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
+    """Write all tables of a run. Those of two equal runs are equal bytes.
+
+    Args:
+        folder: where to.
+        inputs: what the run learnt from.
+        experiment: what it found.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    final = experiment.predictions[experiment.final_model]
+    if inputs.test is not None and final.test is not None:
+        test, thresholds = inputs.test, experiment.thresholds[experiment.final_model]
+        write_predictions(folder, test.image_ids, test.used_ids, final.test, thresholds, inputs.label_names)
+    _write_out_of_fold(folder, inputs, experiment)
+    _write_metrics(folder, experiment)
+    _write_thresholds(folder, inputs, experiment)
+    if experiment.returns:
+        _write_backbones(folder, inputs, experiment)
+    if experiment.heads:
+        _write_curves(folder, experiment)
+    _write_labels(folder, inputs, experiment)
+    _write_gallery(folder, inputs, experiment)
 
 
 def write_predictions(
@@ -19,9 +65,9 @@ def write_predictions(
     thresholds: np.ndarray,
     label_names: Sequence[str],
 ) -> None:
-    """Write both tables: `ID` and the labels, one row per image, empty cells for the images without features.
+    """Write probabilities and decisions: `ID` and the labels, one row per image.
 
-    Probabilities are written with the digits that give back the same float32.
+    Cells of images without features are empty. Probabilities have the digits that give back the same float32.
 
     Args:
         folder: where to.
@@ -41,6 +87,170 @@ def write_predictions(
         write_table(known.reindex(list(image_ids)).rename_axis("ID").reset_index(), folder / name)
 
 
+def read_predictions(run: SealedRun, image_ids: Sequence[str], label_names: Sequence[str]) -> np.ndarray:
+    """Read the final model's probabilities of some test images: float32 (N, L)."""
+    table = _read_table(run, PROBABILITIES, label_names)
+    return table.set_index("ID").loc[list(image_ids), list(label_names)].to_numpy(np.float32)
+
+
+def _write_out_of_fold(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
+    """Write `ID`, `model`, `fold`, and the labels: one row per model and training image.
+
+    Of several repeats the probability is the mean, and the fold that of the first: ensembles, calibrations and
+    thresholds are cross-fitted by it.
+    """
+    tables = []
+    for name, prediction in experiment.predictions.items():
+        table = pd.DataFrame(prediction.out_of_fold, columns=list(inputs.label_names))
+        table.insert(0, "ID", list(inputs.train.used_ids))
+        table.insert(1, "model", name)
+        table.insert(2, "fold", experiment.folds.fold_of_row)
+        tables.append(table)
+    write_table(pd.concat(tables), folder / OUT_OF_FOLD)
+
+
+def read_out_of_fold(run: SealedRun, model: str, image_ids: Sequence[str], label_names: Sequence[str]) -> np.ndarray:
+    """Read a model's out-of-fold probabilities of some training images: float32 (N, L)."""
+    table = _read_table(run, OUT_OF_FOLD, label_names)
+    own = table[table["model"] == model].set_index("ID")
+    return own.loc[list(image_ids), list(label_names)].to_numpy(np.float32)
+
+
+def _write_metrics(folder: Path, experiment: Experiment) -> None:
+    """Write `model`, `split`, `label`, `metric`, `value`, `low`, `high`; an undefined value is an empty cell."""
+    rows = [
+        (model, split, score.label, score.metric, score.value, score.low, score.high)
+        for (model, split), scores in experiment.scores.items()
+        for score in scores
+    ]
+    table = pd.DataFrame(rows, columns=["model", "split", "label", "metric", "value", "low", "high"])
+    write_table(table.astype({"value": "float64", "low": "float64", "high": "float64"}), folder / METRICS)
+
+
+def read_metrics(run: SealedRun) -> Mapping[tuple[str, str, str, str], tuple[float, float, float]]:
+    """Read value, low and high by model, split, label and metric; NaN where a cell is empty."""
+    rows = _read_table(run, METRICS).itertuples()
+    return {(row.model, row.split, row.label, row.metric): (row.value, row.low, row.high) for row in rows}
+
+
+def _write_thresholds(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
+    """Write `model`, `label`, `rule`, `threshold`, and `COSTS` on the training images."""
+    rows, rule = [], experiment.settings.threshold
+    for model, thresholds in experiment.thresholds.items():
+        out_of_fold = experiment.predictions[model].out_of_fold
+        costs = measure_cost(inputs.train_labels, out_of_fold, experiment.decisions[model])
+        rows += [
+            (model, label, rule.text, threshold, *cost)
+            for label, threshold, cost in zip(inputs.label_names, thresholds, costs, strict=True)
+        ]
+    write_table(pd.DataFrame(rows, columns=["model", "label", "rule", "threshold", *COSTS]), folder / THRESHOLDS)
+
+
+def read_thresholds(run: SealedRun, model: str, label_names: Sequence[str]) -> pd.DataFrame:
+    """Read the thresholds of a model and what they cost, a row per label in the order given, by label."""
+    table = _read_table(run, THRESHOLDS)
+    return table[table["model"] == model].set_index("label").loc[list(label_names)]
+
+
+def _write_backbones(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
+    """Write what each backbone adds, in the order in which they were added to the mean; only with several.
+
+    `backbone`, `macro_auc`, `gain`, `low`, `high`, `megabytes`, `gain_per_megabyte`, `seconds`, `gain_per_second`. The
+    megabytes are of the cache, the seconds of the device that extracted the rows in use, over all splits; empty cells
+    where a cache file does not say them.
+    """
+    splits = [inputs.train] if inputs.test is None else [inputs.train, inputs.test]
+    table = pd.DataFrame([asdict(entry) for entry in experiment.returns]).astype({"low": "float64", "high": "float64"})
+    table["megabytes"] = [sum(s.cache_bytes[name] for s in splits) / 1e6 for name in table["backbone"]]
+    table["gain_per_megabyte"] = table["gain"] / table["megabytes"]
+    seconds = pd.DataFrame([[s.extraction_seconds[name] for s in splits] for name in table["backbone"]], dtype=float)
+    table["seconds"] = seconds.sum(axis=1, skipna=False)
+    table["gain_per_second"] = table["gain"] / table["seconds"].where(table["seconds"] > 0)
+    write_table(table, folder / BACKBONES)
+
+
+def read_backbones(run: SealedRun) -> pd.DataFrame | None:
+    """Read what each backbone adds; None of a run on one."""
+    return _read_table(run, BACKBONES) if run.holds(BACKBONES) else None
+
+
+def _write_curves(folder: Path, experiment: Experiment) -> None:
+    """Write a row per epoch of every cross-fitted head; one on all rows has nothing to be measured by.
+
+    `model`, `fold` (from 0, over all repeats), `epoch` (from 1), `loss`, `auc`, `validation_loss`, `validation_auc`; an
+    AUC that no label has is an empty cell.
+    """
+    tables = []
+    for model, of_fits in experiment.heads.items():
+        for fold, (fit, head) in enumerate(zip(experiment.plan.fits(), of_fits, strict=True)):
+            if fit.name != REFIT:
+                table = pd.DataFrame(asdict(head.curves))
+                table.insert(0, "model", model)
+                table.insert(1, "fold", fold)
+                table.insert(2, "epoch", range(1, len(table) + 1))
+                tables.append(table)
+    write_table(pd.concat(tables), folder / CURVES)
+
+
+def read_curves(run: SealedRun) -> pd.DataFrame | None:
+    """Read the curves of the heads; None of a run without heads."""
+    return _read_table(run, CURVES) if run.holds(CURVES) else None
+
+
+def _labelled_splits(inputs: Inputs, experiment: Experiment) -> list[tuple[str, SplitInputs, np.ndarray, np.ndarray]]:
+    """List the labelled splits: name, images, labels, and the final model's probabilities."""
+    final, test = experiment.predictions[experiment.final_model], inputs.test
+    splits = [("train", inputs.train, inputs.train_labels, final.out_of_fold)]
+    if test is not None and test.labels is not None and final.test is not None:
+        splits.append(("test", test, test.labels, final.test))
+    return splits
+
+
+def _write_labels(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
+    """Write what is known of each labelled image."""
+    splits = {
+        name: RunLabels(
+            image_ids=tuple(images.used_ids),
+            groups=images.groups,
+            folds=experiment.folds.fold_of_row if name == "train" else np.full(len(labels), NO_FOLD),
+            labels=labels,
+        )
+        for name, images, labels, _ in _labelled_splits(inputs, experiment)
+    }
+    write_run_labels(folder, inputs.label_names, splits)
+
+
+def _write_gallery(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
+    """Write the images worth looking at, by the final model: `split`, `ID`, `label`, `outcome`, `rank`."""
+    thresholds = experiment.thresholds[experiment.final_model]
+    rows = [
+        (split, images.used_ids[choice.row], inputs.label_names[choice.label], choice.outcome, choice.rank)
+        for split, images, labels, probabilities in _labelled_splits(inputs, experiment)
+        for choice in choose_gallery(labels, probabilities, thresholds, images.groups)
+    ]
+    write_table(pd.DataFrame(rows, columns=["split", "ID", "label", "outcome", "rank"]), folder / GALLERY)
+
+
+def read_gallery(run: SealedRun) -> pd.DataFrame:
+    """Read the images worth looking at."""
+    return _read_table(run, GALLERY)
+
+
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as UTF-8 CSV with the same bytes on every system."""
     table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def _read_table(run: SealedRun, name: str, label_names: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a table of a run: words as they stand, columns of labels as float32; an empty cell is a missing number.
+
+    Raises:
+        InputError: the file is missing, damaged, or was changed by hand.
+    """
+    path = run.file(name)
+    types = dict.fromkeys(_WORDS, "object") | dict.fromkeys(label_names, "float32")
+    numbers = [
+        column for column in pd.read_csv(path, nrows=0, encoding="utf-8").columns if types.get(column) != "object"
+    ]
+    missing = {column: [""] for column in numbers}
+    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing, encoding="utf-8")

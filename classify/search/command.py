@@ -30,8 +30,7 @@ from features.common.cli import split_names
 from features.common.errors import InputError, Stopped
 from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
-from features.store.cache import FeatureCache
-from features.store.default_cache import default_cache
+from features.store.cache import FeatureCache, default_cache
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.common.errors import InputError
-from features.common.lock import hold
+from features.common.files import hold
 
 if TYPE_CHECKING:
     import optuna

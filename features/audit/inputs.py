@@ -1,6 +1,5 @@
 """Gather what is audited: the images of all splits, their features, digests, labels, groups and folds."""
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,8 @@ import numpy as np
 
 from features.common.errors import InputError
 from features.dataset.dataset import Dataset, Split
-from features.store.cache import FeatureCache, read_index
+from features.dataset.run_labels import RUN_LABELS, read_run_labels
+from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable
 
 
@@ -111,17 +111,17 @@ def _gather_split(
     if not len(kept):
         raise InputError(
             f"{cache.root / 'rejected.csv'} lists every image of the split {split.name} ({len(split.image_ids)}): none "
-            "has features. Mend the images and extract again."
+            "has features. Fix the images and extract again."
         )
     image_ids = tuple(split.image_ids[row] for row in kept)
-    index = read_index(cache.path(split.name, backbones[0]))
+    index = cache.open(split.name, backbones[0]).index
     lacking = [image_id for image_id in image_ids if image_id not in index]
     if lacking:
         raise InputError(
             f"{cache.path(split.name, backbones[0])} lacks {len(lacking)} of {len(image_ids)} images (first: "
             f"{lacking[0]}). Run: scripts/extract.sh DATA --backbones {','.join(backbones)} --cache {cache.root}"
         )
-    facts = FactsTable(cache.root / split.name / "images.csv")
+    facts = FactsTable.of_split(cache.root, split.name)
     count = len(image_ids)
     groups = np.full(len(split.image_ids), "") if split.groups is None else split.groups
     return AuditedImages(
@@ -144,25 +144,13 @@ def _folds_of(image_ids: tuple[str, ...], splits: np.ndarray, folds: Mapping[str
 
 
 def read_folds(run: Path) -> dict[str, int]:
-    """Read which fold of a run held each training image out.
-
-    Args:
-        run: folder of a finished run, with labels.csv (`split,ID,group,fold`) or oof_probability.csv (`ID,model,fold`).
+    """Read which fold of a finished run held each training image out.
 
     Raises:
-        InputError: neither is there, or what is there is no such table.
+        InputError: the folder is not a run, or its table of labels is damaged.
     """
-    path = next((run / name for name in ("labels.csv", "oof_probability.csv") if (run / name).exists()), None)
-    if path is None:
-        raise InputError(
-            f"{run} is no run: it holds neither labels.csv nor oof_probability.csv. Name another with --run."
-        )
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("split", "train") == "train"]
-        return {row["ID"]: int(row["fold"]) for row in reversed(rows)}  # of several models the first
-    except (KeyError, ValueError, TypeError, OSError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error!r}): expected the columns ID and fold. Run again.") from None
+    train = read_run_labels(run / RUN_LABELS).get("train")
+    return {} if train is None else dict(zip(train.image_ids, train.folds.tolist(), strict=True))
 
 
 def add_groups(dataset: Dataset, run: Path) -> Dataset:
@@ -170,24 +158,21 @@ def add_groups(dataset: Dataset, run: Path) -> Dataset:
 
     Args:
         dataset: the data set.
-        run: folder of a finished run; `group` of its labels.csv, if it has one, is taken.
+        run: folder of a finished run.
 
     Returns:
         The data set itself where the run knew no groups either.
 
     Raises:
-        InputError: labels.csv is no such table.
+        InputError: the folder is not a run, or its table of labels is damaged.
     """
-    path = run / "labels.csv"
-    if not path.exists():
-        return dataset
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            groups = {(row["split"], row["ID"]): row["group"] or "" for row in csv.DictReader(file)}
-    except (KeyError, ValueError, OSError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error!r}): expected split, ID and group. Run again.") from None
-    splits = {}
-    for name, split in dataset.splits.items():
-        own = np.array([groups.get((name, image_id), "") for image_id in split.image_ids], np.str_)
-        splits[name] = replace(split, groups=own) if split.groups is None and (own != "").any() else split
+    splits = dict(dataset.splits)
+    for name, known in read_run_labels(run / RUN_LABELS).items():
+        split = splits.get(name)
+        if split is None or split.groups is not None or known.groups is None:
+            continue
+        groups = dict(zip(known.image_ids, known.groups.tolist(), strict=True))
+        own = np.array([groups.get(image_id, "") for image_id in split.image_ids], np.str_)
+        if (own != "").any():
+            splits[name] = replace(split, groups=own)
     return replace(dataset, splits=splits)

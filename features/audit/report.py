@@ -1,4 +1,4 @@
-"""Print what an audit found, and write it: duplicates.csv, groups.csv, audit.json."""
+"""Print what an audit found, and write it: duplicates.csv, groups.csv, and audit.json, which the report reads."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from features.audit.audit import EXACT, NEAR, Audit
+from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console
 from features.dataset.groups import write_groups_file
 
 DUPLICATES, GROUPS, RECORD = "duplicates.csv", "groups.csv", "audit.json"
+#: The scope of the pairs of two training images, which alone have folds.
+WITHIN_TRAIN = "within train"
 _PAIRS_SHOWN = 10
 #: A proposed group of more than this share of the images has probably grown pair by pair, from patient to patient.
 _LARGE_GROUP = 0.2
@@ -105,6 +108,28 @@ def write_audit(audit: Audit, folder: Path, record: dict[str, Any]) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def read_audit(folder: Path) -> dict[str, Any] | None:
+    """Read back what `write_audit` wrote: what `summarise` gives, and the caller's record; None where there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        audit = json.loads(path.read_text(encoding="utf-8"))
+        known = audit if isinstance(audit, dict) else {}
+        missing = [name for name in ("backbones", "threshold", "pairs", "groups") if name not in known]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}). Make it again: python -m features audit CACHE --data DATA --run {folder}"
+        ) from None
+    return known
+
+
 def print_audit(audit: Audit, folder: Path) -> None:
     """Print the numbers, the nearest pairs, and what to do about them."""
     console = make_console()
@@ -149,7 +174,7 @@ def _scope_table(summary: dict[str, Any]) -> Table:
             scope,
             str(own[EXACT]),
             str(own[NEAR]),
-            "-" if folds is None or scope != "within train" else str(folds),
+            "-" if folds is None or scope != WITHIN_TRAIN else str(folds),
             str(own["labels_differ"]),
             "-" if beyond is None else f"{beyond:.3f}",
         )

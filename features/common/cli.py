@@ -10,7 +10,7 @@ import logging
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -87,24 +87,6 @@ class Command(typer.core.TyperGroup):
                 raise
             report_fault(error)
             raise typer.Exit(EXIT_FAULT) from None
-
-
-def option_words(options: Mapping[str, Any]) -> list[str]:
-    """Write options as the words of a command line.
-
-    Args:
-        options: values by name. An option without a value, or a switch that is off, takes no word; one with a list is
-            repeated.
-    """
-    words = []
-    for name, value in options.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(option)
-        elif value is not None and value is not False:
-            for one in value if isinstance(value, list) else [value]:
-                words += [option, str(one)]
-    return words
 
 
 def report_fault(error: Exception) -> None:

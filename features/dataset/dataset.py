@@ -19,7 +19,7 @@ from features.dataset.table import Fault, Faults, listed, named, shown
 logger = logging.getLogger(__name__)
 
 _SPLITS = ("train", "test")
-_DEFAULT_GROUP = "patient"
+DEFAULT_GROUP = "patient"
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def _read_groups_file(path: Path, parts: Mapping[str, _Part], faults: Faults) ->
 
 def _find_group_column(csv: Path, header: Sequence[str], wanted: str | None, *, required: bool) -> str | None:
     """Find the name of the group column; None if there is none and none is required."""
-    name = _DEFAULT_GROUP if wanted is None else wanted
+    name = DEFAULT_GROUP if wanted is None else wanted
     if name in header:
         return name
     if wanted is not None and required:

@@ -152,7 +152,7 @@ def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) 
     Raises:
         InputError: that file, or rejected.csv, is not such a table.
     """
-    table = FactsTable(cache.root / split / "images.csv")
+    table = FactsTable.of_split(cache.root, split)
     reasons_of = cache.rejected(split)
     rejected = {i: reasons_of[i].reason for i in image_ids if i in reasons_of}
     facts = {i: table[i] for i in image_ids if i in table}

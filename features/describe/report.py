@@ -15,8 +15,7 @@ from features.common.text import first_few, make_console, render
 from features.dataset.dataset import DatasetOptions, read_with_faults
 from features.dataset.table import Faults
 from features.describe.description import Description, ImageSummary, describe
-from features.store.cache import FeatureCache
-from features.store.default_cache import default_cache
+from features.store.cache import FeatureCache, default_cache
 from features.store.images_table import FactsTable
 
 PAGE = "describe.html"
@@ -82,11 +81,16 @@ def _own_cache(data: Path) -> Path | None:
 
 
 def _refuse_other_images(cache: Path, data: Path) -> None:
-    """Refuse a cache that has recorded images, but none of the data set."""
-    for table in sorted(cache.glob("[!.]*/images.csv")):
-        if len(FactsTable(table)):
+    """Refuse a cache that has recorded images, but none of the data set.
+
+    Raises:
+        InputError: it has.
+    """
+    for table in FactsTable.of_cache(cache):
+        if len(table):
             raise InputError(
-                f"{cache} holds no image of {data}, but others ({table}). Name the cache of this data set with --cache."
+                f"{cache} holds no image of {data}, but others ({table.path}). Name the cache of this data set with "
+                "--cache."
             )
 
 

@@ -166,7 +166,7 @@ def test_without_train_csv_the_message_says_so(toy):
 
 def test_groups_on_both_sides_are_named():
     train, test = np.array(["a", "b", "", "c"]), np.array(["", "c", "b", "b", "d"])
-    told = "2 patients (groups) are in train and in test, so that the figures of test are too good: b, c."
+    told = "2 groups are in train and in test, so that the figures of test are too good: b, c."
     assert warn_shared_groups(train, test) == [told]
     many = np.array([f"g{number:02d}" for number in range(12)])
     assert warn_shared_groups(many, many)[0].endswith("g08, g09 and 2 more.")

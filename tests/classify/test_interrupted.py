@@ -59,8 +59,7 @@ def stop_run(toy: Toy, out: str, number: int, *options: str, kept: int = KEPT, s
         The exit code, and the folder of finished fits.
     """
     root = toy.data.parent
-    inside = root / out / ".partial"
-    finished = (inside if (root / out).exists() else root / f".{out}.partial") / "finished"
+    finished = root / out / ".partial" / "finished"
     command = [sys.executable, "-m", "tests.classify.standing_run", str(kept if stand else 10**6), "run"]
     command += [str(toy.data), "--cache", str(toy.cache), "--out", str(root / out), *options]
     command += [] if "--preset" in options else ["--preset", "none"]
@@ -76,9 +75,9 @@ def stop_run(toy: Toy, out: str, number: int, *options: str, kept: int = KEPT, s
     return process.returncode, finished
 
 
-def hidden(toy: Toy) -> list[str]:
-    """What is hidden beside the runs."""
-    return sorted(path.name for path in toy.data.parent.iterdir() if path.name.startswith("."))
+def hidden(folder: Path) -> list[str]:
+    """What is hidden in a run, or beside the runs."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -110,7 +109,7 @@ def fits(monkeypatch) -> list[int]:
     [
         (signal.SIGINT, "1", 130, []),
         (signal.SIGTERM, "2", 143, []),
-        (signal.SIGKILL, "2", -signal.SIGKILL, [".{}.lock"]),
+        (signal.SIGKILL, "2", -signal.SIGKILL, [".lock"]),
     ],
 )
 def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(toy, at_once, fits, number, jobs, code, left):
@@ -118,14 +117,14 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(toy, at_once
     returned, finished = stop_run(toy, out, number, "--jobs", jobs)
     assert returned == code
     assert len(list(finished.glob("*.fits"))) == KEPT
-    assert hidden(toy) == sorted([f".{out}.partial", *(name.format(out) for name in left)])
-    assert not (toy.data.parent / out).exists()
+    assert sorted(path.name for path in (toy.data.parent / out).iterdir()) == sorted([".partial", *left])
+    assert hidden(toy.data.parent) == []
 
     assert run(toy, out, "--jobs", "2")[0] == 0
     assert len(fits) == 15 - KEPT
     assert set(tables(at_once)) == set(TABLES)
     assert tables(toy.data.parent / out) == tables(at_once)
-    assert hidden(toy) == []
+    assert hidden(toy.data.parent / out) == []
     assert not (toy.data.parent / out / "finished").exists()
     assert len(list((toy.data.parent / out / "models").rglob("*.skops"))) == 15 + 6
 
@@ -135,7 +134,7 @@ def test_a_forest_in_two_threads_is_stopped_without_a_trace(toy):
     code, finished = stop_run(toy, "forest", signal.SIGINT, *options, kept=1, stand=False)
     assert code == 130
     assert 1 <= len(list(finished.glob("*.fits"))) < 60
-    assert hidden(toy) == [".forest.partial"]
+    assert hidden(toy.data.parent / "forest") == [".partial"]
     shutil.rmtree(finished.parent)
 
 
@@ -165,7 +164,7 @@ def test_a_run_that_is_stopped_in_the_midst_of_heads_reuses_them(toy, monkeypatc
         for folder in (toy.data.parent / "heads", once)
     )
     assert heads == of_once
-    assert hidden(toy) == []
+    assert hidden(toy.data.parent / "heads") == []
 
 
 def test_other_options_after_a_stop_do_not_mix_with_what_was_kept(toy, fits):
@@ -178,7 +177,7 @@ def test_other_options_after_a_stop_do_not_mix_with_what_was_kept(toy, fits):
     assert tables(out) == tables(expected)
     assert sorted(path.name for path in (out / "models").iterdir()) == ["logistic__beta", "prior"]
     assert not (out / "finished").exists()
-    assert hidden(toy) == []
+    assert hidden(out) == []
 
 
 def test_an_overwrite_that_is_stopped_leaves_the_earlier_run_whole(toy, fits):

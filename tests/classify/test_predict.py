@@ -1,7 +1,6 @@
 """`python -m classify predict`: a finished run gives new images what it would have given them itself."""
 
 import json
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +12,9 @@ from typer.testing import CliRunner
 from classify.__main__ import app
 from classify.ensembles.ensembles import ENSEMBLES
 from classify.models.heads import HeadSpec, write_presets
-from classify.rundir.extract_options import extract_options
 from classify.rundir.saved_run import SavedRun
-from features.common.cli import option_words
-from features.store.recipe import Recipe
 from tests.classify.test_run import run
-from tests.classify.toy import LABELS, Toy, make_toy, reject, write_cache_file
+from tests.classify.toy import LABELS, Toy, make_toy, reject, reseal, write_cache_file
 
 TABLES = ("predictions_probability.csv", "predictions_binary.csv")
 HEAD = HeadSpec(dropout=0.2, learning_rate=3e-3, batch_size=64, epochs=3)
@@ -169,14 +165,10 @@ def change(out, **values):
     (out / "run.json").write_text(json.dumps(record | values))
 
 
-def change_model(out, name, **values):
-    models = json.loads((out / "run.json").read_text())["models"]
-    change(out, models=models | {name: models[name] | values})
-
-
-def blank_thresholds(out):
-    table = pd.read_csv(out / "thresholds.csv")
-    table.assign(threshold=np.nan).to_csv(out / "thresholds.csv", index=False)
+def strip(out):
+    """Leave what an earlier version of Headbank would have written."""
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({k: v for k, v in record.items() if k not in ("format", "files", "seal")}))
 
 
 def test_features_of_another_width_are_refused_whatever_their_fingerprint(own):
@@ -201,28 +193,35 @@ def test_labels_may_be_called_like_numbers_and_missing_values(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
-        (lambda out: (out / "run.json").unlink(), (), "holds no finished run: there is no"),
-        (lambda out: (out / "run.json").write_text("{}"), (), "run.json cannot be read (KeyError('backbones'))"),
+        (lambda out: (out / "run.json").unlink(), (), "run.json is missing. Give the folder that"),
         (lambda out: (out / "run.json").write_text("[1"), (), "run.json cannot be read"),
-        (lambda out: (out / "thresholds.csv").unlink(), (), "thresholds.csv cannot be read"),
-        (lambda out: blank_thresholds(out), (), "thresholds.csv cannot be read (could not convert"),
-        (lambda out: change(out, final_model="nope"), (), "its final model 'nope' is none of its models"),
-        (lambda out: change_model(out, "logistic/alpha", files=[]), (), "the entry of logistic/alpha names no file"),
-        (lambda out: change_model(out, "greedy", members=["greedy"]), (), "the entry of greedy names no file"),
+        (lambda out: (out / "run.json").write_text("[1]"), (), "its format is older than 2, expected 2. Make the run"),
+        (strip, (), "its format is older than 2, expected 2. Make the run again: python -m classify run DATA --out"),
+        (lambda out: change(out, format=3), (), "its format is 3, expected 2. Make the run again"),
+        (lambda out: change(out, final_model="mean"), (), "run.json was changed by hand, or is damaged. Put the"),
         (
-            lambda out: change_model(out, "logistic/alpha", files=["models/mean.skops"]),
+            lambda out: (out / "thresholds.csv").unlink(),
             (),
-            "the files of logistic/alpha in",
+            "thresholds.csv is missing. Put the original back, or make",
         ),
-        (lambda out: (out / "models/logistic__alpha/fold0.skops").unlink(), (), "fold0.skops cannot be read (No such"),
-        (lambda out: (out / "models/logistic__alpha/fold0.skops").write_bytes(b"PK"), (), "is damaged"),
+        (lambda out: (out / "thresholds.csv").write_text(""), (), "thresholds.csv was changed by hand, or is damaged."),
+        (
+            lambda out: (out / "models/logistic__alpha/fold0.skops").unlink(),
+            (),
+            "logistic__alpha/fold0.skops is missing",
+        ),
+        (
+            lambda out: (out / "models/logistic__alpha/fold0.skops").write_bytes(b"PK"),
+            (),
+            "logistic__alpha/fold0.skops was changed by hand, or is damaged",
+        ),
         (lambda out: None, ("--model", "huge"), "has no model 'huge'. Choose one of logistic/alpha, logistic/beta"),
         (
             lambda out: None,
             ("--split", "nowhere"),
             "holds no split 'nowhere'. Choose one of those that it has: test, train.",
         ),
-        (lambda out: None, ("--images", "/no/such"), "/no/such is no folder"),
+        (lambda out: None, ("--images", "/no/such"), "/no/such is not a folder"),
     ],
 )
 def test_a_run_or_split_that_cannot_be_used_is_one_message(spoil, options, message, own):
@@ -234,38 +233,21 @@ def test_a_run_or_split_that_cannot_be_used_is_one_message(spoil, options, messa
     assert not any((out / name).exists() for name in TABLES)
 
 
-def test_extract_options_are_one_line_for_each_way_to_extract():
-    table = Recipe("alpha", "imagenet", "0", "x", 224)
-    recipes = {
-        "alpha": table,
-        "beta": replace(table, backbone="beta"),
-        "half": replace(table, precision="mixed stored as float16"),
-        "tuned": replace(table, weights="my weights/tuned.weights.h5"),
-        "mine": replace(table, weights="my models/mine.keras"),
-    }
-    assert [shlex.join(option_words(options)) for options in extract_options(recipes)] == [
-        "--backbones alpha,beta --weights imagenet --precision float32 --dtype float32",
-        "--backbones half --weights imagenet --precision mixed --dtype float16",
-        "--backbones tuned --weights 'my weights' --precision float32 --dtype float32",
-        "--backbone 'mine=my models/mine.keras' --precision float32 --dtype float32",
-    ]
-
-
 def test_the_options_of_a_run_are_those_of_the_backbones_that_its_model_needs(own):
     _, finished = own
     saved = SavedRun.load(finished)
     for model, names in (("logistic/beta", "beta"), ("mean", "alpha,beta")):
-        expected = {"backbones": names, "weights": "random", "precision": "float32", "dtype": "float32"}
-        assert saved.extract_options(model) == [expected]
+        expected = f"--backbones {names} --weights random --precision float32 --dtype float32"
+        assert saved.extract_options(model) == [expected.split()]
 
 
 def test_a_weighted_mean_needs_the_members_that_have_a_share_only(own):
     _, finished = own
     record = json.loads((finished / "run.json").read_text())
     record["models"]["greedy"]["shares"] = {"logistic/beta": 1.0}
-    (finished / "run.json").write_text(json.dumps(record))
+    reseal(finished, models=record["models"])
     (options,) = SavedRun.load(finished).extract_options("greedy")
-    assert options["backbones"] == "beta"
+    assert options[:2] == ["--backbones", "beta"]
 
 
 def test_labels_of_the_run_are_the_columns(own):

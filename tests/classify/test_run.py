@@ -162,7 +162,7 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
         "run.json",
         "thresholds.csv",
     ]
-    assert "no test split, so there are out-of-fold results only, no predictions" in said
+    assert "no test split, so there are only out-of-fold results, no predictions" in said
 
 
 def test_patients_in_train_and_in_test_are_a_warning(toy):
@@ -171,7 +171,7 @@ def test_patients_in_train_and_in_test_are_a_warning(toy):
     patient = pd.read_csv(toy.data / "train.csv")["patient"].iloc[0]
     table.assign(patient=[patient, *["new"] * (len(table) - 1)]).to_csv(toy.data / "test.csv", index=False)
     code, said, out = run(toy)
-    told = f"1 patient (group) is in train and in test, so that the figures of test are too good: {patient}."
+    told = f"1 group is in train and in test, so that the figures of test are too good: {patient}."
     assert (code, f"warning: {told}" in said) == (0, True), said
     assert told in json.loads((out / "run.json").read_text())["warnings"]
     table[["ID"]].assign(patient=patient).to_csv(toy.data / "test.csv", index=False)  # no labels, so no figures
@@ -227,7 +227,7 @@ def test_one_backbone_is_one_model_and_says_so(toy):
     code, said, out = run(toy, "run", "--backbones", "beta", "--labels", "epidural")
     assert code == 0
     assert set(pd.read_csv(out / "metrics.csv")["model"]) == {"logistic/beta"}
-    assert "one model only, so there is no ensemble" in said
+    assert "only one model, so there is no ensemble" in said
     assert "predicted by logistic/beta" in said
     assert list(pd.read_csv(out / "predictions_binary.csv").columns) == ["ID", "epidural"]
 
@@ -334,8 +334,9 @@ def test_a_disk_that_is_full_exits_2_and_keeps_what_was_fitted(toy, monkeypatch)
     code, said, out = run(toy)
     assert code == 2
     assert "cannot be written (No space left on device)" in said
-    assert sorted(path.name for path in out.parent.iterdir()) == [".run.partial", "cache", "toy"]
-    assert [path.name for path in (out.parent / ".run.partial").iterdir()] == ["finished"]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["cache", "run", "toy"]
+    assert [str(path.relative_to(out)) for path in out.rglob("*") if path.is_dir()] == [".partial", ".partial/finished"]
+    assert not (out / ".lock").exists()
 
 
 def test_help_loads_neither_pandas_nor_scikit_learn_nor_tensorflow():
@@ -350,7 +351,7 @@ def test_help_loads_neither_pandas_nor_scikit_learn_nor_tensorflow():
 
 def test_a_run_loads_no_tensorflow_and_no_stage_1():
     program = (
-        "import sys, classify.rundir.write, classify.rundir.console, classify.crossfit.models, classify.inputs; "
+        "import sys, classify.rundir.record, classify.rundir.console, classify.crossfit.models, classify.inputs; "
         "print(sorted(name for name in sys.modules if name.split('.')[0] in {'tensorflow', 'keras', 'extract', 'cv2'}))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

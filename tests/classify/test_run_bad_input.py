@@ -68,12 +68,12 @@ FAULTS: dict[str, tuple[Change, Sequence[str], Sequence[str]]] = {
     "the cache lacks rows of train.csv": (
         of_cache("train", same, slice(3, None)),
         (),
-        ("train/alpha.h5 lacks 3 of 200 images (first: s", "Run: scripts/extract.sh DATA --backbones alpha --cache"),
+        ("train/alpha.h5: 3 of 200 images are missing (first: s", "Run: scripts/extract.sh DATA --backbones alpha --"),
     ),
     "the cache lacks rows of test": (
         of_cache("test", same, slice(0, -1)),
         (),
-        ("test/alpha.h5 lacks 1 of 30 images (first: s", "Run: scripts/extract.sh"),
+        ("test/alpha.h5: 1 of 30 images are missing (first: s", "Run: scripts/extract.sh"),
     ),
     "train and test of different fingerprints": (
         of_cache("test", same, weights_digest="1" * 32),

@@ -14,7 +14,7 @@ from features.common.errors import InputError
 from features.store.maps import maps_path
 from features.store.recipe import Recipe
 from tests.classify.cam.cam_runs import cam, change, change_maps, edit_out_of_fold, make_small_run
-from tests.classify.toy import LABELS
+from tests.classify.toy import LABELS, reseal
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def own(tmp_path):
         ),
         (lambda toy, out: (out / "labels.csv").unlink(), (), "labels.csv cannot be read"),
         (lambda toy, out: change(out / "labels.csv", "split,", "part,"), (), "labels.csv cannot be read"),
-        (lambda toy, out: (out / "thresholds.csv").unlink(), (), "thresholds.csv cannot be read"),
+        (lambda toy, out: (out / "thresholds.csv").unlink(), (), "thresholds.csv is missing"),
         (lambda toy, out: (out / "gallery.csv").unlink(), (), "gallery.csv cannot be read"),
         (lambda toy, out: change(out / "gallery.csv", "split,", "part,"), (), "gallery.csv cannot be read"),
         (lambda toy, out: toy.cache.rename(toy.cache.with_name("away")), (), "is not there as seen from"),
@@ -131,7 +131,7 @@ def test_maps_of_another_fingerprint_are_refused(own):
     path = maps_path(toy.cache, "train", "beta")
     record = json.loads((out / "run.json").read_text())
     record["backbones"]["beta"]["recipe"]["input_size"] = 64
-    (out / "run.json").write_text(json.dumps(record))
+    reseal(out, backbones=record["backbones"])
     code, said = cam(out)
     assert (code, f"{path} was extracted otherwise than what" in said) == (2, True), said
     assert "input_size 64 -> 32" in said

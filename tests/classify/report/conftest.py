@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from classify.models.heads import HeadSpec, write_presets
-from classify.report.command import write_report
+from classify.report.page import write_report
 from tests.classify.test_run import run
-from tests.classify.toy import Toy, label_test_split, make_toy
+from tests.classify.toy import Toy, label_test_split, make_toy, reseal
 
 #: What the audit of the features leaves in a run's folder.
 _PAIRS = {"exact": 3, "near": 17, "across_folds": 5, "labels_differ": 2}
@@ -39,6 +39,7 @@ def rename(run_folder: Path, old: str, new: str) -> None:
     for name in ("labels.csv", "gallery.csv", "oof_probability.csv"):
         path = run_folder / name
         path.write_text(path.read_text().replace(f"{old},", f"{new},"))
+    reseal(run_folder)
 
 
 def write_pictures(run_folder: Path, without: str = "") -> None:
@@ -91,7 +92,6 @@ def reported(plain_run, tmp_path_factory) -> Path:
     rename(out, surest["ID"].iloc[0], HOSTILE)
     write_pictures(out, without=surest["ID"].iloc[1])
     (out / "audit.json").write_text(json.dumps(AUDIT))
-    record = json.loads((out / "run.json").read_text())
-    (out / "run.json").write_text(json.dumps(record | {"gap": GAP}))
+    reseal(out, gap=GAP)
     write_report(out)
     return out

@@ -13,10 +13,10 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
-from classify.report.command import write_report
+from classify.report.page import write_report
 from classify.report.run_files import RunFiles
 from tests.classify.report.conftest import HOSTILE, HOSTILE_GROUP, write_pictures
-from tests.classify.toy import LABELS
+from tests.classify.toy import LABELS, reseal
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt-get install chromium)")
@@ -239,6 +239,7 @@ def long_labels(plain_run, tmp_path_factory) -> Path:
         for label, length in zip(LABELS, (45, 120, 300), strict=True):
             text = text.replace(label, (label * 30)[:length])
         path.write_text(text)
+    reseal(out)
     write_pictures(out)
     shutil.rmtree(out / "cam" / "heat")
     with warnings.catch_warnings():

@@ -48,20 +48,20 @@ def test_a_run_with_nothing_wrong_has_only_the_doubts_that_always_hold(run):
         (lambda run: changed(run, folds={**run.record["folds"], "groups": None}), "No groups are known"),
         (
             lambda run: changed(run, folds={**run.record["folds"], "groups": len(run.splits["train"].image_ids)}),
-            "Every image is a group of its own",
+            "Every image is a patient of its own",
         ),
         (lambda run: run, "Random weights: alpha, beta never learnt"),
         (lambda run: scored(run, "oof", "roc_auc", "macro", 0.55, 0.49, 0.6), "may be no better than chance"),
         (lambda run: scored(run, "test", "roc_auc", "macro", 0.6, 0.5, 0.65), "Test and out-of-fold disagree"),
         (
             lambda run: scored(run, "oof", "calibration_error", "epidural", 0.2, 0.1, 0.3),
-            "no frequencies (calibration error): epidural (0.200)",
+            "do not match frequencies (calibration error): epidural (0.200)",
         ),
         (lambda run: replace(run, splits={"train": run.splits["train"]}), "No labelled test images"),
         (lambda run: changed(run, warnings=["fold 1 lacks x"]), "fold 1 lacks x"),
         (
             lambda run: changed(run, splits={"train": {"rejected": [f"i{n}" for n in range(12)]}}),
-            "12 images of train could not be read and take no part: i0, i1, i2, i3, i4, i5, i6, i7, i8, i9 and 2 more",
+            "12 images of train could not be read and are left out: i0, i1, i2, i3, i4, i5, i6, i7, i8, i9 and 2 more",
         ),
     ],
 )
@@ -87,25 +87,25 @@ def test_labels_of_the_same_doubt_share_a_sentence(run):
     assert f"Few positives among the training images, so that figures are rough: {all_three}." in doubts
 
 
-def test_a_label_that_is_alike_in_all_images_takes_no_part_in_their_mean(run):
+def test_a_label_with_the_same_value_in_all_images_is_left_out_of_the_mean(run):
     test = run.splits["test"]
     labels = test.labels.copy()
     labels[:, 1] = 0
     doubts = list_doubts(replace(run, splits={**run.splits, "test": replace(test, labels=labels)}))
-    assert [d for d in doubts if d.startswith("intraparenchymal: no AUC among the test images")]
+    assert [d for d in doubts if d.startswith("intraparenchymal: no AUC on the test images")]
 
 
 def test_a_leak_comes_first(run, tmp_path):
     groups = np.array([run.splits["train"].groups[0], *["other"] * (len(run.splits["test"].image_ids) - 1)], object)
     leaky = replace(run, splits={**run.splits, "test": replace(run.splits["test"], groups=groups)})
-    assert list_doubts(leaky)[0].startswith("1 patient (group) is in train and in test")
+    assert list_doubts(leaky)[0].startswith("1 group is in train and in test")
     folder = tmp_path / "run"
     folder.mkdir()
     pairs = {"exact": 3, "near": 4, "across_folds": 0, "labels_differ": 0}
     scopes = {"within train": pairs | {"across_folds": 5}, "between train and test": pairs, "within test": pairs}
     (folder / "audit.json").write_text(json.dumps(AUDIT | {"pairs": scopes}))
     doubts = list_doubts(replace(run, folder=folder))
-    assert doubts[0].startswith("The audit found 5 pairs of duplicates that the folds part")
+    assert doubts[0].startswith("The audit found 5 pairs of duplicates that the folds split")
     assert doubts[1].startswith("The audit found 7 pairs of duplicates between train and test")
 
 
@@ -114,12 +114,12 @@ def test_a_group_that_is_much_of_the_data_is_named(run):
     groups = split.groups.copy()
     groups[: len(groups) // 2] = "huge"
     doubts = list_doubts(replace(run, splits={**run.splits, "train": replace(split, groups=groups)}))
-    told = f"One patient (group) has {len(groups) // 2} of the {len(groups)} training images"
+    told = f"One patient has {len(groups) // 2} of the {len(groups)} training images"
     assert [doubt for doubt in doubts if doubt.startswith(told) and doubt.endswith("huge.")]
 
 
 def test_a_threshold_that_does_otherwise_when_cross_fitted_is_named(run):
     run.thresholds.loc["epidural", "sensitivity"] = 0.9
     run.thresholds.loc["epidural", "threshold"] = np.inf
-    (doubt,) = [doubt for doubt in list_doubts(run) if doubt.startswith("Thresholds that hang on few images")]
+    (doubt,) = [doubt for doubt in list_doubts(run) if doubt.startswith("Thresholds that depend on few images")]
     assert "epidural (sensitivity 0.900 cross-fitted, 0.000 at the run's threshold)" in doubt

@@ -8,8 +8,8 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from classify.report.plotting import FIRST, INK, house_style, new_figure, render
-from classify.report.run_figures import draw_prevalence
+from classify.report.data import draw_prevalence
+from classify.report.plotting import FIRST, INK, house_style, new_figure, to_picture
 
 STYLE = Path("classify/report/template/page.css")
 
@@ -17,7 +17,7 @@ STYLE = Path("classify/report/template/page.css")
 def draw(tmp_path, name="a", label="epidural"):
     with house_style():
         figure = draw_prevalence([label, "other"], {"train": np.array([0.1, 0.5]), "test": np.array([0.2, 0.3])})
-        return render(figure, name, f'bars of "{label}" <b>', "caption", tmp_path)
+        return to_picture(figure, name, f'bars of "{label}" <b>', "caption", tmp_path)
 
 
 def test_markup_has_words_a_name_and_the_pages_colours_only(tmp_path):

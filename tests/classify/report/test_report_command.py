@@ -12,15 +12,15 @@ import pytest
 from typer.testing import CliRunner
 
 from classify.__main__ import app
-from classify.report.audit_section import describe_audit
-from classify.report.command import write_report
-from classify.report.gallery_section import describe_gallery
-from classify.report.numbers import DASH
+from classify.report.data import describe_audit
+from classify.report.gallery import describe_gallery
+from classify.report.page import write_report
+from classify.report.plotting import DASH
 from classify.report.run_files import RunFiles
 from classify.rundir.folder import hold_run
 from features.common.errors import InputError
 from tests.classify.report.conftest import HOSTILE, HOSTILE_GROUP, rename, write_pictures
-from tests.classify.toy import LABELS
+from tests.classify.toy import LABELS, reseal
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def quick(monkeypatch):
         (figures / "new.png").touch()
         return "new"
 
-    monkeypatch.setattr("classify.report.command.make_page", make_page)
+    monkeypatch.setattr("classify.report.page.make_page", make_page)
 
 
 def report(run):
@@ -122,9 +122,10 @@ def test_an_audit_and_the_gap_have_their_part(reported, copied):
     text = words((reported / "report.html").read_text())
     assert "nearer than 0.123" in text
     assert f"within train 3 17 5 2 between train and test 3 17 {DASH} 2" in text
-    assert "1 patients (groups) are in several splits: p7." in text
+    assert "1 patient is in several splits: p7." in text
     assert (
-        "logistic, all backbones a macro AUC of 0.950 [0.930, 0.970], folds that may not 0.720: a gap of 0.230" in text
+        "logistic, all backbones has a macro AUC of 0.950 [0.930, 0.970] with folds that may split a patient, and of "
+        "0.720 with folds that keep each patient together: a gap of 0.230 [0.200, 0.250]." in text
     )
     audit = json.loads((reported / "audit.json").read_text())
     audit["pairs"]["within train"]["across_folds"] = None
@@ -199,7 +200,7 @@ def test_a_run_without_groups_test_heads_or_several_models_has_its_report_too(to
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert report(tmp_path / "run")[0] == 0
     text = words((tmp_path / "run" / "report.html").read_text())
-    assert "No groups are known: slices of one patient may be both learnt from and tested on" in text
+    assert "No groups are known: related images may be both learnt from and tested on" in text
     assert "No labelled test images" in text
     assert "It is calibrated per label by platt" in text
     assert "Training" not in text.split("Models")[0]
@@ -225,7 +226,7 @@ def test_a_report_that_fails_leaves_the_earlier_one(copied, quick, monkeypatch):
         (figures / "half.png").touch()
         raise InputError("a damaged picture")
 
-    monkeypatch.setattr("classify.report.command.make_page", fail)
+    monkeypatch.setattr("classify.report.page.make_page", fail)
     with pytest.raises(InputError, match="a damaged picture"):
         write_report(copied)
     assert (copied / "report.html").read_text() == "new"
@@ -242,30 +243,8 @@ def test_a_run_that_is_being_written_has_no_report(copied, quick):
 def test_a_list_of_pictures_that_leads_elsewhere_is_refused(copied):
     (copied / "cam").mkdir()
     (copied / "cam" / "images.csv").write_text("split,ID,file\ntrain,a,../../secret\n")
-    with pytest.raises(InputError, match=r"images\.csv: '\.\./\.\./secret' is no number"):
+    with pytest.raises(InputError, match=r"images\.csv: '\.\./\.\./secret' is not a number"):
         describe_gallery(RunFiles.read(copied))
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("run.json", None, "holds no finished run"),
-        ("run.json", "{", r"run\.json cannot be read.*Make the run again"),
-        ("labels.csv", None, r"labels\.csv cannot be read.*Make the run again"),
-        ("gallery.csv", "split,ID\n", r"gallery\.csv cannot be read.*no column label"),
-        ("oof_probability.csv", "ID,model,epidural\n", r"oof_probability\.csv cannot be read"),
-        ("thresholds.csv", "model,label,threshold\n", r"thresholds\.csv cannot be read"),
-        ("predictions_probability.csv", None, r"predictions_probability\.csv cannot be read"),
-    ],
-)
-def test_a_file_that_lacks_or_is_damaged_is_one_message(copied, name, content, message):
-    if content is None:
-        (copied / name).unlink()
-    else:
-        (copied / name).write_text(content)
-    code, said = report(copied)
-    assert code == 2
-    assert re.search(message, said), said
 
 
 def test_no_run_is_one_message_and_makes_nothing(tmp_path):
@@ -286,6 +265,7 @@ def test_the_gallery_decides_between_two_neighbouring_float32_values_as_the_run_
     for threshold, decision in ((above, "false negative"), (float(probability), "true positive")):
         table.loc[own, "threshold"] = threshold
         table.to_csv(path, index=False)
+        reseal(copied)
         again = describe_gallery(RunFiles.read(copied))["cards"]
         assert next(c["decision"] for c in again if c["id"] == card["id"] and c["label"] == card["label"]) == decision
 
@@ -294,10 +274,10 @@ def test_a_folder_that_cannot_be_written_has_a_remedy_that_the_command_has(copie
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("features.common.lock.fcntl.flock", refuse)
+    monkeypatch.setattr("features.common.files.fcntl.flock", refuse)
     code, said = report(copied)
     assert code == 2
-    assert f"{copied.parent} has to be a folder that can be written: change its rights, or work in another" in said
+    assert f"{copied} has to be a folder that can be written: change its rights, or work in another" in said
 
 
 def test_pictures_whose_model_has_no_heat_stand_without_it(copied):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from classify.rundir.folder import FINISHED, open_run
+from classify.rundir.folder import FINISHED, SealedRun, hold_run, open_run, seal
 from features.common.errors import InputError
 
 
@@ -60,28 +60,68 @@ def test_an_interrupted_run_lends_its_finished_fits_to_the_next_and_publishes_no
 
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path):
-    (tmp_path / ".run.partial").mkdir()
-    (tmp_path / ".run.partial" / "metrics.csv").write_text("half")
-    (tmp_path / "empty" / ".partial").mkdir(parents=True)
-    write_run(tmp_path / "run", "1", names=("run.json",))
-    write_run(tmp_path / "empty", "1", names=("run.json",))
-    assert [p.name for p in (tmp_path / "run").iterdir()] == ["run.json"]
-    assert [p.name for p in (tmp_path / "empty").iterdir()] == ["run.json"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "run"]
+    for name in ("run", "empty"):
+        (tmp_path / name / ".partial").mkdir(parents=True)
+    (tmp_path / "run" / ".partial" / "metrics.csv").write_text("half")
+    (tmp_path / "run" / ".lock").touch()
+    for name in ("run", "empty"):
+        write_run(tmp_path / name, "1", names=("run.json",))
+        assert [p.name for p in (tmp_path / name).iterdir()] == ["run.json"]
 
 
-def test_overwriting_replaces_a_runs_files_removes_stale_ones_and_keeps_others(tmp_path):
+def put(run, *names, text="stale"):
+    for name in names:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(text)
+
+
+def files(run):
+    return {str(path.relative_to(run)): path.read_text() for path in run.rglob("*") if path.is_file()}
+
+
+def test_overwriting_removes_what_an_earlier_run_and_its_followers_left_and_nothing_else(tmp_path):
     run = tmp_path / "run"
     write_run(run, "1", names=("metrics.csv", "predictions_binary.csv", "run.json"))
     (run / FINISHED).mkdir()  # a person's own, of that name
-    for name in ("notes.txt", "groups.csv"):  # the groups may be what the new run is made by
-        (run / name).write_text("mine")
-    for name in ("audit.json", "duplicates.csv"):  # of folds that are no more
-        (run / name).write_text("stale")
+    put(run, "report.html", "figures/a.png", "cam/heat/0/1.png", "audit.json", "duplicates.csv", "groups.csv")
+    predicted = ("predictions_probability.csv", "prediction.json", "cache/new/a.h5", "cam/cam.json")
+    put(run, *(f"predictions/{folder}/{name}" for folder in ("ward", "clinic") for name in predicted))
+    mine = ("notes.txt", "predictions/ward/notes.txt", "predictions/mine/predictions_binary.csv")
+    put(run, *mine, text="mine")
     write_run(run, "2", overwrite=True)
-    (run / FINISHED).rmdir()
-    kept = {"metrics.csv": "2", "run.json": "2", "notes.txt": "mine", "groups.csv": "mine"}
-    assert {p.name: p.read_text() for p in run.iterdir()} == kept
+    assert files(run) == {"metrics.csv": "2", "run.json": "2"} | dict.fromkeys(mine, "mine")
+    assert (run / FINISHED).is_dir()
+    assert not (run / "predictions" / "clinic").exists()
+    put(run, "predictions/ward/prediction.json")
+    for name in mine[1:]:
+        (run / name).unlink()
+    (run / "predictions" / "mine").rmdir()
+    write_run(run, "3", overwrite=True)
+    assert not (run / "predictions").exists()
+
+
+def test_overwriting_keeps_groups_of_a_person_and_those_that_the_new_run_reads(tmp_path):
+    run = tmp_path / "run"
+    write_run(run, "1")
+    put(run, "groups.csv")
+    write_run(run, "2", overwrite=True)  # no audit made them
+    put(run, "audit.json", "duplicates.csv")
+    with open_run(run, True, run / "groups.csv") as staging:
+        (staging / "run.json").write_text("3")
+    assert files(run) == {"groups.csv": "stale", "run.json": "3"}
+    put(run, "audit.json")
+    write_run(run, "4", overwrite=True)
+    assert files(run) == {"metrics.csv": "4", "run.json": "4"}
+
+
+def test_a_folder_of_predictions_that_is_a_link_stays_with_what_it_leads_to(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    put(elsewhere, "ward/prediction.json", text="mine")
+    write_run(run, "1")
+    (run / "predictions").symlink_to(elsewhere)
+    write_run(run, "2", overwrite=True)
+    assert files(elsewhere) == {"ward/prediction.json": "mine"}
+    assert (run / "predictions").is_symlink()
 
 
 def write_models(run, *names, overwrite=False):
@@ -95,15 +135,12 @@ def write_models(run, *names, overwrite=False):
 def test_overwriting_replaces_the_models_whole_or_takes_them_away(tmp_path):
     run = tmp_path / "run"
 
-    def files():
-        return sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
-
     write_models(run, "linear__alpha", "linear__beta")
-    assert files() == ["models/linear__alpha/fold0.keras", "models/linear__beta/fold0.keras", "run.json"]
+    assert sorted(files(run)) == ["models/linear__alpha/fold0.keras", "models/linear__beta/fold0.keras", "run.json"]
     write_models(run, "wide__alpha", overwrite=True)
-    assert files() == ["models/wide__alpha/fold0.keras", "run.json"]
+    assert sorted(files(run)) == ["models/wide__alpha/fold0.keras", "run.json"]
     write_models(run, overwrite=True)
-    assert files() == ["run.json"]
+    assert sorted(files(run)) == ["run.json"]
     assert not (run / "models").exists()
 
 
@@ -132,15 +169,15 @@ def test_an_earlier_run_is_refused_without_overwrite(tmp_path):
 def test_a_run_that_appears_meanwhile_is_not_replaced(tmp_path):
     write_run(tmp_path / "other", "1")
     with pytest.raises(InputError, match="holds a run already"), open_run(tmp_path / "run", False):
-        (tmp_path / "other").rename(tmp_path / "run")
-    assert (tmp_path / "run" / "run.json").read_text() == "1"
+        (tmp_path / "other" / "run.json").rename(tmp_path / "run" / "run.json")
+    assert files(tmp_path / "run") == {"run.json": "1"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_that_is_no_run_is_refused(tmp_path, overwrite):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "metrics.csv").write_text("mine")
-    with pytest.raises(InputError, match="is not empty and is no run"):
+    with pytest.raises(InputError, match="is not empty and is not a run"):
         write_run(tmp_path / "photos", "1", overwrite=overwrite)
     assert [p.name for p in (tmp_path / "photos").iterdir()] == ["metrics.csv"]
     assert (tmp_path / "photos" / "metrics.csv").read_text() == "mine"
@@ -180,4 +217,34 @@ def test_a_run_killed_while_it_is_replaced_has_no_record_and_can_be_replaced(tmp
 def test_two_processes_do_not_write_one_run(tmp_path):
     with open_run(tmp_path / "run", False), pytest.raises(InputError, match="is being worked on by process"):
         write_run(tmp_path / "run", "1")
-    assert not (tmp_path / ".run.lock").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_lies_in_the_runs_folder_and_goes_with_it(tmp_path):
+    with hold_run(tmp_path / "run"):
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "run").mkdir()  # a person's own
+    with hold_run(tmp_path / "run"):
+        pass
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_file_is_given_once_its_bytes_are_those_of_the_seal(tmp_path):
+    put(tmp_path, "metrics.csv", "models/a/fold0.skops", "notes.txt", text="1")
+    seal(tmp_path, {"labels": ("a", "b"), "rows": {3: 1, 20: 2}})
+    run = SealedRun.open(tmp_path)
+    assert sorted(run.record["files"]) == ["metrics.csv", "models/a/fold0.skops"]
+    assert run.holds("metrics.csv")
+    assert not run.holds("curves.csv")
+    assert run.file("models/a/fold0.skops") == tmp_path / "models" / "a" / "fold0.skops"
+    put(tmp_path, "models/a/fold0.skops", text="2")
+    with pytest.raises(
+        InputError, match=r"models/a/fold0\.skops was changed by hand, or is damaged\. Put the original"
+    ):
+        run.file("models/a/fold0.skops")
+    (tmp_path / "metrics.csv").unlink()
+    with pytest.raises(InputError, match=r"metrics\.csv is missing\. Put the original back, or make the run again"):
+        run.file("metrics.csv")
+    with pytest.raises(InputError, match=r"notes\.txt was changed by hand"):
+        run.file("notes.txt")

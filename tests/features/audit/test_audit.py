@@ -1,6 +1,5 @@
 """`python -m features audit`: planted duplicates, contradicting labels, groups on both sides, proposed groups."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -11,9 +10,8 @@ from typer.testing import CliRunner
 
 from features.__main__ import app
 from features.dataset.dataset import DatasetOptions, read_dataset
-from features.store.images_table import ImageFacts
+from features.store.images_table import FactsTable, ImageFacts, Rejection, SeenImage, Stamp, replace_rejections
 from features.store.parts import Rows
-from features.store.rejections import Rejection, replace_rejections
 from tests.features.dataset.written import make
 from tests.features.store.caches import digest_of_image, write_rows
 
@@ -53,12 +51,9 @@ class Planted:
             features = np.stack([self.features[i] for i in ids])[:, None]
             rows = Rows(tuple(ids), tuple(self.digests[i] for i in ids), features, tuple(self.facts[i] for i in ids))
             write_rows(self.cache, rows, split)
-            with (self.cache / split / "images.csv").open("w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(["id", "digest", "height", "width", "channels", "bit_depth", "mean", "std"])
-                for i in ids:
-                    facts = self.facts[i]
-                    writer.writerow([i, self.digests[i].hex(), 100, 100, 1, 8, facts.mean, facts.std])
+            (self.cache / split / "images.csv").unlink(missing_ok=True)
+            seen = {i: SeenImage(self.digests[i], Stamp(1, 1), self.facts[i]) for i in ids}
+            FactsTable.of_split(self.cache, split).add(seen, ids)
 
     def some(self) -> Rows:
         """The rows of one training image."""
@@ -172,8 +167,8 @@ def test_the_folds_of_a_run_are_audited_too(planted, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     folds = {i: number % 5 for number, i in enumerate(TRAIN)} | {"t110": 1}
-    lines = [f"{i},{model},{fold if model == 'a' else 0}\n" for model in "ab" for i, fold in folds.items()]
-    (run / "oof_probability.csv").write_text("ID,model,fold\n" + "".join(lines))
+    lines = [f"train,{i},,{fold}\n" for i, fold in folds.items()]
+    (run / "labels.csv").write_text("split,ID,group,fold\n" + "".join(lines))
     said, duplicates, _, record = planted.audit("--run", str(run), "--out", str(planted.cache / "audit"))
     assert duplicates.set_index("first_ID")["across_folds"].to_dict() == {"t000": 0, "t010": 1}
     assert record["pairs"]["within train"]["across_folds"] == 1
@@ -201,7 +196,7 @@ def test_groups_that_only_the_run_knows_are_the_runs(planted, tmp_path):
     (tmp_path / "labels.csv").write_text("split,ID,fold\n" + "".join(f"train,{i},0\n" for i in TRAIN))
     options = ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(tmp_path)]
     result = CliRunner().invoke(app, options)
-    assert (result.exit_code, "expected split, ID and group" in result.stderr) == (2, True)
+    assert (result.exit_code, "expected split, ID, group, fold and the labels" in result.stderr) == (2, True)
 
 
 def test_rejected_images_and_splits_without_features_are_left_out_and_told(planted):
@@ -291,10 +286,13 @@ def test_a_run_without_folds_is_refused(planted, tmp_path):
     planted.write()
     options = ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(tmp_path)]
     result = CliRunner().invoke(app, options)
-    assert (result.exit_code, "holds neither labels.csv nor oof_probability.csv" in result.stderr) == (2, True)
+    assert (result.exit_code, "is not a run: labels.csv is missing. Give the folder" in result.stderr) == (2, True)
     (tmp_path / "labels.csv").write_text("split,ID,group\ntrain,t000,g\n")
     result = CliRunner().invoke(app, options)
-    assert (result.exit_code, "expected the columns ID and fold" in result.stderr) == (2, True)
+    assert (result.exit_code, "its columns are split, ID, group, expected split, ID, group, fold" in result.stderr) == (
+        2,
+        True,
+    )
 
 
 def test_a_run_of_another_data_set_is_refused_and_one_of_a_part_is_told(planted, tmp_path):

@@ -12,7 +12,7 @@ from features.__main__ import app
 from features.dataset.dataset import read_with_faults
 from features.describe.description import Description, describe, summarise_images
 from features.store.cache import FeatureCache
-from features.store.rejections import Rejection, replace_rejections
+from features.store.images_table import Rejection, replace_rejections
 from tests.features.dataset.written import make
 
 TRAIN = "ID,bleed,calc,patient\na,1,1,p1\nb,1,0,p1\nc,0,0,p2\nd,0,,p3\ne,1,1,p3\n"
@@ -29,8 +29,8 @@ def record(cache: Path, split: str, *rows: tuple) -> None:
     (cache / split).mkdir(parents=True, exist_ok=True)
     with (cache / split / "images.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "digest", "height", "width", "channels", "bit_depth", "mean", "std"])
-        writer.writerows((row[0], "00" * 16, *row[1:]) for row in rows)
+        writer.writerow(["id", "digest", "size", "mtime_ns", "height", "width", "channels", "bit_depth", "mean", "std"])
+        writer.writerows((row[0], "00" * 16, 1, 1, *row[1:]) for row in rows)
 
 
 def run(*arguments: object):
@@ -215,9 +215,7 @@ def test_bad_input_is_one_message(data, tmp_path):
 
 
 def test_the_data_sets_own_cache_is_found_and_that_of_another_is_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "features.store.default_cache.__file__", str(tmp_path / "repo" / "features" / "store" / "default_cache.py")
-    )
+    monkeypatch.setattr("features.store.cache.__file__", str(tmp_path / "repo" / "features" / "store" / "cache.py"))
     assert "what the images are like is not known: name their cache with --cache" in run(data)[1]
     cache = tmp_path / "repo" / "features" / "cache" / "data"
     record(cache, "train", *((i, 5, 6, 1, 8, 60, 30) for i in "abcde"))

@@ -1,14 +1,19 @@
-"""The report's gallery: the images of gallery.csv, with the pictures that RUN/cam holds of them."""
+"""The gallery of a run: the images worth looking at, with small copies of the pictures that RUN/cam holds of them."""
 
+import base64
+import io
 import json
 import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 
 from classify.options import command_line
-from classify.report.pictures import embed_pictures, how_to_remake
 from classify.report.run_files import RunFiles
 from classify.rundir.folder import CAM
 from classify.scores.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
@@ -17,7 +22,12 @@ from features.common.errors import InputError
 
 #: Where `classify cam` leaves pictures, what lists them, and what says how they were made.
 CAM_IMAGES, CAM_RECORD = "images.csv", "cam.json"
-
+#: Longer side of a picture in the page, in pixels: it is shown at about 160, on fine screens at double that.
+SIDE = 208
+#: Of WebP, 0-100. Beside PNG of 256 pixels it takes a tenth of the bytes.
+QUALITY = 82
+#: Bytes of all pictures, as they stand in the page, at the most: with the rest it stays below 8 MB.
+BUDGET = 6_000_000
 OUTCOME_NAMES = {
     "example": "example",
     "true_positive": "true positive",
@@ -26,6 +36,21 @@ OUTCOME_NAMES = {
     "true_negative": "true negative",
     "near_threshold": "near the threshold",
 }
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of the gallery, as data URIs.
+
+    Attributes:
+        thumbnails: by the number of the image.
+        heat: by the number of the label (from 0), a slash, and the number of the image.
+        left_out: how many images have a picture that found no room in the page.
+    """
+
+    thumbnails: dict[str, str]
+    heat: dict[str, str]
+    left_out: int
 
 
 def describe_gallery(run: RunFiles) -> dict[str, Any]:
@@ -68,7 +93,7 @@ def _read_files(cam: Path) -> dict[tuple[str, str], str] | None:
         raise InputError(f"{path} cannot be read ({error}). {how_to_remake(cam)}") from None
     strange = [file for file in files.values() if not re.fullmatch(r"[0-9]+", file)]
     if strange:  # a name that leads elsewhere must not bring another file into the page
-        raise InputError(f"{path}: {strange[0]!r} is no number. {how_to_remake(cam)}")
+        raise InputError(f"{path}: {strange[0]!r} is not a number. {how_to_remake(cam)}")
     return files
 
 
@@ -118,3 +143,55 @@ def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list
             }
         )
     return cards
+
+
+def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = BUDGET) -> Pictures:
+    """Read thumbnails and heat maps, until the page is full.
+
+    Args:
+        cam: the run's folder of pictures: `thumbnails/{image}.png`, `heat/{label}/{image}.png`.
+        wanted: number of the image and number of the label (from 0), the most wanted first.
+        budget: bytes that the data URIs may take together.
+
+    Raises:
+        InputError: a file is not a picture.
+    """
+    thumbnails: dict[str, str] = {}
+    heat: dict[str, str] = {}
+    left_out: set[str] = set()
+    for image, label in wanted:
+        for of_kind, key, path in (
+            (thumbnails, image, cam / "thumbnails" / f"{image}.png"),
+            (heat, f"{label}/{image}", cam / "heat" / str(label) / f"{image}.png"),
+        ):
+            if key in of_kind or image in left_out or not path.is_file():
+                continue
+            try:
+                uri = _data_uri(path)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all of them Pillow's
+                raise InputError(f"{path} cannot be read ({error}). {how_to_remake(cam)}") from None
+            if len(uri) > budget:
+                left_out.add(image)
+                continue
+            budget -= len(uri)
+            of_kind[key] = uri
+    return Pictures(thumbnails, heat, len(left_out))
+
+
+def how_to_remake(cam: Path) -> str:
+    """Say which command makes the pictures of a run again; their folder lies in the run's."""
+    return f"Make it again: python -m classify cam {shlex.quote(str(cam.parent))}"
+
+
+def _data_uri(path: Path) -> str:
+    """Give a picture as a data URI of a small WebP.
+
+    Raises:
+        OSError: it is not a picture; Pillow also raises ValueError, SyntaxError or DecompressionBombError for it.
+    """
+    with Image.open(path) as picture:
+        small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    small.thumbnail((SIDE, SIDE))
+    stored = io.BytesIO()
+    small.save(stored, "WEBP", quality=QUALITY, method=1)  # thrice as fast as the default, some bytes more
+    return "data:image/webp;base64," + base64.b64encode(stored.getvalue()).decode("ascii")

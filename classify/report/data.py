@@ -1,18 +1,35 @@
-"""What the report says of the data: images, patients, labels, and which labels come together."""
+"""The data of a run: images, groups, labels, which labels come together, duplicates and leaks."""
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from classify.report.numbers import percent
-from classify.report.plotting import render
-from classify.report.run_figures import draw_folds, draw_prevalence
+from classify.options import command_line
+from classify.report.plotting import (
+    DASH,
+    FIRST,
+    GRID,
+    INK,
+    SECOND,
+    add_legend,
+    new_figure,
+    percent,
+    shorten,
+    to_picture,
+)
 from classify.report.run_files import LabelledSplit, RunFiles
+from features.audit.report import WITHIN_TRAIN, read_audit
 
 #: Combinations of labels that are listed; the rest are summed up.
 _COMBINATIONS = 8
+#: Characters of a label beside its bar: more would take the bars' room. The page has the whole of it.
+_LABEL = 20
+_ENDS = ("value", "low", "high")
 
 
 def describe_data(run: RunFiles, figures: Path) -> dict[str, Any]:
@@ -28,7 +45,7 @@ def describe_data(run: RunFiles, figures: Path) -> dict[str, Any]:
         for name, values in shares.items()
     )
     pictures = [
-        render(
+        to_picture(
             draw_prevalence(run.label_names, shares),
             "prevalence",
             f"Share of positive images per label. {alt}.",
@@ -44,7 +61,7 @@ def describe_data(run: RunFiles, figures: Path) -> dict[str, Any]:
         for label, low, high in zip(run.label_names, of_folds.min(axis=0), of_folds.max(axis=0), strict=True)
     )
     pictures.append(
-        render(
+        to_picture(
             draw_folds(run.label_names, of_folds, shares["train"]),
             "folds",
             f"Share of positives per label in each of the {folds['count']} folds. {spread}.",
@@ -110,3 +127,90 @@ def _count_combinations(split: LabelledSplit, labels: tuple[str, ...]) -> dict[s
         left = int(counts[rest].sum())
         rows.append({"name": f"{len(rest)} other combinations", "count": left, "share": left / len(split.labels)})
     return {"title": split.name, "rows": rows}
+
+
+def describe_gap(run: RunFiles) -> dict[str, Any] | None:
+    """Say what folds that cut groups would have made of the scores; None where the run was not asked for it."""
+    gap = run.record.get("gap")
+    if gap is None:
+        return None
+    figures = {
+        name: tuple(math.nan if gap[name][end] is None else gap[name][end] for end in _ENDS)
+        for name in ("random", "grouped", "gap")
+    }
+    return {"model": gap["model"], **figures}
+
+
+def describe_audit(run: RunFiles) -> dict[str, Any]:
+    """Gather the part; only the command that makes one where nobody audited the features into this folder.
+
+    Raises:
+        InputError: the audit's record is damaged.
+    """
+    audit = read_audit(run.folder)
+    if audit is None:
+        return {"command": command_line("features audit", run.folder, run.record), "scopes": None}
+    return {
+        "scopes": [
+            {**pairs, "name": name, "across_folds": _across_folds(name, pairs["across_folds"])}
+            for name, pairs in audit["pairs"].items()
+        ],
+        "distance": audit["threshold"] and audit["threshold"]["distance"],
+        "both_sides": audit["groups"]["on_several_sides"],
+        "backbones": ", ".join(audit["backbones"]),
+    }
+
+
+def _across_folds(scope: str, count: int | None) -> str:
+    """Write how many pairs are across folds, which only training images have."""
+    if scope != WITHIN_TRAIN:
+        return DASH
+    return "not known" if count is None else str(count)
+
+
+def _height(labels: Sequence[str]) -> float:
+    """Give the inches that bars of all labels take."""
+    return 1.1 + 0.52 * len(labels)
+
+
+def draw_prevalence(labels: Sequence[str], shares: Mapping[str, np.ndarray]) -> Figure:
+    """Draw the share of positives per label as bars, one per split.
+
+    Args:
+        labels: the L labels.
+        shares: by split, float64 array (L,), 0-1.
+    """
+    figure, axes = new_figure(height=_height(labels))
+    thickness = 0.8 / len(shares)
+    places = np.arange(len(labels))
+    for index, ((split, values), colour) in enumerate(zip(shares.items(), (FIRST, SECOND), strict=False)):
+        bars = axes.barh(places + (index - (len(shares) - 1) / 2) * thickness, 100 * values, thickness * 0.9,
+                         color=colour, label=split)  # fmt: skip
+        axes.bar_label(bars, [f"{100 * value:.1f}" for value in values], padding=3, fontsize=8, color=INK)
+    axes.set_yticks(places, [shorten(label, _LABEL) for label in labels])
+    axes.invert_yaxis()
+    axes.set(xlabel="positive, % of the images", xlim=(0, 112 * max(values.max() for values in shares.values())))
+    axes.grid(visible=False, axis="y")
+    if len(shares) > 1:
+        add_legend(figure)
+    return figure
+
+
+def draw_folds(labels: Sequence[str], shares: np.ndarray, overall: np.ndarray) -> Figure:
+    """Draw each fold's share of positives as dots beside the share over all.
+
+    Args:
+        labels: the L labels.
+        shares: float64 array (F, L), 0-1: of each fold.
+        overall: float64 array (L,), 0-1.
+    """
+    figure, axes = new_figure(height=_height(labels))
+    places = np.arange(len(labels))
+    axes.barh(places, 100 * overall, 0.62, color=GRID)
+    for fold in shares:
+        axes.plot(100 * fold, places, "o", color=FIRST, markersize=5, alpha=0.75)
+    axes.set_yticks(places, [shorten(label, _LABEL) for label in labels])
+    axes.invert_yaxis()
+    axes.set(xlabel="positive, % of the images", xlim=(0, 112 * max(shares.max(), overall.max())))
+    axes.grid(visible=False, axis="y")
+    return figure

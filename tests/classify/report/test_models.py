@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classify.report.fit_words import judge_fit
+from classify.report.models import judge_fit
 
 
 def curves(training, held_out, folds=2, epochs=100):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.report.pictures import SIDE, embed_pictures
+from classify.report.gallery import SIDE, embed_pictures
 from features.common.errors import InputError
 from tests.classify.report.conftest import write_pictures
 

@@ -1,4 +1,4 @@
-"""What the figures show agrees with scikit-learn and SciPy."""
+"""What the figures and the slider of a label show agrees with scikit-learn and SciPy."""
 
 import warnings
 
@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import auc, roc_curve
+from sklearn.metrics import auc, confusion_matrix, roc_curve
 
-from classify.report.cuts import count_from
-from classify.report.label_figures import Scored, bin_calibration, decide, draw_precision_recall, draw_roc, thin
-from classify.report.numbers import shorten
-from classify.report.plotting import house_style, render
-from classify.report.run_figures import draw_prevalence
+from classify.report.data import draw_prevalence
+from classify.report.labels import (
+    POSITIONS,
+    Scored,
+    bin_calibration,
+    count_from,
+    decide,
+    draw_precision_recall,
+    draw_roc,
+    positions,
+    thin,
+)
+from classify.report.plotting import house_style, shorten, to_picture
 from classify.scores.metrics import BINS
 
 
@@ -77,8 +85,37 @@ def test_names_beside_the_bars_are_shortened_and_the_bars_keep_their_room(tmp_pa
     with house_style(), warnings.catch_warnings():
         warnings.simplefilter("error")  # of a layout that finds no room
         figure = draw_prevalence(names, {"train": np.array([0.1, 0.5])})
-        render(figure, "a", "alt", "caption", tmp_path)
+        to_picture(figure, "a", "alt", "caption", tmp_path)
     shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert shown == ["intraparen\u2026ymal left", "intraparen\u2026mal right"]
     assert figure.axes[0].get_position().width > 0.5
     assert [shorten(name, 8) for name in ("12345678", "123456789")] == ["12345678", "1234\u2026789"]
+
+
+def test_positions_ascend_from_0_to_1_and_are_finest_at_the_ends():
+    assert (POSITIONS[0], POSITIONS[-1]) == (0, 1)
+    steps = np.diff(POSITIONS)
+    assert steps.min() > 0.99e-4
+    assert steps.max() < 1.01e-3
+    assert np.isin([0.0001, 0.01, 0.25, 0.5, 0.9999], POSITIONS).all()
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.06248371, 0.5, 1.0, np.inf])
+def test_the_runs_threshold_is_a_position_where_it_can_be(threshold):
+    cuts = positions(threshold)
+    assert (np.diff(cuts) > 0).all()
+    assert np.isin(threshold, cuts) == np.isfinite(threshold)
+    assert len(cuts) == len(POSITIONS) + (threshold == 0.06248371)
+
+
+def test_counts_are_those_of_scikit_learn_ties_with_a_cut_among_them():
+    rng = np.random.default_rng(0)
+    truth = (rng.random(400) < 0.2).astype(np.uint8)
+    # Many probabilities that are a cut themselves, as float32 can be: there a row counts as positive.
+    probability = np.where(rng.random(400) < 0.5, rng.integers(0, 9, 400) / 8, rng.random(400)).astype(np.float32)
+    cuts = positions(float(probability[7]))
+    found, alarms = count_from(truth, probability, cuts)
+    for at in [0, 1, 500, len(cuts) - 1, *np.flatnonzero(np.isin(cuts, [0.25, 0.5, float(probability[7])]))]:
+        tn, fp, fn, tp = confusion_matrix(truth, probability >= cuts[at], labels=[0, 1]).ravel()
+        assert (found[at], alarms[at]) == (tp, fp)
+        assert (truth.sum() - found[at], (1 - truth).sum() - alarms[at]) == (fn, tn)

@@ -1,0 +1,297 @@
+"""The labels of a run: four figures each, and the confusion matrix that the slider moves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from classify.report.plotting import (
+    FIRST,
+    GRID,
+    MUTED,
+    SECOND,
+    Picture,
+    add_legend,
+    file_stem,
+    new_figure,
+    percent,
+    short,
+    to_picture,
+    unit_axes,
+    with_interval,
+)
+from classify.report.run_files import LabelledSplit, RunFiles
+from classify.rundir.tables import COSTS
+from classify.scores.metrics import BINS
+from classify.scores.thresholds import to_binary
+
+#: Rows of the table of figures: metric and name; thresholds have no part in the first five.
+_METRICS = (
+    ("roc_auc", "ROC-AUC"),
+    ("average_precision", "average precision"),
+    ("brier", "Brier score"),
+    ("log_loss", "log loss"),
+    ("calibration_error", "calibration error"),
+    ("f1", "F1"),
+    ("f2", "F2"),
+    ("sensitivity", "sensitivity"),
+    ("specificity", "specificity"),
+    ("accuracy", "accuracy"),
+    ("all_negative_accuracy", "accuracy of all-negative"),
+)
+#: The slider's positions: steps of 0.001, and ten times finer near the ends, where the cuts of rare labels lie.
+POSITIONS = np.r_[np.arange(100) / 1e4, np.arange(10, 990) / 1e3, np.arange(9900, 10001) / 1e4]
+#: Points of a curve at the most: more than a screen can show.
+_POINTS = 300
+_BARS = 40
+#: The normal deviate of a 95 % interval.
+_Z = 1.96
+
+
+def describe_labels(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
+    """Gather one section per label.
+
+    Args:
+        run: the run.
+        figures: folder for the PNG files.
+    """
+    return [_describe_label(run, index, figures) for index in range(len(run.label_names))]
+
+
+def _describe_label(run: RunFiles, index: int, figures: Path) -> dict[str, Any]:
+    """Gather the section of one label."""
+    label, splits = run.label_names[index], run.splits.values()
+    threshold = run.threshold(label)
+    cuts = positions(threshold)
+    return {
+        "name": label,
+        "number": index + 1,
+        "threshold": threshold,
+        "rule": run.record["thresholds"]["rule"],
+        "metrics": [
+            {
+                "name": name,
+                "values": [with_interval(run.score(run.final_model, split.measured, label, key)) for split in splits],
+            }
+            for key, name in _METRICS
+        ],
+        "costs": {name: short(run.thresholds.loc[label, name]) for name in COSTS},
+        "pictures": _draw(run, index, threshold, figures),
+        "cuts": np.round(cuts, 6).tolist(),
+        "start": int(np.searchsorted(cuts, threshold)) if np.isfinite(threshold) else len(cuts) - 1,
+        "half": int(np.searchsorted(cuts, 0.5)),
+        "splits": [_count(split, index, cuts) for split in splits],
+    }
+
+
+def _count(split: LabelledSplit, index: int, cuts: np.ndarray) -> dict[str, Any]:
+    """Count what each position of the slider finds in one split."""
+    truth = split.labels[:, index]
+    found, alarms = count_from(truth, split.probabilities[:, index], cuts)
+    return {
+        "title": split.title,
+        "positives": int(truth.sum()),
+        "negatives": int((truth == 0).sum()),
+        "tp": found.tolist(),
+        "fp": alarms.tolist(),
+    }
+
+
+def _draw(run: RunFiles, index: int, threshold: float, figures: Path) -> list[Picture]:
+    """Draw the four figures; a split where the label has one value only has no curve."""
+    label, stem = run.label_names[index], f"label_{file_stem(index, run.label_names[index])}"
+    names = {"oof": "out-of-fold", "test": "test"}
+    splits = [
+        Scored(names[split.measured], split.labels[:, index], split.probabilities[:, index])
+        for split in run.splits.values()
+        if split.labels[:, index].min() < split.labels[:, index].max()
+    ]
+
+    def score_text(metric: str) -> str:
+        return ", ".join(
+            f"{with_interval(run.score(run.final_model, s.measured, label, metric))} on the {s.title}"
+            for s in run.splits.values()
+        )
+
+    prevalence = percent(float(splits[0].truth.mean()))
+    return [
+        to_picture(
+            draw_roc(splits, threshold),
+            f"{stem}_roc",
+            f"ROC curve of {label}. Area: {score_text('roc_auc')}.",
+            "ROC; dot: at the run's threshold; broken line: chance.",
+            figures,
+        ),
+        to_picture(
+            draw_precision_recall(splits, threshold),
+            f"{stem}_precision_recall",
+            f"Precision-recall curve of {label}. Average precision: {score_text('average_precision')}. "
+            f"Chance: {prevalence} out-of-fold.",
+            "Precision and recall; dot: at the run's threshold; broken line: chance.",
+            figures,
+        ),
+        to_picture(
+            draw_calibration(splits),
+            f"{stem}_calibration",
+            f"Calibration of {label}. Expected calibration error: {score_text('calibration_error')}.",
+            "Calibration: on the broken line, 30 % mean 30 of 100; bars: 95 % intervals.",
+            figures,
+        ),
+        to_picture(
+            draw_histogram(splits[0], threshold),
+            f"{stem}_histogram",
+            f"Out-of-fold probabilities of {label}: negatives and positives, and the threshold {short(threshold)}.",
+            "Out-of-fold probabilities of the negatives and the positives.",
+            figures,
+        ),
+    ]
+
+
+def positions(threshold: float) -> np.ndarray:
+    """List the slider's positions, with the run's own threshold among them.
+
+    Args:
+        threshold: the run's; infinite where a label has no positive.
+
+    Returns:
+        float64 array (P,), ascending, all different, 0-1.
+    """
+    return np.unique(np.append(POSITIONS, threshold)) if 0 <= threshold <= 1 else POSITIONS
+
+
+def count_from(truth: np.ndarray, probability: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Count the images that are positive from each cut on.
+
+    Counts, and not the scores themselves, go into the page: they are exact at every position, they take the same few
+    kilobytes for any number of images, and they tell nothing of a single one.
+
+    Args:
+        truth: uint8 array (N,), 0 or 1.
+        probability: float32 array (N,), 0-1.
+        cuts: float64 array (P,).
+
+    Returns:
+        Two int64 arrays (P,): true positives, false positives.
+    """
+    hits = np.sort(probability[truth == 1].astype(np.float64))
+    alarms = np.sort(probability[truth == 0].astype(np.float64))
+    return len(hits) - np.searchsorted(hits, cuts), len(alarms) - np.searchsorted(alarms, cuts)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The rows of one split that one label is measured on.
+
+    Attributes:
+        name: what the legend calls them.
+        truth: uint8 array (N,), 0 or 1, both values.
+        probability: float32 array (N,), 0-1.
+    """
+
+    name: str
+    truth: np.ndarray
+    probability: np.ndarray
+
+
+def draw_roc(splits: Sequence[Scored], threshold: float) -> Figure:
+    """Draw sensitivity against the share of false alarms; a dot at the threshold."""
+    figure, axes = new_figure()
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+    for split, colour in zip(splits, (FIRST, SECOND), strict=False):
+        false_alarms, found, _ = roc_curve(split.truth, split.probability)
+        axes.plot(*thin(false_alarms, found), color=colour, label=split.name)
+        decided = decide(split, threshold)
+        axes.plot(decided[split.truth == 0].mean(), decided[split.truth == 1].mean(), "o", color=colour, markersize=6)
+    unit_axes(axes, "1 - specificity", "sensitivity")
+    add_legend(figure)
+    return figure
+
+
+def draw_precision_recall(splits: Sequence[Scored], threshold: float) -> Figure:
+    """Draw precision against sensitivity; a dot at the threshold, a broken line at the share of positives."""
+    figure, axes = new_figure()
+    for split, colour in zip(splits, (FIRST, SECOND), strict=False):
+        precision, recall, _ = precision_recall_curve(split.truth, split.probability)
+        axes.step(*thin(recall, precision), color=colour, label=split.name, where="post")
+        axes.axhline(split.truth.mean(), color=colour, linewidth=0.8, linestyle=(0, (3, 3)))
+        decided = decide(split, threshold)
+        if decided.any():
+            axes.plot(decided[split.truth == 1].mean(), split.truth[decided].mean(), "o", color=colour, markersize=6)
+    unit_axes(axes, "sensitivity (recall)", "precision (PPV)")
+    add_legend(figure)
+    return figure
+
+
+def draw_calibration(splits: Sequence[Scored]) -> Figure:
+    """Draw the share of positives against the mean probability, in bins of equal width, with 95 % intervals."""
+    figure, axes = new_figure()
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+    for split, colour in zip(splits, (FIRST, SECOND), strict=False):
+        mean, share, low, high = bin_calibration(split.truth, split.probability)
+        axes.errorbar(
+            mean, share, [share - low, high - share], color=colour, label=split.name,
+            marker="o", markersize=3.5, linewidth=1.2, elinewidth=0.8,
+        )  # fmt: skip
+    unit_axes(axes, "mean probability", "share of positives")
+    add_legend(figure)
+    return figure
+
+
+def draw_histogram(split: Scored, threshold: float) -> Figure:
+    """Draw how many negatives and positives have which probability, on a logarithmic scale."""
+    figure, axes = new_figure()
+    edges = np.linspace(0, 1, _BARS + 1).tolist()
+    negatives, positives = (split.probability[split.truth == value] for value in (0, 1))
+    axes.hist(negatives, edges, color=MUTED, alpha=0.45, label=f"negative ({len(negatives):,})")
+    axes.hist(positives, edges, color=FIRST, histtype="step", linewidth=1.6, label=f"positive ({len(positives):,})")
+    if np.isfinite(threshold):
+        axes.axvline(threshold, color=SECOND, linestyle=(0, (4, 2)), linewidth=1.2, label=f"threshold {threshold:.3f}")
+    axes.set_yscale("log")
+    axes.set(xlim=(0, 1), xlabel="probability", ylabel="images (logarithmic)")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(visible=False, axis="x")
+    axes.grid(color=GRID, axis="y")
+    add_legend(figure)
+    return figure
+
+
+def decide(split: Scored, threshold: float) -> np.ndarray:
+    """Tell which rows are positive from the threshold on, as the run does: bool (N,)."""
+    return to_binary(split.probability[:, None], np.array([threshold]))[:, 0].astype(bool)
+
+
+def bin_calibration(truth: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Compare probabilities with what came true, in the bins of the expected calibration error.
+
+    Args:
+        truth: uint8 array (N,), 0 or 1.
+        probability: float32 array (N,), 0-1.
+
+    Returns:
+        Four float64 arrays, a value per bin that holds rows: mean probability, share of positives, and the ends of its
+        95 % interval (Wilson 1927), which is not 0 to 0 where a bin has no positive.
+    """
+    exact = probability.astype(np.float64)
+    bins = np.minimum((exact * BINS).astype(int), BINS - 1)
+    count = np.bincount(bins, minlength=BINS).astype(float)
+    filled = count > 0
+    mean = (np.bincount(bins, exact, BINS)[filled]) / count[filled]
+    share = (np.bincount(bins, truth, BINS)[filled]) / count[filled]
+    n = count[filled]
+    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    return mean, share, np.clip(middle - half, 0, share), np.clip(middle + half, share, 1)
+
+
+def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keep at most some `_POINTS` points of a curve, the first and the last among them."""
+    if len(x) <= _POINTS:
+        return x, y
+    # Even along the curve, not along the rows: few rows make the steep part.
+    along = np.append(0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
+    kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], _POINTS)))
+    return x[kept], y[kept]

@@ -1,0 +1,305 @@
+"""The models of a run: the leaderboard, the choice, the backbones, and how the heads learnt."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from classify.report.plotting import (
+    FIRST,
+    SECOND,
+    WIDE,
+    Picture,
+    add_legend,
+    file_stem,
+    new_figure,
+    short,
+    shorten,
+    to_picture,
+    with_interval,
+)
+from classify.report.run_files import RunFiles
+from classify.rundir.console import LEADERBOARD, rank_models
+from classify.scores.metrics import MACRO
+
+#: Models in the figure at the most; the table holds all.
+MODELS_SHOWN = 20
+#: Heads whose curves are shown: the best.
+_HEADS_SHOWN = 3
+#: Members of a weighted mean with less are summed up.
+_LEAST_SHARE = 0.01
+#: Characters of a model's name beside its bar: more would take the bars' room. The page has the whole of it.
+_MODEL = 40
+#: Training minus validation AUC from which on a head counts as overfit.
+GAP = 0.05
+#: Training AUC below which a head counts as underfit.
+LOW_AUC = 0.80
+#: Share of the epochs allowed from which on a best epoch is one that more epochs might have bettered.
+LATE = 0.98
+
+
+def describe_models(run: RunFiles, figures: Path) -> dict[str, Any]:
+    """Gather leaderboard, choice and backbones.
+
+    Args:
+        run: the run.
+        figures: folder for the PNG files.
+    """
+    measured = [split.measured for split in run.splits.values()]
+    ranked = _rank(run)
+    shown = ranked[:MODELS_SHOWN]
+    names = {"oof": "out-of-fold", "test": "test"}
+    scores = {
+        names[m]: np.array([run.score(model, m, MACRO, "roc_auc") for model in shown]).reshape(-1, 3) for m in measured
+    }
+    first = f"Best: {shown[0]}, {with_interval(run.score(shown[0], 'oof', MACRO, 'roc_auc'))} out-of-fold."
+    of_all = "" if len(shown) == len(ranked) else f" The {len(shown)} best of {len(ranked)}."
+    return {
+        "columns": LEADERBOARD,
+        "rows": [_describe_model(run, model, measured) for model in ranked],
+        "measured": measured,
+        "picture": to_picture(
+            draw_models(shown, scores),
+            "models",
+            f"Macro ROC-AUC of {len(shown)} models with 95 % intervals. {first}",
+            f"Macro ROC-AUC of every model, with its 95 % interval.{of_all}",
+            figures,
+        ),
+        "chosen": _describe_choice(run, ranked),
+        "returns": _describe_returns(run, figures),
+    }
+
+
+def _rank(run: RunFiles) -> list[str]:
+    """Order the models as the leaderboard does."""
+    return rank_models({model: run.score(model, "oof", MACRO, "roc_auc")[0] for model in run.record["models"]})
+
+
+def kind_of(entry: dict[str, Any]) -> str:
+    """Tell what a model of `run.json` is: head, ensemble, calibration or baseline."""
+    if entry.get("spec"):
+        return "head"
+    if entry["members"]:
+        return "calibration" if len(entry["members"]) == 1 else "ensemble"
+    return "baseline"
+
+
+def _describe_model(run: RunFiles, model: str, measured: list[str]) -> dict[str, Any]:
+    """Make one row of the leaderboard."""
+    entry = run.record["models"][model]
+    return {
+        "name": model,
+        "final": model == run.final_model,
+        "kind": kind_of(entry),
+        "backbones": ", ".join(entry["backbones"]) or "none",
+        "backbone_count": len(entry["backbones"]),
+        "aucs": [run.score(model, m, MACRO, "roc_auc") for m in measured],
+        "values": [run.score(model, "oof", MACRO, column.metric) for column in LEADERBOARD],
+        "labels": [run.score(model, "oof", label, "roc_auc") for label in run.label_names],
+        "seconds": float(entry["fit_seconds"]),
+        "converged": bool(entry["converged"]),
+    }
+
+
+def _describe_choice(run: RunFiles, ranked: list[str]) -> dict[str, Any]:
+    """Say which model was chosen, by what rule, against which others, and what it is made of."""
+    final = run.final_model
+    others = [model for model in ranked if model != final and final.split("+")[0] != model]
+    shares = sorted(run.record["models"][final]["shares"].items(), key=lambda item: -item[1])
+    shown = [item for item in shares if item[1] >= _LEAST_SHARE]
+    equal = len(shares) > 1 and math.isclose(shares[0][1], shares[-1][1], rel_tol=1e-6)
+    return {
+        "name": final,
+        "rule": run.record["selection"]["means"],
+        "calibration": run.record["calibration"],
+        "kind": kind_of(run.record["models"][final]),
+        "members": run.record["models"][final]["members"],
+        "equal": [name for name, _ in shares] if equal else [],
+        "shares": shown,
+        "rest": len(shares) - len(shown),
+        "rest_share": sum(share for _, share in shares[len(shown) :]),
+        "score": with_interval(run.score(final, "oof", MACRO, "roc_auc")),
+        "runner_up": others[0] if others else None,
+        "runner_up_score": with_interval(run.score(others[0], "oof", MACRO, "roc_auc")) if others else "",
+        "count": len(ranked),
+    }
+
+
+def _describe_returns(run: RunFiles, figures: Path) -> dict[str, Any] | None:
+    """Show what each backbone adds; None of a run on one."""
+    table = run.backbones
+    if table is None or table.empty:
+        return None
+    steps = ", ".join(f"{row.backbone} {short(row.macro_auc)} ({row.gain:+.3f})" for row in table.itertuples())
+    return {
+        "rows": table.to_dict("records"),
+        "picture": to_picture(
+            draw_returns(table),
+            "backbones",
+            f"Macro ROC-AUC as backbones are added one by one: {steps}.",
+            "What each backbone adds to the mean over those above it; line: 95 % interval of the gain.",
+            figures,
+        ),
+    }
+
+
+def describe_heads(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
+    """Show the curves of the best heads and say how they fit; empty of a run without heads.
+
+    Args:
+        run: the run.
+        figures: folder for the PNG files.
+    """
+    if run.curves is None:
+        return []
+    known = set(run.curves["model"])
+    heads = [model for model in _rank(run) if model in known][:_HEADS_SHOWN]
+    return [_describe_head(run, model, index, figures) for index, model in enumerate(heads)]
+
+
+def _describe_head(run: RunFiles, model: str, index: int, figures: Path) -> dict[str, Any]:
+    """Show one head."""
+    assert run.curves is not None
+    curves = run.curves[run.curves["model"] == model]
+    entry = run.record["models"][model]
+    verdict = judge_fit(curves, entry["best_epochs"], int(entry["spec"]["epochs"]))
+    # A head on all rows, which comes last, has no curves; 0 is not an epoch.
+    kept = {
+        fold: epoch for fold, epoch in zip(sorted(set(curves["fold"])), entry["best_epochs"], strict=False) if epoch
+    }
+    pictures: list[Picture] = []
+    for kind, name in (("loss", "loss"), ("auc", "ROC-AUC")):
+        if curves[[kind, f"validation_{kind}"]].notna().any(axis=None):
+            pictures.append(
+                to_picture(
+                    draw_curves(curves, kind, name, kept),
+                    f"curves_{file_stem(index, model)}_{kind}",
+                    f"{name} of {model} by epoch, training and validation. {verdict.sentence}",
+                    f"{name} by epoch; thin lines: the fits of single folds; thick: their mean while all go on.",
+                    figures,
+                )
+            )
+    return {"name": model, "spec": entry["spec"], "verdict": verdict, "pictures": pictures}
+
+
+@dataclass(frozen=True)
+class FitVerdict:
+    """What the curves of a head say.
+
+    Attributes:
+        word: `overfit`, `underfit`, `well fit` or `not judged`.
+        sentence: why, with the figures.
+    """
+
+    word: str
+    sentence: str
+
+
+def judge_fit(curves: pd.DataFrame, best_epochs: list[int], epochs: int) -> FitVerdict:
+    """Judge the epochs that a head was kept at, as the mean over its fits.
+
+    Args:
+        curves: rows of one head in `curves.csv`: `fold`, `epoch`, `auc`, `validation_auc`, `validation_loss`.
+        best_epochs: the epoch of lowest validation loss of each fit, from 1; 0 where there was none.
+        epochs: how many the head was allowed.
+    """
+    fits = [fit for _, fit in curves.groupby("fold")]
+    best_epochs = best_epochs[: len(fits)]  # a head on all rows, which comes last, has no curves
+    kept = [
+        fit[fit["epoch"] == best].iloc[0]
+        for fit, best in zip(fits, best_epochs, strict=True)
+        if (fit["epoch"] == best).any()
+    ]
+    training = np.array([row["auc"] for row in kept], float)
+    held_out = np.array([row["validation_auc"] for row in kept], float)
+    known = ~(np.isnan(training) | np.isnan(held_out))
+    if not known.any():
+        return FitVerdict("not judged", "No epoch has an AUC on both sides, so nothing can be said.")
+    a, b = float(training[known].mean()), float(held_out[known].mean())
+    figures = f"At the epochs kept the AUC is {a:.3f} on the images learnt from and {b:.3f} on those that stop it"
+    late = sum(best >= LATE * epochs for best in best_epochs)
+    unfinished = f"{late} of {len(best_epochs)} fits were best at the very end of the {epochs} epochs allowed"
+    if a - b > GAP:
+        more = f" Yet {unfinished}: it has not settled." if 2 * late > len(best_epochs) else ""
+        return FitVerdict(
+            "overfit",
+            f"{figures}: a gap of {a - b:.3f}, above {GAP:.2f}. Stronger L2, more dropout or more images may help."
+            f"{more}",
+        )
+    if a < LOW_AUC:
+        return FitVerdict(
+            "underfit",
+            f"{figures}: below {LOW_AUC:.2f} even where it learnt. A wider head, less L2 or dropout, or other features "
+            "may help.",
+        )
+    if 2 * late > len(best_epochs):
+        return FitVerdict("underfit", f"{figures}; {unfinished}. More epochs, or a higher learning rate, may help.")
+    return FitVerdict("well fit", f"{figures}: high, and no more than {GAP:.2f} apart.")
+
+
+def draw_models(names: Sequence[str], scores: Mapping[str, np.ndarray]) -> Figure:
+    """Draw one figure of merit per model, with its interval.
+
+    Args:
+        names: M models, best first.
+        scores: by what they were measured on, float64 array (M, 3): value, low, high; NaN where there is none.
+    """
+    figure, axes = new_figure(WIDE, 0.9 + 0.26 * len(names))
+    places = np.arange(len(names))
+    for index, ((measured, values), colour) in enumerate(zip(scores.items(), (FIRST, SECOND), strict=False)):
+        y = places + (index - (len(scores) - 1) / 2) * 0.3
+        axes.hlines(y, values[:, 1], values[:, 2], color=colour, linewidth=1.4)
+        axes.plot(values[:, 0], y, "o", color=colour, markersize=5, label=measured)
+    axes.set_yticks(places, [shorten(name, _MODEL) for name in names])
+    axes.invert_yaxis()
+    axes.set(xlabel="macro ROC-AUC")
+    add_legend(figure)
+    return figure
+
+
+def draw_returns(table: pd.DataFrame) -> Figure:
+    """Draw what each backbone adds to the mean over those before it, with its interval.
+
+    Args:
+        table: `backbones.csv`.
+    """
+    figure, axes = new_figure(WIDE, 0.9 + 0.3 * len(table))
+    places = np.arange(len(table))
+    before = (table["macro_auc"] - table["gain"]).to_numpy()
+    axes.hlines(places, before + table["low"], before + table["high"], color=FIRST, linewidth=1.4)
+    axes.plot(table["macro_auc"], places, "o", color=FIRST, markersize=5)
+    axes.set_yticks(
+        places, [f"{'+ ' if place else ''}{shorten(name, _MODEL)}" for place, name in enumerate(table["backbone"])]
+    )
+    axes.set_ylim(len(table) - 0.4, -0.6)
+    axes.set(xlabel="macro ROC-AUC of the mean over the backbones so far")
+    return figure
+
+
+def draw_curves(curves: pd.DataFrame, kind: str, name: str, kept: Mapping[int, int]) -> Figure:
+    """Draw a head's training and validation curves: thin lines per fit, thick ones for their mean while all go on.
+
+    Args:
+        curves: rows of one head in `curves.csv`.
+        kind: `loss` or `auc`.
+        name: what the axis is called.
+        kept: by fold, the epoch that its fit was kept at; each is a dot on the curve of its validation.
+    """
+    figure, axes = new_figure()
+    for column, colour, label in ((kind, FIRST, "training"), (f"validation_{kind}", SECOND, "validation")):
+        table = curves.pivot_table(index="epoch", columns="fold", values=column)
+        axes.plot(table.index, table.to_numpy(), color=colour, linewidth=0.6, alpha=0.35)
+        # Fits end at different epochs; beyond the first end the mean would jump.
+        common = table.dropna()
+        axes.plot(common.index, common.mean(axis=1), color=colour, label=label)
+    dots = [(epoch, table.loc[epoch, fold]) for fold, epoch in kept.items()]  # of the validation, drawn last
+    if dots:
+        axes.plot(*zip(*dots, strict=True), "o", color=SECOND, markersize=4, label="epochs kept")
+    axes.set(xlabel="epoch", ylabel=name)
+    add_legend(figure)
+    return figure

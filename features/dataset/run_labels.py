@@ -1,0 +1,103 @@
+"""What a run of stage 2 knows of its labelled images, labels.csv: stage 2 writes and reads it, the audit reads it."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from features.common.errors import InputError
+
+#: The file in a run's folder: `split`, `ID`, `group`, `fold`, and the labels; one row per labelled image that has
+#: features. A cell is empty where no group is known, or no fold held the image out.
+RUN_LABELS = "labels.csv"
+NO_FOLD = -1
+_COLUMNS = ("split", "ID", "group", "fold")
+
+
+@dataclass(frozen=True)
+class RunLabels:
+    """The labelled images of one split of a run, N of them.
+
+    Attributes:
+        image_ids: N ids, in the data set's order.
+        groups: str array (N,), "" where an image has none; None where the run knew no groups.
+        folds: int64 array (N,), the fold that held the image out, or `NO_FOLD`.
+        labels: uint8 array (N, L), 0 or 1.
+    """
+
+    image_ids: tuple[str, ...]
+    groups: np.ndarray | None
+    folds: np.ndarray
+    labels: np.ndarray
+
+
+def write_run_labels(folder: Path, label_names: Sequence[str], splits: Mapping[str, RunLabels]) -> None:
+    """Write the file of a run, the same bytes on every system.
+
+    Args:
+        folder: of the run.
+        label_names: the L labels.
+        splits: by name.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    with (folder / RUN_LABELS).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*_COLUMNS, *label_names])
+        for name, split in splits.items():
+            groups = [""] * len(split.image_ids) if split.groups is None else split.groups.tolist()
+            folds = ["" if fold == NO_FOLD else fold for fold in split.folds.tolist()]
+            for image_id, group, fold, labels in zip(
+                split.image_ids, groups, folds, split.labels.tolist(), strict=True
+            ):
+                writer.writerow([name, image_id, group, fold, *labels])
+
+
+def read_run_labels(path: Path) -> dict[str, RunLabels]:
+    """Read what `write_run_labels` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        By split, in the file's order; the labels' columns in the run's order.
+
+    Raises:
+        InputError: it is missing, or is not such a table.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        if tuple(header[: len(_COLUMNS)]) != _COLUMNS:
+            raise ValueError(f"its columns are {', '.join(header)}, expected {', '.join(_COLUMNS)} and the labels")
+        of_splits: dict[str, list[list[str]]] = {}
+        for row in rows:
+            of_splits.setdefault(row[0], []).append(row)
+        return {name: _read_split(own, len(header)) for name, own in of_splits.items()}
+    except FileNotFoundError:
+        raise InputError(
+            f"{path.parent} is not a run: {path.name} is missing. Give the folder of a finished run."
+        ) from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read ({error}). Make the run again.") from None
+
+
+def _read_split(rows: Sequence[Sequence[str]], width: int) -> RunLabels:
+    """Take the rows of one split apart.
+
+    Raises:
+        ValueError: a row has too few cells, or a fold or a label is not a number.
+    """
+    if any(len(row) != width for row in rows):
+        raise ValueError(f"a row does not have {width} cells")
+    groups = np.array([row[2] for row in rows], np.str_)
+    labels = np.array([row[len(_COLUMNS) :] for row in rows], np.str_).reshape(len(rows), width - len(_COLUMNS))
+    return RunLabels(
+        image_ids=tuple(row[1] for row in rows),
+        groups=groups if (groups != "").any() else None,
+        folds=np.array([int(row[3]) if row[3] else NO_FOLD for row in rows], np.int64),
+        labels=labels.astype(np.uint8),
+    )

@@ -1,0 +1,52 @@
+"""labels.csv comes back as it was written; what is not such a table is one message."""
+
+import numpy as np
+import pytest
+
+from features.common.errors import InputError
+from features.dataset.run_labels import NO_FOLD, RUN_LABELS, RunLabels, read_run_labels, write_run_labels
+
+
+def test_comes_back_as_it_was_written_whatever_words_it_holds(tmp_path):
+    train = RunLabels(
+        ("007", 'a,"b"', "NA"),
+        np.array(["p1", "", "1e3"]),
+        np.array([0, 1, 0]),
+        np.array([[1, 0], [0, 0], [1, 1]], np.uint8),
+    )
+    test = RunLabels(("x",), None, np.array([NO_FOLD]), np.array([[0, 1]], np.uint8))
+    write_run_labels(tmp_path, ("fold", "nan"), {"train": train, "test": test})
+    text = (tmp_path / RUN_LABELS).read_text()
+    assert text == (
+        'split,ID,group,fold,fold,nan\ntrain,007,p1,0,1,0\ntrain,"a,""b""",,1,0,0\ntrain,NA,1e3,0,1,1\ntest,x,,,0,1\n'
+    )
+    found = read_run_labels(tmp_path / RUN_LABELS)
+    assert list(found) == ["train", "test"]
+    for name, expected in (("train", train), ("test", test)):
+        assert found[name].image_ids == expected.image_ids
+        np.testing.assert_array_equal(found[name].folds, expected.folds)
+        np.testing.assert_array_equal(found[name].labels, expected.labels)
+        assert found[name].labels.dtype == np.uint8
+    assert found["train"].groups.tolist() == ["p1", "", "1e3"]
+    assert found["test"].groups is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not enough values to unpack"),
+        ("split,ID,fold\n", "its columns are split, ID, fold, expected split, ID, group, fold and the labels"),
+        ("split,ID,group,fold,a\ntrain,x,,0\n", "a row does not have 5 cells"),
+        ("split,ID,group,fold,a\ntrain,x,,one,0\n", "invalid literal for int"),
+        ("split,ID,group,fold,a\ntrain,x,,0,yes\n", "invalid literal for int"),
+    ],
+)
+def test_what_is_not_such_a_table_is_one_message(tmp_path, text, message):
+    (tmp_path / RUN_LABELS).write_text(text)
+    with pytest.raises(InputError, match=rf"labels\.csv cannot be read \(.*{message}.*\)\. Make the run again\."):
+        read_run_labels(tmp_path / RUN_LABELS)
+
+
+def test_a_folder_without_it_is_not_a_run(tmp_path):
+    with pytest.raises(InputError, match=r"is not a run: labels\.csv is missing"):
+        read_run_labels(tmp_path / RUN_LABELS)
