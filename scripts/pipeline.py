@@ -95,7 +95,7 @@ def classify(options: ClassifyOptions) -> int:
     if pictures in (EXIT_FAULT, EXIT_BAD_INPUT):
         typer.echo("no pictures (the message above says why): the report is made without them", err=True)
 
-    from classify.report.command import write_report
+    from classify.report.page import write_report
 
     write_report(options.out)
     return EXIT_FAULT if pictures == EXIT_FAULT else code

@@ -1,20 +1,26 @@
-"""Print what an audit found, and write it: duplicates.csv, groups.csv, and audit.json, which the report reads."""
+"""Print what an audit found, and write it: duplicates.csv, groups.csv, and audit.json, which the report reads.
+
+Importing this module loads no pandas: a run's folder takes the names of the files from here.
+"""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from features.audit.audit import EXACT, NEAR, Audit
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console
 from features.dataset.groups import write_groups_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from features.audit.audit import Audit
 
 DUPLICATES, GROUPS, RECORD = "duplicates.csv", "groups.csv", "audit.json"
 #: The scope of the pairs of two training images, which alone have folds.
@@ -26,7 +32,7 @@ _LARGE_GROUP = 0.2
 _BIN = 0.02
 
 
-def summarise(audit: Audit) -> dict[str, Any]:
+def summarise(audit: "Audit") -> dict[str, Any]:
     """Sum an audit up as plain values, fit for JSON.
 
     Returns:
@@ -35,6 +41,8 @@ def summarise(audit: Audit) -> dict[str, Any]:
         not known) and with `labels_differ`, and `nearest_beyond`, the least distance that did not count; `distances`:
         by scope how many mutual nearest pairs lie in each bin, from 0 on; `groups`.
     """
+    from features.audit.audit import EXACT, NEAR
+
     images, pairs = audit.images, audit.pairs
     scopes = list(dict.fromkeys([*audit.distances, *pairs["scope"]]))
     folds_known = bool((images.folds >= 0).any())
@@ -78,7 +86,7 @@ def summarise(audit: Audit) -> dict[str, Any]:
     }
 
 
-def write_audit(audit: Audit, folder: Path, record: dict[str, Any]) -> None:
+def write_audit(audit: "Audit", folder: Path, record: dict[str, Any]) -> None:
     """Write duplicates.csv, groups.csv and audit.json; earlier ones are replaced.
 
     Args:
@@ -89,6 +97,8 @@ def write_audit(audit: Audit, folder: Path, record: dict[str, Any]) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
+    import pandas as pd
+
     images, pairs = audit.images, audit.pairs
     table = pd.DataFrame({"kind": pairs["kind"], "scope": pairs["scope"]})
     for side in ("first", "second"):
@@ -130,7 +140,7 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
     return known
 
 
-def print_audit(audit: Audit, folder: Path) -> None:
+def print_audit(audit: "Audit", folder: Path) -> None:
     """Print the numbers, the nearest pairs, and what to do about them."""
     console = make_console()
     summary = summarise(audit)
@@ -150,7 +160,7 @@ def print_audit(audit: Audit, folder: Path) -> None:
     console.print(f"written to {folder}: {DUPLICATES}, {GROUPS}, {RECORD}")
 
 
-def _print_threshold(console: Console, audit: Audit) -> None:
+def _print_threshold(console: Console, audit: "Audit") -> None:
     """Say what counts as near, and why."""
     if audit.threshold is None:
         console.print("near duplicates: not searched, there are too few images to tell them from chance")
@@ -172,8 +182,8 @@ def _scope_table(summary: dict[str, Any]) -> Table:
         folds, beyond = own["across_folds"], own["nearest_beyond"]
         table.add_row(
             scope,
-            str(own[EXACT]),
-            str(own[NEAR]),
+            str(own["exact"]),
+            str(own["near"]),
             "-" if folds is None or scope != WITHIN_TRAIN else str(folds),
             str(own["labels_differ"]),
             "-" if beyond is None else f"{beyond:.3f}",
@@ -181,7 +191,7 @@ def _scope_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _print_pairs(console: Console, audit: Audit, shown: pd.DataFrame) -> None:
+def _print_pairs(console: Console, audit: "Audit", shown: "pd.DataFrame") -> None:
     """Show the first pairs."""
     if not len(shown):
         console.print(f"all pairs are within a group ({DUPLICATES}): folds keep those of one split together")
@@ -202,7 +212,7 @@ def _print_pairs(console: Console, audit: Audit, shown: pd.DataFrame) -> None:
     console.print(table)
 
 
-def _print_groups(console: Console, audit: Audit, summary: dict[str, Any]) -> None:
+def _print_groups(console: Console, audit: "Audit", summary: dict[str, Any]) -> None:
     """Say which groups are on several sides, and what the proposed ones are."""
     groups, images = summary["groups"], audit.images
     proposed = f"{GROUPS}: {groups['proposed']:,} groups"

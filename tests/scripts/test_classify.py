@@ -44,7 +44,7 @@ def step(name, code=True):
 module("classify.run", run_classification=step("run"))
 module("extract.maps_command", MapsOptions=tuple_of, run_maps=step("maps"))
 module("classify.cam.command", draw_run=step("cam"))
-module("classify.report.command", write_report=step("report", code=False))
+module("classify.report.page", write_report=step("report", code=False))
 assert sys.argv[1] == "-m"
 sys.argv = sys.argv[2:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
