@@ -1,26 +1,22 @@
-"""Print what an audit found, and write it: duplicates.csv, groups.csv, and audit.json, which the report reads.
-
-Importing this module loads no pandas: a run's folder takes the names of the files from here.
-"""
+"""What `python -m features audit` does: audit, print, and write duplicates.csv, groups.csv and audit.json."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from features.audit.audit import EXACT, NEAR, Audit, add_groups, find_leaks, gather, read_folds
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console
+from features.dataset.dataset import DatasetOptions, read_dataset
 from features.dataset.groups import write_groups_file
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from features.audit.audit import Audit
+from features.store.cache import FeatureCache
 
 DUPLICATES, GROUPS, RECORD = "duplicates.csv", "groups.csv", "audit.json"
 #: The scope of the pairs of two training images, which alone have folds.
@@ -32,7 +28,46 @@ _LARGE_GROUP = 0.2
 _BIN = 0.02
 
 
-def summarise(audit: "Audit") -> dict[str, Any]:
+def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, options: DatasetOptions) -> None:
+    """Audit a data set by its cache.
+
+    Args:
+        cache: the cache's folder.
+        data: the data set's folder; its images are not opened.
+        run: folder of a finished run, whose folds are audited too, and whose groups are taken where the data set names
+            none; None for none.
+        out: folder to write to; None takes `run`, or else `audit` in the cache.
+        options: of the CSV files.
+
+    Raises:
+        InputError: bad input.
+    """
+    feature_cache = FeatureCache(cache)
+    folds = {} if run is None else read_folds(run)
+    dataset = read_dataset(data, options)
+    if run is not None:
+        dataset = add_groups(dataset, run)
+    images, features, left_out = gather(dataset, feature_cache, folds)
+    train = images.rows("train")
+    without_fold = 0 if run is None else int((images.folds[train] < 0).sum())
+    if without_fold and without_fold == len(train):
+        raise InputError(
+            f"{run} held none of the {len(train)} training images of {data} out, so it has no folds of theirs. Name a "
+            "run of this data set with --run, or none."
+        )
+    with make_console(stderr=True).status(f"comparing {len(images.image_ids):,} images"):
+        found = find_leaks(images, features)
+    folder = out or run or cache / "audit"
+    record = {"data": str(data), "cache": str(cache), "run": None if run is None else str(run)}
+    write_audit(found, folder, record | {"splits_without_features": list(left_out)})
+    for name in left_out:
+        print(f"{name}: {cache} holds no features of it, so it is left out")
+    if without_fold:
+        print(f"train: {run} did not hold {without_fold} of {len(train)} images out, so their folds are not known")
+    print_audit(found, folder)
+
+
+def summarise(audit: Audit) -> dict[str, Any]:
     """Sum an audit up as plain values, fit for JSON.
 
     Returns:
@@ -41,8 +76,6 @@ def summarise(audit: "Audit") -> dict[str, Any]:
         not known) and with `labels_differ`, and `nearest_beyond`, the least distance that did not count; `distances`:
         by scope how many mutual nearest pairs lie in each bin, from 0 on; `groups`.
     """
-    from features.audit.audit import EXACT, NEAR
-
     images, pairs = audit.images, audit.pairs
     scopes = list(dict.fromkeys([*audit.distances, *pairs["scope"]]))
     folds_known = bool((images.folds >= 0).any())
@@ -86,7 +119,7 @@ def summarise(audit: "Audit") -> dict[str, Any]:
     }
 
 
-def write_audit(audit: "Audit", folder: Path, record: dict[str, Any]) -> None:
+def write_audit(audit: Audit, folder: Path, record: dict[str, Any]) -> None:
     """Write duplicates.csv, groups.csv and audit.json; earlier ones are replaced.
 
     Args:
@@ -97,8 +130,6 @@ def write_audit(audit: "Audit", folder: Path, record: dict[str, Any]) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
-    import pandas as pd
-
     images, pairs = audit.images, audit.pairs
     table = pd.DataFrame({"kind": pairs["kind"], "scope": pairs["scope"]})
     for side in ("first", "second"):
@@ -140,7 +171,7 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
     return known
 
 
-def print_audit(audit: "Audit", folder: Path) -> None:
+def print_audit(audit: Audit, folder: Path) -> None:
     """Print the numbers, the nearest pairs, and what to do about them."""
     console = make_console()
     summary = summarise(audit)
@@ -160,7 +191,7 @@ def print_audit(audit: "Audit", folder: Path) -> None:
     console.print(f"written to {folder}: {DUPLICATES}, {GROUPS}, {RECORD}")
 
 
-def _print_threshold(console: Console, audit: "Audit") -> None:
+def _print_threshold(console: Console, audit: Audit) -> None:
     """Say what counts as near, and why."""
     if audit.threshold is None:
         console.print("near duplicates: not searched, there are too few images to tell them from chance")
@@ -182,8 +213,8 @@ def _scope_table(summary: dict[str, Any]) -> Table:
         folds, beyond = own["across_folds"], own["nearest_beyond"]
         table.add_row(
             scope,
-            str(own["exact"]),
-            str(own["near"]),
+            str(own[EXACT]),
+            str(own[NEAR]),
             "-" if folds is None or scope != WITHIN_TRAIN else str(folds),
             str(own["labels_differ"]),
             "-" if beyond is None else f"{beyond:.3f}",
@@ -191,7 +222,7 @@ def _scope_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _print_pairs(console: Console, audit: "Audit", shown: "pd.DataFrame") -> None:
+def _print_pairs(console: Console, audit: Audit, shown: pd.DataFrame) -> None:
     """Show the first pairs."""
     if not len(shown):
         console.print(f"all pairs are within a group ({DUPLICATES}): folds keep those of one split together")
@@ -212,7 +243,7 @@ def _print_pairs(console: Console, audit: "Audit", shown: "pd.DataFrame") -> Non
     console.print(table)
 
 
-def _print_groups(console: Console, audit: "Audit", summary: dict[str, Any]) -> None:
+def _print_groups(console: Console, audit: Audit, summary: dict[str, Any]) -> None:
     """Say which groups are on several sides, and what the proposed ones are."""
     groups, images = summary["groups"], audit.images
     proposed = f"{GROUPS}: {groups['proposed']:,} groups"
