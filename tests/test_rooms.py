@@ -25,7 +25,8 @@ ORDER = (
     {"options"},
     {"experiment", "search"},
     {"rundir"},
-    {"cam", "report", "predict", "run", "__main__"},
+    {"explain"},
+    {"report", "predict", "run", "__main__"},
 )
 #: Tables of names, which help texts read: they load none of these.
 TABLES = (
