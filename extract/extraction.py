@@ -11,12 +11,10 @@ import cv2
 
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.folding import fold_batch_norms
-from extract.jobs import Extractor, Images, Job
-from extract.pipeline import Pipeline
+from extract.pipeline import BatchFunction, Images, Job, Pipeline
 from extract.progress import Progress
 from extract.report import BackboneReport, Report
-from extract.runtime import CPU_BATCH, GPU_BATCH, batches_at_a_time, device_name
-from extract.runtime import Extractor as CompiledExtractor
+from extract.runtime import CPU_BATCH, GPU_BATCH, Extractor, batches_at_a_time, device_name
 from features.common.keras_import import backend_name
 from features.common.lock import hold
 from features.store.assembly import Provenance, assemble
@@ -108,14 +106,14 @@ class CompiledBackbones:
     def __init__(self, batch_size: int | None) -> None:
         self.device = ""
         self._batch_size = batch_size
-        self._extractors: dict[str, Extractor] = {}
+        self._extractors: dict[str, BatchFunction] = {}
 
-    def __call__(self, backbone: FrozenBackbone) -> Extractor:
+    def __call__(self, backbone: FrozenBackbone) -> BatchFunction:
         """Build and compile a backbone, or return it if that was done."""
         if backbone.name not in self._extractors:
             self.device = device_name()
             batch_size = self._batch_size or default_batch_size(self.device)
-            self._extractors[backbone.name] = CompiledExtractor(
+            self._extractors[backbone.name] = Extractor(
                 fold_batch_norms(backbone.build()), backbone.preprocessing, backbone.input_size, batch_size
             )
         return self._extractors[backbone.name]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from extract.backbones.build import FrozenBackbone
 from extract.images import UnreadableImage, decode, draw_thumbnail, resize
-from extract.jobs import Images
 from extract.maps_renewal import CompiledMaps, Picture, Renewal
+from extract.pipeline import Images
 from features.common.errors import InputError
 from features.common.lock import hold
 from features.store.cache import FeatureCache, read_index

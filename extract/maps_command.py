@@ -13,9 +13,9 @@ from rich.console import Console
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import backbone_named
 from extract.backbones.weights import find_model, find_weights
-from extract.jobs import Images
 from extract.maps import MapsReport, Wanted, check_recipe, extract_maps, renewal
 from extract.maps_renewal import CompiledMaps
+from extract.pipeline import Images
 from extract.run import find_images
 from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED

@@ -14,19 +14,121 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from extract.images import UnreadableImage, decode, resize
-from extract.jobs import Extractor, Images, Job, Loaded
 from extract.report import Report
 from features.common.errors import InputError
 from features.store.images_table import FactsTable, ImageFacts
-from features.store.parts import Rows
+from features.store.parts import PartStore, Rows
 from features.store.rejections import Rejection
 
 #: Batches that wait for the device while it computes one.
 _BATCHES_AHEAD = 2
+#: A part is written when it has this many rows, or when its first row is this old: what a crash can lose.
+PART_ROWS, PART_SECONDS = 1024, 5.0
+
+
+class BatchFunction(Protocol):
+    """What the pipeline asks of a compiled backbone."""
+
+    batch_size: int
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Turn uint8 (n, S, S, 3) into float32 (n, D)."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of one split.
+
+    Attributes:
+        split: its name.
+        image_ids: ids, in the order of the data set.
+        paths: their files.
+    """
+
+    split: str
+    image_ids: Sequence[str]
+    paths: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a reader made of one image: pixels by input size, for the jobs that lack it; or the reason it could not.
+
+    The digest is empty where not even the bytes could be read.
+    """
+
+    index: int
+    digest: bytes = b""
+    facts: ImageFacts | None = None
+    pixels: dict[int, np.ndarray] | None = None
+    rejection: str = ""
+
+
+class Job:
+    """One backbone's work on one split.
+
+    Args:
+        name: of the backbone.
+        input_size: height and width of its input.
+        storage: dtype of the cache file.
+        cached: image id -> digest of the rows in the cache file.
+        parts: rows extracted by earlier runs that did not get to the end; new ones are added.
+        compile_extractor: compiles the backbone when the first image needs it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        input_size: int,
+        storage: str,
+        cached: dict[str, bytes],
+        parts: PartStore,
+        compile_extractor: Callable[[], BatchFunction],
+    ) -> None:
+        self.name = name
+        self.input_size = input_size
+        self.storage = storage
+        self.cached = cached
+        self.parts = parts
+        self.compile_extractor = compile_extractor
+        self.parted: dict[str, bytes] = {}
+        for rows in parts:
+            self._remember(rows)
+        self.gathered: list[Loaded] = []
+        self._unwritten: list[Rows] = []
+        self._oldest = 0.0
+
+    def lacks(self, image_id: str, digest: bytes) -> bool:
+        """Whether no row of exactly these bytes is there yet."""
+        return self.cached.get(image_id) != digest and self.parted.get(image_id) != digest
+
+    def keep(self, rows: Rows) -> None:
+        """Take computed rows; write a part when it is due. The writing thread calls it."""
+        if not self._unwritten:
+            self._oldest = time.monotonic()
+        self._unwritten.append(rows)
+        waiting = sum(len(rows.image_ids) for rows in self._unwritten)
+        if waiting >= PART_ROWS or time.monotonic() - self._oldest >= PART_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was computed and is not on disk yet."""
+        if self._unwritten:
+            rows = Rows.join(self._unwritten)
+            self.parts.add(rows)
+            self._remember(rows)
+            self._unwritten = []
+
+    def _remember(self, rows: Rows) -> None:
+        """Note which rows the parts hold."""
+        self.parted |= dict(zip(rows.image_ids, rows.digests, strict=True))
 
 
 class Pipeline:
@@ -68,7 +170,7 @@ class Pipeline:
         self.digests: dict[str, bytes] = {}
         self.rejected: list[Rejection] = []
         self.lost_facts: dict[str, tuple[bytes, ImageFacts]] = {}
-        self._extractors: dict[str, Extractor] = {}
+        self._extractors: dict[str, BatchFunction] = {}
         self._computing: deque[tuple[Job, list[Loaded], Future[tuple[np.ndarray, float]]]] = deque()
         self._writing: deque[Future[None]] = deque()
         self._device_free = 0.0
@@ -170,7 +272,7 @@ class Pipeline:
                 self.report.backbones[job.name].kept += 1
                 self.advance(1 / len(self.jobs))
 
-    def _extractor(self, job: Job) -> Extractor:
+    def _extractor(self, job: Job) -> BatchFunction:
         """The job's compiled backbone; compiled when it is first asked for."""
         if job.name not in self._extractors:
             start = time.monotonic()
@@ -189,7 +291,7 @@ class Pipeline:
         while len(self._computing) > _BATCHES_AHEAD:
             self._collect(writer)
 
-    def _compute(self, job: Job, extractor: Extractor, images: np.ndarray) -> tuple[np.ndarray, float]:
+    def _compute(self, job: Job, extractor: BatchFunction, images: np.ndarray) -> tuple[np.ndarray, float]:
         """Compute one batch; the device's thread.
 
         The device has one batch at a time, which the extractor may spread over its cores: its wall-clock seconds are

@@ -15,7 +15,7 @@ from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import CHALLENGE, backbones_named
 from extract.backbones.weights import check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
-from extract.jobs import Images
+from extract.pipeline import Images
 from extract.progress import Progress
 from extract.report import Report, print_report
 from extract.runtime import cores

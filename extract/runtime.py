@@ -166,9 +166,7 @@ class Extractor:
     def _compile_tensorflow(self) -> Callable[[np.ndarray], Any]:
         """Weights as constants, so that convolution, batch norm and activation fuse into one kernel.
 
-        numpy arrays passed into a traced function become constants: the same graph as that of TensorFlow's private
-        `convert_variables_to_constants_v2`, a third of its time to build, and no private import. XLA halves the speed
-        on CPUs (measured with ResNet50) and gains on GPUs.
+        XLA is for GPUs only: on CPUs it halves the speed (docs/decisions.md).
         """
         import tensorflow as tf
 

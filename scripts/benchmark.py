@@ -31,7 +31,7 @@ from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import EMBEDDED, backbones_named
 from extract.backbones.weights import find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
-from extract.jobs import Images
+from extract.pipeline import Images
 from extract.progress import Progress
 from extract.report import Report
 from extract.runtime import cores

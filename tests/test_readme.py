@@ -66,11 +66,11 @@ def code_lines() -> Iterator[tuple[str, str]]:
 
 
 def inline_code() -> Iterator[tuple[str, str]]:
-    """Yield (page, words) of every code span outside the blocks."""
+    """Yield (page, words) of every code span outside the blocks, brackets taken away."""
     for path, text in PAGES.items():
         outside = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
         for span in re.findall(r"`([^`]+)`", outside):
-            yield path.name, " ".join(span.split())
+            yield path.name, re.sub(r"[\[\]]", "", " ".join(span.split()))
 
 
 def called(line: str) -> tuple[tuple[str, ...] | None, list[str]] | None:
@@ -151,6 +151,17 @@ def test_every_command_is_described():
         call = f"python -m {' '.join(command)}" if command[0] in ROOMS else " ".join(command)
         by_script = [script for script, target in SCRIPTS.items() if target == command]
         assert any(text in TEXT for text in (call, *by_script)), command
+
+
+def test_every_option_of_a_command_is_described():
+    named: dict[tuple[str, ...], set[str]] = {}
+    for _, line in [*code_lines(), *inline_code()]:
+        command, words = called(line) or (None, [])
+        if command in COMMANDS:
+            named.setdefault(command, set()).update(re.findall(r"--[a-z-]+", " ".join(words)))
+    for command in (command for command in COMMANDS.keys() - set(LEAVING) if command[0] in ROOMS):
+        known = {option for parameter in COMMANDS[command].params for option in parameter.opts if option[:1] == "-"}
+        assert known - named.get(command, set()) - {"--help"} == set(), command
 
 
 def test_every_file_that_is_named_exists():

@@ -1,1 +1,8 @@
-"""The frozen backbones: their table, their weights, and how one is built."""
+"""The frozen backbones: their table, their weights, and how one is built.
+
+- `table`: one row per backbone. To add one of keras.applications, add a row here; everything else reads the table.
+- `weights`: which file a backbone runs with, and its digest.
+- `build`: the Keras model with its weights, of the table or a user's own.
+- `efficientnet_lite`, `checkpoint`: the embedded backbones, and the reader of their PyTorch files.
+- `folding`: batch norms folded into the convolutions before them.
+"""

@@ -5,12 +5,12 @@ import sys
 import threading
 from pathlib import Path
 
-import extract.jobs
+import extract.pipeline
 from tests.extract.stand_ins import StandIns, backbone, run
 
 if __name__ == "__main__":
     data, cache, seconds, part_rows = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
-    extract.jobs.PART_ROWS = part_rows
+    extract.pipeline.PART_ROWS = part_rows
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     print("running", flush=True)

@@ -12,7 +12,7 @@ from rich.console import Console
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.weights import Weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
-from extract.jobs import Images
+from extract.pipeline import Images
 from extract.progress import Progress
 from extract.report import Report
 from features.dataset.dataset import read_images

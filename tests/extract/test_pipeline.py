@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 
-import extract.jobs
 import extract.pipeline
 from extract.images import resize
 from features.common.errors import InputError
@@ -264,15 +263,15 @@ def test_a_batch_size_that_is_halved_meanwhile_loses_no_row(data, tmp_path):
 
 
 def test_rows_of_one_part_reach_the_disk_before_the_run_ends(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(extract.jobs, "PART_ROWS", 4)
+    monkeypatch.setattr(extract.pipeline, "PART_ROWS", 4)
     sizes = []
-    original = extract.jobs.PartStore.add
+    original = extract.pipeline.PartStore.add
 
     def add(store, rows):
         sizes.append(len(rows.image_ids))
         original(store, rows)
 
-    monkeypatch.setattr(extract.jobs.PartStore, "add", add)
+    monkeypatch.setattr(extract.pipeline.PartStore, "add", add)
     run(data, tmp_path / "cache")
     assert sizes == [4, 4, 2, 3]
     assert not (tmp_path / "cache" / "train" / "tiny.parts").exists()
