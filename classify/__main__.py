@@ -11,7 +11,10 @@ from typing import Annotated
 
 import typer
 
-from classify.models.presets import DEFAULT_PRESETS, PRESETS
+from classify.ensembles.ensembles import ENSEMBLES
+from classify.models.baselines import BASELINES
+from classify.models.heads import DEFAULT_PRESETS, PRESETS
+from classify.scores.metrics import SELECTORS, THRESHOLD_RULES
 from features.common.cli import GroupColumn, GroupsFile, IdColumn, LabelColumns, application, split_names
 
 app = application("Train on cached features, predict the test images, write a run.")
@@ -62,7 +65,7 @@ def run(
     groups: GroupsFile = None,
     baselines: Annotated[
         str,
-        typer.Option(metavar="A,B", help="Baselines to fit: logistic, svm, knn, forest, boosting, prior."),
+        typer.Option(metavar="A,B", help=f"Baselines to fit: {', '.join(BASELINES)}."),
     ] = "logistic",
     preset: Annotated[
         str,
@@ -75,7 +78,7 @@ def run(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Ensembles to make: mean, logit_mean, rank_mean, weights, greedy, stacking; or none.",
+            help=f"Ensembles to make: {', '.join(ENSEMBLES)}; or none.",
             show_default="all",
         ),
     ] = None,
@@ -83,8 +86,7 @@ def run(
         str,
         typer.Option(
             metavar="RULE",
-            help="How the final model is chosen: the best cross-fitted macro roc_auc, average_precision, log_loss or "
-            "brier; or a model's name.",
+            help=f"How the final model is chosen: best cross-fitted macro {', '.join(SELECTORS)}; or a model's name.",
         ),
     ] = "roc_auc",
     calibration: Annotated[
@@ -93,7 +95,8 @@ def run(
     threshold: Annotated[
         str,
         typer.Option(
-            metavar="RULE", help="What the thresholds maximise: f1, f2 (any beta), youden; or sensitivity=0.95."
+            metavar="RULE",
+            help=f"What a threshold is chosen for: {', '.join(rule.form for rule in THRESHOLD_RULES)}.",
         ),
     ] = "f1",
     gap: Annotated[
@@ -252,11 +255,13 @@ def print_extract_options(run: RunFolder, model: ModelName = None) -> None:
 
     One line for each time that it has to run, quoted for a shell: scripts/predict.sh reads them.
     """
+    import shlex
+
     from classify.rundir.saved_run import SavedRun
 
     saved = SavedRun.load(run)
-    for line in saved.extract_options(saved.choose(model)):
-        typer.echo(line)
+    for options in saved.extract_options(saved.choose(model)):
+        typer.echo(shlex.join(options))
 
 
 if __name__ == "__main__":

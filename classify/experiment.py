@@ -2,31 +2,28 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.crossfit.baselines import Candidate, cross_fit, feature_sets
 from classify.crossfit.folds import Folds
-from classify.crossfit.heads import cross_fit_heads, list_heads
-from classify.crossfit.plan import FitPlan, make_repeats
-from classify.crossfit.prediction import Prediction
-from classify.crossfit.resume import FinishedFits
-from classify.ensembles.blending import calibrate, combine
-from classify.ensembles.crossfit import SecondLevel
+from classify.crossfit.models import Candidate, cross_fit, cross_fit_heads, feature_sets, list_heads
+from classify.crossfit.plan import FitPlan, Prediction, make_repeats
+from classify.crossfit.resume import KEEP_NONE, FinishedFits
+from classify.ensembles.crossfit import calibrate, combine
 from classify.ensembles.ensembles import ENSEMBLES
 from classify.inputs import Inputs, warn_shared_groups
 from classify.models.baselines import BASELINES, PRIOR
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
-from classify.scores.backbone_gains import BackboneReturn, rank_backbones
-from classify.scores.bootstrap import resample
-from classify.scores.leak_gap import Gap, measure_gap, refuse_ungrouped
-from classify.scores.metrics import Score, score
-from classify.scores.selection import check_rule, select_model
-from classify.scores.thresholds import DEFAULT_RULE, ThresholdRule, cross_fit_binary, fit_thresholds, to_binary
+from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbones, refuse_ungrouped
+from classify.scores.metrics import DEFAULT_RULE, Score, ThresholdRule, check_rule, select_model
+from classify.scores.resampling import resample
+from classify.scores.scoring import score
+from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
+from features.common.arrays import Decisions, Thresholds
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Settings:
         baselines: names of `BASELINES`, in their order.
         heads: specs by name; no name is a baseline's.
         ensembles: names of `ENSEMBLES`, in their order; only made of several models.
-        select: how the final model is chosen; see `selection.check_rule`.
+        select: how the final model is chosen; see `metrics.check_rule`.
         calibration: a name of `CALIBRATIONS`, applied to the final model; None for none.
         threshold: what the thresholds are chosen for.
         gap: whether to measure what random folds would make of the same data.
@@ -75,10 +72,11 @@ class Experiment:
         ensembles: by model that sees other models' probabilities, the ensemble or calibration fitted on all of them.
         members: by that model, the models whose probabilities it sees, in order.
         final_model: the model whose test predictions are handed in.
-        thresholds: by model, float64 array (L,), fitted on all out-of-fold probabilities.
+        thresholds: by model, fitted on all out-of-fold probabilities.
+        decisions: by model, of each training row, by thresholds that the row's own fold had no part in.
         returns: what each backbone adds; empty of a single one.
-        scores: by model and split, `oof` or, where the test images are labelled, `test`. The decisions of `oof` are by
-            thresholds that the row's own fold had no part in, those of `test` by `thresholds`.
+        scores: by model and split: `oof`, of `decisions`, or, where the test images are labelled, `test`, of decisions
+            by `thresholds`.
         warnings: what a reader of the scores has to know; sentences.
         gap: what a leak would be worth; None where it was not asked for.
     """
@@ -87,10 +85,11 @@ class Experiment:
     plan: FitPlan
     predictions: dict[str, Prediction]
     models: dict[str, tuple[BaseEstimator | TrainedHead, ...]]
-    ensembles: dict[str, SecondLevel]
+    ensembles: dict[str, BaseEstimator]
     members: dict[str, tuple[str, ...]]
     final_model: str
-    thresholds: dict[str, np.ndarray]
+    thresholds: dict[str, Thresholds]
+    decisions: dict[str, Decisions]
     returns: list[BackboneReturn]
     scores: dict[tuple[str, str], list[Score]]
     warnings: tuple[str, ...]
@@ -109,18 +108,13 @@ class Experiment:
 
 
 def list_candidates(columns: dict[str, slice], baselines: Sequence[str]) -> dict[str, Candidate]:
-    """List the baselines to cross-fit: each on every backbone and, of several backbones, on all of them.
+    """List the baselines to cross-fit by name, such as `logistic/resnet50`, `logistic/all`.
 
-    Args:
-        columns: which columns of the features are each backbone's, in order.
-        baselines: names of `BASELINES`. The prior sees no features, so it is one model.
-
-    Returns:
-        The candidates by name, such as `logistic/resnet50`, `logistic/all`, `prior`.
+    Each is fitted on every backbone and, of several, on all of them; the prior sees no features, so it is one model.
     """
     candidates = {}
     for baseline in baselines:
-        estimator = BASELINES[baseline]
+        estimator = BASELINES[baseline].make()
         if baseline == PRIOR:
             candidates[PRIOR] = Candidate(estimator, slice(0, 0))
             continue
@@ -146,7 +140,7 @@ def count_steps(columns: dict[str, slice], settings: Settings) -> int:
 
 
 def run_experiment(
-    inputs: Inputs, settings: Settings, on_step: Callable[[], None], finished: FinishedFits | None = None
+    inputs: Inputs, settings: Settings, on_step: Callable[[], None], finished: FinishedFits = KEEP_NONE
 ) -> Experiment:
     """Make folds, cross-fit baselines, heads and ensembles, score each, choose the final one by the rule, calibrate it.
 
@@ -154,7 +148,7 @@ def run_experiment(
         inputs: the joined data set and features.
         settings: what was chosen.
         on_step: called `count_steps` times, from any thread: per fit, per ensemble and per model scored.
-        finished: the fits of an earlier run that was interrupted; new ones are added. None to keep none.
+        finished: the fits of an earlier run that was interrupted; new ones are added.
 
     Raises:
         InputError: there are fewer rows, or fewer groups, than folds; `settings.select` names no model of this run; or
@@ -166,9 +160,9 @@ def run_experiment(
     ensembles = list_ensembles(inputs.columns, settings)
     check_rule(settings.select, [*candidates, *list_heads(inputs.columns, settings.heads), *ensembles])
     repeats = make_repeats(inputs, settings.folds, settings.repeats, settings.seed)
-    plan = FitPlan(repeats, settings.refit, finished or FinishedFits())
-    baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step)
-    heads = cross_fit_heads(settings.heads, inputs, plan, settings.seed, on_step)
+    plan = FitPlan(repeats, settings.refit)
+    baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step, finished)
+    heads = cross_fit_heads(settings.heads, inputs, plan, settings.seed, on_step, finished)
     scored = inputs.test is not None and inputs.test.labels is not None
     shared = warn_shared_groups(inputs.train.groups, inputs.test.groups if inputs.test and scored else None)
     warnings = [*shared, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
@@ -177,19 +171,20 @@ def run_experiment(
     labels, folds = inputs.train_labels, repeats[0]
     draws = resample(len(labels), inputs.train.groups, settings.seed)
     returns = rank_backbones(members, labels, draws) if len(inputs.columns) > 1 else []
-    gap = measure_gap(inputs, plan, settings.seed, settings.jobs, draws, on_step) if settings.gap else None
+    gap = None
+    if settings.gap:
+        gap = measure_gap(inputs, plan, settings.seed, settings.jobs, draws, on_step, finished)
     combined, fitted = combine(ensembles, members, labels, folds, settings.jobs, on_step)
     predictions |= combined
 
-    thresholds, scores = _score_models(predictions, inputs, folds, settings, on_step)
-    final = select_model(settings.select, {name: scores[name, "oof"] for name in predictions})
+    judged = _judge_models(predictions, inputs, folds, settings, on_step)
+    final = select_model(settings.select, {name: judged[name].scores["oof"] for name in predictions})
     members_of = dict.fromkeys(combined, tuple(members))
     if settings.calibration is not None:
         chosen, final = final, f"{final}+{settings.calibration}"
         predictions[final], fitted[final] = calibrate(settings.calibration, predictions[chosen], labels, folds)
         members_of[final] = (chosen,)
-        found = _score_models({final: predictions[final]}, inputs, folds, settings, lambda: None)
-        thresholds, scores = thresholds | found[0], scores | found[1]
+        judged |= _judge_models({final: predictions[final]}, inputs, folds, settings, lambda: None)
     return Experiment(
         settings=settings,
         plan=plan,
@@ -198,22 +193,27 @@ def run_experiment(
         ensembles=fitted,
         members=members_of,
         final_model=final,
-        thresholds=thresholds,
+        thresholds={name: found.thresholds for name, found in judged.items()},
+        decisions={name: found.decisions for name, found in judged.items()},
         returns=returns,
-        scores=scores,
-        warnings=tuple(dict.fromkeys(warnings)),  # repeats lack the same labels
+        scores={(name, split): scores for name, found in judged.items() for split, scores in found.scores.items()},
+        warnings=tuple(dict.fromkeys(warnings)),  # repeats may miss the same labels
         gap=gap,
     )
 
 
-def _score_models(
-    predictions: dict[str, Prediction], inputs: Inputs, folds: Folds, settings: Settings, on_step: Callable[[], None]
-) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], list[Score]]]:
-    """Fit thresholds out-of-fold and score each model; all models meet the same draws.
+class _Judged(NamedTuple):
+    """The thresholds of a model, its decisions of the training rows, its scores by split."""
 
-    Returns:
-        Thresholds by model, scores by model and split, both in the order of the predictions.
-    """
+    thresholds: Thresholds
+    decisions: Decisions
+    scores: dict[str, list[Score]]
+
+
+def _judge_models(
+    predictions: dict[str, Prediction], inputs: Inputs, folds: Folds, settings: Settings, on_step: Callable[[], None]
+) -> dict[str, _Judged]:
+    """Fit thresholds out-of-fold and score each model, in their order; all models meet the same draws."""
     labels, names, rule = inputs.train_labels, inputs.label_names, settings.threshold
     train_draws = resample(len(labels), inputs.train.groups, settings.seed)
     test = inputs.test
@@ -222,22 +222,18 @@ def _score_models(
     if test is not None and test_labels is not None:
         test_draws = resample(len(test_labels), test.groups, settings.seed)
 
-    def score_model(prediction: Prediction) -> tuple[np.ndarray, dict[str, list[Score]]]:
+    def judge(prediction: Prediction) -> _Judged:
         thresholds = fit_thresholds(labels, prediction.out_of_fold, rule)
-        binary = cross_fit_binary(labels, prediction.out_of_fold, rule, folds)
-        scores = {"oof": score(labels, prediction.out_of_fold, binary, names, train_draws)}
+        decisions = cross_fit_binary(labels, prediction.out_of_fold, rule, folds)
+        scores = {"oof": score(labels, prediction.out_of_fold, decisions, names, train_draws)}
         if test_draws is not None and test_labels is not None and prediction.test is not None:
             binary = to_binary(prediction.test, thresholds)
             scores["test"] = score(test_labels, prediction.test, binary, names, test_draws)
         on_step()
-        return thresholds, scores
+        return _Judged(thresholds, decisions, scores)
 
     with threadpool_limits(1, user_api="blas"):  # so that `jobs` changes no bit, as in `cross_fit`
-        results = Parallel(n_jobs=settings.jobs, backend="threading")(
-            delayed(score_model)(prediction) for prediction in predictions.values()
+        judged = Parallel(n_jobs=settings.jobs, backend="threading")(
+            delayed(judge)(prediction) for prediction in predictions.values()
         )
-    of_models = dict(zip(predictions, results, strict=True))
-    thresholds = {name: found for name, (found, _) in of_models.items()}
-    return thresholds, {
-        (name, split): scores for name, (_, of_splits) in of_models.items() for split, scores in of_splits.items()
-    }
+    return dict(zip(predictions, judged, strict=True))

@@ -6,14 +6,14 @@ from itertools import accumulate
 
 import numpy as np
 
+from features.common.arrays import Features, Groups, Labels
 from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
-from features.store.freshness import refuse_changed
 from features.store.recipe import Recipe
 
-#: Names that a label may not bear: they are columns, or all labels together, in the files of a run.
+#: Names that a label cannot have: they are columns, or all labels together, in the files of a run.
 RESERVED_LABELS = frozenset({"ID", "model", "fold", "split", "group", "micro", "macro", "overall"})
 #: Names of groups that a warning lists.
 
@@ -25,9 +25,9 @@ class SplitInputs:
     Attributes:
         image_ids: the ids of all N images, in the data set's order.
         has_features: bool array (N,); False for the images that stage 1 rejected.
-        features: float32 array (M, D), the backbones side by side, in the data set's order.
-        labels: uint8 array (M, L), 0 or 1; None where the split is not labelled.
-        groups: str array (M,); None where no groups are known.
+        features: of the M images, the backbones side by side, in the data set's order.
+        labels: of the M images; None where the split is not labelled.
+        groups: of the M images; None where no groups are known.
         fingerprints: of each backbone's cache file.
         cache_bytes: the size of each backbone's cache file.
         extraction_seconds: what each backbone took to compute the features of the M images; None where its cache file
@@ -36,9 +36,9 @@ class SplitInputs:
 
     image_ids: tuple[str, ...]
     has_features: np.ndarray
-    features: np.ndarray
-    labels: np.ndarray | None
-    groups: np.ndarray | None
+    features: Features
+    labels: Labels | None
+    groups: Groups | None
     fingerprints: dict[str, str]
     cache_bytes: dict[str, int] = field(default_factory=dict)
     extraction_seconds: dict[str, float | None] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Inputs:
         label_names: the L labels.
         columns: which of the D columns of the features are each backbone's.
         train: the labelled images.
-        train_labels: uint8 array (M, L), 0 or 1; every label has both values.
+        train_labels: of the M training images; every label has both values.
         test: the images to predict; None where the data set has no such split.
         recipes: how each backbone's features were extracted.
     """
@@ -70,7 +70,7 @@ class Inputs:
     label_names: tuple[str, ...]
     columns: dict[str, slice]
     train: SplitInputs
-    train_labels: np.ndarray
+    train_labels: Labels
     test: SplitInputs | None
     recipes: dict[str, Recipe] = field(default_factory=dict)
 
@@ -84,13 +84,13 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
         backbones: names of the backbones wanted, in this order; None for all that are cached for `train`.
 
     Raises:
-        InputError: nothing is cached, a backbone or a row that was not rejected lacks, `train` is not labelled, a
-            label cannot be learnt from it, a backbone's features are all constant, or are others in number for `test`.
+        InputError: nothing is cached, a backbone or a row that was not rejected is missing, `train` is not labelled,
+            a label cannot be learnt from it, a backbone's features are all constant, or their number differs in `test`.
     """
     clashes = sorted(RESERVED_LABELS & set(dataset.label_names))
     if clashes:
         raise InputError(
-            f"{dataset.root}: a label may not be called {clashes[0]}, that name has a meaning in the files of a run. "
+            f"{dataset.root}: a label cannot be called {clashes[0]}: that name has a meaning in the files of a run. "
             "Rename the column, or leave it out with --labels."
         )
     names = tuple(cache.backbones("train") if backbones is None else backbones)
@@ -100,16 +100,18 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
             f"--cache {cache.root}"
         )
     if "train" not in dataset.splits:
-        raise InputError(f"{dataset.root} has no folder train, so nothing can be learnt. Add train/ and train.csv.")
+        raise InputError(
+            f"{dataset.root} has no folder train, so there is nothing to learn from. Add train/ and train.csv."
+        )
     if dataset.splits["train"].labels is None:
         raise InputError(
-            f"{dataset.root / 'train.csv'} is not there, so nothing can be learnt. It names each image of "
+            f"{dataset.root / 'train.csv'} is missing, so there is nothing to learn from. It names each image of "
             f"{dataset.root / 'train'} and its labels: ID,label_a,label_b."
         )
     train = _read_split(dataset.splits["train"], cache, names)
     assert train.labels is not None
     _check_labels(train.labels, dataset)
-    described = {name: cache.describe("train", name) for name in names}
+    described = {name: cache.open("train", name) for name in names}
     columns = columns_of({name: file.width for name, file in described.items()})
     _check_features(train.features, columns, cache)
     test = _read_split(dataset.splits["test"], cache, names) if "test" in dataset.splits else None
@@ -129,20 +131,20 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
     """Read the features of a split's images, without those that stage 1 rejected.
 
     Raises:
-        InputError: features lack for an image that was not rejected, or every image was rejected.
+        InputError: features are missing for an image that was not rejected, or every image was rejected.
     """
     rejected = cache.rejected(split.name)
     has_features = np.array([image_id not in rejected for image_id in split.image_ids], dtype=bool)
     if not has_features.any():
         raise InputError(
             f"{cache.root / 'rejected.csv'} lists every image of the split {split.name} ({len(split.image_ids)}): "
-            "none has features. Mend the images and extract again."
+            "none has features. Fix the images and extract again."
         )
     wanted = [image_id for image_id, has in zip(split.image_ids, has_features, strict=True) if has]
     _, features = cache.read(split.name, backbones, wanted)
     paths = [path for path, has in zip(split.paths, has_features, strict=True) if has]
-    refuse_changed(cache, split.name, backbones, wanted, paths)
-    files = {name: cache.describe(split.name, name) for name in backbones}
+    cache.refuse_changed(split.name, backbones, wanted, paths)
+    files = {name: cache.open(split.name, name) for name in backbones}
     return SplitInputs(
         image_ids=split.image_ids,
         has_features=has_features,
@@ -158,17 +160,8 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
     )
 
 
-def _check_features(features: np.ndarray, columns: dict[str, slice], cache: FeatureCache) -> None:
-    """Refuse a backbone of which every feature is constant; single ones are ordinary: channels that ReLU never opens.
-
-    Args:
-        features: float32 array (M, D), of the training images.
-        columns: which of them are each backbone's.
-        cache: the cache that they come from.
-
-    Raises:
-        InputError: the message names the file and the backbones that remain.
-    """
+def _check_features(features: Features, columns: dict[str, slice], cache: FeatureCache) -> None:
+    """Refuse a backbone whose features are all constant; single ones are ordinary: channels that ReLU never opens."""
     constant = [name for name, own in columns.items() if (features[:, own] == features[0, own]).all()]
     if constant:
         rest = ",".join(name for name in columns if name not in constant)
@@ -180,17 +173,9 @@ def _check_features(features: np.ndarray, columns: dict[str, slice], cache: Feat
 
 
 def _check_widths(columns: dict[str, slice], cache: FeatureCache) -> None:
-    """Refuse a backbone that gives another number of features in test than in train.
-
-    Args:
-        columns: which columns of the training features are each backbone's.
-        cache: the cache of both splits.
-
-    Raises:
-        InputError: the message names both files.
-    """
+    """Refuse a backbone whose number of features differs between train and test."""
     for name, own in columns.items():
-        width = cache.describe("test", name).width
+        width = cache.open("test", name).width
         if width != own.stop - own.start:
             raise InputError(
                 f"{cache.path('test', name)} has {width} features an image, but {cache.path('train', name)} has "
@@ -198,24 +183,13 @@ def _check_widths(columns: dict[str, slice], cache: FeatureCache) -> None:
             )
 
 
-def _check_labels(labels: np.ndarray, dataset: Dataset) -> None:
-    """Refuse labels of which one value only is known.
-
-    Args:
-        labels: uint8 array (M, L), of the training images that have features.
-        dataset: the data set that they come from.
-
-    Raises:
-        InputError: the message names these labels, their counts, and the labels that remain.
-    """
-    positives = labels.sum(axis=0)
-    constant = [name for name, n in zip(dataset.label_names, positives, strict=True) if n in (0, len(labels))]
+def _check_labels(labels: Labels, dataset: Dataset) -> None:
+    """Refuse labels of which only one value is known."""
+    positives = dict(zip(dataset.label_names, labels.sum(axis=0).tolist(), strict=True))
+    constant = [name for name, count in positives.items() if count in (0, len(labels))]
     if constant:
         rest = ",".join(name for name in dataset.label_names if name not in constant)
-        counts = ", ".join(
-            f"{name} {'is positive ' if name == constant[0] else ''}in {positives[dataset.label_names.index(name)]}"
-            for name in constant
-        )
+        counts = ", ".join(f"{name} is positive in {positives[name]}" for name in constant)
         raise InputError(
             f"{dataset.root / 'train.csv'}: {counts} of {len(labels)} images with features, so there is nothing to "
             "tell apart. "
@@ -223,12 +197,12 @@ def _check_labels(labels: np.ndarray, dataset: Dataset) -> None:
         )
 
 
-def warn_shared_groups(train: np.ndarray | None, test: np.ndarray | None) -> list[str]:
+def warn_shared_groups(train: Groups | None, test: Groups | None) -> list[str]:
     """Say which groups are in train and in test: what is learnt of a group flatters the scores of its other images.
 
     Args:
-        train: str array (N,), "" where none is known; None where no groups are.
-        test: likewise (M,).
+        train: of the training images; None where no groups are known.
+        test: of the test images, likewise.
 
     Returns:
         One sentence, or none.

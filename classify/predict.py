@@ -9,12 +9,10 @@ from classify.rundir.saved_run import SavedRun
 from classify.rundir.tables import write_predictions
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
-from features.common.files import replacing
+from features.common.files import digest_file, replacing
 from features.common.text import make_console
 from features.dataset.folder import scan_images
-from features.store.cache import FeatureCache, read_index
-from features.store.freshness import refuse_changed
-from features.store.recipe import digest_of
+from features.store.cache import FeatureCache
 
 
 def predict_split(
@@ -52,7 +50,7 @@ def predict_split(
     probabilities = saved.predict(name, features)
     record = {
         "run": str(run.resolve()),
-        "run_digest": digest_of((run / MARK).read_bytes()),
+        "run_digest": digest_file(run / MARK).hex(),
         "model": name,
         "cache": str(cache.resolve()),
         "split": split,
@@ -116,7 +114,7 @@ def _list_images(
     """
     rejected = cache.rejected(split)
     if images is None:
-        cached = read_index(cache.describe(split, backbones[0]).path)
+        cached = cache.open(split, backbones[0]).image_ids
         used = tuple(image_id for image_id in cached if image_id not in rejected)
         image_ids = (*used, *sorted(rejected))
     else:
@@ -125,7 +123,7 @@ def _list_images(
         found = scan_images(images)
         image_ids = tuple(sorted(found))
         used = tuple(image_id for image_id in image_ids if image_id not in rejected)
-        refuse_changed(cache, split, backbones, used, [found[image_id] for image_id in used])
+        cache.refuse_changed(split, backbones, used, [found[image_id] for image_id in used])
     if not used:
         raise InputError(
             f"{cache.root / 'rejected.csv'} lists every image of the split {split} ({len(image_ids)}): none has "

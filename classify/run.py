@@ -9,22 +9,21 @@ import joblib
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from classify.crossfit.resume import FinishedFits, identify
+from classify.crossfit.resume import FinishedFits, identify_inputs
 from classify.ensembles.ensembles import ENSEMBLES, choose_ensembles
 from classify.experiment import Experiment, Settings, count_steps, run_experiment
 from classify.inputs import Inputs, read_inputs
 from classify.models.baselines import BASELINES, choose_baselines
-from classify.models.presets import choose_heads
+from classify.models.heads import choose_heads
 from classify.rundir.console import print_summary
 from classify.rundir.folder import FINISHED, open_run
 from classify.rundir.record import write_files
-from classify.scores.thresholds import ThresholdRule
+from classify.scores.metrics import ThresholdRule
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
 from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
-from features.store.cache import FeatureCache
-from features.store.default_cache import default_cache
+from features.store.cache import FeatureCache, default_cache
 
 #: Options that say where things are, or nothing of what is computed: `run.json` has its own words for them.
 _NO_ARGUMENTS = ("data", "out", "overwrite")
@@ -102,7 +101,7 @@ def run_classification(options: RunOptions) -> int:
             dataset = read_dataset(options.data, columns)
             cache = FeatureCache(options.cache or default_cache(options.data))
             inputs = read_inputs(dataset, cache, backbones)
-            finished = FinishedFits(staging / FINISHED, identify(inputs))
+            finished = FinishedFits(staging / FINISHED, identify_inputs(inputs))
             read = time.perf_counter()
             experiment = _fit(inputs, settings, finished)
             seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}

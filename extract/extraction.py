@@ -15,14 +15,14 @@ from extract.pipeline import BatchFunction, Images, Job, Pipeline
 from extract.progress import Progress
 from extract.report import BackboneReport, Report
 from extract.runtime import CPU_BATCH, GPU_BATCH, Extractor, batches_at_a_time, device_name
+from features.common.files import hold
 from features.common.keras_import import backend_name
-from features.common.lock import hold
 from features.store.assembly import Provenance, assemble
-from features.store.cache import CacheFile, FeatureCache, read_index
-from features.store.images_table import FactsTable
+from features.store.cache import FeatureCache
+from features.store.cache_file import CacheFile
+from features.store.images_table import FactsTable, SeenImage, replace_rejections
 from features.store.parts import PartStore
 from features.store.recipe import Recipe
-from features.store.rejections import replace_rejections
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class _SplitWork:
         self._recipes = {backbone.name: backbone.recipe(options.storage) for backbone in backbones}
         self._previous: dict[str, CacheFile | None] = {name: self._find_previous(name) for name in self._recipes}
         self._jobs: dict[str, Job] = {}
-        self.facts = FactsTable(self._folder / "images.csv")
+        self.facts = FactsTable.of_split(options.cache, images.split)
 
     def job(self, backbone: FrozenBackbone) -> Job:
         """The work of one backbone on this split."""
@@ -153,7 +153,7 @@ class _SplitWork:
             backbone.name,
             backbone.input_size,
             self._options.storage,
-            read_index(previous.path) if previous else {},
+            previous.index if previous else {},
             PartStore(self._folder / f"{backbone.name}.parts" / recipe.fingerprint),
             lambda: self._compiled(backbone),
         )
@@ -167,11 +167,16 @@ class _SplitWork:
         facts = dict(pipeline.lost_facts)
         for job in self._jobs.values():
             for rows in job.parts:
-                for image_id, digest, seen in zip(rows.image_ids, rows.digests, rows.facts, strict=True):
-                    if not self.facts.knows(image_id, digest):
-                        facts[image_id] = (digest, seen)
-        if facts:
-            self.facts.add(facts, self._images.image_ids)
+                for image_id, digest, of_image in zip(rows.image_ids, rows.digests, rows.facts, strict=True):
+                    if pipeline.digests.get(image_id) == digest:
+                        facts[image_id] = of_image
+        seen = {}
+        for image_id, digest in pipeline.digests.items():
+            if image_id not in facts and self.facts.knows(image_id, digest):
+                facts[image_id] = self.facts[image_id]
+            if image_id in facts:
+                seen[image_id] = SeenImage(digest, pipeline.stamps[image_id], facts[image_id])
+        self.facts.add(seen, self._images.image_ids)
         replace_rejections(self._options.cache, [self._images.split], pipeline.rejected)
         report.rejected.extend(pipeline.rejected)
         if len(pipeline.rejected) == len(self._images.image_ids):
@@ -206,7 +211,7 @@ class _SplitWork:
         path = self._folder / f"{name}.h5"
         if not path.exists():
             return None
-        previous = FeatureCache(self._options.cache).describe(self._images.split, name)
+        previous = FeatureCache(self._options.cache).open(self._images.split, name)
         recipe: Recipe = self._recipes[name]
         if previous.fingerprint == recipe.fingerprint:
             return previous

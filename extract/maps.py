@@ -1,6 +1,5 @@
 """Extract the last feature maps of chosen images into CACHE/{split}/{backbone}.maps.h5."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,11 +11,11 @@ from extract.images import UnreadableImage, decode, draw_thumbnail, resize
 from extract.maps_renewal import CompiledMaps, Picture, Renewal
 from extract.pipeline import Images
 from features.common.errors import InputError
-from features.common.lock import hold
-from features.store.cache import FeatureCache, read_index
+from features.common.files import digest, digest_file, hold
+from features.store.cache import FeatureCache
+from features.store.images_table import Rejection
 from features.store.maps import maps_path
 from features.store.recipe import Recipe
-from features.store.rejections import Rejection
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,8 @@ def _plan(
     digests = dict(zip(paths, readers.map(_digest, paths.values()), strict=True))
     files = []
     for name, (backbone, recipe) in part.backbones.items():
-        width, features = cache.describe(split, name).width, read_index(cache.path(split, name))
-        file = Renewal(maps_path(cache.root, split, name), backbone, recipe, digests, (features, width), say)
+        cached = cache.open(split, name)
+        file = Renewal(maps_path(cache.root, split, name), backbone, recipe, digests, (cached.index, cached.width), say)
         report.files.append(file.path)
         report.kept += file.kept
         files.append(file)
@@ -149,7 +148,7 @@ def _extract_split(
 def _digest(path: Path) -> bytes:
     """BLAKE2b-128 of a file's bytes, as in the cache of features; empty where it cannot be read."""
     try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+        return digest_file(path)
     except OSError:
         return b""
 
@@ -181,11 +180,11 @@ def _read(
             pixels, facts = decode(encoded)
         except (UnreadableImage, OSError) as error:
             return Rejection(image_id, place, str(error))
-        digest = hashlib.blake2b(encoded, digest_size=16).digest()
-        if digest != digests[image_id]:
+        content = digest(encoded)
+        if content != digests[image_id]:
             return Rejection(image_id, place, "it was written anew meanwhile")
         resized = {size: resize(pixels, size) for size in sizes}
-        return Picture(image_id, digest, resized, draw_thumbnail(pixels), (facts.height, facts.width))
+        return Picture(image_id, content, resized, draw_thumbnail(pixels), (facts.height, facts.width))
 
     step = 64
     image_ids = list(digests)
@@ -205,7 +204,7 @@ def check_recipe(backbone: FrozenBackbone, recipe: Recipe) -> None:
     Raises:
         InputError: their fingerprints differ; the message says in what.
     """
-    ours = backbone.recipe(recipe.precision.partition(" stored as ")[2] or "float32")
+    ours = backbone.recipe(recipe.storage)
     if ours.fingerprint != recipe.fingerprint:
         raise InputError(
             f"the features of {recipe.backbone} were extracted otherwise than its maps would be "

@@ -22,9 +22,8 @@ from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.keras_import import backend_name
 from features.common.text import duration, make_console, size
-from features.dataset.image_id import to_image_id
-from features.store.cache import FeatureCache
-from features.store.default_cache import default_cache
+from features.dataset.folder import to_image_id
+from features.store.cache import FeatureCache, default_cache
 from features.store.recipe import Recipe
 
 #: What a run says of its models, and of the images that its gallery shows.
@@ -163,7 +162,7 @@ def _of_split(cache: FeatureCache, split: str, options: MapsOptions, of_run: Map
         )
     recipes = {}
     for name in names:
-        cached = cache.describe(split, name)
+        cached = cache.open(split, name)
         if name in of_run and of_run[name].fingerprint != cached.fingerprint:
             raise InputError(
                 f"{cached.path} was extracted otherwise than what {options.run} learnt from "
@@ -179,14 +178,12 @@ def _freeze(name: str, recipe: Recipe, weights_dir: Path | None) -> FrozenBackbo
     Raises:
         InputError: its weights are not there, or others.
     """
-    if recipe.weights.endswith(".keras"):
+    if recipe.is_own_model:
         backbone = FrozenBackbone.of_model(*find_model(f"{name}={recipe.weights}"))
     else:
         row = backbone_named(name)
-        named = recipe.weights in ("imagenet", "random")
-        choice = recipe.weights if named else str(Path(recipe.weights).parent)
-        weights = find_weights(row, choice, weights_dir, backend_name())
-        backbone = FrozenBackbone.of_table(row, weights, recipe.precision.partition(" stored as ")[0])
+        weights = find_weights(row, recipe.weights_option, weights_dir, backend_name())
+        backbone = FrozenBackbone.of_table(row, weights, recipe.precision)
     check_recipe(backbone, recipe)
     return backbone
 

@@ -8,7 +8,6 @@ Rows are batched by their number among the rows that the cache file lacks, and a
 that was killed and started again therefore computes the very same batches, and ends with the same bytes.
 """
 
-import hashlib
 import itertools
 import time
 from collections import deque
@@ -23,9 +22,9 @@ import numpy as np
 from extract.images import UnreadableImage, decode, resize
 from extract.report import Report
 from features.common.errors import InputError
-from features.store.images_table import FactsTable, ImageFacts
+from features.common.files import digest
+from features.store.images_table import FactsTable, ImageFacts, Rejection, Stamp
 from features.store.parts import PartStore, Rows
-from features.store.rejections import Rejection
 
 #: Batches that wait for the device while it computes one.
 _BATCHES_AHEAD = 2
@@ -61,11 +60,12 @@ class Images:
 class Loaded:
     """What a reader made of one image: pixels by input size, for the jobs that lack it; or the reason it could not.
 
-    The digest is empty where not even the bytes could be read.
+    Digest and stamp are missing where not even the bytes could be read.
     """
 
     index: int
     digest: bytes = b""
+    stamp: Stamp | None = None
     facts: ImageFacts | None = None
     pixels: dict[int, np.ndarray] | None = None
     rejection: str = ""
@@ -147,7 +147,8 @@ class Pipeline:
         digests: image id -> digest of the bytes, in the order of the data set; without the images whose bytes the
             disk did not give, for nothing is known of those.
         rejected: the images that could not be read or decoded.
-        lost_facts: image id -> digest and facts, where the rows are all there but images.csv lacks the facts.
+        stamps: image id -> stamp of its file, taken before the bytes were read; of the images that have a digest.
+        lost_facts: image id -> facts, where the rows are all there but images.csv does not have the facts.
     """
 
     def __init__(
@@ -169,7 +170,8 @@ class Pipeline:
         self.stop = stop
         self.digests: dict[str, bytes] = {}
         self.rejected: list[Rejection] = []
-        self.lost_facts: dict[str, tuple[bytes, ImageFacts]] = {}
+        self.stamps: dict[str, Stamp] = {}
+        self.lost_facts: dict[str, ImageFacts] = {}
         self._extractors: dict[str, BatchFunction] = {}
         self._computing: deque[tuple[Job, list[Loaded], Future[tuple[np.ndarray, float]]]] = deque()
         self._writing: deque[Future[None]] = deque()
@@ -224,16 +226,17 @@ class Pipeline:
         start = time.thread_time()
         decoded = start
         try:
+            stamp = Stamp.of(path)  # before the bytes: what is written from now on has another
             encoded = path.read_bytes()
-            digest = hashlib.blake2b(encoded, digest_size=16).digest()
-            sizes = {job.input_size for job in self.jobs if job.lacks(image_id, digest)}
-            if not sizes and self._knows_facts(image_id, digest):
-                return Loaded(index, digest)
+            content = digest(encoded)
+            sizes = {job.input_size for job in self.jobs if job.lacks(image_id, content)}
+            if not sizes and self._knows_facts(image_id, content):
+                return Loaded(index, content, stamp)
             pixels, facts = decode(encoded)
             decoded = time.thread_time()
-            return Loaded(index, digest, facts, {size: resize(pixels, size) for size in sizes})
+            return Loaded(index, content, stamp, facts, {size: resize(pixels, size) for size in sizes})
         except UnreadableImage as error:
-            return Loaded(index, digest, rejection=str(error))
+            return Loaded(index, content, stamp, rejection=str(error))
         except OSError as error:
             return Loaded(index, rejection=f"the file cannot be read: {error.strerror}")
         finally:
@@ -255,14 +258,15 @@ class Pipeline:
             within = f"{self.images.split}/{image_id}{path.suffix}"
             self.rejected.append(Rejection(image_id, within, loaded.rejection))
             self.advance(1)
-        if loaded.digest:
+        if loaded.stamp is not None:
             self.digests[image_id] = loaded.digest
+            self.stamps[image_id] = loaded.stamp
         if loaded.rejection:
             return
         if loaded.facts is not None:
             self.report.decoded += 1
             if not loaded.pixels:
-                self.lost_facts[image_id] = (loaded.digest, loaded.facts)
+                self.lost_facts[image_id] = loaded.facts
         for job in self.jobs:
             if loaded.pixels is not None and job.lacks(image_id, loaded.digest):
                 job.gathered.append(loaded)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from features.common.text import duration
-from features.store.rejections import Rejection
+from features.store.images_table import Rejection
 
 
 @dataclass

@@ -25,8 +25,7 @@ from features.common.keras_import import backend_name
 from features.common.text import duration, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
-from features.store.cache import FeatureCache
-from features.store.default_cache import claim_default_cache, default_cache
+from features.store.cache import FeatureCache, claim_default_cache, default_cache
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def _own_backbone(option: str, cache: Path, images: Sequence[Images]) -> FrozenB
     """Find a model of one's own; it is loaded only if no split has rows of it."""
     name, weights = find_model(option)
     split = next((split.split for split in images if (cache / split.split / f"{name}.h5").exists()), None)
-    cached = FeatureCache(cache).describe(split, name).recipe if split else None
+    cached = FeatureCache(cache).open(split, name).recipe if split else None
     return FrozenBackbone.of_model(name, weights, cached)
 
 

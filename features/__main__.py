@@ -36,7 +36,8 @@ def inspect(cache: CacheArgument) -> None:
     from features.common.errors import InputError
     from features.common.text import age
     from features.store.cache import FeatureCache
-    from features.store.rejections import read_rejections
+    from features.store.cache_file import DamagedFile
+    from features.store.images_table import read_rejections
 
     feature_cache = FeatureCache(cache)
     columns = ("split", "backbone", "rows", "views", "width", "dtype", "size", "weights", "fingerprint", "age")
@@ -45,15 +46,16 @@ def inspect(cache: CacheArgument) -> None:
         column.overflow, column.no_wrap = "fold", column.header == "backbone"
     for name in ("rows", "views", "width", "size"):
         table.columns[columns.index(name)].justify = "right"
-    damaged = []
+    faults = []
     for split in feature_cache.splits():
         for backbone in feature_cache.backbones(split):
             path = feature_cache.path(split, backbone)
             try:
-                file = feature_cache.describe(split, backbone)
+                file = feature_cache.open(split, backbone)
             except InputError as error:
-                damaged.append(str(error))
-                table.add_row(split, backbone, *["?"] * 4, _size_on_disk(path), "?", "damaged", "?")
+                faults.append(str(error))
+                state = "damaged" if isinstance(error, DamagedFile) else "unknown"
+                table.add_row(split, backbone, *["?"] * 4, _size_on_disk(path), "?", state, "?")
                 continue
             table.add_row(
                 split,
@@ -73,8 +75,8 @@ def inspect(cache: CacheArgument) -> None:
     _say_unfinished(feature_cache)
     if rejected := read_rejections(feature_cache.root):
         typer.echo(f"{len(rejected)} images could not be read: {cache / 'rejected.csv'}")
-    if damaged:
-        raise InputError("\n".join(damaged))
+    if faults:
+        raise InputError("\n".join(faults))
 
 
 def _refuse_empty(cache: "FeatureCache") -> NoReturn:
@@ -110,25 +112,31 @@ def _size_on_disk(path: Path) -> str:
 
 @app.command()
 def verify(cache: CacheArgument) -> None:
-    """Read every chunk of every file again: checksums, ids, shapes, finiteness, fingerprints. Exit code 2 on damage."""
+    """Read every row of every file again and compare it with its digest; check ids, attributes and finiteness.
+
+    Exit codes: 0 all files are whole; 2 a file is damaged or cannot be read.
+    """
     from features.store.cache import FeatureCache
     from features.store.verify import verify as verify_cache
 
-    checked = damaged = rows = 0
+    checked = faulty = rows = 0
     feature_cache = FeatureCache(cache)
-    for path, file_rows, damage in verify_cache(feature_cache):
+    for path, file_rows, finding in verify_cache(feature_cache):
         checked += 1
         rows += file_rows
-        if damage:
-            damaged += 1
-            typer.echo(f"damaged: {path}: {damage.reason}\n  Run: {damage.remedy}")
-        else:
+        if finding is None:
             typer.echo(f"whole:   {path} ({file_rows:,} rows)")
+        elif finding.damaged:
+            faulty += 1
+            typer.echo(f"damaged: {path}: {finding.reason}\n  Run: {finding.remedy}")
+        else:
+            faulty += 1
+            typer.echo(f"unknown: {path} {finding.reason}")
     if not checked:
         _refuse_empty(feature_cache)
     _say_unfinished(feature_cache)
-    typer.echo(f"{checked} files checked, {rows:,} rows whole, {damaged} files damaged.")
-    if damaged:
+    typer.echo(f"{checked} files checked, {rows:,} rows whole, {faulty} files damaged or unknown.")
+    if faulty:
         raise typer.Exit(EXIT_BAD_INPUT)
 
 
@@ -183,7 +191,7 @@ def describe(
     Exit codes: 0 done, whatever is missing; 2 bad usage or bad input.
     """
     from features.dataset.dataset import DatasetOptions
-    from features.describe.command import describe_dataset
+    from features.describe.report import describe_dataset
 
     options = DatasetOptions(id_column, split_names(labels, "--labels"), group_column, groups)
     describe_dataset(data, cache, out, options)

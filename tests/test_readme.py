@@ -15,7 +15,7 @@ import extract.__main__
 import features.__main__
 import scripts.benchmark
 import scripts.phantom
-from classify.models.presets import PRESETS
+from classify.models.heads import PRESETS
 from classify.rundir.folder import RUN_FILES
 from extract.backbones.table import markdown_table
 from features.store.assembly import Provenance
@@ -216,5 +216,6 @@ def test_every_attribute_of_the_cache_is_described():
         "time",
         "fingerprint",
         "seconds_per_image",
+        "index_digest",
     }
     assert {name for name in names if f"`{name}`" not in page("cache-format.md")} == set()

@@ -14,6 +14,25 @@ ROOMS = ("extract", "features", "classify")
 HEAVY = ("tensorflow", "keras", "torch", "jax")
 #: The one module of features/ that names Keras and its backends, inside its functions only.
 KERAS_IMPORT = ROOT / "features" / "common" / "keras_import.py"
+#: The order inside classify: a package imports from itself and from those before it.
+ORDER = (
+    {"inputs"},
+    {"models"},
+    {"bank"},
+    {"crossfit"},
+    {"ensembles"},
+    {"scores"},
+    {"experiment", "search"},
+    {"rundir"},
+    {"cam", "report", "predict", "run", "__main__"},
+)
+#: Tables of names, which help texts read: they load none of these.
+TABLES = (
+    "classify.models.baselines",
+    "classify.models.heads",
+    "classify.ensembles.ensembles",
+    "classify.scores.metrics",
+)
 #: What only the report draws with.
 OF_THE_REPORT = ("matplotlib", "jinja2")
 #: What a room may never import, not even inside a function (DESIGN.md, "Three rooms").
@@ -130,3 +149,25 @@ def test_asking_for_help_loads_no_tensorflow(command, says):
     assert says in done.stdout
     assert loaded & {*HEAVY, *OF_THE_REPORT, "numpy", "pandas"} == set()
     assert "typer" in loaded  # the wrapper saw what the command loaded
+
+
+def test_a_package_of_classify_imports_only_from_itself_and_from_those_before_it():
+    place = {name: index for index, names in enumerate(ORDER) for name in names}
+    wrong = []
+    for path in sorted((ROOT / "classify").rglob("*.py")):
+        own = path.relative_to(ROOT / "classify").with_suffix("").parts[0]
+        if own == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("classify."):
+                other = str(node.module).split(".")[1]
+                if place[other] > place[own] or (place[other] == place[own] and other != own and own != "__main__"):
+                    wrong.append(f"{path.relative_to(ROOT)} imports {node.module}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", TABLES)
+def test_a_table_of_names_loads_nothing_heavy(module):
+    done, loaded = packages_loaded(IMPORT, module)
+    assert done.returncode == 0, done.stderr
+    assert loaded & {*HEAVY, "numpy", "pandas", "sklearn", "scipy", "pydantic"} == set()

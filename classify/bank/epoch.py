@@ -1,16 +1,14 @@
 """Train many heads for one epoch in one compiled graph, on shared mini-batches and in shared matrix products.
 
-The whole epoch is one XLA program. Against TensorFlow's own kernels in a loop, with XLA for the update alone, it took
-two thirds of the CPU time (100 linear heads, width 2048, in an earlier layout of the weights).
+The whole epoch is one XLA program, a third faster than TensorFlow's own kernels in a loop; see docs/decisions.md.
 """
 
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from classify.bank.masks import rows_per_mask
-from classify.bank.network import Network, StackKind, sum_over_outputs
-from classify.models.trained_head import EPSILON
+from classify.bank.network import Network, StackKind, rows_per_mask, sum_over_outputs
+from classify.models.trained_head import BATCH_NORM_EPSILON
 from features.common.keras_import import import_tensorflow
 
 #: Keras' defaults: BatchNormalization's momentum; Adam's betas and epsilon. The challenge's Nesterov momentum.
@@ -20,8 +18,8 @@ _MOVING, _BETA_1, _BETA_2, _ADAM_EPSILON, _MOMENTUM = 0.99, 0.9, 0.999, 1e-7, 0.
 class EpochInputs(NamedTuple):
     """What one epoch reads; the training rows are in the order of their mini-batches.
 
-    Rows stand at the front of arrays that may be longer: the size of the arrays decides what is compiled, so that folds
-    which differ by a few rows share it. What the rest holds is finite, and counts for nothing.
+    Rows are at the front of arrays that may be longer: the size of the arrays decides what is compiled, so that folds
+    that differ by a few rows share it. The rest is finite, and ignored.
 
     Attributes:
         features: float32 (S * B, D), for up to S steps.
@@ -55,7 +53,7 @@ def compile_epoch(kinds: tuple[StackKind, ...], batch_size: int) -> Callable[...
 
     Returns:
         A function of (EpochInputs, (mean, variance), states, hypers) that gives (moving statistics, states, results),
-        compiled anew for every shape. Per stack, a state is {"weights", "slots", "best", "best_loss"}, a hyper
+        compiled again for every shape. Per stack, a state is {"weights", "slots", "best", "best_loss"}, a hyper
         {"rate", "l2", "smoothing", "positive", "negative", "active"} and a result {"loss" (H,), "logits" (S, H, L, B),
         "validation_loss" (H,), "validation_logits" (H, L, V)}.
     """
@@ -75,7 +73,7 @@ def compile_epoch(kinds: tuple[StackKind, ...], batch_size: int) -> Callable[...
             count = tf.reduce_sum(valid)
             mean = tf.reduce_sum(batch * valid[:, None], 0) / count
             variance = tf.reduce_sum(tf.math.squared_difference(batch, mean) * valid[:, None], 0) / count
-            normalised = (batch - mean) * tf.math.rsqrt(variance + EPSILON)
+            normalised = (batch - mean) * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
             moving = tuple(
                 old * _MOVING + new * (1 - _MOVING) for old, new in zip(moving, (mean, variance), strict=True)
             )

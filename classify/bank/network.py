@@ -1,22 +1,30 @@
-"""The layers of many heads side by side: forward, backward, and as they are used after training.
+"""The layers of many heads side by side, forward, backward and after training; and their dropout masks.
 
 Heads of one architecture, dropout rate and optimiser are a stack. Arrays count the heads on their first axis, and on
 their last what is long and the same for all heads: weights (H, outputs, inputs), activations (H, units, B). So what
 differs between heads is a scalar to the innermost loops, which vectorise over whole rows of features, and no array is
 transposed between layers. All heads see the same mini-batch, so its statistics are computed once. Batch normalisation
-never meets a matrix of its own: with a row x of the normalised batch, its dropout mask m, and gamma, beta and kernel W,
+needs no matrix of its own: with a row x of the normalised batch, its dropout mask m, and gamma, beta and kernel W,
 
     W @ (m * (gamma * x + beta))  =  (W * gamma) @ (m * x)  +  (W * beta) @ m
 
-so both products run over all heads at once, and the gradients of gamma, beta and W are sums over such products.
+so both products run over all heads at once, and the gradients of gamma, beta and W are sums over such products. Rows of
+a large mini-batch share the masks of their features, so that (W * beta) @ m gets cheap.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from classify.models.heads import Optimiser
-from classify.models.trained_head import EPSILON
+from classify.models.trained_head import BATCH_NORM_EPSILON
+from features.common.keras_import import import_tensorflow
+
+#: Rows of a mini-batch, at most, that have a mask of the features each (32: Keras' default batch).
+_MASK_PER_ROW = 32
+#: Distinct masks of the features in larger mini-batches; see docs/decisions.md.
+MASKS = 8
 
 
 class StackKind(NamedTuple):
@@ -31,8 +39,8 @@ class StackKind(NamedTuple):
 def sum_over_outputs(tf: Any, left: Any, right: Any) -> Any:
     """Sum products of weights (H, outputs, inputs) over the outputs: (H, 1, inputs).
 
-    XLA writes out a product that it then sums along any axis but the last, and reads it again. Up to eight slices of
-    it, added one by one, are never written: a tenth less CPU time for 20 heads with 64 hidden units.
+    Up to eight slices of the product are added one by one, as XLA would otherwise write it out and read it again; see
+    docs/decisions.md.
     """
     heads, outputs, inputs = left.shape
     slices = max(count for count in range(1, 9) if outputs % count == 0)
@@ -107,7 +115,7 @@ class Network:
         tf, kernel, constant = self._tf, self._weights["kernel0"], self._weights["bias0"]
         if self._kind.batch_norm:
             mean, variance = moving
-            scale = self._weights["gamma"] * tf.math.rsqrt(variance + EPSILON)
+            scale = self._weights["gamma"] * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
             constant = constant + tf.reduce_sum((self._weights["beta"] - mean * scale) * kernel, -1, keepdims=True)
             kernel = scale * kernel
         outputs = self._product(kernel, inputs) + constant
@@ -139,3 +147,45 @@ class Network:
         masks = self._mask.shape[0]
         padded = self._tf.pad(of_rows, ((0, 0), (0, 0), (0, masks * self._shared - of_rows.shape[-1])))
         return self._tf.reduce_sum(self._tf.reshape(padded, (self._heads, self._units, masks, self._shared)), -1)
+
+
+def rows_per_mask(batch_size: int) -> int:
+    """How many rows of a mini-batch share a dropout mask of the features."""
+    return 1 if batch_size <= _MASK_PER_ROW else -(-batch_size // MASKS)
+
+
+def draw_uniforms(
+    kinds: Iterable[StackKind], batch_size: int, steps: int, width: int, seed: int, epoch: int
+) -> dict[str, Any]:
+    """Draw `EpochInputs.uniforms` by the seed, the epoch and the layer, not by the heads; empty without dropout."""
+    tf = import_tensorflow()
+    kinds = [kind for kind in kinds if kind.dropout]
+    if not kinds:
+        return {}
+    shapes = {
+        f"hidden{layer}x{units}": (layer, (steps, units, batch_size))
+        for kind in kinds
+        for layer, units in enumerate(kind.hidden_units, start=1)
+    }
+    shared = rows_per_mask(batch_size)
+    uniforms = {}
+    if shared == 1:
+        shapes["features"] = (0, (steps, batch_size, width))
+    else:
+        generator = np.random.default_rng([seed, epoch, 0])
+        uniforms["features"] = tf.constant(_latin(generator, steps, -(-batch_size // shared), width))
+    for name, (layer, shape) in shapes.items():
+        uniforms[name] = tf.random.stateless_uniform(shape, tf.random.fold_in((seed, epoch), layer))
+    return uniforms
+
+
+def _latin(generator: np.random.Generator, steps: int, masks: int, width: int) -> np.ndarray:
+    """Latin hypercubes, one a step: float32 (S, K, D), 0-1, of every feature one in each K-th of the range.
+
+    Few masks are a Latin hypercube (McKay, Beckman and Conover 1979): of every feature, the uniforms of K masks lie one
+    in each K-th of 0 to 1, in random order. So each row's mask is as random as ever, and each feature is kept in
+    keep * K of the masks, rounded up or down, where independent masks would now and then keep it in none or in all.
+    """
+    strata = np.broadcast_to(np.arange(masks, dtype=np.float32)[:, None], (steps, masks, width))
+    # One place within the stratum for all K: of them, only the stratum in which the keep rate lies depends on it.
+    return (generator.permuted(strata, axis=1) + generator.random((steps, 1, width), np.float32)) / np.float32(masks)

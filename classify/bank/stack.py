@@ -1,4 +1,4 @@
-"""Lay the weights of many heads side by side, and take them apart again."""
+"""Heads side by side while they train: their weights in one array, and each head's own again."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,21 +9,15 @@ import numpy as np
 
 from classify.bank.network import StackKind
 from classify.models.heads import HeadSpec
+from features.common.arrays import Labels
 from features.common.keras_import import import_tensorflow
 
-#: Parameters of a stack at most, unless it is a single head. A step goes over some nine arrays of their size, again and
-#: again, and two stacks train side by side: 50 MB, most of it in a cache of 32 MB. Of 20 heads with 64 hidden units an
-#: epoch took 0.55 s of CPU time so, 0.58 s in stacks of half or of twice the size (the least of 20, on a busy machine).
+#: Parameters of a stack at most, unless it is a single head, so that a step works in the cache; see docs/decisions.md.
 PARAMETERS_IN_CACHE = 700_000
 
 
 def initial_weights(spec: HeadSpec, width: int, labels: int) -> list[np.ndarray]:
-    """The weights that a head begins with: Glorot's uniform kernels (Glorot and Bengio 2010, eq. 16), zero biases.
-
-    Args:
-        spec: of the head; its seed decides.
-        width: D.
-        labels: L.
+    """The weights that a head begins with, by its seed: Glorot's uniform kernels (2010, eq. 16), zero biases.
 
     Returns:
         float32 arrays in the order of `TrainedHead.weights`.
@@ -47,7 +41,7 @@ class Stack:
         kind: what they have in common.
         members: which heads of the bank they are.
         specs: of these heads.
-        y: uint8 array (T, L), the truth of the training rows, which balanced class weights follow.
+        y: the truth of the training rows, which balanced class weights follow.
         width: D, of the features.
 
     Attributes:
@@ -55,7 +49,7 @@ class Stack:
         state: float32 tensors, as `compile_epoch` describes them.
     """
 
-    def __init__(self, kind: StackKind, members: list[int], specs: list[HeadSpec], y: np.ndarray, width: int) -> None:
+    def __init__(self, kind: StackKind, members: list[int], specs: list[HeadSpec], y: Labels, width: int) -> None:
         self._tf = import_tensorflow()
         self.kind, self.members = kind, members
         self.state = self._initial_state([initial_weights(spec, width, y.shape[1]) for spec in specs])
@@ -70,14 +64,7 @@ class Stack:
         }
 
     def hyper(self, active: np.ndarray) -> dict[str, Any]:
-        """What differs between the heads.
-
-        Args:
-            active: bool array, by head of the bank, whether it still trains.
-
-        Returns:
-            Tensors, as `compile_epoch` describes them.
-        """
+        """What differs between the heads, as `compile_epoch` describes it; `active`, bool, is by head of the bank."""
         values = self._hyper | {"active": active[self.members]}
         return {name: self._tf.constant(value) for name, value in values.items()}
 
@@ -87,14 +74,7 @@ class Stack:
         return sum(int(np.prod(weight.shape)) for weight in self.state["weights"].values())
 
     def best_weights(self, places: Sequence[int]) -> dict[int, list[np.ndarray]]:
-        """The weights of the best epoch of some heads.
-
-        Args:
-            places: positions in `members`.
-
-        Returns:
-            By head of the bank, arrays in the order of `TrainedHead.weights`.
-        """
+        """The weights of the best epoch of the heads at some places of `members`, by head of the bank."""
         best = {name: weight.numpy() for name, weight in self.state["best"].items()} if places else {}
         names = _names(self.kind)
         found: dict[int, list[np.ndarray]] = {}
@@ -106,11 +86,7 @@ class Stack:
         return found
 
     def keep(self, places: Sequence[int]) -> None:
-        """Let every other head go.
-
-        Args:
-            places: positions in `members`, at least one.
-        """
+        """Keep the heads at some places of `members`, at least one, and let the others go."""
         self.state = self._tf.nest.map_structure(lambda value: self._tf.gather(value, places), self.state)
         self._hyper = {name: value[places] for name, value in self._hyper.items()}
         self.members = [self.members[place] for place in places]
@@ -150,17 +126,8 @@ def _by_head(values: Sequence[float]) -> np.ndarray:
     return np.array(values, np.float32)[:, None, None]
 
 
-def make_stacks(specs: Sequence[HeadSpec], y: np.ndarray, width: int) -> list[Stack]:
-    """Sort heads into stacks, by kind, of which none is too large for the cache.
-
-    Args:
-        specs: of the bank's heads.
-        y: uint8 array (T, L), the truth of the training rows.
-        width: D, of the features.
-
-    Returns:
-        The stacks, in the order of their first heads.
-    """
+def make_stacks(specs: Sequence[HeadSpec], y: Labels, width: int) -> list[Stack]:
+    """Sort the bank's heads into stacks, by kind, none too large for the cache, in the order of their first heads."""
     by_kind = defaultdict(list)
     for index, spec in enumerate(specs):
         by_kind[StackKind(spec.hidden_units, spec.batch_norm, spec.dropout, spec.optimiser)].append(index)
@@ -177,7 +144,7 @@ def make_stacks(specs: Sequence[HeadSpec], y: np.ndarray, width: int) -> list[St
 
 
 def trained_together(stacks: Sequence[Stack]) -> list[list[Stack]]:
-    """Part stacks, in their order, into those that train side by side: two, or as many more as the cache has room for.
+    """Split stacks, in their order, into those that train side by side: two, or as many more as the cache has room for.
 
     XLA runs element-wise kernels on one core each, and stacks side by side: a lone stack would leave cores idle.
     """
@@ -192,11 +159,11 @@ def trained_together(stacks: Sequence[Stack]) -> list[list[Stack]]:
     return groups
 
 
-def _class_weights(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights, float32 (L,) each, that make positives and negatives count half the rows; 1 where a value is lacking."""
+def _class_weights(y: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """Weights, float32 (L,) each, that make positives and negatives count half the rows; 1 for a label of one value."""
     share = y.mean(axis=0)
-    lacking = (share == 0) | (share == 1)
+    constant = (share == 0) | (share == 1)
     positive, negative = (
-        np.where(lacking, 1, 0.5 / np.where(lacking, 1, part)).astype(np.float32) for part in (share, 1 - share)
+        np.where(constant, 1, 0.5 / np.where(constant, 1, part)).astype(np.float32) for part in (share, 1 - share)
     )
     return positive, negative

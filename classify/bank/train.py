@@ -1,6 +1,5 @@
 """Train a bank of heads at once on one resident matrix of features."""
 
-import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -8,29 +7,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from classify.bank.auc import mean_auc
 from classify.bank.epoch import EpochInputs, compile_epoch
-from classify.bank.masks import draw_uniforms
+from classify.bank.network import draw_uniforms
 from classify.bank.stack import Stack, make_stacks, trained_together
-from classify.models.curves import Curves, mean_auc
 from classify.models.heads import HeadSpec
-from classify.models.trained_head import TrainedHead
+from classify.models.trained_head import Curves, TrainedHead
+from features.common.arrays import Features, Labels, RowIndices
 from features.common.errors import InputError
 from features.common.keras_import import import_tensorflow
 
-logger = logging.getLogger(__name__)
-
 #: Parameters trained at a time: 9 float32 copies (weights, gradients, slots, best, their successors) make 2.3 GB.
 PARAMETERS_AT_A_TIME = 64_000_000
-#: Multiplications worth saving by compiling the epoch anew without the heads that stopped: one or two seconds' worth.
+#: Multiplications worth saving by compiling the epoch again without the heads that stopped: one or two seconds' worth.
 _WORTH_COMPILING = 1e11
 
 
 def train_bank(
     specs: Sequence[HeadSpec],
-    X: np.ndarray,
-    y: np.ndarray,
-    train_rows: np.ndarray,
-    validation_rows: np.ndarray,
+    X: Features,
+    y: Labels,
+    train_rows: RowIndices,
+    validation_rows: RowIndices,
     seed: int = 0,
     on_epochs: Callable[[int], None] = lambda count: None,
 ) -> list[TrainedHead]:
@@ -41,16 +39,17 @@ def train_bank(
 
     Args:
         specs: the heads; at least one.
-        X: float32 array (N, D), finite.
-        y: uint8 array (N, L), 0 or 1.
-        train_rows: int array (T,), indices of the rows to learn from.
-        validation_rows: int array (M,), indices of the rows that decide when to stop.
+        X: the features.
+        y: the truth.
+        train_rows: the rows to learn from.
+        validation_rows: the rows that decide when to stop.
         seed: of the mini-batches and the dropout masks.
-        on_epochs: called after every epoch with the number of heads' epochs that are now settled; over a whole
+        on_epochs: called after every epoch with the number of heads' epochs that are now done; over a whole
             training they add up to the sum of the specs' epochs.
 
     Returns:
-        The trained heads, in the order of the specs.
+        The trained heads, in the order of the specs. One whose validation loss was never finite has diverged: its
+        `best_epoch` is 0.
 
     Raises:
         InputError: no specs, no rows to train on or to validate with, or a feature that is not finite.
@@ -60,29 +59,11 @@ def train_bank(
     for members in _shares(specs, X.shape[1], y.shape[1]):
         bank = _Bank([specs[member] for member in members], X, y, train_rows, validation_rows, seed)
         heads |= dict(zip(members, bank.train(on_epochs), strict=True))
-    diverged = [index for index, head in sorted(heads.items()) if not head.best_epoch]
-    if diverged:
-        logger.warning(
-            "%d of %d heads diverged: their validation loss was never finite (first: %s). They keep their initial "
-            "weights. Lower their learning rate.",
-            len(diverged),
-            len(specs),
-            specs[diverged[0]],
-        )
     return [heads[index] for index in range(len(specs))]
 
 
 def batch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch's mini-batches take the training rows.
-
-    Args:
-        rows: T.
-        seed: that of `train_bank`.
-        epoch: from 0.
-
-    Returns:
-        int array (T,), a permutation of 0 to T - 1.
-    """
+    """The order in which the mini-batches of an epoch, from 0, take T training rows: int (T,), a permutation."""
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
@@ -104,7 +85,7 @@ def _check(specs: Sequence[HeadSpec], X: np.ndarray, y: np.ndarray, train: np.nd
 
 
 def _shares(specs: Sequence[HeadSpec], width: int, labels: int) -> Iterator[list[int]]:
-    """Part the specs by batch size, and each part so that it fits into memory; yields indices."""
+    """Split the specs by batch size, and each part so that it fits into memory; yields indices."""
     by_batch = defaultdict(list)
     for index, spec in enumerate(specs):
         by_batch[spec.batch_size].append(index)
@@ -145,10 +126,10 @@ class _Bank:
     def __init__(
         self,
         specs: list[HeadSpec],
-        X: np.ndarray,
-        y: np.ndarray,
-        train_rows: np.ndarray,
-        validation_rows: np.ndarray,
+        X: Features,
+        y: Labels,
+        train_rows: RowIndices,
+        validation_rows: RowIndices,
         seed: int,
     ) -> None:
         self._tf = import_tensorflow()
@@ -264,7 +245,7 @@ class _Bank:
                 self._aucs[index].append((float(values[0]), float(values[1])))
 
     def _compact(self, epoch: int) -> None:
-        """Take the best weights of stopped heads, and the heads out of the work where that is worth compiling anew."""
+        """Take the best weights of stopped heads, and the heads out of the work where that is worth compiling again."""
         width, labels = self._X.shape[1], self._y.shape[1]
         saved, left, alive = 0.0, 0, self._active.sum()
         for index in (index for stack in self._stacks for index in stack.members):

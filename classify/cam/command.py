@@ -18,7 +18,7 @@ from classify.rundir.saved_run import SavedRun
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.text import make_console
-from features.store.cache import FeatureCache, read_index
+from features.store.cache import FeatureCache
 from features.store.maps import MapsFile, check_width, describe_maps, maps_files, maps_path, read_maps
 
 #: How the reason ends for which images are left out whose maps are not of the files that the features are of.
@@ -216,8 +216,8 @@ def _find_images(
     files = _open_maps(run, backbones, cache, split)
     features = {}
     for name, file in files.items():
-        check_width(file, cache.describe(split, name).width)
-        features[name] = read_index(cache.path(split, name))
+        check_width(file, cache.open(split, name).width)
+        features[name] = cache.open(split, name).index
     image_ids = []
     for image_id in dict.fromkeys(image_id for file in files.values() for image_id in file.digests):
         lacking = [name for name in backbones if name not in files or image_id not in files[name].digests]

@@ -18,7 +18,7 @@ from classify.rundir.saved_run import SavedRun
 from classify.rundir.tables import write_table
 from classify.scores.thresholds import to_binary
 from features.common.errors import InputError
-from features.common.lock import hold
+from features.common.files import hold
 from features.store.maps import MapsFile, read_thumbnails
 
 #: What says how heat maps were made. It is written last.

@@ -1,1 +1,9 @@
-"""Cross-fit models: folds, what is fitted on which rows, and finished fits kept on disk."""
+"""Cross-fitting: every probability of a training image comes from a model that never saw its fold.
+
+Reading order:
+
+- `folds`: split the training rows, whole groups together, stratified over all labels.
+- `plan`: the fits that a run makes, and what a fit and a model predict.
+- `models`: fit baselines and heads by the plan; all heads that see the same features are trained in one bank.
+- `resume`: finished fits on disk, so that a stopped run goes on where it was.
+"""

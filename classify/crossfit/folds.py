@@ -7,14 +7,13 @@ from itertools import combinations
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
+from features.common.arrays import Groups, Labels
 from features.common.errors import InputError
 
 # Groups cannot be cut, so one draw of the stratifier can be lopsided. On simulated patients, ten draws over the traits
 # below bring the root mean square deviation of a fold's rows and positives from their even shares from 13 % (one draw,
 # any-positive only) to 7 % for 1200 groups of 7 rows, and from 41 % to 24 % for 120 groups of 21. Twenty make up for
-# what the traits of pairs cost the single labels: against ten draws without pairs, on 20 seeds, the positives of 1200
-# groups of 7 rows go from 6.0 to 5.5 % and the pairs from 42 to 28 %; those of 117 phantom patients from 15 to 8 % and
-# from 97 to 85 %. It takes 0.5 s.
+# what the traits of pairs cost the single labels. They take 0.5 s. More figures: docs/decisions.md.
 GROUP_DRAWS = 20
 
 
@@ -45,23 +44,20 @@ class Folds:
         sizes = np.bincount(self.fold_of_row, minlength=self.count)
         rows = f"{self.count} folds of {sizes.min()} to {sizes.max()} rows"
         if self.group_count is None:
-            unknown = "no groups known: slices of one patient may sit on both sides of a split"
+            unknown = "no groups known: images of one patient may be on both sides of a split"
             return f"{rows}; {unknown} (--group-column, --groups)"
         return f"{rows}; {self.group_count} groups, none of them in two folds"
 
 
-def make_folds(
-    labels: np.ndarray, groups: np.ndarray | None, label_names: tuple[str, ...], count: int, seed: int
-) -> Folds:
+def make_folds(labels: Labels, groups: Groups | None, label_names: tuple[str, ...], count: int, seed: int) -> Folds:
     """Split rows into folds with like shares of every label and pair of labels; the rows of a group stay together.
 
     Pairs are second-order traits (Szymanski and Kajdanowicz 2017): without them a fold may hold its share of each label
-    and none of the rows that have two at once. At the challenge's size they bring the root mean square deviation of the
-    pairs' rows from their even shares from 10 to 1.4 %, and leave that of single labels at 0.
+    but no row that has two at once.
 
     Args:
-        labels: uint8 array (N, L), 0 or 1. Every label has both values.
-        groups: array (N,) of str, the group of each row; None where no groups are known.
+        labels: the truth; every label has both values.
+        groups: of the rows; None where no groups are known.
         label_names: the names of the L labels.
         count: the number of folds, at least 2.
         seed: the seed of the stratifier, 0 to 2**32 - 1. The same arguments give the same folds.
@@ -87,16 +83,7 @@ def make_folds(
 
 
 def _stratify(traits: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Split units so that every trait is spread evenly.
-
-    Args:
-        traits: bool array (U, T).
-        count: the number of folds, at most U.
-        seed: the seed of the order and of the ties.
-
-    Returns:
-        int64 array (U,), the fold of each unit.
-    """
+    """Split U units so that every trait, bool (U, T), is spread evenly; gives the fold of each unit, int64 (U,)."""
     # A constant trait changes nothing, but the stratifier refuses a single column.
     traits = np.column_stack([traits, np.ones(len(traits), dtype=bool)])
     splitter = MultilabelStratifiedKFold(n_splits=count, shuffle=True, random_state=seed)
@@ -106,31 +93,14 @@ def _stratify(traits: np.ndarray, count: int, seed: int) -> np.ndarray:
     return fold_of_unit
 
 
-def _label_pairs(labels: np.ndarray) -> np.ndarray:
-    """Tell which rows have two labels at once.
-
-    Args:
-        labels: uint8 array (N, L), 0 or 1.
-
-    Returns:
-        bool array (N, P), one column for each pair of labels that some row has.
-    """
+def _label_pairs(labels: Labels) -> np.ndarray:
+    """Tell which rows have two labels at once: bool (N, P), a column for each pair of labels that some row has."""
     pairs = [labels[:, first] & labels[:, second] for first, second in combinations(range(labels.shape[1]), 2)]
     return np.array([pair for pair in pairs if pair.any()], dtype=bool).reshape(-1, len(labels)).T
 
 
-def _stratify_groups(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Split whole groups; of several draws keep the one whose folds are most alike in rows and in positives.
-
-    Args:
-        labels: uint8 array (N, L), 0 or 1.
-        groups: array (N,) of str.
-        count: the number of folds, at most the number of groups.
-        seed: the seed of the draws.
-
-    Returns:
-        int64 array (N,), the fold of each row.
-    """
+def _stratify_groups(labels: Labels, groups: Groups, count: int, seed: int) -> np.ndarray:
+    """Split whole groups; of several draws keep the one whose folds are most alike in rows and in positives."""
     group_of_row = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(group_of_row)
     positives = np.column_stack([np.bincount(group_of_row, weights=column) for column in labels.T])
@@ -149,11 +119,7 @@ def _stratify_groups(labels: np.ndarray, groups: np.ndarray, count: int, seed: i
 
 
 def _group_traits(sizes: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """Describe groups by traits that, spread evenly, spread rows and positives evenly.
-
-    Args:
-        sizes: int64 array (G,), the rows of each group.
-        positives: float64 array (G, L), the positive rows of each group.
+    """Describe groups, of (G,) rows and (G, L) positives, by traits that, spread evenly, spread both evenly.
 
     Returns:
         bool array (G, 2 L + 4): any positive; more positives than the median positive group; the quartile of the size.
@@ -165,20 +131,9 @@ def _group_traits(sizes: np.ndarray, positives: np.ndarray) -> np.ndarray:
 
 
 def _uneven_folds(
-    fold_of_row: np.ndarray, labels: np.ndarray, label_names: tuple[str, ...], groups: np.ndarray | None, count: int
+    fold_of_row: np.ndarray, labels: Labels, label_names: tuple[str, ...], groups: Groups | None, count: int
 ) -> tuple[str, ...]:
-    """Say which labels some fold lacks, and what the models of such folds do.
-
-    Args:
-        fold_of_row: int64 array (N,).
-        labels: uint8 array (N, L), 0 or 1.
-        label_names: the names of the L labels.
-        groups: array (N,) of str, or None.
-        count: the number of folds.
-
-    Returns:
-        At most one sentence per label.
-    """
+    """Say which labels are missing in some fold, and what the models of such folds do: at most a sentence a label."""
     warnings = []
     for column, name in zip(labels.T, label_names, strict=True):
         # By value: positive first, which wins a tie.

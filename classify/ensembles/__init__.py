@@ -1,1 +1,8 @@
-"""Models of other models' predictions: means, weights, greedy selection, stacking, calibration."""
+"""Models of other models' probabilities: ensembles and calibrations.
+
+Reading order:
+
+- `ensembles`: the tables of ensembles and calibrations. To add one, add a row there and its class to `estimators`.
+- `estimators`: how each of them learns and predicts.
+- `crossfit`: fit them so that no row's own label reaches its own probability.
+"""

@@ -1,40 +1,36 @@
-"""Cross-fit what learns from other models' probabilities: ensembles and calibrators."""
+"""Cross-fit what learns from other models' probabilities: ensembles and calibrations."""
 
-from typing import Protocol, Self
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.crossfit.folds import Folds
-
-
-class SecondLevel(Protocol):
-    """An estimator whose features are probabilities, rows first."""
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
-        """Learn from probabilities (N, L) of one model or (N, L, K) of K models, and labels (N, L)."""
-
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Give float32 probabilities (N, L)."""
+from classify.crossfit.plan import Prediction
+from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
+from features.common.arrays import Labels, Probabilities
 
 
 def cross_fit_second_level(
-    estimator: BaseEstimator, out_of_fold: np.ndarray, labels: np.ndarray, folds: Folds, test: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None, SecondLevel]:
+    estimator: BaseEstimator, out_of_fold: np.ndarray, labels: Labels, folds: Folds, test: np.ndarray | None
+) -> tuple[Probabilities, Probabilities | None, BaseEstimator]:
     """Fit on the rows of all folds but one, predict that one, in turn; then fit on all rows and predict test.
 
     So a row's own label never reaches its own second-level probability, and the score of the result is not in-sample.
 
     Args:
-        estimator: unfitted; see `SecondLevel`.
-        out_of_fold: float32 array (N, L) or (N, L, K), 0-1: the training rows, by models that never saw their fold.
-        labels: uint8 array (N, L), 0 or 1.
+        estimator: one of `estimators.py`, not fitted.
+        out_of_fold: the training rows, by models that never saw their fold: `Probabilities` of one model or
+            `MemberProbabilities` of several.
+        labels: of the training rows.
         folds: those that `out_of_fold` comes from.
-        test: float32 array (M, L) or (M, L, K), 0-1, by the same models; None without test rows.
+        test: the test rows by the same models; None without test rows.
 
     Returns:
-        The cross-fitted probabilities, float32 (N, L); those of test, float32 (M, L) or None; the estimator fitted on
-        all rows, which gave the latter.
+        The cross-fitted probabilities; those of test, or None; the estimator fitted on all rows, which gave the latter.
     """
     crossed = np.empty(labels.shape, dtype=np.float32)
     for learnt, held_out in folds.split():
@@ -42,3 +38,65 @@ def cross_fit_second_level(
         crossed[held_out] = model.predict_proba(out_of_fold[held_out])
     fitted = clone(estimator).fit(out_of_fold, labels)
     return crossed, None if test is None else fitted.predict_proba(test), fitted
+
+
+def combine(
+    ensembles: Sequence[str],
+    members: Mapping[str, Prediction],
+    labels: Labels,
+    folds: Folds,
+    jobs: int,
+    on_fit: Callable[[], None],
+) -> tuple[dict[str, Prediction], dict[str, BaseEstimator]]:
+    """Cross-fit ensembles of all members.
+
+    Args:
+        ensembles: names of `ENSEMBLES`.
+        members: the models by name, of any kind; all with test probabilities or none.
+        labels: of the training rows.
+        folds: those that the members' out-of-fold probabilities come from.
+        jobs: how many ensembles are fitted at a time. It does not change any probability.
+        on_fit: called once per ensemble, from any thread.
+
+    Returns:
+        The predictions, in the order asked for, and the ensembles fitted on all rows, which predicted test. The
+        backbones are those of the members that have a share.
+    """
+    if not ensembles:
+        return {}, {}
+    out_of_fold = np.stack([p.out_of_fold for p in members.values()], axis=2)
+    of_test = [p.test for p in members.values() if p.test is not None]
+    test = np.stack(of_test, axis=2) if of_test else None
+
+    def fit(name: str) -> tuple[Prediction, BaseEstimator]:
+        started = time.perf_counter()
+        crossed, of_test, fitted = cross_fit_second_level(ENSEMBLES[name].make(), out_of_fold, labels, folds, test)
+        # A stacking has coefficients per label, which are not shares; every member counts there.
+        shares = dict(zip(members, getattr(fitted, "weights_", np.ones(0)).tolist(), strict=False))
+        shares = {member: share for member, share in shares.items() if share > 0}
+        backbones = {b: None for member in shares or members for b in members[member].backbones}
+        on_fit()
+        seconds = time.perf_counter() - started
+        return Prediction(crossed, of_test, True, seconds, tuple(backbones), shares), fitted
+
+    with threadpool_limits(1, user_api="blas"):  # so that `jobs` changes no bit, as in `cross_fit`
+        fitted = Parallel(n_jobs=jobs, backend="threading")(delayed(fit)(name) for name in ensembles)
+    predictions, models = zip(*fitted, strict=True)
+    return dict(zip(ensembles, predictions, strict=True)), dict(zip(ensembles, models, strict=True))
+
+
+def calibrate(
+    calibration: str, prediction: Prediction, labels: Labels, folds: Folds
+) -> tuple[Prediction, BaseEstimator]:
+    """Calibrate a model per label, cross-fitted by its own folds.
+
+    Returns:
+        The calibrated model, and the calibration fitted on all rows, which predicted test.
+    """
+    started = time.perf_counter()
+    crossed, test, fitted = cross_fit_second_level(
+        CALIBRATIONS[calibration].make(), prediction.out_of_fold, labels, folds, prediction.test
+    )
+    seconds = time.perf_counter() - started
+    calibrated = Prediction(crossed, test, prediction.converged, seconds, prediction.backbones, prediction.shares)
+    return calibrated, fitted

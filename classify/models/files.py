@@ -1,27 +1,38 @@
-"""Save the fitted models of a run, each as a file of its own kind, and load them again."""
+"""The files of fitted models: Keras files of heads, skops files, which hold no pickle, of everything else."""
 
-from collections.abc import Mapping, Sequence
+import io
+import re
+import zlib
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
-import numpy as np
 from sklearn.base import BaseEstimator
 
-from classify.crossfit.plan import FitRows
-from classify.ensembles.crossfit import SecondLevel
-from classify.models.estimator_files import dump_estimator, load_estimator
 from classify.models.trained_head import HeadWeights, TrainedHead
+from features.common.arrays import Features, Probabilities
 from features.common.errors import InputError
 
 #: What ends the name of a head's file, an ordinary Keras model, and of any other's, in skops' format.
 HEAD_SUFFIX, ESTIMATOR_SUFFIX = ".keras", ".skops"
+#: Types within scikit-learn's estimators that are trusted beside those that skops trusts by itself, and our own
+#: estimators. Reading a file that names any other is refused, so that a run from elsewhere cannot run its own code.
+TRUSTED = (
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+)
+_OWN = re.compile(r"(classify\.(?:models|ensembles)\.estimators)\.([A-Z]\w*)")
 
 
 class Predictor(Protocol):
     """What a loaded file is good for."""
 
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Give float32 probabilities (N, L), 0-1."""
+    def predict_proba(self, X: Features) -> Probabilities:
+        """Give the probability of each label."""
 
 
 def model_path(models: Path, model: str, fit: str, suffix: str) -> Path:
@@ -34,56 +45,89 @@ def ensemble_path(models: Path, ensemble: str) -> Path:
     return models / f"{ensemble.replace('/', '__')}{ESTIMATOR_SUFFIX}"
 
 
-def save_models(
-    fitted: Mapping[str, Sequence[BaseEstimator | TrainedHead]],
-    fits: Sequence[FitRows],
-    ensembles: Mapping[str, SecondLevel],
-    models: Path,
-) -> dict[str, list[Path]]:
-    """Save every model.
-
-    Args:
-        fitted: by model, a fitted baseline or trained head for each of the fits.
-        fits: what they are.
-        ensembles: by model, what was fitted on other models' probabilities.
-        models: the folder to write to, made here.
-
-    Returns:
-        The files of each model that predict new images, by their mean, in the order of the fits.
+def save_fits(models: Path, name: str, fits: Mapping[str, BaseEstimator | TrainedHead]) -> dict[str, Path]:
+    """Save the fits of a model, by name, in a folder made here; gives their files by the same names.
 
     Raises:
         OSError: it cannot be written to.
     """
-    models.mkdir(parents=True, exist_ok=True)
-    files: dict[str, list[Path]] = {}
-    for name, of_fits in fitted.items():
-        for fit, model in zip(fits, of_fits, strict=True):
-            suffix = HEAD_SUFFIX if isinstance(model, TrainedHead) else ESTIMATOR_SUFFIX
-            path = model_path(models, name, fit.name, suffix)
-            path.parent.mkdir(exist_ok=True)
-            if isinstance(model, TrainedHead):
-                model.save(path)
-            else:
-                path.write_bytes(dump_estimator(model))
-            if fit.predicts_test:
-                files.setdefault(name, []).append(path)
-    for name, ensemble in ensembles.items():
-        path = ensemble_path(models, name)
-        path.write_bytes(dump_estimator(ensemble))
-        files[name] = [path]
+    files = {}
+    for fit, model in fits.items():
+        suffix = HEAD_SUFFIX if isinstance(model, TrainedHead) else ESTIMATOR_SUFFIX
+        path = files[fit] = model_path(models, name, fit, suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(model, TrainedHead):
+            model.save(path)
+        else:
+            path.write_bytes(dump_trusted(model))
     return files
 
 
 def load_model(path: Path) -> Predictor:
-    """Load what `save_models` wrote.
+    """Load a fit, an ensemble or a calibration that a run saved.
 
     Raises:
-        InputError: the file is missing, damaged, or of a type that no model here has.
+        InputError: the file is missing, damaged, or not a model of a run.
     """
-    if path.suffix == HEAD_SUFFIX:
-        return HeadWeights.load(path)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}). Make the run again.") from None
-    return load_estimator(content, path)
+    if path.suffix == HEAD_SUFFIX:
+        _refuse_damage(content, path)
+        return HeadWeights.load(path)
+    return load_trusted(content, path)
+
+
+def dump_trusted(what: Any, compress: bool = True) -> bytes:
+    """Write a fitted estimator, or what is made of such, in skops' format: a zip of JSON and numpy arrays."""
+    from skops.io import dumps
+
+    return dumps(what, compression=ZIP_DEFLATED if compress else ZIP_STORED, compresslevel=1)
+
+
+def load_trusted(content: bytes, source: Path, expected: tuple[type, ...] = ()) -> Any:
+    """Read what `dump_trusted` wrote.
+
+    Args:
+        content: the bytes.
+        source: where they are from, for the message.
+        expected: types that are trusted and may come out beside our own estimators.
+
+    Raises:
+        InputError: they are damaged, name a type that is not trusted, or hold something else.
+    """
+    from skops.io import get_untrusted_types, loads
+
+    _refuse_damage(content, source)
+    trusted = {*TRUSTED, *(f"{kind.__module__}.{kind.__name__}" for kind in expected)}
+    own = [name for name in get_untrusted_types(data=content) if _is_own(name)]
+    unknown = sorted({*get_untrusted_types(data=content)} - {*trusted, *own})
+    if unknown:
+        raise InputError(
+            f"{source} holds types that no estimator of Headbank has (first: {unknown[0]}), so it is not read. "
+            "Make the run again on this machine."
+        )
+    loaded = loads(content, trusted=[*trusted, *own])
+    if not isinstance(loaded, expected) and not _is_own(f"{type(loaded).__module__}.{type(loaded).__name__}"):
+        raise InputError(f"{source} holds a {type(loaded).__name__}, not a model of Headbank. Make the run again.")
+    return loaded
+
+
+def _is_own(name: str) -> bool:
+    """Whether a type is an estimator of this package."""
+    found = _OWN.fullmatch(name)
+    if found is None:
+        return False
+    kind = getattr(import_module(found[1]), found[2], None)
+    return isinstance(kind, type) and issubclass(kind, BaseEstimator) and kind.__module__ == found[1]
+
+
+def _refuse_damage(content: bytes, source: Path) -> None:
+    """Refuse what is not a zip archive whose members all agree with their checksums."""
+    try:
+        damaged = ZipFile(io.BytesIO(content)).testzip()
+    except (BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+        raise InputError(f"{source} is damaged ({error}). Make the run again.") from None
+    if damaged:
+        raise InputError(f"{source} is damaged ({damaged}). Make the run again.")

@@ -1,14 +1,14 @@
-"""Say what a fitted model's logits come to, channel by channel: their gradient with respect to the pooled features."""
+"""The gradient of a fitted model's logits with respect to the pooled features."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import logit
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.linear_model import LogisticRegression
 
-from classify.models.baselines import OneVsRestLogistic
-from classify.models.one_vs_rest import OneVsRest
-from classify.models.trained_head import EPSILON, HeadWeights
+from classify.models.estimators import OneVsRest
+from classify.models.trained_head import BATCH_NORM_EPSILON, HeadWeights
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Linearised:
 
 def has_gradient(model: object) -> bool:
     """Tell whether a loaded model can be linearised: heads, logistic regression and linear SVMs can."""
-    return isinstance(model, (HeadWeights, OneVsRestLogistic)) or (
-        isinstance(model, OneVsRest) and isinstance(model.classifier, CalibratedClassifierCV) and model.reducer_ is None
-    )
+    if isinstance(model, OneVsRest):
+        return isinstance(model.classifier, LogisticRegression | CalibratedClassifierCV) and model.reducer_ is None
+    return isinstance(model, HeadWeights)
 
 
 def linearise(model: object, features: np.ndarray) -> Linearised:
@@ -46,10 +46,8 @@ def linearise(model: object, features: np.ndarray) -> Linearised:
     """
     if isinstance(model, HeadWeights):
         return _linearise_head(model, features)
-    if isinstance(model, OneVsRestLogistic):
-        return _of_scaled(model.scaler_, model.coef_, model.intercept_, len(features))
     assert isinstance(model, OneVsRest)
-    lines = [_line_of_machine(classifier, features.shape[1]) for classifier in model.classifiers_]
+    lines = [_line(classifier, features.shape[1]) for classifier in model.classifiers_]
     coefficients, intercepts = zip(*lines, strict=True)
     return _of_scaled(model.scaler_, np.column_stack(coefficients), np.array(intercepts), len(features))
 
@@ -60,7 +58,7 @@ def _linearise_head(head: HeadWeights, features: np.ndarray) -> Linearised:
     scale, shift = np.ones(features.shape[1]), np.zeros(features.shape[1])
     if head.batch_norm:
         gamma, beta, mean, variance = weights[:4]
-        scale = gamma / np.sqrt(variance + EPSILON)
+        scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
         shift = beta - mean * scale
         weights = weights[4:]
     layers = list(zip(weights[::2], weights[1::2], strict=True))
@@ -92,10 +90,15 @@ def _of_scaled(scaler: object, coefficients: np.ndarray, intercepts: np.ndarray,
     )
 
 
-def _line_of_machine(classifier: object, width: int) -> tuple[np.ndarray, float]:
-    """The logit of a calibrated linear SVM, a line: Platt's probability is 1 / (1 + exp(a * decision + b))."""
+def _line(classifier: object, width: int) -> tuple[np.ndarray, float]:
+    """The logit of a constant, of a logistic regression or of a calibrated linear SVM, as coefficients and intercept.
+
+    Platt's probability of an SVM is 1 / (1 + exp(a * decision + b)).
+    """
     if isinstance(classifier, float):
         return np.zeros(width), float(logit(classifier))
+    if isinstance(classifier, LogisticRegression):
+        return classifier.coef_[0], float(classifier.intercept_[0])
     calibrated = classifier.calibrated_classifiers_[0]  # type: ignore[attr-defined]
     sigmoid, machine = calibrated.calibrators[0], calibrated.estimator
     return -sigmoid.a_ * machine.coef_[0], float(-sigmoid.a_ * machine.intercept_[0] - sigmoid.b_)

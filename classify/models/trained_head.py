@@ -1,4 +1,4 @@
-"""A trained head: probabilities, and the ordinary Keras model that gives the same."""
+"""A trained head: its weights and learning curves, and the ordinary Keras model that gives the same probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from classify.models.curves import Curves
 from classify.models.heads import HeadSpec
+from features.common.arrays import Features, Probabilities
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 #: Keras' default for BatchNormalization: what is added to the variance.
-EPSILON = 1e-3
+BATCH_NORM_EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
@@ -35,37 +35,31 @@ class HeadWeights:
 
     @classmethod
     def load(cls, path: Path) -> "HeadWeights":
-        """Read the Keras file of a head.
+        """Read the Keras file of a head, which is a sound archive.
 
         Raises:
-            InputError: it is missing, or holds no head.
+            InputError: it does not hold a head.
         """
         keras = import_keras()
         try:
             model = keras.saving.load_model(path, compile=False)
-        except Exception as error:  # noqa: BLE001 - a damaged archive fails in as many ways as it has bytes
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{path} is no head that can be read ({reason}). Make the run again.") from None
+        except (ValueError, TypeError, KeyError) as error:  # what Keras raises for a model that it does not know
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path} is not a head that can be read ({reason}). Make the run again.") from None
         layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.Dropout)]
         batch_norm = bool(layers) and isinstance(layers[0], keras.layers.BatchNormalization)
         activations = [_dense_activation(layer) for layer in layers[batch_norm:]]
         expected = ["relu"] * (len(activations) - 1) + ["sigmoid"]
-        plain = not batch_norm or (layers[0].epsilon, len(layers[0].weights)) == (EPSILON, 4)
+        plain = not batch_norm or (layers[0].epsilon, len(layers[0].weights)) == (BATCH_NORM_EPSILON, 4)
         if not isinstance(model, keras.Sequential) or activations != expected or not plain:
-            raise InputError(f"{path} is a Keras model, but no head of Headbank. Make the run again.")
+            raise InputError(f"{path} is a Keras model, but not a head of Headbank. Make the run again.")
         return cls(model.get_weights(), batch_norm)
 
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+    def predict_proba(self, X: Features) -> Probabilities:
         """Give the probability of each label.
 
-        Args:
-            X: float32 array (N, D), finite.
-
-        Returns:
-            float32 array (N, L), 0-1.
-
         Raises:
-            InputError: X is of another width than the head.
+            InputError: X has another width than the head.
         """
         weights = list(self.weights)
         if X.ndim != 2 or X.shape[1] != len(weights[0]):
@@ -73,10 +67,10 @@ class HeadWeights:
                 f"the head was trained on features of width {len(weights[0])}, received an array {X.shape}. "
                 f"Give the features of the same backbones."
             )
-        activations = X
+        activations: np.ndarray = X
         if self.batch_norm:
             gamma, beta, mean, variance = weights[:4]
-            scale = gamma / np.sqrt(variance + np.float32(EPSILON))
+            scale = gamma / np.sqrt(variance + np.float32(BATCH_NORM_EPSILON))
             activations = X * scale + (beta - mean * scale)
             weights = weights[4:]
         for layer, (kernel, bias) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
@@ -84,6 +78,25 @@ class HeadWeights:
                 activations = np.maximum(activations, 0)
             activations = activations @ kernel + bias
         return expit(activations)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What each epoch of one head came to; every array is float32 (E,), for the epochs that the head trained.
+
+    The training values are those of the mini-batches as they were learnt from, dropout included, as in Keras' history.
+
+    Attributes:
+        loss: training loss with class weights, label smoothing and the L2 penalty.
+        auc: training ROC-AUC, the mean over the labels that have both values; NaN without such a label.
+        validation_loss: the same loss of the validation rows, with the weights that the epoch ended with.
+        validation_auc: their ROC-AUC.
+    """
+
+    loss: np.ndarray
+    auc: np.ndarray
+    validation_loss: np.ndarray
+    validation_auc: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,7 @@ class TrainedHead:
     best_epoch: int
     seconds: float
 
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+    def predict_proba(self, X: Features) -> Probabilities:
         """Give the probability of each label; see `HeadWeights.predict_proba`."""
         return HeadWeights(self.weights, self.spec.batch_norm).predict_proba(X)
 
@@ -116,7 +129,7 @@ class TrainedHead:
         *hidden_biases, output_bias = list(self.weights)[4 * self.spec.batch_norm + 1 :: 2]
         model = keras.Sequential([keras.Input((len(self.weights[0]),), name="features")], name="head")
         if self.spec.batch_norm:
-            model.add(layers.BatchNormalization(epsilon=EPSILON))
+            model.add(layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON))
         regulariser = keras.regularizers.L2(self.spec.l2)
         for bias in hidden_biases:
             model.add(layers.Dropout(self.spec.dropout))
@@ -127,11 +140,7 @@ class TrainedHead:
         return model
 
     def save(self, path: Path) -> None:
-        """Write the head as a Keras file.
-
-        Args:
-            path: ends in `.keras`; an existing file is replaced.
-        """
+        """Write the head as a Keras file, whose name ends in `.keras`; an existing one is replaced."""
         self.to_keras().save(path)
 
 

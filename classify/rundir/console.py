@@ -12,10 +12,9 @@ from rich.text import Text
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.rundir.folder import RUN_FILES
-from classify.scores.bootstrap import DRAWS
-from classify.scores.leak_gap import MODEL
-from classify.scores.metrics import MACRO, Score
-from classify.scores.selection import describe_rule
+from classify.scores.gains import MODEL
+from classify.scores.metrics import MACRO, Score, describe_rule
+from classify.scores.resampling import DRAWS
 from classify.scores.thresholds import measure_cost
 from features.common.text import first_few, make_console
 
@@ -168,8 +167,7 @@ def rank_models(aucs: Mapping[str, float | None]) -> list[str]:
 def _threshold_table(inputs: Inputs, experiment: Experiment) -> Table:
     """Show the final model's thresholds, and what they cost beside 0.5."""
     model = experiment.final_model
-    out_of_fold, rule = experiment.predictions[model].out_of_fold, experiment.settings.threshold
-    costs = measure_cost(inputs.train_labels, out_of_fold, rule, experiment.folds)
+    costs = measure_cost(inputs.train_labels, experiment.predictions[model].out_of_fold, experiment.decisions[model])
     aucs = {s.label: s for s in experiment.scores[model, "oof"] if s.metric == "roc_auc"}
     table = Table(box=None, header_style="bold")
     table.add_column("label")

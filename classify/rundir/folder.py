@@ -1,6 +1,5 @@
 """The folder of a run: its files by name, how they become a run all at once, and the seal that proves them whole."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,9 +11,8 @@ from typing import Any
 from features.audit.report import DUPLICATES, GROUPS
 from features.audit.report import RECORD as AUDIT
 from features.common.errors import InputError
-from features.common.lock import hold
+from features.common.files import digest, digest_file, hold
 from features.dataset.run_labels import RUN_LABELS
-from features.store.recipe import digest_of
 
 #: What makes a folder a run: how it came about, and the digests of its files. It is published last.
 MARK = "run.json"
@@ -103,12 +101,12 @@ class SealedRun:
         """
         path = self.folder / name
         try:
-            digest = _digest_of_file(path)
+            found = digest_file(path).hex()
         except FileNotFoundError:
             raise InputError(f"{path} is missing. {_remedy(self.folder)}") from None
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}). {_remedy(self.folder)}") from None
-        if digest != self.record["files"].get(name):
+        if found != self.record["files"].get(name):
             raise _changed(self.folder, name)
         return path
 
@@ -124,7 +122,7 @@ def seal(folder: Path, record: Mapping[str, Any]) -> None:
         OSError: it cannot be written.
     """
     paths = [path for name in SEALED for path in ((folder / name), *sorted((folder / name).rglob("*")))]
-    files = {path.relative_to(folder).as_posix(): _digest_of_file(path) for path in paths if path.is_file()}
+    files = {path.relative_to(folder).as_posix(): digest_file(path).hex() for path in paths if path.is_file()}
     sealed = json.loads(json.dumps({"format": _FORMAT, **record, "files": files}))  # as it will be read
     sealed["seal"] = _seal_of(sealed)
     (folder / MARK).write_text(json.dumps(sealed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -133,13 +131,7 @@ def seal(folder: Path, record: Mapping[str, Any]) -> None:
 def _seal_of(record: Mapping[str, Any]) -> str:
     """Digest a record without its seal, whatever its order and blanks."""
     content = {name: value for name, value in record.items() if name != "seal"}
-    return digest_of(json.dumps(content, sort_keys=True).encode())
-
-
-def _digest_of_file(path: Path) -> str:
-    """BLAKE2b-128 of a file, as 32 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return digest(json.dumps(content, sort_keys=True).encode()).hex()
 
 
 def _changed(folder: Path, name: str) -> InputError:

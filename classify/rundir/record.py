@@ -11,13 +11,12 @@ import numpy as np
 
 from classify.experiment import Experiment
 from classify.inputs import Inputs
-from classify.models.files import save_models
+from classify.models.files import dump_trusted, ensemble_path, save_fits
 from classify.models.trained_head import TrainedHead
 from classify.rundir.folder import MODELS, seal
 from classify.rundir.tables import write_tables
-from classify.scores.bootstrap import DRAWS
-from classify.scores.metrics import ENDS
-from classify.scores.selection import describe_rule
+from classify.scores.metrics import describe_rule
+from classify.scores.resampling import DRAWS, ENDS
 from features.common.errors import InputError
 
 VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "iterative-stratification", "skops")
@@ -40,12 +39,26 @@ def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Ma
     """
     try:
         write_tables(folder, inputs, experiment)
-        saved = save_models(experiment.models, experiment.plan.fits(), experiment.ensembles, folder / MODELS)
+        saved = _save_models(experiment, folder / MODELS)
         files = {name: [path.relative_to(folder) for path in paths] for name, paths in saved.items()}
         seal(folder, {**record, **_describe_run(inputs, experiment, files)})
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{folder} cannot be written ({reason}). Free the disk or name another with --out.") from None
+
+
+def _save_models(experiment: Experiment, models: Path) -> dict[str, list[Path]]:
+    """Save every fitted model; gives the files of each that predict new images, in the order of the fits."""
+    fits = experiment.plan.fits()
+    saved: dict[str, list[Path]] = {}
+    for name, of_fits in experiment.models.items():
+        files = save_fits(models, name, {fit.name: model for fit, model in zip(fits, of_fits, strict=True)})
+        saved[name] = [files[fit.name] for fit in fits if fit.predicts_test]
+    for name, ensemble in experiment.ensembles.items():
+        path = ensemble_path(models, name)
+        path.write_bytes(dump_trusted(ensemble))
+        saved[name] = [path]
+    return saved
 
 
 def _describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Sequence[Path]]) -> dict[str, Any]:

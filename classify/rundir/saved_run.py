@@ -1,5 +1,6 @@
 """Load a finished run, and predict with it."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +9,14 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.ensembles.ensembles import mean_ensemble
+from classify.crossfit.plan import mean_probabilities
 from classify.inputs import columns_of
 from classify.models.files import Predictor, load_model
-from classify.rundir.extract_options import extract_options
 from classify.rundir.folder import SealedRun
 from classify.rundir.tables import read_thresholds
 from features.common.errors import InputError
 from features.store.cache import FeatureCache
-from features.store.recipe import Recipe
+from features.store.recipe import Recipe, extract_options
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class SavedRun:
         """
         return read_thresholds(self.sealed, model, self.label_names)["threshold"].to_numpy(np.float64)
 
-    def extract_options(self, model: str) -> list[str]:
-        """Say with which options stage 1 makes the features that a model needs; see `extract_options`."""
+    def extract_options(self, model: str) -> list[list[str]]:
+        """Say with which options stage 1 makes the features that a model needs; see `recipe.extract_options`."""
         return extract_options({name: self.recipes[name] for name in self.needs(model)})
 
     def refuse_other_features(self, cache: FeatureCache, split: str, model: str) -> None:
@@ -110,7 +110,7 @@ class SavedRun:
             InputError: another fingerprint, or nothing is cached; the message says what differs, and the command.
         """
         for backbone in self.needs(model):
-            file, wanted = cache.describe(split, backbone), self.recipes[backbone]
+            file, wanted = cache.open(split, backbone), self.recipes[backbone]
             found = file.recipe
             if file.width != self.widths[backbone]:
                 raise InputError(
@@ -122,7 +122,7 @@ class SavedRun:
                     f"{cache.path(split, backbone)} was extracted otherwise than what {self.folder} learnt from "
                     f"({wanted.differences(found)}): fingerprints {found.fingerprint[:8]} and "
                     f"{wanted.fingerprint[:8]}. Extract it into another --cache with "
-                    f"{' and '.join(self.extract_options(model))}."
+                    f"{' and '.join(map(shlex.join, self.extract_options(model)))}."
                 )
 
     def predict(self, model: str, features: np.ndarray) -> np.ndarray:
@@ -149,7 +149,7 @@ class SavedRun:
         if not entry["members"]:
             own = [columns[name] for name in entry["backbones"]]
             seen = features[:, own[0].start : own[-1].stop] if own else features[:, :0]
-            return mean_ensemble([file.predict_proba(seen) for file in files])
+            return mean_probabilities([file.predict_proba(seen) for file in files])
         in_use = self._members_in_use(model)
         nothing = np.zeros((len(features), len(self.label_names)), np.float32)
         members = [

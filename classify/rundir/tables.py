@@ -138,7 +138,7 @@ def _write_thresholds(folder: Path, inputs: Inputs, experiment: Experiment) -> N
     rows, rule = [], experiment.settings.threshold
     for model, thresholds in experiment.thresholds.items():
         out_of_fold = experiment.predictions[model].out_of_fold
-        costs = measure_cost(inputs.train_labels, out_of_fold, rule, experiment.folds)
+        costs = measure_cost(inputs.train_labels, out_of_fold, experiment.decisions[model])
         rows += [
             (model, label, rule.text, threshold, *cost)
             for label, threshold, cost in zip(inputs.label_names, thresholds, costs, strict=True)

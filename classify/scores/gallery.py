@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from classify.scores.thresholds import to_binary
+from features.common.arrays import Groups, Labels, Probabilities, Thresholds
 
-#: Images of a label, whatever a model makes of them.
+#: Images of a label, whatever a model predicts.
 EXAMPLE = "example"
 TRUE_POSITIVE, FALSE_POSITIVE = "true_positive", "false_positive"
 FALSE_NEGATIVE, TRUE_NEGATIVE = "false_negative", "true_negative"
@@ -36,19 +37,13 @@ class Choice:
 
 
 def choose_gallery(
-    labels: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray, groups: np.ndarray | None
+    labels: Labels, probabilities: Probabilities, thresholds: Thresholds, groups: Groups | None
 ) -> list[Choice]:
     """Choose up to `COUNT` images per label and outcome.
 
     The surest positives, true and false, are those of the highest probability, the surest negatives those of the
     lowest. Examples are positives spread evenly over the rows, of different groups where there are enough. Of equals
     the first row is taken.
-
-    Args:
-        labels: uint8 array (N, L), 0 or 1.
-        probabilities: float32 array (N, L), 0-1.
-        thresholds: float64 array (L,): positive from there on.
-        groups: str array (N,); None where no groups are known.
 
     Returns:
         The choices by label, then outcome, then rank. An image may be chosen several times.

@@ -1,38 +1,88 @@
-"""Score probabilities and decisions: per label, over all labels, each figure with its bootstrap interval."""
+"""The metrics, and the rules that choose by them: which model is final, where a threshold lies.
 
-from collections.abc import Mapping
+To add a metric, add a row to `METRICS`; to add a rule for thresholds, add a row to `THRESHOLD_RULES`. Importing this
+module loads no numpy, so that help texts can read the tables: formulas use nothing but operators and methods of arrays.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+from features.common.errors import InputError
 
-from classify.scores.bootstrap import Resampling
-from classify.scores.ranking import rank_scores
-
-#: Of each label, of all cells together (`MICRO`), and as the mean over the labels (`MACRO`).
-METRICS = (
-    "roc_auc",
-    "average_precision",
-    "log_loss",
-    "brier",
-    "calibration_error",
-    "f1",
-    "f2",
-    "sensitivity",
-    "specificity",
-    "accuracy",
-    "all_negative_accuracy",
-)
-#: Of whole rows (`OVERALL`).
-ROW_METRICS = ("exact_match", "weighted_log_loss")
 MICRO, MACRO, OVERALL = "micro", "macro", "overall"
-#: The label of RSNA 2019 that is positive where any other is.
-ANY = "any"
 #: Bins of equal width of the expected calibration error: Guo et al. 2017, section 5.
 BINS = 15
-#: An interval's ends, in percent of the draws.
-ENDS = (2.5, 97.5)
-#: Probabilities are clipped by this much before a logarithm, as scikit-learn does with float32.
-EPSILON = float(np.finfo(np.float32).eps)
+#: Macro scores that agree to so many decimals are a tie.
+DECIMALS = 4
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What metrics are formulas of, for one label or for all cells; float64 arrays (B,), one value per resample.
+
+    Attributes:
+        tp, fp, fn, tn: true positives, false positives, false negatives, true negatives.
+        log_loss, squared_error: sums over the cells.
+        bin_errors: float64 array (B, BINS): per bin of the probability the sum of truth - probability.
+        auc: area under the ROC curve; NaN without both values.
+        precision: average precision; NaN without a positive.
+    """
+
+    tp: Any
+    fp: Any
+    fn: Any
+    tn: Any
+    log_loss: Any
+    squared_error: Any
+    bin_errors: Any
+    auc: Any
+    precision: Any
+
+    @property
+    def count(self) -> Any:
+        """The cells."""
+        return self.tp + self.fp + self.fn + self.tn
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of the table.
+
+    Attributes:
+        formula: gives the metric of each resample; NaN where it is not defined.
+        chooses: `highest` or `lowest` where the best macro value may choose the final model; empty otherwise.
+        undefined: why it is not defined, of `cells` that all have the truth `value`.
+    """
+
+    formula: Callable[[Sums], Any]
+    chooses: str = ""
+    undefined: str = "none of {cells} is positive"
+
+
+#: Of each label, of all cells together (`MICRO`), and as the mean over the labels (`MACRO`).
+METRICS: dict[str, Metric] = {
+    "roc_auc": Metric(lambda s: s.auc, "highest", "all {cells} have the value {value}"),
+    "average_precision": Metric(lambda s: s.precision, "highest"),
+    "log_loss": Metric(lambda s: s.log_loss / s.count, "lowest"),
+    "brier": Metric(lambda s: s.squared_error / s.count, "lowest"),
+    "calibration_error": Metric(lambda s: abs(s.bin_errors).sum(axis=1) / s.count),
+    "f1": Metric(
+        lambda s: 2 * s.tp / (2 * s.tp + s.fp + s.fn), undefined="none of {cells} is positive or predicted positive"
+    ),
+    "f2": Metric(
+        lambda s: 5 * s.tp / (5 * s.tp + s.fp + 4 * s.fn), undefined="none of {cells} is positive or predicted positive"
+    ),
+    "sensitivity": Metric(lambda s: s.tp / (s.tp + s.fn)),
+    "specificity": Metric(lambda s: s.tn / (s.tn + s.fp), undefined="none of {cells} is negative"),
+    "accuracy": Metric(lambda s: (s.tp + s.tn) / s.count),
+    "all_negative_accuracy": Metric(lambda s: (s.tn + s.fp) / s.count),
+}
+#: Of whole rows (`OVERALL`).
+ROW_METRICS = ("exact_match", "weighted_log_loss")
+#: The metrics by which the final model may be chosen.
+SELECTORS = tuple(name for name, metric in METRICS.items() if metric.chooses)
 
 
 @dataclass(frozen=True)
@@ -57,152 +107,119 @@ class Score:
     interval_reason: str = ""
 
 
-def score(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    binary: np.ndarray,
-    label_names: tuple[str, ...],
-    resampling: Resampling,
-) -> list[Score]:
-    """Compute every metric with its percentile interval.
+def check_rule(rule: str, models: Collection[str]) -> None:
+    """Refuse a rule for the final model that is neither a metric of `SELECTORS` nor the name of a model of the run.
 
-    ROC-AUC needs both classes, average precision and sensitivity a positive, specificity a negative, F1 and F2 a
-    positive label or prediction; where that lacks, the value is None. A draw that lacks it is left out of the interval.
+    Raises:
+        InputError: the message lists both.
+    """
+    if rule not in SELECTORS and rule not in models:
+        raise InputError(
+            f"--select {rule!r}: expected a metric ({', '.join(SELECTORS)}) or a model of this run "
+            f"({', '.join(models)})."
+        )
 
-    The weighted log loss is RSNA 2019's: `any` counts twice, every other label once. Where no label is called `any`, it
-    is derived: positive where a label is, with the probability 1 - product of (1 - probability).
+
+def select_model(rule: str, scores: Mapping[str, list[Score]]) -> str:
+    """Choose the model with the best macro score, or the model that the rule names.
 
     Args:
-        labels: uint8 array (N, L), 0 or 1, N at least 1.
-        probabilities: float32 array (N, L), 0-1.
-        binary: uint8 array (N, L), 0 or 1: the decisions.
-        label_names: the names of the L labels.
-        resampling: of the N rows.
+        rule: as in `check_rule`.
+        scores: the out-of-fold scores by model, the simpler model first: it wins a tie.
 
     Returns:
-        The scores by label in the order of `label_names`, then micro, then macro, each in the order of `METRICS`; then
-        overall, in the order of `ROW_METRICS`.
+        The name of a model. The first, if no model has a value.
     """
-    sums = np.stack([_sum(*columns, resampling) for columns in zip(labels.T, probabilities.T, binary.T, strict=True)])
-    of_names: dict[str, dict[str, np.ndarray]] = {}
-    for index, name in enumerate(label_names):
-        ranks = rank_scores(labels[:, index], probabilities[:, index], resampling)
-        of_names[name] = _compute(sums[index], *ranks)
-    cells = Resampling(np.repeat(resampling.unit_of_row, len(label_names)), resampling.weights)
-    of_names[MICRO] = _compute(sums.sum(axis=0), *rank_scores(labels.ravel(), probabilities.ravel(), cells))
-
-    enough = resampling.unit_count > 1
-    scores = []
-    for name, metrics in of_names.items():
-        column = labels if name == MICRO else labels[:, label_names.index(name)]
-        scores += [_make(name, metric, metrics[metric], enough, _why(metric, column)) for metric in METRICS]
-    scores += [_macro(metric, {name: of_names[name][metric] for name in label_names}, enough) for metric in METRICS]
-    of_rows = _compute_rows(labels, probabilities, binary, label_names, resampling)
-    return scores + [_make(OVERALL, metric, of_rows[metric], enough, "") for metric in ROW_METRICS]
+    if rule in scores:
+        return rule
+    sign = 1 if METRICS[rule].chooses == "highest" else -1
+    values = {
+        model: sign * round(score.value, DECIMALS)
+        for model, of_model in scores.items()
+        for score in of_model
+        if (score.label, score.metric) == (MACRO, rule) and score.value is not None
+    }
+    return max(values, key=lambda model: values[model], default=next(iter(scores)))
 
 
-def _losses(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Compute the log loss of each cell; any shape, float64."""
-    clipped = np.clip(probability.astype(np.float64), EPSILON, 1 - EPSILON)
-    return -np.log(np.where(truth == 1, clipped, 1 - clipped))
+def describe_rule(rule: str) -> str:
+    """Say in words how the final model is chosen."""
+    if rule not in SELECTORS:
+        return f"named by --select {rule}"
+    return f"{METRICS[rule].chooses} cross-fitted macro {rule}, ties ({DECIMALS} decimals) to the simpler"
 
 
-def _sum(truth: np.ndarray, probability: np.ndarray, predicted: np.ndarray, resampling: Resampling) -> np.ndarray:
-    """Sum what the metrics of one label are ratios of, over every resample.
+@dataclass(frozen=True)
+class Aim:
+    """A row of the table of rules for thresholds.
 
-    Args:
-        truth: uint8 array (N,), 0 or 1.
-        probability: float32 array (N,), 0-1.
-        predicted: uint8 array (N,), 0 or 1.
-        resampling: of the N rows, with B rows of weights.
-
-    Returns:
-        float64 array (B, 6 + BINS): true positives, false positives, false negatives, true negatives, log loss, squared
-        error, and per bin the sum of truth - probability. They add up over labels.
+    Attributes:
+        form: what `--threshold` takes, for help and messages.
+        pattern: matches it; its only group, if it has one, is a number.
+        limit: the number is above 0 and at most this.
+        objective: of each cut, from its true positives, its predicted positives, the positives, the negatives and the
+            number; the first cut of the highest objective is taken, from the highest probability on.
     """
-    probability = probability.astype(np.float64)
-    outcome = np.eye(4)[2 * (1 - predicted.astype(int)) + (predicted != truth)][:, [0, 1, 3, 2]]
-    error = truth - probability
-    bins = np.eye(BINS)[np.minimum((probability * BINS).astype(int), BINS - 1)]
-    return resampling.sum(np.column_stack([outcome, _losses(truth, probability), error**2, bins * error[:, None]]))
+
+    form: str
+    pattern: str
+    limit: float
+    objective: Callable[[Any, Any, int, int, float], Any]
 
 
-def _compute(sums: np.ndarray, auc: np.ndarray, precision: np.ndarray) -> dict[str, np.ndarray]:
-    """Make the metrics of one label, or of all cells, from sums as `_sum` returns them.
+_NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
+#: What a threshold can be chosen for.
+THRESHOLD_RULES: tuple[Aim, ...] = (
+    Aim(
+        "f1, f2 (or f0.5, any beta)",
+        f"f{_NUMBER}",
+        100,
+        lambda tp, predicted, positives, negatives, beta: (1 + beta**2) * tp / (beta**2 * positives + predicted),
+    ),
+    Aim(
+        "youden",
+        "youden",
+        0,
+        lambda tp, predicted, positives, negatives, _: tp / positives - (predicted - tp) / max(negatives, 1),
+    ),
+    Aim(
+        "sensitivity=0.95 (or any share)",
+        f"sensitivity={_NUMBER}",
+        1,
+        lambda tp, predicted, positives, negatives, share: tp / positives >= share,
+    ),
+)
 
-    Returns:
-        By metric, float64 array (B,); NaN where it is not defined.
+
+@dataclass(frozen=True)
+class ThresholdRule:
+    """What a threshold is chosen for.
+
+    Attributes:
+        text: as given to `--threshold`.
+        aim: a row of `THRESHOLD_RULES`.
+        value: its number, such as the beta of F-beta; 0 where it takes none.
     """
-    tp, fp, fn, tn = sums[:, :4].T
-    count = tp + fp + fn + tn
-    with np.errstate(invalid="ignore"):
-        return {
-            "roc_auc": auc,
-            "average_precision": precision,
-            "log_loss": sums[:, 4] / count,
-            "brier": sums[:, 5] / count,
-            "calibration_error": np.abs(sums[:, 6:]).sum(axis=1) / count,
-            "f1": 2 * tp / (2 * tp + fp + fn),
-            "f2": 5 * tp / (5 * tp + fp + 4 * fn),
-            "sensitivity": tp / (tp + fn),
-            "specificity": tn / (tn + fp),
-            "accuracy": (tp + tn) / count,
-            "all_negative_accuracy": (tn + fp) / count,
-        }
+
+    text: str
+    aim: Aim
+    value: float
+
+    @classmethod
+    def parse(cls, text: str) -> "ThresholdRule":
+        """Read a rule such as `f1`, `f0.5`, `youden`, `sensitivity=0.95`.
+
+        Raises:
+            InputError: it is none of these.
+        """
+        for aim in THRESHOLD_RULES:
+            found = re.fullmatch(aim.pattern, text)
+            if found and not found.groups():
+                return cls(text, aim, 0.0)
+            if found and 0 < float(found[1]) <= aim.limit:
+                return cls(text, aim, float(found[1]))
+        raise InputError(f"--threshold {text!r}: expected one of {', '.join(aim.form for aim in THRESHOLD_RULES)}.")
 
 
-def _compute_rows(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    binary: np.ndarray,
-    label_names: tuple[str, ...],
-    resampling: Resampling,
-) -> dict[str, np.ndarray]:
-    """Compute the metrics of whole rows; arrays as in `score`, returns as `_compute`."""
-    if ANY not in label_names:
-        labels = np.column_stack([labels, labels.max(axis=1)])
-        any_probability = 1 - np.prod(1 - probabilities.astype(np.float64), axis=1)
-        probabilities = np.column_stack([probabilities, any_probability])
-        label_names = (*label_names, ANY)
-    shares = np.array([2.0 if name == ANY else 1.0 for name in label_names])
-    exact = (binary == labels[:, : binary.shape[1]]).all(axis=1)
-    weighted = _losses(labels, probabilities) @ (shares / shares.sum())
-    sums = resampling.sum(np.column_stack([np.ones(len(labels)), exact, weighted]))
-    return {"exact_match": sums[:, 1] / sums[:, 0], "weighted_log_loss": sums[:, 2] / sums[:, 0]}
-
-
-def _why(metric: str, truth: np.ndarray) -> str:
-    """Say what the metric lacks if it is not defined for these labels, of any shape."""
-    cells = f"{truth.size} cells" if truth.ndim > 1 else f"{len(truth)} rows"
-    if metric == "roc_auc":
-        return f"all {cells} have the value {truth.flat[0]}"
-    if metric == "specificity":
-        return f"none of {cells} is negative"
-    return f"none of {cells} is positive" + (" or predicted positive" if metric in ("f1", "f2") else "")
-
-
-def _macro(metric: str, of_labels: Mapping[str, np.ndarray], enough: bool) -> Score:
-    """Average a metric over the labels for which it is defined."""
-    defined = [values for values in of_labels.values() if not np.isnan(values[0])]
-    left_out = [name for name, values in of_labels.items() if np.isnan(values[0])]
-    reason = f"undefined for {', '.join(left_out)}" if left_out else ""
-    if not defined:
-        return Score(MACRO, metric, None, reason=reason)
-    mean = _make(MACRO, metric, np.mean(defined, axis=0), enough, "")
-    return Score(MACRO, metric, mean.value, mean.low, mean.high, reason, mean.interval_reason)
-
-
-def _make(name: str, metric: str, values: np.ndarray, enough: bool, why: str) -> Score:
-    """Make a score from its value on the rows as they are, the first, and on the draws, the others."""
-    if np.isnan(values[0]):
-        return Score(name, metric, None, reason=why)
-    value, drawn = float(values[0]), values[1:]
-    if not enough:
-        return Score(name, metric, value, interval_reason="one group only: nothing to resample")
-    defined = drawn[~np.isnan(drawn)]
-    if not len(defined):
-        return Score(name, metric, value, interval_reason=f"undefined in all of {len(drawn)} draws")
-    low, high = (float(end) for end in np.percentile(defined, ENDS))
-    left_out = len(drawn) - len(defined)
-    partly = f"undefined in {left_out} of {len(drawn)} draws, which it leaves out" if left_out else ""
-    return Score(name, metric, value, low, high, interval_reason=partly)
+#: Rare labels have few positives to find: F1 weighs finding them against false alarms.
+DEFAULT_RULE = ThresholdRule.parse("f1")

@@ -14,17 +14,22 @@ from rich.table import Table
 from rich.text import Text
 
 from classify.inputs import Inputs, read_inputs
-from classify.models.heads import HeadSpec
-from classify.models.preset_files import write_presets
-from classify.search.rows import make_search_folds
-from classify.search.search import FOLD_AUCS, SearchSettings, best_trials, cross_fitted_choice, identify, run_search
-from classify.search.space import propose
+from classify.models.heads import HeadSpec, write_presets
+from classify.search.search import (
+    FOLD_AUCS,
+    SearchSettings,
+    best_trials,
+    cross_fitted_choice,
+    identify_study,
+    make_search_folds,
+    propose,
+    run_search,
+)
 from classify.search.study import JOURNAL, StudyFile, check_folder, open_study
 from features.common.errors import InputError, Stopped
 from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
-from features.store.cache import FeatureCache
-from features.store.default_cache import default_cache
+from features.store.cache import FeatureCache, default_cache
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -69,7 +74,7 @@ def search(
     screen = make_console(stderr=True)
     for warning in folds.warnings:
         screen.print(f"warning: {warning}")
-    with open_study(out, identify(inputs, rows, settings)) as study_file:
+    with open_study(out, identify_study(inputs, rows, settings)) as study_file:
         before = len(study_file.trials)
         screen.print(f"{out} holds {before} trials" if before else f"{out}: a new study")
         settings = replace(settings, seconds=settings.seconds - (time.perf_counter() - began))
@@ -91,7 +96,7 @@ def search(
     console.print(_describe_data(inputs, rejected=len(inputs.train.rejected_ids)))
     console.print(f"folds: {folds.describe()}")
     seconds = time.perf_counter() - began
-    console.print(f"study: {len(trials)} trials, {before} of them from before; {seconds:.0f} s; ended: {ended}")
+    console.print(f"study: {len(trials)} trials, {before} of them from earlier runs; {seconds:.0f} s; ended: {ended}")
     if trials:
         console.print(_table(best_trials(trials, _HEADS_KEPT), heads))
         console.print("of each combination of layers, dropout, optimiser and batch size the best trial only")

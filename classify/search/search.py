@@ -12,17 +12,35 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.bank import train as bank
-from classify.crossfit.heads import FoldRows, silent_bank
+from classify.bank.auc import mean_auc
+from classify.crossfit.folds import Folds, make_folds
+from classify.crossfit.models import FoldRows, split_rows
 from classify.inputs import Inputs
-from classify.models.curves import mean_auc
-from classify.models.heads import HeadSpec
-from classify.search.space import EPOCHS, STRUCTURE, describe_space, propose
+from classify.models.heads import ClassWeight, HeadSpec
 from classify.search.study import StudyFile
-from features.common.errors import Stopped, unmasked_signals
+from features.common.errors import InputError, Stopped, unmasked_signals
 
 if TYPE_CHECKING:
     import optuna
 
+#: Hidden layers by the name that Optuna stores: its categories are plain values, no tuples.
+HIDDEN_UNITS: dict[str, tuple[int, ...]] = {"none": (), "32": (32,), "128": (128,), "128-32": (128, 32)}
+#: Fields that a compiled graph of the bank is made for. Only a few values each, dropout included: heads that differ
+#: here share no matrix product, and every new combination is compiled, which takes seconds.
+STRUCTURE: dict[str, tuple[Any, ...]] = {
+    "hidden_units": tuple(HIDDEN_UNITS),
+    "batch_norm": (True, False),
+    "dropout": (0.0, 0.25, 0.5),
+    "optimiser": ("adam", "sgd"),
+    "batch_size": (64, 256),
+}
+CLASS_WEIGHTS: tuple[ClassWeight, ...] = ("none", "balanced")
+#: Bounds, both logarithmic. SGD takes far larger steps than Adam, so each optimiser has its own parameter.
+LEARNING_RATES = {"adam": (1e-4, 3e-2), "sgd": (1e-3, 1.0)}
+L2 = (1e-6, 1e-2)
+LABEL_SMOOTHING = (0.0, 0.1)
+EPOCHS = 60
+PATIENCE = 0.1
 #: Proposals of a batch for each of its structures. A structure costs some 4 s of CPU time a fold, mostly compiling.
 HEADS_PER_STRUCTURE = 10
 #: The user attribute of a trial that holds its macro AUC by fold; None where no label of a fold has both values.
@@ -34,7 +52,7 @@ class SearchSettings:
     """What a person chooses about a search.
 
     Attributes:
-        trials: how many the study shall hold in the end, at least 1.
+        trials: how many the study holds in the end, at least 1.
         seconds: the time after which nothing is asked or trained, above 0.
         batch: proposals that are trained together, at least 1.
         folds: their number, at least 2.
@@ -49,10 +67,52 @@ class SearchSettings:
 
 
 class _OutOfTime(Exception):
-    """The time limit was met in the middle of a batch."""
+    """The time ran out in the middle of a batch."""
 
 
-def identify(inputs: Inputs, folds: Sequence[FoldRows], settings: SearchSettings) -> dict[str, Any]:
+def propose(trial: "optuna.trial.BaseTrial", seed: int) -> HeadSpec:
+    """Draw a head of a trial that was asked; of a finished one, give its head back. The seed is of its weights."""
+    structure = {name: trial.suggest_categorical(name, values) for name, values in STRUCTURE.items()}
+    optimiser = structure["optimiser"]
+    class_weight: Any = trial.suggest_categorical("class_weight", CLASS_WEIGHTS)
+    low, high = LEARNING_RATES[optimiser]
+    return HeadSpec(
+        **(structure | {"hidden_units": HIDDEN_UNITS[structure["hidden_units"]]}),
+        learning_rate=trial.suggest_float(f"learning_rate_{optimiser}", low, high, log=True),
+        l2=trial.suggest_float("l2", *L2, log=True),
+        class_weight=class_weight,
+        label_smoothing=trial.suggest_float("label_smoothing", *LABEL_SMOOTHING),
+        epochs=EPOCHS,
+        patience=PATIENCE,
+        seed=seed,
+    )
+
+
+def describe_space() -> str:
+    """Write the whole space as one line; two spaces that could propose different heads have different lines."""
+    return repr((HIDDEN_UNITS, STRUCTURE, CLASS_WEIGHTS, LEARNING_RATES, L2, LABEL_SMOOTHING, EPOCHS, PATIENCE))
+
+
+def make_search_folds(inputs: Inputs, count: int, seed: int) -> tuple[Folds, list[FoldRows]]:
+    """Split the rows: in every fold some to learn from, some to decide when to stop, some to score.
+
+    Raises:
+        InputError: there are fewer rows or groups than folds, or too few to set some aside for early stopping.
+    """
+    folds = make_folds(inputs.train_labels, inputs.train.groups, inputs.label_names, count, seed)
+    parts = []
+    for learnt, held_out in folds.split():
+        rows = split_rows(learnt, held_out, inputs, seed)
+        if rows is None:
+            raise InputError(
+                f"a fold is left with {len(learnt)} rows to train on, all of one group or of one value in every label: "
+                "too few to learn from and to decide when to stop. Add data, or use more --folds."
+            )
+        parts.append(rows)
+    return folds, parts
+
+
+def identify_study(inputs: Inputs, folds: Sequence[FoldRows], settings: SearchSettings) -> dict[str, Any]:
     """Say what two trials have to have in common for their scores to be comparable; see `open_study`."""
     rows = [part for fold in folds for part in (fold.train, fold.validation, fold.held_out)]
     return {
@@ -75,7 +135,7 @@ def run_search(
     on_trials: Callable[[float], None],
     on_batch: Callable[[], None],
 ) -> str | Stopped:
-    """Ask, train and tell whole batches until the study holds enough trials or the time is up.
+    """Ask for, train and report whole batches until the study holds enough trials or the time is up.
 
     What is proposed depends on the seed and on the trials that the study holds, so that a search which was interrupted
     between two batches goes on as it would have.
@@ -128,7 +188,7 @@ def run_search(
     return "all trials are done"
 
 
-def ask_batch(study: "optuna.Study", count: int, seed: int, told: int) -> list["optuna.Trial"]:
+def ask_batch(study: "optuna.Study", count: int, seed: int, finished: int) -> list["optuna.Trial"]:
     """Ask for trials together.
 
     The first few choose their structure freely, all of one batch size; the others take theirs over and differ in the
@@ -139,7 +199,7 @@ def ask_batch(study: "optuna.Study", count: int, seed: int, told: int) -> list["
         study: of the finished trials.
         count: how many to ask for, at least 1.
         seed: of the search.
-        told: the number of finished trials: each batch has its own random numbers.
+        finished: the number of finished trials: each batch has its own random numbers.
 
     Returns:
         Trials whose heads `propose` gives.
@@ -147,7 +207,7 @@ def ask_batch(study: "optuna.Study", count: int, seed: int, told: int) -> list["
     from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import PartialFixedSampler, TPESampler
 
-    sampler = TPESampler(seed=int(np.random.SeedSequence([seed, told]).generate_state(1)[0]), constant_liar=True)
+    sampler = TPESampler(seed=int(np.random.SeedSequence([seed, finished]).generate_state(1)[0]), constant_liar=True)
     structures = math.ceil(count / HEADS_PER_STRUCTURE)
     trials: list[optuna.Trial] = []
     for index in range(count):
@@ -188,8 +248,7 @@ def train_out_of_fold(
     features, labels = inputs.train.features, inputs.train_labels
     out_of_fold = np.empty((*labels.shape, len(specs)), dtype=np.float32)
     for fold in folds:
-        with silent_bank():  # a search tries rates at which heads diverge; their scores say so
-            heads = bank.train_bank(specs, features, labels, fold.train, fold.validation, seed, on_epochs)
+        heads = bank.train_bank(specs, features, labels, fold.train, fold.validation, seed, on_epochs)
         held_out = features[fold.held_out]
         with threadpool_limits(1, user_api="blas"):  # threads change the last bits of a product
             for index, head in enumerate(heads):
@@ -198,13 +257,9 @@ def train_out_of_fold(
 
 
 def best_trials(trials: Sequence["optuna.trial.FrozenTrial"], count: int) -> list["optuna.trial.FrozenTrial"]:
-    """The trials of the highest macro AUC, best first, and one only of each structure.
+    """The finished trials of the highest macro AUC, best first, at most so many, and only one of each structure.
 
-    A search ends with many heads that are nearly the same; heads of other structures are what an ensemble gains by.
-
-    Args:
-        trials: finished ones.
-        count: how many at most.
+    A search ends with many heads that are nearly the same; an ensemble gains by heads of other structures.
     """
     ranked = sorted(trials, key=lambda trial: (-(trial.value or 0.0), trial.number))
     best: dict[tuple[Any, ...], optuna.trial.FrozenTrial] = {}

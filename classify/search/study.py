@@ -1,4 +1,7 @@
-"""Keep the finished trials of a search on disk, and refuse to mix them with those of another search."""
+"""Keep the finished trials of a search on disk, and refuse to mix them with those of another search.
+
+Why not Optuna's SQLite storage: docs/decisions.md.
+"""
 
 import json
 import warnings
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.common.errors import InputError
-from features.common.lock import hold
+from features.common.files import hold
 
 if TYPE_CHECKING:
     import optuna
@@ -21,8 +24,8 @@ _IDENTITY = "identity"
 class StudyFile:
     """Finished trials, in Optuna's journal: a line of JSON each, flushed to the disk.
 
-    Only `open_study` makes one. Proposals that are not told yet live in memory only, so that whatever ends a search
-    leaves no trial that would seem to run for ever.
+    Only `open_study` makes one. Proposals that have no score yet are in memory only, so that a search that is stopped
+    leaves no trial that would seem to run forever.
     """
 
     def __init__(self, path: Path, kept: "optuna.Study") -> None:
@@ -57,7 +60,7 @@ def check_folder(folder: Path) -> None:
         others = sorted(path.name for path in folder.iterdir() if path.name != f"{JOURNAL}.lock")
         if others:
             raise InputError(
-                f"{folder} is no study: it holds {others[0]}, but no {JOURNAL}. Name another folder with --out."
+                f"{folder} is not a study: it holds {others[0]}, but no {JOURNAL}. Name another folder with --out."
             )
 
 
@@ -74,21 +77,16 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Iterator[StudyFile]
         InputError: the folder holds a study of something else, a damaged one, or one that another process works on; or
             it cannot be written.
     """
-    check_folder(folder)
     path = folder / JOURNAL
     with hold(folder / f"{JOURNAL}.lock"):
         try:
             _cut_half_line(path)
             kept = _load(path)
-            found = kept.user_attrs.get(_IDENTITY)
-            if found is None and not kept.trials:
+            if _IDENTITY not in kept.user_attrs and not kept.trials:
                 kept.set_user_attr(_IDENTITY, dict(identity))
         except OSError as error:
             raise _unwritable(path, error) from None
-        except (ValueError, KeyError, TypeError, AssertionError, AttributeError) as error:
-            raise InputError(f"{path} is damaged: {error!r}. Name another folder with --out, or delete it.") from None
-        if found is not None or kept.trials:
-            _compare(folder, found or {}, json.loads(json.dumps(identity)))
+        _compare(folder, kept.user_attrs.get(_IDENTITY, {}), json.loads(json.dumps(identity)))
         yield StudyFile(path, kept)
 
 
@@ -98,7 +96,7 @@ def _load(path: Path) -> "optuna.Study":
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     class Held(JournalFileOpenLock):
-        """`open_study` holds the study already; Optuna's own lock would stay behind when the process is killed."""
+        """`open_study` holds the study already; Optuna's own lock would stay for 30 s after a kill."""
 
         def acquire(self) -> bool:
             return True
@@ -109,14 +107,17 @@ def _load(path: Path) -> "optuna.Study":
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), Held(str(path))))
+        try:
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), Held(str(path))))
+        except (ValueError, KeyError, TypeError, AssertionError) as error:  # what Optuna raises on changed lines
+            raise InputError(f"{path} is damaged: {error!r}. Name another folder with --out, or delete it.") from None
     if _NAME in optuna.get_all_study_names(storage):  # to make it "if it is not there" would add a line each time
         return optuna.load_study(storage=storage, study_name=_NAME)
     return optuna.create_study(storage=storage, study_name=_NAME, direction="maximize")
 
 
 def _cut_half_line(path: Path) -> None:
-    """Cut off what a crash left of a line: the next one would be glued to it, and neither could be read."""
+    """Cut off half a line that a crash left: Optuna would append to it, and could not read the file any more."""
     if not path.exists():
         return
     with path.open("r+b") as file:
@@ -141,5 +142,5 @@ def _short(value: Any) -> str:
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:
-    """Make the error of a journal that cannot be written to."""
+    """Make the error of a journal that cannot be written."""
     return InputError(f"{path} cannot be written ({error.strerror}). Make room, or name another folder with --out.")

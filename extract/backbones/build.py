@@ -86,7 +86,8 @@ class FrozenBackbone:
             preprocessing=f"{RESIZING}; {PREPROCESSING[self.preprocessing]}",
             input_size=self.input_size,
             pooling=self.pooling,
-            precision=self.precision if storage == "float32" else f"{self.precision} stored as {storage}",
+            precision=self.precision,
+            storage=storage,
         )
 
     def build(self) -> "keras.Model":

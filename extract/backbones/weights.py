@@ -9,8 +9,8 @@ from typing import Literal
 
 from extract.backbones.table import BACKBONES, EMBEDDED, Backbone
 from features.common.errors import InputError
+from features.common.files import digest
 from features.common.keras_import import import_keras, keras_home
-from features.store.recipe import digest_of
 
 #: The seed of `--weights random`.
 RANDOM_SEED = 0
@@ -66,7 +66,7 @@ def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None, back
     """
     if choice == "random":
         drawn_by = f"random, seed {RANDOM_SEED}, {backbone.builder}, Keras {version('keras')} on {backend}"
-        return Weights("random", "random", digest_of(drawn_by.encode()), None)
+        return Weights("random", "random", digest(drawn_by.encode()).hex(), None)
     if choice == "imagenet":
         path = imagenet_file(backbone, weights_dir) or _download(backbone)
         return Weights("imagenet", "imagenet", _digest(path, backbone), path)
@@ -146,11 +146,11 @@ def _digest(path: Path, backbone: Backbone | None = None) -> str:
         InputError: the file cannot be read, or has another hash.
     """
     published = backbone.weights_hash if backbone else ""
-    digest, other = hashlib.blake2b(digest_size=16), hashlib.new(_algorithm(published))
+    ours, other = hashlib.blake2b(digest_size=16), hashlib.new(_algorithm(published))
     try:
         with path.open("rb") as file:
             while piece := file.read(_READ_BYTES):
-                digest.update(piece)
+                ours.update(piece)
                 if published:
                     other.update(piece)
     except OSError as error:
@@ -160,7 +160,7 @@ def _digest(path: Path, backbone: Backbone | None = None) -> str:
             f"{path} is not the file that Keras publishes for {backbone.name}: its {other.name.upper()} is "
             f"{other.hexdigest()}, not {published}. Remove it, or replace it from {backbone.weights_url}."
         )
-    return digest.hexdigest()
+    return ours.hexdigest()
 
 
 def _algorithm(published: str) -> str:

@@ -1,1 +1,10 @@
-"""Look for leaks between the images of a data set: duplicates, near duplicates, groups on both sides."""
+"""Audit a cache for leaks: images that both sides of a split or a fold have, and groups on several sides.
+
+Files, in reading order:
+
+- `inputs`: the images of all splits with their features, digests, labels, groups and folds.
+- `near`: near duplicates, and how near images come by chance.
+- `audit`: what is found, and the groups that are proposed.
+- `report`: what is printed and written.
+- `command`: what `python -m features audit` does.
+"""

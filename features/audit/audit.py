@@ -9,13 +9,13 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from features.audit.inputs import Images
+from features.audit.inputs import AuditedImages
 from features.audit.near import LEAST_IMAGES, Threshold, choose_threshold, near_pairs, pairs_within, whiten
 
 #: Kinds of pairs.
 EXACT, NEAR = "exact", "near"
-#: Where no groups are given: how many images there are for each link that chance makes. At 100, 14 % of the pairs of
-#: one phantom patient are joined, and 92 % of the joined pairs are of one patient; at 30, 21 % and 80 %.
+#: If no groups are given: how many images there are for each link that chance makes. At 100, 14 % of the pairs of one
+#: phantom patient are joined, and 92 % of the joined pairs are of one patient; at 30, 21 % and 80 %.
 IMAGES_PER_CHANCE_LINK = 100
 
 
@@ -25,23 +25,23 @@ class Audit:
 
     Attributes:
         images: what was audited, N rows.
-        backbones: by whose features near duplicates were sought.
+        backbones: whose features near duplicates were searched by.
         pairs: one row per pair, exact ones first, then by distance: `kind` (`EXACT`: the same bytes; `NEAR`: an
             image and its nearest one, nearer than the threshold; see `near_pairs`), `scope` (`within train`, `between
             train and test`, ...), `first` and `second` (rows of the images), `distance` (0 for exact ones),
             `same_group` (None where a group is not known), `across_folds` (likewise), `labels_differ` (names joined by
             ` + `; None where one is not labelled).
-        threshold: of near duplicates; None where there are too few images to choose one.
+        threshold: of near duplicates; None if there are too few images to choose one.
         distances: by scope, the distances of all mutual nearest pairs, below the threshold or not, ascending.
         both_sides: the groups that have images in several splits.
-        groups: the group proposed for every id, those without features too: the groups given, joined where pairs below
-            the threshold link them. Where none is given, all images that pairs link, below a threshold that lets one
-            link by chance through per `IMAGES_PER_CHANCE_LINK`: a wrong link costs little, a missing one leaks. An id
-            of several splits is in one group.
+        groups: the group proposed for every id, also for those without features: the given groups, joined if pairs
+            below the threshold link them. If none is given, the images that pairs link, below a threshold that chance
+            passes once per `IMAGES_PER_CHANCE_LINK` images: a wrong link costs little, a missing one leaks. An id that
+            several splits have is in one group.
         largest_group: how many images the largest of them has.
     """
 
-    images: Images
+    images: AuditedImages
     backbones: tuple[str, ...]
     pairs: pd.DataFrame
     threshold: Threshold | None
@@ -51,11 +51,11 @@ class Audit:
     largest_group: int
 
 
-def audit(images: Images, features: Mapping[str, np.ndarray]) -> Audit:
+def audit(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Audit:
     """Audit images by their digests and features.
 
-    Near duplicates are sought among images that differ in their bytes and show something (`Images.blank`). Pairs of one
-    group within one split are passed over: slices of a patient resemble each other, and folds keep them together.
+    Near duplicates are searched among images that differ in their bytes and are not blank. Pairs of one group within
+    one split are ignored: slices of a patient resemble each other, and folds keep them together.
 
     Args:
         images: N rows.
@@ -97,21 +97,21 @@ def scope_of(one: str, other: str) -> str:
     return f"within {one}" if one == other else f"between {one} and {other}"
 
 
-def _exact_pairs(images: Images) -> np.ndarray:
+def _exact_pairs(images: AuditedImages) -> np.ndarray:
     """Pair every file with the first one of the same bytes: int64 (P, 2)."""
     first: dict[bytes, int] = {}
     pairs = [(first.setdefault(digest, row), row) for row, digest in enumerate(images.digests)]
     return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
 
 
-def _distinct(images: Images) -> np.ndarray:
-    """The rows of images that show something, one of each digest: int64."""
+def _distinct(images: AuditedImages) -> np.ndarray:
+    """The rows of images that are not blank, one of each digest: int64."""
     first = dict(zip(reversed(images.digests), reversed(range(len(images.digests))), strict=True))
     rows = np.sort(np.fromiter(first.values(), np.int64))
     return rows[~images.blank[rows]]
 
 
-def _on_several_sides(images: Images) -> tuple[str, ...]:
+def _on_several_sides(images: AuditedImages) -> tuple[str, ...]:
     """The groups that have images in more than one split, sorted."""
     splits_of: dict[str, set[str]] = {}
     for group, split in zip(images.groups.tolist(), images.splits.tolist(), strict=True):
@@ -119,7 +119,7 @@ def _on_several_sides(images: Images) -> tuple[str, ...]:
     return tuple(sorted(group for group, splits in splits_of.items() if group and len(splits) > 1))
 
 
-def _describe_pairs(images: Images, found: list[tuple[str, int, int, float]]) -> pd.DataFrame:
+def _describe_pairs(images: AuditedImages, found: list[tuple[str, int, int, float]]) -> pd.DataFrame:
     """Say of each pair what it means."""
     rows = []
     for kind, first, second, distance in found:
@@ -144,19 +144,19 @@ def _describe_pairs(images: Images, found: list[tuple[str, int, int, float]]) ->
     return pd.DataFrame(rows, columns=columns)
 
 
-def _propose_groups(images: Images, links: np.ndarray) -> tuple[dict[str, str], int]:
+def _propose_groups(images: AuditedImages, links: np.ndarray) -> tuple[dict[str, str], int]:
     """Join all images that links, groups or a common id connect.
 
     Args:
         images: N rows, and those without features, which only groups and ids connect.
-        links: int64 (P, 2), pairs of rows. Blank images link nothing: those of different patients are alike.
+        links: int64 (P, 2), pairs of rows. Blank images link nothing: they are alike whatever they belong to.
 
     Returns:
         The group by id, and the size of the largest.
     """
-    lacking = [pair for of_split in images.without_features.values() for pair in of_split.items()]
-    image_ids = np.array([*images.image_ids, *(image_id for image_id, _ in lacking)])
-    given = np.array([*images.groups.tolist(), *(group for _, group in lacking)])
+    rejected = [pair for of_split in images.without_features.values() for pair in of_split.items()]
+    image_ids = np.array([*images.image_ids, *(image_id for image_id, _ in rejected)])
+    given = np.array([*images.groups.tolist(), *(group for _, group in rejected)])
     edges = [links[~images.blank[links].any(axis=1)]]
     for names in (given, image_ids):
         order = np.argsort(names, kind="stable")
@@ -174,7 +174,7 @@ def _propose_groups(images: Images, links: np.ndarray) -> tuple[dict[str, str], 
 
 
 def _name_groups(names_of: Mapping[int, Collection[str]]) -> dict[int, str]:
-    """Name each group after the given ones that it joins, or by number; no two alike.
+    """Name each group after the given ones that it joins, or by number; all names differ.
 
     Args:
         names_of: by group, the names given to images of it; each name is in one group.
@@ -183,7 +183,7 @@ def _name_groups(names_of: Mapping[int, Collection[str]]) -> dict[int, str]:
     group_of = {}
     for number, (own, names) in enumerate(names_of.items()):
         name = "+".join(names) or f"proposed-{number:05d}"
-        while len(names) != 1 and name in taken:  # somebody called a group so
+        while len(names) != 1 and name in taken:  # a given group has that name
             name += "+"
         taken.add(name)
         group_of[own] = name

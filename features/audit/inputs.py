@@ -9,12 +9,12 @@ import numpy as np
 from features.common.errors import InputError
 from features.dataset.dataset import Dataset, Split
 from features.dataset.run_labels import RUN_LABELS, read_run_labels
-from features.store.cache import FeatureCache, read_index
+from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable
 
 
 @dataclass(frozen=True)
-class Images:
+class AuditedImages:
     """The images of all splits, one split below the other: N rows.
 
     Attributes:
@@ -52,7 +52,7 @@ class Images:
 
 def gather(
     dataset: Dataset, cache: FeatureCache, folds: Mapping[str, int]
-) -> tuple[Images, dict[str, np.ndarray], tuple[str, ...]]:
+) -> tuple[AuditedImages, dict[str, np.ndarray], tuple[str, ...]]:
     """Join a data set with what the cache knows of its images, by id.
 
     Args:
@@ -84,7 +84,7 @@ def gather(
     parts = [_gather_split(split, cache, backbones, dataset.label_names) for split in cached]
     image_ids = tuple(image_id for part in parts for image_id in part.image_ids)
     of_splits = np.concatenate([np.repeat(part.splits[:1], len(part.image_ids)) for part in parts])
-    images = Images(
+    images = AuditedImages(
         dataset.label_names,
         of_splits,
         image_ids,
@@ -102,7 +102,9 @@ def gather(
     return images, features, tuple(name for name in dataset.splits if name not in images.split_names)
 
 
-def _gather_split(split: Split, cache: FeatureCache, backbones: list[str], label_names: tuple[str, ...]) -> Images:
+def _gather_split(
+    split: Split, cache: FeatureCache, backbones: list[str], label_names: tuple[str, ...]
+) -> AuditedImages:
     """Gather one split, without the images that stage 1 rejected."""
     rejected = cache.rejected(split.name)
     kept = np.array([row for row, image_id in enumerate(split.image_ids) if image_id not in rejected], np.int64)
@@ -112,17 +114,17 @@ def _gather_split(split: Split, cache: FeatureCache, backbones: list[str], label
             "has features. Fix the images and extract again."
         )
     image_ids = tuple(split.image_ids[row] for row in kept)
-    index = read_index(cache.path(split.name, backbones[0]))
+    index = cache.open(split.name, backbones[0]).index
     lacking = [image_id for image_id in image_ids if image_id not in index]
     if lacking:
         raise InputError(
             f"{cache.path(split.name, backbones[0])} lacks {len(lacking)} of {len(image_ids)} images (first: "
             f"{lacking[0]}). Run: scripts/extract.sh DATA --backbones {','.join(backbones)} --cache {cache.root}"
         )
-    facts = FactsTable(cache.root / split.name / "images.csv")
+    facts = FactsTable.of_split(cache.root, split.name)
     count = len(image_ids)
     groups = np.full(len(split.image_ids), "") if split.groups is None else split.groups
-    return Images(
+    return AuditedImages(
         label_names,
         np.full(count, split.name),
         image_ids,

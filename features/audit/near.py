@@ -11,27 +11,27 @@ from scipy.linalg import eigh  # numpy's finds all directions, at several times 
 #: images, whitening puts all images equally far apart. Of 2 to 8 images, 6 and more found no false pair among 355 real
 #: slices (ich355), and 6 and less all 50 copies among 1,000 phantom slices of another seed than the one reported.
 DIRECTIONS, IMAGES_PER_DIRECTION = 256, 6
-#: Fewer images than this are too few to tell what chance does.
+#: Fewer images than this are too few to estimate how near images come by chance.
 LEAST_IMAGES = 100
-#: What chance does is read off where every image has this many others nearer: beyond the slices of its own patient.
+#: Chance is estimated at the distances where every image has this many others nearer: beyond its own patient's slices.
 RANKS = (10, 40)
-#: How many pairs chance may explain below the threshold.
+#: How many pairs chance may bring below the threshold.
 EXPECTED_BY_CHANCE = 0.1
 _BLOCK = 1024
 _BINS = 8192
-#: Cosine distances of unit vectors end here.
+#: The largest cosine distance.
 _FARTHEST = 2.0
-#: No threshold is finer than float32 products.
+#: The smallest threshold: float32 products are no finer.
 _NEAREST = 1e-5
-#: Share of the features' sum of squares that a direction has at least: (1e-6)**2, some units in the last place.
+#: The least share of the features' sum of squares that a direction has: (1e-6)**2, some units in the last place.
 _LEAST_SPREAD = 1e-12
 
 
 def whiten(features: Sequence[np.ndarray]) -> np.ndarray:
     """Give every image a point: principal directions of each backbone, scaled to equal spread.
 
-    What most images share, and what varies most (the size of the head, the level of the slice), would else decide all
-    distances; whitened, a slice and its mirror image are nearer than two slices of one patient.
+    Otherwise, what most images share and what varies most (the size of the head, the level of the slice) would decide
+    all distances; whitened, a slice and its mirror image are nearer than two slices of one patient.
 
     Args:
         features: per backbone float32 (N, D), rows of the same N images, at least `IMAGES_PER_DIRECTION`.
@@ -66,8 +66,8 @@ class Threshold:
 
     Attributes:
         distance: cosine distance of whitened features, 0 to 2.
-        exponent: as chance has it, the number of pairs nearer than d grows as d to this power.
-        expected: how many pairs chance explains below `distance`.
+        exponent: by chance, the number of pairs nearer than d grows as d to this power.
+        expected: how many pairs chance brings below `distance`.
     """
 
     distance: float
@@ -75,16 +75,16 @@ class Threshold:
     expected: float = EXPECTED_BY_CHANCE
 
     def distance_for(self, expected: float) -> float:
-        """The distance below which chance explains so many pairs."""
+        """The distance below which chance brings so many pairs."""
         return self.distance * (expected / self.expected) ** (1 / self.exponent)
 
 
 def choose_threshold(points: np.ndarray) -> Threshold:
-    """Read off the data how near images come to one another by chance.
+    """Estimate from the data how near images come to each other by chance.
 
-    The number of pairs nearer than d is counted where it is `RANKS` per image. There it is a power of d, nearly, of
-    images that are unrelated, mostly: copies and slices of one patient are few beside them. The power is followed down
-    to where it leaves `EXPECTED_BY_CHANCE` of a pair; nearer pairs need another explanation.
+    The number of pairs nearer than d is counted where it is `RANKS` per image. There it is nearly a power of d, and
+    mostly of unrelated images: copies and slices of one patient are few in comparison. The power is extrapolated to the
+    distance at which `EXPECTED_BY_CHANCE` pairs remain; nearer pairs need another explanation.
 
     Args:
         points: float32 (N, K) of `whiten`, N at least `LEAST_IMAGES`.
@@ -122,17 +122,17 @@ class NearPairs:
 def near_pairs(
     points: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray, limit: float
 ) -> NearPairs:
-    """Pair each image with its nearest one where that is near, so that every image with a near duplicate is named.
+    """Pair each image with its nearest one if that is near, so that every image with a near duplicate is named.
 
-    A second copy of an image is nearest to it, or to the first copy, though not the other way round. So is a
-    neighbouring slice of the original, which is no copy: an image is passed over if nearer pairs already link its
-    nearest to the image's own group, and the two are neither alike nor each other's nearest.
+    A second copy of an image is nearest to it, or to the first copy, but not the other way round. The same holds for a
+    neighbouring slice of the original, which is not a copy: an image is left out if nearer pairs already link its
+    nearest to the image's own group, and the two are neither identical nor each other's nearest.
 
     Args:
         points: float32 (N, K) of `whiten`.
         first: int64 (A,), rows of the points.
         second: int64 (B,), rows of the points: the same as `first`, or none of them.
-        groups: int64 (N,). Negative: in no group. Within one set, images of one group are no pair.
+        groups: int64 (N,). Negative: in no group. Within one set, images of one group are not paired.
         limit: pairs are near below this distance.
     """
     if not len(first) or not len(second):
@@ -156,7 +156,7 @@ def near_pairs(
 
 
 def _link(asked: Sequence[np.ndarray], groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keep the pairs that tell something new, the nearest first.
+    """Keep the pairs that add information, the nearest first.
 
     Args:
         asked: of each image that has a near one its row, that of its nearest, their distance, and whether they are each
@@ -164,7 +164,7 @@ def _link(asked: Sequence[np.ndarray], groups: np.ndarray) -> tuple[np.ndarray, 
         groups: int64 (N,).
 
     Returns:
-        int64 (P, 2) and float32 (P,): the pairs and their distances; mutual ones may be there both ways round.
+        int64 (P, 2) and float32 (P,): the pairs and their distances; mutual ones may be there in both directions.
     """
     linked = DisjointSet(np.unique(np.concatenate(asked[:2])).tolist())
     groups_of: dict[int, set[int]] = {row: set() for row in linked}
@@ -219,16 +219,16 @@ def pairs_within(points: np.ndarray, distance: float) -> np.ndarray:
 def _distances(first: np.ndarray, second: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the cosine distances, float32 (up to _BLOCK, B), of a block of rows, and where the block starts.
 
-    All of them, by matrix products: an index of neighbours would be no quicker in some hundred dimensions.
+    All of them, by matrix products: in some hundred dimensions an index of neighbours is not faster.
     """
     for start in range(0, len(first), _BLOCK):
         yield start, _cosine_distances(first[start : start + _BLOCK], second)
 
 
 def _distances_once(points: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the cosine distances of a block of rows to itself and the rows behind it, and where the block starts.
+    """Yield the cosine distances of a block of rows to itself and the rows after it, and where the block starts.
 
-    Where a pair would be met twice, or is of an image with itself, the distance is as far as can be.
+    Pairs that were there before, and those of an image with itself, get the largest distance.
     """
     for start in range(0, len(points), _BLOCK):
         distances = _cosine_distances(points[start : start + _BLOCK], points[start:])

@@ -30,8 +30,8 @@ def summarise(audit: Audit) -> dict[str, Any]:
     """Sum an audit up as plain values, fit for JSON.
 
     Returns:
-        `images`, `blank` and `without_features` by split; `backbones`; `threshold` (None where no near duplicates were
-        sought); `pairs`: by scope the number of `exact` and `near` ones, of those `across_folds` (None where folds are
+        `images`, `blank` and `without_features` by split; `backbones`; `threshold` (None without a search for near
+        duplicates); `pairs`: by scope the number of `exact` and `near` ones, of those `across_folds` (None if folds are
         not known) and with `labels_differ`, and `nearest_beyond`, the least distance that did not count; `distances`:
         by scope how many mutual nearest pairs lie in each bin, from 0 on; `groups`.
     """
@@ -54,7 +54,7 @@ def summarise(audit: Audit) -> dict[str, Any]:
     return {
         "images": {name: len(images.rows(name)) for name in images.split_names},
         "blank": {name: int(images.blank[images.rows(name)].sum()) for name in images.split_names},
-        "without_features": {name: len(lacking) for name, lacking in images.without_features.items()},
+        "without_features": {name: len(rejected) for name, rejected in images.without_features.items()},
         "backbones": list(audit.backbones),
         "threshold": None
         if audit.threshold is None
@@ -153,12 +153,12 @@ def print_audit(audit: Audit, folder: Path) -> None:
 def _print_threshold(console: Console, audit: Audit) -> None:
     """Say what counts as near, and why."""
     if audit.threshold is None:
-        console.print("near duplicates: not sought, there are too few images to tell them from chance")
+        console.print("near duplicates: not searched, there are too few images to tell them from chance")
         return
     console.print(
-        f"near: an image and its nearest one, where nearer than {audit.threshold.distance:.3g} (cosine distance of "
-        f"whitened features). By the spread of all distances, chance should bring {audit.threshold.expected:g} such "
-        "pairs; that is an estimate, so look at the images"
+        f"near: an image and its nearest one, if nearer than {audit.threshold.distance:.3g} (cosine distance of "
+        f"whitened features). By the spread of all distances, {audit.threshold.expected:g} such pairs are expected by "
+        "chance; this is an estimate, so look at the images"
     )
 
 
@@ -184,7 +184,7 @@ def _scope_table(summary: dict[str, Any]) -> Table:
 def _print_pairs(console: Console, audit: Audit, shown: pd.DataFrame) -> None:
     """Show the first pairs."""
     if not len(shown):
-        console.print(f"all pairs lie within a group ({DUPLICATES}): folds keep those of one split together")
+        console.print(f"all pairs are within a group ({DUPLICATES}): folds keep those of one split together")
         return
     several = bool((shown["same_group"] == False).any())  # noqa: E712 - or None
     what = "the nearest pairs" + (", none of them within a group" if several else "")
@@ -210,24 +210,24 @@ def _print_groups(console: Console, audit: Audit, summary: dict[str, Any]) -> No
         sides = f"{len(audit.both_sides)} ({first_few(audit.both_sides)})" if audit.both_sides else "none"
         console.print(f"groups: {groups['given']:,} given; with images in several splits: {sides}")
         if audit.both_sides:
-            console.print("scores on test are of groups that were learnt from, and so too good: move these groups")
+            console.print("scores on test are too good, as models learn from these groups: keep each in one split")
         ungrouped = int((images.groups == "").sum())
         without = f" ({ungrouped:,} images had none)" if ungrouped else ""
-        console.print(f"{proposed}: those given{without}, joined where duplicates or images of one id link them")
+        console.print(f"{proposed}: the given ones{without}, joined if duplicates or images with the same id link them")
     elif audit.threshold is None:
         console.print("groups: none given (--group-column, --groups)")
         console.print(
-            f"{proposed}, of which only exact duplicates and images of one id are joined: with so few images nothing "
-            "tells which are of one patient. Name patients: these groups keep none together"
+            f"{proposed}, in which only exact duplicates and images with the same id are joined: so few images do not "
+            "show which belong together. Give groups, such as patients: these groups keep none together"
         )
     else:
         console.print(
-            "groups: none given (--group-column, --groups), so neighbouring slices of a patient are near duplicates too"
+            "groups: none given (--group-column, --groups), so similar images of one patient are near duplicates, too"
         )
         console.print(
             f"{proposed} proposed for {len(images.image_ids):,} images, by a laxer threshold; the largest has "
-            f"{groups['largest']:,}. A makeshift: most slices of a patient differ more, and leak still. Name patients "
-            f"if you can; else use classify run --groups {GROUPS}"
+            f"{groups['largest']:,} images. This is a stopgap: most images of a patient differ more, and still leak. "
+            f"Give groups if you can; otherwise use classify run --groups {GROUPS}"
         )
         if groups["largest"] > max(_LARGE_GROUP * len(images.image_ids), 2):
             console.print(

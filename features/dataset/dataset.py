@@ -1,22 +1,22 @@
 """Read a data set from disk: ids, image paths, labels and groups of DATA/train and DATA/test."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from features.common.errors import InputError
-from features.dataset.folder import scan_images
-from features.dataset.groups import join_groups, note_unknown, read_groups_file
-from features.dataset.ids import Listing, match_images, read_listing
-from features.dataset.image_id import IMAGE_SUFFIXES
-from features.dataset.labels import LabelSource, read_test_labels, read_train_labels
-from features.dataset.long_format import LongTable
-from features.dataset.table import Table, listed, named, shown
-from features.dataset.wide_format import WideTable, read_groups
+from features.common.text import first_few
+from features.dataset.folder import collect_images
+from features.dataset.formats import Listing, Source, read_listing
+from features.dataset.groups import join_groups, read_group_column, read_groups_file
+from features.dataset.labels import Candidates, read_labels
+from features.dataset.table import Fault, Faults, listed, named, shown
 
-__all__ = ["IMAGE_SUFFIXES", "Dataset", "DatasetOptions", "Split", "read_dataset", "read_images"]
+logger = logging.getLogger(__name__)
 
 _SPLITS = ("train", "test")
 DEFAULT_GROUP = "patient"
@@ -33,6 +33,8 @@ class Split:
         paths: N image files, aligned with image_ids.
         labels: uint8 (N, L), 0 or 1; None if the CSV file gives none.
         groups: str (N,), such as patients; None if there is no group column and no file of groups.
+        without_row: ids of images that are left out, as the CSV file of the split has no row for them.
+        without_image: ids of the CSV file that have no image; a fault.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Split:
     paths: tuple[Path, ...]
     labels: np.ndarray | None
     groups: np.ndarray | None
+    without_row: tuple[str, ...] = ()
+    without_image: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,18 @@ _DEFAULTS = DatasetOptions()
 
 
 @dataclass(frozen=True)
-class _Source:
-    """One split before its labels are read: N ids, their files, and the CSV file if there is one."""
+class _Part:
+    """One split before labels and groups are read.
 
-    image_ids: tuple[str, ...]
-    paths: tuple[Path, ...]
-    listing: Listing | None
+    Attributes:
+        split: its N images.
+        listing: its ids and cells.
+        rows: int64 (N,), the rows of the listing that have an image.
+    """
+
+    split: Split
+    listing: Listing
+    rows: np.ndarray
 
 
 def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS) -> Dataset:
@@ -98,50 +108,11 @@ def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS) -> Dataset:
 
     Raises:
         InputError: anything is wrong, missing or ambiguous; the message names file, line and column, what was received,
-            and what to do.
+            and what to do, of the first ten faults.
     """
-    if options.groups_file is not None and options.group_column is not None:
-        raise InputError(
-            f"--groups {options.groups_file} and --group-column {options.group_column} both name the groups. Give one."
-        )
-    sources = _find_sources(root, options.id_column)
-    _check_options(root, sources, options)
-    labels: dict[str, np.ndarray | None] = dict.fromkeys(sources)
-    groups: dict[str, np.ndarray | None] = dict.fromkeys(sources)
-    label_names: tuple[str, ...] = ()
-    train: LabelSource | None = None
-    group_required = True  # in the first CSV file there is: a test.csv may do without
-    for name, source in sources.items():
-        if source.listing is None:
-            continue
-        table = source.listing.table
-        table.check_header()
-        group = _find_group_column(table, options.group_column, required=group_required)
-        group_required = False
-        taken = {source.listing.id_column} | ({group} if group is not None else set())
-        columns = table if isinstance(table, LongTable) else WideTable(table, frozenset(taken))
-        if name == "train":
-            train = columns
-            label_names, labels[name] = read_train_labels(columns, options.labels)
-        else:
-            names, labels[name] = read_test_labels(columns, options.labels, train, label_names)
-            label_names = label_names or names
-        if group is not None and isinstance(table, Table):
-            groups[name] = read_groups(table, group) if options.groups_file is None else None
-    if options.groups_file is not None:
-        groups = _read_groups_file(options.groups_file, sources)
-    splits = {
-        name: Split(name, source.image_ids, source.paths, labels[name], groups[name])
-        for name, source in sources.items()
-    }
-    return Dataset(root, label_names, splits)
-
-
-def _read_groups_file(path: Path, sources: Mapping[str, _Source]) -> dict[str, np.ndarray | None]:
-    """Give every split the groups of a file."""
-    of_images = read_groups_file(path)
-    note_unknown(path, of_images, [image_id for source in sources.values() for image_id in source.image_ids])
-    return {name: join_groups(path, of_images, name, source.image_ids) for name, source in sources.items()}
+    dataset, faults = read_with_faults(root, options)
+    _conclude(root, faults)
+    return dataset
 
 
 def read_images(root: Path, id_column: str | None = None) -> dict[str, tuple[tuple[str, ...], tuple[Path, ...]]]:
@@ -155,82 +126,143 @@ def read_images(root: Path, id_column: str | None = None) -> dict[str, tuple[tup
         N ids and N files by split, as in `Split`, in the order train, test.
 
     Raises:
-        InputError: anything is wrong with ids or images, as in `read_dataset`; what label and group columns hold is not
-            looked at.
+        InputError: anything is wrong with ids or images, as in `read_dataset`; what label and group columns hold does
+            not matter.
     """
-    sources = _find_sources(root, id_column)
-    if id_column is not None and all(source.listing is None for source in sources.values()):
-        raise _no_csv(root, "--id-column")
-    return {name: (source.image_ids, source.paths) for name, source in sources.items()}
+    faults = Faults()
+    parts = _find_parts(root, DatasetOptions(id_column), faults)
+    _conclude(root, faults)
+    return {name: (part.split.image_ids, part.split.paths) for name, part in parts.items()}
 
 
-def _find_sources(root: Path, id_column: str | None) -> dict[str, _Source]:
+def read_with_faults(root: Path, options: DatasetOptions = _DEFAULTS) -> tuple[Dataset, Faults]:
+    """Read a data set as far as that is possible; see `read_dataset`.
+
+    Returns:
+        The data set, and what is wrong with it. With faults, a label may be `UNKNOWN`, and a group "".
+
+    Raises:
+        InputError: there is no data set, a CSV file cannot be read as a table of ids, or an option names what is not
+            there.
+    """
+    if options.groups_file is not None and options.group_column is not None:
+        raise InputError(
+            f"--groups {options.groups_file} and --group-column {options.group_column} both name the groups. Give one."
+        )
+    faults = Faults()
+    parts = _find_parts(root, options, faults)
+    files: dict[str, Candidates] = {}
+    groups: dict[str, np.ndarray | None] = dict.fromkeys(parts)
+    for name, part in parts.items():
+        csv, table = part.listing.csv, part.listing.table
+        if csv is None:
+            continue
+        # Only the first CSV file must have the group column: a test.csv may do without.
+        group = _find_group_column(csv, part.listing.header, options.group_column, required=not files)
+        files[name] = Candidates(csv, part.listing, group)
+        if table is not None:
+            faults.add(*table.find_duplicates(named(table.header)))
+            if group is not None and options.groups_file is None:
+                groups[name] = read_group_column(table, group, faults)[part.rows]
+    label_names, labels = read_labels(files, options.labels, faults)
+    if options.groups_file is not None:
+        groups = _read_groups_file(options.groups_file, parts, faults)
+    splits = {}
+    for name, part in parts.items():
+        values = labels.get(name)
+        splits[name] = replace(part.split, labels=None if values is None else values[part.rows], groups=groups[name])
+    return Dataset(root, label_names, splits), faults
+
+
+def _conclude(root: Path, faults: Faults) -> None:
+    """Log the warnings, and refuse the faults."""
+    for warning in faults.warnings:
+        logger.warning("%s", warning)
+    faults.refuse(f": python -m features describe {shlex.quote(str(root))} lists them all")
+
+
+def _find_parts(root: Path, options: DatasetOptions, faults: Faults) -> dict[str, _Part]:
     """Find the splits that are there, in the order train, test; at least one."""
     try:
         if not root.is_dir():
             what = "is not a folder" if root.exists() else "does not exist"
             raise InputError(f"{root} {what}. Give the folder of the data set: the one that holds train/ or test/.")
-        found = {name: _find_source(root, name, id_column) for name in _SPLITS}
+        found = {name: _find_part(root, name, options.id_column, faults) for name in _SPLITS}
     except OSError as error:  # no right to look into the folder, a name that is too long
         where = error.filename or root
-        raise InputError(f"{where} cannot be read: {error.strerror}. Mend its permissions, or give another.") from None
-    sources = {name: source for name, source in found.items() if source is not None}
-    if not sources:
+        raise InputError(f"{where} cannot be read: {error.strerror}. Fix its permissions, or give another.") from None
+    parts = {name: part for name, part in found.items() if part is not None}
+    if not parts:
+        faults.refuse()
         raise InputError(f"{root} has neither a folder train nor a folder test. Put the images into one of them.")
-    return sources
+    if not any(part.listing.csv for part in parts.values()):
+        asked = {
+            "--id-column": options.id_column,
+            "--labels": options.labels,
+            "--group-column": options.group_column,
+        }
+        for option in (option for option, value in asked.items() if value is not None):
+            raise InputError(
+                f"{option} names a column, but {root} has no train.csv or test.csv. Add it, or leave {option} out."
+            )
+    return parts
 
 
-def _find_source(root: Path, name: str, id_column: str | None) -> _Source | None:
-    """Find the images of one split and put them in order; None if the split is not there."""
-    folder, table = root / name, root / f"{name}.csv"
-    has_table = table.exists() or table.is_symlink()
+def _find_part(root: Path, name: str, id_column: str | None, faults: Faults) -> _Part | None:
+    """Join the ids of one split with its images; None if the split is not there."""
+    folder, csv = root / name, root / f"{name}.csv"
+    has_csv = csv.exists() or csv.is_symlink()
     if not folder.is_dir():
-        if has_table:
-            raise InputError(f"{table} is there, but the folder {folder} is not. Add its images, or remove the file.")
+        if has_csv:
+            faults.add(Fault("image", csv, f"there is no folder {folder}", "Add its images, or remove the file."))
         return None
-    images = scan_images(folder)
-    if not has_table:
-        return _order(images, None)
-    listing = read_listing(table, images, id_column)
-    match_images(listing, images, folder, extra_allowed=name == "test")
-    return _order(images, listing)
+    images = collect_images(folder, faults)
+    listing = read_listing(Source(images, csv, has_csv, id_column), faults)
+    rows, missing = list[int](), list[int]()
+    for row, image_id in enumerate(listing.image_ids):
+        (rows if image_id in images else missing).append(row)
+    if missing:
+        first = first_few([f"{shown(listing.image_ids[row])} in line {listing.lines[row]}" for row in missing], 3)
+        what = f"{len(missing)} of {len(listing.image_ids)} ids have no image in {folder} (first: {first})"
+        remedy = (
+            "Add the images, remove the rows, or name the right column with --id-column. An id is the image's path "
+            "relative to that folder, without extension."
+        )
+        faults.add(Fault("image", csv, what, remedy, column=listing.id_column))
+    image_ids = tuple(listing.image_ids[row] for row in rows)
+    extra = tuple(sorted(images.keys() - set(image_ids)))
+    if extra:
+        what = f"{len(extra)} of {len(images)} images in {folder} have no row in this file (first: {images[extra[0]]})"
+        if name == "test":
+            faults.warnings.append(f"{csv}: {what}; they are left out.")
+        else:
+            faults.add(Fault("image", csv, what, "Add their rows, or move the images out of the folder."))
+    paths = tuple(images[image_id] for image_id in image_ids)
+    without_image = tuple(listing.image_ids[row] for row in missing)
+    split = Split(name, image_ids, paths, None, None, extra, without_image)
+    return _Part(split, listing, np.array(rows, np.int64))
 
 
-def _order(images: Mapping[str, Path], listing: Listing | None) -> _Source:
-    """Put images in the order of the CSV file, or sort them by id."""
-    image_ids = tuple(sorted(images)) if listing is None else listing.image_ids
-    return _Source(image_ids, tuple(images[image_id] for image_id in image_ids), listing)
+def _read_groups_file(path: Path, parts: Mapping[str, _Part], faults: Faults) -> dict[str, np.ndarray | None]:
+    """Give every split the groups of a file."""
+    groups = read_groups_file(path, faults)
+    unknown = sorted(groups.keys() - {image_id for part in parts.values() for image_id in part.split.image_ids})
+    if unknown:
+        faults.warnings.append(
+            f"{path}: {len(unknown)} of {len(groups)} rows name no image of the data set (first: {shown(unknown[0])}); "
+            "they are ignored."
+        )
+    return {name: join_groups(path, groups, name, part.split.image_ids, faults) for name, part in parts.items()}
 
 
-def _check_options(root: Path, sources: Mapping[str, _Source], options: DatasetOptions) -> None:
-    """Refuse to name columns where no CSV file is."""
-    if any(source.listing is not None for source in sources.values()):
-        return
-    asked = {
-        "--id-column": options.id_column,
-        "--labels": options.labels,
-        "--group-column": options.group_column,
-    }
-    for option, value in asked.items():
-        if value is not None:
-            raise _no_csv(root, option)
-
-
-def _no_csv(root: Path, option: str) -> InputError:
-    """Make the error of an option that names columns where no CSV file is."""
-    return InputError(
-        f"{option} names a column, but {root} has no train.csv or test.csv. Add it, or leave {option} out."
-    )
-
-
-def _find_group_column(table: Table | LongTable, wanted: str | None, *, required: bool) -> int | None:
-    """Find the index of the group column; None if there is none and none is required."""
+def _find_group_column(csv: Path, header: Sequence[str], wanted: str | None, *, required: bool) -> str | None:
+    """Find the name of the group column; None if there is none and none is required."""
     name = DEFAULT_GROUP if wanted is None else wanted
-    if name in table.header:
-        return table.header.index(name)
+    if name in header:
+        return name
     if wanted is not None and required:
         raise InputError(
-            f"{table.path} has no column {shown(wanted)}. Its columns: {listed(named(table.header))}. "
+            f"{csv} has no column {shown(wanted)}. Its columns: {listed(named(header))}. "
             "Name one of them with --group-column."
         )
     return None

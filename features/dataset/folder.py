@@ -1,59 +1,140 @@
-"""Find the images of a folder by their ids."""
+"""Find the images of a folder, and say what an image id is: how file names and CSV cells become one."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from features.common.errors import InputError
-from features.dataset.image_id import DICOM_SUFFIX, ID_SUFFIXES, IMAGE_SUFFIXES, split_suffix
+from features.dataset.table import Fault, Faults, Table, cell_fault, shown
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+_DICOM_SUFFIX = ".dcm"
+# An id in a CSV may carry any of these. DICOM too: who converts the files to PNG need not edit the CSV as well.
+_ID_SUFFIXES = frozenset((*IMAGE_SUFFIXES, _DICOM_SUFFIX))
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def to_image_id(cell: str) -> str:
+    """Turn what a CSV calls an image into the image's id.
+
+    Args:
+        cell: "a17", "a17.png", "sub/a17.PNG", "./sub//a17"; without blanks around.
+
+    Returns:
+        The id in its one form: no image extension, no empty or "." parts ("sub/a17"). May be "".
+    """
+    stem, suffix = _split_suffix(cell)
+    image_id = stem if suffix in _ID_SUFFIXES else cell
+    if "/" in image_id or image_id == ".":
+        image_id = "/".join(part for part in image_id.split("/") if part not in ("", "."))
+    return image_id
+
+
+def refuse_id(cell: str) -> str:
+    """Say what is wrong with what a CSV calls an image; "" if nothing is."""
+    if (
+        cell.startswith("/")
+        or "\\" in cell
+        or "\0" in cell
+        or _DRIVE.match(cell) is not None
+        or (".." in cell and ".." in cell.split("/"))
+    ):
+        return (
+            "An id must stay inside the data set: write the image's path relative to its folder, with / between the "
+            'parts, without "..", drive or leading slash.'
+        )
+    return "" if to_image_id(cell) else "Every row needs an id: write it, or remove the row."
+
+
+def read_ids(table: Table, column: int, faults: Faults) -> dict[str, int]:
+    """Read the id column of a CSV file.
+
+    Args:
+        table: the cells.
+        column: index of the id column.
+        faults: gets ids that are blank, lead outside the data set or are duplicated; their rows are left out.
+
+    Returns:
+        The row of each id, in the order of the file.
+    """
+    path, name = table.path, table.header[column]
+    rows: dict[str, int] = {}
+    for row, cell in enumerate(table.columns[column]):
+        image_id, remedy = to_image_id(cell), refuse_id(cell)
+        if not remedy and rows.setdefault(image_id, row) != row:
+            line = table.lines[rows[image_id]]
+            remedy = f"Line {line} has the same id ({shown(image_id)}). Remove one of the two rows."
+        if remedy:
+            faults.add(cell_fault("id", path, table.lines[row], name, cell, remedy))
+    return rows
 
 
 def scan_images(folder: Path) -> dict[str, Path]:
+    """Find all images of a folder and its subfolders; see `collect_images`.
+
+    Raises:
+        InputError: there is no image, or any fault; or a folder cannot be read.
+    """
+    faults = Faults()
+    images = collect_images(folder, faults)
+    faults.refuse()
+    return images
+
+
+def collect_images(folder: Path, faults: Faults) -> dict[str, Path]:
     """Find all images of a folder and its subfolders.
 
-    Hidden files and folders are left out, and so are files that are no images. Links are followed.
+    Hidden files and folders are left out, and so are files that are not images. Links are followed.
 
     Args:
         folder: an existing folder.
+        faults: gets two images with the same id; a DICOM file without an image of the same id; a name that is not
+            UTF-8 or holds a backslash; a link that leads nowhere.
 
     Returns:
         The path of each image by its id: its POSIX path relative to the folder, without extension. Not empty,
         unordered.
 
     Raises:
-        InputError: no image; two images with the same id; a DICOM file without an image of the same id; a name that is
-            not UTF-8 or holds a backslash; a link that leads nowhere or in a circle; a folder that cannot be read.
+        InputError: there is no image; a folder cannot be read, or is a link to a folder that contains it.
     """
     images: dict[str, Path] = {}
     dicoms: dict[str, Path] = {}
     for entry, prefix in _walk(folder):
-        stem, suffix = split_suffix(entry.name)
-        if suffix not in ID_SUFFIXES:
+        stem, suffix = _split_suffix(entry.name)
+        if suffix not in _ID_SUFFIXES:
             continue
-        image_id = prefix + stem
-        path = Path(entry.path)
-        _check_file(entry, image_id, path)
-        if suffix == DICOM_SUFFIX:
+        image_id, path = prefix + stem, Path(entry.path)
+        if fault := _file_fault(entry, image_id, path):
+            faults.add(fault)
+        elif suffix == _DICOM_SUFFIX:
             dicoms[image_id] = path
         elif image_id in images:
             first, second = sorted((images[image_id], path))
-            raise InputError(
-                f"{first} and {second} have the same id, {image_id!r}. Keep one of them, or rename one (and its id)."
-            )
+            what = f"{second.name} has the same id, {image_id!r}"
+            faults.add(Fault("image", first, what, "Keep one of them, or rename one (and its id)."))
         else:
             images[image_id] = path
     orphans = sorted(dicoms.keys() - images.keys())
     if orphans:
-        raise InputError(
-            f"{folder} holds {len(orphans)} DICOM file(s) without an image of the same id "
-            f"(first: {dicoms[orphans[0]]}). "
-            "DICOM is not supported yet. Convert them to PNG in the window that you want."
-        )
+        what = f"{len(orphans)} DICOM file(s) without an image of the same id (first: {dicoms[orphans[0]]})"
+        remedy = "DICOM is not supported yet. Convert them to PNG in the window that you want."
+        faults.add(Fault("image", folder, what, remedy))
     if not images:
+        faults.refuse()
         raise InputError(
             f"{folder} holds no image. Put images there ({', '.join(IMAGE_SUFFIXES)}), or remove the folder."
         )
     return images
+
+
+def _split_suffix(name: str) -> tuple[str, str]:
+    """Split a name from its extension: "sub/a.PNG" into "sub/a" and ".png", "a" and ".png" into themselves and ""."""
+    stem, dot, suffix = name.rpartition(".")
+    if not dot or not stem or stem.endswith("/"):
+        return name, ""
+    return stem, f".{suffix.lower()}"
 
 
 def _walk(folder: Path) -> Iterator[tuple[os.DirEntry[str], str]]:
@@ -77,17 +158,19 @@ def _walk(folder: Path) -> Iterator[tuple[os.DirEntry[str], str]]:
                         yield entry, prefix
         except OSError as error:
             where = error.filename or path
-            raise InputError(f"{where} cannot be read: {error.strerror}. Mend its permissions, or remove it.") from None
+            raise InputError(f"{where} cannot be read: {error.strerror}. Fix its permissions, or remove it.") from None
 
 
-def _check_file(entry: os.DirEntry[str], image_id: str, path: Path) -> None:
-    """Refuse a file that cannot be opened as an image, or that no CSV could name."""
+def _file_fault(entry: os.DirEntry[str], image_id: str, path: Path) -> Fault | None:
+    """Say why a file cannot be opened as an image, or named by a CSV file; None if it can."""
     if not entry.is_file():
-        raise InputError(f"{path} is no file, or a link that leads nowhere. Replace it by the image, or remove it.")
+        what = "it is not a file, or it is a link that leads nowhere"
+        return Fault("image", path, what, "Replace it by the image, or remove it.")
     if not image_id.isascii():
         try:
             image_id.encode()
         except UnicodeEncodeError:
-            raise InputError(f"the name of {str(path)!r} is not UTF-8. Rename the file or folder.") from None
+            return Fault("image", Path(ascii(str(path))), "the name is not UTF-8", "Rename the file or folder.")
     if "\\" in image_id:
-        raise InputError(f"the name of {path} holds a backslash. Rename the file or folder.")
+        return Fault("image", path, "the name holds a backslash", "Rename the file or folder.")
+    return None

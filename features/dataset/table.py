@@ -1,10 +1,10 @@
-"""Read a CSV file cell by cell, with the line number that an editor shows."""
+"""Read a CSV file cell by cell, with the line number that an editor shows, and collect what is wrong."""
 
 import csv
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.common.errors import InputError
@@ -14,6 +14,77 @@ from features.common.text import first_few
 _UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*)?")
 _SHOWN_CHARACTERS = 60
 _SHOWN_NAMES = 20
+_SHOWN_FAULTS = 10
+_KEPT_FAULTS = 1000
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a data set.
+
+    Attributes:
+        kind: `table`, `image`, `id`, `label` or `group`: what cannot be read.
+        path: the file or folder.
+        what: what was received.
+        remedy: what to do, as sentences.
+        line: 1-based; None if the fault is not of one row.
+        column: the column's name; None if the fault is not of one column.
+    """
+
+    kind: str
+    path: Path
+    what: str
+    remedy: str
+    line: int | None = None
+    column: str | None = None
+
+    def __str__(self) -> str:
+        """The place, what was received, and what to do."""
+        line = "" if self.line is None else f", line {self.line}"
+        column = "" if self.column is None else f", column {listed([self.column])}"
+        return f"{self.path}{line}{column}: {self.what}. {self.remedy}"
+
+
+@dataclass
+class Faults:
+    """The faults of a data set, as a reader finds them.
+
+    Attributes:
+        kept: the first thousand.
+        count: how many there are.
+        warnings: what is not a fault, but ignored or left out.
+    """
+
+    kept: list[Fault] = field(default_factory=list)
+    count: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, *first: Fault, count: int | None = None) -> None:
+        """Add faults.
+
+        Args:
+            first: the faults, or the first of them.
+            count: how many there are; None if these are all.
+        """
+        self.kept += first[: _KEPT_FAULTS - len(self.kept)]
+        self.count += len(first) if count is None else count
+
+    def refuse(self, hint: str = "") -> None:
+        """Stop if there is any fault.
+
+        Args:
+            hint: what to do to see them all.
+
+        Raises:
+            InputError: there is one; the message shows the first ten, and says how many more there are.
+        """
+        if self.count == 1:
+            raise InputError(str(self.kept[0]))
+        if self.count:
+            lines = [f"{self.count:,} faults:", *map(str, self.kept[:_SHOWN_FAULTS])]
+            if self.count > _SHOWN_FAULTS:
+                lines.append(f"and {self.count - _SHOWN_FAULTS:,} more{hint}")
+            raise InputError("\n  ".join(lines))
 
 
 @dataclass(frozen=True)
@@ -32,48 +103,36 @@ class Table:
     columns: tuple[list[str], ...]
     lines: Sequence[int]
 
-    def check_header(self) -> None:
-        """Refuse column names that occur twice.
-
-        Raises:
-            InputError: a name occurs twice; the message gives both columns by number.
-        """
-        for name in named(self.header):
-            self.find(name)
-
     def find(self, name: str) -> int:
-        """Find a column.
-
-        Args:
-            name: a name in the header.
-
-        Returns:
-            The column's index, from 0.
+        """Find the index of a column of the header.
 
         Raises:
-            InputError: the name occurs twice.
+            InputError: two columns have that name.
         """
-        first = self.header.index(name)
-        if name in self.header[first + 1 :]:
-            second = self.header.index(name, first + 1)
-            raise InputError(
-                f"{self.path}: columns {first + 1} and {second + 1} are both called {shown(name)}. Rename one of them."
-            )
-        return first
+        for fault in self.find_duplicates((name,)):
+            raise InputError(str(fault))
+        return self.header.index(name)
+
+    def find_duplicates(self, names: Iterable[str]) -> list[Fault]:
+        """Give a fault for each of these names that two columns have."""
+        faults = []
+        for name in dict.fromkeys(names):
+            first, *others = (place for place, other in enumerate(self.header, start=1) if other == name)
+            if others:
+                what = f"columns {first} and {others[0]} are both called {shown(name)}"
+                faults.append(Fault("table", self.path, what, "Rename one of them."))
+        return faults
+
+    def keep(self, rows: Sequence[int]) -> "Table":
+        """The table of some of its rows."""
+        if len(rows) == len(self.lines):
+            return self
+        columns = tuple([column[row] for row in rows] for column in self.columns)
+        return Table(self.path, self.header, columns, [self.lines[row] for row in rows])
 
 
 def read_table(path: Path) -> Table:
-    """Read a whole CSV file.
-
-    Args:
-        path: comma-separated file, UTF-8 with or without byte order mark, with a header.
-
-    Returns:
-        Its cells; at least one row.
-
-    Raises:
-        InputError: see `read_rows`.
-    """
+    """Read a whole CSV file, at least one row; see `read_rows`."""
     rows = read_rows(path)
     _, header = next(rows)
     columns: tuple[list[str], ...] = tuple([] for _ in header)
@@ -86,7 +145,7 @@ def read_table(path: Path) -> Table:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Go through the rows of a CSV file without holding them.
+    """Read a CSV file row by row.
 
     Blank lines are skipped; a quoted cell may span lines.
 
@@ -99,7 +158,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
     Raises:
         InputError: the file cannot be opened, is empty, has only a header, is not UTF-8, is separated by something else
-            than commas, opens a quote that it never closes, or has a row with too many or too few cells.
+            than commas, opens a quote that it never closes, or, after the last row, has rows with too many or too few
+            cells.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -121,6 +181,7 @@ def _split_rows(path: Path, text: Iterable[str]) -> Iterator[tuple[int, list[str
 
     reader = csv.reader(lines(), skipinitialspace=True)
     width, rows, line = 0, 0, 1
+    faults = Faults()
     try:
         for raw in reader:
             if exhausted:  # the reader asked for one line more than there is: it is still inside a quoted cell
@@ -130,22 +191,30 @@ def _split_rows(path: Path, text: Iterable[str]) -> Iterator[tuple[int, list[str
                 if not width:
                     _check_separator(path, line, cells)
                     width = len(cells)
-                elif len(cells) != width:
-                    raise InputError(
-                        f"{path}, line {line}: received {len(cells)} cells, but the header has {width} "
-                        f"(the row begins with {shown(cells[0])}). Give the row one cell for each column; "
-                        'a cell that holds a comma needs quotes ("a, b").'
-                    )
-                else:
+                if len(cells) == width:
                     rows += 1
-                yield line, cells
+                    yield line, cells
+                else:
+                    faults.add(_width_fault(path, line, cells, width))
             line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f'{path}, line {line}: {error}. Close the quote (") that begins in this row.') from None
     if not width:
         raise InputError(f"{path} is empty. Write a header and one row for each image, or remove the file.")
-    if not rows:
-        raise InputError(f"{path} holds a header and no row. Write one row for each image, or remove the file.")
+    faults.refuse()
+    if rows == 1:
+        raise InputError(f"{path} holds a header but no row. Write one row for each image, or remove the file.")
+
+
+def _width_fault(path: Path, line: int, cells: list[str], width: int) -> Fault:
+    """Make the fault of a row with too many or too few cells."""
+    return Fault(
+        "table",
+        path,
+        f"received {len(cells)} cells, but the header has {width} (the row begins with {shown(cells[0])})",
+        'Give the row one cell for each column; a cell that holds a comma needs quotes ("a, b").',
+        line,
+    )
 
 
 def _check_separator(path: Path, line: int, header: list[str]) -> None:
@@ -179,38 +248,27 @@ def _encoding_error(path: Path) -> InputError:
 
 
 def is_unnamed(name: str) -> bool:
-    """Tell whether a header cell is no name: blank, or what pandas writes for a blank one."""
+    """Whether a header cell names no column: it is blank, or what pandas writes for a blank one."""
     return _UNNAMED.fullmatch(name) is not None
 
 
 def named(header: Iterable[str]) -> tuple[str, ...]:
-    """Keep the names of a header that are names."""
+    """Give the names of a header without the unnamed columns."""
     return tuple(name for name in header if not is_unnamed(name))
 
 
 def shown(value: str) -> str:
-    """Write a cell for an error message: quoted, and cut where it is long."""
+    """Write a cell for a message: quoted, and cut if it is long."""
     if not value:
         return "a blank cell"
     return repr(value if len(value) <= _SHOWN_CHARACTERS else value[: _SHOWN_CHARACTERS - 3] + "...")
 
 
 def listed(names: Sequence[str]) -> str:
-    """Write names for an error message: separated by commas, and cut where there are many."""
+    """Write names for a message: separated by commas, and cut if there are many."""
     return first_few([shown(name)[1:-1] for name in names], _SHOWN_NAMES) or "none"
 
 
-def cell_error(table_path: Path, line: int, column: str, value: str, remedy: str) -> InputError:
-    """Make the error of one cell.
-
-    Args:
-        table_path: the CSV file.
-        line: the row's line, 1-based.
-        column: the column's name.
-        value: what the cell holds.
-        remedy: what is wrong and what to do, as sentences.
-
-    Returns:
-        The error, to be raised.
-    """
-    return InputError(f"{table_path}, line {line}, column {listed([column])}: received {shown(value)}. {remedy}")
+def cell_fault(kind: str, path: Path, line: int, column: str, cell: str, remedy: str) -> Fault:
+    """Make the fault of one cell; the remedy may begin with what is wrong."""
+    return Fault(kind, path, f"received {shown(cell)}", remedy, line, column)

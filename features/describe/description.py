@@ -1,4 +1,4 @@
-"""Describe a data set in numbers: groups, labels, what is missing, and what stage 1 recorded of the images."""
+"""Count what a data set holds: groups, labels, what is missing, and what stage 1 recorded of the images."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,15 +6,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from features.dataset.survey import SurveyedSplit
+from features.dataset.dataset import Split
+from features.dataset.formats import UNKNOWN
 from features.store.cache import FeatureCache
-from features.store.images_table import FactsTable, ImageFacts
+from features.store.images_table import FactsTable
 
-#: An image is an outlier if its mean or standard deviation, on the scale of its bit depth, lies further than this many
+#: An image stands out if its mean or standard deviation, on the scale of its bit depth, lies more than this many
 #: interquartile ranges below the lower or above the upper quartile of its split: "far out", Tukey 1977, section 2D.
 FENCE = 3.0
-#: A size, bit depth or number of channels that fewer images than this share have is rare.
+#: A size, bit depth or number of channels is rare if a smaller share of the images than this has it.
 RARE_SHARE = 0.01
+_CHANNELS = {1: "grey", 3: "colour", 4: "colour with transparency"}
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,9 @@ class LabelCount:
 
     Attributes:
         name: the label.
-        positive, negative, missing: images; they add up to all of the split. Missing: the cell is blank or no label, or
-            the image has no row.
-        groups: how many groups have a positive image; None where no groups are known.
+        positive, negative, missing: images; they add up to all of the split. Missing: the cell is not 0 or 1, or the
+            image has no row.
+        groups: how many groups have a positive image; None if no groups are known.
     """
 
     name: str
@@ -36,7 +38,7 @@ class LabelCount:
 
     @property
     def prevalence(self) -> float | None:
-        """The share of positives among the images that have the label, 0-1; None where none has it."""
+        """The share of positives among the images whose label is known, 0-1; None if there are none."""
         known = self.positive + self.negative
         return self.positive / known if known else None
 
@@ -47,11 +49,10 @@ class ImageSummary:
 
     Attributes:
         known: images that have a record.
-        unknown: images that have none and were not rejected: not extracted yet.
+        unknown: images that have no record and were not rejected: they are not extracted yet.
         rejected: ids and reasons of images that could not be read.
-        sizes: how many images have a size (`512 x 512`, height first), most frequent first; so are the next two.
-        bit_depths: `8 bit`, `16 bit`.
-        channels: `grey`, `colour`, `colour with transparency`.
+        kinds: by `size` (`512 x 512`, height first), `bit depth` and `channels`, how many images are of each, most
+            frequent first.
         brightness: quartiles of the images' means, 0-1 of the scale: least, lower, median, upper, greatest.
         blank: ids of images all of whose pixels are nearly the same.
         outliers: by id, why it stands out.
@@ -60,9 +61,7 @@ class ImageSummary:
     known: int
     unknown: int
     rejected: dict[str, str]
-    sizes: dict[str, int] = field(default_factory=dict)
-    bit_depths: dict[str, int] = field(default_factory=dict)
-    channels: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, dict[str, int]] = field(default_factory=dict)
     brightness: tuple[float, ...] = ()
     blank: tuple[str, ...] = ()
     outliers: dict[str, str] = field(default_factory=dict)
@@ -74,16 +73,17 @@ class Description:
 
     Attributes:
         name: `train` or `test`.
-        images: ids that have an image.
-        groups: how many groups there are; None where none is known.
-        images_per_group: least, median and greatest number of images of a group; () where none is known.
-        without_group: images that have none, where others have.
+        images: how many images there are, with and without a row in the CSV file.
+        groups: how many groups there are; None if none is known.
+        images_per_group: least, median and greatest number of images of a group; () if none is known.
+        without_group: images that have no group, if others have one.
         labels: of each label.
         together: int64 (L, L): images positive in both labels; the diagonal has the positives.
         combinations: by labels that occur together, joined by ` + ` (`none` for no label), how many images; most
             frequent first.
-        unlabelled, without_image, without_row: as in `SurveyedSplit`.
-        summary: of the images; None where no cache was given.
+        unlabelled: images with a row, of which a label is not known, by id; () if the split has no labels.
+        without_image, without_row: as in `Split`.
+        summary: of the images; None if there is no cache.
     """
 
     name: str
@@ -100,24 +100,27 @@ class Description:
     summary: ImageSummary | None
 
 
-def describe(split: SurveyedSplit, cache: FeatureCache | None) -> Description:
-    """Describe a split. All counts are of images that are there; rows without one are listed.
+def describe(split: Split, label_names: tuple[str, ...], cache: FeatureCache | None) -> Description:
+    """Describe a split. All counts are of images that are there; rows without an image are listed.
 
     Args:
-        split: as it is on disk.
+        split: as far as it can be read.
+        label_names: of the data set.
         cache: where stage 1 recorded the images; None for none.
     """
-    lost = set(split.without_image)
-    there = np.array([image_id not in lost for image_id in split.image_ids], bool)
-    labels, groups = split.labels[there], split.groups[there]
+    count = len(split.image_ids)
+    label_names = () if split.labels is None else label_names
+    labels = np.empty((count, 0), np.uint8) if split.labels is None else split.labels
+    groups = np.full(count, "") if split.groups is None else split.groups
     known = groups[groups != ""]
     sizes = np.unique(known, return_counts=True)[1]
     positive = (labels == 1).astype(np.int64)
-    complete = labels[(labels >= 0).all(axis=1)] if split.label_names else labels[:0]
+    complete = (labels != UNKNOWN).all(axis=1)
     combinations = Counter(
-        " + ".join(name for name, on in zip(split.label_names, row, strict=True) if on) or "none" for row in complete
+        " + ".join(label for label, on in zip(label_names, row, strict=True) if on) or "none"
+        for row in labels[complete if label_names else []]
     )
-    image_ids = [*(image_id for image_id in split.image_ids if image_id not in lost), *split.without_row]
+    image_ids = (*split.image_ids, *split.without_row)
     return Description(
         split.name,
         len(image_ids),
@@ -126,17 +129,17 @@ def describe(split: SurveyedSplit, cache: FeatureCache | None) -> Description:
         len(image_ids) - len(known) if len(known) else 0,
         tuple(
             LabelCount(
-                name,
+                label,
                 int((column == 1).sum()),
                 int((column == 0).sum()),
-                int((column < 0).sum()) + len(split.without_row),
+                int((column == UNKNOWN).sum()) + len(split.without_row),
                 len(set(groups[(column == 1) & (groups != "")].tolist())) if len(known) else None,
             )
-            for name, column in zip(split.label_names, labels.T, strict=True)
+            for label, column in zip(label_names, labels.T, strict=True)
         ),
         positive.T @ positive,
         dict(combinations.most_common()),
-        split.unlabelled if split.label_names else (),
+        tuple(split.image_ids[row] for row in np.flatnonzero(~complete)),
         split.without_image,
         split.without_row,
         None if cache is None else summarise_images(split.name, image_ids, cache),
@@ -147,9 +150,9 @@ def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) 
     """Sum up CACHE/{split}/images.csv for the images of a data set.
 
     Raises:
-        InputError: that file, or rejected.csv, is no such table.
+        InputError: that file, or rejected.csv, is not such a table.
     """
-    table = FactsTable(cache.root / split / "images.csv")
+    table = FactsTable.of_split(cache.root, split)
     reasons_of = cache.rejected(split)
     rejected = {i: reasons_of[i].reason for i in image_ids if i in reasons_of}
     facts = {i: table[i] for i in image_ids if i in table}
@@ -160,7 +163,12 @@ def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) 
     means = np.array([own.mean for own in facts.values()]) / scales
     spreads = np.array([own.std for own in facts.values()]) / scales
     blank = tuple(image_id for image_id, own in facts.items() if own.is_blank)
-    kinds = {"size": _sizes(facts), "bit depth": _depths(facts), "channels": _channels(facts)}
+    kinds = {
+        "size": [f"{own.height} x {own.width}" for own in facts.values()],
+        "bit depth": [f"{own.bit_depth} bit" for own in facts.values()],
+        "channels": [_CHANNELS.get(own.channels, f"{own.channels} channels") for own in facts.values()],
+    }
+    counts = {name: Counter(of_images) for name, of_images in kinds.items()}
     outliers: dict[str, list[str]] = {}
     for name, values in (("brightness", means), ("contrast", spreads)):
         for place in _far(values):
@@ -169,17 +177,14 @@ def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) 
                 typical = float(np.median(values))
                 outliers.setdefault(image_id, []).append(f"{name} {values[place]:.3f}, typically {typical:.3f}")
     for name, of_images in kinds.items():
-        counts = Counter(of_images)
         for image_id, kind in zip(facts, of_images, strict=True):
-            if counts[kind] < RARE_SHARE * len(facts):
+            if counts[name][kind] < RARE_SHARE * len(facts):
                 outliers.setdefault(image_id, []).append(f"{name} {kind}")
     return ImageSummary(
         len(facts),
         unknown,
         rejected,
-        sizes=dict(Counter(kinds["size"]).most_common()),
-        bit_depths=dict(Counter(kinds["bit depth"]).most_common()),
-        channels=dict(Counter(kinds["channels"]).most_common()),
+        kinds={name: dict(own.most_common()) for name, own in counts.items()},
         brightness=tuple(float(value) for value in np.percentile(means, (0, 25, 50, 75, 100))),
         blank=blank,
         outliers={image_id: "; ".join(reasons) for image_id, reasons in outliers.items()},
@@ -191,19 +196,3 @@ def _far(values: np.ndarray) -> np.ndarray:
     lower, upper = np.percentile(values, (25, 75))
     reach = FENCE * max(upper - lower, 1e-3)
     return np.flatnonzero((values < lower - reach) | (values > upper + reach))
-
-
-def _sizes(facts: dict[str, ImageFacts]) -> list[str]:
-    """Name the size of each image."""
-    return [f"{own.height} x {own.width}" for own in facts.values()]
-
-
-def _depths(facts: dict[str, ImageFacts]) -> list[str]:
-    """Name the bit depth of each image."""
-    return [f"{own.bit_depth} bit" for own in facts.values()]
-
-
-def _channels(facts: dict[str, ImageFacts]) -> list[str]:
-    """Name the channels of each image."""
-    names = {1: "grey", 3: "colour", 4: "colour with transparency"}
-    return [names.get(own.channels, f"{own.channels} channels") for own in facts.values()]

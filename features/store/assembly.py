@@ -1,27 +1,32 @@
-"""Assemble one cache file from the rows of its predecessor and the parts extracted since."""
+"""Assemble one cache file from the rows of its predecessor and the parts extracted since.
 
-import shutil
+HDF5 crashes the interpreter when it meets a full disk. So it writes only the frame, all but the rows, and that into
+memory; the disk gives its space before the first byte is written, and everything is written by plain I/O.
+"""
+
+import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import numpy as np
+from xxhash import xxh3_128_digest
 
 from features.common.errors import InputError
-from features.common.files import replacing
+from features.common.files import DIGEST_BYTES, replacing
 from features.common.text import size
-from features.store.cache import CacheFile, read_index
-from features.store.chunks import BLOCK_BYTES, DIGESTS, digest_chunks
-from features.store.opening import opening
+from features.store.cache_file import BLOCK_ROWS, CacheFile, index_digest
 from features.store.parts import PartStore
 from features.store.recipe import Recipe
 
-#: A chunk is what a checksum and a digest cover and what one read brings: about a MiB of rows.
-CHUNK_BYTES = 1 << 20
 #: The place of a row that is not wanted. Not -1, which would be the neighbour of row 0.
 _NOWHERE = -2
+#: Where datasets start: a multiple of a line of the CPU's cache.
+_ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ def assemble(
     """Write the cache file that holds every row known, and replace its predecessor in one step.
 
     Rows stand in the order of `wanted`; rows of the predecessor that the data set no longer names follow, so that
-    nothing extracted is lost. At no time is more than a block of rows in memory.
+    nothing extracted is lost. At no time is more than a block or a part in memory.
 
     Args:
         path: CACHE/{split}/{backbone}.h5.
@@ -66,145 +71,174 @@ def assemble(
     Raises:
         InputError: the disk is full, or a source is damaged.
     """
-    kept = read_index(previous.path) if previous else {}
-    digests = {image_id: digest for image_id, digest in kept.items() if wanted.get(image_id, digest) == digest}
-    shape: tuple[int, ...] = (0, previous.views, previous.width) if previous else ()
-    dtype = np.dtype(previous.dtype if previous else np.float32)
-    for rows in parts:
-        digests |= {i: d for i, d in zip(rows.image_ids, rows.digests, strict=True) if wanted.get(i) == d}
-        shape, dtype = rows.features.shape, rows.features.dtype
-    ordered = [image_id for image_id in wanted if image_id in digests]
-    ordered += [image_id for image_id in digests if image_id not in wanted]
-    if not ordered:
+    plan = _plan(wanted, previous, parts)
+    if not plan.digests:
         path.unlink(missing_ok=True)
         return 0
-    refuse_full_disk(path, len(ordered) * int(np.prod(shape[1:])) * dtype.itemsize)
-    place = {image_id: row for row, image_id in enumerate(ordered)}
-
-    # Superblock version 3 (HDF5 1.10) has checksums over the metadata too: a flipped byte is found wherever it is.
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver="v110", rdcc_nbytes=BLOCK_BYTES) as file:
-        write_index(file, ordered, digests)
-        features = file.create_dataset(
-            "features",
-            shape=(len(ordered), *shape[1:]),
-            dtype=dtype,
-            chunks=(_rows_per_chunk(shape, dtype, len(ordered)), *shape[1:]),
-            fletcher32=True,
-        )
-        written = np.zeros(len(ordered), bool)
-        cost = _Cost()
-        for image_ids, row_digests, block, seconds in _sources(previous, kept, parts):
-            targets = np.array(
-                [
-                    place[image_id] if digests.get(image_id) == digest and not written[place[image_id]] else _NOWHERE
-                    for image_id, digest in zip(image_ids, row_digests, strict=True)
-                ],
-                np.int64,
-            )
-            _scatter(features, targets, block)
-            written[targets[targets != _NOWHERE]] = True
-            cost.add(int(np.count_nonzero(targets != _NOWHERE)), seconds)
-        if not written.all():
+    attributes = {
+        **recipe.attributes(),
+        **asdict(provenance),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fingerprint": recipe.fingerprint,
+        **({} if plan.seconds_per_image is None else {"seconds_per_image": plan.seconds_per_image}),
+    }
+    frame = _Frame.build(plan.digests, plan.row_shape, np.dtype(recipe.storage), attributes)
+    row_bytes = int(np.prod(plan.row_shape)) * np.dtype(recipe.storage).itemsize
+    place = {image_id: row for row, image_id in enumerate(plan.digests)}
+    with replacing(path) as temporary, temporary.open("r+b") as file:
+        _reserve(file, path, frame.end)
+        file.write(frame.content)
+        missing = dict(plan.digests)
+        for image_ids, digests, block in _sources(previous, parts):
+            known = [missing.get(i) == digest for i, digest in zip(image_ids, digests, strict=True)]
+            targets = [place[i] if has else _NOWHERE for i, has in zip(image_ids, known, strict=True)]
+            _scatter(file, frame.rows_at, np.array(targets, np.int64), block)
+            for image_id, has in zip(image_ids, known, strict=True):
+                if has:
+                    del missing[image_id]
+        if missing:
             raise InputError(
-                f"{path.name}: {np.count_nonzero(~written)} rows vanished while the file was put together "
-                f"(first: {ordered[int(np.argmin(written))]}). Run the same command again."
+                f"{path.name}: {len(missing)} rows vanished while the file was put together "
+                f"(first: {next(iter(missing))}). Run the same command again."
             )
-        # Read again: the rows of a chunk may have come from many blocks.
-        chunk_digests = digest_chunks(features)
-        file.create_dataset(DIGESTS, data=chunk_digests, chunks=chunk_digests.shape, fletcher32=True)
-        write_attributes(
-            file,
-            {
-                **recipe.attributes(),
-                **asdict(provenance),
-                "time": datetime.now(UTC).isoformat(timespec="seconds"),
-                "fingerprint": recipe.fingerprint,
-                **cost.attributes(),
-            },
-        )
-    return len(ordered)
+        block_digests = list(_digest_blocks(file, frame.rows_at, len(place), row_bytes))
+        file.seek(frame.block_digests_at)
+        file.write(b"".join(block_digests))
+    return len(place)
 
 
-class _Cost:
-    """What the rows of a file cost, as far as it is known.
+@dataclass(frozen=True)
+class _Plan:
+    """What the new file holds.
 
-    Files and parts of older versions do not say it: their rows count for nothing, and the mean is over the others.
+    Attributes:
+        digests: image id -> digest of the image's bytes, in the order of the rows.
+        row_shape: views and channels (V, D).
+        seconds_per_image: mean over the rows of which it is known; None where it is known of none.
     """
 
-    def __init__(self) -> None:
-        self._rows, self._seconds = 0, 0.0
-
-    def add(self, rows: int, seconds: float | None) -> None:
-        """Count rows that took so many seconds each; None where nobody knows."""
-        if seconds is not None:
-            self._rows += rows
-            self._seconds += rows * seconds
-
-    def attributes(self) -> dict[str, float]:
-        """What the file says of it: `seconds_per_image`, or nothing."""
-        return {"seconds_per_image": self._seconds / self._rows} if self._rows else {}
+    digests: dict[str, bytes]
+    row_shape: tuple[int, ...]
+    seconds_per_image: float | None
 
 
-def refuse_full_disk(path: Path, needed: int) -> None:
-    """Refuse before the first byte: a file that HDF5 cannot close can crash the interpreter when it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.parent).free
-    if free < needed:
+def _plan(wanted: Mapping[str, bytes], previous: CacheFile | None, parts: PartStore) -> _Plan:
+    """Look through the sources; see `_Plan`."""
+    digests: dict[str, bytes] = {}
+    row_shape: tuple[int, ...] = ()
+    timed, seconds = 0, 0.0
+    if previous:
+        digests = {i: digest for i, digest in previous.index.items() if wanted.get(i, digest) == digest}
+        row_shape = (previous.views, previous.width)
+        if previous.seconds_per_image is not None:
+            timed, seconds = len(digests), len(digests) * previous.seconds_per_image
+    for part in parts:
+        row_shape = part.features.shape[1:]
+        rows = zip(part.image_ids, part.digests, strict=True)
+        new = {i: digest for i, digest in rows if i not in digests and wanted.get(i) == digest}
+        digests |= new
+        if part.seconds is not None:
+            timed += len(new)
+            seconds += len(new) * part.seconds / len(part.image_ids)
+    ordered = [image_id for image_id in wanted if image_id in digests]
+    ordered += [image_id for image_id in digests if image_id not in wanted]
+    return _Plan({i: digests[i] for i in ordered}, row_shape, seconds / timed if timed else None)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A cache file without its rows.
+
+    Attributes:
+        content: the bytes; all digests of blocks are 0.
+        block_digests_at: where these have to be written.
+        rows_at: where the rows have to be written.
+        end: size of the whole file.
+    """
+
+    content: bytes
+    block_digests_at: int
+    rows_at: int
+    end: int
+
+    @classmethod
+    def build(
+        cls,
+        digests: Mapping[str, bytes],
+        row_shape: Sequence[int],
+        dtype: np.dtype,
+        attributes: Mapping[str, str | int | float],
+    ) -> "_Frame":
+        """Let HDF5 write the frame of a file into memory.
+
+        Superblock version 3 (HDF5 1.10) has checksums over the metadata: a flipped byte is found there too. Strings
+        have a fixed length: variable ones lie in a heap without checksums, where a flipped byte reads as another
+        value, or keeps HDF5 1.14 in an endless loop.
+        """
+        encoded = [image_id.encode() for image_id in digests]
+        ids = np.array(encoded, h5py.string_dtype("utf-8", max(map(len, encoded))))
+        image_digests = np.frombuffer(b"".join(digests.values()), np.uint8).reshape(-1, DIGEST_BYTES)
+        shape = (len(ids), *row_shape)
+        buffer = io.BytesIO()
+        with h5py.File(
+            buffer, "w", libver="v110", alignment_threshold=_ALIGNMENT, alignment_interval=_ALIGNMENT
+        ) as file:
+            written = {**attributes, "index_digest": index_digest(attributes, shape, ids, image_digests)}
+            for name, value in written.items():
+                if isinstance(value, str):
+                    text = value.encode()
+                    file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
+                else:
+                    file.attrs[name] = value
+            blocks = np.zeros((-(-len(ids) // BLOCK_ROWS), DIGEST_BYTES), np.uint8)
+            file.create_dataset("image_ids", data=ids)
+            file.create_dataset("image_digests", data=image_digests)
+            block_digests_at = file.create_dataset("block_digests", data=blocks).id.get_offset()
+            features = file.create_dataset("features", shape, dtype, fill_time="never")
+            file.flush()  # all metadata have their place now
+            features[0, 0, 0] = 0  # and the rows get theirs: behind them, or in a gap where they are few
+            rows_at = features.id.get_offset()
+            rows_end = rows_at + features.nbytes
+        content = buffer.getvalue()
+        return cls(content, block_digests_at, rows_at, max(len(content), rows_end))
+
+
+def _reserve(file: BinaryIO, path: Path, needed: int) -> None:
+    """Take the space of a whole file from the disk, or refuse before the first byte."""
+    try:
+        os.posix_fallocate(file.fileno(), 0, needed)
+    except OSError as error:
         raise InputError(
-            f"{path} needs {size(needed)}, but its disk has {size(free)} left. Make room or choose another folder with "
-            f"--cache, and run again."
-        )
-
-
-def _rows_per_chunk(shape: Sequence[int], dtype: np.dtype, rows: int) -> int:
-    """Rows of one chunk: as many as CHUNK_BYTES hold, at least one, at most all."""
-    return max(1, min(rows, CHUNK_BYTES // int(np.prod(shape[1:]) * dtype.itemsize)))
-
-
-def write_index(file: h5py.File, ordered: Sequence[str], digests: Mapping[str, bytes]) -> None:
-    """Write ids and digests. Strings of fixed length, for the checksum does not reach into variable ones."""
-    encoded = [image_id.encode() for image_id in ordered]
-    length = max(len(text) for text in encoded)
-    image_ids = np.array(encoded, h5py.string_dtype("utf-8", length))
-    file.create_dataset("image_ids", data=image_ids, chunks=image_ids.shape, fletcher32=True)
-    rows = np.frombuffer(b"".join(digests[image_id] for image_id in ordered), np.uint8).reshape(-1, 16)
-    file.create_dataset("image_digests", data=rows, chunks=rows.shape, fletcher32=True)
-
-
-def write_attributes(file: h5py.File, attributes: Mapping[str, str | int | float]) -> None:
-    """Write attributes. Strings of fixed length: variable ones lie in a heap without checksums.
-
-    A flipped byte in that heap reads as another value, or keeps HDF5 1.14 in an endless loop.
-    """
-    for name, value in attributes.items():
-        if isinstance(value, str):
-            text = value.encode()
-            file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
-        else:
-            file.attrs[name] = value
+            f"{path} needs {size(needed)}, which its disk does not give: {error.strerror}. Nothing is lost. Make room "
+            "or choose another folder with --cache, and run again."
+        ) from error
 
 
 def _sources(
-    previous: CacheFile | None, kept: Mapping[str, bytes], parts: PartStore
-) -> Iterator[tuple[tuple[str, ...], tuple[bytes, ...], np.ndarray, float | None]]:
-    """Yield (image ids, digests, features, seconds of the device for one row) of every source, block by block."""
+    previous: CacheFile | None, parts: PartStore
+) -> Iterator[tuple[Sequence[str], Sequence[bytes], np.ndarray]]:
+    """Yield image ids, digests and features (R, V, D) of every source, block by block."""
     if previous:
-        image_ids, row_digests = tuple(kept), tuple(kept.values())
-        rows_per_block = max(1, BLOCK_BYTES // (4 * previous.views * previous.width))
-        with opening(previous.path) as file:
-            for start in range(0, previous.rows, rows_per_block):
-                rows = slice(start, start + rows_per_block)
-                yield image_ids[rows], row_digests[rows], file["features"][rows], previous.seconds_per_image
+        digests = tuple(previous.index.values())
+        for number in range(previous.blocks):
+            rows = slice(number * BLOCK_ROWS, (number + 1) * BLOCK_ROWS)
+            yield previous.image_ids[rows], digests[rows], previous.block(number)
     for part in parts:
-        seconds = None if part.seconds is None else part.seconds / len(part.image_ids)
-        yield part.image_ids, part.digests, part.features, seconds
+        yield part.image_ids, part.digests, part.features
 
 
-def _scatter(features: h5py.Dataset, targets: np.ndarray, block: np.ndarray) -> None:
+def _scatter(file: BinaryIO, rows_at: int, targets: np.ndarray, block: np.ndarray) -> None:
     """Write the rows of a block to their places (or nowhere), one write for every run of neighbours."""
-    if not len(targets):
-        return
+    block = np.ascontiguousarray(block)
     breaks = np.flatnonzero(np.diff(targets) != 1) + 1
     for run in np.split(np.arange(len(targets)), breaks):
         if targets[run[0]] != _NOWHERE:
-            features[targets[run[0]] : targets[run[0]] + len(run)] = block[run[0] : run[-1] + 1]
+            file.seek(rows_at + int(targets[run[0]]) * block[0].nbytes)
+            file.write(block[run[0] : run[-1] + 1].data)
+
+
+def _digest_blocks(file: BinaryIO, rows_at: int, rows: int, row_bytes: int) -> Iterator[bytes]:
+    """Read the rows again, which came from many sources, and digest them block by block."""
+    file.seek(rows_at)
+    for start in range(0, rows, BLOCK_ROWS):
+        yield xxh3_128_digest(file.read(min(BLOCK_ROWS, rows - start) * row_bytes))

@@ -1,60 +1,28 @@
 """Read the feature cache: CACHE/{split}/{backbone}.h5 in, one matrix in the order of the ids asked for out."""
 
+import shlex
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from features.common.errors import InputError
-from features.store.chunks import Selection, read_selections
-from features.store.opening import naming, open_file, opening
-from features.store.recipe import SCHEMA_VERSION, Recipe
-from features.store.rejections import Rejection, read_rejections
+from features.common.files import digest_file, replacing
+from features.store.cache_file import CacheFile, DamagedFile, Selection, read_selections
+from features.store.images_table import FactsTable, Rejection, Stamp, read_rejections
+from features.store.recipe import extract_options
 
 #: How the name of a file of feature maps ends (`features.store.maps`); they lie beside the features and are none.
 MAPS_SUFFIX = ".maps.h5"
-_RENEW = "Remove the file and extract again."
-
-
-@dataclass(frozen=True)
-class CacheFile:
-    """What a cache file says of itself, without its features.
-
-    Attributes:
-        path: the file.
-        recipe: the settings that decide the values.
-        fingerprint: digest of the recipe, as it stands in the file.
-        rows: number of images N.
-        views: number of views V.
-        width: channels D.
-        dtype: `float32` or `float16`.
-        keras_version: version of Keras that computed the features.
-        keras_backend: `tensorflow`, `jax` or `torch`.
-        device: what computed them.
-        time: when the file was assembled, ISO 8601 in UTC.
-        seconds_per_image: mean seconds of the device for an image, compilation and decoding left out; None in files of
-            older versions.
-    """
-
-    path: Path
-    recipe: Recipe
-    fingerprint: str
-    rows: int
-    views: int
-    width: int
-    dtype: str
-    keras_version: str
-    keras_backend: str
-    device: str
-    time: str
-    seconds_per_image: float | None
+#: In a default cache: the path of the data set that it belongs to.
+_OWNER = "dataset.txt"
+#: Threads that read images which may have changed.
+_READERS = 8
 
 
 class FeatureCache:
-    """The features of one data set.
+    """The features of one data set. Each file is opened once, and is then seen as it was at that moment.
 
     Args:
         root: the cache's folder.
@@ -65,8 +33,9 @@ class FeatureCache:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
+        self._files: dict[Path, CacheFile] = {}
         if not self.root.is_dir():
-            raise InputError(f"{root} is not there: no features have been extracted. Run: {self._remedy()}")
+            raise InputError(f"{root} is not there: no features have been extracted. Run: {self.remedy()}")
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that have cache files, sorted."""
@@ -85,27 +54,20 @@ class FeatureCache:
         """Where the features of a split and backbone are kept."""
         return self.root / split / f"{backbone}.h5"
 
-    def describe(self, split: str, backbone: str) -> CacheFile:
-        """Read what a cache file says of itself.
+    def open(self, split: str, backbone: str) -> CacheFile:
+        """Open the file of a split and backbone, or return it if that was done.
 
         Raises:
-            InputError: the file is missing, damaged, or of another schema.
+            DamagedFile: the file is not what was written.
+            InputError: the file is missing, cannot be read, or has another schema.
         """
-        path = self._existing(split, backbone)
-        with opening(path) as file:
-            return _describe(path, file)
-
-    def _existing(self, split: str, backbone: str) -> Path:
-        """Where the features of a split and backbone are kept; they must be there."""
         path = self.path(split, backbone)
-        if not path.exists():
-            have = ", ".join(self.backbones(split)) or "none"
-            raise InputError(f"{path} is not there (cached for {split}: {have}). Run: {self._remedy(backbone)}")
-        return path
-
-    def fingerprint(self, split: str, backbone: str) -> str:
-        """The fingerprint that a cache file carries: 32 hexadecimal digits."""
-        return self.describe(split, backbone).fingerprint
+        if path not in self._files:
+            if not path.exists():
+                have = ", ".join(self.backbones(split)) or "none"
+                raise InputError(f"{path} is not there (cached for {split}: {have}). Run: {self.remedy(backbone)}")
+            self._files[path] = CacheFile.open(path)
+        return self._files[path]
 
     def rejected(self, split: str) -> dict[str, Rejection]:
         """The images of a split that stage 1 could not read, by id."""
@@ -126,89 +88,103 @@ class FeatureCache:
             The image ids (N,), and the features: float32 (N, sum of D).
 
         Raises:
-            InputError: a file is missing or damaged, lacks rows, holds NaN or infinity in one of them, or has another
+            InputError: a file is missing or damaged, rows are missing in it or hold NaN or infinity, or it has another
                 fingerprint than the same backbone in another split.
         """
         if not backbones:
             raise InputError(f"no backbone was named to read from {self.root}. Name at least one.")
-        with ExitStack() as files:
-            wanted, opened = self._open(files, split, backbones, None if image_ids is None else tuple(image_ids))
-            ends = np.cumsum([description.width for _, description, _ in opened])
-            features = np.empty((len(wanted), ends[-1]), np.float32)
-            selections = [
-                Selection(description.path, file, rows, features[:, end - description.width : end])
-                for (file, description, rows), end in zip(opened, ends, strict=True)
-            ]
-            for selection, not_finite in zip(selections, read_selections(selections), strict=True):
-                if len(not_finite):
-                    raise InputError(
-                        f"{selection.path}: the features of image {wanted[not_finite[0]]} are not finite "
-                        f"({len(not_finite)} of {len(wanted)} images have such features). {_RENEW}"
-                    )
+        files = [self.open(split, backbone) for backbone in backbones]
+        wanted = files[0].image_ids if image_ids is None else tuple(image_ids)
+        ends = np.cumsum([file.width for file in files])
+        features = np.empty((len(wanted), ends[-1]), np.float32)
+        selections = []
+        for backbone, file, end in zip(backbones, files, ends, strict=True):
+            self._refuse_other_fingerprint(split, backbone, file)
+            rows = self._locate(file, wanted, backbone)
+            if image_ids is None and file.rows > len(wanted):
+                raise InputError(
+                    f"{file.path} has {file.rows} images, but {files[0].path} has {len(wanted)}. "
+                    f"Run: {self.remedy(*backbones)}"
+                )
+            selections.append(Selection(file, rows, features[:, end - file.width : end]))
+        for selection, not_finite in zip(selections, read_selections(selections), strict=True):
+            if len(not_finite):
+                raise DamagedFile(
+                    selection.file.path,
+                    f"the features of image {wanted[not_finite[0]]} are not finite, "
+                    f"and {len(not_finite)} of {len(wanted)} images have such features",
+                )
         return wanted, features
 
-    def _open(
-        self, files: ExitStack, split: str, backbones: Sequence[str], wanted: tuple[str, ...] | None
-    ) -> tuple[tuple[str, ...], list[tuple[h5py.File, CacheFile, np.ndarray]]]:
-        """Open the files of some backbones, to be closed by `files`; find the rows of the ids wanted (None: all).
+    def refuse_changed(
+        self, split: str, backbones: Sequence[str], image_ids: Sequence[str], paths: Sequence[Path]
+    ) -> None:
+        """Compare image files with those that were extracted.
 
-        Returns:
-            The ids wanted (N,), and of each backbone the file, what it says of itself and its rows, int64 (N,).
+        Only files of another size or time than when stage 1 saw them are read again, so that thousands of images cost
+        milliseconds.
+
+        Args:
+            split: name of the split.
+            backbones: names of the backbones in use.
+            image_ids: ids of the images.
+            paths: their files.
+
+        Raises:
+            InputError: the bytes of an image are others than those that were extracted, or it cannot be read.
         """
-        complete = wanted is None
-        opened = []
-        known: np.ndarray | None = None
-        for backbone in backbones:
-            path = self._existing(split, backbone)
-            with naming(path):
-                # An extraction may put a new file in this one's place at any time: all is read from one open file.
-                file = files.enter_context(open_file(path))
-                description = _describe(path, file)
-                self._refuse_other_fingerprint(split, backbone, description)
-                stored = file["image_ids"][:]
-                # Most often all files have the same ids, which are then decoded and located once.
-                if known is None or description.rows != len(known) or not np.array_equal(stored, known):
-                    ids = _decode_image_ids(stored, description.rows)
-                    wanted = tuple(ids) if wanted is None else wanted
-                    rows = self._locate(description, ids, wanted, backbone)
-                    if complete and len(ids) > len(wanted):
-                        raise InputError(
-                            f"{path} has {len(ids)} images, but {self.path(split, backbones[0])} has {len(wanted)}. "
-                            f"Run: {self._remedy(*backbones)}"
-                        )
-                    known = stored
-            opened.append((file, description, rows))
-        assert wanted is not None
-        return wanted, opened
+        table = FactsTable.of_split(self.root, split)
 
-    def _locate(self, file: CacheFile, ids: Sequence[str], wanted: Sequence[str], backbone: str) -> np.ndarray:
+        def current(image_id: str, path: Path) -> bytes:
+            """The digest of an image as it is now."""
+            try:
+                return table.digest(image_id, Stamp.of(path)) or digest_file(path)
+            except OSError as error:
+                raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+
+        with ThreadPoolExecutor(_READERS, "reader") as pool:
+            digests = list(zip(image_ids, pool.map(current, image_ids, paths), strict=True))
+        for backbone in backbones:
+            file = self.open(split, backbone)
+            changed = [image_id for image_id, digest in digests if file.index.get(image_id, digest) != digest]
+            if changed:
+                raise InputError(
+                    f"{len(changed)} images of {split} have changed since {file.path} was extracted "
+                    f"(first: {changed[0]}). Run: {self.remedy(backbone)}"
+                )
+
+    def remedy(self, *backbones: str) -> str:
+        """The command that brings missing features, with the options that made those that are there."""
+        recipes = {path.stem: file.recipe for path, file in self._files.items() if path.stem in backbones}
+        known = len(recipes) == len(backbones) > 0
+        runs = extract_options(recipes) if known else [["--backbones", ",".join(backbones) or "NAMES"]]
+        commands = (["scripts/extract.sh", "DATA", *options, "--cache", str(self.root)] for options in runs)
+        return " && ".join(map(shlex.join, commands))
+
+    def _locate(self, file: CacheFile, wanted: tuple[str, ...], backbone: str) -> np.ndarray:
         """Find the file's row of every id wanted: int64 (N,)."""
-        if tuple(ids) == tuple(wanted):
-            return np.arange(len(ids))
-        row_of = {image_id: row for row, image_id in enumerate(ids)}
-        lacking = [image_id for image_id in wanted if image_id not in row_of]
-        if lacking:
+        if file.image_ids == wanted:
+            return np.arange(file.rows)
+        missing = [image_id for image_id in wanted if image_id not in file.row_of]
+        if missing:
             raise InputError(
-                f"{file.path} lacks {len(lacking)} of {len(wanted)} images (first: {lacking[0]}). "
-                f"Run: {self._remedy(backbone)}"
+                f"{file.path}: {len(missing)} of {len(wanted)} images are missing (first: {missing[0]}). "
+                f"Run: {self.remedy(backbone)}"
             )
-        return np.array([row_of[image_id] for image_id in wanted], np.int64)
+        return np.array([file.row_of[image_id] for image_id in wanted], np.int64)
 
     def _refuse_other_fingerprint(self, split: str, backbone: str, file: CacheFile) -> None:
         """Features of two recipes must never meet in one model."""
         for other in self.splits():
             if other != split and self.path(other, backbone).exists():
-                theirs = self.describe(other, backbone)
+                theirs = self.open(other, backbone)
                 if theirs.fingerprint != file.fingerprint:
                     raise InputError(
                         f"{file.path} and {theirs.path} were extracted differently "
                         f"({theirs.recipe.differences(file.recipe)}): fingerprints {file.fingerprint[:8]} and "
-                        f"{theirs.fingerprint[:8]}. Run with one set of options for both: {self._remedy(backbone)}"
+                        f"{theirs.fingerprint[:8]}. Run with one set of options for both: "
+                        f"scripts/extract.sh DATA --backbones {backbone} --cache {shlex.quote(str(self.root))}"
                     )
-
-    def _remedy(self, *backbones: str) -> str:
-        """The command that brings missing features."""
-        return f"scripts/extract.sh DATA --backbones {','.join(backbones) or 'NAMES'} --cache {self.root}"
 
 
 def _is_features(path: Path) -> bool:
@@ -216,77 +192,29 @@ def _is_features(path: Path) -> bool:
     return not path.name.endswith(MAPS_SUFFIX)
 
 
-def read_string(text: bytes | str) -> str:
-    """A string as h5py hands it out, decoded."""
-    return text.decode() if isinstance(text, bytes) else text
-
-
-def _describe(path: Path, file: h5py.File) -> CacheFile:
-    """Read attributes and shape of an open cache file."""
-    stored = ((name, file.attrs[name]) for name in file.attrs)
-    attributes = {name: int(value) if isinstance(value, np.integer) else read_string(value) for name, value in stored}
-    version = attributes.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise InputError(f"its schema is {version}, but this Headbank reads {SCHEMA_VERSION}. {_RENEW}")
-    try:
-        recipe = Recipe.from_attributes(attributes)
-    except InputError as error:
-        raise InputError(f"{error}. {_RENEW}") from None
-    rows, views, width = _shape(file)
-    provenance = {}
-    for name in ("fingerprint", "keras_version", "keras_backend", "device", "time"):
-        if name not in attributes:
-            raise InputError(f"the attribute {name!r} is missing. {_RENEW}")
-        provenance[name] = str(attributes[name])
-    seconds = attributes.get("seconds_per_image")
-    return CacheFile(
-        path=path,
-        recipe=recipe,
-        rows=rows,
-        views=views,
-        width=width,
-        dtype=str(file["features"].dtype),
-        seconds_per_image=None if seconds is None else float(seconds),
-        **provenance,
-    )
-
-
-def _shape(file: h5py.File) -> tuple[int, int, int]:
-    """Read the shape (N, V, D) of an open cache file's features."""
-    features = file["features"]
-    if not isinstance(features, h5py.Dataset) or features.ndim != 3 or 0 in features.shape[1:]:
-        shape = getattr(features, "shape", "of a group")
-        raise InputError(f"features has shape {shape}, not (rows, views, channels). {_RENEW}")
-    return features.shape
-
-
-def read_index(path: Path) -> dict[str, bytes]:
-    """Read a cache file's images: id -> BLAKE2b-128 of the file's bytes, in the order of the rows."""
-    with opening(path) as file:
-        digests = (digest.tobytes() for digest in file["image_digests"][:])
-        return dict(zip(read_image_ids(file), digests, strict=True))
-
-
-def read_image_ids(file: h5py.File) -> list[str]:
-    """Read the image ids of an open cache file, in the order of its rows.
+def default_cache(root: Path) -> Path:
+    """The cache's folder of a data set for which none was named: features/cache/{name of DATA}.
 
     Raises:
-        InputError: they do not name every row once: features would go to the wrong images.
+        InputError: the folder belongs to another data set of the same name.
     """
-    return _decode_image_ids(file["image_ids"][:], len(file["features"]))
-
-
-def _decode_image_ids(stored: np.ndarray, rows: int) -> list[str]:
-    """Decode the image ids as h5py reads them, which must name every row once."""
-    if stored.dtype.kind not in "SO":
-        raise InputError(f"image_ids holds {stored.dtype}, not text. {_RENEW}")
-    # All in one go, which is ten times as fast as one by one; HDF5's strings end where a NUL is.
-    image_ids = b"\0".join(stored.tolist()).decode().split("\0") if len(stored) else []
-    different = set(image_ids)
-    if not rows == len(image_ids) == len(different):
+    cache = Path(__file__).parents[1] / "cache" / root.resolve().name
+    owner = cache / _OWNER
+    if owner.exists() and owner.read_text(encoding="utf-8") != str(root.resolve()):
         raise InputError(
-            f"it has {rows} rows, but {len(image_ids)} image ids, {len(different)} of them different. {_RENEW}"
+            f"{cache} holds the features of {owner.read_text(encoding='utf-8')}, not of {root.resolve()}. "
+            f"Name another folder with --cache. If the data set has moved, remove {owner} and run again."
         )
-    if "" in different:
-        raise InputError(f"row {image_ids.index('')} has a blank image id. {_RENEW}")
-    return image_ids
+    return cache
+
+
+def claim_default_cache(root: Path) -> Path:
+    """Make the default cache of a data set and note whose it is.
+
+    Raises:
+        InputError: the folder belongs to another data set of the same name, or cannot be written.
+    """
+    cache = default_cache(root)
+    with replacing(cache / _OWNER) as temporary:
+        temporary.write_text(str(root.resolve()), encoding="utf-8")
+    return cache

@@ -1,13 +1,13 @@
-"""What stage 1 saw of each image on the way: CACHE/{split}/images.csv."""
+"""What stage 1 saw of each image: CACHE/{split}/images.csv; and those that it could not read: CACHE/rejected.csv."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Self
 
 from features.common.errors import InputError
-from features.common.files import replacing
-from features.common.lock import hold
+from features.common.files import hold, replacing
 
 #: An image whose standard deviation is below this share of its scale shows nothing: 2.55 grey levels of 255.
 BLANK_SHARE = 0.01
@@ -39,12 +39,46 @@ class ImageFacts:
         return self.std < BLANK_SHARE * (2**self.bit_depth - 1)
 
 
-_FACTS = tuple(field.name for field in fields(ImageFacts))
-_HEADER = ("id", "digest", *_FACTS)
+@dataclass(frozen=True)
+class Stamp:
+    """What a file system says of a file: as long as it says the same, the file is not read again.
+
+    Attributes:
+        size: in bytes.
+        mtime_ns: when it was written, in nanoseconds since 1970.
+    """
+
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The stamp that a file has now; OSError where there is none."""
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class SeenImage:
+    """One image as stage 1 saw it.
+
+    Attributes:
+        digest: BLAKE2b-128 of the file's bytes.
+        stamp: of the file, taken before its bytes were read.
+        facts: what was decoded.
+    """
+
+    digest: bytes
+    stamp: Stamp
+    facts: ImageFacts
+
+
+_IMAGES = "images.csv"
+_HEADER = ("id", "digest", *(field.name for kind in (Stamp, ImageFacts) for field in fields(kind)))
 
 
 class FactsTable:
-    """The facts of a split's images, by id, each valid for one digest of the file's bytes.
+    """The images of a split, by id, each as it was last seen.
 
     Args:
         path: CACHE/{split}/images.csv; it need not exist.
@@ -57,10 +91,25 @@ class FactsTable:
         self.path = path
         self._rows = _read(path)
 
+    @classmethod
+    def of_split(cls, root: Path, split: str) -> Self:
+        """The table of a split, in a cache's folder."""
+        return cls(root / split / _IMAGES)
+
+    @classmethod
+    def of_cache(cls, root: Path) -> list[Self]:
+        """The tables of all splits that have one, in a cache's folder."""
+        return [cls(path) for path in sorted(root.glob(f"[!.]*/{_IMAGES}"))]
+
     def knows(self, image_id: str, digest: bytes) -> bool:
         """Whether the facts of exactly these bytes are known."""
         row = self._rows.get(image_id)
-        return row is not None and row[0] == digest.hex()
+        return row is not None and row.digest == digest
+
+    def digest(self, image_id: str, stamp: Stamp) -> bytes | None:
+        """The digest of an image that still has the stamp with which it was seen; None: it has to be read."""
+        row = self._rows.get(image_id)
+        return row.digest if row is not None and row.stamp == stamp else None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -72,33 +121,32 @@ class FactsTable:
 
     def __getitem__(self, image_id: str) -> ImageFacts:
         """The facts of one image; KeyError where it is unknown."""
-        return self._rows[image_id][1]
+        return self._rows[image_id].facts
 
-    def add(self, found: Mapping[str, tuple[bytes, ImageFacts]], order: Sequence[str]) -> None:
-        """Add facts and write the table: images of `order` first, in that order, then the others.
+    def add(self, found: Mapping[str, SeenImage], order: Sequence[str]) -> None:
+        """Add images and write the table, if that changes it: images of `order` first, in that order, then the others.
 
         Two extractions of different backbones may end at the same time, so the table is read again under a lock.
 
         Args:
-            found: image id -> digest of the file's bytes, facts.
+            found: by image id.
             order: image ids of the data set.
         """
-        with hold(self.path.with_name(".images.csv.lock"), wait=True):
-            rows = _read(self.path)
-            rows.update({image_id: (digest.hex(), facts) for image_id, (digest, facts) in found.items()})
+        if all(self._rows.get(image_id) == seen for image_id, seen in found.items()):
+            return
+        with hold(self.path.with_name(f".{_IMAGES}.lock"), wait=True):
+            rows = _read(self.path) | dict(found)
             ordered = dict.fromkeys([*(image_id for image_id in order if image_id in rows), *rows])
-            with (
-                replacing(self.path) as temporary,
-                temporary.open("w", encoding="utf-8", newline="") as file,
-            ):
-                writer = csv.writer(file)
-                writer.writerow(_HEADER)
-                writer.writerows((image_id, rows[image_id][0], *astuple(rows[image_id][1])) for image_id in ordered)
+            _write(
+                self.path,
+                _HEADER,
+                ((i, rows[i].digest.hex(), *astuple(rows[i].stamp), *astuple(rows[i].facts)) for i in ordered),
+            )
             self._rows = rows
 
 
-def _read(path: Path) -> dict[str, tuple[str, ImageFacts]]:
-    """Read the table: image id -> digest in hexadecimal digits, facts. A missing file is an empty table."""
+def _read(path: Path) -> dict[str, SeenImage]:
+    """Read the table, by image id. A missing file is an empty table."""
     if not path.exists():
         return {}
     try:
@@ -106,24 +154,92 @@ def _read(path: Path) -> dict[str, tuple[str, ImageFacts]]:
             reader = csv.reader(file)
             if tuple(next(reader, ())) != _HEADER:
                 raise ValueError(f"its first line is not {','.join(_HEADER)}")
-            return {row[0]: (row[1], _read_facts(row, reader.line_num)) for row in reader}
-    except (ValueError, IndexError, TypeError, OSError, csv.Error) as error:
+            return {row[0]: _read_image(row, reader.line_num) for row in reader}
+    except (ValueError, IndexError, OSError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}. Remove it: the next extraction writes it again.") from None
 
 
-def _read_facts(row: Sequence[str], line: int) -> ImageFacts:
-    """Read the facts of one row.
+def _read_image(row: Sequence[str], line: int) -> SeenImage:
+    """Read one row.
 
     Raises:
-        ValueError: they are none; the message names the line.
+        ValueError: it is not an image; the message names the line.
     """
     try:
-        height, width, channels, bit_depth = (int(cell) for cell in row[2:6])
-        mean, std = (float(cell) for cell in row[6:])
+        digest = bytes.fromhex(row[1])
+        size, mtime_ns, height, width, channels, bit_depth = (int(cell) for cell in row[2:8])
+        mean, std = (float(cell) for cell in row[8:])
     except ValueError:
         raise ValueError(f"line {line} is not {','.join(_HEADER)}") from None
     top = 2**bit_depth - 1 if 1 <= bit_depth <= 32 else 0
     top *= 1 + 1e-9  # the mean of a white image may be rounded up
     if min(height, width, channels) < 1 or not (0 <= mean <= top and 0 <= std <= top and top):
         raise ValueError(f"line {line} holds what no image has")
-    return ImageFacts(height, width, channels, bit_depth, mean, std)
+    return SeenImage(digest, Stamp(size, mtime_ns), ImageFacts(height, width, channels, bit_depth, mean, std))
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An image that is there but could not be read.
+
+    Attributes:
+        image_id: its id.
+        path: its path within the data set; starts with the split's name and a slash.
+        reason: why it could not be read, in words.
+    """
+
+    image_id: str
+    path: str
+    reason: str
+
+
+_REJECTED = "rejected.csv"
+_REJECTED_HEADER = ("id", "path", "reason")
+
+
+def read_rejections(root: Path) -> list[Rejection]:
+    """Read the rejected images of a cache.
+
+    Args:
+        root: the cache's folder; without a rejected.csv nothing was rejected.
+
+    Raises:
+        InputError: the file is not such a table.
+    """
+    path = root / _REJECTED
+    if not path.exists():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        if tuple(header) != _REJECTED_HEADER or any(len(row) != len(header) for row in rows):
+            raise ValueError(f"its lines are not {','.join(_REJECTED_HEADER)}")
+        return [Rejection(*row) for row in rows]
+    except (ValueError, OSError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read: {error}. Remove it and run the extraction again.") from None
+
+
+def replace_rejections(root: Path, splits: Iterable[str], found: Sequence[Rejection]) -> None:
+    """Replace what is known of some splits; other splits' rejections stay. No rejection at all: no file.
+
+    Args:
+        root: the cache's folder.
+        splits: names of the splits whose images have all been read now.
+        found: the rejections among them.
+    """
+    renewed = tuple(f"{split}/" for split in splits)
+    with hold(root / f".{_REJECTED}.lock", wait=True):
+        kept = [rejection for rejection in read_rejections(root) if not rejection.path.startswith(renewed)]
+        rejections = [*kept, *found]
+        if rejections:
+            _write(root / _REJECTED, _REJECTED_HEADER, map(astuple, rejections))
+        else:
+            (root / _REJECTED).unlink(missing_ok=True)
+
+
+def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)

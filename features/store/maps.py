@@ -6,7 +6,7 @@ positions is the image's pooled feature.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,11 @@ import h5py
 import numpy as np
 
 from features.common.errors import InputError
-from features.store.assembly import CHUNK_BYTES
-from features.store.cache import MAPS_SUFFIX, FeatureCache, read_string
-from features.store.opening import opening
+from features.store.cache import MAPS_SUFFIX, FeatureCache
 from features.store.recipe import Recipe
 
+#: A chunk is what a checksum covers and what one read brings.
+CHUNK_BYTES = 1 << 20
 #: Version of the file's layout; the fingerprint is that of the features and leaves it out.
 MAPS_SCHEMA_VERSION = 1
 #: Height and width of a thumbnail's canvas, in pixels.
@@ -230,9 +230,33 @@ def check_maps(path: Path) -> int:
         raise InputError(f"it holds maps of {file.recipe.backbone}")
     width = file.shape[2]
     with suppress(InputError):  # features that are missing or damaged are no fault of the maps
-        width = FeatureCache(path.parents[1]).describe(path.parent.name, backbone).width
+        width = FeatureCache(path.parents[1]).open(path.parent.name, backbone).width
     check_width(file, width)
     for rows in read_blocks(file, list(file.digests)):
         if (rows.sizes < 1).any():
             raise InputError(f"a size of the images {rows.image_ids[0]} to {rows.image_ids[-1]} is none")
     return len(file.digests)
+
+
+@contextmanager
+def opening(path: Path) -> Iterator[h5py.File]:
+    """Open a file of maps for reading.
+
+    Raises:
+        InputError: it is damaged, or what is done with it raises an error that does not name it.
+    """
+    try:
+        with h5py.File(path, "r", rdcc_nbytes=0, locking=False) as file:
+            yield file
+    except InputError as error:
+        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} is damaged ({reason}). Run: python -m features verify {path.parent.parent}"
+        ) from error
+
+
+def read_string(text: bytes | str) -> str:
+    """A string as h5py hands it out, decoded."""
+    return text.decode() if isinstance(text, bytes) else text

@@ -1,5 +1,7 @@
 """Write a file of maps, CACHE/{split}/{backbone}.maps.h5, whole or not at all."""
 
+import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,8 +14,9 @@ import numpy as np
 
 from features.common.errors import InputError
 from features.common.files import replacing
-from features.store.assembly import CHUNK_BYTES, Provenance, refuse_full_disk, write_attributes, write_index
-from features.store.maps import DATASETS, MAPS_SCHEMA_VERSION, RENEW, MapRows
+from features.common.text import size
+from features.store.assembly import Provenance
+from features.store.maps import CHUNK_BYTES, DATASETS, MAPS_SCHEMA_VERSION, RENEW, MapRows
 from features.store.recipe import Recipe
 
 
@@ -72,7 +75,7 @@ class MapsWriter:
     def _open(self, rows: MapRows) -> h5py.File:
         """Make the temporary file and its empty datasets, with checksums over all of it (superblock version 3)."""
         temporary = self._stack.enter_context(replacing(self._path))
-        file = self._stack.enter_context(h5py.File(temporary, "w", libver="v110"))
+        file = self._stack.enter_context(h5py.File(temporary, "w", libver="v110", locking=False))
         for name in DATASETS:
             row = getattr(rows, name)[0]
             chunk = max(1, min(16, CHUNK_BYTES // row.nbytes))
@@ -109,3 +112,37 @@ class MapsWriter:
             self._stack.__exit__(type(failure), failure, failure.__traceback__)
             raise
         self._stack.__exit__(kind, error, trace)
+
+
+def refuse_full_disk(path: Path, needed: int) -> None:
+    """Refuse before the first byte: a file that HDF5 cannot close can crash the interpreter when it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise InputError(
+            f"{path} needs {size(needed)}, but its disk has {size(free)} left. Make room or choose another folder with "
+            f"--cache, and run again."
+        )
+
+
+def write_index(file: h5py.File, ordered: Sequence[str], digests: Mapping[str, bytes]) -> None:
+    """Write ids and digests. Strings of fixed length, for the checksum does not reach into variable ones."""
+    encoded = [image_id.encode() for image_id in ordered]
+    length = max(len(text) for text in encoded)
+    image_ids = np.array(encoded, h5py.string_dtype("utf-8", length))
+    file.create_dataset("image_ids", data=image_ids, chunks=image_ids.shape, fletcher32=True)
+    rows = np.frombuffer(b"".join(digests[image_id] for image_id in ordered), np.uint8).reshape(-1, 16)
+    file.create_dataset("image_digests", data=rows, chunks=rows.shape, fletcher32=True)
+
+
+def write_attributes(file: h5py.File, attributes: Mapping[str, str | int | float]) -> None:
+    """Write attributes. Strings of fixed length: variable ones lie in a heap without checksums.
+
+    A flipped byte in that heap reads as another value, or keeps HDF5 1.14 in an endless loop.
+    """
+    for name, value in attributes.items():
+        if isinstance(value, str):
+            text = value.encode()
+            file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
+        else:
+            file.attrs[name] = value

@@ -1,6 +1,5 @@
 """Keep extracted rows in parts: small files, each whole or absent, until the cache file is assembled."""
 
-import hashlib
 import io
 import logging
 import shutil
@@ -10,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from features.common.files import replacing
+from features.common.files import DIGEST_BYTES, digest, replacing
 from features.store.images_table import ImageFacts
 
-_CHECKSUM_BYTES = 16
 logger = logging.getLogger(__name__)
 
 
@@ -68,9 +66,8 @@ class PartStore:
         Raises:
             InputError: the disk is full or the folder cannot be written.
         """
-        content = hashlib.blake2b(digest_size=16)
-        for image_id, digest in zip(rows.image_ids, rows.digests, strict=True):
-            content.update(image_id.encode() + b"\0" + digest)
+        images = zip(rows.image_ids, rows.digests, strict=True)
+        content = digest(b"".join(image_id.encode() + b"\0" + known for image_id, known in images))
         facts = [(f.height, f.width, f.channels, f.bit_depth, f.mean, f.std) for f in rows.facts]
         archive = io.BytesIO()
         np.savez(
@@ -81,9 +78,9 @@ class PartStore:
             facts=np.array(facts, np.float64),
             seconds=np.array([] if rows.seconds is None else [rows.seconds], np.float64),
         )
-        with replacing(self.folder / f"{content.hexdigest()}.npz") as temporary, temporary.open("wb") as file:
+        with replacing(self.folder / f"{content.hex()}.npz") as temporary, temporary.open("wb") as file:
             file.write(archive.getbuffer())
-            file.write(_checksum(archive.getbuffer()))
+            file.write(digest(archive.getbuffer()))
 
     def __iter__(self) -> Iterator[Rows]:
         """Read the parts one by one, in the order of their names.
@@ -95,7 +92,7 @@ class PartStore:
                 with np.load(_read_whole(path), allow_pickle=False) as part:
                     yield Rows(
                         tuple(str(image_id) for image_id in part["image_ids"]),
-                        tuple(digest.tobytes() for digest in part["digests"]),
+                        tuple(known.tobytes() for known in part["digests"]),
                         part["features"],
                         tuple(
                             ImageFacts(int(height), int(width), int(channels), int(depth), float(mean), float(std))
@@ -112,11 +109,6 @@ class PartStore:
         shutil.rmtree(self.folder.parent, ignore_errors=True)
 
 
-def _checksum(archive: bytes | memoryview) -> bytes:
-    """BLAKE2b-128 of a part's archive."""
-    return hashlib.blake2b(archive, digest_size=_CHECKSUM_BYTES).digest()
-
-
 def _read_whole(path: Path) -> io.BytesIO:
     """Read a part's archive.
 
@@ -125,7 +117,7 @@ def _read_whole(path: Path) -> io.BytesIO:
         OSError: the file cannot be read.
     """
     content = memoryview(path.read_bytes())
-    archive, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
-    if _checksum(archive) != checksum:
+    archive, checksum = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    if digest(archive) != checksum:
         raise ValueError("its checksum fails")
     return io.BytesIO(archive)

@@ -1,21 +1,19 @@
-"""The recipe of a cached row: every setting that decides its values, and their fingerprint."""
+"""The recipe of a cached row: every setting that decides its values, their fingerprint, and the options for them."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from features.common.errors import InputError
+from features.common.files import digest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Attributes that say where weights came from but leave the values alone: the digest speaks for the weights.
 _NOT_FINGERPRINTED = ("weights",)
-
-
-def digest_of(content: bytes) -> str:
-    """BLAKE2b-128 of some bytes, as 32 hexadecimal digits."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+#: Weights that `--weights` names by a word; all others are files.
+_NAMED_WEIGHTS = ("imagenet", "random")
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,8 @@ class Recipe:
         input_size: height and width of the backbone's input, in pixels.
         pooling: how the last feature map becomes a vector: `avg`, or `model` where the model itself pools.
         views: names of the views along the second axis of `features`.
-        precision: arithmetic of the backbone, `float32` or `mixed`; ` stored as float16` is added where asked for.
+        precision: arithmetic of the backbone, `float32` or `mixed`.
+        storage: dtype of the stored features, `float32` or `float16`.
         dicom_window: the intensity window applied to DICOM pixels; `none` for plain images.
         schema_version: version of the cache's layout.
     """
@@ -46,6 +45,7 @@ class Recipe:
     pooling: str = "avg"
     views: tuple[str, ...] = ("identity",)
     precision: str = "float32"
+    storage: str = "float32"
     dicom_window: str = "none"
     schema_version: int = SCHEMA_VERSION
 
@@ -53,14 +53,14 @@ class Recipe:
     def fingerprint(self) -> str:
         """BLAKE2b-128, as 32 hexadecimal digits, of all fields that change the values."""
         fields = {name: value for name, value in asdict(self).items() if name not in _NOT_FINGERPRINTED}
-        return digest_of(json.dumps(fields, sort_keys=True).encode())
+        return digest(json.dumps(fields, sort_keys=True).encode()).hex()
 
     def attributes(self) -> dict[str, str | int]:
         """The fields as HDF5 attributes: strings and integers; views as a JSON list."""
         return {**asdict(self), "views": json.dumps(self.views)}
 
     @classmethod
-    def from_attributes(cls, attributes: dict[str, str | int]) -> "Recipe":
+    def from_attributes(cls, attributes: Mapping[str, str | int | float]) -> "Recipe":
         """Read a recipe back from HDF5 attributes.
 
         Args:
@@ -79,6 +79,7 @@ class Recipe:
                 pooling=str(attributes["pooling"]),
                 views=tuple(json.loads(str(attributes["views"]))),
                 precision=str(attributes["precision"]),
+                storage=str(attributes["storage"]),
                 dicom_window=str(attributes["dicom_window"]),
                 schema_version=int(attributes["schema_version"]),
             )
@@ -99,8 +100,39 @@ class Recipe:
         """
         return cls(**{**record, "views": tuple(record["views"])})
 
+    @property
+    def is_own_model(self) -> bool:
+        """Whether the backbone is a user's own model: `weights` is then its file, and holds the architecture too."""
+        return self.weights.endswith(".keras")
+
+    @property
+    def weights_option(self) -> str:
+        """What `--weights` takes to find the same weights again: `imagenet`, `random`, or the folder of their file."""
+        return self.weights if self.weights in _NAMED_WEIGHTS else str(Path(self.weights).parent)
+
     def differences(self, other: "Recipe") -> str:
         """Say in words in which fields two recipes differ: `weights imagenet -> random, precision ...`."""
         mine, theirs = asdict(self), asdict(other)
         differing = [name for name in mine if mine[name] != theirs[name]]
         return ", ".join(f"{name} {mine[name]} -> {theirs[name]}" for name in differing) or "nothing"
+
+
+def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
+    """List the options with which `python -m extract run` makes features of given recipes.
+
+    Args:
+        recipes: by backbone.
+
+    Returns:
+        The arguments of each run that is needed: backbones of the table that share their options share a run. Weights
+        that do not come with Keras are looked for where they were.
+    """
+    of_table: dict[tuple[str, ...], list[str]] = {}
+    own = []
+    for backbone, recipe in recipes.items():
+        arithmetic = ("--precision", recipe.precision, "--dtype", recipe.storage)
+        if recipe.is_own_model:
+            own.append(["--backbone", f"{backbone}={recipe.weights}", *arithmetic])
+        else:
+            of_table.setdefault(("--weights", recipe.weights_option, *arithmetic), []).append(backbone)
+    return [["--backbones", ",".join(names), *options] for options, names in of_table.items()] + own

@@ -9,10 +9,9 @@ from classify.ensembles.ensembles import ENSEMBLES
 from classify.experiment import Experiment, Settings, count_steps, run_experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES
-from classify.models.heads import HeadSpec
-from classify.models.presets import DEFAULT_PRESETS, PRESETS
-from classify.scores.metrics import MACRO, Score
-from classify.scores.thresholds import ThresholdRule, cross_fit_binary, fit_thresholds, to_binary
+from classify.models.heads import DEFAULT_PRESETS, PRESETS, HeadSpec
+from classify.scores.metrics import MACRO, Score, ThresholdRule
+from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
 from features.common.errors import InputError
 
 LOGISTIC = ["logistic/alpha", "logistic/beta", "logistic/all"]

@@ -124,7 +124,8 @@ def test_several_labels_with_one_value_are_all_named(tmp_path):
     write_split(tmp_path / "toy", "train", ids, labels)
     write_cache_file(tmp_path / "cache" / "train" / "alpha.h5", ids, np.eye(10))
     with pytest.raises(
-        InputError, match=r"never is positive in 0, always in 10 of 10 images with .* Leave them out: --labels mixed$"
+        InputError,
+        match=r"never is positive in 0, always is positive in 10 of 10 images with .* Leave them out: --labels mixed$",
     ):
         read_inputs(read_dataset(tmp_path / "toy"), FeatureCache(tmp_path / "cache"), None)
 
@@ -133,7 +134,7 @@ def test_a_label_called_like_a_column_of_the_run_is_an_input_error(tmp_path):
     ids = ["a", "b"]
     write_split(tmp_path / "toy", "train", ids, {"fold": np.array([0, 1])})
     write_cache_file(tmp_path / "cache" / "train" / "alpha.h5", ids, np.zeros((2, 2)))
-    with pytest.raises(InputError, match="a label may not be called fold"):
+    with pytest.raises(InputError, match="a label cannot be called fold"):
         read_inputs(read_dataset(tmp_path / "toy"), FeatureCache(tmp_path / "cache"), None)
 
 
@@ -159,7 +160,7 @@ def test_images_that_changed_since_they_were_extracted_are_refused(toy):
 
 def test_without_train_csv_the_message_says_so(toy):
     (toy.data / "train.csv").unlink()
-    with pytest.raises(InputError, match=r"train\.csv is not there, so nothing can be learnt"):
+    with pytest.raises(InputError, match=r"train\.csv is missing, so there is nothing to learn from"):
         read(toy)
 
 

@@ -15,9 +15,8 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.bank import train as bank
-from classify.models.baselines import OneVsRestLogistic
-from classify.models.heads import HeadSpec
-from classify.models.preset_files import write_presets
+from classify.models.estimators import OneVsRest
+from classify.models.heads import HeadSpec, write_presets
 from tests import ROOT, heed_signals
 from tests.classify.test_run import TABLES, run
 from tests.classify.toy import Toy, make_toy
@@ -67,7 +66,7 @@ def stop_run(toy: Toy, out: str, number: int, *options: str, kept: int = KEPT, s
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals
     ) as process:
-        while len(list(finished.glob("*.npz"))) < kept and process.poll() is None:
+        while len(list(finished.glob("*.fits"))) < kept and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
         said, complained = process.communicate(timeout=1200)
@@ -95,13 +94,13 @@ def tables(folder: Path) -> dict[str, bytes]:
 def fits(monkeypatch) -> list[int]:
     """Counts the fits of `logistic` in this process."""
     made: list[int] = []
-    fit = OneVsRestLogistic.fit
+    fit = OneVsRest.fit
 
     def counted(self, X, y):
         made.append(len(X))
         return fit(self, X, y)
 
-    monkeypatch.setattr(OneVsRestLogistic, "fit", counted)
+    monkeypatch.setattr(OneVsRest, "fit", counted)
     return made
 
 
@@ -117,7 +116,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(toy, at_once
     out = f"stopped{int(number)}"
     returned, finished = stop_run(toy, out, number, "--jobs", jobs)
     assert returned == code
-    assert len(list(finished.glob("*.npz"))) == KEPT
+    assert len(list(finished.glob("*.fits"))) == KEPT
     assert sorted(path.name for path in (toy.data.parent / out).iterdir()) == sorted([".partial", *left])
     assert hidden(toy.data.parent) == []
 
@@ -134,7 +133,7 @@ def test_a_forest_in_two_threads_is_stopped_without_a_trace(toy):
     options = ("--jobs", "2", "--baselines", "forest", "--repeats", "4")  # 60 fits, of which nothing stands
     code, finished = stop_run(toy, "forest", signal.SIGINT, *options, kept=1, stand=False)
     assert code == 130
-    assert 1 <= len(list(finished.glob("*.npz"))) < 60
+    assert 1 <= len(list(finished.glob("*.fits"))) < 60
     assert hidden(toy.data.parent / "forest") == [".partial"]
     shutil.rmtree(finished.parent)
 
@@ -146,7 +145,7 @@ def test_a_run_that_is_stopped_in_the_midst_of_heads_reuses_them(toy, monkeypatc
     _, _, once = run(toy, "heads_once", *options)
     code, finished = stop_run(toy, "heads", signal.SIGINT, *options, kept=4, stand=False)
     assert code == 130
-    kept = len(list(finished.glob("*.npz"))) - 3  # the prior's
+    kept = len(list(finished.glob("*.fits"))) - 3  # the prior's
     assert 1 <= kept < 9
 
     def watch(*arguments):

@@ -11,10 +11,7 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.ensembles.ensembles import ENSEMBLES
-from classify.models.heads import HeadSpec
-from classify.models.preset_files import write_presets
-from classify.rundir.extract_options import extract_options
-from features.store.recipe import Recipe
+from classify.models.heads import HeadSpec, write_presets
 from tests.classify.test_run import run
 from tests.classify.toy import LABELS, Toy, make_toy, reject, reseal, write_cache_file
 
@@ -233,23 +230,6 @@ def test_a_run_or_split_that_cannot_be_used_is_one_message(spoil, options, messa
     code, said, out = predict(toy, finished, *model, *options)
     assert (code, message in said) == (2, True), said
     assert not any((out / name).exists() for name in TABLES)
-
-
-def test_extract_options_are_one_line_for_each_way_to_extract():
-    table = Recipe("alpha", "imagenet", "0", "x", 224)
-    recipes = {
-        "alpha": table,
-        "beta": replace(table, backbone="beta"),
-        "half": replace(table, precision="mixed stored as float16"),
-        "tuned": replace(table, weights="my weights/tuned.weights.h5"),
-        "mine": replace(table, weights="my models/mine.keras"),
-    }
-    assert extract_options(recipes) == [
-        "--backbones alpha,beta --weights imagenet --precision float32 --dtype float32",
-        "--backbones half --weights imagenet --precision mixed --dtype float16",
-        "--backbones tuned --weights 'my weights' --precision float32 --dtype float32",
-        "--backbone 'mine=my models/mine.keras' --precision float32 --dtype float32",
-    ]
 
 
 def test_the_options_of_a_run_are_those_of_the_backbones_that_its_model_needs(own):

@@ -235,7 +235,7 @@ def test_one_backbone_is_one_model_and_says_so(toy):
 def test_without_groups_the_folds_say_what_that_means(toy):
     table = pd.read_csv(toy.data / "train.csv").drop(columns="patient")
     table.to_csv(toy.data / "train.csv", index=False)
-    assert "no groups known: slices of one patient may sit on both sides" in run(toy)[1]
+    assert "no groups known: images of one patient may be on both sides" in run(toy)[1]
 
 
 def test_a_file_of_groups_makes_the_folds(toy):
@@ -270,8 +270,8 @@ def test_overwrite_replaces_a_run_and_only_then(toy):
         (("--groups", "g.csv", "--group-column", "patient"), "both name the groups. Give one."),
         (("--folds", "41"), "41 folds need at least 41 groups; there are 40. Use --folds 40 or fewer."),
         (("--folds", "1"), "greater than or equal to 2"),
-        (("--baselines", "tree"), "--baselines 'tree': tree is no baseline. Expected some of logistic, svm, knn"),
-        (("--ensemble", "median"), "--ensemble 'median': median is no ensemble. Expected mean, logit_mean"),
+        (("--baselines", "tree"), "--baselines 'tree': tree is not a baseline. Expected some of logistic, svm, knn"),
+        (("--ensemble", "median"), "--ensemble 'median': median is not an ensemble. Expected mean, logit_mean"),
         (("--ensemble", "mean,mean"), "--ensemble 'mean,mean': expected different names"),
         (
             ("--select", "f1"),
@@ -351,7 +351,7 @@ def test_help_loads_neither_pandas_nor_scikit_learn_nor_tensorflow():
 
 def test_a_run_loads_no_tensorflow_and_no_stage_1():
     program = (
-        "import sys, classify.rundir.record, classify.rundir.console, classify.crossfit.baselines, classify.inputs; "
+        "import sys, classify.rundir.record, classify.rundir.console, classify.crossfit.models, classify.inputs; "
         "print(sorted(name for name in sys.modules if name.split('.')[0] in {'tensorflow', 'keras', 'extract', 'cv2'}))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

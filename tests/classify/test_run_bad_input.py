@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from classify.models.baselines import BASELINES
-from classify.models.heads import HeadSpec
-from classify.models.preset_files import write_presets
+from classify.models.heads import HeadSpec, write_presets
 from features.store.cache import FeatureCache
 from tests.classify.test_run import run
 from tests.classify.toy import LABELS, Toy, label_test_split, make_toy, write_cache_file
@@ -69,12 +68,12 @@ FAULTS: dict[str, tuple[Change, Sequence[str], Sequence[str]]] = {
     "the cache lacks rows of train.csv": (
         of_cache("train", same, slice(3, None)),
         (),
-        ("train/alpha.h5 lacks 3 of 200 images (first: s", "Run: scripts/extract.sh DATA --backbones alpha --cache"),
+        ("train/alpha.h5: 3 of 200 images are missing (first: s", "Run: scripts/extract.sh DATA --backbones alpha --"),
     ),
     "the cache lacks rows of test": (
         of_cache("test", same, slice(0, -1)),
         (),
-        ("test/alpha.h5 lacks 1 of 30 images (first: s", "Run: scripts/extract.sh"),
+        ("test/alpha.h5: 1 of 30 images are missing (first: s", "Run: scripts/extract.sh"),
     ),
     "train and test of different fingerprints": (
         of_cache("test", same, weights_digest="1" * 32),

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from classify.crossfit.folds import Folds
-from classify.scores.thresholds import ThresholdRule, cross_fit_binary, fit_thresholds
+from classify.scores.metrics import ThresholdRule
+from classify.scores.thresholds import cross_fit_binary, fit_thresholds
 from tests.classify.test_run import LOGISTIC, run
 from tests.classify.toy import LABELS, Toy, make_toy
 

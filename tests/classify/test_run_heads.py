@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from classify.models.files import HEAD_SUFFIX, model_path
-from classify.models.heads import HeadSpec
-from classify.models.preset_files import write_presets
+from classify.models.heads import HeadSpec, write_presets
 from features.common.keras_import import import_keras
 from features.store.cache import FeatureCache
 from tests.classify.test_run import LOGISTIC, run
@@ -108,11 +107,11 @@ def test_presets_that_cannot_be_are_refused(toy):
     for choice, message in (
         (
             "huge",
-            "--preset 'huge': huge is no preset. Expected some of challenge, challenge-sgd, linear, ridge, wide, deep",
+            "--preset 'huge': huge is not a preset. Expected some of challenge, challenge-sgd, linear, ridge, wide",
         ),
-        ("none,linear", "none is no preset"),
+        ("none,linear", "none is not a preset"),
         ("linear,linear", "expected different names between commas"),
-        (f"{mine},{root / 'twin.json'}", "'tiny' stands there twice"),
+        (f"{mine},{root / 'twin.json'}", "'tiny' is duplicated"),
         (str(root / "logistic.json"), "'logistic' is another model's name"),
         (str(root / "gone.json"), "gone.json cannot be read (No such file or directory)"),
     ):

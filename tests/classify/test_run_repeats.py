@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from classify.models.files import load_model
-from classify.models.heads import HeadSpec
-from classify.models.preset_files import write_presets
+from classify.models.heads import HeadSpec, write_presets
 from features.store.cache import FeatureCache
 from tests.classify.models.test_files import assert_no_pickle
 from tests.classify.test_run import run

@@ -24,7 +24,7 @@ def test_the_golden_features_come_out_of_every_backend(backend, tmp_path):
     environment = {**os.environ, "KERAS_BACKEND": backend}
     subprocess.run([sys.executable, "-m", "extract", *arguments], cwd=ROOT, env=environment, check=True)
     cache = FeatureCache(tmp_path / "cache")
-    assert cache.describe("test", "efficientnet_lite0").keras_backend == backend
+    assert cache.open("test", "efficientnet_lite0").keras_backend == backend
     golden = np.load(GOLDEN)["lite0_features"]
     _, features = cache.read("test", ["efficientnet_lite0"])
     assert np.linalg.norm(features[0] - golden) / np.linalg.norm(golden) < 1e-4

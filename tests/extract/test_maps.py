@@ -18,8 +18,8 @@ from extract.backbones.table import BACKBONES
 from extract.backbones.weights import Weights
 from extract.feature_maps import build_maps
 from features.common.errors import InputError
+from features.common.files import hold
 from features.common.keras_import import import_keras
-from features.common.lock import hold
 from features.store.cache import FeatureCache
 from features.store.maps import describe_maps, maps_path, read_maps, read_thumbnails
 from tests.extract.stand_ins import write_images
@@ -217,7 +217,7 @@ def test_maps_of_other_channels_than_the_features_are_refused(extracted):
 
 def write_run(folder: Path, cache: Path, gallery: list[tuple[str, str]]) -> Path:
     folder.mkdir()
-    recipe = asdict(FeatureCache(cache).describe("train", "own").recipe)
+    recipe = asdict(FeatureCache(cache).open("train", "own").recipe)
     record = {
         "cache": str(cache),
         "final_model": "mean",

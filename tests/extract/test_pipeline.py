@@ -96,7 +96,7 @@ def test_the_file_of_each_backbone_says_the_seconds_that_the_device_took(data, t
             spent[name] += counted.seconds
         write_images(data / "train", 12)  # two more
     for name in ("a", "b"):
-        files = [FeatureCache(tmp_path / "cache").describe(split, name) for split in ("train", "test")]
+        files = [FeatureCache(tmp_path / "cache").open(split, name) for split in ("train", "test")]
         assert [file.rows for file in files] == [12, 3]
         assert sum(file.rows * file.seconds_per_image for file in files) == pytest.approx(spent[name])
         assert spent[name] > 0
@@ -116,7 +116,7 @@ def test_another_fingerprint_is_another_extraction_and_said_aloud(data, tmp_path
     report = run(data, tmp_path / "cache", backbone(digest="1" * 32), said=said)
     assert report.rows == 13
     assert "train/tiny.h5 was extracted differently (weights_digest 000" in said[0]
-    assert FeatureCache(tmp_path / "cache").describe("train", "tiny").recipe.weights_digest == "1" * 32
+    assert FeatureCache(tmp_path / "cache").open("train", "tiny").recipe.weights_digest == "1" * 32
 
 
 def test_a_removed_image_keeps_its_row_and_a_broken_one_loses_it(data, tmp_path):
@@ -196,9 +196,9 @@ def test_a_row_that_is_not_finite_stops_the_run_and_names_the_image(data, tmp_pa
 
 def test_float16_is_stored_as_asked_and_is_another_recipe(data, tmp_path):
     run(data, tmp_path / "cache", storage="float16", compiled=SmallFeatures())
-    file = FeatureCache(tmp_path / "cache").describe("train", "tiny")
+    file = FeatureCache(tmp_path / "cache").open("train", "tiny")
     assert file.dtype == "float16"
-    assert file.recipe.precision == "float32 stored as float16"
+    assert (file.recipe.precision, file.recipe.storage) == ("float32", "float16")
 
 
 class SmallFeatures(StandIns):

@@ -69,4 +69,4 @@ def test_a_signal_ends_the_command_cleanly_and_it_goes_on_from_there(images, own
         command(images / "6000", cache, own_model), cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert f"{6000 - kept:,} rows extracted" in again.stdout
-    assert FeatureCache(cache).describe("train", "own").rows == 6000
+    assert FeatureCache(cache).open("train", "own").rows == 6000

@@ -113,7 +113,7 @@ def test_a_changed_model_of_ones_own_is_noticed(tmp_path, own_model):
     keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]).save(model)
     again = extract(*arguments)
     assert "own.h5 was extracted differently" in again.output
-    assert FeatureCache(cache).describe("train", "own").recipe.input_size == 8
+    assert FeatureCache(cache).open("train", "own").recipe.input_size == 8
 
 
 def test_rejected_images_are_listed_and_the_exit_code_is_3(tmp_path, own_model):

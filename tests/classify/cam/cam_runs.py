@@ -9,8 +9,7 @@ import pandas as pd
 from typer.testing import CliRunner
 
 from classify.__main__ import app
-from classify.models.heads import HeadSpec
-from classify.models.preset_files import write_presets
+from classify.models.heads import HeadSpec, write_presets
 from features.store.assembly import Provenance
 from features.store.cache import FeatureCache
 from features.store.maps import THUMBNAIL, MapRows, maps_path

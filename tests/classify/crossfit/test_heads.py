@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from classify.bank import train as bank
 from classify.crossfit.folds import Folds, make_folds
-from classify.crossfit.heads import choose_validation, cross_fit_heads, list_heads
+from classify.crossfit.models import cross_fit_heads, list_heads, split_rows
 from classify.crossfit.plan import FitPlan
 from classify.experiment import Settings, count_steps, run_experiment
 from classify.inputs import Inputs, SplitInputs
@@ -151,7 +151,7 @@ def test_validation_is_stratified_and_another_seed_chooses_another():
     labels[:, 1] = 0
     labels[::30, 1] = 1  # 10 positives in 300 rows
     learnt = np.arange(300)
-    first, again, other = (choose_validation(learnt, inputs, seed) for seed in (0, 0, 1))
+    first, again, other = (split_rows(learnt, learnt[:0], inputs, seed).validation for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert first.tolist() == sorted(first)
     assert len(first) == 60
@@ -162,10 +162,10 @@ def test_validation_is_stratified_and_another_seed_chooses_another():
 def test_a_label_of_one_value_is_no_hindrance_to_the_choice():
     inputs = make_inputs()
     inputs.train_labels[:, 1] = 0
-    validation = choose_validation(np.arange(60), inputs, 0)
+    validation = split_rows(np.arange(60), np.arange(0), inputs, 0).validation
     assert np.ptp(inputs.train_labels[validation, 0]) == 1
     inputs.train_labels[:, 0] = 1
-    assert choose_validation(np.arange(60), inputs, 0) is None
+    assert split_rows(np.arange(60), np.arange(0), inputs, 0) is None
 
 
 def test_a_fold_with_one_group_to_learn_from_is_a_warning():
@@ -173,7 +173,7 @@ def test_a_fold_with_one_group_to_learn_from_is_a_warning():
     inputs = replace(inputs, train=replace(inputs.train, groups=np.repeat(["p", "q"], 12)))
     found = cross_fit_heads({"quick": QUICK}, inputs, plan_of(inputs, 2), 0, lambda: None)
     assert found.warnings == tuple(
-        f"heads of fold{fold}: none of its training rows can be set apart to decide when a head stops, so the "
+        f"heads of fold{fold}: none of its training rows can be set aside to decide when a head stops, so the "
         "rows that the heads learnt from decided"
         for fold in (0, 1)
     )

@@ -9,13 +9,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from classify.bank import train as bank
-from classify.crossfit.baselines import Candidate, CrossFitted, cross_fit
 from classify.crossfit.folds import Folds
-from classify.crossfit.heads import choose_validation, cross_fit_heads
+from classify.crossfit.models import Candidate, CrossFitted, cross_fit, cross_fit_heads, split_rows
 from classify.crossfit.plan import FitPlan, make_repeats
 from classify.experiment import Experiment, Settings, count_steps, run_experiment
 from classify.inputs import Inputs, SplitInputs
-from classify.models.baselines import BASELINES, OneVsRestLogistic
+from classify.models.baselines import BASELINES
 from classify.models.heads import HeadSpec
 
 QUICK = HeadSpec(dropout=0.0, learning_rate=0.3, batch_size=20, epochs=9, patience=4)
@@ -44,7 +43,7 @@ def repeats_of(count: int, seed: int = 0) -> tuple[Folds, ...]:
 
 
 def fit_logistic(plan: FitPlan) -> CrossFitted:
-    return cross_fit({"logistic": Candidate(OneVsRestLogistic(), slice(0, 8))}, INPUTS, plan, 2, lambda: None)
+    return cross_fit({"logistic": Candidate(BASELINES["logistic"].make(), slice(0, 8))}, INPUTS, plan, 2, lambda: None)
 
 
 def test_no_group_is_in_two_folds_of_any_repeat_and_every_repeat_is_another():
@@ -108,7 +107,7 @@ def test_a_refitted_baseline_learns_from_all_rows_as_scikit_learn_does():
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_baseline_is_refitted(name):
-    candidates = {name: Candidate(BASELINES[name], slice(0, 8))}
+    candidates = {name: Candidate(BASELINES[name].make(), slice(0, 8))}
     plan = FitPlan((Folds(EVERY // 3 % 2, 2, None, ()),), refit=True)
     found = cross_fit(candidates, INPUTS, plan, 2, lambda: None)
     assert INPUTS.test is not None
@@ -159,8 +158,9 @@ def test_heads_of_repeats_have_their_own_validation_and_the_mean_of_the_probabil
     plain, _ = heads
     total = np.zeros((60, 2))
     for rows, head in zip(FitPlan(repeats_of(REPEATS)).fits(), plain.models["quick/alpha"], strict=True):
-        validation = choose_validation(rows.learnt, INPUTS, 0)
-        assert not set(validation) & set(rows.held_out)
+        parts = split_rows(rows.learnt, rows.held_out, INPUTS, 0)
+        assert parts is not None
+        assert not set(parts.validation) & set(rows.held_out)
         total[rows.held_out] += head.predict_proba(INPUTS.train.features[rows.held_out]) / REPEATS
     np.testing.assert_allclose(plain.predictions["quick/alpha"].out_of_fold, total, rtol=1e-5)
 
@@ -180,7 +180,7 @@ def test_a_whole_experiment_with_repeats_and_refit():
     assert experiment.folds is experiment.plan.repeats[0]
     chosen = experiment.predictions["logistic/alpha"]
     assert INPUTS.test is not None
-    alone = OneVsRestLogistic().fit(INPUTS.train.features, INPUTS.train_labels)
+    alone = BASELINES["logistic"].make().fit(INPUTS.train.features, INPUTS.train_labels)
     np.testing.assert_array_equal(chosen.test, alone.predict_proba(INPUTS.test.features))
     calibration = experiment.ensembles[experiment.final_model]
     np.testing.assert_array_equal(

@@ -1,5 +1,6 @@
 """Finished fits come back bit for bit, and a fit of anything else is never found."""
 
+import ast
 import errno
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -7,19 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 
+import classify
 from classify.bank import train as bank
-from classify.crossfit.baselines import Candidate, CrossFitted, cross_fit
 from classify.crossfit.folds import Folds
-from classify.crossfit.heads import cross_fit_heads
+from classify.crossfit.models import Candidate, CrossFitted, cross_fit, cross_fit_heads
 from classify.crossfit.plan import FitPlan
-from classify.crossfit.resume import FinishedFits, identify
+from classify.crossfit.resume import DECIDING, KEEP_NONE, FinishedFits, identify_inputs
 from classify.inputs import Inputs, SplitInputs
-from classify.models.baselines import BASELINES, OneVsRestLogistic
+from classify.models.baselines import BASELINES
+from classify.models.estimators import OneVsRest
 from classify.models.heads import HeadSpec
 from features.common.errors import InputError
 
+ROOM = Path(classify.__file__).parent
+#: What the fits import that does not decide them: what inputs and the table of baselines hold is part of the digest.
+NOT_DECIDING = {"inputs", "models.baselines"}
 QUICK = HeadSpec(learning_rate=1e-2, batch_size=20, epochs=3)
 SPECS = {"quick": QUICK, "deep": replace(QUICK, hidden_units=(4, 3), batch_norm=False, dropout=0.0, patience=2)}
 ROWS = 60
@@ -50,12 +55,23 @@ INPUTS = make_inputs()
 LONE = replace(INPUTS, columns={"alpha": slice(0, 8)})
 
 
-def plan_in(folder: Path, inputs: Inputs = INPUTS, folds: Folds = FOLDS, refit: bool = False) -> FitPlan:
-    return FitPlan((folds,), refit, FinishedFits(folder, identify(inputs)))
+PLAN = FitPlan((FOLDS,))
 
 
-def fit_logistic(plan: FitPlan, inputs: Inputs = INPUTS, columns: slice = ALPHA, C: float = 0.001) -> CrossFitted:
-    return cross_fit({"logistic": Candidate(OneVsRestLogistic(C), columns)}, inputs, plan, 1, lambda: None)
+def plan_of(rows: int, count: int) -> FitPlan:
+    """Folds of so many rows in turn."""
+    return FitPlan((Folds(np.arange(ROWS) // rows % count, count, None, ()),))
+
+
+def finished_in(folder: Path, inputs: Inputs = INPUTS) -> FinishedFits:
+    return FinishedFits(folder, identify_inputs(inputs))
+
+
+def fit_logistic(
+    finished: FinishedFits, inputs: Inputs = INPUTS, columns: slice = ALPHA, C: float = 0.001, plan: FitPlan = PLAN
+) -> CrossFitted:
+    candidates = {"logistic": Candidate(OneVsRest(LogisticRegression(C=C)), columns)}
+    return cross_fit(candidates, inputs, plan, 1, lambda: None, finished)
 
 
 def assert_same(first: CrossFitted, second: CrossFitted) -> None:
@@ -76,13 +92,13 @@ def fail(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_baseline_of_every_kind_comes_back_bit_for_bit(tmp_path, monkeypatch, name):
-    estimator = clone(BASELINES[name])
+    estimator = BASELINES[name].make()
     estimator.set_params(**FEWER.get(name, {}))
     candidates = {name: Candidate(estimator, ALPHA)}
-    first = cross_fit(candidates, INPUTS, plan_in(tmp_path), 2, lambda: None)
-    monkeypatch.setattr(type(BASELINES[name]), "fit", fail)
+    first = cross_fit(candidates, INPUTS, PLAN, 2, lambda: None, finished_in(tmp_path))
+    monkeypatch.setattr(type(estimator), "fit", fail)
     ticks: list[int] = []
-    second = cross_fit(candidates, INPUTS, plan_in(tmp_path), 2, lambda: ticks.append(1))
+    second = cross_fit(candidates, INPUTS, PLAN, 2, lambda: ticks.append(1), finished_in(tmp_path))
     assert_same(first, second)
     assert len(ticks) == 2
     for one, other in zip(first.models[name], second.models[name], strict=True):
@@ -91,10 +107,10 @@ def test_a_baseline_of_every_kind_comes_back_bit_for_bit(tmp_path, monkeypatch, 
 
 
 def test_heads_come_back_bit_for_bit_with_all_that_they_know(tmp_path, monkeypatch):
-    first = cross_fit_heads(SPECS, LONE, plan_in(tmp_path), 0, lambda: None)
+    first = cross_fit_heads(SPECS, LONE, PLAN, 0, lambda: None, finished_in(tmp_path))
     monkeypatch.setattr(bank, "train_bank", fail)
     ticks: list[int] = []
-    second = cross_fit_heads(SPECS, LONE, plan_in(tmp_path), 0, lambda: ticks.append(1))
+    second = cross_fit_heads(SPECS, LONE, PLAN, 0, lambda: ticks.append(1), finished_in(tmp_path))
     assert_same(first, second)
     assert len(ticks) == 2 * 2
     assert first.warnings == second.warnings
@@ -132,31 +148,31 @@ OTHER_INPUTS = {
 
 @pytest.mark.parametrize("what", OTHER_INPUTS)
 def test_other_inputs_are_other_fits(tmp_path, what):
-    fit_logistic(plan_in(tmp_path))
+    fit_logistic(finished_in(tmp_path))
     other = OTHER_INPUTS[what]
-    found = fit_logistic(plan_in(tmp_path, other), other)
+    found = fit_logistic(finished_in(tmp_path, other), other)
     assert len(list(tmp_path.iterdir())) == 4
-    expected = fit_logistic(FitPlan((FOLDS,)), other)
+    expected = fit_logistic(KEEP_NONE, other)
     np.testing.assert_array_equal(
         found.predictions["logistic"].out_of_fold, expected.predictions["logistic"].out_of_fold
     )
 
 
 OTHER_FITS: dict[str, Callable[[Path], CrossFitted]] = {
-    "columns": lambda folder: fit_logistic(plan_in(folder), columns=BETA),
-    "parameter": lambda folder: fit_logistic(plan_in(folder), C=0.002),
+    "columns": lambda folder: fit_logistic(finished_in(folder), columns=BETA),
+    "parameter": lambda folder: fit_logistic(finished_in(folder), C=0.002),
     "estimator": lambda folder: cross_fit(
-        {"prior": Candidate(BASELINES["prior"], ALPHA)}, INPUTS, plan_in(folder), 1, lambda: None
+        {"prior": Candidate(BASELINES["prior"].make(), ALPHA)}, INPUTS, PLAN, 1, lambda: None, finished_in(folder)
     ),
-    "fold count": lambda folder: fit_logistic(plan_in(folder, folds=Folds(np.arange(ROWS) // 2 % 3, 3, None, ()))),
-    "fold rows": lambda folder: fit_logistic(plan_in(folder, folds=Folds(np.arange(ROWS) // 4 % 2, 2, None, ()))),
-    "refit": lambda folder: fit_logistic(plan_in(folder, refit=True)),
+    "fold count": lambda folder: fit_logistic(finished_in(folder), plan=plan_of(2, 3)),
+    "fold rows": lambda folder: fit_logistic(finished_in(folder), plan=plan_of(4, 2)),
+    "refit": lambda folder: fit_logistic(finished_in(folder), plan=FitPlan((FOLDS,), refit=True)),
 }
 
 
 @pytest.mark.parametrize("what", OTHER_FITS)
 def test_other_choices_are_other_fits(tmp_path, what):
-    fit_logistic(plan_in(tmp_path))
+    fit_logistic(finished_in(tmp_path))
     before = len(list(tmp_path.iterdir()))
     found = OTHER_FITS[what](tmp_path)
     (fitted,) = found.models.values()
@@ -180,21 +196,21 @@ def test_other_specs_and_seeds_are_other_heads(tmp_path, monkeypatch):
         ({"quick": QUICK, "twin": QUICK}, 0),  # heads of a bank share mini-batches, and so their bits
     ):
         trained.clear()
-        cross_fit_heads(specs, LONE, plan_in(tmp_path), seed, lambda: None)
+        cross_fit_heads(specs, LONE, PLAN, seed, lambda: None, finished_in(tmp_path))
         assert trained == [(list(specs.values()), seed)] * 2
     trained.clear()
-    cross_fit_heads({"renamed": QUICK}, LONE, plan_in(tmp_path), 0, lambda: None)
+    cross_fit_heads({"renamed": QUICK}, LONE, PLAN, 0, lambda: None, finished_in(tmp_path))
     assert trained == []
     # One group to learn from: whatever the seed, the validation rows are the same. The mini-batches are not.
     whole = replace(LONE, train=replace(TRAIN, groups=np.array(["p", "q"])[FOLDS.fold_of_row]))
     for seed in (0, 1):
-        cross_fit_heads({"quick": QUICK}, whole, plan_in(tmp_path, whole), seed, lambda: None)
+        cross_fit_heads({"quick": QUICK}, whole, PLAN, seed, lambda: None, finished_in(tmp_path, whole))
     assert trained == [([QUICK], 0)] * 2 + [([QUICK], 1)] * 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "one byte", "another archive"])
 def test_a_damaged_file_is_fitted_again_with_a_warning(tmp_path, caplog, damage):
-    first = fit_logistic(plan_in(tmp_path))
+    first = fit_logistic(finished_in(tmp_path))
     path, whole = min(tmp_path.iterdir()), {path: path.read_bytes() for path in tmp_path.iterdir()}
     content = whole[path]
     middle = len(content) // 2
@@ -209,18 +225,17 @@ def test_a_damaged_file_is_fitted_again_with_a_warning(tmp_path, caplog, damage)
             np.savez(file, count=np.array(1))
     else:
         path.write_bytes(damaged[damage])
-    second = fit_logistic(plan_in(tmp_path))
+    second = fit_logistic(finished_in(tmp_path))
     (warning,) = caplog.messages
-    assert warning.startswith(f"{path} is damaged (")
-    assert warning.endswith("): what it held is fitted again")
+    assert warning == f"{path} is damaged: what it held is fitted again"
     np.testing.assert_array_equal(first.predictions["logistic"].out_of_fold, second.predictions["logistic"].out_of_fold)
     caplog.clear()
-    fit_logistic(plan_in(tmp_path))
+    fit_logistic(finished_in(tmp_path))
     assert caplog.messages == []  # the file is whole again
 
 
 def test_a_full_disk_is_one_message_and_what_was_there_stays(tmp_path, monkeypatch):
-    fit_logistic(plan_in(tmp_path))
+    fit_logistic(finished_in(tmp_path))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
     def full(*_: object) -> int:
@@ -228,7 +243,7 @@ def test_a_full_disk_is_one_message_and_what_was_there_stays(tmp_path, monkeypat
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(InputError, match=r"cannot be written: No space left on device\. .* Make room") as caught:
-        fit_logistic(plan_in(tmp_path), columns=BETA)
+        fit_logistic(finished_in(tmp_path), columns=BETA)
     assert str(tmp_path) in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -248,10 +263,41 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
 
 
 def test_what_this_process_made_is_not_counted_as_finished_before(tmp_path):
-    plan = plan_in(tmp_path)
-    fit_logistic(plan)
-    fit_logistic(plan)
-    assert plan.finished.found == 0
-    again = plan_in(tmp_path)
+    first = finished_in(tmp_path)
+    fit_logistic(first)
+    fit_logistic(first)
+    assert first.found == 0
+    again = finished_in(tmp_path)
     fit_logistic(again)
-    assert again.finished.found == 2  # one a fold
+    assert again.found == 2  # one a fold
+
+
+def classify_imports(module: str) -> set[str]:
+    """The modules of this room that a module imports, by name without `classify.`."""
+    tree = ast.parse((ROOM / f"{module.replace('.', '/')}.py").read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("classify"):
+            package = (node.module or "").removeprefix("classify").removeprefix(".")
+            names = [f"{package}.{alias.name}".removeprefix(".") for alias in node.names]
+            found |= {name if (ROOM / f"{name.replace('.', '/')}.py").exists() else package for name in names}
+    return found
+
+
+def test_every_module_that_fits_import_decides_a_fit_or_is_known_not_to():
+    seen, waiting = set(), {"crossfit.models", "models.baselines"}
+    while waiting:
+        module = waiting.pop()
+        seen.add(module)
+        waiting |= classify_imports(module) - seen
+    assert seen - set(DECIDING) == NOT_DECIDING
+    assert set(DECIDING) <= seen
+
+
+def test_an_edit_of_a_deciding_module_is_another_identity(monkeypatch):
+    before = identify_inputs(INPUTS)
+    read = Path.read_bytes
+    for module in DECIDING:
+        path = ROOM / f"{module.replace('.', '/')}.py"
+        monkeypatch.setattr(Path, "read_bytes", lambda self, path=path: read(self) + b"#" * (self == path))
+        assert identify_inputs(INPUTS) != before, module

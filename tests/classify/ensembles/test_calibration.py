@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from scipy.special import expit, logit
-from sklearn.base import clone
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from classify.ensembles.calibration import CALIBRATIONS, SigmoidCalibration
+from classify.ensembles.ensembles import CALIBRATIONS
+from classify.ensembles.estimators import SigmoidCalibration
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_platts_targets_are_met_on_average(bent):
 
 
 def test_temperature_has_no_shift(bent):
-    model = CALIBRATIONS["temperature"].fit(*bent)
+    model = CALIBRATIONS["temperature"].make().fit(*bent)
     assert model.slope_[0] == pytest.approx(0.5, abs=0.05)
     np.testing.assert_array_equal(model.intercept_, 0)
     half = np.full((1, 2), 0.5, np.float32)
@@ -56,7 +56,7 @@ def test_temperature_has_no_shift(bent):
 
 def test_isotonic_is_scikit_learns_but_never_0_or_1(bent):
     p, labels = bent
-    model = clone(CALIBRATIONS["isotonic"]).fit(p, labels)
+    model = CALIBRATIONS["isotonic"].make().fit(p, labels)
     for label in range(2):
         expected = IsotonicRegression(out_of_bounds="clip").fit(p[:, label], labels[:, label]).predict(p[:, label])
         got = model.predict_proba(p)[:, label]
@@ -68,7 +68,7 @@ def test_isotonic_is_scikit_learns_but_never_0_or_1(bent):
 @pytest.mark.parametrize("name", CALIBRATIONS)
 def test_the_order_of_probabilities_is_kept_even_where_labels_go_against_it(name, bent):
     p, labels = bent
-    fitted = clone(CALIBRATIONS[name]).fit(p, 1 - labels)
+    fitted = CALIBRATIONS[name].make().fit(p, 1 - labels)
     grid = np.linspace(0, 1, 50, dtype=np.float32)[:, None].repeat(2, axis=1)
     steps = np.diff(fitted.predict_proba(grid), axis=0)
     assert (steps >= 0).all()
@@ -79,6 +79,6 @@ def test_the_order_of_probabilities_is_kept_even_where_labels_go_against_it(name
 @pytest.mark.parametrize("value", [0, 1])
 def test_a_label_of_one_value_gets_neither_0_nor_1(name, value):
     p = np.random.default_rng(0).random((50, 1)).astype(np.float32)
-    calibrated = clone(CALIBRATIONS[name]).fit(p, np.full((50, 1), value, np.uint8)).predict_proba(p)
+    calibrated = CALIBRATIONS[name].make().fit(p, np.full((50, 1), value, np.uint8)).predict_proba(p)
     assert calibrated.dtype == np.float32
     assert ((calibrated > 0) & (calibrated < 1)).all()

@@ -5,11 +5,9 @@ import pytest
 from sklearn.base import BaseEstimator
 
 from classify.crossfit.folds import Folds
-from classify.crossfit.prediction import Prediction
-from classify.ensembles.blending import calibrate, combine
-from classify.ensembles.calibration import CALIBRATIONS
-from classify.ensembles.crossfit import cross_fit_second_level
-from classify.ensembles.ensembles import ENSEMBLES
+from classify.crossfit.plan import Prediction
+from classify.ensembles.crossfit import calibrate, combine, cross_fit_second_level
+from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 
 FOLDS = Folds(np.arange(60) % 3, 3, None, ())
 

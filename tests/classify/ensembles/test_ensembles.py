@@ -5,17 +5,11 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 from scipy.stats import rankdata
-from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
-from classify.ensembles.ensembles import (
-    ENSEMBLES,
-    NonNegativeWeights,
-    RankMean,
-    Stacking,
-    choose_ensembles,
-    mean_ensemble,
-)
+from classify.crossfit.plan import mean_probabilities
+from classify.ensembles.ensembles import ENSEMBLES, choose_ensembles
+from classify.ensembles.estimators import NonNegativeWeights, RankMean, Stacking
 from features.common.errors import InputError
 
 
@@ -33,24 +27,24 @@ def members() -> tuple[np.ndarray, np.ndarray]:
 def test_mean_of_each_cell():
     first = np.array([[0.2, 1.0], [0.0, 0.5]], np.float32)
     second = np.array([[0.4, 0.0], [0.0, 0.75]], np.float32)
-    mean = mean_ensemble([first, second])
+    mean = mean_probabilities([first, second])
     np.testing.assert_allclose(mean, [[0.3, 0.5], [0.0, 0.625]], rtol=1e-6)
     assert mean.dtype == np.float32
 
 
 def test_one_member_is_its_own_mean():
     lone = np.random.default_rng(0).random((5, 3), dtype=np.float32)
-    np.testing.assert_array_equal(mean_ensemble([lone]), lone)
+    np.testing.assert_array_equal(mean_probabilities([lone]), lone)
 
 
 def test_sums_in_double_precision():
     members = [np.full((1, 1), 0.1, np.float32)] * 10_000
-    assert mean_ensemble(members)[0, 0] == np.float32(0.1)
+    assert mean_probabilities(members)[0, 0] == np.float32(0.1)
 
 
 def test_the_logit_mean_is_the_geometric_mean_of_the_odds(members):
     X, y = members
-    combined = ENSEMBLES["logit_mean"].fit(X, y).predict_proba(X)
+    combined = ENSEMBLES["logit_mean"].make().fit(X, y).predict_proba(X)
     odds = (X / (1 - X.astype(np.float64))).prod(axis=2) ** (1 / 3)
     np.testing.assert_allclose(combined, odds / (1 + odds), rtol=1e-5)
 
@@ -129,7 +123,7 @@ def test_stacking_turns_no_model_round_and_leans_on_the_logit_mean(members):
     assert (Stacking(C=1).fit(against, y).coef_[:, 3] == 0).all()
     leaning = Stacking(C=1e-9).fit(X, y)
     np.testing.assert_allclose(leaning.coef_, 1 / 3, atol=1e-4)
-    mean = ENSEMBLES["logit_mean"].fit(X, y).predict_proba(X)
+    mean = ENSEMBLES["logit_mean"].make().fit(X, y).predict_proba(X)
     np.testing.assert_allclose(leaning.predict_proba(X), mean, atol=1e-4)
 
 
@@ -145,7 +139,7 @@ def test_stacking_weighs_each_label_for_itself(members):
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_an_image_is_predicted_alike_whatever_is_predicted_with_it(name, members):
     X, y = members
-    fitted = clone(ENSEMBLES[name]).fit(X, y)
+    fitted = ENSEMBLES[name].make().fit(X, y)
     together = fitted.predict_proba(X)
     assert together.dtype == np.float32
     assert together.shape == y.shape
@@ -158,7 +152,7 @@ def test_an_image_is_predicted_alike_whatever_is_predicted_with_it(name, members
 def test_certain_probabilities_and_labels_of_one_value_end_in_numbers(name):
     X = np.random.default_rng(0).integers(0, 2, (30, 2, 3)).astype(np.float32)
     y = np.column_stack([np.zeros(30), np.arange(30) % 2]).astype(np.uint8)
-    combined = clone(ENSEMBLES[name]).fit(X, y).predict_proba(X)
+    combined = ENSEMBLES[name].make().fit(X, y).predict_proba(X)
     assert np.isfinite(combined).all()
 
 
@@ -168,6 +162,6 @@ def test_ensembles_are_chosen_by_name_in_their_own_order():
     assert choose_ensembles(("none",)) == ()
     for names in (("median",), ("mean", "none")):
         with pytest.raises(
-            InputError, match=rf"--ensemble '.*': {names[-1]} is no ensemble. Expected mean, .*; or none"
+            InputError, match=rf"--ensemble '.*': {names[-1]} is not an ensemble. Expected mean, .*; or none"
         ):
             choose_ensembles(names)

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from classify.crossfit.folds import make_folds
 from classify.ensembles.crossfit import cross_fit_second_level
-from classify.ensembles.greedy import GreedySelection
+from classify.ensembles.estimators import GreedySelection
 
 
 def make_members(seed: int, noises: tuple[float, ...], rows: int = 300) -> tuple[np.ndarray, np.ndarray]:

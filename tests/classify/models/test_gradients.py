@@ -59,7 +59,7 @@ def test_the_gradient_of_a_head_is_keras_own(hidden):
 def test_a_linear_baseline_is_linearised_through_its_scaler_and_calibration(name):
     labels = Y.copy()
     labels[:, 2] = 1  # of one value only: a constant probability
-    model = BASELINES[name].fit(X, labels)
+    model = BASELINES[name].make().fit(X, labels)
     assert has_gradient(model)
     found = linearise(model, X)
     logits = np.einsum("nld,nd->nl", found.gradients, X) + found.intercepts
@@ -70,4 +70,4 @@ def test_a_linear_baseline_is_linearised_through_its_scaler_and_calibration(name
 
 @pytest.mark.parametrize("name", ["knn", "forest", "boosting", "prior"])
 def test_other_baselines_have_no_gradient(name):
-    assert not has_gradient(BASELINES[name].fit(X, Y))
+    assert not has_gradient(BASELINES[name].make().fit(X, Y))

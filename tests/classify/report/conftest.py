@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from classify.models.heads import HeadSpec
-from classify.models.preset_files import write_presets
+from classify.models.heads import HeadSpec, write_presets
 from classify.report.page import write_report
 from tests.classify.test_run import run
 from tests.classify.toy import Toy, label_test_split, make_toy, reseal

@@ -274,7 +274,7 @@ def test_a_folder_that_cannot_be_written_has_a_remedy_that_the_command_has(copie
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("features.common.lock.fcntl.flock", refuse)
+    monkeypatch.setattr("features.common.files.fcntl.flock", refuse)
     code, said = report(copied)
     assert code == 2
     assert f"{copied} has to be a folder that can be written: change its rights, or work in another" in said

@@ -9,9 +9,9 @@ from sklearn.model_selection import GroupKFold, KFold
 
 from classify.crossfit.plan import FitPlan, make_repeats
 from classify.inputs import Inputs, SplitInputs
-from classify.models.baselines import OneVsRestLogistic
-from classify.scores.bootstrap import resample
-from classify.scores.leak_gap import Gap, measure_gap
+from classify.models.baselines import BASELINES
+from classify.scores.gains import Gap, measure_gap
+from classify.scores.resampling import resample
 from tests.classify.test_run import run
 from tests.classify.toy import Toy, make_toy
 
@@ -53,7 +53,7 @@ def test_a_planted_leak_is_worth_what_scikit_learn_says():
         X, y = inputs.train.features, inputs.train_labels
         out_of_fold = np.empty(y.shape)
         for learnt, held_out in folds.split(X, groups=groups):
-            out_of_fold[held_out] = OneVsRestLogistic().fit(X[learnt], y[learnt]).predict_proba(X[held_out])
+            out_of_fold[held_out] = BASELINES["logistic"].make().fit(X[learnt], y[learnt]).predict_proba(X[held_out])
         expected.append(roc_auc_score(y, out_of_fold, average="macro"))
     assert steps == 10
     assert gap.random.value == pytest.approx(expected[0], abs=0.02)

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from classify.scores.bootstrap import resample
-from classify.scores.ranking import rank_scores
+from classify.scores.resampling import rank_scores, resample
 
 
 @settings(max_examples=60, deadline=None)

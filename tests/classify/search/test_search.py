@@ -17,12 +17,10 @@ from typer.testing import CliRunner
 from classify.__main__ import app
 from classify.bank import train as bank
 from classify.inputs import Inputs, read_inputs
-from classify.models.preset_files import read_presets
+from classify.models.heads import read_presets
 from classify.search import command as search_command
 from classify.search import search
-from classify.search import space as search_space
-from classify.search.rows import make_search_folds
-from classify.search.search import best_trials, cross_fitted_choice
+from classify.search.search import best_trials, cross_fitted_choice, make_search_folds
 from classify.search.study import JOURNAL, open_study
 from features.common.errors import Stopped
 from features.dataset.dataset import read_dataset
@@ -61,7 +59,7 @@ class FakeBank:
         if self.stop_at == len(self.calls):
             raise self.stop
         self.seconds += 10
-        on_epochs(len(specs) * search_space.EPOCHS)
+        on_epochs(len(specs) * search.EPOCHS)
         return [self.head(spec, X[train_rows] - 5, y[train_rows]) for spec in specs]
 
 
@@ -106,13 +104,13 @@ def test_writes_the_best_heads_and_all_trials(toy, fake):
     assert len(trials) == 24
     best = max(trials, key=lambda trial: trial.value)
     heads = read_presets(out / "best.json")
-    assert heads["best1"] == search_space.propose(optuna.trial.FixedTrial(best.params), 0)
-    assert heads["best1"].epochs == search_space.EPOCHS
+    assert heads["best1"] == search.propose(optuna.trial.FixedTrial(best.params), 0)
+    assert heads["best1"].epochs == search.EPOCHS
     structures = {(h.hidden_units, h.batch_norm, h.dropout, h.optimiser, h.batch_size) for h in heads.values()}
     assert 1 < len(heads) == len(structures) <= 5
     assert f"24 of 24 trials, best macro AUC {best.value:.4f}" in said
     assert f"best1 {best.number} {best.value:.4f}" in said
-    assert "24 trials, 0 of them from before" in said
+    assert "24 trials, 0 of them from earlier runs" in said
     assert "optimistic: the best of 24 trials, chosen on the folds that score it" in said
     assert "40 groups, none of them in two folds" in said
     assert "[I " not in said
@@ -134,7 +132,7 @@ def test_the_score_is_out_of_fold_over_all_rows(toy, fake):
     inputs = inputs_of(toy)
     _, folds = make_search_folds(inputs, 3, 0)
     for trial in trials_of(out):
-        spec = search_space.propose(optuna.trial.FixedTrial(trial.params), 0)
+        spec = search.propose(optuna.trial.FixedTrial(trial.params), 0)
         probability = np.empty(inputs.train_labels.shape, np.float32)
         for fold, by_fold in zip(folds, trial.user_attrs["fold_aucs"], strict=True):
             head = Ridge(spec, inputs.train.features[fold.train] - 5, inputs.train_labels[fold.train])
@@ -167,14 +165,14 @@ def test_a_second_start_goes_on_as_if_there_had_been_one(toy, fake):
     code, said, twice = run(toy, "twice", "--trials", "24", "--batch", "8")
     assert code == 0
     assert "holds 8 trials" in said
-    assert "24 trials, 8 of them from before" in said
+    assert "24 trials, 8 of them from earlier runs" in said
     assert outcome(twice) == outcome(at_once)
     assert (twice / "best.json").read_bytes() == (at_once / "best.json").read_bytes()
 
     passes = len(fake.calls)
     code, said, _ = run(toy, "twice", "--trials", "24", "--batch", "8")
     assert (code, len(fake.calls)) == (0, passes)
-    assert "24 trials, 24 of them from before" in said
+    assert "24 trials, 24 of them from earlier runs" in said
 
 
 def test_another_seed_proposes_other_heads(toy, fake):
@@ -205,7 +203,7 @@ def test_a_signal_keeps_what_is_told_and_the_same_command_goes_on(toy, fake, num
     fake.stop_at = 5  # in the second batch
     ended_with, said, out = run(toy, "stopped", "--trials", "16", "--batch", "8")
     assert ended_with == code
-    assert "8 trials, 0 of them from before" in said
+    assert "8 trials, 0 of them from earlier runs" in said
     assert f"ended: {name}" in said
     assert "best1" in read_presets(out / "best.json")
     fake.stop_at = None
@@ -327,7 +325,7 @@ def test_a_folder_of_something_else_is_refused(toy):
     out.mkdir()
     (out / "thesis.tex").touch()
     code, said, _ = run(toy)
-    assert (code, "is no study: it holds thesis.tex" in said) == (2, True)
+    assert (code, "is not a study: it holds thesis.tex" in said) == (2, True)
 
 
 def test_a_study_that_somebody_works_on_is_refused(toy, fake):
@@ -383,8 +381,7 @@ def test_what_the_best_score_is_worth_is_said(toy, fake):
 
 
 def test_the_bank_itself_trains_a_batch(toy, monkeypatch):
-    for module in (search, search_space):
-        monkeypatch.setattr(module, "EPOCHS", 3)
+    monkeypatch.setattr(search, "EPOCHS", 3)
     code, said, out = run(toy, "study", "--trials", "2", "--folds", "2", "--backbones", "beta", "--minutes", "20")
     assert code == 0
     first, second = trials_of(out)

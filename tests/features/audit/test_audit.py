@@ -1,6 +1,5 @@
 """`python -m features audit`: planted duplicates, contradicting labels, groups on both sides, proposed groups."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -11,9 +10,8 @@ from typer.testing import CliRunner
 
 from features.__main__ import app
 from features.dataset.dataset import DatasetOptions, read_dataset
-from features.store.images_table import ImageFacts
+from features.store.images_table import FactsTable, ImageFacts, Rejection, SeenImage, Stamp, replace_rejections
 from features.store.parts import Rows
-from features.store.rejections import Rejection, replace_rejections
 from tests.features.dataset.written import make
 from tests.features.store.caches import digest_of_image, write_rows
 
@@ -53,12 +51,9 @@ class Planted:
             features = np.stack([self.features[i] for i in ids])[:, None]
             rows = Rows(tuple(ids), tuple(self.digests[i] for i in ids), features, tuple(self.facts[i] for i in ids))
             write_rows(self.cache, rows, split)
-            with (self.cache / split / "images.csv").open("w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(["id", "digest", "height", "width", "channels", "bit_depth", "mean", "std"])
-                for i in ids:
-                    facts = self.facts[i]
-                    writer.writerow([i, self.digests[i].hex(), 100, 100, 1, 8, facts.mean, facts.std])
+            (self.cache / split / "images.csv").unlink(missing_ok=True)
+            seen = {i: SeenImage(self.digests[i], Stamp(1, 1), self.facts[i]) for i in ids}
+            FactsTable.of_split(self.cache, split).add(seen, ids)
 
     def some(self) -> Rows:
         """The rows of one training image."""
@@ -229,10 +224,10 @@ def test_too_few_images_have_exact_duplicates_only(planted, monkeypatch):
     said, duplicates, _, record = planted.audit()
     assert duplicates["kind"].tolist() == ["exact"]
     assert record["threshold"] is None
-    assert "near duplicates: not sought" in said
+    assert "near duplicates: not searched" in said
     planted.patients = None
     said, _, groups, _ = planted.audit()
-    assert "groups.csv: 209 groups, of which only exact duplicates and images of one id are joined" in said
+    assert "groups.csv: 209 groups, in which only exact duplicates and images with the same id are joined" in said
     assert "--groups groups.csv" not in said
     assert groups["t000"] == groups["t100"]
 

@@ -1,13 +1,19 @@
 """Replacing a file: the old content or the new, never half, and nothing left behind."""
 
 import errno
+import hashlib
 import os
+import signal
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from features.common.errors import InputError
-from features.common.files import replacing
+from features.common.files import digest, digest_file, replacing
+from tests import ROOT
 
 
 def full(*_: object) -> None:
@@ -89,3 +95,72 @@ def test_what_h5py_says_of_a_full_disk_is_understood(old, error):
 def test_a_runtime_error_of_ours_is_no_full_disk(old):
     with pytest.raises(RuntimeError, match="a fault"), replacing(old):
         raise RuntimeError("a fault")
+
+
+def test_a_digest_is_blake2b_of_128_bits(tmp_path):
+    content = bytes(range(256)) * 5000
+    (tmp_path / "a").write_bytes(content)
+    assert digest(content) == digest_file(tmp_path / "a") == hashlib.blake2b(content, digest_size=16).digest()
+
+
+def test_a_temporary_file_has_an_unguessable_name_and_follows_no_link(old, monkeypatch):
+    victim = old.parent / "victim"
+    victim.write_bytes(b"precious")
+    names = iter(["0" * 16, "1" * 16])
+    monkeypatch.setattr("features.common.files.secrets.token_hex", lambda count: next(names))
+    (old.parent / f".kept.bin.{'0' * 16}.tmp").symlink_to(victim)
+    with pytest.raises(InputError, match=r"kept\.bin cannot be written: File exists"), replacing(old):
+        pytest.fail("a link was followed")
+    with replacing(old) as temporary:
+        assert temporary.name == f".kept.bin.{'1' * 16}.tmp"
+        temporary.write_bytes(b"new")
+    assert (victim.read_bytes(), old.read_bytes()) == (b"precious", b"new")
+
+
+def test_a_link_in_the_place_is_replaced_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / "a").symlink_to(victim)
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_bytes(b"new")
+    assert victim.read_bytes() == b"precious"
+    assert not (tmp_path / "a").is_symlink()
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o007])
+def test_rights_are_those_of_any_new_file(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with replacing(tmp_path / "a") as temporary:
+            temporary.write_bytes(b"new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~mask
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from features.common.files import replacing
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), int(sys.argv[2]))
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(old):
+    arguments = [sys.executable, "-c", STOPPED, str(old)]
+    subprocess.run([*arguments, str(int(signal.SIGKILL))], cwd=ROOT, check=False)
+    assert len(list(old.parent.glob(".kept.bin.*.tmp"))) == 1
+    subprocess.run([*arguments, "0"], cwd=ROOT, check=True)
+    assert [path.name for path in old.parent.iterdir()] == ["kept.bin"]
+    assert old.read_bytes() == b"half"
+
+
+def test_the_temporary_file_of_a_living_process_stays(old):
+    with replacing(old) as temporary:
+        other = [sys.executable, "-c", STOPPED, str(old), "0"]
+        subprocess.run(other, cwd=ROOT, check=True)
+        assert temporary.exists()
+        temporary.write_bytes(b"ours")
+    assert old.read_bytes() == b"ours"

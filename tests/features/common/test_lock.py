@@ -12,13 +12,13 @@ import threading
 import pytest
 
 from features.common.errors import InputError
-from features.common.lock import hold
+from features.common.files import hold
 from tests import ROOT
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from features.common.lock import hold
+from features.common.files import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -104,7 +104,7 @@ def test_a_file_that_its_holder_removes_is_not_held_twice(tmp_path, monkeypatch)
         opened.append(file)
         flock(file, how)
 
-    monkeypatch.setattr("features.common.lock.fcntl.flock", removed_before)
+    monkeypatch.setattr("features.common.files.fcntl.flock", removed_before)
     with hold(path):
         assert len(opened) == 2
         assert opened[0].closed
@@ -133,6 +133,30 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("features.common.lock.json.dumps", full)
+    monkeypatch.setattr("features.common.files.json.dumps", full)
     with pytest.raises(InputError, match="cannot be locked: No space left on device"), hold(tmp_path / "a.lock"):
         pytest.fail("the lock was taken")
+
+
+@pytest.mark.parametrize("make", ["symlink_to", "hardlink_to"])
+def test_a_link_in_the_place_of_a_lock_is_refused_and_what_it_leads_to_is_kept(tmp_path, make):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    path = tmp_path / "a.lock"
+    getattr(path, make)(victim)
+    refused = r"a\.lock cannot be locked: it is (a symbolic link|not an ordinary file)\. Remove it, and run again\.$"
+    with pytest.raises(InputError, match=refused), hold(path):
+        pytest.fail("a link was locked")
+    assert victim.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("number", [37, 38, 95])
+def test_a_file_system_without_locks_is_named_as_the_cause(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("features.common.files.fcntl.flock", refuse)
+    refused = f"{os.strerror(number)}. The file system of {tmp_path} has no locks: work in a folder on another one."
+    with pytest.raises(InputError) as caught, hold(tmp_path / "a.lock"):
+        pytest.fail("the lock was taken")
+    assert str(caught.value) == f"{tmp_path}/a.lock cannot be locked: {refused}"

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.dataset.dataset import IMAGE_SUFFIXES, DatasetOptions, read_dataset, read_images
+from features.dataset.dataset import DatasetOptions, read_dataset, read_images
+from features.dataset.folder import IMAGE_SUFFIXES
 from tests.features.dataset.written import assert_says, images_message_of, make, message_of
 
 # What is read
@@ -235,7 +236,7 @@ def test_test_csv_without_the_labels_of_train_gives_ids_only(tmp_path, test_csv)
 )
 def test_test_csv_with_other_labels_than_train(tmp_path, test_csv, names):
     message = message_of(make_both(tmp_path, test_csv))
-    assert_says(message, f"{tmp_path / 'test.csv'} has the labels {names}, but {tmp_path / 'train.csv'} has a, b.")
+    assert_says(message, f"{tmp_path / 'test.csv'}: received the labels {names}, but {tmp_path / 'train.csv'} has a, b")
     assert_says(message, "same order")
 
 

@@ -65,14 +65,14 @@ def test_a_duplicate_id_column_stops_both(tmp_path):
         ("ID,a\nx,1\nq,0\nr,1\n", "x.png", ("2 of 3 ids have no image", "'q' in line 3, 'r' in line 4", "Add the im")),
         ("ID,a\nx,1\n", "x.png z.png y.png", ("2 of 3 images", "no row in", "y.png", "move the images")),
         ("ID,a\nx,1\ny,0\nx.png,0\n", "x.png y.png", ("line 4, column ID: received 'x.png'", "Line 2", "Remove one")),
-        ("ID,a\nx,1\n", "x.png x.jpg", ("x.jpg and", "x.png have the same id, 'x'", "rename")),
+        ("ID,a\nx,1\n", "x.png x.jpg", ("x.jpg: x.png has the same id, 'x'", "rename")),
         ('ID,a\n"x\ny",1\n\nx,1,\n', "x.png", ("line 5: received 3 cells", "header has 2", "begins with 'x'")),
         ("ID,a\nx\n", "x.png", ("line 2: received 1 cells", "header has 2", "one cell for each column")),
         ("ID,a\n ,1\n", "x.png", ("line 2, column ID: received a blank cell", "remove the row")),
         ("ID,a\n./,1\n", "x.png", ("line 2, column ID: received './'", "needs an id")),
         ("", "x.png", ("train.csv is empty", "Write a header")),
         ("\n \n", "x.png", ("train.csv is empty",)),
-        ("ID,a\n\n", "x.png", ("holds a header and no row",)),
+        ("ID,a\n\n", "x.png", ("holds a header but no row",)),
         ("ID;a\nx;1\n", "x.png", ("line 1: the columns are separated by semicolons", "'ID;a'", "Save the file with")),
         ("ID\ta\nx\t1\n", "x.png", ("line 1", "tabs", "commas")),
         (
@@ -125,8 +125,8 @@ def test_a_dicom_file_beside_its_png_is_no_error(tmp_path):
         (lambda root: root / "nowhere", ("nowhere does not exist", "Give the folder")),
         (lambda root: make(root, "ID\nx\n", train="x.png") / "train.csv", ("train.csv is not a folder",)),
         (lambda root: root, ("neither a folder train nor a folder test",)),
-        (lambda root: make(root, "ID\nx\n"), ("train.csv is there, but the folder", "Add its images")),
-        (lambda root: make(root, None, "ID\nx\n", train="x.png"), ("test.csv is there, but the folder",)),
+        (lambda root: make(root, "ID\nx\n"), ("train.csv: there is no folder", "Add its images")),
+        (lambda root: make(root, None, "ID\nx\n", train="x.png"), ("test.csv: there is no folder",)),
     ],
 )
 def test_what_is_no_data_set(tmp_path, prepare, parts):
@@ -164,7 +164,7 @@ def test_links_that_lead_nowhere_or_in_a_circle(tmp_path):
     assert_says(images_message_of(tmp_path), "train/loop is a link to a folder that contains it", "Remove the link")
     (tmp_path / "train/loop").unlink()
     (tmp_path / "train/y.png").symlink_to(tmp_path / "gone.png")
-    assert_says(images_message_of(tmp_path), "y.png is no file, or a link that leads nowhere")
+    assert_says(images_message_of(tmp_path), "y.png: it is not a file, or it is a link that leads nowhere")
 
 
 def test_a_name_that_is_not_utf8(tmp_path):

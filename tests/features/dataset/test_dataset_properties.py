@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from features.common.errors import InputError
-from features.dataset.dataset import IMAGE_SUFFIXES, read_dataset, read_images
+from features.dataset.dataset import read_dataset, read_images
+from features.dataset.folder import IMAGE_SUFFIXES
 from tests.features.dataset.written import make, message_of
 
 NAMES = st.text("abcXYZ019_-", min_size=1, max_size=8)

@@ -5,6 +5,7 @@ import pytest
 
 from features.dataset.dataset import DatasetOptions, read_dataset
 from features.dataset.groups import read_groups_file, write_groups_file
+from features.dataset.table import Faults
 from tests.features.dataset.written import assert_says, make, message_of
 
 TRAIN = "ID,bleed,patient\na,0,p1\nsub/b,1,p1\nc,1,p2\n"
@@ -38,7 +39,9 @@ def test_a_file_that_names_the_test_images_gives_them_groups_too(data, tmp_path)
 def test_what_is_written_is_read_again(tmp_path):
     groups = {"a,b": "Müller", 'quote"': "2", "c/d": "proposed-00001"}
     write_groups_file(tmp_path / "groups.csv", groups)
-    assert read_groups_file(tmp_path / "groups.csv") == groups
+    faults = Faults()
+    assert read_groups_file(tmp_path / "groups.csv", faults) == groups
+    assert faults == Faults()
 
 
 @pytest.mark.parametrize(
@@ -50,9 +53,9 @@ def test_what_is_written_is_read_again(tmp_path):
         ("ID,group\na,\n", "line 2, column group: received a blank cell. Every image needs a group"),
         ("ID,group\n../a,1\n", "line 2, column ID: received '../a'. An id must stay inside the data set"),
         ("ID,group,group\na,1,1\n", "columns 2 and 3 are both called 'group'"),
-        ("ID,group\na,1\nc,1\n", "gives no group to 1 of 3 train images (first: 'sub/b'). Add their rows"),
-        ("ID,group\nx,1\n", "gives no group to 3 of 3 train images"),
-        ("ID,group\na,1\nsub/b,1\nc,1\nx,1\n", "gives no group to 1 of 2 test images (first: 'y')"),
+        ("ID,group\na,1\nc,1\n", "no group for 1 of 3 train images (first: 'sub/b'). Add their rows"),
+        ("ID,group\nx,1\n", "no group for 3 of 3 train images"),
+        ("ID,group\na,1\nsub/b,1\nc,1\nx,1\n", "no group for 1 of 2 test images (first: 'y')"),
         ("", "is empty"),
     ],
 )

@@ -79,7 +79,10 @@ def test_long_format_accepts_equal_duplicates_with_one_warning(tmp_path, caplog)
         ("ID_a_subdural,1\n", ("line 5, column Label: received '1'", "Line 3 has '0'", "ID_a, subdural", "Remove")),
         ("ID_a_any,2\n", ("line 5, column Label: received '2'", "0 or 1")),
         ("ID_a_any,\n", ("line 5, column Label: received a blank cell",)),
-        ("ID_b_any,1\n", ("line 5: the id 'ID_b' has no row for epidural, subdural (1 of 2 ids", "Add the rows")),
+        (
+            "ID_b_any,1\n",
+            ("2 faults", "1 of 2 ids have no row for epidural (first: 'ID_b' in line 5)", "subdural", "Add the rows"),
+        ),
     ],
 )
 def test_errors_of_long_labels_stop_only_who_reads_labels(tmp_path, rows, parts):

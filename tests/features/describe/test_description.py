@@ -9,11 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from features.__main__ import app
-from features.dataset.dataset import DatasetOptions
-from features.dataset.survey import survey
-from features.describe.description import describe, summarise_images
+from features.dataset.dataset import read_with_faults
+from features.describe.description import Description, describe, summarise_images
 from features.store.cache import FeatureCache
-from features.store.rejections import Rejection, replace_rejections
+from features.store.images_table import Rejection, replace_rejections
 from tests.features.dataset.written import make
 
 TRAIN = "ID,bleed,calc,patient\na,1,1,p1\nb,1,0,p1\nc,0,0,p2\nd,0,,p3\ne,1,1,p3\n"
@@ -30,8 +29,8 @@ def record(cache: Path, split: str, *rows: tuple) -> None:
     (cache / split).mkdir(parents=True, exist_ok=True)
     with (cache / split / "images.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "digest", "height", "width", "channels", "bit_depth", "mean", "std"])
-        writer.writerows((row[0], "00" * 16, *row[1:]) for row in rows)
+        writer.writerow(["id", "digest", "size", "mtime_ns", "height", "width", "channels", "bit_depth", "mean", "std"])
+        writer.writerows((row[0], "00" * 16, 1, 1, *row[1:]) for row in rows)
 
 
 def run(*arguments: object):
@@ -39,8 +38,13 @@ def run(*arguments: object):
     return result.exit_code, " ".join(result.output.split())
 
 
+def descriptions(data: Path) -> list[Description]:
+    dataset, _ = read_with_faults(data)
+    return [describe(split, dataset.label_names, None) for split in dataset.splits.values()]
+
+
 def test_labels_groups_and_combinations_are_counted(data):
-    train, test = (describe(split, None) for split in survey(data, DatasetOptions()))
+    train, test = descriptions(data)
     assert (train.images, train.groups, train.images_per_group) == (5, 3, (1, 2, 2))
     counted = [(own.name, own.positive, own.negative, own.missing, own.groups) for own in train.labels]
     assert counted == [("bleed", 3, 2, 0, 2), ("calc", 2, 2, 1, 2)]
@@ -55,7 +59,7 @@ def test_counts_are_of_the_images_that_are_there(data):
     for image_id in ("a", "e"):
         (data / "train" / f"{image_id}.png").unlink()
     (data / "train" / "new.png").touch()
-    train = describe(survey(data, DatasetOptions())[0], None)
+    train = descriptions(data)[0]
     assert (train.images, train.groups, train.without_group) == (4, 3, 1)
     assert (train.without_image, train.without_row) == (("a", "e"), ("new",))
     counted = [(own.name, own.positive, own.negative, own.missing, own.groups) for own in train.labels]
@@ -82,9 +86,11 @@ def test_what_stage_1_recorded_is_summed_up_and_outliers_say_why(tmp_path):
     replace_rejections(tmp_path, ["train"], [Rejection("i300", "train/i300.png", "truncated")])
     summary = summarise_images("train", [*ids, "i300"], FeatureCache(tmp_path))
     assert (summary.known, summary.unknown, summary.rejected) == (300, 0, {"i300": "truncated"})
-    assert summary.sizes == {"512 x 512": 299, "77 x 512": 1}
-    assert summary.bit_depths == {"8 bit": 299, "16 bit": 1}
-    assert summary.channels == {"grey": 299, "colour": 1}
+    assert summary.kinds == {
+        "size": {"512 x 512": 299, "77 x 512": 1},
+        "bit depth": {"8 bit": 299, "16 bit": 1},
+        "channels": {"grey": 299, "colour": 1},
+    }
     assert summary.blank == ("i6",)
     assert summary.outliers == {
         "i3": "brightness 0.784, typically 0.247",
@@ -103,8 +109,10 @@ def test_the_console_tells_all_of_it_and_writes_no_page_without_a_folder(data, t
     assert "calc 1 33.3% 2 1 1 1" in said
     assert "combinations: bleed + calc 1, bleed 1, none 1" in said
     assert "1 rows of the CSV file have no image: e" in said
-    assert "1 rows lack a label: d" in said
+    assert "1 images have a row, but a label is missing: d" in said
     assert "test: 1 images; groups not known no labels" in said
+    assert "2 faults that classify run refuses, of these kinds: image 1, label 1" in said
+    assert f"{data}/train.csv, line 5, column calc: received a blank cell. 4 of the 5 cells" in said
     assert "no page is written: name a folder for describe.html with --out" in said
     assert list(tmp_path.rglob("*.html")) == []
 
@@ -164,7 +172,28 @@ def test_the_page_has_the_numbers(data, tmp_path):
     assert "calc 2 2 1 2 50.0%" in text
     assert "bleed 3 2 (67%) calc 2 (100%) 2" in text
     assert "bleed + calc 2 50.0%" in text
-    assert "1 rows that lack a label d" in text
+    assert "1 images with a row of which a label is missing d" in text
+
+
+def test_the_page_lists_all_faults(tmp_path):
+    rows = "".join(f"i{number},{number % 2},\n" for number in range(20))
+    data = make(tmp_path, f"ID,bleed,patient\n{rows}", train=" ".join(f"i{number}.png" for number in range(20)))
+    code, said = run(data, "--out", tmp_path / "page")
+    assert code == 0
+    assert "20 faults that classify run refuses, of these kinds: group 20" in said
+    assert "line 9, column patient" in said
+    assert "line 10, column patient" not in said
+    assert "and 12 more: describe.html lists them" in said
+    text = " ".join(Page((tmp_path / "page" / "describe.html").read_text(encoding="utf-8")).text.split())
+    for line in range(2, 22):
+        assert f"group {data}/train.csv {line} patient received a blank cell Every row needs a group" in text
+
+
+def test_a_whole_data_set_has_no_faults(tmp_path):
+    data = make(tmp_path, "ID,bleed\na,1\nb,0\n", train="a.png b.png")
+    code, said = run(data, "--out", tmp_path / "page")
+    assert (code, "fault" in said) == (0, False)
+    assert "Faults" not in (tmp_path / "page" / "describe.html").read_text(encoding="utf-8")
 
 
 def test_the_page_names_the_command_that_makes_it(data, tmp_path):
@@ -186,9 +215,7 @@ def test_bad_input_is_one_message(data, tmp_path):
 
 
 def test_the_data_sets_own_cache_is_found_and_that_of_another_is_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "features.store.default_cache.__file__", str(tmp_path / "repo" / "features" / "store" / "default_cache.py")
-    )
+    monkeypatch.setattr("features.store.cache.__file__", str(tmp_path / "repo" / "features" / "store" / "cache.py"))
     assert "what the images are like is not known: name their cache with --cache" in run(data)[1]
     cache = tmp_path / "repo" / "features" / "cache" / "data"
     record(cache, "train", *((i, 5, 6, 1, 8, 60, 30) for i in "abcde"))

@@ -1,23 +1,26 @@
 """Reading the cache: joined by id, in the order asked for, of one fingerprint, in little memory."""
 
+import os
 import tracemalloc
 from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import features.store.cache
-import features.store.chunks
+import features.store.cache_file
 from features.common.errors import InputError
-from features.store.cache import FeatureCache, read_index
+from features.common.files import digest_file
+from features.store.cache import FeatureCache, claim_default_cache, default_cache
+from features.store.cache_file import CacheFile
+from features.store.images_table import FactsTable, SeenImage, Stamp
 from tests.features.store.caches import (
     ODD_IDS,
     PROVENANCE,
     RECIPE,
     digests_of,
+    facts_of,
     matrix_of,
     part_store,
     rows_of,
@@ -62,10 +65,10 @@ def test_locks_parts_and_half_written_files_are_no_cache_files(cache, tmp_path):
 
 
 def test_a_file_says_what_it_is(cache):
-    file = cache.describe("train", "wide")
+    file = cache.open("train", "wide")
     assert file.path == cache.root / "train" / "wide.h5"
     assert file.recipe == replace(RECIPE, backbone="wide")
-    assert file.fingerprint == file.recipe.fingerprint == cache.fingerprint("train", "wide")
+    assert file.fingerprint == file.recipe.fingerprint
     assert (file.rows, file.views, file.width, file.dtype) == (23, 1, 5, "float32")
     assert (file.keras_version, file.keras_backend, file.device) == ("3.15.0", "tensorflow", "CPU")
     assert PROVENANCE.device == file.device
@@ -100,13 +103,6 @@ def test_any_ids_in_any_order_equal_the_model(cache, wanted, backbones):
     np.testing.assert_array_equal(matrix, np.array(model, np.float32).reshape(matrix.shape))
 
 
-@pytest.mark.parametrize("block_bytes", [1, 36, 100])
-def test_blocks_of_any_size_give_the_same(cache, monkeypatch, block_bytes):
-    monkeypatch.setattr(features.store.chunks, "BLOCK_BYTES", block_bytes)
-    wanted = [IDS[row] for row in np.random.default_rng(0).permutation(len(IDS))]
-    np.testing.assert_array_equal(cache.read("train", ["net"], wanted)[1], matrix_of(digests_of(wanted).values()))
-
-
 def test_only_the_first_view_is_read(tmp_path):
     rows = rows_of(digests_of(IDS), views=3)
     write_rows(tmp_path, rows, recipe=replace(RECIPE, views=("identity", "flip", "turn")))
@@ -115,16 +111,16 @@ def test_only_the_first_view_is_read(tmp_path):
 
 def test_float16_is_kept_as_such_and_read_as_float32(tmp_path):
     rows = rows_of(digests_of(IDS), dtype="float16")
-    write_rows(tmp_path, rows)
+    write_rows(tmp_path, rows, recipe=replace(RECIPE, storage="float16"))
     cache = FeatureCache(tmp_path)
-    assert cache.describe("train", "net").dtype == "float16"
+    assert cache.open("train", "net").dtype == "float16"
     matrix = cache.read("train", ["net"], IDS[::2])[1]
     assert matrix.dtype == np.float32
     np.testing.assert_array_equal(matrix, rows.features[::2, 0].astype(np.float32))
 
 
 def test_the_index_holds_ids_and_digests_in_order(cache):
-    assert list(read_index(cache.path("test", "net")).items()) == list(digests_of(ODD_IDS).items())
+    assert list(cache.open("test", "net").index.items()) == list(digests_of(ODD_IDS).items())
 
 
 def test_memory_is_the_result_and_a_few_chunks(tmp_path, monkeypatch):
@@ -132,7 +128,7 @@ def test_memory_is_the_result_and_a_few_chunks(tmp_path, monkeypatch):
     rows = replace(rows_of(digests_of(ids)), features=np.ones((4000, 1, 2048), np.float32))  # 32 MB
     write_rows(tmp_path, rows)
     cache = FeatureCache(tmp_path)
-    monkeypatch.setattr(features.store.chunks, "THREADS", 2)
+    monkeypatch.setattr(features.store.cache_file, "THREADS", 2)
     tracemalloc.start()
     try:
         cache.read("train", ["net"], ids[::400])
@@ -164,8 +160,8 @@ def test_a_missing_backbone_is_named_with_those_that_are_there(cache):
 
 def test_missing_rows_are_counted(cache):
     assert message_of(cache, "train", ["net"], [IDS[0], "a17", ODD_IDS[0]]) == (
-        f"{cache.root}/train/net.h5 lacks 2 of 3 images (first: a17). "
-        f"Run: scripts/extract.sh DATA --backbones net --cache {cache.root}"
+        f"{cache.root}/train/net.h5: 2 of 3 images are missing (first: a17). Run: scripts/extract.sh DATA "
+        f"--backbones net --weights imagenet --precision float32 --dtype float32 --cache {cache.root}"
     )
 
 
@@ -173,7 +169,9 @@ def test_no_backbone_is_an_error(cache):
     assert message_of(cache, "train", []) == f"no backbone was named to read from {cache.root}. Name at least one."
 
 
-@pytest.mark.parametrize(("order", "says"), [(("all", "few"), "lacks 1 of 3 images"), (("few", "all"), "has 3 images")])
+@pytest.mark.parametrize(
+    ("order", "says"), [(("all", "few"), "1 of 3 images are missing"), (("few", "all"), "has 3 images")]
+)
 def test_without_ids_all_backbones_must_have_the_same_images(tmp_path, order, says):
     write_cache(tmp_path, "abc", backbone="all")
     write_cache(tmp_path, "ab", backbone="few")
@@ -201,44 +199,34 @@ def test_weights_of_another_place_but_the_same_bytes_do_meet(tmp_path):
     assert FeatureCache(tmp_path).read("test", ["net"])[0] == ("c", "d")
 
 
-@pytest.mark.parametrize("ids", [["a", "b"], ["a", "b", "b"], ["a", "b", "c", "d"]])
-def test_ids_that_do_not_name_every_row_once_are_refused(tmp_path, ids):
-    path = write_cache(tmp_path, "abc")
-    with h5py.File(path, "a") as file:
-        del file["image_ids"]
-        file["image_ids"] = ids
-    message = message_of(FeatureCache(tmp_path), "train", ["net"], ["a"])
-    assert f"{path}: it has 3 rows, but {len(ids)} image ids, {len(set(ids))} of them different. Remove" in message
-    with pytest.raises(InputError, match="it has 3 rows"):
-        read_index(path)
-
-
-def test_another_schema_is_refused(tmp_path):
-    path = write_cache(tmp_path, "abc")
-    with h5py.File(path, "a") as file:
-        file.attrs["schema_version"] = 2
-    assert message_of(FeatureCache(tmp_path), "train", ["net"]) == (
-        f"{path}: its schema is 2, but this Headbank reads 1. Remove the file and extract again."
-    )
-
-
-def test_a_file_that_is_replaced_while_it_is_read_gives_the_rows_of_one_of_the_two(tmp_path, monkeypatch):
+def test_a_file_that_is_replaced_meanwhile_gives_the_rows_of_one_of_the_two(tmp_path, monkeypatch):
     """An extraction may end at any moment; ids and rows must come from the same file."""
     write_cache(tmp_path, ["a", "b", "c"])
     before = FeatureCache(tmp_path).read("train", ["net"], ["a", "b", "c"])[1]
-    original = features.store.cache._decode_image_ids
+    original = CacheFile.open
 
-    def replaced_meanwhile(*stored):
-        image_ids = original(*stored)
+    def replaced_meanwhile(path):
+        file = original(path)
         monkeypatch.undo()
         write_cache(tmp_path, ["0", "a", "b", "c"])
-        return image_ids
+        return file
 
-    monkeypatch.setattr(features.store.cache, "_decode_image_ids", replaced_meanwhile)
-    ids, read = FeatureCache(tmp_path).read("train", ["net"], ["a", "b", "c"])
-    assert ids == ("a", "b", "c")
-    np.testing.assert_array_equal(read, before)
-    assert FeatureCache(tmp_path).describe("train", "net").rows == 4
+    monkeypatch.setattr(CacheFile, "open", replaced_meanwhile)
+    cache = FeatureCache(tmp_path)
+    for _ in range(2):
+        ids, read = cache.read("train", ["net"])
+        assert ids == ("a", "b", "c")
+        np.testing.assert_array_equal(read, before)
+    assert FeatureCache(tmp_path).open("train", "net").rows == 4
+
+
+def test_a_file_is_opened_once(tmp_path, monkeypatch):
+    write_cache(tmp_path, "abc")
+    cache = FeatureCache(tmp_path)
+    file = cache.open("train", "net")
+    monkeypatch.setattr(CacheFile, "open", lambda path: pytest.fail(f"{path} was opened twice"))
+    cache.read("train", ["net"])
+    assert cache.open("train", "net") is file
 
 
 def test_files_of_other_rows_other_orders_and_other_chunks_are_joined_by_id(tmp_path):
@@ -276,3 +264,92 @@ def test_what_waits_in_parts_is_named(tmp_path):
     assert FeatureCache(tmp_path).unfinished() == ()
     part_store(tmp_path, "test").add(rows_of(digests_of(["a"])))
     assert FeatureCache(tmp_path).unfinished() == ("test/net",)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two images and the cache of their features."""
+    paths = [tmp_path / f"{name}.png" for name in "ab"]
+    for path in paths:
+        path.write_bytes(f"image {path.stem}".encode())
+        os.utime(path, ns=(10**18, 10**18 + 1))
+    write_rows(tmp_path / "cache", rows_of({path.stem: digest_file(path) for path in paths}))
+    seen = {path.stem: SeenImage(digest_file(path), Stamp.of(path), facts_of(path.stem)) for path in paths}
+    FactsTable.of_split(tmp_path / "cache", "train").add(seen, "ab")
+    return tmp_path / "cache", paths
+
+
+def refuse_changed(images) -> None:
+    root, paths = images
+    FeatureCache(root).refuse_changed("train", ["net"], ["a", "b"], paths)
+
+
+def test_images_of_the_same_size_and_time_are_not_read_again(images, monkeypatch):
+    monkeypatch.setattr("features.store.cache.digest_file", lambda path: pytest.fail(f"{path} was read"))
+    refuse_changed(images)
+
+
+@pytest.mark.parametrize("moment", [10**18, 10**18 + 2, 2 * 10**18])
+def test_an_image_of_another_time_passes_if_its_bytes_are_the_same_and_is_refused_if_not(images, moment):
+    root, paths = images
+    os.utime(paths[1], ns=(moment, moment))
+    refuse_changed(images)
+    paths[1].write_bytes(b"image c")
+    os.utime(paths[1], ns=(moment, moment))  # older than before too, as rsync -a and unzip do
+    with pytest.raises(InputError) as caught:
+        refuse_changed(images)
+    assert str(caught.value) == (
+        f"1 images of train have changed since {root}/train/net.h5 was extracted (first: b). Run: scripts/extract.sh "
+        f"DATA --backbones net --weights imagenet --precision float32 --dtype float32 --cache {root}"
+    )
+
+
+def test_an_image_of_another_size_is_refused(images):
+    _, paths = images
+    paths[0].write_bytes(b"a longer image")
+    os.utime(paths[0], ns=(10**18, 10**18 + 1))
+    with pytest.raises(InputError, match=r"1 images of train have changed since .* \(first: a\)"):
+        refuse_changed(images)
+
+
+def test_an_image_that_another_backbone_saw_later_is_refused(images):
+    """images.csv then knows the new bytes, but the file holds features of the old ones."""
+    root, paths = images
+    paths[0].write_bytes(b"another image")
+    seen = {"a": SeenImage(digest_file(paths[0]), Stamp.of(paths[0]), facts_of("a"))}
+    FactsTable.of_split(root, "train").add(seen, "ab")
+    with pytest.raises(InputError, match=r"1 images of train have changed since .* \(first: a\)"):
+        refuse_changed(images)
+
+
+def test_without_images_csv_all_images_are_read(images):
+    root, paths = images
+    (root / "train" / "images.csv").unlink()
+    refuse_changed(images)
+    paths[1].write_bytes(b"image c")
+    with pytest.raises(InputError, match="have changed"):
+        refuse_changed(images)
+
+
+def test_an_image_that_vanished_is_named(images):
+    _, paths = images
+    paths[1].unlink()
+    with pytest.raises(InputError, match=r"b\.png cannot be read: No such file or directory\."):
+        refuse_changed(images)
+
+
+def test_the_default_cache_is_named_after_the_data(tmp_path):
+    assert default_cache(tmp_path / "ich" / "..") == default_cache(tmp_path)
+    assert default_cache(tmp_path / "ich").parts[-3:] == ("features", "cache", "ich")
+
+
+def test_two_data_sets_of_one_name_do_not_share_a_default_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("features.store.cache.__file__", str(tmp_path / "repo" / "features" / "store" / "cache.py"))
+    ours, theirs = tmp_path / "x" / "data", tmp_path / "y" / "data"
+    cache = claim_default_cache(ours)
+    assert cache == tmp_path / "repo" / "features" / "cache" / "data"
+    assert default_cache(ours) == cache
+    with pytest.raises(InputError, match=f"{cache} holds the features of {ours}, not of {theirs}. Name another folder"):
+        default_cache(theirs)
+    (cache / "dataset.txt").unlink()
+    assert claim_default_cache(theirs) == cache

@@ -7,14 +7,23 @@ import numpy as np
 import pytest
 
 from features.common.errors import InputError
-from features.store.images_table import FactsTable, ImageFacts
+from features.store.images_table import (
+    FactsTable,
+    ImageFacts,
+    Rejection,
+    SeenImage,
+    Stamp,
+    read_rejections,
+    replace_rejections,
+)
 from tests.features.store.caches import ODD_IDS, digest_of_image, facts_of
 
-HEADER = "id,digest,height,width,channels,bit_depth,mean,std\n"
+HEADER = "id,digest,size,mtime_ns,height,width,channels,bit_depth,mean,std\n"
 
 
-def found(*image_ids: str, version: int = 0) -> dict[str, tuple[bytes, ImageFacts]]:
-    return {image_id: (digest_of_image(image_id, version), facts_of(image_id)) for image_id in image_ids}
+def found(*image_ids: str, version: int = 0, mtime: int = 10**18 + 1) -> dict[str, SeenImage]:
+    stamp = Stamp(len(image_ids), mtime)
+    return {i: SeenImage(digest_of_image(i, version), stamp, facts_of(i)) for i in image_ids}
 
 
 def ids_in(path: Path) -> list[str]:
@@ -44,9 +53,27 @@ def test_what_is_written_is_read_back_to_the_last_bit(tmp_path):
     assert all(table.knows(image_id, digest_of_image(image_id)) for image_id in ids)
 
 
+def test_the_digest_is_given_for_the_stamp_with_which_the_image_was_seen(tmp_path):
+    path = tmp_path / "images.csv"
+    FactsTable(path).add(found("a", "b"), ["a", "b"])
+    table = FactsTable(path)
+    assert table.digest("a", Stamp(2, 10**18 + 1)) == digest_of_image("a")
+    for image_id, stamp in (("a", Stamp(3, 10**18 + 1)), ("a", Stamp(2, 10**18)), ("c", Stamp(2, 10**18 + 1))):
+        assert table.digest(image_id, stamp) is None
+    table.add(found("a", mtime=5), ["a", "b"])
+    assert FactsTable(path).digest("a", Stamp(1, 5)) == digest_of_image("a")
+
+
+def test_what_is_known_already_is_not_written_again(tmp_path, monkeypatch):
+    path = tmp_path / "images.csv"
+    FactsTable(path).add(found("a", "b"), ["a", "b"])
+    monkeypatch.setattr("features.store.images_table.replacing", lambda path: pytest.fail(f"{path} was written"))
+    FactsTable(path).add({"b": found("a", "b")["b"]}, ["a", "b"])
+
+
 def test_a_white_image_whose_mean_is_rounded_up_is_read(tmp_path):
     white = ImageFacts(480, 640, 1, 8, float(np.nextafter(255, 256)), 0.0)
-    FactsTable(tmp_path / "images.csv").add({"a": (digest_of_image("a"), white)}, ["a"])
+    FactsTable(tmp_path / "images.csv").add({"a": SeenImage(b"a" * 16, Stamp(9, 9), white)}, ["a"])
     assert FactsTable(tmp_path / "images.csv")["a"] == white
 
 
@@ -88,17 +115,20 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path):
     [
         b"",
         b"id,digest\n",
-        HEADER.encode() + b"a,00,1,2\n",
-        HEADER.encode() + b"a,00,tall,2,3,8,1,1\n",
+        HEADER.encode() + b"a,00,7,8,1,2\n",
+        HEADER.encode() + b"a,00,7,8,tall,2,3,8,1,1\n",
         HEADER.encode() + b"\n",
-        HEADER.encode() + b"a,00,1,2,3,8,1\n",
-        HEADER.encode() + b"a,00,1,2,3,8,1,1,1\n",
-        HEADER.encode() + b"a,00,1,2,3,8,1,nan\n",
-        HEADER.encode() + b"a,00,1,2,3,8,256,1\n",
-        HEADER.encode() + b"a,00,1,2,3,5000,1,1\n",
-        HEADER.encode() + b"a,00,1,2,3,0,0,0\n",
-        HEADER.encode() + b"a,00,0,2,3,8,1,1\n",
-        HEADER.encode() + b"\xff,00,1,2,3,8,1,1\n",
+        HEADER.encode() + b"a,0,7,8,1,2,3,8,1,1\n",
+        HEADER.encode() + b"a,00,7,late,1,2,3,8,1,1\n",
+        b"id,digest,height,width,channels,bit_depth,mean,std\na,00,1,2,3,8,1,1\n",
+        HEADER.encode() + b"a,00,7,8,1,2,3,8,1\n",
+        HEADER.encode() + b"a,00,7,8,1,2,3,8,1,1,1\n",
+        HEADER.encode() + b"a,00,7,8,1,2,3,8,1,nan\n",
+        HEADER.encode() + b"a,00,7,8,1,2,3,8,256,1\n",
+        HEADER.encode() + b"a,00,7,8,1,2,3,5000,1,1\n",
+        HEADER.encode() + b"a,00,7,8,1,2,3,0,0,0\n",
+        HEADER.encode() + b"a,00,7,8,0,2,3,8,1,1\n",
+        HEADER.encode() + b"\xff,00,7,8,1,2,3,8,1,1\n",
     ],
 )
 def test_a_damaged_table_is_named_with_what_to_do(tmp_path, content):
@@ -108,3 +138,49 @@ def test_a_damaged_table_is_named_with_what_to_do(tmp_path, content):
         FactsTable(path)
     assert str(caught.value).startswith(f"{path} cannot be read: ")
     assert str(caught.value).endswith("Remove it: the next extraction writes it again.")
+
+
+TRAIN = Rejection("a 1", "train/a 1.png", "it is cut off, at byte 7")
+SUB = Rejection("sub/ä", "train/sub/ä.dcm", "no pixels")
+TEST = Rejection("t", "test/t.png", "empty")
+
+
+def test_without_a_file_nothing_was_rejected(tmp_path):
+    assert read_rejections(tmp_path) == []
+
+
+def test_rejections_are_read_back_in_order(tmp_path):
+    replace_rejections(tmp_path, ["train"], [TRAIN, SUB])
+    assert read_rejections(tmp_path) == [TRAIN, SUB]
+    assert (tmp_path / "rejected.csv").read_text().splitlines()[0] == "id,path,reason"
+
+
+def test_a_split_renews_its_own_lines_only(tmp_path):
+    replace_rejections(tmp_path, ["train"], [TRAIN, SUB])
+    replace_rejections(tmp_path, ["test"], [TEST])
+    replace_rejections(tmp_path, ["train"], [SUB])
+    assert read_rejections(tmp_path) == [TEST, SUB]
+
+
+def test_a_split_whose_name_begins_another_leaves_it_alone(tmp_path):
+    longer = Rejection("x", "train2/x.png", "empty")
+    replace_rejections(tmp_path, ["train2"], [longer])
+    replace_rejections(tmp_path, ["train"], [])
+    assert read_rejections(tmp_path) == [longer]
+
+
+def test_the_file_goes_with_the_last_rejection(tmp_path):
+    replace_rejections(tmp_path, ["train", "test"], [TRAIN, TEST])
+    replace_rejections(tmp_path, ["train"], [])
+    assert read_rejections(tmp_path) == [TEST]
+    replace_rejections(tmp_path, ["test"], [])
+    assert not (tmp_path / "rejected.csv").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"id,path\na,b\n", b"id,path,reason\na,b\n", b"id,path,reason\n\xff,b,c\n"])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, content):
+    (tmp_path / "rejected.csv").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_rejections(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'rejected.csv'} cannot be read: ")
+    assert str(caught.value).endswith("Remove it and run the extraction again.")

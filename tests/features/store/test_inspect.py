@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from features.__main__ import app
 from features.common.text import age, duration, size
-from features.store.rejections import Rejection, replace_rejections
+from features.store.images_table import Rejection, replace_rejections
 from tests.features.store.caches import RECIPE, digests_of, rows_of, write_cache, write_rows
 
 
@@ -18,7 +18,7 @@ def inspect(cache: Path) -> Result:
 
 
 def test_every_column_has_its_value(tmp_path):
-    views = replace(RECIPE, backbone="views", views=("identity", "flip"), weights="random", precision="mixed")
+    views = replace(RECIPE, backbone="views", views=("identity", "flip"), weights="random", storage="float16")
     half = write_rows(tmp_path, rows_of(digests_of("abc"), 2, 7, "float16"), "train", views)
     full = write_cache(tmp_path, [str(number) for number in range(1234)], "test", width=9)
     result = inspect(tmp_path)
@@ -28,7 +28,7 @@ def test_every_column_has_its_value(tmp_path):
     assert " ".join(header) == "split backbone rows views width dtype size weights fingerprint age"
     assert [" ".join(line[:-2]) for line in lines] == [
         f"test net 1,234 1 9 float32 {size(full.stat().st_size)} imagenet, float32 {RECIPE.fingerprint[:8]}",
-        f"train views 3 2 7 float16 {size(half.stat().st_size)} random, mixed {views.fingerprint[:8]}",
+        f"train views 3 2 7 float16 {size(half.stat().st_size)} random, float32 {views.fingerprint[:8]}",
     ]
     for line in lines:
         assert line[-1] == "s"
@@ -54,7 +54,7 @@ def test_a_damaged_file_has_its_line_and_the_exit_code_is_2(tmp_path):
     assert result.exit_code == 2
     rows = {line.split()[1]: line.split() for line in result.stdout.splitlines()[1:]}
     assert rows["broken"] == ["train", "broken", "?", "?", "?", "?", "1.5", "kB", "?", "damaged", "?"]
-    assert rows["gone"] == ["train", "gone", "?", "?", "?", "?", "?", "?", "damaged", "?"]
+    assert rows["gone"] == ["train", "gone", "?", "?", "?", "?", "?", "?", "unknown", "?"]
     assert rows["whole"][2] == "2"
     assert f"error: {broken} is damaged (" in result.stderr
     assert f"Run: python -m features verify {tmp_path}" in result.stderr

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields, replace
 import pytest
 
 from features.common.errors import InputError
-from features.store.recipe import Recipe
+from features.store.recipe import Recipe, extract_options
 from tests.features.store.caches import RECIPE
 
 CHANGED = {
@@ -17,8 +17,9 @@ CHANGED = {
     "pooling": "model",
     "views": ("identity", "flip"),
     "precision": "mixed",
+    "storage": "float16",
     "dicom_window": "40/80",
-    "schema_version": 2,
+    "schema_version": 3,
 }
 
 
@@ -39,7 +40,7 @@ def test_where_weights_came_from_leaves_the_fingerprint_alone():
 
 def test_the_fingerprint_is_the_same_in_every_release():
     # Computed once: another value would make every cache in the world stale.
-    assert RECIPE.fingerprint == "7b3a2bded9f5b55b3aeb1229367c3dc4"
+    assert RECIPE.fingerprint == "8b8d4319b53a72c75d726d93030f8757"
 
 
 def test_attributes_are_strings_and_integers_and_read_back_equal():
@@ -70,3 +71,20 @@ def test_json_gives_the_recipe_back():
         Recipe.from_record({**asdict(RECIPE), "colour": "grey"})
     with pytest.raises(KeyError, match="views"):
         Recipe.from_record({})
+
+
+def test_options_are_those_of_one_run_for_each_way_to_extract():
+    recipes = {
+        "alpha": RECIPE,
+        "beta": replace(RECIPE, backbone="beta"),
+        "half": replace(RECIPE, precision="mixed", storage="float16"),
+        "tuned": replace(RECIPE, weights="my weights/tuned.weights.h5"),
+        "mine": replace(RECIPE, weights="my models/mine.keras"),
+    }
+    float32 = ["--precision", "float32", "--dtype", "float32"]
+    assert extract_options(recipes) == [
+        ["--backbones", "alpha,beta", "--weights", "imagenet", *float32],
+        ["--backbones", "half", "--weights", "imagenet", "--precision", "mixed", "--dtype", "float16"],
+        ["--backbones", "tuned", "--weights", "my weights", *float32],
+        ["--backbone", "mine=my models/mine.keras", *float32],
+    ]

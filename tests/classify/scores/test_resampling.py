@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from classify.scores.bootstrap import resample
+from classify.scores.resampling import resample
 
 
 def test_first_the_rows_as_they_are_then_draws_of_as_many_units():

@@ -5,9 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from classify.models.heads import HeadSpec
-from classify.models.preset_files import read_presets, write_presets
-from classify.models.presets import PRESETS
+from classify.models.heads import PRESETS, HeadSpec, read_presets, write_presets
 from features.common.errors import InputError
 
 OTHER = HeadSpec(
@@ -47,26 +45,26 @@ def test_fields_that_are_left_out_have_their_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("dropout: 0.3", r"mine\.json is no JSON that can be read: .*\. Write it anew\."),
-        ('{"a": {}, "a": {}}', "'a' stands twice in one object"),
-        ('{"a": {"l2": 0, "l2": 1}}', "'l2' stands twice in one object"),
-        ("[" * 100_000, "is no JSON that can be read"),
+        ("dropout: 0.3", r"mine\.json is not JSON that can be read: .*\. Write it again\."),
+        ('{"a": {}, "a": {}}', "'a' is duplicated in one object"),
+        ('{"a": {"l2": 0, "l2": 1}}', "'l2' is duplicated in one object"),
+        ("[" * 100_000, "is not JSON that can be read"),
         ("[{}]", r"holds no presets\. Expected a JSON object"),
         ("{}", "holds no presets"),
         ('{"a": 3}', "preset 'a' is 3. Expected an object of fields: hidden_units, "),
         ('{"a": {"units": [3]}}', "preset 'a' has no field 'units'. Expected some of hidden_units, batch_norm"),
-        ('{"a": {"dropout": 1.5}}', "preset 'a': dropout is 1.5. Give 0 to below 1"),
-        ('{"a": {"dropout": "0.5"}}', "preset 'a': dropout is '0.5'. Expected a number"),
-        ('{"a": {"dropout": NaN}}', "dropout is nan. Give 0 to below 1"),
-        ('{"a": {"l2": true}}', "l2 is True. Expected a number"),
-        ('{"a": {"l2": null}}', "l2 is None. Expected a number"),
-        ('{"a": {"hidden_units": 64}}', "hidden_units is 64. Expected a list of whole numbers"),
-        ('{"a": {"hidden_units": [64.5]}}', r"hidden_units is \[64.5\]. Expected a list of whole numbers"),
-        ('{"a": {"hidden_units": [0]}}', r"hidden_units is \(0,\). Give widths of 1 or more"),
-        ('{"a": {"batch_norm": 1}}', "batch_norm is 1. Expected true or false"),
-        ('{"a": {"epochs": 10.0}}', "epochs is 10.0. Expected a whole number"),
-        ('{"a": {"optimiser": "rmsprop"}}', "optimiser is 'rmsprop'. Give adam or sgd"),
-        ('{"a": {"class_weight": ["none"]}}', r"class_weight is \['none'\]. Give none or balanced"),
+        ('{"a": {"dropout": 1.5}}', "preset 'a': dropout is 1.5. Expected less than 1"),
+        ('{"a": {"dropout": "0.5"}}', "preset 'a': dropout is '0.5'. Expected a valid number"),
+        ('{"a": {"dropout": NaN}}', "dropout is nan. Expected a finite number"),
+        ('{"a": {"l2": true}}', "l2 is True. Expected a valid number"),
+        ('{"a": {"l2": null}}', "l2 is None. Expected a valid number"),
+        ('{"a": {"hidden_units": 64}}', "hidden_units is 64. Expected a valid array"),
+        ('{"a": {"hidden_units": [64.5]}}', r"hidden_units is \[64.5\]. Expected a valid integer"),
+        ('{"a": {"hidden_units": [0]}}', r"hidden_units is \[0\]. Expected greater than or equal to 1"),
+        ('{"a": {"batch_norm": 1}}', "batch_norm is 1. Expected a valid boolean"),
+        ('{"a": {"epochs": 10.0}}', "epochs is 10.0. Expected a valid integer"),
+        ('{"a": {"optimiser": "rmsprop"}}', "optimiser is 'rmsprop'. Expected 'adam' or 'sgd'"),
+        ('{"a": {"class_weight": ["none"]}}', r"class_weight is \['none'\]. Expected 'none' or 'balanced'"),
         ('{"a/b": {}}', "'a/b' cannot name a preset"),
         ('{"a,b": {}}', "'a,b' cannot name a preset"),
         ('{"a__b": {}}', "'a__b' cannot name a preset"),
@@ -84,7 +82,7 @@ def test_a_file_that_is_not_there_or_not_text_or_not_to_be_written(tmp_path):
     with pytest.raises(InputError, match=r"none\.json cannot be read \(No such file or directory\)"):
         read_presets(tmp_path / "none.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="is no JSON that can be read"):
+    with pytest.raises(InputError, match="is not JSON that can be read"):
         read_presets(tmp_path / "bytes.json")
     with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
         write_presets(tmp_path / "none" / "out.json", {"a": OTHER})

@@ -24,7 +24,7 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("name", WRAPPED)
 def test_agrees_with_a_pipeline_per_label(name, rows):
     X, y = rows
-    model = clone(BASELINES[name]).fit(X[:160], y[:160])
+    model = BASELINES[name].make().fit(X[:160], y[:160])
     got = model.predict_proba(X[160:])
     for label in range(2):
         steps = [StandardScaler()]
@@ -42,7 +42,7 @@ def test_few_rows_few_features_and_rare_labels_end_in_probabilities(name):
     X = rng.normal(size=(20, 3)).astype(np.float32)
     labels = np.zeros((20, 3), np.uint8)
     labels[::2, 0], labels[3, 1] = 1, 1
-    model = clone(BASELINES[name])
+    model = BASELINES[name].make()
     probabilities = model.fit(X, labels).predict_proba(X[:5])
     assert probabilities.shape == (5, 3)
     assert ((probabilities >= 0) & (probabilities <= 1)).all()
@@ -54,23 +54,23 @@ def test_few_rows_few_features_and_rare_labels_end_in_probabilities(name):
 @pytest.mark.parametrize("name", WRAPPED)
 def test_equal_rows_give_equal_bits(name, rows):
     X, y = rows
-    first, again = (clone(BASELINES[name]).fit(X, y).predict_proba(X) for _ in range(2))
+    first, again = (BASELINES[name].make().fit(X, y).predict_proba(X) for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
 
 def test_a_machine_that_stops_early_is_not_called_converged(rows):
-    model = clone(BASELINES["svm"]).set_params(classifier__estimator__max_iter=1, classifier__estimator__C=1.0)
+    model = BASELINES["svm"].make().set_params(classifier__estimator__max_iter=1, classifier__estimator__C=1.0)
     with pytest.warns(UserWarning, match="failed to converge"):
         assert not model.fit(*rows).converged_
 
 
 def test_the_prior_is_the_share_of_positives_whatever_the_features(rows):
     X, y = rows
-    probabilities = clone(BASELINES["prior"]).fit(X[:, :0], y).predict_proba(X[:7, :0])
+    probabilities = BASELINES["prior"].make().fit(X[:, :0], y).predict_proba(X[:7, :0])
     np.testing.assert_allclose(probabilities, np.tile((y.sum(axis=0) + 1) / 242, (7, 1)), rtol=1e-6)
 
 
 def test_baselines_are_chosen_by_name_in_their_own_order():
     assert choose_baselines(("prior", "svm", "logistic")) == ("logistic", "svm", "prior")
-    with pytest.raises(InputError, match=r"--baselines 'svm,tree': tree is no baseline. Expected some of logistic"):
+    with pytest.raises(InputError, match=r"--baselines 'svm,tree': tree is not a baseline. Expected some of logistic"):
         choose_baselines(("svm", "tree"))

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from classify.bank.masks import MASKS, draw_uniforms, rows_per_mask
-from classify.bank.network import StackKind
+from classify.bank.network import MASKS, StackKind, draw_uniforms, rows_per_mask
 from features.common.keras_import import import_tensorflow
 
 STEPS, WIDTH = 20, 500

@@ -1,6 +1,7 @@
-"""What `python -m features describe` does: survey, describe, print, write the page."""
+"""Print the description of a data set, and write it as one page, describe.html, that needs nothing else."""
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,16 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from features.common.errors import InputError
-from features.common.text import first_few, make_console
-from features.dataset.dataset import DatasetOptions
-from features.dataset.survey import survey
+from features.common.files import replacing
+from features.common.text import first_few, make_console, render
+from features.dataset.dataset import DatasetOptions, read_with_faults
+from features.dataset.table import Faults
 from features.describe.description import Description, ImageSummary, describe
-from features.describe.page import PAGE, write_page
-from features.store.cache import FeatureCache
-from features.store.default_cache import default_cache
+from features.store.cache import FeatureCache, default_cache
 from features.store.images_table import FactsTable
 
+PAGE = "describe.html"
 _SHOWN = 8
+#: Kinds, such as sizes, that a table of the page shows; lists of images are whole.
+_KINDS_ON_PAGE = 200
+#: Lists of no more entries than this are open from the start.
+_OPEN_ENTRIES = 10
 
 
 def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: DatasetOptions) -> None:
@@ -26,37 +31,48 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
 
     Args:
         data: the data set's folder; its images are not opened.
-        cache: the cache's folder; None takes the data set's own, and where there is none, leaves out what stage 1
-            recorded of the images.
+        cache: the cache's folder; None takes the data set's own, and without one, leaves out what stage 1 recorded of
+            the images.
         out: folder of describe.html; None takes `describe` in the cache, and writes none without a cache.
         options: of the CSV files.
 
     Raises:
         InputError: bad input.
     """
-    surveyed = survey(data, options)
+    dataset, faults = read_with_faults(data, options)
     named = cache is not None
     if cache is None:
         cache = _own_cache(data)
     feature_cache = None if cache is None else FeatureCache(cache)
-    splits = [describe(split, feature_cache) for split in surveyed]
+    splits = [describe(split, dataset.label_names, feature_cache) for split in dataset.splits.values()]
     if named and cache is not None and not any(split.summary and split.summary.known for split in splits):
         _refuse_other_images(cache, data)
     console = make_console()
     for split in splits:
         _print_split(console, split)
+    _print_faults(console, faults)
     folder = out or (cache / "describe" if cache else None)
     if cache is None:
         console.print("what the images are like is not known: name their cache with --cache, once they are extracted")
     if folder is None:
         console.print(f"no page is written: name a folder for {PAGE} with --out")
         return
-    write_page(folder / PAGE, data.resolve().name, _command(data, cache, options), splits)
+    values = {
+        "title": data.resolve().name,
+        "command": _command(data, cache, options),
+        "splits": splits,
+        "faults": faults,
+        "shown": _KINDS_ON_PAGE,
+        "shown_open": _OPEN_ENTRIES,
+    }
+    page = render(Path(__file__).with_name("page.html"), values)
+    with replacing(folder / PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     console.print(f"written: {folder / PAGE}")
 
 
 def _own_cache(data: Path) -> Path | None:
-    """Find the data set's default cache; None where it has none, or another data set has taken its name."""
+    """Find the data set's default cache; None if it has none, or another data set has taken its name."""
     try:
         cache = default_cache(data)
     except InputError:
@@ -70,15 +86,16 @@ def _refuse_other_images(cache: Path, data: Path) -> None:
     Raises:
         InputError: it has.
     """
-    for table in sorted(cache.glob("[!.]*/images.csv")):
-        if len(FactsTable(table)):
+    for table in FactsTable.of_cache(cache):
+        if len(table):
             raise InputError(
-                f"{cache} holds no image of {data}, but others ({table}). Name the cache of this data set with --cache."
+                f"{cache} holds no image of {data}, but others ({table.path}). Name the cache of this data set with "
+                "--cache."
             )
 
 
 def _command(data: Path, cache: Path | None, options: DatasetOptions) -> str:
-    """Write the command that describes the data set so, to be pasted into a shell."""
+    """Write the command that makes this description, to be pasted into a shell."""
     given = {
         "--cache": cache,
         "--id-column": options.id_column,
@@ -106,10 +123,10 @@ def _print_split(console: Console, split: Description) -> None:
     for what, image_ids in (
         ("rows of the CSV file have no image", split.without_image),
         ("images have no row in the CSV file", split.without_row),
-        ("rows lack a label", split.unlabelled),
+        ("images have a row, but a label is missing", split.unlabelled),
     ):
         if image_ids:
-            console.print(f"  {len(image_ids):,} {what}: {first_few(image_ids)}")
+            console.print(f"  {len(image_ids):,} {what}{_colon(image_ids)}")
     if split.summary is not None:
         _print_images(console, split.summary)
 
@@ -140,8 +157,7 @@ def _print_images(console: Console, summary: ImageSummary) -> None:
     if summary.unknown:
         console.print(f"  {summary.unknown:,} images have no record: not extracted yet")
     if summary.known:
-        kinds = (summary.sizes, summary.bit_depths, summary.channels)
-        console.print(f"  images: {'; '.join(_counts(of) for of in kinds)}")
+        console.print(f"  images: {'; '.join(_counts(of) for of in summary.kinds.values())}")
         least, lower, median, upper, greatest = summary.brightness
         console.print(
             f"  brightness (mean of an image, 0 to 1): {least:.3f} to {greatest:.3f}, median {median:.3f}, half of "
@@ -157,11 +173,23 @@ def _print_images(console: Console, summary: ImageSummary) -> None:
         console.print(f"  could not be read: {len(summary.rejected):,}{_colon(list(summary.rejected))}")
 
 
+def _print_faults(console: Console, faults: Faults) -> None:
+    """Print what `classify run` refuses."""
+    if not faults.count:
+        return
+    kinds = Counter(fault.kind for fault in faults.kept)
+    console.print(f"{faults.count:,} faults that classify run refuses, of these kinds: {_counts(kinds)}")
+    for fault in faults.kept[:_SHOWN]:
+        console.print(f"  {fault}")
+    if faults.count > _SHOWN:
+        console.print(f"  and {faults.count - _SHOWN:,} more: {PAGE} lists them")
+
+
 def _colon(names: Sequence[str]) -> str:
-    """List names behind a colon; nothing where there are none."""
-    return f": {first_few(names)}" if names else ""
+    """List names behind a colon; nothing if there are none."""
+    return f": {first_few(names, _SHOWN)}" if names else ""
 
 
 def _counts(of: Mapping[str, int]) -> str:
-    """List kinds with their counts, most frequent first."""
-    return first_few([f"{kind} {count:,}" for kind, count in of.items()])
+    """List kinds with their counts."""
+    return first_few([f"{kind} {count:,}" for kind, count in of.items()], _SHOWN)

@@ -1,22 +1,82 @@
-"""Measure what a leak is worth: the same models scored by random folds and by folds that keep groups together."""
+"""Say what the data are worth: the gain of each backbone, and how much a leak between folds would flatter.
 
-from collections.abc import Callable
+`rank_backbones` reports what each backbone adds to the mean over backbones, against the cache that it takes;
+`measure_gap` scores the same model by random folds and by folds that keep groups together.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from classify.crossfit.baselines import Candidate, cross_fit
-from classify.crossfit.plan import FitPlan, make_repeats
+from classify.bank.auc import mean_auc
+from classify.crossfit.models import Candidate, cross_fit
+from classify.crossfit.plan import FitPlan, Prediction, make_repeats, mean_probabilities
+from classify.crossfit.resume import KEEP_NONE, FinishedFits
 from classify.inputs import Inputs
 from classify.models.baselines import BASELINES
-from classify.scores.bootstrap import Resampling
-from classify.scores.metrics import ENDS
-from classify.scores.ranking import rank_scores
+from classify.scores.resampling import Resampling, percentile_interval, rank_scores
+from features.common.arrays import Labels
 from features.common.errors import InputError
 
 #: The model that is scored both ways, on all backbones side by side: quick, and by itself it has no folds within folds.
 MODEL = "logistic"
+
+
+@dataclass(frozen=True)
+class BackboneReturn:
+    """What one backbone adds to those before it.
+
+    Attributes:
+        backbone: its name.
+        macro_auc: out-of-fold macro ROC-AUC of the mean over this backbone and those before it.
+        gain: how much of that it added; of the first, above 0.5.
+        low, high: the 95 % bootstrap interval of the gain; None where fewer than two units can be drawn, or where
+            no draw has every label.
+    """
+
+    backbone: str
+    macro_auc: float
+    gain: float
+    low: float | None
+    high: float | None
+
+
+def rank_backbones(members: Mapping[str, Prediction], labels: Labels, resampling: Resampling) -> list[BackboneReturn]:
+    """Add backbones one by one, each time the one that raises the macro ROC-AUC of the mean over backbones the most.
+
+    A backbone stands for the mean of the models that see it alone. The order is chosen on the rows that the gains are
+    of, which flatters the early ones a little; a mean has nothing else that could be fitted.
+
+    Args:
+        members: the cross-fitted models by name, without ensembles.
+        labels: of the training rows; every label has both values.
+        resampling: of the N rows.
+
+    Returns:
+        One entry per backbone that has a model of its own, in the order of adding; of equal ones the first is first.
+    """
+    of_backbones: dict[str, list[np.ndarray]] = {}
+    for prediction in members.values():
+        if len(prediction.backbones) == 1:
+            of_backbones.setdefault(prediction.backbones[0], []).append(prediction.out_of_fold)
+    left = {name: mean_probabilities(of_models).astype(np.float64) for name, of_models in of_backbones.items()}
+
+    returns: list[BackboneReturn] = []
+    total = np.zeros(labels.shape)
+    before = np.full(len(resampling.weights), 0.5)
+    while left:
+        candidates = np.stack([total + probabilities for probabilities in left.values()], axis=2)
+        best = list(left)[int(mean_auc(candidates, labels).argmax())]
+        total = total + left.pop(best)
+        aucs = [rank_scores(*columns, resampling)[0] for columns in zip(labels.T, total.T, strict=True)]
+        after = np.mean(aucs, axis=0)
+        gains = after - before
+        low, high = percentile_interval(gains) if resampling.unit_count > 1 else (None, None)
+        returns.append(BackboneReturn(best, float(after[0]), float(gains[0]), low, high))
+        before = after
+    return returns
 
 
 @dataclass(frozen=True)
@@ -81,26 +141,33 @@ def refuse_ungrouped(inputs: Inputs) -> None:
 
 
 def measure_gap(
-    inputs: Inputs, plan: FitPlan, seed: int, jobs: int, resampling: Resampling, on_fit: Callable[[], None]
+    inputs: Inputs,
+    plan: FitPlan,
+    seed: int,
+    jobs: int,
+    resampling: Resampling,
+    on_fit: Callable[[], None],
+    finished: FinishedFits = KEEP_NONE,
 ) -> Gap:
     """Cross-fit the model by both kinds of folds: the same count, repeats and seed.
 
     Args:
         inputs: whose training images have groups.
-        plan: the grouped folds, and finished fits; of a run that has the model these are found, not fitted again.
+        plan: the grouped folds.
         seed: that of the plan's folds.
         jobs: fits at a time.
         resampling: of whole groups, for the intervals of both: by random folds, too, the rows of one group are no
             independent evidence.
         on_fit: called after each of the 2 * len(plan.fits()) fits.
+        finished: of a run that has the model, its fits by the grouped folds are found here, not made again.
     """
-    candidates = {MODEL: Candidate(BASELINES[MODEL], slice(None))}
+    candidates = {MODEL: Candidate(BASELINES[MODEL].make(), slice(0, inputs.train.features.shape[1]))}
     ungrouped = replace(inputs, train=replace(inputs.train, groups=None))
     repeats = make_repeats(ungrouped, plan.repeats[0].count, len(plan.repeats), seed)
     labels = inputs.train_labels
     aucs = []
     for own in (replace(plan, repeats=repeats), plan):
-        out_of_fold = cross_fit(candidates, inputs, own, jobs, on_fit).predictions[MODEL].out_of_fold
+        out_of_fold = cross_fit(candidates, inputs, own, jobs, on_fit, finished).predictions[MODEL].out_of_fold
         columns = zip(labels.T, out_of_fold.T, strict=True)
         aucs.append(np.stack([rank_scores(*column, resampling)[0] for column in columns]))
     random, grouped = (of_labels.mean(axis=0) for of_labels in aucs)
@@ -110,6 +177,4 @@ def measure_gap(
 
 def _figure(values: np.ndarray) -> Figure:
     """Make a figure of its value on the rows as they are, the first, and on the draws, the others."""
-    drawn = values[1:][~np.isnan(values[1:])]
-    low, high = (float(end) for end in np.percentile(drawn, ENDS)) if len(drawn) else (None, None)
-    return Figure(float(values[0]), low, high)
+    return Figure(float(values[0]), *percentile_interval(values))

@@ -1,37 +1,18 @@
-"""Score every head after every epoch: the learning curves."""
-
-from dataclasses import dataclass
+"""Compute the ROC-AUC of many heads, or of any other scores, at once."""
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Curves:
-    """What each epoch of one head came to; every array is float32 (E,), for the epochs that the head trained.
-
-    The training values are those of the mini-batches as they were learnt from, dropout included, as in Keras' history.
-
-    Attributes:
-        loss: training loss with class weights, label smoothing and the L2 penalty.
-        auc: training ROC-AUC, the mean over the labels that have both values; NaN without such a label.
-        validation_loss: the same loss of the validation rows, with the weights that the epoch ended with.
-        validation_auc: their ROC-AUC.
-    """
-
-    loss: np.ndarray
-    auc: np.ndarray
-    validation_loss: np.ndarray
-    validation_auc: np.ndarray
+from features.common.arrays import Labels
 
 
-def mean_auc(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+def mean_auc(logits: np.ndarray, y: Labels) -> np.ndarray:
     """Compute the ROC-AUC of many heads at once, ties counted as half.
 
-    Scores that differ in the last bit of the mantissa only are taken for ties.
+    Scores that differ only in the last bit of the mantissa count as ties.
 
     Args:
         logits: float32 array (N, L, H), any monotonic score.
-        y: uint8 array (N, L), 0 or 1.
+        y: the truth.
 
     Returns:
         float32 array (H,), 0-1: the mean over the labels that have both values, NaN if none has.
@@ -48,7 +29,7 @@ def _auc(scores: np.ndarray, truth: np.ndarray, positives: int) -> np.ndarray:
     """ROC-AUC of (N, H) scores of one label as float64 (H,)."""
     # -0.0 becomes 0.0, which it equals though its bits differ.
     bits = (np.ascontiguousarray(scores.T, dtype=np.float32) + np.float32(0)).view(np.uint32)
-    # Flipped so, the bits of floats order as the floats do; the truth then rides in the last bit, and one plain sort
+    # After this flip, bits of floats sort as the floats do; the truth is kept in the last bit, and one plain sort
     # of integers (vectorised in numpy) ranks scores and truth together, several times faster than argsort.
     negative = (bits.view(np.int32) >> 31).view(np.uint32)  # all bits 1 or all 0
     keys = (bits ^ (negative | np.uint32(0x80000000))) & np.uint32(0xFFFFFFFE)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from classify.crossfit.prediction import Prediction
-from classify.scores.backbone_gains import rank_backbones
-from classify.scores.bootstrap import resample
+from classify.crossfit.plan import Prediction
+from classify.scores.gains import rank_backbones
+from classify.scores.resampling import resample
 
 
 def make_members(rows: int = 400) -> tuple[dict[str, Prediction], np.ndarray]:

@@ -1,11 +1,75 @@
-"""Compute ROC-AUC and average precision of every resample at once."""
+"""Draw bootstrap resamples of groups, as weights; rank metrics of all of them at once; intervals."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
-from classify.scores.bootstrap import Resampling
+from features.common.arrays import Groups
 
+#: How many resamples an interval is made from.
+DRAWS = 1000
+#: The ends of an interval, in percent of the draws.
+ENDS = (2.5, 97.5)
 #: Resamples at a time: 32 rows of weights of 8,542 rows are 1 MB, which stays in a core's cache.
 _BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How often each unit is drawn in each resample; a unit is a group, or a row where no groups are known.
+
+    Attributes:
+        unit_of_row: int64 array (N,), 0 to U - 1.
+        weights: float32 array (1 + draws, U) of whole numbers. The first row is all ones: the rows as they are.
+            Each other row sums to U.
+    """
+
+    unit_of_row: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def unit_count(self) -> int:
+        """The number of units, U."""
+        return self.weights.shape[1]
+
+    def sum(self, quantities: np.ndarray) -> np.ndarray:
+        """Sum quantities of rows, float64 (N, K), over every resample: float64 (1 + draws, K)."""
+        of_units = np.column_stack(
+            [np.bincount(self.unit_of_row, weights=column, minlength=self.unit_count) for column in quantities.T]
+        )
+        return self.weights.astype(np.float64) @ of_units
+
+
+def resample(rows: int, groups: Groups | None, seed: int, draws: int = DRAWS) -> Resampling:
+    """Draw as many groups as there are, with replacement; rows where no groups are known.
+
+    Slices of one patient are no independent evidence: an interval from resampled rows would be too narrow.
+
+    The same arguments give the same draws.
+    """
+    unit_of_row = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
+    units = int(unit_of_row.max()) + 1
+    drawn = np.random.default_rng(seed).integers(0, units, size=(draws, units))
+    counts = np.bincount((drawn + units * np.arange(draws)[:, None]).ravel(), minlength=draws * units)
+    weights = np.concatenate([np.ones((1, units)), counts.reshape(draws, units)]).astype(np.float32)
+    return Resampling(unit_of_row, weights)
+
+
+def percentile_interval(values: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    """Give the ends of the 95 % interval of a figure.
+
+    Args:
+        values: float64 array (1 + draws,): the figure on the rows as they are, then on each draw; NaN where it is not
+            defined, which the interval leaves out.
+
+    Returns:
+        Its ends; None where no draw has a value.
+    """
+    drawn = values[1:][~np.isnan(values[1:])]
+    if not len(drawn):
+        return None, None
+    low, high = np.percentile(drawn, ENDS)
+    return float(low), float(high)
 
 
 def rank_scores(truth: np.ndarray, scores: np.ndarray, resampling: Resampling) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +86,7 @@ def rank_scores(truth: np.ndarray, scores: np.ndarray, resampling: Resampling) -
         resampling: of the N rows, with B rows of weights.
 
     Returns:
-        Two float64 arrays (B,): ROC-AUC, average precision; NaN where a resample lacks the class that they need.
+        Two float64 arrays (B,): ROC-AUC, average precision; NaN where a resample has no row of a class they need.
     """
     order = np.argsort(-scores, kind="stable")
     ranked, units = scores[order], resampling.unit_of_row[order]

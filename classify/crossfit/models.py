@@ -1,0 +1,274 @@
+"""Cross-fit the models of a run: baselines fit by fit, heads in banks, one for each fit and set of features."""
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from classify.bank import train as bank
+from classify.crossfit.folds import make_folds
+from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction
+from classify.crossfit.resume import KEEP_NONE, FinishedFits
+from classify.inputs import Inputs
+from classify.models.heads import HeadSpec
+from classify.models.trained_head import TrainedHead
+from features.common.arrays import RowIndices
+
+#: One of so many parts of a fold's training rows decides when its heads stop.
+VALIDATION_PARTS = 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to cross-fit.
+
+    Attributes:
+        estimator: an unfitted estimator with `fit`, `predict_proba` and, once fitted, `converged_`.
+        columns: which columns of the features it sees.
+    """
+
+    estimator: BaseEstimator
+    columns: slice
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """Models, and what they predict.
+
+    Attributes:
+        predictions: by model, such as `logistic/resnet50`.
+        models: by model, the fitted baseline or trained head of each fit of the plan, in its order.
+        warnings: what a reader of the scores has to know; sentences.
+    """
+
+    predictions: dict[str, Prediction]
+    models: dict[str, tuple[BaseEstimator | TrainedHead, ...]]
+    warnings: tuple[str, ...]
+
+
+def feature_sets(columns: Mapping[str, slice]) -> dict[str, slice]:
+    """List what a kind of model is fitted on: each backbone's columns and, of several, those of `all` side by side."""
+    # Of one backbone, all would be the same model twice.
+    width = max(own.stop for own in columns.values())
+    return {**columns, "all": slice(0, width)} if len(columns) > 1 else dict(columns)
+
+
+def cross_fit(
+    candidates: Mapping[str, Candidate],
+    inputs: Inputs,
+    plan: FitPlan,
+    jobs: int,
+    on_fit: Callable[[], None],
+    finished: FinishedFits = KEEP_NONE,
+) -> CrossFitted:
+    """Fit every candidate once for each fit of the plan.
+
+    Args:
+        candidates: the models by name.
+        inputs: N training rows that have features, M test rows or none.
+        plan: the fits.
+        jobs: how many fits run at a time. It does not change any probability.
+        on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
+        finished: fits of an earlier, interrupted run; new ones are added.
+
+    Returns:
+        The models, in the order of the candidates.
+    """
+    features, labels = inputs.train.features, inputs.train_labels
+
+    def fit(candidate: Candidate, rows: FitRows) -> list[Fit]:
+        started = time.perf_counter()
+        seen = features[:, candidate.columns]
+        model = clone(candidate.estimator).fit(seen[rows.learnt], labels[rows.learnt])
+        test = None
+        if inputs.test is not None and rows.predicts_test:
+            test = model.predict_proba(inputs.test.features[:, candidate.columns])
+        out_of_fold = np.empty((0, labels.shape[1]), np.float32)
+        if len(rows.held_out):
+            out_of_fold = model.predict_proba(seen[rows.held_out])
+        return [Fit(model, out_of_fold, test, model.converged_, time.perf_counter() - started)]
+
+    def recall(candidate: Candidate, rows: FitRows) -> Fit:
+        what = (type(candidate.estimator), candidate.estimator.get_params(), candidate.columns, *rows)
+        (found,) = finished.recall(what, lambda: fit(candidate, rows))
+        on_fit()
+        return found
+
+    fits = plan.fits()
+    # Threads share the features without a copy, and the solver's work is BLAS, which releases the interpreter's lock.
+    # One BLAS thread per fit: how a product is cut between threads changes its last bits, and so would `jobs`.
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
+        fitted = Parallel(n_jobs=jobs, backend="threading")(
+            delayed(recall)(candidate, rows) for candidate in candidates.values() for rows in fits
+        )
+
+    of_models = {name: fitted[index * len(fits) : (index + 1) * len(fits)] for index, name in enumerate(candidates)}
+    predictions = {
+        name: plan.gather(of_model, backbones_within(candidates[name].columns, inputs))
+        for name, of_model in of_models.items()
+    }
+    unfinished = [name for name, prediction in predictions.items() if not prediction.converged]
+    return CrossFitted(
+        predictions,
+        {name: tuple(fit.model for fit in of_model) for name, of_model in of_models.items()},
+        tuple(f"{name}: its solver stopped before it converged" for name in unfinished),
+    )
+
+
+def backbones_within(columns: slice, inputs: Inputs) -> tuple[str, ...]:
+    """List the backbones whose columns of the features lie in a slice."""
+    start, stop, _ = columns.indices(inputs.train.features.shape[1])
+    return tuple(name for name, own in inputs.columns.items() if start <= own.start and own.stop <= stop)
+
+
+class FoldRows(NamedTuple):
+    """What a fold's rows are for.
+
+    Attributes:
+        train: to learn from.
+        validation: to decide when a head stops.
+        held_out: to score.
+    """
+
+    train: RowIndices
+    validation: RowIndices
+    held_out: RowIndices
+
+
+def list_heads(columns: Mapping[str, slice], specs: Mapping[str, HeadSpec]) -> list[str]:
+    """List the models that `cross_fit_heads` makes: per spec one for each backbone and, of several, one on all."""
+    return [f"{spec}/{seen}" for spec in specs for seen in feature_sets(columns)]
+
+
+def cross_fit_heads(
+    specs: Mapping[str, HeadSpec],
+    inputs: Inputs,
+    plan: FitPlan,
+    seed: int,
+    on_fit: Callable[[], None],
+    finished: FinishedFits = KEEP_NONE,
+) -> CrossFitted:
+    """Train every head once for each fit of the plan, on each backbone and on all.
+
+    The rows that decide when a head stops are taken from the fold's training rows, so that no head knows anything of
+    the rows that it is scored on. The head that is refitted on all rows has none to spare: it trains for the median of
+    its folds' best epochs, rounded down, and keeps the epoch of the lowest loss on these rows, mostly the last.
+
+    Args:
+        specs: the heads by name.
+        inputs: N training rows that have features, M test rows or none.
+        plan: the fits.
+        seed: of the validation rows, the mini-batches and the dropout masks, 0 to 2**32 - 1.
+        on_fit: called once for each of the len(list_heads) * len(plan.fits()) heads.
+        finished: fits of an earlier, interrupted run; new ones are added.
+
+    Returns:
+        The models in the order of `list_heads`.
+    """
+    if not specs:
+        return CrossFitted({}, {}, ())
+    fits = plan.fits()
+    rows, warnings = _rows_of_fits(inputs, fits, seed)
+    predictions: dict[str, Prediction] = {}
+    heads: dict[str, tuple[TrainedHead, ...]] = {}
+    for name, columns in feature_sets(inputs.columns).items():
+        of_fits: list[list[Fit]] = []
+        for fit, parts in zip(fits, rows, strict=True):
+            asked = list(specs.values())
+            if fit.name == REFIT:
+                asked = [_fixed_epochs(spec, [of_fit[i] for of_fit in of_fits]) for i, spec in enumerate(asked)]
+
+            def train(
+                asked: list[HeadSpec] = asked, parts: FoldRows = parts, fit: FitRows = fit, columns: slice = columns
+            ) -> list[Fit]:
+                return _train(asked, inputs, columns, parts, seed, fit.predicts_test)
+
+            of_fits.append(finished.recall((asked, columns, seed, *parts, fit.predicts_test), train))
+            for _ in specs:
+                on_fit()
+        for index, spec in enumerate(specs):
+            of_head = [of_fit[index] for of_fit in of_fits]
+            heads[f"{spec}/{name}"] = tuple(fit.model for fit in of_head if isinstance(fit.model, TrainedHead))
+            predictions[f"{spec}/{name}"] = plan.gather(of_head, backbones_within(columns, inputs))
+    order = list_heads(inputs.columns, specs)
+    for name in order:
+        diverged = sum(head.best_epoch == 0 for head in heads[name])
+        if diverged:
+            warnings.append(
+                f"{name}: its head diverged in {diverged} of {len(fits)} fits and has its initial weights there; "
+                "lower its learning rate, or leave it out of --preset"
+            )
+    return CrossFitted(
+        {name: predictions[name] for name in order}, {name: heads[name] for name in order}, tuple(warnings)
+    )
+
+
+def _fixed_epochs(spec: HeadSpec, of_folds: Sequence[Fit]) -> HeadSpec:
+    """A spec that trains for the median of the folds' best epochs, at least one, and does not stop before."""
+    best = [fit.model.best_epoch for fit in of_folds if isinstance(fit.model, TrainedHead)]
+    return replace(spec, epochs=max(1, int(np.median(best))), patience=1.0)
+
+
+def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: int) -> FoldRows | None:
+    """Choose the rows of a fold that decide when its heads stop: whole groups, with like shares of every label.
+
+    Args:
+        learnt: the fold's training rows, of which one part in `VALIDATION_PARTS`, or in as many as there are groups, is
+            chosen.
+        held_out: the rows to score.
+        inputs: what they are rows of.
+        seed: of the choice, 0 to 2**32 - 1.
+
+    Returns:
+        The rows. None if there is only one group to learn from, or if no label has both values.
+    """
+    labels, groups = inputs.train_labels[learnt], inputs.train.groups
+    of_learnt = None if groups is None else groups[learnt]
+    units = len(learnt) if of_learnt is None else len(np.unique(of_learnt))
+    varied = np.ptp(labels, axis=0) > 0  # a rare label may have one value here, and nothing to stratify
+    if units < 2 or not varied.any():
+        return None
+    names = tuple(name for name, varies in zip(inputs.label_names, varied, strict=True) if varies)
+    parts = make_folds(labels[:, varied], of_learnt, names, min(VALIDATION_PARTS, units), seed)
+    return FoldRows(learnt[parts.fold_of_row != 0], learnt[parts.fold_of_row == 0], held_out)
+
+
+def _rows_of_fits(inputs: Inputs, fits: Sequence[FitRows], seed: int) -> tuple[list[FoldRows], list[str]]:
+    """Split the training rows of every fit; gives them, and a warning for each fold that has none to validate with."""
+    rows, warnings = [], []
+    for name, learnt, held_out, _ in fits:
+        found = None if name == REFIT else split_rows(learnt, held_out, inputs, seed)
+        rows.append(found or FoldRows(learnt, learnt, held_out))
+        if found is None and name != REFIT:
+            warnings.append(
+                f"heads of {name}: none of its training rows can be set aside to decide when a head stops, so the "
+                "rows that the heads learnt from decided"
+            )
+    return rows, warnings
+
+
+def _train(
+    specs: list[HeadSpec], inputs: Inputs, columns: slice, rows: FoldRows, seed: int, predicts_test: bool
+) -> list[Fit]:
+    """Train a bank, and let each head predict the rows held out and, where asked, the test rows."""
+    features = inputs.train.features[:, columns]
+    heads = bank.train_bank(specs, features, inputs.train_labels, rows.train, rows.validation, seed)
+    fits = []
+    with threadpool_limits(1, user_api="blas"):  # as for every other model: threads change the last bits
+        for head in heads:
+            started = time.perf_counter()
+            out_of_fold = head.predict_proba(features[rows.held_out])
+            test = None
+            if inputs.test is not None and predicts_test:
+                test = head.predict_proba(inputs.test.features[:, columns])
+            seconds = head.seconds + time.perf_counter() - started
+            fits.append(Fit(head, out_of_fold, test, head.best_epoch > 0, seconds))
+    return fits

@@ -1,0 +1,106 @@
+"""The estimators of baselines: one binary classifier of scikit-learn per label, and the share of positives."""
+
+import numpy as np
+from scipy.special import expit, logit
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from features.common.arrays import Features, Labels, Probabilities
+
+
+class OneVsRest(BaseEstimator):
+    """One binary classifier per label, on features standardised, and optionally reduced, by the rows of `fit`.
+
+    A label with too few rows of either value gets a constant probability, (positives + 1) / (rows + 2): Laplace's rule
+    of succession, never 0 or 1, so that a surprise in the held-out rows costs a finite log loss.
+
+    Args:
+        classifier: unfitted, with `predict_proba`.
+        components: principal components to keep, at most; None to keep the features.
+        least: the fewest rows of either value that the classifier can learn from.
+
+    Attributes:
+        scaler_: the fitted StandardScaler; features that never vary become 0.
+        reducer_: the fitted PCA; None without `components`.
+        classifiers_: per label the fitted classifier, or the constant probability.
+        converged_: whether every iterative solver reached its tolerance; True for classifiers without one.
+    """
+
+    def __init__(self, classifier: ClassifierMixin, components: int | None = None, least: int = 1) -> None:
+        self.classifier = classifier
+        self.components = components
+        self.least = least
+
+    def fit(self, X: Features, y: Labels) -> "OneVsRest":
+        """Learn from rows of features and their labels."""
+        self.scaler_ = StandardScaler().fit(X)
+        self.reducer_, self.converged_ = None, True
+        seen = self.scaler_.transform(X)
+        if self.components is not None:
+            self.reducer_ = PCA(min(self.components, *X.shape), random_state=0).fit(seen)
+            seen = self.reducer_.transform(seen)
+        self.classifiers_: list[ClassifierMixin | float] = []
+        for truth in y.T:
+            positives = int(truth.sum())
+            if min(positives, len(truth) - positives) < self.least:
+                self.classifiers_.append((positives + 1) / (len(truth) + 2))
+            else:
+                fitted = clone(self.classifier).fit(seen, truth)
+                self.converged_ &= _has_converged(fitted)
+                self.classifiers_.append(fitted)
+        return self
+
+    def predict_proba(self, X: Features) -> Probabilities:
+        """Give the probability of each label."""
+        seen = self.scaler_.transform(X)
+        if self.reducer_ is not None:
+            seen = self.reducer_.transform(seen)
+        if isinstance(self.classifier, LogisticRegression):
+            coefficients, intercepts = self._lines(seen.shape[1])
+            return expit(seen @ coefficients + intercepts)
+        columns = [
+            np.full(len(X), known) if isinstance(known, float) else known.predict_proba(seen)[:, 1]
+            for known in self.classifiers_
+        ]
+        return np.column_stack(columns).astype(np.float32)
+
+    def _lines(self, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Logistic regressions side by side, for one product: float32 coefficients (D, L), intercepts (L,)."""
+        coefficients = np.zeros((width, len(self.classifiers_)), np.float32)
+        intercepts = np.zeros(len(self.classifiers_), np.float32)
+        for label, known in enumerate(self.classifiers_):
+            if isinstance(known, float):
+                intercepts[label] = logit(known)
+            else:
+                coefficients[:, label], intercepts[label] = known.coef_[0], known.intercept_[0]
+        return coefficients, intercepts
+
+
+def _has_converged(fitted: ClassifierMixin) -> bool:
+    """Tell whether a logistic regression, or the linear SVM within a calibrated one, stopped by itself."""
+    machine = fitted.calibrated_classifiers_[0].estimator if isinstance(fitted, CalibratedClassifierCV) else fitted
+    if isinstance(fitted, CalibratedClassifierCV | LogisticRegression):
+        return bool(np.max(machine.n_iter_) < machine.max_iter)
+    return True
+
+
+class Prior(BaseEstimator):
+    """The share of positives among the rows of `fit`, for every image: the floor that a model has to beat.
+
+    Attributes:
+        shares_: float32 array (L,), (positives + 1) / (rows + 2).
+        converged_: True.
+    """
+
+    def fit(self, X: Features, y: Labels) -> "Prior":
+        """Count the positives; X is not read."""
+        self.shares_ = ((y.sum(axis=0) + 1) / (len(y) + 2)).astype(np.float32)
+        self.converged_ = True
+        return self
+
+    def predict_proba(self, X: Features) -> Probabilities:
+        """Give the same probabilities for every row."""
+        return np.tile(self.shares_, (len(X), 1))

@@ -1,0 +1,302 @@
+"""One file of the cache: opened once, its rows mapped into memory, each block of them checked whenever it is read.
+
+HDF5 says only where the datasets lie and what the attributes are; it parses the mapped bytes, so that it meets neither
+locks nor the disk. Rows are taken from the mapping.
+"""
+
+import json
+import mmap
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+from xxhash import xxh3_128_digest
+
+from features.common.errors import InputError
+from features.common.files import DIGEST_BYTES, digest
+from features.store.recipe import SCHEMA_VERSION, Recipe
+
+#: Rows that one digest covers.
+BLOCK_ROWS = 128
+#: More threads than this only wait for the memory.
+THREADS = 4
+#: What h5py raises where the bytes of a file are not what HDF5 wrote.
+_HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError)
+
+
+class DamagedFile(InputError):
+    """A cache file does not hold what was written.
+
+    Args:
+        path: the file.
+        reason: what was found, and where.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} is damaged ({reason}). Run: python -m features verify {path.parents[1]}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, eq=False)
+class CacheFile:
+    """The features of one split by one backbone.
+
+    Attributes:
+        path: the file.
+        recipe: the settings that decide the values.
+        image_ids: ids (N,), without extension.
+        image_digests: uint8 (N, 16), BLAKE2b-128 of each image's bytes.
+        keras_version: version of Keras that computed the features.
+        keras_backend: `tensorflow`, `jax` or `torch`.
+        device: what computed them.
+        time: when the file was assembled, ISO 8601 in UTC.
+        seconds_per_image: mean seconds of the device for an image, compilation and decoding left out; None where it
+            was not measured.
+    """
+
+    path: Path
+    recipe: Recipe
+    image_ids: tuple[str, ...]
+    image_digests: np.ndarray
+    keras_version: str
+    keras_backend: str
+    device: str
+    time: str
+    seconds_per_image: float | None
+    _features: np.ndarray
+    _block_digests: np.ndarray
+
+    @classmethod
+    def open(cls, path: Path) -> "CacheFile":
+        """Open a file and check all but its rows.
+
+        Raises:
+            DamagedFile: it is not what was written.
+            InputError: it cannot be read, or has another schema.
+        """
+        try:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size == 0:
+                    raise DamagedFile(path, "it is empty")
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}. Its features may be whole.") from None
+        try:
+            attributes, arrays = _parse(path, mapped)
+        except _HDF5_ERRORS as error:
+            raise DamagedFile(path, str(error).partition("\n")[0] or type(error).__name__) from error
+        if attributes.get("schema_version") != SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has schema {attributes.get('schema_version')}, but this Headbank reads {SCHEMA_VERSION}: its "
+                f"features have to be extracted again. Move the folder {path.parents[1]} away, or remove it, and run: "
+                f"scripts/extract.sh DATA --backbones {path.stem} --cache {path.parents[1]}"
+            )
+        features, ids, image_digests = arrays["features"], arrays["image_ids"], arrays["image_digests"]
+        if attributes.pop("index_digest", "") != index_digest(attributes, features.shape, ids, image_digests):
+            raise DamagedFile(path, "its attributes, shape, image ids or image digests are not those that were written")
+        if arrays["block_digests"].shape != (-(-len(features) // BLOCK_ROWS), DIGEST_BYTES):
+            raise DamagedFile(path, f"block_digests has shape {arrays['block_digests'].shape}")
+        seconds = attributes.get("seconds_per_image")
+        return cls(
+            path=path,
+            recipe=Recipe.from_attributes(attributes),
+            # All in one go, which is ten times as fast as one by one; HDF5's strings end where a NUL is.
+            image_ids=tuple(b"\0".join(ids.tolist()).decode().split("\0")),
+            image_digests=image_digests,
+            seconds_per_image=None if seconds is None else float(seconds),
+            **{name: str(attributes[name]) for name in ("keras_version", "keras_backend", "device", "time")},
+            _features=features,
+            _block_digests=arrays["block_digests"],
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """The recipe's."""
+        return self.recipe.fingerprint
+
+    @property
+    def rows(self) -> int:
+        """Number of images N."""
+        return len(self._features)
+
+    @property
+    def views(self) -> int:
+        """Number of views V."""
+        return self._features.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Channels D."""
+        return self._features.shape[2]
+
+    @property
+    def dtype(self) -> str:
+        """`float32` or `float16`."""
+        return str(self._features.dtype)
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """The row of each image."""
+        return {image_id: row for row, image_id in enumerate(self.image_ids)}
+
+    @cached_property
+    def index(self) -> dict[str, bytes]:
+        """Image id -> BLAKE2b-128 of the image's bytes, in the order of the rows."""
+        return dict(zip(self.image_ids, map(bytes, self.image_digests), strict=True))
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of BLOCK_ROWS rows; the last one may have fewer."""
+        return len(self._block_digests)
+
+    def block(self, number: int) -> np.ndarray:
+        """Give the rows of one block, mapped, after comparing them with their digest.
+
+        Returns:
+            float32 or float16 (R, V, D), read-only.
+
+        Raises:
+            DamagedFile: they are not what was written; the message names the rows.
+        """
+        start = number * BLOCK_ROWS
+        rows = self._features[start : start + BLOCK_ROWS]
+        if xxh3_128_digest(rows.data) != self._block_digests[number].tobytes():
+            last = start + len(rows) - 1
+            raise DamagedFile(
+                self.path,
+                f"rows {start} to {last} (images {self.image_ids[start]} to {self.image_ids[last]}) "
+                "are not those that were written",
+            )
+        return rows
+
+
+def index_digest(
+    attributes: Mapping[str, str | int | float],
+    shape: tuple[int, ...],
+    image_ids: np.ndarray,
+    image_digests: np.ndarray,
+) -> str:
+    """Digest all of a file but its rows: BLAKE2b-128, as 32 hexadecimal digits.
+
+    Args:
+        attributes: all but the digest itself.
+        shape: of the features.
+        image_ids: bytes (N,), as stored.
+        image_digests: uint8 (N, 16).
+    """
+    text = json.dumps([attributes, shape, image_ids.itemsize], sort_keys=True)
+    return digest(text.encode() + image_ids.tobytes() + image_digests.tobytes()).hex()
+
+
+def _parse(path: Path, mapped: mmap.mmap) -> tuple[dict[str, str | int | float], dict[str, np.ndarray]]:
+    """Let HDF5 say what a mapped file holds.
+
+    Returns:
+        Its attributes; and its datasets, as arrays on the mapping: none where the schema is another.
+
+    Raises:
+        DamagedFile: a dataset is missing, or has another type or layout.
+    """
+    with h5py.File(mapped, "r") as file:
+        attributes = {name: _plain(value) for name, value in file.attrs.items()}
+        known = attributes.get("schema_version") == SCHEMA_VERSION
+        return attributes, {name: _mapped(path, mapped, file, name) for name in _TYPES} if known else {}
+
+
+#: The types that each dataset may have, as numpy writes them.
+_TYPES = {"features": ("<f4", "<f2"), "block_digests": ("|u1",), "image_ids": ("|S",), "image_digests": ("|u1",)}
+
+
+def _mapped(path: Path, mapped: mmap.mmap, file: h5py.File, name: str) -> np.ndarray:
+    """Give a dataset as an array on the mapping.
+
+    Raises:
+        DamagedFile: it is missing, or is not one block of a plain type within the file.
+    """
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise DamagedFile(path, f"{name} is missing")
+    dtype, settings = dataset.dtype, dataset.id.get_create_plist()
+    if not dtype.str.startswith(_TYPES[name]) or dataset.id.get_type() != h5py.h5t.py_create(dtype, logical=True):
+        raise DamagedFile(path, f"{name} holds {dtype.str}, not {' or '.join(_TYPES[name])}")
+    offset = dataset.id.get_offset()
+    if settings.get_layout() != h5py.h5d.CONTIGUOUS or settings.get_external_count() or offset is None:
+        raise DamagedFile(path, f"{name} is not one contiguous block in the file")
+    if offset + dataset.size * dtype.itemsize > len(mapped):
+        raise DamagedFile(path, f"{name} ends beyond the end of the file")
+    return np.ndarray(dataset.shape, dtype, mapped, offset)
+
+
+def _plain(value: object) -> str | int | float:
+    """An attribute as h5py gives it, as a plain Python value."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of one cache file, and where their first views go.
+
+    Attributes:
+        file: the file.
+        rows: int64 (N,), rows of it, in any order.
+        out: float32 (N, D), to be filled in.
+    """
+
+    file: CacheFile
+    rows: np.ndarray
+    out: np.ndarray
+
+
+def read_selections(selections: Sequence[Selection]) -> list[np.ndarray]:
+    """Read rows of one or more files in threads; a block is read once, and stays in the CPU's cache until it is done.
+
+    The files take turns, so that what is side by side in memory is also filled in at about the same time.
+
+    Args:
+        selections: at least one.
+
+    Returns:
+        Of each selection int64, ascending: the rows of its `out` that hold NaN or infinity.
+
+    Raises:
+        DamagedFile: a block is not what was written; the message names file and rows.
+    """
+    orders = [np.argsort(selection.rows, kind="stable") for selection in selections]
+    turns = []
+    for number, (selection, order) in enumerate(zip(selections, orders, strict=True)):
+        ends = np.searchsorted(selection.rows[order], BLOCK_ROWS * np.arange(selection.file.blocks + 1))
+        wanted = np.flatnonzero(np.diff(ends))
+        turns += [(block, number, slice(*ends[block : block + 2])) for block in wanted.tolist()]
+    # One iterator for all threads, which takes each block once: none waits for another that the machine keeps busy.
+    blocks = iter(sorted(turns, key=lambda turn: turn[:2]))
+    not_finite: list[list[int]] = [[] for _ in selections]
+
+    def read(_: int) -> None:
+        """Read blocks until there are no more."""
+        flags = np.empty(BLOCK_ROWS * max(selection.file.width for selection in selections), bool)
+        for block, number, part in blocks:
+            selection, targets = selections[number], orders[number][part]
+            sources = selection.rows[targets] - block * BLOCK_ROWS
+            rows = selection.file.block(block)[:, 0]
+            finite = np.isfinite(rows, out=flags[: rows.size].reshape(rows.shape))
+            if not finite.all():
+                not_finite[number] += targets[~finite.all(axis=1)[sources]].tolist()
+            # Neighbours are copied as a slice: of single rows numpy makes a copy first.
+            selection.out[_as_slice(targets)] = rows[_as_slice(sources)]
+
+    threads = min(THREADS, len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(threads, "blocks") as pool:
+        list(pool.map(read, range(threads)))
+    return [np.array(sorted(places), np.int64) for places in not_finite]
+
+
+def _as_slice(indices: np.ndarray) -> np.ndarray | slice:
+    """Give indices as a slice where each is one more than the one before."""
+    return slice(indices[0], indices[-1] + 1) if (np.diff(indices) == 1).all() else indices

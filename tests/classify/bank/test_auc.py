@@ -1,0 +1,23 @@
+"""The AUC of many heads at once."""
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from classify.bank.auc import mean_auc
+
+
+def test_the_auc_of_many_heads_is_scikit_learns():
+    generator = np.random.default_rng(0)
+    logits = generator.standard_normal((200, 2, 5)).astype(np.float32) * 10
+    logits[..., 3] = np.round(logits[..., 3])  # many ties
+    logits[..., 4] = 0.5  # nothing but ties
+    y = (generator.random((200, 2)) < 0.3).astype(np.uint8)
+    expected = [np.mean([roc_auc_score(y[:, label], logits[:, label, head]) for label in (0, 1)]) for head in range(5)]
+    np.testing.assert_allclose(mean_auc(logits, y), expected, atol=1e-6)
+    assert expected[4] == 0.5
+
+
+def test_labels_of_one_value_have_no_auc():
+    logits = np.array([[[0.0], [1.0]], [[1.0], [0.0]]], dtype=np.float32)
+    assert mean_auc(logits, np.array([[0, 1], [1, 1]], dtype=np.uint8)).tolist() == [1.0]
+    assert np.isnan(mean_auc(logits, np.array([[0, 1], [0, 1]], dtype=np.uint8))).all()
