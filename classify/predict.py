@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from classify.options import PredictOptions
 from classify.rundir.folder import DECISIONS, MARK, PREDICTION, PROBABILITIES
 from classify.rundir.saved_run import SavedRun
 from classify.rundir.tables import write_predictions
@@ -15,19 +16,8 @@ from features.dataset.folder import scan_images
 from features.store.cache import FeatureCache
 
 
-def predict_split(
-    run: Path, cache: Path, split: str, out: Path, images: Path | None, model: str | None, overwrite: bool
-) -> int:
+def predict_split(options: PredictOptions) -> int:
     """Predict the images of a split.
-
-    Args:
-        run: folder of a finished run.
-        cache: folder of features.
-        split: name of the split to predict.
-        out: folder to write to.
-        images: folder of the images that were extracted; only these are predicted. None for all that are cached.
-        model: a model of the run; None for its final one.
-        overwrite: whether predictions that `out` holds may be replaced.
 
     Returns:
         The exit code: 0, or 3 if images that stage 1 rejected have no prediction.
@@ -35,13 +25,14 @@ def predict_split(
     Raises:
         InputError: no finished run, another fingerprint, missing features, or a folder that cannot be written.
     """
+    run, out, split, images = options.run, options.out, options.split, options.images
     saved = SavedRun.load(run)
-    name = saved.choose(model)
-    _check_folder(out, images, overwrite)
-    feature_cache = FeatureCache(cache)
+    name = saved.choose(options.model)
+    check_folder(out, images, options.overwrite)
+    feature_cache = FeatureCache(options.cache)
     if split not in feature_cache.splits():
         have = ", ".join(feature_cache.splits()) or "none"
-        raise InputError(f"{cache} holds no split {split!r}. Choose one of those that it has: {have}.")
+        raise InputError(f"{feature_cache.root} holds no split {split!r}. Choose one of those that it has: {have}.")
     saved.refuse_other_features(feature_cache, split, name)
     # The prior sees no features, but a cache file says which images there are.
     backbones = saved.needs(name) or tuple(saved.widths)[:1]
@@ -52,7 +43,7 @@ def predict_split(
         "run": str(run.resolve()),
         "run_digest": digest_file(run / MARK).hex(),
         "model": name,
-        "cache": str(cache.resolve()),
+        "cache": str(feature_cache.root.resolve()),
         "split": split,
         "images": None if images is None else str(images.resolve()),
         "fingerprints": {backbone: saved.recipes[backbone].fingerprint for backbone in backbones},
@@ -78,8 +69,12 @@ def predict_split(
     return EXIT_REJECTED if rejected else 0
 
 
-def _check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
-    """Refuse to replace other files than predictions, predictions of other images, or any without `overwrite`."""
+def check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
+    """Refuse to replace other files than predictions, predictions of other images, or any without `overwrite`.
+
+    Raises:
+        InputError: the message says what the folder holds.
+    """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is not a folder. Name another with --out.")
     if not any((out / name).exists() for name in (PROBABILITIES, DECISIONS, PREDICTION)):

@@ -15,6 +15,7 @@ import extract.__main__
 import features.__main__
 import scripts.benchmark
 import scripts.phantom
+import scripts.pipeline
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.baselines import BASELINES
 from classify.models.heads import PRESETS
@@ -32,13 +33,13 @@ ROOMS = {"extract": extract.__main__.app, "features": features.__main__.app, "cl
 SCRIPTS = {
     "scripts/extract.sh": ("extract", "run"),
     "scripts/classify.sh": ("classify", "run"),
-    "scripts/predict.sh": None,
+    "scripts/predict.sh": ("scripts/predict.sh",),
     "scripts/setup.sh": None,
     "scripts/demo.sh": None,
     "scripts/test.sh": None,
 }
 #: Options of the shell scripts themselves.
-OF_SCRIPTS = {"--gpu", "--no-pictures", "--out", "--cache", "--model", "--weights-dir", "--overwrite"}
+OF_SCRIPTS = {"--gpu", "--no-pictures"}
 
 
 def page(name: str) -> str:
@@ -48,7 +49,11 @@ def page(name: str) -> str:
 
 def commands() -> dict[tuple[str, ...], Any]:
     """Every command, by the words that call it: the room or script, and the sub-command where there is one."""
-    found: dict[tuple[str, ...], Any] = {("scripts/phantom.py",): get_command(scripts.phantom.app)}
+    pipeline: Any = get_command(scripts.pipeline.app)
+    found: dict[tuple[str, ...], Any] = {
+        ("scripts/phantom.py",): get_command(scripts.phantom.app),
+        ("scripts/predict.sh",): pipeline.commands["predict"],
+    }
     for first, app in {**ROOMS, "scripts/benchmark.py": scripts.benchmark.app}.items():
         group: Any = get_command(app)
         found |= {(first, name): command for name, command in group.commands.items()}
@@ -93,12 +98,11 @@ COMING = (
     "extract heat",
     "classify gradients",
     "--heat",
-    "scripts/pipeline.py",
     "gradients.h5",
     "groups.csv",
     "predictions",
 )
-LEAVING = (("extract", "maps"), ("classify", "cam"), ("classify", "extract-options"))
+LEAVING = (("extract", "maps"), ("classify", "cam"))
 
 
 def unlanded(text: str) -> bool:
