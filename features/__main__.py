@@ -160,7 +160,7 @@ def audit(
 
     Exit codes: 0 done, whatever was found; 2 bad usage or bad input.
     """
-    from features.audit.command import audit_cache
+    from features.audit.report import audit_cache
     from features.dataset.dataset import DatasetOptions
 
     options = DatasetOptions(id_column, split_names(labels, "--labels"), group_column, groups)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from features.audit.audit import NEAR, audit
+from features.audit.audit import NEAR, find_leaks
 from features.audit.inputs import gather
 from features.common.text import make_console
 from features.dataset.dataset import read_dataset
@@ -103,7 +103,7 @@ def plant_and_audit(folder: Path, train: int, test: int, copies: int, backbones:
     command = [sys.executable, "-m", "extract", "run", data, "--backbones", backbones, "--cache", cache]
     subprocess.run([str(part) for part in command], cwd=_ROOT, check=True, capture_output=True)
     images, features, _ = gather(read_dataset(data), FeatureCache(cache), {})
-    result = audit(images, features)
+    result = find_leaks(images, features)
     assert result.threshold is not None
     kind_of = dict(zip(zip(table["ID"].iloc[chosen], copied["ID"], strict=True), kinds, strict=True))
     near = result.pairs[(result.pairs["kind"] == NEAR) & (result.pairs["scope"] == "between train and test")]

@@ -5,6 +5,5 @@ Files, in reading order:
 - `inputs`: the images of all splits with their features, digests, labels, groups and folds.
 - `near`: near duplicates, and how near images come by chance.
 - `audit`: what is found, and the groups that are proposed.
-- `report`: what is printed and written.
-- `command`: what `python -m features audit` does.
+- `report`: what `python -m features audit` does, prints and writes.
 """

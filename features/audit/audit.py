@@ -51,7 +51,7 @@ class Audit:
     largest_group: int
 
 
-def audit(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Audit:
+def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Audit:
     """Audit images by their digests and features.
 
     Near duplicates are searched among images that differ in their bytes and are not blank. Pairs of one group within

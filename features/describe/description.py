@@ -100,7 +100,7 @@ class Description:
     summary: ImageSummary | None
 
 
-def describe(split: Split, label_names: tuple[str, ...], cache: FeatureCache | None) -> Description:
+def describe_split(split: Split, label_names: tuple[str, ...], cache: FeatureCache | None) -> Description:
     """Describe a split. All counts are of images that are there; rows without an image are listed.
 
     Args:

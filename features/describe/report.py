@@ -14,7 +14,7 @@ from features.common.files import replacing
 from features.common.text import first_few, make_console, render
 from features.dataset.dataset import DatasetOptions, read_with_faults
 from features.dataset.table import Faults
-from features.describe.description import Description, ImageSummary, describe
+from features.describe.description import Description, ImageSummary, describe_split
 from features.store.cache import FeatureCache, default_cache
 from features.store.images_table import FactsTable
 
@@ -44,7 +44,7 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
     if cache is None:
         cache = _own_cache(data)
     feature_cache = None if cache is None else FeatureCache(cache)
-    splits = [describe(split, dataset.label_names, feature_cache) for split in dataset.splits.values()]
+    splits = [describe_split(split, dataset.label_names, feature_cache) for split in dataset.splits.values()]
     if named and cache is not None and not any(split.summary and split.summary.known for split in splits):
         _refuse_other_images(cache, data)
     console = make_console()

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from features.__main__ import app
 from features.dataset.dataset import read_with_faults
-from features.describe.description import Description, describe, summarise_images
+from features.describe.description import Description, describe_split, summarise_images
 from features.store.cache import FeatureCache
 from features.store.images_table import Rejection, replace_rejections
 from tests.features.dataset.written import make
@@ -40,7 +40,7 @@ def run(*arguments: object):
 
 def descriptions(data: Path) -> list[Description]:
     dataset, _ = read_with_faults(data)
-    return [describe(split, dataset.label_names, None) for split in dataset.splits.values()]
+    return [describe_split(split, dataset.label_names, None) for split in dataset.splits.values()]
 
 
 def test_labels_groups_and_combinations_are_counted(data):
