@@ -197,6 +197,14 @@ def predict(
         ),
     ] = None,
     model: ModelName = None,
+    heat: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Write DIR/gradients.h5 for extract heat: the N surest images of each label.",
+        ),
+    ] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that DIR holds.")] = False,
 ) -> None:
     """Apply a finished run to features of any split: probabilities, and decisions at the run's thresholds.
@@ -207,7 +215,7 @@ def predict(
     """
     from classify.predict import predict_split
 
-    code = predict_split(run, cache, split, out, images, model, overwrite)
+    code = predict_split(run, cache, split, out, images, model, overwrite, heat)
     if code:
         raise typer.Exit(code)
 
@@ -228,25 +236,31 @@ def report(run: RunFolder) -> None:
 
 
 @app.command()
-def cam(
+def gradients(
     run: RunFolder,
     cache: Annotated[
         Path | None,
-        typer.Option(
-            metavar="CACHE", help="Folder of the features and maps.", show_default="the one that RUN learnt from"
-        ),
+        typer.Option(metavar="CACHE", help="Folder of the features.", show_default="the one that RUN learnt from"),
     ] = None,
     model: ModelName = None,
+    ids: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Ids of the images to show, at all labels, in every split of CACHE that has them.",
+            show_default="those of the run's gallery",
+        ),
+    ] = None,
 ) -> None:
-    """Show where a model looks: heat maps, overlays and boxes of all images whose maps are cached, in RUN/cam.
+    """Write RUN/gradients.h5 again, for another model or for other images; `run` writes it for the final one.
 
-    Maps come from `python -m extract maps`; `python -m classify report` shows the heat maps. An earlier RUN/cam is
-    replaced. If the final model has no gradient, and no other is named, there are thumbnails without heat. Exit code 3:
-    some images of the gallery have maps that cannot be shown.
+    `python -m extract heat` draws heat maps by it, and `python -m classify report` shows them.
     """
-    from classify.cam.command import draw_run
+    wanted = split_names(ids, "--ids")
 
-    raise typer.Exit(draw_run(run, cache, model))
+    from classify.explain import write_explanation
+
+    write_explanation(run, cache, model, wanted)
 
 
 @app.command("extract-options")

@@ -1,9 +1,13 @@
 """What `python -m classify predict` does: read, predict, write, say so."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from classify.explain import Reasons, explain, say_what_was_explained
 from classify.rundir.folder import DECISIONS, MARK, PREDICTION, PROBABILITIES
 from classify.rundir.saved_run import SavedRun
 from classify.rundir.tables import write_predictions
@@ -13,10 +17,18 @@ from features.common.files import digest_file, replacing
 from features.common.text import make_console
 from features.dataset.folder import scan_images
 from features.store.cache import FeatureCache
+from features.store.gradients import CAM, CAM_RECORD, GRADIENTS, write_gradients
 
 
 def predict_split(
-    run: Path, cache: Path, split: str, out: Path, images: Path | None, model: str | None, overwrite: bool
+    run: Path,
+    cache: Path,
+    split: str,
+    out: Path,
+    images: Path | None,
+    model: str | None,
+    overwrite: bool,
+    heat: int = 0,
 ) -> int:
     """Predict the images of a split.
 
@@ -28,6 +40,7 @@ def predict_split(
         images: folder of the images that were extracted; only these are predicted. None for all that are cached.
         model: a model of the run; None for its final one.
         overwrite: whether predictions that `out` holds may be replaced.
+        heat: for how many images of each label, the surest, `out` gets what heat maps are drawn from.
 
     Returns:
         The exit code: 0, or 3 if images that stage 1 rejected have no prediction.
@@ -48,6 +61,7 @@ def predict_split(
     image_ids, used_ids = _list_images(feature_cache, split, backbones, images)
     _, features = feature_cache.read(split, backbones, used_ids)
     probabilities = saved.predict(name, features)
+    explained = explain(saved, feature_cache, name, _surest(split, used_ids, probabilities, heat)) if heat else None
     record = {
         "run": str(run.resolve()),
         "run_digest": digest_file(run / MARK).hex(),
@@ -62,10 +76,15 @@ def predict_split(
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / PREDICTION).unlink(missing_ok=True)
+        (out / GRADIENTS).unlink(missing_ok=True)
+        if (out / CAM / CAM_RECORD).is_file():  # heat maps of the predictions that are replaced
+            shutil.rmtree(out / CAM)
         write_predictions(out, image_ids, used_ids, probabilities, saved.thresholds(name), saved.label_names)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{out} cannot be written ({reason}). Free the disk or name another with --out.") from None
+    if explained is not None:
+        write_gradients(out, explained)
     with replacing(out / PREDICTION) as temporary:
         temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -75,7 +94,19 @@ def predict_split(
     if rejected:
         console.print(f"{rejected} could not be read by stage 1, so their cells are empty: {PREDICTION} lists them")
     console.print(f"written to {out}: {PROBABILITIES}, {DECISIONS}, {PREDICTION}")
+    if explained is not None:
+        say_what_was_explained(explained, out)
     return EXIT_REJECTED if rejected else 0
+
+
+def _surest(split: str, image_ids: Sequence[str], probabilities: np.ndarray, count: int) -> Reasons:
+    """Choose the images of the highest probability of each label; of equals the first."""
+    orders = np.argsort(-probabilities, axis=0, kind="stable")[:count]
+    return {
+        (split, image_ids[row], label): (("surest", rank),)
+        for label, order in enumerate(orders.T)
+        for rank, row in enumerate(order, start=1)
+    }
 
 
 def _check_folder(out: Path, images: Path | None, overwrite: bool) -> None:

@@ -12,18 +12,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from classify.crossfit.resume import FinishedFits, identify_inputs
 from classify.ensembles.ensembles import ENSEMBLES, choose_ensembles
 from classify.experiment import Experiment, Settings, count_steps, run_experiment
+from classify.explain import explain_gallery, say_what_was_explained
 from classify.inputs import Inputs, read_inputs
 from classify.models.baselines import BASELINES, choose_baselines
 from classify.models.heads import choose_heads
 from classify.rundir.console import print_summary
 from classify.rundir.folder import FINISHED, open_run
 from classify.rundir.record import write_files
+from classify.rundir.saved_run import SavedRun
 from classify.scores.metrics import ThresholdRule
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
 from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
 from features.store.cache import FeatureCache, default_cache
+from features.store.gradients import write_gradients
 
 #: Options that say where things are, or nothing of what is computed: `run.json` has its own words for them.
 _NO_ARGUMENTS = ("data", "out", "overwrite")
@@ -108,6 +111,8 @@ def run_classification(options: RunOptions) -> int:
             where = {"data": str(options.data), "cache": str(cache.root)}
             record = {**where, "arguments": options.arguments(), "seconds": seconds}
             write_files(staging, inputs, experiment, record)
+            explained = explain_gallery(SavedRun.load(staging), cache, experiment.final_model)
+            write_gradients(staging, explained)
             if finished.found:
                 typer.echo(f"{finished.found} fits were finished before, and reused", err=True)
     except KeyboardInterrupt:
@@ -117,6 +122,7 @@ def run_classification(options: RunOptions) -> int:
     for warning in experiment.warnings:
         typer.echo(f"warning: {warning}", err=True)
     print_summary(inputs, experiment, options.out, cache.root / "rejected.csv")
+    say_what_was_explained(explained, options.out)
     return EXIT_REJECTED if inputs.test is not None and inputs.test.rejected_ids else 0
 
 

@@ -83,42 +83,30 @@ def run(
 
 
 @app.command()
-def maps(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with train/ and test/.", show_default=False)],
-    ids: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Ids of the images, separated by commas.", show_default=False)
-    ] = None,
+def heat(
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="DATA", help="The data set, or the folder of the images that were predicted."),
+    ],
     run: Annotated[
-        Path | None,
-        typer.Option("--from", metavar="RUN", help="Take the images of a finished run's gallery.", show_default=False),
-    ] = None,
-    backbones: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B",
-            help="Backbones.",
-            show_default="those that RUN's final model sees; with --ids all whose features are cached",
-        ),
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of the cache. Default: features/cache/{name of DATA}.")
-    ] = None,
+        Path,
+        typer.Argument(metavar="RUN", help="Folder with gradients.h5: of a run, or of predictions made with --heat."),
+    ],
     weights_dir: WeightsDir = None,
     id_column: Annotated[str | None, typer.Option(help="Column of the ids in train.csv and test.csv.")] = None,
     split: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Take DATA itself for a folder of images: the split NAME of the cache."),
+        typer.Option(metavar="NAME", help="Take DATA itself for the folder of the images of the split NAME."),
     ] = None,
 ) -> None:
-    """Keep the last feature maps of chosen images, which tell where a model looks: CACHE/{split}/{backbone}.maps.h5.
+    """Draw where a model looks, into RUN/cam: heat maps, overlays and boxes of the images that RUN/gradients.h5 names.
 
-    They are made as the cached features were, so these have to be there. Maps that are there already are kept.
-    Exit code 3: some images could not be read, or are not what the features are of.
+    The backbones run over these images once more. An earlier RUN/cam is replaced. Exit code 3: some images are left
+    out, because they are missing, cannot be read, or have changed since their features were extracted.
     """
-    from extract.maps_command import MapsOptions, run_maps
+    from extract.heat import HeatOptions, draw_heat
 
-    names = [tuple(part.strip() for part in text.split(",") if part.strip()) for text in (ids or "", backbones or "")]
-    raise typer.Exit(run_maps(MapsOptions(data, names[0], run, names[1], cache, weights_dir, id_column, split)))
+    raise typer.Exit(draw_heat(HeatOptions(data, run, weights_dir, id_column, split)))
 
 
 @app.command("list")

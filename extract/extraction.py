@@ -83,7 +83,7 @@ def extract(
                     work.facts,
                     options.workers,
                     report,
-                    lambda count: progress.advance(count, report),
+                    lambda count: progress.advance(count, f"device waits {report.waiting_share:.0%}"),
                     stop.is_set,
                 )
                 if not pipeline.run():

@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 
 from features.store.images_table import ImageFacts
-from features.store.maps import THUMBNAIL, thumbnail_shape
 
 #: How an image gets its size, in words: part of the cache's fingerprint.
 RESIZING = "squashed to the input size (2 x 2 means while twice as large, then bilinear)"
 
 
+#: Longer side of a thumbnail, in pixels.
+THUMBNAIL = 256
 #: A 16-bit image that stays below 12 bits keeps fewer than 16 of its grey levels.
 _DIM_16_BIT = 1 << 12
 logger = logging.getLogger(__name__)
@@ -98,15 +99,12 @@ def draw_thumbnail(pixels: np.ndarray) -> np.ndarray:
         pixels: uint8 (H, W) or (H, W, 3).
 
     Returns:
-        uint8 (THUMBNAIL, THUMBNAIL, 3), RGB: the image in the upper left corner, as large as `thumbnail_shape` says.
+        uint8 (h, w, 3), RGB, of the image's aspect: as it is, or shrunk until its longer side is THUMBNAIL.
     """
-    height, width = thumbnail_shape(*pixels.shape[:2])
-    small = pixels
-    if small.shape[:2] != (height, width):
-        small = cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA)
-    canvas = np.zeros((THUMBNAIL, THUMBNAIL, 3), np.uint8)
-    canvas[:height, :width] = small if small.ndim == 3 else small[..., np.newaxis]
-    return canvas
+    scale = min(1.0, THUMBNAIL / max(pixels.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    small = pixels if scale == 1 else cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return small if small.ndim == 3 else cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)
 
 
 @functools.cache

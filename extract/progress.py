@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from extract.report import Report
 from features.common.text import duration
 
 _LINE_EVERY_SECONDS = 30.0
@@ -15,7 +14,7 @@ _RATE_OVER_SECONDS = 20.0
 
 
 class Progress:
-    """Images done, images a second, time left, and the share of time that the device waited for images.
+    """Images done, images a second, time left, and a note of the caller.
 
     Args:
         console: where it is shown.
@@ -53,12 +52,12 @@ class Progress:
         """End; the bar goes away."""
         self._bar.stop()
 
-    def advance(self, count: float, report: Report) -> None:
+    def advance(self, count: float, note: str = "") -> None:
         """Note images done.
 
         Args:
             count: how many; a fraction where only some of the backbones are done with an image.
-            report: what has been counted so far.
+            note: what else to say.
         """
         now = time.monotonic()
         if not self._done:
@@ -69,15 +68,15 @@ class Progress:
         self._recent.append((now, self._done))
         while len(self._recent) > 2 and now - self._recent[0][0] > _RATE_OVER_SECONDS:
             self._recent.pop(0)
-        state = self._state(now, report)
+        state = self._state(now, note)
         self._bar.update(self._task, completed=min(self._done, self.total), state=state)
         if not self._console.is_terminal and now - self._spoke >= _LINE_EVERY_SECONDS:
             self._spoke = now
             self._console.print(f"{self._done:.0f}/{self.total} images  {state}")
 
-    def _state(self, now: float, report: Report) -> str:
+    def _state(self, now: float, note: str) -> str:
         """The figures behind the bar."""
         start, done = self._recent[0]
         rate = (self._done - done) / (now - start) if now > start else 0.0
         left = duration(max(0.0, self.total - self._done) / rate) if rate > 0 else "?"
-        return f"{rate:.1f} images/s  {left} left  device waits {report.waiting_share:.0%}"
+        return f"{rate:.1f} images/s  {left} left  {note}".rstrip()

@@ -12,13 +12,17 @@ import numpy as np
 from rich.table import Table
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.cam.cam import enlarge, heat_maps
-from classify.rundir.explanation import NO_FOLD, Explainer
+from classify.explain import NO_FIT, Explainer
 from classify.rundir.saved_run import SavedRun
-from extract.backbones.table import EMBEDDED
+from extract.backbones.build import FrozenBackbone
+from extract.backbones.table import EMBEDDED, backbone_named
+from extract.backbones.weights import find_weights
+from extract.heat import compile_maps
+from extract.heat_maps import enlarge
+from extract.images import decode, resize
+from features.common.keras_import import backend_name
 from features.common.text import make_console
 from features.store.cache import FeatureCache
-from features.store.maps import describe_maps, maps_path, read_maps
 from scripts.phantom import write_phantom
 from scripts.phantom_plan import plan_patient
 from scripts.phantom_slice import brain_window, render
@@ -63,12 +67,11 @@ def benchmark_cam(images: int, train: int) -> None:
         write_phantom(data, {"train": train, "test": 0}, _SIZE, _TRAIN_SEED, -1)
         shown.mkdir()
         targets = draw_targets(shown, images, _SHOWN_SEED)
-        ids = ",".join(target.image_id for target in targets)
         backbones = ("--backbones", ",".join(EMBEDDED))
         _call("extract", "run", data, "--cache", cache, *backbones)
         _call("extract", "run", shown, "--split", "shown", "--cache", cache, *backbones)
-        _call("extract", "maps", shown, "--split", "shown", "--cache", cache, "--ids", ids)
         _call("classify", "run", data, "--cache", cache, "--out", run)
+        maps = _feature_maps(shown, targets)
         saved = SavedRun.load(run)
         models = [name for name in saved.models if "/" in name] + [saved.final_model]
         console.print(
@@ -83,7 +86,7 @@ def benchmark_cam(images: int, train: int) -> None:
                 table.add_column(f"{kind} +{margin:.0%}", justify="right")
         table.add_row("random point", *(f"{chance:.2f}" for chance in _chances(targets)))
         for model in models:
-            points = _hottest_points(saved, model, FeatureCache(cache), targets)
+            points = _hottest_points(saved, model, FeatureCache(cache), targets, maps)
             hits = _hits(targets, points)
             ratios = zip(hits, _chances(targets), strict=True)
             table.add_row(model, *(f"{hit:.2f} ({hit / chance:.1f} x)" for hit, chance in ratios))
@@ -126,23 +129,33 @@ def _call(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=_ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
-@threadpool_limits.wrap(1, user_api="blas")  # of small products, as in `classify cam`
-def _hottest_points(run: SavedRun, model: str, cache: FeatureCache, targets: list[Target]) -> list[tuple[float, float]]:
+def _feature_maps(folder: Path, targets: list[Target]) -> dict[str, np.ndarray]:
+    """Compute the last feature maps of all slices: by backbone float32 (N, h, w, D)."""
+    pixels = [decode((folder / f"{target.image_id}.png").read_bytes())[0] for target in targets]
+    maps = {}
+    for name in EMBEDDED:
+        row = backbone_named(name)
+        backbone = FrozenBackbone.of_table(row, find_weights(row, "imagenet", None, backend_name()), "float32")
+        extract = compile_maps(backbone)
+        blocks = range(0, len(pixels), 32)
+        resized = ([resize(image, backbone.input_size) for image in pixels[start : start + 32]] for start in blocks)
+        maps[name] = np.concatenate([extract(np.stack(block)) for block in resized])
+    return maps
+
+
+@threadpool_limits.wrap(1, user_api="blas")  # of small products, as in `extract heat`
+def _hottest_points(
+    run: SavedRun, model: str, cache: FeatureCache, targets: list[Target], maps: dict[str, np.ndarray]
+) -> list[tuple[float, float]]:
     """Find the hottest point of each slice's heat map for its own label: x and y in pixels."""
     explainer = Explainer(run, model)
     ids = [target.image_id for target in targets]
     _, features = cache.read("shown", explainer.backbones, ids)
-    gradients = explainer.explain(features, np.full(len(ids), NO_FOLD)).gradients
-    files = {name: describe_maps(maps_path(cache.root, "shown", name)) for name in explainer.backbones}
+    gradients = explainer.explain(features, np.full((len(ids), 1), NO_FIT)).gradients
     points = []
     for row, target in enumerate(targets):
-        label = run.label_names.index(target.kind)
-        heats = [
-            heat_maps(read_maps(file, [target.image_id]), gradients[row : row + 1, :, explainer.columns[name]])[
-                0, label
-            ]
-            for name, file in files.items()
-        ]
+        gradient = gradients[row, run.label_names.index(target.kind)]
+        heats = [maps[name][row] @ gradient[seen] for name, seen in explainer.columns.items()]
         y, x = np.unravel_index(enlarge(heats, (_SIZE // 2, _SIZE // 2)).argmax(), (_SIZE // 2, _SIZE // 2))
         points.append((2 * float(x) + 1, 2 * float(y) + 1))  # the middle of 2 x 2 pixels
     return points

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stage 2: train on the cached features, predict, look where the model looks, and report.
-# Usage: scripts/classify.sh DATA --out RUN [options]; --help lists them.
+# Usage: scripts/classify.sh DATA --out RUN [--no-pictures] [options]; --help lists the others.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/run.sh"
 
@@ -36,15 +36,18 @@ follow() {
   step "${words[@]}"
 }
 
-out=''
+out='' draw=yes words=()
 for word in "$@"; do
   case "$word" in
+    --no-pictures) draw=no; continue ;;
     --help) headbank classify run --help ;;
     --out=*) out=${word#--out=} ;;
     *) [ "${previous:-}" != --out ] || out=$word ;;
   esac
   previous=$word
+  words+=("$word")
 done
+set -- "${words[@]}"
 
 run=0
 step classify run "$@" || run=$?
@@ -52,10 +55,8 @@ step classify run "$@" || run=$?
 
 # Pictures are an extra: where the images or the backbones' weights are no longer at hand, the report does without.
 pictures=0
-follow extract maps || pictures=$?
-if [ "$pictures" -eq 0 ] || [ "$pictures" -eq 3 ]; then # 3: some images could not be read
-  pictures=0
-  follow classify cam || pictures=$?
+if [ "$draw" = yes ]; then
+  follow extract heat || pictures=$?
   [ "$pictures" -ne 3 ] || pictures=0 # some images of the gallery are not shown: it has said which
 fi
 if [ "$pictures" -ne 0 ]; then

@@ -88,15 +88,11 @@ def called(line: str) -> tuple[tuple[str, ...] | None, list[str]] | None:
 
 #: The text is ahead of the code by these; they go as the code lands.
 COMING = (
-    "extract heat",
-    "classify gradients",
-    "--heat",
     "scripts/pipeline.py",
-    "gradients.h5",
     "groups.csv",
     "predictions",
 )
-LEAVING = (("extract", "maps"), ("classify", "cam"), ("classify", "extract-options"))
+LEAVING = (("classify", "extract-options"),)
 
 
 def unlanded(text: str) -> bool:

@@ -128,7 +128,7 @@ def test_only_the_report_loads_what_it_draws_with():
         ("extract --help", "Usage: python -m extract"),
         ("extract run --help", "--backbones"),
         ("extract list", "xception"),
-        ("extract maps --help", "--from"),
+        ("extract heat --help", "RUN"),
         ("features --help", "Usage: python -m features"),
         ("features inspect --help", "CACHE"),
         ("features verify --help", "CACHE"),
@@ -139,7 +139,7 @@ def test_only_the_report_loads_what_it_draws_with():
         ("classify predict --help", "--split"),
         ("classify extract-options --help", "RUN"),
         ("classify report --help", "RUN/report.html"),
-        ("classify cam --help", "--model"),
+        ("classify gradients --help", "--model"),
     ],
 )
 def test_asking_for_help_loads_no_tensorflow(command, says):

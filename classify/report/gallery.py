@@ -15,19 +15,18 @@ from PIL import Image
 
 from classify.report.run_files import RunFiles
 from classify.rundir.command_lines import command_line
-from classify.rundir.folder import CAM
 from classify.scores.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
 from classify.scores.thresholds import to_binary
 from features.common.errors import InputError
+from features.store.gradients import CAM, CAM_IMAGES, CAM_RECORD
 
-#: Where `classify cam` leaves pictures, what lists them, and what says how they were made.
-CAM_IMAGES, CAM_RECORD = "images.csv", "cam.json"
 #: Longer side of a picture in the page, in pixels: it is shown at about 160, on fine screens at double that.
 SIDE = 208
 #: Of WebP, 0-100. Beside PNG of 256 pixels it takes a tenth of the bytes.
 QUALITY = 82
 #: Bytes of all pictures, as they stand in the page, at the most: with the rest it stays below 8 MB.
 BUDGET = 6_000_000
+
 OUTCOME_NAMES = {
     "example": "example",
     "true_positive": "true positive",
@@ -74,9 +73,7 @@ def describe_gallery(run: RunFiles) -> dict[str, Any]:
         "splits": [split for split in run.splits.values() if any(c["split"] == split.name for c in cards)],
         "with_pictures": sum(card["thumbnail"] for card in cards),
         "has_cam": files is not None,
-        "commands": [
-            command_line(name, run.folder, run.record) for name in ("extract maps", "classify cam", "classify report")
-        ],
+        "commands": [command_line(name, run.folder, run.record) for name in ("extract heat", "classify report")],
         "heat": _read_record(run.folder / CAM / CAM_RECORD),
     }
 
@@ -149,7 +146,7 @@ def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = B
     """Read thumbnails and heat maps, until the page is full.
 
     Args:
-        cam: the run's folder of pictures: `thumbnails/{image}.png`, `heat/{label}/{image}.png`.
+        cam: the run's folder of pictures: `thumbnails/{image}.jpg`, `heat/{label}/{image}.png`.
         wanted: number of the image and number of the label (from 0), the most wanted first.
         budget: bytes that the data URIs may take together.
 
@@ -161,7 +158,7 @@ def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = B
     left_out: set[str] = set()
     for image, label in wanted:
         for of_kind, key, path in (
-            (thumbnails, image, cam / "thumbnails" / f"{image}.png"),
+            (thumbnails, image, cam / "thumbnails" / f"{image}.jpg"),
             (heat, f"{label}/{image}", cam / "heat" / str(label) / f"{image}.png"),
         ):
             if key in of_kind or image in left_out or not path.is_file():
@@ -180,7 +177,7 @@ def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = B
 
 def how_to_remake(cam: Path) -> str:
     """Say which command makes the pictures of a run again; their folder lies in the run's."""
-    return f"Make it again: python -m classify cam {shlex.quote(str(cam.parent))}"
+    return f"Make it again: python -m extract heat DATA {shlex.quote(str(cam.parent))}"
 
 
 def _data_uri(path: Path) -> str:

@@ -19,7 +19,7 @@ def command_words(command: str, run: Path, record: Mapping[str, Any]) -> list[st
     """Give the words that follow `python -m`.
 
     Args:
-        command: `classify run`, `extract maps`, `classify cam`, `classify report` or `features audit`.
+        command: `classify run`, `extract heat`, `classify report` or `features audit`.
         run: the run's folder.
         record: its `run.json`: `data`, `cache`, `arguments`.
     """
@@ -27,8 +27,7 @@ def command_words(command: str, run: Path, record: Mapping[str, Any]) -> list[st
     words = {
         "classify run": [data, "--out", str(run), *_options(given, tuple(given))],
         # Without labels and groups: it reads images, and of the tables which column names them.
-        "extract maps": [data, "--from", str(run), "--cache", cache, *_options(given, ("id_column",))],
-        "classify cam": [str(run), "--cache", cache],
+        "extract heat": [data, str(run), *_options(given, ("id_column",))],
         "classify report": [str(run)],
         "features audit": [cache, "--data", data, "--run", str(run), *_options(given, _OF_TABLES)],
     }

@@ -13,6 +13,7 @@ from features.audit.report import RECORD as AUDIT
 from features.common.errors import InputError
 from features.common.files import digest, digest_file, hold
 from features.dataset.run_labels import RUN_LABELS
+from features.store.gradients import CAM, GRADIENTS
 
 #: What makes a folder a run: how it came about, and the digests of its files. It is published last.
 MARK = "run.json"
@@ -28,16 +29,14 @@ SEALED = (
 )  # fmt: skip
 #: What `report` makes of a finished run: the page, and the folder of its figures.
 REPORT, FIGURES = "report.html", "figures"
-#: The folder of a run's heat maps.
-CAM = "cam"
 #: The folder of predictions of new images, a folder each, and what says in such a folder how they were made.
 PREDICTIONS, PREDICTION = "predictions", "prediction.json"
 #: What the audit of the features leaves in a run's folder.
 _OF_AUDIT = (DUPLICATES, GROUPS, AUDIT)
 #: What lies in a folder of predictions; `cache` is the features that scripts/predict.sh keeps there.
-_OF_PREDICTION = (PROBABILITIES, DECISIONS, CAM, "cache", PREDICTION)
+_OF_PREDICTION = (PROBABILITIES, DECISIONS, GRADIENTS, CAM, "cache", PREDICTION)
 #: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
-RUN_FILES = (*SEALED, REPORT, FIGURES, CAM, *_OF_AUDIT, PREDICTIONS, MARK)
+RUN_FILES = (*SEALED, GRADIENTS, REPORT, FIGURES, CAM, *_OF_AUDIT, PREDICTIONS, MARK)
 #: Where a run that is not finished keeps its finished fits.
 FINISHED = "finished"
 _PARTIAL, _REPLACING, _LOCK = ".partial", ".replacing", ".lock"

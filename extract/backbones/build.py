@@ -1,9 +1,9 @@
-"""Build a backbone with its weights: a Keras model from preprocessed pixels to pooled features."""
+"""Build a backbone with its weights: a Keras model from preprocessed pixels to pooled features, or to feature maps."""
 
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extract.backbones.table import PREPROCESSING, Backbone
 from extract.backbones.weights import RANDOM_SEED, Weights
@@ -189,3 +189,54 @@ def _match_imagenet_scaling(model: "keras.Model") -> None:
     deviations = (0.229, 0.224, 0.225)  # keras.applications.efficientnet, IMAGENET_STDDEV_RGB
     normalization.adapt_variance.assign(normalization.adapt_variance * deviations)
     normalization.finalize_state()
+
+
+def build_maps(backbone: FrozenBackbone) -> "keras.Model":
+    """Build a backbone without its pooling.
+
+    Args:
+        backbone: of the table, or a user's own.
+
+    Returns:
+        Model from (B, S, S, 3) preprocessed pixels to (B, h, w, D) maps, whose mean over h and w is what
+        `backbone.build()` gives. Where a layer norm follows the pooling (ConvNeXt), the map is normalised by the mean
+        and deviation of its pooled vector, which keeps that so.
+
+    Raises:
+        InputError: a user's own model ends otherwise.
+    """
+    keras = import_keras()
+    model = backbone.build()
+    pooling = model.layers[-1]
+    norm = None
+    if isinstance(pooling, keras.layers.LayerNormalization) and len(model.layers) > 1:
+        norm, pooling = pooling, model.layers[-2]
+    if (
+        not isinstance(pooling, keras.layers.GlobalAveragePooling2D)
+        or pooling.data_format != "channels_last"
+        or (norm is not None and not _is_plain(norm))
+    ):
+        raise InputError(
+            f"{backbone.weights.path or backbone.name} ends in the layer {pooling.name} ({type(pooling).__name__}), "
+            f"so its features are not the mean of a feature map, and have no heat map. A model with heat maps ends in "
+            f"feature maps (B, H, W, D), or in a GlobalAveragePooling2D of them."
+        )
+    (inputs,), maps = model.inputs, pooling.input
+    return keras.Model(inputs, maps if norm is None else _normalise(norm, maps))
+
+
+def _is_plain(norm: Any) -> bool:
+    """Whether a layer norm is over the channels of a vector, with a scale and a shift or without."""
+    return list(norm.axis) in ([-1], [1]) if isinstance(norm.axis, (list, tuple)) else norm.axis in (-1, 1)
+
+
+def _normalise(norm: Any, maps: Any) -> Any:
+    """Do to a map what a layer norm does to its mean: the same shift and scale at every position."""
+    ops = import_keras().ops
+    pooled = ops.mean(maps, axis=(1, 2), keepdims=True)
+    mean = ops.mean(pooled, axis=-1, keepdims=True)
+    variance = ops.mean(ops.square(pooled - mean), axis=-1, keepdims=True)
+    normalised = (maps - mean) / ops.sqrt(variance + norm.epsilon)
+    gamma, beta = (None if v is None else ops.convert_to_numpy(v) for v in (norm.gamma, norm.beta))
+    normalised = normalised if gamma is None else normalised * gamma
+    return normalised if beta is None else normalised + beta

@@ -123,8 +123,6 @@ def check_name(option: str, name: str) -> None:
         raise InputError(
             f"{option} {name!r}: a name is made of letters, digits, '_', '-' and '.'. Choose another name."
         )
-    if name.endswith(".maps"):
-        raise InputError(f"{option} {name!r}: files of feature maps are called so. Choose another name.")
 
 
 def _embedded_file(backbone: Backbone) -> Path | None:

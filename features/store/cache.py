@@ -13,8 +13,6 @@ from features.store.cache_file import CacheFile, DamagedFile, Selection, read_se
 from features.store.images_table import FactsTable, Rejection, Stamp, read_rejections
 from features.store.recipe import extract_options
 
-#: How the name of a file of feature maps ends (`features.store.maps`); they lie beside the features and are none.
-MAPS_SUFFIX = ".maps.h5"
 #: In a default cache: the path of the data set that it belongs to.
 _OWNER = "dataset.txt"
 #: Threads that read images which may have changed.
@@ -39,11 +37,11 @@ class FeatureCache:
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that have cache files, sorted."""
-        return tuple(sorted({path.parent.name for path in self.root.glob("[!.]*/[!.]*.h5") if _is_features(path)}))
+        return tuple(sorted({path.parent.name for path in self.root.glob("[!.]*/[!.]*.h5")}))
 
     def backbones(self, split: str) -> tuple[str, ...]:
         """Names of the backbones cached for a split, sorted."""
-        return tuple(sorted(path.stem for path in (self.root / split).glob("[!.]*.h5") if _is_features(path)))
+        return tuple(sorted(path.stem for path in (self.root / split).glob("[!.]*.h5")))
 
     def unfinished(self) -> tuple[str, ...]:
         """Where an extraction was stopped before its end: `{split}/{backbone}`, sorted. Its rows wait in parts."""
@@ -185,11 +183,6 @@ class FeatureCache:
                         f"{theirs.fingerprint[:8]}. Run with one set of options for both: "
                         f"scripts/extract.sh DATA --backbones {backbone} --cache {shlex.quote(str(self.root))}"
                     )
-
-
-def _is_features(path: Path) -> bool:
-    """Whether a file of a cache's folder holds features, not maps."""
-    return not path.name.endswith(MAPS_SUFFIX)
 
 
 def default_cache(root: Path) -> Path:

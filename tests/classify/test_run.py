@@ -46,7 +46,7 @@ def run(toy: Toy, out="run", *options: str):
 def test_writes_a_run(toy):
     code, said, out = run(toy, "run", "--select", "mean")
     assert code == 0
-    assert sorted(path.name for path in out.iterdir()) == sorted([*TABLES, "models", "run.json"])
+    assert sorted(path.name for path in out.iterdir()) == sorted([*TABLES, "gradients.h5", "models", "run.json"])
 
     probabilities = pd.read_csv(out / TABLES[0])
     assert list(probabilities.columns) == ["ID", *LABELS]
@@ -155,6 +155,7 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
     assert sorted(path.name for path in out.iterdir()) == [
         "backbones.csv",
         "gallery.csv",
+        "gradients.h5",
         "labels.csv",
         "metrics.csv",
         "models",

@@ -7,7 +7,6 @@ from rich.console import Console
 
 import extract.progress
 from extract.progress import Progress
-from extract.report import Report
 
 
 @pytest.fixture
@@ -22,12 +21,10 @@ def test_a_log_gets_a_line_every_half_minute_with_rate_time_left_and_waiting(clo
     output = io.StringIO()
     progress = Progress(Console(file=output, width=120))
     progress.total = 1000
-    report = Report()
-    report.stages["compute"], report.waited = 9.0, 1.0
     with progress:
         clock[0] += 60  # compiling
         for _ in range(40):
-            progress.advance(5.0, report)
+            progress.advance(5.0, "device waits 10%")
             clock[0] += 1
     lines = output.getvalue().splitlines()
     assert lines[0] == "10/1000 images  5.0 images/s  3 min 18 s left  device waits 10%"
@@ -41,6 +38,6 @@ def test_the_rate_is_that_of_the_last_seconds(clock):
     progress.total = 10_000
     with progress:
         for second in range(80):
-            progress.advance(1.0 if second < 40 else 50.0, Report())
+            progress.advance(1.0 if second < 40 else 50.0)
             clock[0] += 1
     assert "  50.0 images/s  " in output.getvalue().splitlines()[-1]

@@ -24,10 +24,9 @@ step="$2_$3"
 [ "${{!step:-0}}" != waits ] || exec sleep 60
 exit "${{!step:-0}}"
 """
-RUN, MAPS, CAM, REPORT = (
+RUN, HEAT, REPORT = (
     "classify run <data set> --out RUN --folds 2",
-    "extract maps <the data> --from RUN --cache <the cache> --id-column <the file>",
-    "classify cam RUN --cache <the cache>",
+    "extract heat <the data> RUN --id-column <the file>",
     "classify report RUN",
 )
 
@@ -66,17 +65,15 @@ def notes(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("codes", "code", "steps"),
     [
-        ({}, 0, [RUN, MAPS, CAM, REPORT]),
-        ({"classify_run": 3}, 3, [RUN, MAPS, CAM, REPORT]),
+        ({}, 0, [RUN, HEAT, REPORT]),
+        ({"classify_run": 3}, 3, [RUN, HEAT, REPORT]),
         ({"classify_run": 2}, 2, [RUN]),
         ({"classify_run": 1}, 1, [RUN]),
-        ({"extract_maps": 3}, 0, [RUN, MAPS, CAM, REPORT]),
-        ({"extract_maps": 2}, 0, [RUN, MAPS, REPORT]),
-        ({"extract_maps": 1}, 1, [RUN, MAPS, REPORT]),
-        ({"classify_cam": 3}, 0, [RUN, MAPS, CAM, REPORT]),
-        ({"classify_cam": 1}, 1, [RUN, MAPS, CAM, REPORT]),
-        ({"classify_cam": 2, "classify_run": 3}, 3, [RUN, MAPS, CAM, REPORT]),
-        ({"classify_report": 2}, 2, [RUN, MAPS, CAM, REPORT]),
+        ({"extract_heat": 3}, 0, [RUN, HEAT, REPORT]),
+        ({"extract_heat": 2}, 0, [RUN, HEAT, REPORT]),
+        ({"extract_heat": 1}, 1, [RUN, HEAT, REPORT]),
+        ({"extract_heat": 2, "classify_run": 3}, 3, [RUN, HEAT, REPORT]),
+        ({"classify_report": 2}, 2, [RUN, HEAT, REPORT]),
     ],
 )
 @pytest.mark.parametrize("out", [["--out", "RUN"], ["--out=RUN"]])
@@ -85,16 +82,23 @@ def test_every_step_has_its_turn_and_its_say(stubbed, codes, code, steps, out):
     _, complaint = process.communicate()
     assert process.returncode == code
     assert [step.replace("--out=RUN", "--out RUN") for step in notes(stubbed)] == steps
-    assert ("no pictures" in complaint) == (
-        (CAM not in steps and MAPS in steps) or codes.get("classify_cam", 0) in (1, 2)
-    )
+    assert ("no pictures" in complaint) == (codes.get("extract_heat", 0) in (1, 2))
 
 
-@pytest.mark.parametrize("step", ["classify_run", "extract_maps", "classify_report"])
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_without_pictures_no_backbone_runs(stubbed, place):
+    words = ["data set", "--out", "RUN", "--folds", "2"]
+    words.insert(place, "--no-pictures")
+    process = start(stubbed, *words)
+    _, complaint = process.communicate()
+    assert (process.returncode, notes(stubbed), complaint) == (0, [RUN, REPORT], "")
+
+
+@pytest.mark.parametrize("step", ["classify_run", "extract_heat", "classify_report"])
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_step_and_the_script(stubbed, step, sent, code):
     process = start(stubbed, "data set", "--out", "RUN", "--folds", "2", **{step: "waits"})
-    begun = {"classify_run": RUN, "extract_maps": MAPS, "classify_report": REPORT}[step]
+    begun = {"classify_run": RUN, "extract_heat": HEAT, "classify_report": REPORT}[step]
     while not (stubbed / "notes").exists() or begun not in notes(stubbed):
         time.sleep(0.01)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout

@@ -43,7 +43,7 @@ def rename(run_folder: Path, old: str, new: str) -> None:
 
 
 def write_pictures(run_folder: Path, without: str = "") -> None:
-    """Write RUN/cam as `classify cam` does: grey thumbnails, heat with a palette that is transparent where cold."""
+    """Write RUN/cam as `extract heat` does: grey thumbnails, heat with a palette that is transparent where cold."""
     gallery, cam = pd.read_csv(run_folder / "gallery.csv"), run_folder / "cam"
     images = gallery.loc[gallery["ID"] != without, ["split", "ID"]].drop_duplicates()
     images["file"] = [f"{number:05d}" for number in range(len(images))]
@@ -60,7 +60,7 @@ def write_pictures(run_folder: Path, without: str = "") -> None:
             heat.putpalette(np.repeat(palette, 3).tobytes())
             heat.save(cam / "heat" / str(label) / f"{file}.png", transparency=palette.tobytes())
             if label == 0:
-                Image.fromarray(np.full((40, 32), 90, np.uint8)).save(cam / "thumbnails" / f"{file}.png")
+                Image.fromarray(np.full((40, 32), 90, np.uint8)).save(cam / "thumbnails" / f"{file}.jpg")
 
 
 @pytest.fixture(scope="session")

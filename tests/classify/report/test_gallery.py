@@ -26,7 +26,7 @@ def write_gallery(run, count):
 
 def test_thumbnails_keep_their_aspect_and_heat_its_transparency(tmp_path):
     write_gallery(tmp_path, 2)
-    Image.fromarray(np.full((600, 300, 3), (250, 20, 20), np.uint8)).save(tmp_path / "cam/thumbnails/00001.png")
+    Image.fromarray(np.full((600, 300, 3), (250, 20, 20), np.uint8)).save(tmp_path / "cam/thumbnails/00001.jpg")
     pictures = embed_pictures(tmp_path / "cam", [("00000", 0), ("00001", 2), ("00000", 0), ("00007", 0)])
     assert set(pictures.thumbnails) == {"00000", "00001"}
     assert set(pictures.heat) == {"0/00000", "2/00001"}
@@ -52,6 +52,6 @@ def test_the_page_is_filled_by_the_most_wanted_and_says_how_many_found_no_room(t
 
 def test_what_is_no_picture_is_an_error_that_names_it(tmp_path):
     write_gallery(tmp_path, 1)
-    (tmp_path / "cam/thumbnails/00000.png").write_text("no picture")
-    with pytest.raises(InputError, match=r"00000\.png cannot be read.*classify cam"):
+    (tmp_path / "cam/thumbnails/00000.jpg").write_text("no picture")
+    with pytest.raises(InputError, match=r"00000\.jpg cannot be read.*extract heat"):
         embed_pictures(tmp_path / "cam", [("00000", 0)])

@@ -112,8 +112,9 @@ def test_says_what_the_runs_files_say(without_pictures):
 
 def test_without_pictures_or_an_audit_it_says_so_and_how_to_add_them(without_pictures):
     page = (without_pictures / "report.html").read_text()
+    data = json.loads((without_pictures / "run.json").read_text())["data"]
     assert "No pictures: nobody has made them yet" in words(page)
-    assert f"python -m classify cam {without_pictures}" in words(page)
+    assert f"python -m extract heat {data} {without_pictures}" in words(page)
     assert f"python -m features audit {json.loads((without_pictures / 'run.json').read_text())['cache']}" in words(page)
     assert 'class="picture"' not in page
 
@@ -186,7 +187,7 @@ def test_the_gallery_says_whose_heat_it_shows(reported, copied):
     assert "No heat maps: forest has no <b>gradient." in words(page)
     assert 'id="all-heat"' not in page
     (copied / "cam" / "cam.json").write_text("{}")
-    with pytest.raises(InputError, match=r"cam\.json cannot be read.*classify cam"):
+    with pytest.raises(InputError, match=r"cam\.json cannot be read.*extract heat"):
         describe_gallery(RunFiles.read(copied))
 
 

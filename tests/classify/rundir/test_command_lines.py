@@ -14,7 +14,7 @@ from extract.__main__ import app as extract
 from features.__main__ import app as features
 
 RUN = Path("my run")
-COMMANDS = ("classify run", "extract maps", "classify cam", "classify report", "features audit")
+COMMANDS = ("classify run", "extract heat", "classify report", "features audit")
 ARGUMENTS = {"cache": "my cache", "folds": 2, "refit": True, "gap": False, "id_column": "the file", "labels": "a b,=c"}
 RECORD = {
     "data": "it's data",
@@ -31,8 +31,7 @@ OF_TABLES = ["--id-column", "the file", "--labels", "a b,=c", "--groups", "my gr
             "classify run",
             ["it's data", "--out", "my run", "--cache", "my cache", "--folds", "2", "--refit", *OF_TABLES],
         ),
-        ("extract maps", ["it's data", "--from", "my run", "--cache", "my cache", "--id-column", "the file"]),
-        ("classify cam", ["my run", "--cache", "my cache"]),
+        ("extract heat", ["it's data", "my run", "--id-column", "the file"]),
         ("classify report", ["my run"]),
         ("features audit", ["my cache", "--data", "it's data", "--run", "my run", *OF_TABLES]),
     ],
@@ -67,10 +66,10 @@ def test_the_module_prints_the_words_for_a_shell_to_read(tmp_path):
         "classify.rundir.command_lines",
         str(tmp_path),
         "extract",
-        "maps",
+        "heat",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    expected = ["extract", "maps", "a\nb", "--from", str(tmp_path), "--cache", "c d", "--id-column", "x"]
+    expected = ["extract", "heat", "a\nb", str(tmp_path), "--id-column", "x"]
     assert done.stdout.split("\0") == [*expected, ""]
     imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert not imported & {"typer", "pandas", "numpy", "tensorflow"}

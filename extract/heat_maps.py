@@ -1,4 +1,4 @@
-"""Turn feature maps into heat maps and boxes: class-activation maps (Zhou et al. 2016) by a model's gradients.
+"""Turn feature maps into heat maps, boxes and pictures: class-activation maps (Zhou et al. 2016) by gradients.
 
 A linear head on pooled features is linear in every position of the feature map, so its logit is the mean over the
 positions of what the head makes of each, and the bias. That map of logits is the heat map. With hidden layers the head
@@ -8,16 +8,30 @@ is linear around the image's pooled features, and its gradient there takes the p
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
 from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
-#: A position is hot if its heat is above this share of the way from the image's median heat to its highest. Of 0.3 to
-#: 0.7, with the median or the lowest heat for a start, 0.6 and 0.7 from the median did best on 200 phantom slices with
-#: one bleed each: three quarters of the hottest boxes overlap the bleed's (intersection over union above 0.1). 0.6 cuts
-#: less off.
+#: A position is hot if its heat is above this share of the way from the image's median heat to its highest; chosen on
+#: phantom slices (docs/decisions.md).
 HOT_SHARE = 0.6
+#: Colours and opacity (RGBA, 0-255) from cold to hot, in equal steps: they stand out on black, grey and white, for
+#: red-green blind eyes too, and what lies below shows through. Cold haze, a fifth of the way, is left out.
+_RAMP = (
+    (120, 28, 109, 0),
+    (120, 28, 109, 0),
+    (188, 55, 84, 80),
+    (237, 105, 37, 120),
+    (251, 180, 26, 140),
+    (252, 255, 164, 150),
+)
+_LEVELS = 64
+_BOX_COLOUR = (64, 224, 255)
+#: Of JPEG, 0-100.
+_QUALITY = 88
 
 
 @dataclass(frozen=True)
@@ -33,27 +47,11 @@ class Region:
     heat: float
 
 
-def heat_maps(maps: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    """Project feature maps onto a model's gradients.
-
-    Args:
-        maps: float array (N, h, w, C): one backbone's last feature maps.
-        gradients: float32 array (N, L, C): of the logits with respect to that backbone's pooled features.
-
-    Returns:
-        float32 array (N, L, h, w). The mean over h and w, summed over all backbones that a model sees, is its logit
-        less its intercept.
-    """
-    positions = maps.reshape(len(maps), -1, maps.shape[-1]).astype(np.float32)
-    return (gradients @ positions.transpose(0, 2, 1)).reshape(*gradients.shape[:2], *maps.shape[1:3])
-
-
 def enlarge(heats: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     """Bring the heat maps of several backbones to one size, and add them up.
 
     Each position is a tile of the image, with its heat in the middle; between middles it follows a cubic spline, and
-    beyond the outermost it stays. (The middles of the receptive fields, which padding moves by up to half a tile, were
-    tried in place of the tiles': the hottest point then fell beside more of the bleeds of phantom slices.)
+    beyond the outermost it stays (docs/decisions.md).
 
     Args:
         heats: float32 arrays (h, w), of different shapes; at least one.
@@ -102,7 +100,7 @@ def find_regions(heat: np.ndarray) -> list[Region]:
 def scale_box(
     box: tuple[int, int, int, int], shape: tuple[int, int], size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """Carry a box from a heat map over to the image: the least box of whole pixels that holds it.
+    """Carry a box from a heat map over to the image: the smallest box of whole pixels that holds it.
 
     Args:
         box: x0, y0, x1, y1 on the heat map.
@@ -113,3 +111,65 @@ def scale_box(
     x0, y0, x1, y1 = box
     # In whole numbers, so that no rounding moves an edge; -(-a // b) rounds up.
     return x0 * width // columns, y0 * height // rows, -(-x1 * width // columns), -(-y1 * height // rows)
+
+
+def palette() -> np.ndarray:
+    """The colours of the heat from cold to hot: uint8 (64, 4), RGBA."""
+    places = np.linspace(0, 1, len(_RAMP))
+    wanted = np.linspace(0, 1, _LEVELS)
+    return np.column_stack([np.interp(wanted, places, channel) for channel in zip(*_RAMP, strict=True)]).astype(
+        np.uint8
+    )
+
+
+def peak(heat: np.ndarray) -> float:
+    """The highest heat above the median of a map."""
+    return float(heat.max() - np.median(heat))
+
+
+def to_levels(heat: np.ndarray, full: float) -> np.ndarray:
+    """Say which colour of the palette each position has.
+
+    Args:
+        heat: float32 array (H, W).
+        full: the heat above the map's median that has the hottest colour, above 0.
+
+    Returns:
+        uint8 array (H, W), 0 at and below the median.
+    """
+    share = np.clip((heat - np.median(heat)) / full, 0, 1)
+    return np.round(share * (_LEVELS - 1)).astype(np.uint8)
+
+
+def save_heat(levels: np.ndarray, path: Path) -> None:
+    """Write uint8 levels (H, W) as PNG with the palette's colours and opacity: a tenth of the bytes of RGBA."""
+    colours = palette()
+    image = Image.fromarray(levels, "L")
+    image.putpalette(colours[:, :3].tobytes())
+    image.save(path, transparency=colours[:, 3].tobytes(), optimize=True)
+
+
+def save_thumbnail(thumbnail: np.ndarray, path: Path) -> None:
+    """Write uint8 RGB (H, W, 3) as JPEG, with one channel where it is grey."""
+    grey = (thumbnail == thumbnail[..., :1]).all()
+    Image.fromarray(thumbnail[..., 0] if grey else thumbnail).save(path, quality=_QUALITY)
+
+
+def save_overlay(
+    thumbnail: np.ndarray, levels: np.ndarray, boxes: Sequence[tuple[int, int, int, int]], path: Path
+) -> None:
+    """Write an image with its heat and boxes as JPEG.
+
+    Args:
+        thumbnail: uint8 array (H, W, 3), RGB.
+        levels: uint8 array (H, W), of `to_levels`.
+        boxes: x0, y0, x1, y1 on the thumbnail; x1 and y1 are the first column and row past it.
+        path: the file.
+    """
+    colours = palette()[levels].astype(np.float32)
+    opacity = colours[..., 3:] / 255
+    image = Image.fromarray(np.round(thumbnail * (1 - opacity) + colours[..., :3] * opacity).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    for x0, y0, x1, y1 in boxes:
+        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=_BOX_COLOUR)
+    image.save(path, quality=_QUALITY)

@@ -1,50 +1,20 @@
-"""Heat maps are exactly CAM for a linear head; boxes lie where the heat is."""
+"""Heat maps are enlarged and added up exactly; boxes are where the heat is; pictures show it."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from classify.cam.cam import enlarge, find_regions, heat_maps, scale_box
-from classify.cam.pictures import palette, save_heat, save_overlay, save_thumbnail, to_levels
-from classify.models.gradients import linearise
-from tests.classify.models.test_gradients import LABELS, WIDTH, head
-
-
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_on_a_linear_head_the_mean_of_the_map_and_the_bias_are_the_logit(batch_norm):
-    maps = np.random.default_rng(1).normal(size=(4, 7, 5, WIDTH)).astype(np.float32)
-    pooled = maps.mean(axis=(1, 2))
-    model = head((), batch_norm)
-    heat = heat_maps(maps, linearise(model, pooled).gradients)
-    weights = [values.astype(np.float64) for values in model.weights]
-    if batch_norm:  # Ioffe and Szegedy 2015, with Keras' epsilon
-        gamma, beta, mean, variance = weights[:4]
-        scale = gamma / np.sqrt(variance + 1e-3)
-        kernel, bias = weights[4] * scale[:, None], weights[5] + (beta - mean * scale) @ weights[4]
-    else:
-        kernel, bias = weights
-        # Without batch norm the heat is Zhou et al. 2016, equation 2, to the letter.
-        np.testing.assert_allclose(heat, np.einsum("nhwc,cl->nlhw", maps, kernel), atol=1e-5)
-    logits = np.log(p := model.predict_proba(pooled).astype(np.float64)) - np.log1p(-p)
-    assert heat.shape == (4, LABELS, 7, 5)
-    np.testing.assert_allclose(heat.mean(axis=(2, 3)) + bias, logits, atol=1e-4)
-    np.testing.assert_allclose(heat.mean(axis=(2, 3)), pooled @ kernel, atol=1e-4)
-
-
-def test_hidden_layers_take_the_gradient_at_the_pooled_features_of_that_image():
-    maps = np.random.default_rng(1).normal(size=(4, 3, 3, WIDTH)).astype(np.float32)
-    model, pooled = head((16,), False), maps.mean(axis=(1, 2))
-    found = linearise(model, pooled)
-    for image in range(4):
-        steps = 1e-3 * np.eye(WIDTH, dtype=np.float32)
-        p = model.predict_proba(np.concatenate([pooled[image] + steps, pooled[image] - steps])).astype(np.float64)
-        logits = np.log(p) - np.log1p(-p)
-        slopes = (logits[:WIDTH] - logits[WIDTH:]) / 2e-3
-        expected = np.einsum("hwc,cl->lhw", maps[image], slopes)
-        np.testing.assert_allclose(heat_maps(maps, found.gradients)[image], expected, atol=0.02)
-    assert not np.allclose(found.gradients[0], found.gradients[1])  # another image, another gradient
+from extract.heat_maps import (
+    enlarge,
+    find_regions,
+    palette,
+    save_heat,
+    save_overlay,
+    save_thumbnail,
+    scale_box,
+    to_levels,
+)
 
 
 def test_enlarging_keeps_the_heat_in_the_middle_of_every_tile_and_adds_backbones_up():

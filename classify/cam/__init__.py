@@ -1,1 +1,0 @@
-"""Heat maps: where a model of a finished run looks."""

@@ -1,0 +1,369 @@
+"""Write gradients.h5: why a model says what it says of pairs of image and label, for `python -m extract heat`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from classify.crossfit.plan import make_repeats
+from classify.inputs import Inputs, SplitInputs, columns_of
+from classify.models.files import ESTIMATOR_SUFFIX, HEAD_SUFFIX, model_path
+from classify.models.gradients import Linearised, has_gradient, linearise
+from classify.rundir.folder import MODELS
+from classify.rundir.saved_run import SavedRun
+from classify.rundir.tables import read_gallery, read_out_of_fold
+from classify.scores.thresholds import to_binary
+from features.common.errors import InputError
+from features.common.text import make_console
+from features.dataset.folder import to_image_id
+from features.dataset.run_labels import RUN_LABELS, read_run_labels
+from features.store.cache import FeatureCache
+from features.store.gradients import GRADIENTS, Gradients, Pair, rounded, write_gradients
+
+#: A pair of image and label: split, image id, number of the label.
+Key = tuple[str, str, int]
+#: Why pairs are shown: of each, outcome and rank in the gallery.
+Reasons = Mapping[Key, Sequence[tuple[str, int]]]
+#: The fit of an image that none of the run's folds held out.
+NO_FIT = -1
+#: Below this share or coefficient a member changes no picture: fitted weights come near 0 without reaching it.
+_LEAST_SHARE = 1e-6
+#: Images whose gradients are computed at a time: those of all labels are in memory.
+_BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What share each baseline and head has in a model's logits.
+
+    Attributes:
+        members: by name, float64 array (L,), at least 0. Of a stacking they are its coefficients; else they have the
+            sum 1 for each label. Empty where neither the model nor a member of it has a gradient.
+        left_out: by name, why a member has no part.
+        covered: share of the model that the members make up, 0-1; of a stacking, of its coefficients.
+    """
+
+    members: dict[str, np.ndarray]
+    left_out: dict[str, str]
+    covered: float = 1.0
+
+
+class Explainer:
+    """Gradients of one model of a run.
+
+    A baseline or head is its own only member. An ensemble is explained by the weighted mean of its members' logits: by
+    their shares, a stacking by its coefficients, per label. A calibration changes no gradient's direction, so that a
+    calibrated model is explained by what it calibrates. Members without a gradient (forest, knn, boosting, prior) are
+    left out.
+
+    Args:
+        run: the run.
+        model: name of the model.
+
+    Attributes:
+        backbones: whose features `explain` takes, side by side, in this order.
+        columns: which columns of them are each backbone's.
+        weights: of the members.
+
+    Raises:
+        InputError: a model's file is missing or damaged.
+    """
+
+    def __init__(self, run: SavedRun, model: str) -> None:
+        self._run = run
+        self._loaded: dict[Path, Any] = {}
+        self.backbones = run.needs(model)
+        self.columns = columns_of({name: run.widths[name] for name in self.backbones})
+        self.weights = self._weigh(model)
+
+    def explain(self, features: np.ndarray, fits: np.ndarray) -> Linearised:
+        """Linearise the model at some images.
+
+        Args:
+            features: float32 array (N, D): the backbones side by side.
+            fits: int64 array (N, R): the fits that held the image out, one a repeat, whose models never saw it; or
+                `NO_FIT`, for which the models that predict new images are averaged.
+
+        Raises:
+            InputError: a model's file is missing or damaged.
+        """
+        labels = len(self._run.label_names)
+        gradients = np.zeros((len(features), labels, features.shape[1]), np.float32)
+        intercepts = np.zeros((len(features), labels), np.float32)
+        for member, weight in self.weights.members.items():
+            entry = self._run.models[member]
+            own = [self.columns[name] for name in entry["backbones"]]
+            seen = slice(own[0].start, own[-1].stop)
+            for of_repeat in fits.T:
+                for fit in np.unique(of_repeat):
+                    rows = np.flatnonzero(of_repeat == fit)
+                    paths = [self._path(member, fit)] if fit != NO_FIT else self._paths(member)
+                    share = (weight / len(paths) / fits.shape[1]).astype(np.float32)
+                    for path in paths:
+                        found = linearise(self._load(path), features[rows, seen])
+                        gradients[rows, :, seen] += share[:, np.newaxis] * found.gradients
+                        intercepts[rows] += share * found.intercepts
+        return Linearised(gradients, intercepts)
+
+    def others(self) -> tuple[str, ...]:
+        """The baselines and heads of the run that have a gradient."""
+        return tuple(
+            name
+            for name, entry in self._run.models.items()
+            if not entry["members"] and has_gradient(self._load(self._paths(name)[0]))
+        )
+
+    def _path(self, member: str, fit: int) -> Path:
+        """The file of one fit."""
+        first = self._run.models[member]["files"][0]
+        suffix = HEAD_SUFFIX if first.endswith(HEAD_SUFFIX) else ESTIMATOR_SUFFIX
+        return model_path(Path(MODELS), member, f"fold{fit}", suffix)
+
+    def _paths(self, member: str) -> list[Path]:
+        """The files that predict new images."""
+        return [Path(file) for file in self._run.models[member]["files"]]
+
+    def _load(self, path: Path) -> Any:
+        """Load a model once, by its path within the run's folder."""
+        if path not in self._loaded:
+            self._loaded[path] = self._run.load_model(path.as_posix())
+        return self._loaded[path]
+
+    def _weigh(self, model: str) -> Weights:
+        """Weigh the members of a model, down to baselines and heads."""
+        entry = self._run.models[model]
+        labels = len(self._run.label_names)
+        if not entry["members"]:
+            if not has_gradient(self._load(self._paths(model)[0])):
+                return Weights({}, {model: "it has no gradient with respect to the features"}, 0.0)
+            return Weights({model: np.ones(labels)}, {})
+        if len(entry["members"]) == 1:
+            return self._weigh(entry["members"][0])
+        coefficients = getattr(self._load(self._paths(model)[0]), "coef_", None)
+        weights: dict[str, np.ndarray] = {}
+        left_out: dict[str, str] = {}
+        whole = np.zeros(labels)
+        for index, member in enumerate(entry["members"]):
+            share = entry["shares"].get(member, 0.0)
+            weight = np.full(labels, share) if coefficients is None else np.asarray(coefficients)[:, index]
+            if weight.max() < _LEAST_SHARE:
+                continue
+            whole += weight
+            if has_gradient(self._load(self._paths(member)[0])):
+                weights[member] = weight
+            else:
+                left_out[member] = "it has no gradient with respect to the features"
+        shown = np.sum(list(weights.values()), axis=0) if weights else np.zeros(labels)
+        if coefficients is None:
+            weights = {member: weight / shown for member, weight in weights.items()}
+        return Weights(weights, left_out, float(shown.sum() / max(whole.sum(), _LEAST_SHARE)))
+
+
+def explain_gallery(run: SavedRun, cache: FeatureCache, model: str) -> Gradients:
+    """Explain a model of a run at the images of its gallery; see `explain`."""
+    numbers = {name: number for number, name in enumerate(run.label_names)}
+    reasons: dict[Key, list[tuple[str, int]]] = {}
+    for row in read_gallery(run.sealed).itertuples():
+        reasons.setdefault((row.split, row.ID, numbers[row.label]), []).append((row.outcome, int(row.rank)))
+    return explain(run, cache, model, reasons)
+
+
+def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons) -> Gradients:
+    """Explain a model of a run at pairs of image and label.
+
+    A training image is explained by the models of the folds that held it out, any other by those that predict new
+    images.
+
+    Args:
+        run: the run.
+        cache: the features of the images.
+        model: name of the model.
+        reasons: the pairs, at least one, and why they are shown.
+
+    Raises:
+        InputError: features are missing or not those that the run learnt from, or a file of the run is damaged.
+    """
+    explainer = Explainer(run, model)
+    weights = explainer.weights
+    pairs: list[Pair] = []
+    vectors: list[np.ndarray] = []
+    images = list(dict.fromkeys(key[:2] for key in reasons))
+    with _showing_progress(len(images)) as advance:
+        for split in dict.fromkeys(split for split, _ in images):
+            of_split = _Split(run, cache, model, split, [image_id for other, image_id in images if other == split])
+            for start in range(0, len(of_split.image_ids), _BLOCK):
+                block = slice(start, start + _BLOCK)
+                found = explainer.explain(of_split.features[block], of_split.fits[block]) if weights.members else None
+                for row, image_id in enumerate(of_split.image_ids[block]):
+                    for label in (
+                        label for label in range(len(run.label_names)) if (split, image_id, label) in reasons
+                    ):
+                        pair = of_split.pair(start + row, label, reasons[split, image_id, label])
+                        if found is not None:
+                            # The rest also makes up for the rounding, so that maps and rest give the logit exactly.
+                            exact, features = found.gradients[row, label], of_split.features[start + row]
+                            vectors.append(rounded(exact))
+                            logit = float(exact.astype(np.float64) @ features + found.intercepts[row, label])
+                            rest = logit - float(vectors[-1].astype(np.float64) @ features)
+                            pair = replace(pair, logit=logit, rest=rest)
+                        pairs.append(pair)
+                    advance(1)
+    columns = explainer.columns if vectors else {}
+    return Gradients(
+        model=model,
+        label_names=run.label_names,
+        members={name: tuple(shares.tolist()) for name, shares in weights.members.items()},
+        left_out=weights.left_out,
+        covered=weights.covered,
+        no_heat="" if vectors else f"neither {model} nor a member of it has a gradient",
+        instead=() if vectors else explainer.others(),
+        recipes={name: run.recipes[name] for name in columns},
+        pairs=tuple(pairs),
+        vectors={name: np.stack([vector[seen] for vector in vectors]) for name, seen in columns.items()},
+    )
+
+
+class _Split:
+    """What the run and the cache know of some images of one split.
+
+    Attributes:
+        image_ids: the N images.
+        features: float32 array (N, D): the backbones that the model needs, side by side.
+        fits: int64 array (N, R), the fits that held the image out; `NO_FIT` where the run did not learn from it.
+    """
+
+    def __init__(self, run: SavedRun, cache: FeatureCache, model: str, split: str, image_ids: Sequence[str]) -> None:
+        run.refuse_other_features(cache, split, model)
+        # A model may see no features; which files the images are is known by any cache file.
+        backbones = run.needs(model) or tuple(run.widths)[:1]
+        self._split, self.image_ids = split, image_ids
+        self._digests = [cache.open(split, name).index for name in backbones]
+        _, self.features = cache.read(split, backbones, image_ids)
+        self._scores = run.predict(model, self.features)
+        self.fits = np.full((len(image_ids), 1), NO_FIT)
+        if split == "train":
+            self._learn(run, model)
+        self._decided = to_binary(self._scores, run.thresholds(model))
+
+    def _learn(self, run: SavedRun, model: str) -> None:
+        """Take out-of-fold probabilities and fits of the images that the run learnt from."""
+        fits = _held_out(run)
+        rows = [row for row, image_id in enumerate(self.image_ids) if image_id in fits]
+        ids = [self.image_ids[row] for row in rows]
+        self._scores[rows] = read_out_of_fold(run.sealed, model, ids, run.label_names)
+        self.fits = np.full((len(self.image_ids), len(next(iter(fits.values())))), NO_FIT)
+        self.fits[rows] = [fits[image_id] for image_id in ids]
+
+    def pair(self, row: int, label: int, reasons: Sequence[tuple[str, int]]) -> Pair:
+        """Say what is known of an image and a label without gradients."""
+        image_id = self.image_ids[row]
+        digests = {known.get(image_id, b"").hex() for known in self._digests}
+        return Pair(
+            split=self._split,
+            image_id=image_id,
+            digest=digests.pop() if len(digests) == 1 else "",
+            label=label,
+            reasons=tuple(reasons),
+            score=float(self._scores[row, label]),
+            positive=bool(self._decided[row, label]),
+        )
+
+
+def _held_out(run: SavedRun) -> dict[str, tuple[int, ...]]:
+    """Say of each training image of a run, by id, which fits held it out: one a repeat.
+
+    The tables hold the folds of the first repeat only; those of the others are drawn again, by the same seed.
+
+    Raises:
+        InputError: they come out otherwise, as with another version of the stratifier.
+    """
+    known = read_run_labels(run.sealed.file(RUN_LABELS))["train"]
+    folds, seed = run.sealed.record["folds"], run.sealed.record["arguments"]["seed"]
+    repeats, count = folds["repeats"], folds["count"]
+    fits = known.folds[:, np.newaxis]
+    if repeats > 1:
+        groups = None if folds["groups"] is None else known.groups
+        used = SplitInputs(known.image_ids, known.folds >= 0, known.labels[:, :0], known.labels, groups, {})
+        drawn = make_repeats(Inputs(run.label_names, {}, used, known.labels, None), count, repeats, seed)
+        fits = np.column_stack([of_repeat.fold_of_row + count * r for r, of_repeat in enumerate(drawn)])
+        if (fits[:, 0] != known.folds).any():
+            raise InputError(
+                f"the folds of {run.folder} cannot be drawn again: another version of iterative-stratification drew "
+                "them. Make the run again."
+            )
+    return dict(zip(known.image_ids, map(tuple, fits.tolist()), strict=True))
+
+
+@contextmanager
+def _showing_progress(images: int) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how many images are explained."""
+    screen = make_console(stderr=True)
+    columns = ("explaining", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task("", total=images)
+        yield lambda count: progress.advance(task, count)
+
+
+def write_explanation(run: Path, cache: Path | None, model: str | None, ids: tuple[str, ...] | None) -> None:
+    """Do what `python -m classify gradients` does: write RUN/gradients.h5 again.
+
+    Args:
+        run: folder of a finished run.
+        cache: folder of features; None for the run's own.
+        model: a model of the run; None for its final one.
+        ids: images to explain, at all labels, in every split of the cache that has them; None for the gallery's.
+
+    Raises:
+        InputError: no finished run, no features, an image that no split has, or a model without gradients.
+    """
+    saved = SavedRun.load(run)
+    name = saved.choose(model)
+    if cache is None and not saved.cache.is_dir():
+        raise InputError(
+            f"{saved.cache}, the cache that {run} learnt from, is not there as seen from {Path.cwd()}. Name it with "
+            "--cache."
+        )
+    features = FeatureCache(cache or saved.cache)
+    if ids is None:
+        found = explain_gallery(saved, features, name)
+    else:
+        found = explain(saved, features, name, _find(saved, features, name, ids))
+    if found.no_heat and model is not None:
+        others = f"Name one of {', '.join(found.instead)}." if found.instead else "No other model of the run has one."
+        raise InputError(f"{found.no_heat}. {others}")
+    write_gradients(run, found)
+    say_what_was_explained(found, run)
+
+
+def _find(run: SavedRun, cache: FeatureCache, model: str, ids: Sequence[str]) -> Reasons:
+    """Find images by their ids in the splits of a cache: all labels of each.
+
+    Raises:
+        InputError: no split has an image; the message names the first.
+    """
+    backbone = (run.needs(model) or tuple(run.widths))[0]
+    wanted = [to_image_id(image_id) for image_id in ids]  # they may carry the extension, as in the CSV
+    splits = [split for split in cache.splits() if backbone in cache.backbones(split)]
+    found = [(split, i) for split in splits for i in cache.open(split, backbone).index.keys() & {*wanted}]
+    missing = {*wanted} - {image_id for _, image_id in found}
+    if missing:
+        raise InputError(
+            f"--ids names {len(missing)} images that {cache.root} does not have in {', '.join(splits)} (first: "
+            f"{min(missing)}). Check the ids, or extract the images."
+        )
+    return {(split, image_id, label): () for split, image_id in sorted(found) for label in range(len(run.label_names))}
+
+
+def say_what_was_explained(found: Gradients, run: Path) -> None:
+    """Print what is in gradients.h5, and what draws it."""
+    images = len({(pair.split, pair.image_id) for pair in found.pairs})
+    console = make_console()
+    console.print(
+        f"{GRADIENTS}: {len(found.pairs):,} pairs of image and label, of {images:,} images, for {found.model}"
+        + (f": thumbnails only, {found.no_heat}" if found.no_heat else "")
+        + f". To draw them: python -m extract heat DATA {run}"
+    )

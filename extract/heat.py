@@ -1,0 +1,386 @@
+"""What `python -m extract heat` does: draw where a model looks, into RUN/cam, from RUN/gradients.h5 and the images.
+
+The backbones run over the images once more, cut before their pooling, and each map is multiplied by the gradient of its
+pair of image and label. Nothing else of the run is read, and no cache.
+"""
+
+import csv
+import errno
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from extract.backbones.build import FrozenBackbone, build_maps
+from extract.backbones.folding import fold_batch_norms
+from extract.backbones.table import backbone_named
+from extract.backbones.weights import find_model, find_weights
+from extract.extraction import default_batch_size
+from extract.heat_maps import enlarge, find_regions, peak, save_heat, save_overlay, save_thumbnail, scale_box, to_levels
+from extract.images import UnreadableImage, decode, draw_thumbnail, resize
+from extract.progress import Progress
+from extract.runtime import Extractor, cores, device_name
+from features.common.cli import EXIT_REJECTED
+from features.common.errors import InputError
+from features.common.files import hold
+from features.common.keras_import import backend_name
+from features.common.text import duration, first_few, make_console, size
+from features.dataset.dataset import read_images
+from features.dataset.folder import scan_images
+from features.store.gradients import CAM, CAM_IMAGES, CAM_RECORD, Gradients, Pair, read_gradients
+from features.store.recipe import Recipe
+
+#: Images that are decoded at a time, while the block before is computed.
+_BLOCK = 32
+#: The heat with the hottest colour is that which this share of the pairs do not reach, label by label.
+_FULL_SHARE = 0.95
+#: By how much the mean of the maps may miss the logit before a person is told, in logits.
+_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class HeatOptions:
+    """The options of the command, as they were typed; `python -m extract heat --help` describes them."""
+
+    data: Path
+    run: Path
+    weights_dir: Path | None
+    id_column: str | None
+    split: str | None
+
+
+@dataclass
+class _Wanted:
+    """An image that is to be shown.
+
+    Attributes:
+        split: name of its split.
+        image_id: its id.
+        digest: of the file that its features are of.
+        path: its file; None where DATA does not have it.
+        pairs: its pairs of image and label, by their number.
+        size: its height and width in pixels; 0 until it is read.
+        file: what its pictures are called; "" until they are drawn.
+    """
+
+    split: str
+    image_id: str
+    digest: str
+    path: Path | None
+    pairs: list[int] = field(default_factory=list)
+    size: tuple[int, int] = (0, 0)
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A decoded image: uint8 pixels by input size, its thumbnail, height and width; or why it is left out."""
+
+    image: _Wanted
+    pixels: Mapping[int, np.ndarray] = field(default_factory=dict)
+    thumbnail: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
+    size: tuple[int, int] = (0, 0)
+    reason: str = ""
+
+
+@threadpool_limits.wrap(1, user_api="blas")  # of many small products: threads would wait for each other
+def draw_heat(options: HeatOptions) -> int:
+    """Write RUN/cam; an earlier one is replaced when the new one is whole.
+
+    Returns:
+        The exit code: 0 done, 3 done but some images are left out.
+
+    Raises:
+        InputError: there are no gradients, no image can be shown, the backbones are not those of the features, or the
+            folder cannot be written to.
+    """
+    console = make_console()
+    start = time.monotonic()
+    found = read_gradients(options.run)
+    wanted = _list_images(found, options)
+    console.print(
+        f"{len(found.pairs):,} pairs of image and label, {len(wanted):,} images of {options.data}, by "
+        f"{', '.join(found.recipes) or 'no backbone'}"
+    )
+    progress = Progress(console)
+    progress.total = len(wanted)
+    with _renewing(options.run) as folder:
+        with progress:
+            backbones = {name: _freeze(recipe, options.weights_dir) for name, recipe in found.recipes.items()}
+            heats, left_out = _compute(found, wanted, backbones, folder / "thumbnails", progress)
+        shown = [image for image in wanted if image.file]
+        if not shown:
+            first, reason = next(iter(left_out.items()))
+            raise InputError(
+                f"none of the {len(wanted):,} images can be shown (first: {first}: {reason}). Check DATA; images that "
+                "have changed have to be extracted and classified again."
+            )
+        error = _largest_error(found.pairs, heats)
+        boxes = _draw(folder, found, shown, heats)
+        _write_record(folder, found, left_out, error)
+        pictures = sum(path.stat().st_size for path in folder.rglob("*.*"))
+    console.print(
+        f"{len(shown):,} thumbnails, {len(heats):,} heat maps, {boxes:,} boxes where {found.model} says yes, in "
+        f"{options.run / CAM} ({size(pictures)}, {duration(time.monotonic() - start)})"
+    )
+    _say_what_is_missing(found, options.run, left_out, error, console.print)
+    return EXIT_REJECTED if left_out else 0
+
+
+def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
+    """List the images of all pairs, each once, with their files.
+
+    Raises:
+        InputError: DATA has a fault, or the images are of several splits and DATA is one folder.
+    """
+    splits = sorted({pair.split for pair in found.pairs})
+    if options.split is None and any((options.data / split).is_dir() for split in splits):
+        of_splits = read_images(options.data, options.id_column)
+        paths = {(s, i): path for s, (ids, files) in of_splits.items() for i, path in zip(ids, files, strict=True)}
+    else:
+        if options.id_column is not None:
+            raise InputError("--id-column names a column of a CSV file, but DATA is a folder of images. Leave it out.")
+        if not options.data.is_dir():
+            raise InputError(f"{options.data} is not a folder. Give the data set, or the folder that holds the images.")
+        if options.split is None and len(splits) > 1:
+            raise InputError(
+                f"{options.data} has no folder {' or '.join(splits)}, of which the images are. Give the data set; or a "
+                "folder of the images of one of them, and its name with --split."
+            )
+        paths = {(options.split or splits[0], i): path for i, path in scan_images(options.data).items()}
+    wanted: dict[tuple[str, str], _Wanted] = {}
+    for number, pair in enumerate(found.pairs):
+        key = pair.split, pair.image_id
+        wanted.setdefault(key, _Wanted(*key, pair.digest, paths.get(key))).pairs.append(number)
+    return list(wanted.values())
+
+
+def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
+    """Find the backbone that features were extracted with.
+
+    Raises:
+        InputError: its weights are not there, or others.
+    """
+    if recipe.weights.endswith(".keras"):
+        backbone = FrozenBackbone.of_model(*find_model(f"{recipe.backbone}={recipe.weights}"), recipe)
+    else:
+        row = backbone_named(recipe.backbone)
+        named = recipe.weights in ("imagenet", "random")
+        choice = recipe.weights if named else str(Path(recipe.weights).parent)
+        weights = find_weights(row, choice, weights_dir, backend_name())
+        backbone = FrozenBackbone.of_table(row, weights, recipe.precision.partition(" stored as ")[0])
+    ours = backbone.recipe(recipe.precision.partition(" stored as ")[2] or "float32")
+    if ours.fingerprint != recipe.fingerprint:
+        raise InputError(
+            f"the features of {recipe.backbone} were extracted in another way than its maps would be "
+            f"({recipe.differences(ours)}). Bring back what they were extracted with, or extract and classify again."
+        )
+    return backbone
+
+
+@contextmanager
+def _renewing(run: Path) -> Iterator[Path]:
+    """Lend an empty folder that takes the place of RUN/cam when the block ends well.
+
+    Raises:
+        InputError: RUN/cam is not ours or a link, another process writes it, or the folder cannot be written to.
+    """
+    target, staging, lock = run / CAM, run / f".{CAM}.partial", run / f".{CAM}.lock"
+    if target.is_symlink():
+        raise InputError(f"{target} is a link, which a folder of heat maps would replace. Remove or rename it.")
+    if target.exists() and not (target / CAM_RECORD).is_file():
+        raise InputError(f"{target} holds no heat maps of Headbank ({CAM_RECORD} is missing). Remove or rename it.")
+    with hold(lock):
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            (staging / "thumbnails").mkdir(parents=True)
+            yield staging
+            if target.exists():
+                shutil.rmtree(target)
+            staging.replace(target)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "Make room on its disk." if full else "Make its folder writable."
+            raise InputError(f"{target} cannot be written ({error.strerror or error}). {remedy}") from None
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            lock.unlink(missing_ok=True)  # while it is held, which `hold` allows
+
+
+def _compute(
+    found: Gradients,
+    wanted: Sequence[_Wanted],
+    backbones: Mapping[str, FrozenBackbone],
+    thumbnails: Path,
+    progress: Progress,
+) -> tuple[dict[int, list[np.ndarray]], dict[str, str]]:
+    """Run the backbones over the images, and write the thumbnails.
+
+    Returns:
+        By number of the pair its heat maps, float32 (h, w), one a backbone; and by image why it is left out.
+    """
+    extractors = {name: compile_maps(backbone) for name, backbone in backbones.items()}
+    heats: dict[int, list[np.ndarray]] = {}
+    left_out: dict[str, str] = {}
+    files = (f"{number:05d}" for number in range(len(wanted)))
+    for loaded in _read(wanted, {backbone.input_size for backbone in backbones.values()}):
+        left_out |= {f"{entry.image.split}/{entry.image.image_id}": entry.reason for entry in loaded if entry.reason}
+        whole = [entry for entry in loaded if not entry.reason]
+        for entry in whole:
+            entry.image.size, entry.image.file = entry.size, next(files)
+            save_thumbnail(entry.thumbnail, thumbnails / f"{entry.image.file}.jpg")
+        for name, extractor in extractors.items() if whole else ():
+            maps = extractor(np.stack([entry.pixels[backbones[name].input_size] for entry in whole]))
+            for entry, of_image in zip(whole, maps, strict=True):
+                for pair in entry.image.pairs:
+                    heats.setdefault(pair, []).append(of_image @ found.vectors[name][pair])
+        progress.advance(len(loaded))
+    return heats, left_out
+
+
+def compile_maps(backbone: FrozenBackbone) -> Extractor:
+    """Compile a backbone without its pooling: uint8 (n, S, S, 3) to float32 maps (n, h, w, D).
+
+    Raises:
+        InputError: the backbone pools in a way that leaves no map.
+    """
+    model = fold_batch_norms(build_maps(backbone))
+    batch_size = min(default_batch_size(device_name()), _BLOCK)
+    return Extractor(model, backbone.preprocessing, backbone.input_size, batch_size)
+
+
+def _read(wanted: Sequence[_Wanted], sizes: set[int]) -> Iterator[list[_Loaded]]:
+    """Decode the images a block at a time; the next block is read while a block is computed."""
+    blocks = [wanted[start : start + _BLOCK] for start in range(0, len(wanted), _BLOCK)]
+    with ThreadPoolExecutor(cores(), "reader") as readers:
+        ahead = [readers.submit(_load, image, sizes) for image in blocks[0]]
+        for block in (*blocks[1:], ()):
+            current, ahead = ahead, [readers.submit(_load, image, sizes) for image in block]
+            yield [future.result() for future in current]
+
+
+def _load(image: _Wanted, sizes: set[int]) -> _Loaded:
+    """Read and decode one image, if it is still the file that its features are of."""
+    if image.path is None:
+        return _Loaded(image, reason="DATA does not have it")
+    try:
+        encoded = image.path.read_bytes()
+        pixels, facts = decode(encoded)
+    except OSError as error:
+        return _Loaded(image, reason=f"the file cannot be read: {error.strerror}")
+    except UnreadableImage as error:
+        return _Loaded(image, reason=str(error))
+    if hashlib.blake2b(encoded, digest_size=16).hexdigest() != image.digest:
+        return _Loaded(image, reason="it has changed since its features were extracted")
+    resized = {size: resize(pixels, size) for size in sizes}
+    return _Loaded(image, resized, draw_thumbnail(pixels), (facts.height, facts.width))
+
+
+def _largest_error(pairs: Sequence[Pair], heats: Mapping[int, Sequence[np.ndarray]]) -> float:
+    """By how much the means of the heat maps and the rests miss the logits at the most."""
+    means = {number: sum(float(heat.mean()) for heat in of_pair) for number, of_pair in heats.items()}
+    return max((abs(mean + pairs[number].rest - pairs[number].logit) for number, mean in means.items()), default=0.0)
+
+
+def _draw(folder: Path, found: Gradients, shown: Sequence[_Wanted], heats: Mapping[int, Sequence[np.ndarray]]) -> int:
+    """Write heat maps, overlays, and the tables of images, pairs and boxes; return the number of boxes."""
+    for kind in ("heat", "overlays") if heats else ():
+        for label in {pair.label for pair in found.pairs}:
+            (folder / kind / str(label)).mkdir(parents=True)
+    full = _full_heat(found.pairs, heats)
+    pairs: list[tuple[object, ...]] = []
+    boxes: list[tuple[object, ...]] = []
+    for image in shown:
+        with Image.open(folder / "thumbnails" / f"{image.file}.jpg") as stored:
+            thumbnail = np.asarray(stored.convert("RGB"))
+        for number in image.pairs:
+            pair = found.pairs[number]
+            of_image = (image.split, image.image_id, found.label_names[pair.label])
+            score = np.float32(pair.score)
+            pairs += [
+                (*of_image, *reason, score, int(pair.positive), image.file) for reason in pair.reasons or [("", "")]
+            ]
+            if not heats:
+                continue
+            heat = enlarge(heats[number], thumbnail.shape[:2])
+            regions = find_regions(heat) if pair.positive else []
+            # The few pairs beyond the common scale have one of their own, so that none is one bright blot.
+            levels = to_levels(heat, max(full[pair.label], peak(heat)))
+            save_heat(levels, folder / "heat" / str(pair.label) / f"{image.file}.png")
+            path = folder / "overlays" / str(pair.label) / f"{image.file}.jpg"
+            save_overlay(thumbnail, levels, [region.box for region in regions], path)
+            boxes += [
+                (*of_image, *scale_box(region.box, heat.shape, image.size), score, np.float32(region.heat))
+                for region in regions
+            ]
+    _write_table(folder / CAM_IMAGES, ("split", "ID", "file"), [(i.split, i.image_id, i.file) for i in shown])
+    _write_table(folder / "pairs.csv", ("split", "ID", "label", "outcome", "rank", "score", "positive", "file"), pairs)
+    _write_table(folder / "boxes.csv", ("split", "ID", "label", "x0", "y0", "x1", "y1", "score", "heat"), boxes)
+    return len(boxes)
+
+
+def _full_heat(pairs: Sequence[Pair], heats: Mapping[int, Sequence[np.ndarray]]) -> dict[int, float]:
+    """Say, per label, which heat above an image's median has the hottest colour, above 0.
+
+    One scale for all images: an image without anything hot stays pale, which a scale of its own would hide.
+    """
+    peaks: dict[int, list[float]] = {}
+    for number, of_pair in heats.items():
+        peaks.setdefault(pairs[number].label, []).append(peak(enlarge(of_pair, (32, 32))))
+    return {label: float(np.quantile(found, _FULL_SHARE)) or 1.0 for label, found in peaks.items()}
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a CSV file, the same bytes on every system."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _write_record(folder: Path, found: Gradients, left_out: Mapping[str, str], error: float) -> None:
+    """Say how the pictures were made."""
+    record = {
+        "model": found.model,
+        "labels": found.label_names,
+        "members": {
+            member: dict(zip(found.label_names, shares, strict=True)) for member, shares in found.members.items()
+        },
+        "left_out": found.left_out,
+        "covered": round(found.covered, 6),
+        "no_heat": found.no_heat,
+        "images_left_out": left_out,
+        "largest_error": float(f"{error:.2g}"),
+        "fingerprints": {name: recipe.fingerprint for name, recipe in found.recipes.items()},
+    }
+    (folder / CAM_RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _say_what_is_missing(
+    found: Gradients, run: Path, left_out: Mapping[str, str], error: float, say: Callable[[str], None]
+) -> None:
+    """Say what has no heat, which members have no part in it, and which images are left out."""
+    if found.no_heat:
+        others = f"python -m classify gradients {run} --model NAME takes {first_few(found.instead)}"
+        say(
+            f"without heat: {found.no_heat}. {others if found.instead else 'No other model of the run has one either'}."
+        )
+    elif found.left_out:
+        say(f"without a gradient, so left out: {', '.join(found.left_out)} ({1 - found.covered:.0%} of the shares)")
+    if error > _TOLERANCE:
+        say(
+            f"warning: the heat maps miss the logits of {found.model} by up to {error:.2g}: the backbones give other "
+            "features on this machine than those that the run learnt from"
+        )
+    if left_out:
+        first, reason = next(iter(left_out.items()))
+        say(f"not shown: {len(left_out):,} images (first: {first}: {reason}): {CAM_RECORD} lists them")
