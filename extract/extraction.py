@@ -49,13 +49,13 @@ def extract(
     progress: Progress,
     stop: threading.Event,
 ) -> Report:
-    """Bring the cache up to date: every image of every split has a row for every backbone.
+    """Bring the cache up to date: every image of every split gets a row for every backbone.
 
     Args:
         images: the images, split by split.
         backbones: the backbones to run.
         options: how.
-        compiled: keeps the compiled backbones; hand the same to a second extraction to spare the compilation.
+        compiled: keeps the compiled backbones; the same one given to a second extraction saves the compilation.
         say: prints a line.
         progress: shown while it runs.
         stop: set it to end the run early, with everything computed on disk.
@@ -65,7 +65,7 @@ def extract(
 
     Raises:
         InputError: another process extracts into the same cache file, an existing cache file is damaged, a row is not
-            finite, or the disk is full. Whatever was computed before is on disk: the same command goes on from there.
+            finite, or the disk is full. What was computed before is on disk: the same command goes on from there.
     """
     report = Report(backbones={backbone.name: BackboneReport() for backbone in backbones})
     cv2.setNumThreads(1)  # there is a thread for every core already
@@ -109,7 +109,7 @@ class CompiledBackbones:
         self._extractors: dict[str, BatchFunction] = {}
 
     def __call__(self, backbone: FrozenBackbone) -> BatchFunction:
-        """Build and compile a backbone, or return it if that was done."""
+        """Build and compile a backbone, or return it if that was done before."""
         if backbone.name not in self._extractors:
             self.device = device_name()
             batch_size = self._batch_size or default_batch_size(self.device)
@@ -125,7 +125,7 @@ def default_batch_size(device: str) -> int:
 
 
 class _SplitWork:
-    """What one split needs before and after its pipeline: the state of the cache, and its renewal."""
+    """What one split needs before and after its pipeline: the state of the cache, and its update."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class _SplitWork:
     def finish(self, pipeline: Pipeline, report: Report) -> None:
         """Put images.csv, rejected.csv and the cache files in order.
 
-        The facts come first: once a cache file has a row, nobody decodes its image again.
+        The facts come first: once a cache file has a row, its image is not decoded again.
         """
         facts = dict(pipeline.lost_facts)
         for job in self._jobs.values():
@@ -186,14 +186,14 @@ class _SplitWork:
             self._assemble(name, job, pipeline.digests)
 
     def _assemble(self, name: str, job: Job, wanted: dict[str, bytes]) -> None:
-        """Renew one cache file if anything changed; say which rows go."""
+        """Write one cache file again if anything changed; say which rows are replaced or dropped."""
         path = self._folder / f"{name}.h5"
         outdated = [image_id for image_id, digest in job.cached.items() if wanted.get(image_id, digest) != digest]
         if outdated:
             replaced = sum(job.parted.get(image_id) == wanted[image_id] for image_id in outdated)
             self._say(
                 f"{path}: {len(outdated)} images have changed (first: {outdated[0]}): {replaced} rows are replaced, "
-                f"{len(outdated) - replaced} dropped, for their images cannot be read any more."
+                f"{len(outdated) - replaced} dropped, because their images cannot be read any more."
             )
         if job.parted or outdated:
             device = self._compiled.device or self._device_before(name)
@@ -217,6 +217,6 @@ class _SplitWork:
             return previous
         self._say(
             f"{path} was extracted differently ({previous.recipe.differences(recipe)}): "
-            f"its {previous.rows:,} rows are extracted anew and replaced at the end."
+            f"its {previous.rows:,} rows are extracted again and replaced at the end."
         )
         return None

@@ -17,13 +17,13 @@ RESIZING = "squashed to the input size (2 x 2 means while twice as large, then b
 
 #: Longer side of a thumbnail, in pixels.
 THUMBNAIL = 256
-#: A 16-bit image that stays below 12 bits keeps fewer than 16 of its grey levels.
+#: A 16-bit image without values above 12 bits keeps fewer than 16 grey levels.
 _DIM_16_BIT = 1 << 12
 logger = logging.getLogger(__name__)
 
 
 class UnreadableImage(Exception):
-    """A file that is there but does not decode; the message is the reason."""
+    """A file that exists but does not decode; the message is the reason."""
 
 
 def decode(encoded: bytes) -> tuple[np.ndarray, ImageFacts]:
@@ -49,7 +49,7 @@ def decode(encoded: bytes) -> tuple[np.ndarray, ImageFacts]:
     except cv2.error as error:
         raise UnreadableImage(f"OpenCV cannot decode it: {error.err}") from None
     if stored is None:
-        raise UnreadableImage("OpenCV cannot decode it: it is damaged, or no PNG, JPEG, TIFF, BMP or WebP file")
+        raise UnreadableImage("OpenCV cannot decode it: it is damaged, or not a PNG, JPEG, TIFF, BMP or WebP file")
     if stored.dtype not in (np.uint8, np.uint16):
         raise UnreadableImage(f"its pixels are {stored.dtype}; 8 or 16 bits a channel are read")
     channels = 1 if stored.ndim == 2 else stored.shape[2]

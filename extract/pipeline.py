@@ -1,11 +1,11 @@
-"""Run one split through all backbones: each file read once, decoded once, fanned out to every backbone that lacks it.
+"""Run one split through all backbones: each file is read and decoded once, for every backbone without its row.
 
 Three kinds of workers, as in img2dataset: readers (threads: bytes, digest, decoding, resizing), one thread that owns
 the device, one thread that writes. The calling thread keeps the images in order, gathers batches, and hands them on.
 Every queue between them is bounded, so memory does not grow with the data set.
 
-Rows are batched by their number among the rows that the cache file lacks, and a part ends where a batch ends. A run
-that was killed and started again therefore computes the very same batches, and ends with the same bytes.
+Rows are batched by their number among the rows missing from the cache file, and a part ends where a batch ends. A run
+that was killed and started again therefore computes the same batches, and ends with the same bytes.
 """
 
 import itertools
@@ -58,7 +58,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a reader made of one image: pixels by input size, for the jobs that lack it; or the reason it could not.
+    """What a reader made of one image: pixels by input size, for the jobs without its row; or why it could not.
 
     Digest and stamp are missing where not even the bytes could be read.
     """
@@ -72,14 +72,14 @@ class Loaded:
 
 
 class Job:
-    """One backbone's work on one split.
+    """One backbone's work on one split: which rows are missing, which wait for the device, which are not on disk yet.
 
     Args:
         name: of the backbone.
         input_size: height and width of its input.
         storage: dtype of the cache file.
         cached: image id -> digest of the rows in the cache file.
-        parts: rows extracted by earlier runs that did not get to the end; new ones are added.
+        parts: rows extracted by earlier runs that did not finish; new ones are added.
         compile_extractor: compiles the backbone when the first image needs it.
     """
 
@@ -106,11 +106,11 @@ class Job:
         self._oldest = 0.0
 
     def lacks(self, image_id: str, digest: bytes) -> bool:
-        """Whether no row of exactly these bytes is there yet."""
+        """Whether there is no row of exactly these bytes yet."""
         return self.cached.get(image_id) != digest and self.parted.get(image_id) != digest
 
     def keep(self, rows: Rows) -> None:
-        """Take computed rows; write a part when it is due. The writing thread calls it."""
+        """Take computed rows; write a part when it is due. The writer's thread calls it."""
         if not self._unwritten:
             self._oldest = time.monotonic()
         self._unwritten.append(rows)
@@ -178,10 +178,10 @@ class Pipeline:
         self._device_free = 0.0
 
     def run(self) -> bool:
-        """Extract every row that lacks.
+        """Extract every missing row.
 
         Returns:
-            Whether it came to the end; False after `stop`. Either way whatever was computed is on disk.
+            Whether it finished; False after `stop`. Either way, what was computed is on disk.
 
         Raises:
             InputError: a row is not finite, the disk is full, or the device has too little memory. What was computed
@@ -221,7 +221,7 @@ class Pipeline:
             yield ahead.popleft().result()
 
     def _load(self, index: int) -> Loaded:
-        """Read one image; decode and resize it only as far as a job lacks it."""
+        """Read one image; decode and resize it only for the jobs without its row."""
         image_id, path = self.images.image_ids[index], self.images.paths[index]
         start = time.thread_time()
         decoded = start
@@ -250,7 +250,7 @@ class Pipeline:
         return self.facts.knows(image_id, digest) or any(job.parted.get(image_id) == digest for job in self.jobs)
 
     def _distribute(self, loaded: Loaded, device: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
-        """Hand one image to every job that lacks it."""
+        """Hand one image to every job without its row."""
         image_id = self.images.image_ids[loaded.index]
         self.report.images += 1
         if loaded.rejection:
@@ -285,7 +285,7 @@ class Pipeline:
         return self._extractors[job.name]
 
     def _submit(self, job: Job, device: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
-        """Send the job's gathered images to the device; wait while it has enough in hand."""
+        """Send the job's gathered images to the device; wait while enough batches are queued."""
         if not job.gathered:
             return
         batch, job.gathered = job.gathered, []
@@ -298,15 +298,15 @@ class Pipeline:
     def _compute(self, job: Job, extractor: BatchFunction, images: np.ndarray) -> tuple[np.ndarray, float]:
         """Compute one batch; the device's thread.
 
-        The device has one batch at a time, which the extractor may spread over its cores: its wall-clock seconds are
-        the batch's backbone's alone, and those of all backbones add up to the device's.
+        The device has one batch at a time, which the extractor may spread over its cores. So wall-clock seconds belong
+        to one backbone, and those of all backbones add up to the device's.
 
         Returns:
             float32 (n, D), and the device's seconds.
         """
         start = time.monotonic()
         counted = self.report.backbones[job.name]
-        # The first batch of a backbone comes behind its compilation: that gap is no waiting for images.
+        # Before the first batch of a backbone the device waits for its compilation, not for images.
         if counted.rows and self._device_free:
             self.report.waited += start - self._device_free
         features = extractor(images)

@@ -50,6 +50,7 @@ def split_cores() -> None:
 
 def batches_at_a_time() -> int:
     """How many batches an extractor computes at a time: 1 unless `split_cores` gave every operation few cores."""
+    split_cores()
     if import_keras().backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf

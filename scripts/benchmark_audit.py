@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from features.audit.audit import NEAR, find_leaks
-from features.audit.inputs import gather
+from features.audit.audit import NEAR, find_leaks, gather
 from features.common.text import make_console
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache

@@ -15,6 +15,8 @@ import extract.__main__
 import features.__main__
 import scripts.benchmark
 import scripts.phantom
+from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
+from classify.models.baselines import BASELINES
 from classify.models.heads import PRESETS
 from classify.rundir.folder import RUN_FILES
 from extract.backbones.table import markdown_table
@@ -204,6 +206,12 @@ def test_the_presets_are_those_of_the_table():
         f"{spec.optimiser}, {spec.learning_rate:g} | {spec.batch_size} |"
         for name, spec in PRESETS.items()
     ]
+    assert "\n".join(rows) in page("classify.md")
+
+
+@pytest.mark.parametrize("table", [BASELINES, ENSEMBLES, CALIBRATIONS], ids=["baselines", "ensembles", "calibrations"])
+def test_the_models_are_those_of_the_tables(table):
+    rows = [f"| `{name}` | {row.description} |" for name, row in table.items()]
     assert "\n".join(rows) in page("classify.md")
 
 

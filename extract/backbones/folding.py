@@ -22,7 +22,7 @@ def fold_batch_norms(model: "keras.Model") -> "keras.Model":
     A frozen batch norm scales and shifts every channel by constants, `gamma / sqrt(variance + epsilon)` and
     `beta - mean * scale` (Ioffe and Szegedy 2015, section 3.1), which a linear convolution can do itself. TensorFlow's
     optimiser folds the scale by itself, but not where the convolution has a bias (ResNet50), and where a sum follows
-    it keeps the shift apart.
+    it keeps the shift as a separate operation. docs/decisions.md has the gain.
 
     Args:
         model: a frozen functional model. Models inside it stay as they are.
@@ -60,7 +60,7 @@ def fold_batch_norms(model: "keras.Model") -> "keras.Model":
 def _pairs(model: "keras.Model", config: dict[str, Any]) -> dict[str, str]:
     """Find batch norms that can be folded: {name of the batch norm: name of its convolution}.
 
-    Both must run once only, and nobody else may read what the convolution gives.
+    Both must run only once, and no other layer may read the output of the convolution.
 
     Args:
         model: a functional model.
@@ -98,7 +98,7 @@ def _is_plain(layer: Any) -> bool:
 
 
 def _sources(node: Any) -> list[str]:
-    """Names of the layers whose outputs stand anywhere in a serialised call."""
+    """Names of the layers whose outputs are anywhere in a serialised call."""
     if isinstance(node, dict):
         if node.get("class_name") == "__keras_tensor__":
             return [node["config"]["keras_history"][0]]

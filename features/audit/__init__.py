@@ -2,8 +2,7 @@
 
 Files, in reading order:
 
-- `inputs`: the images of all splits with their features, digests, labels, groups and folds.
 - `near`: near duplicates, and how near images come by chance.
-- `audit`: what is found, and the groups that are proposed.
+- `audit`: the images with their features, labels, groups and folds; what is found, and the groups that are proposed.
 - `report`: what `python -m features audit` does, prints and writes.
 """

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from features.audit.audit import EXACT, NEAR, Audit, find_leaks
-from features.audit.inputs import add_groups, gather, read_folds
+from features.audit.audit import EXACT, NEAR, Audit, add_groups, find_leaks, gather, read_folds
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console

@@ -7,5 +7,6 @@ Files, in reading order:
 - `formats`: how a data set may give ids and labels. To add a label format, add it here, to `FORMATS`.
 - `labels`: which columns are labels.
 - `groups`: which images belong together, such as those of a patient.
+- `run_labels`: the labels, groups and folds that a run keeps in its labels.csv.
 - `dataset`: all of it: `read_dataset`, `read_images`, `read_with_faults`.
 """

@@ -83,14 +83,15 @@ print(runtime.batches_at_a_time())
 def test_a_cpu_computes_a_batch_for_every_few_cores():
     program = """
 from extract import runtime
+from extract.extraction import default_batch_size
 runtime.cores = lambda: 20
-runtime.split_cores()
+print(default_batch_size("CPU"))  # asked before the first backbone is built
 import tensorflow as tf
 print(tf.config.threading.get_intra_op_parallelism_threads(), runtime.batches_at_a_time())
 """
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert result.stdout.split() == ["5", "4"], result.stderr
+    assert result.stdout.split() == ["32", "5", "4"], result.stderr
 
 
 def test_the_weights_are_frozen_when_it_is_compiled(model, images):
