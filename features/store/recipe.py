@@ -60,7 +60,7 @@ class Recipe:
         return {**asdict(self), "views": json.dumps(self.views)}
 
     @classmethod
-    def from_attributes(cls, attributes: dict[str, str | int]) -> "Recipe":
+    def from_attributes(cls, attributes: Mapping[str, str | int | float]) -> "Recipe":
         """Read a recipe back from HDF5 attributes.
 
         Args:

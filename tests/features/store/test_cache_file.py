@@ -233,7 +233,7 @@ def test_what_the_system_refuses_is_not_called_damage(tmp_path, monkeypatch):
     def refuse(self: Path, *arguments: object) -> object:
         if self == path:
             raise PermissionError(13, "Permission denied")
-        return original(self, *arguments)  # type: ignore[arg-type]
+        return original(self, *arguments)
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(InputError) as caught:
