@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from classify.explain import Reasons, explain, say_what_was_explained
+from classify.options import PredictOptions
 from classify.rundir.folder import DECISIONS, MARK, PREDICTION, PROBABILITIES
 from classify.rundir.saved_run import SavedRun
 from classify.rundir.tables import write_predictions
@@ -20,27 +21,8 @@ from features.store.cache import FeatureCache
 from features.store.gradients import CAM, CAM_RECORD, GRADIENTS, write_gradients
 
 
-def predict_split(
-    run: Path,
-    cache: Path,
-    split: str,
-    out: Path,
-    images: Path | None,
-    model: str | None,
-    overwrite: bool,
-    heat: int = 0,
-) -> int:
+def predict_split(options: PredictOptions) -> int:
     """Predict the images of a split.
-
-    Args:
-        run: folder of a finished run.
-        cache: folder of features.
-        split: name of the split to predict.
-        out: folder to write to.
-        images: folder of the images that were extracted; only these are predicted. None for all that are cached.
-        model: a model of the run; None for its final one.
-        overwrite: whether predictions that `out` holds may be replaced.
-        heat: for how many images of each label, the surest, `out` gets what heat maps are drawn from.
 
     Returns:
         The exit code: 0, or 3 if images that stage 1 rejected have no prediction.
@@ -48,25 +30,30 @@ def predict_split(
     Raises:
         InputError: no finished run, another fingerprint, missing features, or a folder that cannot be written.
     """
+    run, out, split, images = options.run, options.out, options.split, options.images
     saved = SavedRun.load(run)
-    name = saved.choose(model)
-    _check_folder(out, images, overwrite)
-    feature_cache = FeatureCache(cache)
+    name = saved.choose(options.model)
+    check_folder(out, images, options.overwrite)
+    feature_cache = FeatureCache(options.cache)
     if split not in feature_cache.splits():
         have = ", ".join(feature_cache.splits()) or "none"
-        raise InputError(f"{cache} holds no split {split!r}. Choose one of those that it has: {have}.")
+        raise InputError(f"{feature_cache.root} holds no split {split!r}. Choose one of those that it has: {have}.")
     saved.refuse_other_features(feature_cache, split, name)
     # The prior sees no features, but a cache file says which images there are.
     backbones = saved.needs(name) or tuple(saved.widths)[:1]
     image_ids, used_ids = _list_images(feature_cache, split, backbones, images)
     _, features = feature_cache.read(split, backbones, used_ids)
     probabilities = saved.predict(name, features)
-    explained = explain(saved, feature_cache, name, _surest(split, used_ids, probabilities, heat)) if heat else None
+    explained = (
+        explain(saved, feature_cache, name, _surest(split, used_ids, probabilities, options.heat))
+        if options.heat
+        else None
+    )
     record = {
         "run": str(run.resolve()),
         "run_digest": digest_file(run / MARK).hex(),
         "model": name,
-        "cache": str(cache.resolve()),
+        "cache": str(feature_cache.root.resolve()),
         "split": split,
         "images": None if images is None else str(images.resolve()),
         "fingerprints": {backbone: saved.recipes[backbone].fingerprint for backbone in backbones},
@@ -109,8 +96,12 @@ def _surest(split: str, image_ids: Sequence[str], probabilities: np.ndarray, cou
     }
 
 
-def _check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
-    """Refuse to replace other files than predictions, predictions of other images, or any without `overwrite`."""
+def check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
+    """Refuse to replace other files than predictions, predictions of other images, or any without `overwrite`.
+
+    Raises:
+        InputError: the message says what the folder holds.
+    """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is not a folder. Name another with --out.")
     if not any((out / name).exists() for name in (PROBABILITIES, DECISIONS, PREDICTION)):

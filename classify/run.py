@@ -1,26 +1,17 @@
-"""What `python -m classify run` does: read, fit, write the run's files, say what was found."""
+"""What `python -m classify run` does: read, fit, write the run's files, say what was found.
+
+What is wrong with the options, the data set or the cache is reported before the imports that take seconds.
+"""
 
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import joblib
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from classify.crossfit.resume import FinishedFits, identify_inputs
-from classify.ensembles.ensembles import ENSEMBLES, choose_ensembles
-from classify.experiment import Experiment, Settings, count_steps, run_experiment
-from classify.explain import explain_gallery, say_what_was_explained
 from classify.inputs import Inputs, read_inputs
-from classify.models.baselines import BASELINES, choose_baselines
-from classify.models.heads import choose_heads
-from classify.rundir.console import print_summary
+from classify.options import RunOptions
 from classify.rundir.folder import FINISHED, open_run
-from classify.rundir.record import write_files
-from classify.rundir.saved_run import SavedRun
-from classify.scores.metrics import ThresholdRule
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
 from features.common.text import make_console
@@ -28,61 +19,9 @@ from features.dataset.dataset import DatasetOptions, read_dataset
 from features.store.cache import FeatureCache, default_cache
 from features.store.gradients import write_gradients
 
-#: Options that say where things are, or nothing of what is computed: `run.json` has its own words for them.
-_NO_ARGUMENTS = ("data", "out", "overwrite")
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The options of the command, as they were typed; `python -m classify run --help` describes them."""
-
-    data: Path
-    out: Path
-    cache: Path | None
-    backbones: str | None
-    folds: int
-    repeats: int
-    refit: bool
-    seed: int
-    id_column: str | None
-    labels: str | None
-    group_column: str | None
-    groups: Path | None
-    baselines: str
-    preset: str
-    ensemble: str | None
-    select: str
-    calibration: str
-    threshold: str
-    gap: bool
-    jobs: int | None
-    overwrite: bool
-
-    def arguments(self) -> dict[str, Any]:
-        """What `run.json` says of them: plain values by name."""
-        values = {name: value for name, value in asdict(self).items() if name not in _NO_ARGUMENTS}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-
-    def settings(self) -> Settings:
-        """Read what was chosen about the models.
-
-        Raises:
-            InputError: a name is not known, or stands twice.
-        """
-        return Settings(
-            folds=self.folds,
-            repeats=self.repeats,
-            refit=self.refit,
-            seed=self.seed,
-            jobs=self.jobs or joblib.cpu_count(),
-            baselines=choose_baselines(split_names(self.baselines, "--baselines") or ()),
-            heads=choose_heads(split_names(self.preset, "--preset") or (), {*BASELINES, *ENSEMBLES}),
-            ensembles=choose_ensembles(split_names(self.ensemble, "--ensemble")),
-            select=self.select,
-            calibration=None if self.calibration == "none" else self.calibration,
-            threshold=ThresholdRule.parse(self.threshold),
-            gap=self.gap,
-        )
+if TYPE_CHECKING:
+    from classify.crossfit.resume import FinishedFits
+    from classify.experiment import Experiment, Settings
 
 
 def run_classification(options: RunOptions) -> int:
@@ -96,7 +35,7 @@ def run_classification(options: RunOptions) -> int:
         KeyboardInterrupt: it was stopped; that finished fits are kept has been said.
     """
     backbones, labels = split_names(options.backbones, "--backbones"), split_names(options.labels, "--labels")
-    settings = options.settings()
+    models = options.models()
     try:
         with unmasked_signals(), open_run(options.out, options.overwrite, options.groups) as staging:
             started = time.perf_counter()
@@ -104,6 +43,25 @@ def run_classification(options: RunOptions) -> int:
             dataset = read_dataset(options.data, columns)
             cache = FeatureCache(options.cache or default_cache(options.data))
             inputs = read_inputs(dataset, cache, backbones)
+
+            import joblib
+
+            from classify.crossfit.resume import FinishedFits, identify_inputs
+            from classify.experiment import Settings
+            from classify.explain import explain_gallery, say_what_was_explained
+            from classify.rundir.console import print_summary
+            from classify.rundir.record import write_files
+            from classify.rundir.saved_run import SavedRun
+
+            settings = Settings(
+                folds=options.folds,
+                repeats=options.repeats,
+                refit=options.refit,
+                seed=options.seed,
+                jobs=options.jobs or joblib.cpu_count(),
+                gap=options.gap,
+                **models,
+            )
             finished = FinishedFits(staging / FINISHED, identify_inputs(inputs))
             read = time.perf_counter()
             experiment = _fit(inputs, settings, finished)
@@ -126,8 +84,10 @@ def run_classification(options: RunOptions) -> int:
     return EXIT_REJECTED if inputs.test is not None and inputs.test.rejected_ids else 0
 
 
-def _fit(inputs: Inputs, settings: Settings, finished: FinishedFits) -> Experiment:
+def _fit(inputs: Inputs, settings: "Settings", finished: "FinishedFits") -> "Experiment":
     """Run the experiment, and show on stderr how far it is."""
+    from classify.experiment import count_steps, run_experiment
+
     columns = ("fitting and scoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     screen = make_console(stderr=True)
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:

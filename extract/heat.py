@@ -27,6 +27,7 @@ from extract.backbones.weights import find_model, find_weights
 from extract.extraction import default_batch_size
 from extract.heat_maps import enlarge, find_regions, peak, save_heat, save_overlay, save_thumbnail, scale_box, to_levels
 from extract.images import UnreadableImage, decode, draw_thumbnail, resize
+from extract.options import HeatOptions
 from extract.progress import Progress
 from extract.runtime import Extractor, cores, device_name
 from features.common.cli import EXIT_REJECTED
@@ -45,17 +46,6 @@ _BLOCK = 32
 _FULL_SHARE = 0.95
 #: By how much the mean of the maps may miss the logit before a person is told, in logits.
 _TOLERANCE = 0.05
-
-
-@dataclass(frozen=True)
-class HeatOptions:
-    """The options of the command, as they were typed; `python -m extract heat --help` describes them."""
-
-    data: Path
-    run: Path
-    weights_dir: Path | None
-    id_column: str | None
-    split: str | None
 
 
 @dataclass

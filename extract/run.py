@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -15,6 +14,7 @@ from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import CHALLENGE, backbones_named
 from extract.backbones.weights import check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
+from extract.options import RunOptions
 from extract.pipeline import Images
 from extract.progress import Progress
 from extract.report import Report, print_report
@@ -28,24 +28,6 @@ from features.dataset.folder import scan_images
 from features.store.cache import FeatureCache, claim_default_cache, default_cache
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """The options of the command, as they were typed; `python -m extract run --help` describes them."""
-
-    data: Path
-    backbones: str | None
-    own_backbones: tuple[str, ...]
-    cache: Path | None
-    weights: str
-    weights_dir: Path | None
-    precision: str
-    dtype: str
-    batch_size: int | None
-    workers: int | None
-    id_column: str | None
-    split: str | None
-
-
 def run_extraction(options: RunOptions) -> int:
     """Run the command.
 
@@ -57,11 +39,9 @@ def run_extraction(options: RunOptions) -> int:
     """
     console = make_console()
     start = time.monotonic()
-    _check_choice("--precision", options.precision, ("float32", "mixed"))
-    _check_choice("--dtype", options.dtype, ("float32", "float16"))
     if options.weights_dir is not None and not options.weights_dir.is_dir():
-        raise InputError(f"--weights-dir {options.weights_dir} is no folder. Name the folder that holds the weights.")
-    if options.precision != "float32" and options.own_backbones:
+        raise InputError(f"--weights-dir {options.weights_dir} is not a folder. Name the one that holds the weights.")
+    if options.precision != "float32" and options.backbone:
         raise InputError(
             f"--precision {options.precision} is for the backbones of the table: a model of your own runs in the "
             f"precision that it was saved with. Run it in a command of its own."
@@ -95,8 +75,8 @@ def find_images(data: Path, split: str | None, cache: Path | None, id_column: st
     Args:
         data: the data set; with `split` a folder of images.
         split: name of the split that the folder becomes; None for a data set.
-        cache: as it was typed.
-        id_column: as it was typed.
+        cache: the value of --cache.
+        id_column: the value of --id-column.
 
     Raises:
         InputError: the data set has a fault, or the options do not go together.
@@ -108,25 +88,19 @@ def find_images(data: Path, split: str | None, cache: Path | None, id_column: st
     if id_column is not None:
         raise InputError("--id-column names a column of a CSV file, and --split reads none. Leave one of them out.")
     if cache is None:
-        raise InputError("--split takes a folder that is no data set, so it has no cache of its own. Give --cache.")
+        raise InputError("--split reads a folder that is not a data set, so it has no default cache. Give --cache.")
     if not data.is_dir():
-        raise InputError(f"{data} is no folder. Give the folder that holds the images.")
+        raise InputError(f"{data} is not a folder. Give the folder that holds the images.")
     found = scan_images(data)
     ids = sorted(found)
     return [Images(split, ids, [found[image_id] for image_id in ids])]
 
 
-def _check_choice(option: str, received: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is not among the choices."""
-    if received not in choices:
-        raise InputError(f"{option} takes {' or '.join(choices)}; received {received!r}.")
-
-
 def _choose_backbones(options: RunOptions, cache: Path, images: Sequence[Images]) -> list[FrozenBackbone]:
     """Find the backbones that the options name, with their weights; the images are those to extract into the cache."""
-    own = [_own_backbone(option, cache, images) for option in options.own_backbones]
+    own = [_own_backbone(option, cache, images) for option in options.backbone or ()]
     if len({backbone.name for backbone in own}) < len(own):
-        raise InputError("--backbone gives one name twice. Give each model a name of its own.")
+        raise InputError("--backbone: a name is duplicated. Give each model its own name.")
     if options.backbones is not None:
         table = backbones_named(options.backbones)
     else:

@@ -1,4 +1,4 @@
-# Sourced by the other scripts: `headbank MODULE ...` becomes a module of this repository in its .venv, from any folder.
+# Sourced by the other scripts: `headbank COMMAND ...` becomes that command of scripts/pipeline.py, from any folder.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 headbank() {
@@ -7,6 +7,6 @@ headbank() {
     exit 2
   fi
   # The folder that it is called from stays off Python's path: a module there must not stand in for one of ours.
-  # exec, so that a signal to the script reaches the work.
-  PYTHONSAFEPATH=1 PYTHONPATH="$root" exec "$root/.venv/bin/python" -m "$@"
+  # exec, so that signals to the script reach the work.
+  PYTHONSAFEPATH=1 PYTHONPATH="$root" exec "$root/.venv/bin/python" -m scripts.pipeline "$@"
 }

@@ -30,11 +30,11 @@ for candidate in $python python3.11 python3.12 python3.13 python3; do
     python=$candidate
     break
   fi
-  [ "$candidate" != "${HEADBANK_PYTHON:-}" ] || fail "HEADBANK_PYTHON=$candidate is no Python 3.11, 3.12 or 3.13."
+  [ "$candidate" != "${HEADBANK_PYTHON:-}" ] || fail "HEADBANK_PYTHON=$candidate is not Python 3.11, 3.12 or 3.13."
 done
 [ -n "$python" ] || fail "Python 3.11, 3.12 or 3.13 is needed and was not found. On Debian: apt-get install python3 python3-venv"
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-  fail "$python lacks the venv module. On Debian: apt-get install $(basename "$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')")-venv"
+  fail "the venv module of $python is missing. On Debian: apt-get install $(basename "$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')")-venv"
 
 if [ ! -x "$venv/bin/python" ]; then
   echo "setup: making $venv with $("$python" --version)"
@@ -46,6 +46,6 @@ if [ "$gpu" = yes ]; then
 fi
 echo "setup: installing requirements.txt$([ "$gpu" = no ] || echo ' with CUDA') (some 3 GB on disk; a few minutes the first time)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${requirements[@]}" ||
-  fail "pip could not install the requirements (its message is above). Mend that, and run scripts/setup.sh again."
+  fail "pip could not install the requirements (its message is above). Fix that, and run scripts/setup.sh again."
 printf '%s\n' "$wanted" > "$stamp"
 echo "setup: done, $venv is ready"

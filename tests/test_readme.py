@@ -15,6 +15,7 @@ import extract.__main__
 import features.__main__
 import scripts.benchmark
 import scripts.phantom
+import scripts.pipeline
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.baselines import BASELINES
 from classify.models.heads import PRESETS
@@ -32,13 +33,13 @@ ROOMS = {"extract": extract.__main__.app, "features": features.__main__.app, "cl
 SCRIPTS = {
     "scripts/extract.sh": ("extract", "run"),
     "scripts/classify.sh": ("classify", "run"),
-    "scripts/predict.sh": None,
+    "scripts/predict.sh": ("scripts/predict.sh",),
     "scripts/setup.sh": None,
     "scripts/demo.sh": None,
     "scripts/test.sh": None,
 }
 #: Options of the shell scripts themselves.
-OF_SCRIPTS = {"--gpu", "--no-pictures", "--out", "--cache", "--model", "--weights-dir", "--overwrite"}
+OF_SCRIPTS = {"--gpu", "--no-pictures"}
 
 
 def page(name: str) -> str:
@@ -48,7 +49,11 @@ def page(name: str) -> str:
 
 def commands() -> dict[tuple[str, ...], Any]:
     """Every command, by the words that call it: the room or script, and the sub-command where there is one."""
-    found: dict[tuple[str, ...], Any] = {("scripts/phantom.py",): get_command(scripts.phantom.app)}
+    pipeline: Any = get_command(scripts.pipeline.app)
+    found: dict[tuple[str, ...], Any] = {
+        ("scripts/phantom.py",): get_command(scripts.phantom.app),
+        ("scripts/predict.sh",): pipeline.commands["predict"],
+    }
     for first, app in {**ROOMS, "scripts/benchmark.py": scripts.benchmark.app}.items():
         group: Any = get_command(app)
         found |= {(first, name): command for name, command in group.commands.items()}
@@ -88,21 +93,7 @@ def called(line: str) -> tuple[tuple[str, ...] | None, list[str]] | None:
     return (tuple(words[:1]) if tuple(words[:1]) in COMMANDS else None), words[1:]
 
 
-#: The text is ahead of the code by these; they go as the code lands.
-COMING = (
-    "scripts/pipeline.py",
-    "groups.csv",
-    "predictions",
-)
-LEAVING = (("classify", "extract-options"),)
-
-
-def unlanded(text: str) -> bool:
-    """Whether a text names what the code does not have yet."""
-    return any(word in text for word in COMING)
-
-
-CALLS = sorted({(name, line) for name, line in code_lines() if called(line) and not unlanded(line)})
+CALLS = sorted({(name, line) for name, line in code_lines() if called(line)})
 
 
 def test_readme_is_read_in_five_minutes():
@@ -126,7 +117,7 @@ def test_the_code_blocks_hold_command_lines():
 
 
 def test_every_command_that_is_named_in_the_text_exists():
-    spans = [(name, span) for name, span in inline_code() if called(span) and not unlanded(span)]
+    spans = [(name, span) for name, span in inline_code() if called(span)]
     assert len(spans) >= 10
     for name, span in spans:
         command, words = called(span) or (None, [])
@@ -141,11 +132,11 @@ def test_every_command_that_is_named_in_the_text_exists():
 def test_every_option_that_is_named_exists():
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT))
     known = {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
-    assert named - known - OF_SCRIPTS - {"--help", *COMING} == set()
+    assert named - known - OF_SCRIPTS - {"--help"} == set()
 
 
 def test_every_command_is_described():
-    for command in COMMANDS.keys() - set(LEAVING):
+    for command in COMMANDS:
         call = f"python -m {' '.join(command)}" if command[0] in ROOMS else " ".join(command)
         by_script = [script for script, target in SCRIPTS.items() if target == command]
         assert any(text in TEXT for text in (call, *by_script)), command
@@ -157,7 +148,7 @@ def test_every_option_of_a_command_is_described():
         command, words = called(line) or (None, [])
         if command in COMMANDS:
             named.setdefault(command, set()).update(re.findall(r"--[a-z-]+", " ".join(words)))
-    for command in (command for command in COMMANDS.keys() - set(LEAVING) if command[0] in ROOMS):
+    for command in (command for command in COMMANDS if command[0] in ROOMS):
         known = {option for parameter in COMMANDS[command].params for option in parameter.opts if option[:1] == "-"}
         assert known - named.get(command, set()) - {"--help"} == set(), command
 
@@ -166,7 +157,7 @@ def test_every_file_that_is_named_exists():
     pattern = r"\b(?:scripts|extract|features|classify|tests|docs)/[\w./-]*\.(?:py|sh|md|png)\b"
     named = {(name, path) for name, text in PAGES.items() for path in re.findall(pattern, text)}
     assert len(named) >= 20
-    assert {(name.name, path) for name, path in named if not (ROOT / path).exists() and path not in COMING} == set()
+    assert {(name.name, path) for name, path in named if not (ROOT / path).exists()} == set()
 
 
 def test_every_link_leads_somewhere():
@@ -197,7 +188,7 @@ def test_the_backbones_are_those_of_the_table():
 
 def test_every_file_of_a_run_is_described_and_no_other():
     rows = page("run-files.md").split("| file of RUN |")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `([\w.]+)/?` \|", rows, re.MULTILINE)) - set(COMING) == set(RUN_FILES) - set(COMING)
+    assert set(re.findall(r"^\| `([\w.]+)/?` \|", rows, re.MULTILINE)) == set(RUN_FILES)
 
 
 def test_the_presets_are_those_of_the_table():

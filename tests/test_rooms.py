@@ -22,6 +22,7 @@ ORDER = (
     {"crossfit"},
     {"ensembles"},
     {"scores"},
+    {"options"},
     {"experiment", "search"},
     {"rundir"},
     {"cam", "report", "predict", "run", "__main__"},
@@ -137,9 +138,13 @@ def test_only_the_report_loads_what_it_draws_with():
         ("classify --help", "Usage: python -m classify"),
         ("classify run --help", "--backbones"),
         ("classify predict --help", "--split"),
-        ("classify extract-options --help", "RUN"),
         ("classify report --help", "RUN/report.html"),
         ("classify gradients --help", "--model"),
+        ("classify search --help", "STUDY"),
+        ("scripts.pipeline --help", "predict"),
+        ("scripts.pipeline extract --help", "--backbones"),
+        ("scripts.pipeline classify --help", "--no-pictures"),
+        ("scripts.pipeline predict --help", "IMAGES"),
     ],
 )
 def test_asking_for_help_loads_no_tensorflow(command, says):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from classify.options import command_line
 from classify.report.plotting import (
     DASH,
     FIRST,
@@ -22,7 +23,6 @@ from classify.report.plotting import (
     to_picture,
 )
 from classify.report.run_files import LabelledSplit, RunFiles
-from classify.rundir.command_lines import command_line
 from features.audit.report import WITHIN_TRAIN, read_audit
 
 #: Combinations of labels that are listed; the rest are summed up.

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
+from classify.options import command_line
 from classify.report.run_files import RunFiles
-from classify.rundir.command_lines import command_line
 from classify.scores.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
 from classify.scores.thresholds import to_binary
 from features.common.errors import InputError

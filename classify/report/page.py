@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from classify.options import command_line
 from classify.report import plotting
 from classify.report.data import describe_audit, describe_data, describe_gap
 from classify.report.doubts import list_doubts
@@ -18,7 +19,6 @@ from classify.report.gallery import describe_gallery
 from classify.report.labels import describe_labels
 from classify.report.models import describe_heads, describe_models
 from classify.report.run_files import RunFiles
-from classify.rundir.command_lines import command_line
 from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run
 from classify.scores.metrics import MACRO
 from features.common.errors import InputError

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from classify.inputs import Inputs, read_inputs
 from classify.models.heads import HeadSpec, write_presets
+from classify.options import SearchOptions
 from classify.search.search import (
     FOLD_AUCS,
     SearchSettings,
@@ -26,6 +26,7 @@ from classify.search.search import (
     run_search,
 )
 from classify.search.study import JOURNAL, StudyFile, check_folder, open_study
+from features.common.cli import split_names
 from features.common.errors import InputError, Stopped
 from features.common.text import make_console
 from features.dataset.dataset import DatasetOptions, read_dataset
@@ -39,35 +40,24 @@ BEST = "best.json"
 _HEADS_KEPT = 5
 
 
-def search(
-    data: Path,
-    cache: Path | None,
-    out: Path,
-    backbones: Sequence[str] | None,
-    options: DatasetOptions,
-    settings: SearchSettings,
-) -> int:
+def search(options: SearchOptions) -> int:
     """Search for heads, and write the best ones.
-
-    Args:
-        data: folder of the data set; its split `train` alone is read.
-        cache: folder of its features; None for the default.
-        out: folder of the study, begun or continued.
-        backbones: whose features the heads see side by side; None for all that are cached.
-        options: of the CSV file.
-        settings: what was chosen; the seconds count from here.
 
     Returns:
         The exit code.
 
     Raises:
-        InputError: bad input, or no batch was finished in the time given.
+        InputError: bad options or input, or no batch was finished in the time given.
     """
     began = time.perf_counter()
+    out = options.out
+    backbones, labels = split_names(options.backbones, "--backbones"), split_names(options.labels, "--labels")
+    settings = SearchSettings(options.trials, options.minutes * 60, options.batch, options.folds, options.seed)
     check_folder(out)
-    dataset = read_dataset(data, options)
+    columns = DatasetOptions(options.id_column, labels, options.group_column, options.groups)
+    dataset = read_dataset(options.data, columns)
     dataset = replace(dataset, splits={name: split for name, split in dataset.splits.items() if name == "train"})
-    feature_cache = FeatureCache(cache or default_cache(data))
+    feature_cache = FeatureCache(options.cache or default_cache(options.data))
     inputs = read_inputs(dataset, feature_cache, backbones)
     folds, rows = make_search_folds(inputs, settings.folds, settings.seed)
     console = make_console()

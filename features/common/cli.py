@@ -4,12 +4,15 @@ Exit codes: 0 done; 1 a fault of ours; 2 bad usage or bad input; 3 done, but som
 128 + signal when stopped by a signal.
 """
 
+import dataclasses
+import inspect
 import logging
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 import typer.core
@@ -20,6 +23,8 @@ EXIT_FAULT = 1
 EXIT_BAD_INPUT = 2
 EXIT_REJECTED = 3
 EXIT_BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE
+
+_Act = TypeVar("_Act", bound=Callable[[Any], int | None])
 
 IdColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Id column of the CSV files.", show_default="ID")]
 LabelColumns = Annotated[
@@ -80,20 +85,58 @@ class Command(typer.core.TyperGroup):
             # Typer's own exceptions (usage, exit, abort) carry an exit code: they are not faults.
             if isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code"):
                 raise
-            report = _write_report(error)
-            typer.echo(
-                f"error: a fault of Headbank: {type(error).__name__}: {error}\n"
-                f"Please report it, with {report}. Finished work is kept: the same command goes on from there.",
-                err=True,
-            )
+            report_fault(error)
             raise typer.Exit(EXIT_FAULT) from None
 
 
-def _write_report(error: Exception) -> Path:
-    """Write the traceback to a file of its own and return the file's path."""
+def report_fault(error: Exception) -> None:
+    """Write the traceback of a fault of ours to a file of its own, and say on stderr where it is."""
     with tempfile.NamedTemporaryFile("w", prefix="headbank-fault-", suffix=".txt", delete=False) as file:
         file.write("".join(traceback.format_exception(error)))
-    return Path(file.name)
+    typer.echo(
+        f"error: a fault of Headbank: {type(error).__name__}: {error}\n"
+        f"Please report it, with {file.name}. Finished work is kept: the same command goes on from there.",
+        err=True,
+    )
+
+
+def command(app: typer.Typer, name: str | None = None) -> Callable[[_Act], _Act]:
+    """Add a sub-command whose arguments and options are the fields of a dataclass.
+
+    Args:
+        app: the application.
+        name: of the sub-command; None for the function's.
+
+    Returns:
+        A decorator of a function that takes the dataclass alone and returns the exit code, or None for 0. Each field is
+        declared as Typer reads it: `folds: Annotated[int, typer.Option(help=...)] = 5`.
+    """
+
+    def add(act: _Act) -> _Act:
+        (parameter,) = inspect.signature(act).parameters
+        options = get_type_hints(act)[parameter]
+        hints = get_type_hints(options, include_extras=True)
+
+        def run(**values: Any) -> None:
+            if code := act(options(**values)):
+                raise typer.Exit(code)
+
+        parameters = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
+                annotation=hints[field.name],
+            )
+            for field in dataclasses.fields(options)
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = hints
+        run.__doc__ = act.__doc__
+        app.command(name or act.__name__)(run)
+        return act
+
+    return add
 
 
 def application(purpose: str) -> typer.Typer:

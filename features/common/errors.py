@@ -43,7 +43,7 @@ def end_silently() -> None:
 
 
 def heeded_signals() -> tuple[int, ...]:
-    """List the signals that stop a command: those that whoever started it (a shell's `&`, nohup) did not turn off."""
+    """List the signals that stop a command: not those that its caller (a shell's `&`, nohup) set to be ignored."""
     ignorable = (signal.SIGINT, signal.SIGHUP)
     return (signal.SIGTERM, *(number for number in ignorable if signal.getsignal(number) is not signal.SIG_IGN))
 

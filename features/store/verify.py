@@ -10,7 +10,6 @@ import numpy as np
 from features.common.errors import InputError
 from features.store.cache import FeatureCache
 from features.store.cache_file import BLOCK_ROWS, CacheFile, DamagedFile
-from features.store.maps import check_maps, maps_files
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,6 @@ def verify(cache: FeatureCache) -> Iterator[tuple[Path, int, Finding | None]]:
                 yield path, 0, Finding(True, damage.reason, remedy)
             except InputError as error:
                 yield path, 0, Finding(False, str(error).removeprefix(f"{path} "), "")
-    for path in maps_files(cache.root):
-        try:
-            yield path, check_maps(path), None
-        except InputError as error:
-            remedy = f"rm {shlex.quote(str(path))} && python -m extract maps DATA --ids IDS --cache {cache.root}"
-            yield path, 0, Finding(True, str(error).removeprefix(f"{path}: ").split(". Remove the file")[0], remedy)
 
 
 def _check(file: CacheFile) -> None:

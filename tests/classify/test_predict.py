@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from classify.__main__ import app
 from classify.ensembles.ensembles import ENSEMBLES
 from classify.models.heads import HeadSpec, write_presets
+from classify.rundir.saved_run import SavedRun
 from tests.classify.test_run import run
 from tests.classify.toy import LABELS, Toy, make_toy, reject, reseal, write_cache_file
 
@@ -234,9 +235,10 @@ def test_a_run_or_split_that_cannot_be_used_is_one_message(spoil, options, messa
 
 def test_the_options_of_a_run_are_those_of_the_backbones_that_its_model_needs(own):
     _, finished = own
+    saved = SavedRun.load(finished)
     for model, names in (("logistic/beta", "beta"), ("mean", "alpha,beta")):
-        result = CliRunner().invoke(app, ["extract-options", str(finished), "--model", model])
-        assert result.output == f"--backbones {names} --weights random --precision float32 --dtype float32\n"
+        expected = f"--backbones {names} --weights random --precision float32 --dtype float32"
+        assert saved.extract_options(model) == [expected.split()]
 
 
 def test_a_weighted_mean_needs_the_members_that_have_a_share_only(own):
@@ -244,8 +246,8 @@ def test_a_weighted_mean_needs_the_members_that_have_a_share_only(own):
     record = json.loads((finished / "run.json").read_text())
     record["models"]["greedy"]["shares"] = {"logistic/beta": 1.0}
     reseal(finished, models=record["models"])
-    result = CliRunner().invoke(app, ["extract-options", str(finished), "--model", "greedy"])
-    assert result.output.startswith("--backbones beta --weights")
+    (options,) = SavedRun.load(finished).extract_options("greedy")
+    assert options[:2] == ["--backbones", "beta"]
 
 
 def test_labels_of_the_run_are_the_columns(own):

@@ -1,8 +1,6 @@
-"""`scripts/classify.sh`: run, pictures, report, in this order; its exit code and its signals are those of its steps."""
+"""`scripts/classify.sh`: run, pictures, report, in this order; its exit code, and what a signal does to it."""
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,117 +9,158 @@ from pathlib import Path
 
 import pytest
 
-from tests import ROOT
+from tests import ROOT, heed_signals
 from tests.classify.toy import make_toy, reject
 
-#: Stands for the Python of .venv: notes each step, and ends it as the variable of its name says.
-STUB = f"""#!/usr/bin/env bash
-[ "$2" != classify.rundir.command_lines ] || PYTHONPATH={ROOT} exec {sys.executable} "$@"
-said=()
-for word in "${{@:2}}"; do [[ $word != *" "* ]] || word="<$word>"; said+=("$word"); done
-echo "${{said[*]}}" >> "$NOTES"
-step="$2_$3"
-[ "${{!step:-0}}" != waits ] || exec sleep 60
-exit "${{!step:-0}}"
+#: Stands for the Python of .venv: runs the pipeline with steps that note their turn, and end as a variable says.
+STUB = f"""#!{sys.executable}
+import os, runpy, sys, threading, types
+from pathlib import Path
+from features.common.errors import InputError
+
+def module(name, **steps):
+    sys.modules[name] = types.ModuleType(name)
+    vars(sys.modules[name]).update(steps)
+
+def step(name, code=True):
+    def act(*arguments):
+        with Path(os.environ["NOTES"]).open("a") as notes:
+            print(name, file=notes)
+        match os.environ.get(name, "0"):
+            case "waits":
+                try:
+                    threading.Event().wait(600)
+                finally:
+                    with Path(os.environ["NOTES"]).open("a") as notes:
+                        print("tidied up", file=notes)
+            case "2":
+                raise InputError("bad input of " + name)
+            case "1":
+                raise ZeroDivisionError(name)
+            case number:
+                return int(number) if code else None
+    return act
+
+module("classify.run", run_classification=step("run"))
+module("extract.heat", draw_heat=step("heat"))
+module("classify.report.page", write_report=step("report", code=False))
+assert sys.argv[1] == "-m"
+sys.argv = sys.argv[2:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
-RUN, HEAT, REPORT = (
-    "classify run <data set> --out RUN --folds 2",
-    "extract heat <the data> RUN --id-column <the file>",
-    "classify report RUN",
-)
+ENDING = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 
 @pytest.fixture
 def stubbed(tmp_path):
-    """A folder with the scripts, a Python that notes the steps, and a run that is finished."""
-    for name in ("classify.sh", "run.sh"):
-        (tmp_path / "scripts").mkdir(exist_ok=True)
-        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
+    """A copy of the scripts, beside a Python that notes the steps."""
+    (tmp_path / "scripts").mkdir()
+    for name in ("classify.sh", "run.sh", "pipeline.py"):
+        (tmp_path / "scripts" / name).write_bytes((ROOT / "scripts" / name).read_bytes())
+    (tmp_path / "scripts" / "classify.sh").chmod(0o755)
+    for room in ("classify", "extract", "features"):
+        (tmp_path / room).symlink_to(ROOT / room)
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(STUB)
     python.chmod(0o755)
-    (tmp_path / "RUN").mkdir()
-    record = {"data": "the data", "cache": "the cache", "arguments": {"id_column": "the file"}}
-    (tmp_path / "RUN" / "run.json").write_text(json.dumps(record))
     return tmp_path
 
 
-def start(folder: Path, *arguments: str, **codes: object) -> subprocess.Popen[str]:
-    """Start the script in a folder of stubs; codes by step, such as classify_run=3."""
-    variables = {**os.environ, "NOTES": str(folder / "notes"), **{name: str(code) for name, code in codes.items()}}
+def start(folder: Path, *options: str, ignored: signal.Signals | None = None, **codes: object) -> subprocess.Popen[str]:
+    """Start the script in a folder of stubs; codes by step, such as run=3."""
+
+    def before() -> None:
+        heed_signals()
+        if ignored:
+            signal.signal(ignored, signal.SIG_IGN)
+
+    variables = {**os.environ, "NOTES": str(folder / "notes"), "TMPDIR": str(folder)}
     return subprocess.Popen(
-        ["scripts/classify.sh", *arguments],
-        cwd=folder, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever started the tests
+        ["scripts/classify.sh", "data set", "--out", "RUN", *options],
+        cwd=folder, env=variables | {name: str(code) for name, code in codes.items()}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=before,
     )  # fmt: skip
 
 
 def notes(folder: Path) -> list[str]:
     """The steps that were begun."""
-    return (folder / "notes").read_text().splitlines()
+    return (folder / "notes").read_text().splitlines() if (folder / "notes").exists() else []
 
 
 @pytest.mark.parametrize(
     ("codes", "code", "steps"),
     [
-        ({}, 0, [RUN, HEAT, REPORT]),
-        ({"classify_run": 3}, 3, [RUN, HEAT, REPORT]),
-        ({"classify_run": 2}, 2, [RUN]),
-        ({"classify_run": 1}, 1, [RUN]),
-        ({"extract_heat": 3}, 0, [RUN, HEAT, REPORT]),
-        ({"extract_heat": 2}, 0, [RUN, HEAT, REPORT]),
-        ({"extract_heat": 1}, 1, [RUN, HEAT, REPORT]),
-        ({"extract_heat": 2, "classify_run": 3}, 3, [RUN, HEAT, REPORT]),
-        ({"classify_report": 2}, 2, [RUN, HEAT, REPORT]),
+        ({}, 0, "run heat report"),
+        ({"run": 3}, 3, "run heat report"),
+        ({"run": 2}, 2, "run"),
+        ({"run": 1}, 1, "run"),
+        ({"heat": 3}, 0, "run heat report"),
+        ({"heat": 2}, 0, "run heat report"),
+        ({"heat": 1}, 1, "run heat report"),
+        ({"heat": 2, "run": 3}, 3, "run heat report"),
+        ({"report": 2}, 2, "run heat report"),
     ],
 )
-@pytest.mark.parametrize("out", [["--out", "RUN"], ["--out=RUN"]])
-def test_every_step_has_its_turn_and_its_say(stubbed, codes, code, steps, out):
-    process = start(stubbed, "data set", *out, "--folds", "2", **codes)
+def test_every_step_has_its_turn_and_its_say(stubbed, codes, code, steps):
+    process = start(stubbed, **codes)
     _, complaint = process.communicate()
-    assert process.returncode == code
-    assert [step.replace("--out=RUN", "--out RUN") for step in notes(stubbed)] == steps
-    assert ("no pictures" in complaint) == (codes.get("extract_heat", 0) in (1, 2))
+    assert process.returncode == code, complaint
+    assert notes(stubbed) == steps.split()
+    assert ("no pictures" in complaint) == (codes.get("heat") in (1, 2))
+    assert ("a fault of Headbank" in complaint) == (1 in codes.values())
 
 
-@pytest.mark.parametrize("place", [0, 1, 5])
-def test_without_pictures_no_backbone_runs(stubbed, place):
-    words = ["data set", "--out", "RUN", "--folds", "2"]
-    words.insert(place, "--no-pictures")
-    process = start(stubbed, *words)
+def test_without_pictures_no_backbone_runs(stubbed):
+    process = start(stubbed, "--no-pictures", run=3)
     _, complaint = process.communicate()
-    assert (process.returncode, notes(stubbed), complaint) == (0, [RUN, REPORT], "")
+    assert (process.returncode, notes(stubbed), complaint) == (3, ["run", "report"], "")
 
 
-@pytest.mark.parametrize("step", ["classify_run", "extract_heat", "classify_report"])
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_the_step_and_the_script(stubbed, step, sent, code):
-    process = start(stubbed, "data set", "--out", "RUN", "--folds", "2", **{step: "waits"})
-    begun = {"classify_run": RUN, "extract_heat": HEAT, "classify_report": REPORT}[step]
-    while not (stubbed / "notes").exists() or begun not in notes(stubbed):
+@pytest.mark.parametrize("step", ["run", "heat", "report"])
+@pytest.mark.parametrize(("sent", "code"), ENDING)
+def test_a_signal_reaches_the_step_and_ends_the_script(stubbed, step, sent, code):
+    process = start(stubbed, **{step: "waits"})
+    while step not in notes(stubbed) and process.poll() is None:
         time.sleep(0.01)
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
     process.send_signal(sent)
-    process.communicate(timeout=30)
-    assert process.returncode == code
-    assert notes(stubbed)[-1] == begun
-    assert not [child for child in children.split() if Path(f"/proc/{child}").exists()]
+    _, complaint = process.communicate(timeout=300)
+    assert (process.returncode, complaint) == (code, "")
+    assert notes(stubbed)[-2:] == [step, "tidied up"]
 
 
-def test_help_is_the_runs(stubbed):
-    process = start(stubbed, "--help")
-    process.communicate()
-    assert (process.returncode, notes(stubbed)) == (0, ["classify run --help"])
+def test_under_nohup_the_script_goes_on_when_the_terminal_is_closed(stubbed):
+    process = start(stubbed, ignored=signal.SIGHUP, run="waits")
+    while "run" not in notes(stubbed) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=300)
+    assert process.returncode == 143  # as SIGHUP was ignored, SIGTERM ended it
 
 
-def test_a_run_whose_images_are_not_at_hand_has_its_report_without_pictures(tmp_path):
+def test_bad_usage_is_one_message_before_any_step(stubbed):
+    process = start(stubbed, "--folds", "1")
+    _, complaint = process.communicate()
+    assert (process.returncode, notes(stubbed)) == (2, [])
+    assert "Invalid value for '--folds'" in complaint
+
+
+def test_without_an_environment_it_says_what_to_run(stubbed):
+    (stubbed / ".venv" / "bin" / "python").unlink()
+    process = start(stubbed)
+    _, complaint = process.communicate()
+    assert process.returncode == 2
+    assert complaint == f"error: {stubbed}/.venv is not set up. Run: {stubbed}/scripts/setup.sh\n"
+
+
+def test_a_run_whose_images_are_missing_has_its_report_without_pictures(tmp_path):
     toy = make_toy(tmp_path)
     reject(toy, f"test/{toy.test_ids[0]}.png")
     arguments = [toy.data, "--cache", toy.cache, "--out", tmp_path / "run", "--preset", "none", "--ensemble", "none"]
     command = [str(ROOT / "scripts" / "classify.sh"), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
-    assert "no pictures (the message above says why): the report stands without" in done.stderr
+    assert "no pictures (the message above says why): the report is made without them" in done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"report: {tmp_path / 'run' / 'report.html'}")
     assert "No pictures" in (tmp_path / "run" / "report.html").read_text()

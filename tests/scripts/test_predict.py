@@ -35,16 +35,24 @@ def test_new_images_are_extracted_and_predicted_and_a_second_time_only_what_is_n
     assert "1 could not be read by stage 1" in done.stdout
     assert pd.read_csv(out / "predictions_binary.csv")["ID"].tolist() == ["broken", *expected["ID"]]
 
+    done = script("predict.sh", run, tmp_path / "missing")
+    assert done.returncode == 2
+    assert "missing is not a folder. Give the folder of the images to predict." in done.stderr
+    (tmp_path / "other").mkdir()
+    done = script("predict.sh", run, tmp_path / "other", "--out", out, "--overwrite", "--cache", tmp_path / "none")
+    assert done.returncode == 2
+    assert "holds predictions of other images" in done.stderr
+    assert not (tmp_path / "none").exists()  # known before anything is extracted
+
 
 def test_bad_usage_is_one_message_and_exit_2(tmp_path):
     (tmp_path / "images").mkdir()
     for arguments, message in (
-        ((), "Usage: scripts/predict.sh RUN IMAGES"),
-        ((tmp_path / "run", tmp_path / "none"), "none is no folder. Give the folder of the images to predict."),
+        ((), "Missing argument 'RUN'"),
         ((tmp_path / "run", tmp_path / "images"), "holds no finished run"),
-        ((tmp_path / "run", tmp_path / "images", "--fold", "3"), "does not know '--fold'"),
-        ((tmp_path / "run", tmp_path / "images", "--out"), "--out needs a value"),
+        ((tmp_path / "run", tmp_path / "images", "--fold", "3"), "No such option: --fold"),
+        ((tmp_path / "run", tmp_path / "images", "--out"), "Option '--out' requires an argument"),
     ):
         done = script("predict.sh", *arguments)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
-    assert script("predict.sh", "--help").stdout.startswith("Extract a folder of new images")
+    assert "Extract a folder of new images" in script("predict.sh", "--help").stdout

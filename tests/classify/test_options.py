@@ -1,15 +1,15 @@
 """A command made of a run's record means the same data, cache and columns, whatever they are called."""
 
 import shlex
-import subprocess
-import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from typer.testing import CliRunner
 
 from classify.__main__ import app as classify
-from classify.rundir.command_lines import command_line, command_words
+from classify.ensembles.ensembles import CALIBRATIONS
+from classify.options import RunOptions, command_line
 from extract.__main__ import app as extract
 from features.__main__ import app as features
 
@@ -36,15 +36,13 @@ OF_TABLES = ["--id-column", "the file", "--labels", "a b,=c", "--groups", "my gr
         ("features audit", ["my cache", "--data", "it's data", "--run", "my run", *OF_TABLES]),
     ],
 )
-def test_a_command_says_what_the_run_was_given_and_can_be_pasted(command, words):
-    assert command_words(command, RUN, RECORD) == [*command.split(), *words]
-    line = command_line(command, RUN, RECORD)
-    assert shlex.split(line) == ["python", "-m", *command.split(), *words]
+def test_a_command_has_what_the_run_was_given_and_can_be_pasted(command, words):
+    assert shlex.split(command_line(command, RUN, RECORD)) == ["python", "-m", *command.split(), *words]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_one_that_the_command_takes(command):
-    room, name, *words = command_words(command, RUN, RECORD)
+    _, _, room, name, *words = shlex.split(command_line(command, RUN, RECORD))
     said = CliRunner().invoke({"classify": classify, "extract": extract, "features": features}[room], [name, *words])
     assert said.exit_code == 2  # nothing of it is there
     assert "error: " in said.output  # what the command says, once it has understood its options
@@ -56,20 +54,6 @@ def test_options_that_were_not_given_are_not_said():
     assert command_line("features audit", Path("r"), bare) == "python -m features audit c --data d --run r"
 
 
-def test_the_module_prints_the_words_for_a_shell_to_read(tmp_path):
-    (tmp_path / "run.json").write_text('{"data": "a\\nb", "cache": "c d", "arguments": {"id_column": "x"}}')
-    command = [
-        sys.executable,
-        "-X",
-        "importtime",
-        "-m",
-        "classify.rundir.command_lines",
-        str(tmp_path),
-        "extract",
-        "heat",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    expected = ["extract", "heat", "a\nb", str(tmp_path), "--id-column", "x"]
-    assert done.stdout.split("\0") == [*expected, ""]
-    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
-    assert not imported & {"typer", "pandas", "numpy", "tensorflow"}
+def test_the_calibrations_are_those_of_the_table():
+    choices = get_args(get_args(get_type_hints(RunOptions, include_extras=True)["calibration"])[0])
+    assert choices == ("none", *CALIBRATIONS)

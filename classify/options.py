@@ -1,0 +1,219 @@
+"""The options of the commands of `python -m classify`, each declared once, and what can be checked before any import.
+
+Importing this module loads neither numpy nor scikit-learn: a wrong name is reported at once.
+"""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from classify.ensembles.ensembles import ENSEMBLES, choose_ensembles
+from classify.models.baselines import BASELINES, choose_baselines
+from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
+from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule, check_rule
+from features.common.cli import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
+
+#: Options that say where things are, or that change no result: `run.json` has its own words for them.
+_NO_ARGUMENTS = ("data", "out", "overwrite")
+
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="CACHE", help="Folder of the features.", show_default="features/cache/NAME OF DATA"),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", show_default=False)]
+ModelName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A model of the run.", show_default="the run's final model")
+]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `python -m classify run`."""
+
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="DATA", help="Folder of the data set: train/, train.csv; optional test/, test.csv."),
+    ]
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder to write to.")]
+    cache: CacheFolder = None
+    backbones: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Backbones to use.", show_default="all that are cached")
+    ] = None
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5
+    repeats: Annotated[
+        int,
+        typer.Option(min=1, help="Times that other folds are drawn; out-of-fold probabilities are the mean over them."),
+    ] = 1
+    refit: Annotated[
+        bool,
+        typer.Option("--refit", help="Predict test by each model fitted on all rows, not by the mean over the folds'."),
+    ] = False
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the heads and the intervals.")] = 0
+    id_column: IdColumn = None
+    labels: LabelColumns = None
+    group_column: GroupColumn = None
+    groups: GroupsFile = None
+    baselines: Annotated[str, typer.Option(metavar="A,B", help=f"Baselines to fit: {', '.join(BASELINES)}.")] = (
+        "logistic"
+    )
+    preset: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B", help=f"Heads to train: {', '.join(PRESETS)}; files of presets (FILE.json); or none."
+        ),
+    ] = ",".join(DEFAULT_PRESETS)
+    ensemble: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help=f"Ensembles to make: {', '.join(ENSEMBLES)}; or none.", show_default="all"),
+    ] = None
+    select: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help=f"How the final model is chosen: best cross-fitted macro {', '.join(SELECTORS)}; or a model's name.",
+        ),
+    ] = "roc_auc"
+    calibration: Annotated[
+        Literal["none", "temperature", "platt", "isotonic"],
+        typer.Option(help="Calibrate the final model per label, cross-fitted."),
+    ] = "none"
+    threshold: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE", help=f"What a threshold is chosen for: {', '.join(rule.form for rule in THRESHOLD_RULES)}."
+        ),
+    ] = "f1"
+    gap: Annotated[
+        bool, typer.Option("--gap", help="Also score by folds that cut groups: what the leak would be worth.")
+    ] = False
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False
+
+    def arguments(self) -> dict[str, Any]:
+        """What `run.json` records of them: plain values by name."""
+        names = [field.name for field in fields(RunOptions) if field.name not in _NO_ARGUMENTS]
+        values = {name: getattr(self, name) for name in names}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+    def models(self) -> dict[str, Any]:
+        """Read what was chosen about the models: arguments of `Settings`.
+
+        Raises:
+            InputError: a name is not known, or is duplicated.
+        """
+        baselines = choose_baselines(split_names(self.baselines, "--baselines") or ())
+        heads = choose_heads(split_names(self.preset, "--preset") or (), {*BASELINES, *ENSEMBLES})
+        ensembles = choose_ensembles(split_names(self.ensemble, "--ensemble"))
+        # Which backbones there are is known later: `run_experiment` checks the whole name.
+        if self.select.partition("/")[0] not in (*baselines, *heads, *ensembles):
+            check_rule(self.select, [*(f"{name}/BACKBONE" for name in (*baselines, *heads)), *ensembles])
+        return {
+            "baselines": baselines,
+            "heads": heads,
+            "ensembles": ensembles,
+            "select": self.select,
+            "calibration": None if self.calibration == "none" else self.calibration,
+            "threshold": ThresholdRule.parse(self.threshold),
+        }
+
+
+#: Options that say how the CSV files of a data set are read.
+_OF_TABLES = ("id_column", "labels", "group_column", "groups")
+
+
+def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
+    """Write the command that made a run or goes on from it, with the run's own data, cache and columns.
+
+    Args:
+        name: `classify run`, `extract heat`, `classify report` or `features audit`.
+        run: the run's folder.
+        record: its `run.json`: `data`, `cache`, `arguments`.
+
+    Returns:
+        The command, quoted for a shell.
+    """
+    data, cache, given = str(record["data"]), str(record["cache"]), record["arguments"]
+    of_tables = {name: given.get(name) for name in _OF_TABLES}
+    words = {
+        "classify run": [data, "--out", str(run), *_option_words(given)],
+        # Without labels and groups: it reads images, and of the tables only which column names them.
+        "extract heat": [data, str(run), *_option_words({"id_column": given.get("id_column")})],
+        "classify report": [str(run)],
+        "features audit": [cache, "--data", data, "--run", str(run), *_option_words(of_tables)],
+    }
+    return shlex.join(["python", "-m", *name.split(), *words[name]])
+
+
+def _option_words(options: Mapping[str, Any]) -> list[str]:
+    """Write options by name as words; one without a value, or a switch that is off, takes no word."""
+    words = []
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words += [option, str(value)]
+    return words
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """The options of `python -m classify search`."""
+
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set: train.csv and train/.")]
+    out: Annotated[Path, typer.Option(metavar="STUDY", help="Folder of the study; an existing study is continued.")]
+    cache: CacheFolder = None
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Backbones whose features the heads see side by side.",
+            show_default="all that are cached",
+        ),
+    ] = None
+    trials: Annotated[int, typer.Option(min=1, help="Trials that the study holds in the end.")] = 200
+    minutes: Annotated[float, typer.Option(min=0.01, help="Time after which no trial is begun or trained.")] = 2.0
+    batch: Annotated[int, typer.Option(min=1, help="Trials that are proposed and trained together.")] = 20
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 3
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the proposals and the training.")
+    ] = 0
+    id_column: IdColumn = None
+    labels: LabelColumns = None
+    group_column: GroupColumn = None
+    groups: GroupsFile = None
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """The options of `python -m classify predict`."""
+
+    run: RunFolder
+    cache: Annotated[Path, typer.Option(metavar="CACHE", help="Folder of the features.")]
+    split: Annotated[str, typer.Option(metavar="NAME", help="The split of the cache to predict.")]
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")]
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The images that were extracted: only these are predicted, in the order of their ids; they are not "
+            "opened.",
+            show_default="every image that the cache holds",
+        ),
+    ] = None
+    model: ModelName = None
+    heat: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Write DIR/gradients.h5 for extract heat: the N surest images of each label.",
+        ),
+    ] = 0
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that DIR holds.")] = False

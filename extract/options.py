@@ -1,0 +1,89 @@
+"""The options of the commands of `python -m extract`, each declared once. Importing this module loads no numpy."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from extract.backbones.table import CHALLENGE, EMBEDDED
+from features.common.cli import IdColumn
+
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Folder that may hold the ImageNet weights, under the names that Keras gives them."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `python -m extract run`."""
+
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with train/ and test/.", show_default=False)]
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help=f"Backbones. Without any download: {', '.join(EMBEDDED)}. All: python -m extract list.",
+            show_default=", ".join(CHALLENGE),
+        ),
+    ] = None
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="A model of your own: name=file.keras. May be given several times."),
+    ] = None
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="CACHE", help="Folder of the cache.", show_default="features/cache/NAME OF DATA"),
+    ] = None
+    weights: Annotated[
+        str, typer.Option(help="imagenet, random (seeded), or a folder with {backbone}.weights.h5 files.")
+    ] = "imagenet"
+    weights_dir: WeightsDir = None
+    precision: Annotated[
+        Literal["float32", "mixed"],
+        typer.Option(help="Arithmetic; mixed is float16 where it is safe, meant for GPUs."),
+    ] = "float32"
+    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Stored type; float16 takes half the space.")] = (
+        "float32"
+    )
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=4096,
+            help="Images a batch; on a CPU rounded up to as many for each group of cores.",
+            show_default="by the device",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read and decode.", show_default="one a core")
+    ] = None
+    id_column: IdColumn = None
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Read DATA as a folder of images, without CSV files: the split NAME of the cache.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class HeatOptions:
+    """The options of `python -m extract heat`."""
+
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="The data set, or the folder of the images that were predicted.")
+    ]
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Folder with gradients.h5: of a run, or of predictions made with --heat."),
+    ]
+    weights_dir: WeightsDir = None
+    id_column: IdColumn = None
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Read DATA as the folder of the images of the split NAME.")
+    ] = None

@@ -1,0 +1,155 @@
+"""`scripts/extract.sh`, `classify.sh` and `predict.sh`: what a person runs, from both stages, in one process."""
+
+if __name__ == "__main__":  # before the imports that take their time
+    from features.common.errors import end_silently
+
+    end_silently()
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from classify.options import ModelName, PredictOptions, RunFolder, RunOptions
+from extract.options import RunOptions as ExtractOptions
+from extract.options import WeightsDir
+from features.common.cli import (
+    EXIT_BAD_INPUT,
+    EXIT_FAULT,
+    EXIT_REJECTED,
+    application,
+    command,
+    report_fault,
+)
+from features.common.errors import InputError, unmasked_signals
+
+app = application("Extract features, train on them and report, and predict new images.")
+#: The split of the cache that new images become.
+_NEW = "new"
+
+
+@dataclass(frozen=True)
+class ClassifyOptions(RunOptions):
+    """The options of scripts/classify.sh: those of `python -m classify run`, and its own."""
+
+    no_pictures: Annotated[
+        bool, typer.Option("--no-pictures", help="Draw no heat maps: no image is opened, no backbone runs.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class NewImagesOptions:
+    """The options of scripts/predict.sh."""
+
+    run: RunFolder
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="Folder of the images to predict.", show_default=False)
+    ]
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder to write to. The default one is replaced each time.",
+            show_default="RUN/predictions/NAME OF IMAGES",
+        ),
+    ] = None
+    cache: Annotated[
+        Path | None, typer.Option(metavar="CACHE", help="Folder of the features.", show_default="DIR/cache")
+    ] = None
+    model: ModelName = None
+    weights_dir: WeightsDir = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that --out DIR holds.")] = (
+        False
+    )
+
+
+@command(app)
+def extract(options: ExtractOptions) -> int:
+    """Stage 1: extract the features of every image of DATA that are not in the cache yet; cached ones are kept.
+
+    Ctrl-C ends it cleanly; whatever ends it, the same command goes on from there.
+
+    Exit codes: 0 done; 2 bad usage or bad input; 3 done, but some images could not be read: CACHE/rejected.csv lists
+    them; 130, 143 and 129 stopped by Ctrl-C, SIGTERM and SIGHUP.
+    """
+    from extract.run import run_extraction
+
+    return run_extraction(options)
+
+
+@command(app)
+def classify(options: ClassifyOptions) -> int:
+    """Stage 2: train on the cached features, predict, draw where the model looks, and write RUN/report.html.
+
+    Where images or backbones' weights are missing, the report has no pictures. Whatever ends it, what was fitted until
+    then is kept: the same command goes on from there.
+
+    Exit codes: 0 done; 2 bad usage or bad input; 3 done, but rejected test images have no prediction; 130, 143 and 129
+    stopped by Ctrl-C, SIGTERM and SIGHUP.
+    """
+    from classify.run import run_classification
+
+    code = run_classification(options)
+    pictures = 0 if options.no_pictures else _draw(options)
+    if pictures in (EXIT_FAULT, EXIT_BAD_INPUT):
+        typer.echo("no pictures (the message above says why): the report is made without them", err=True)
+
+    from classify.report.page import write_report
+
+    write_report(options.out)
+    return EXIT_FAULT if pictures == EXIT_FAULT else code
+
+
+def _draw(options: ClassifyOptions) -> int:
+    """Draw the heat maps of a run; an error is reported, and ends nothing else. Returns the exit code."""
+    from extract.heat import draw_heat
+    from extract.options import HeatOptions
+
+    try:
+        with unmasked_signals():
+            return draw_heat(HeatOptions(options.data, options.out, id_column=options.id_column))
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        return EXIT_BAD_INPUT
+    except Exception as error:  # noqa: BLE001 - the run is done: a fault of ours must not cost its report
+        report_fault(error)
+        return EXIT_FAULT
+
+
+@command(app)
+def predict(options: NewImagesOptions) -> int:
+    """Extract a folder of new images as the run's features were, and predict them.
+
+    Exit codes: 0 done; 2 bad usage or bad input; 3 done, but images that could not be read have no prediction; 130, 143
+    and 129 stopped by Ctrl-C, SIGTERM and SIGHUP.
+    """
+    from classify.predict import check_folder, predict_split
+    from classify.rundir.saved_run import SavedRun
+
+    run, images = options.run, options.images
+    saved = SavedRun.load(run)
+    model = saved.choose(options.model)
+    if not images.is_dir():
+        raise InputError(f"{images} is not a folder. Give the folder of the images to predict.")
+    out = options.out or run / "predictions" / images.resolve().name
+    overwrite = options.overwrite or options.out is None
+    check_folder(out, images, overwrite)
+    cache = options.cache or out / "cache"
+
+    from extract.run import run_extraction
+
+    for words in saved.extract_options(model):
+        chosen: dict[str, Any] = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
+        if "backbone" in chosen:
+            chosen["backbone"] = [chosen["backbone"]]
+        code = run_extraction(
+            ExtractOptions(images, cache=cache, split=_NEW, weights_dir=options.weights_dir, **chosen)
+        )
+        if code not in (0, EXIT_REJECTED):  # rejected images get empty cells
+            return code
+    return predict_split(PredictOptions(run, cache, _NEW, out, images, options.model, overwrite))
+
+
+if __name__ == "__main__":
+    app(prog_name="scripts/pipeline.py")
