@@ -6,7 +6,6 @@ pair of image and label. Nothing else of the run is read, and no cache.
 
 import csv
 import errno
-import hashlib
 import json
 import shutil
 import time
@@ -160,15 +159,13 @@ def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
     Raises:
         InputError: its weights are not there, or others.
     """
-    if recipe.weights.endswith(".keras"):
+    if recipe.is_own_model:
         backbone = FrozenBackbone.of_model(*find_model(f"{recipe.backbone}={recipe.weights}"), recipe)
     else:
         row = backbone_named(recipe.backbone)
-        named = recipe.weights in ("imagenet", "random")
-        choice = recipe.weights if named else str(Path(recipe.weights).parent)
-        weights = find_weights(row, choice, weights_dir, backend_name())
-        backbone = FrozenBackbone.of_table(row, weights, recipe.precision.partition(" stored as ")[0])
-    ours = backbone.recipe(recipe.precision.partition(" stored as ")[2] or "float32")
+        weights = find_weights(row, recipe.weights_option, weights_dir, backend_name())
+        backbone = FrozenBackbone.of_table(row, weights, recipe.precision)
+    ours = backbone.recipe(recipe.storage)
     if ours.fingerprint != recipe.fingerprint:
         raise InputError(
             f"the features of {recipe.backbone} were extracted in another way than its maps would be "
@@ -269,7 +266,7 @@ def _load(image: _Wanted, sizes: set[int]) -> _Loaded:
         return _Loaded(image, reason=f"the file cannot be read: {error.strerror}")
     except UnreadableImage as error:
         return _Loaded(image, reason=str(error))
-    if hashlib.blake2b(encoded, digest_size=16).hexdigest() != image.digest:
+    if digest(encoded).hex() != image.digest:
         return _Loaded(image, reason="it has changed since its features were extracted")
     resized = {size: resize(pixels, size) for size in sizes}
     return _Loaded(image, resized, draw_thumbnail(pixels), (facts.height, facts.width))
@@ -360,10 +357,8 @@ def _say_what_is_missing(
 ) -> None:
     """Say what has no heat, which members have no part in it, and which images are left out."""
     if found.no_heat:
-        others = f"python -m classify gradients {run} --model NAME takes {first_few(found.instead)}"
-        say(
-            f"without heat: {found.no_heat}. {others if found.instead else 'No other model of the run has one either'}."
-        )
+        others = f"python -m classify gradients {run} --model NAME, one of {first_few(found.instead)}"
+        say(f"without heat: {found.no_heat}. With heat: {others if found.instead else 'no model of the run'}")
     elif found.left_out:
         say(f"without a gradient, so left out: {', '.join(found.left_out)} ({1 - found.covered:.0%} of the shares)")
     if error > _TOLERANCE:

@@ -242,7 +242,7 @@ def _publish(staging: Path, run: Path, groups: Path | None) -> None:
     (run / _REPLACING).touch()
     (run / MARK).unlink(missing_ok=True)
     _remove_stale(run, groups)
-    for name in (*SEALED, MARK):
+    for name in (*SEALED, GRADIENTS, MARK):
         if (staging / name).exists():
             (staging / name).replace(run / name)
     (run / _REPLACING).unlink()
@@ -250,7 +250,7 @@ def _publish(staging: Path, run: Path, groups: Path | None) -> None:
 
 def _remove_stale(run: Path, groups: Path | None) -> None:
     """Remove what an earlier run and its followers left; what a person put there, and `groups`, stay."""
-    names = [*SEALED, REPORT, FIGURES, CAM]
+    names = [*SEALED, GRADIENTS, REPORT, FIGURES, CAM]
     if (run / AUDIT).exists():  # else a person put the groups there
         names += [name for name in _OF_AUDIT if groups is None or groups.resolve() != (run / name).resolve()]
     for name in names:

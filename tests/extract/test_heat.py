@@ -248,7 +248,11 @@ def changed(found: Gradients, **fields) -> Gradients:
             (),
             "were extracted in another way than its maps would be (weights_digest",
         ),
-        (lambda run, found: write_gradients(run, changed(found, weights="gone.keras")), (), "is no .keras file"),
+        (
+            lambda run, found: write_gradients(run, changed(found, weights="gone.keras")),
+            (),
+            "gone.keras is not a",
+        ),
         (lambda run, found: None, ("--split", "new", "--id-column", "x"), "--id-column names a column of a CSV file"),
     ],
 )
