@@ -74,7 +74,7 @@ def test_a_rejection_in_one_split_leaves_the_same_id_in_the_other(tmp_path):
 
 def test_an_image_that_lacks_features_and_was_not_rejected_is_an_input_error(toy):
     rewrite(toy, "test", "alpha", lambda ids: np.arange(len(ids))[2:])
-    with pytest.raises(InputError, match=r"alpha\.h5 lacks 2 of 30 images \(first: s\d{4}\)\. Run: .*extract"):
+    with pytest.raises(InputError, match=r"alpha\.h5: 2 of 30 images are missing \(first: s\d{4}\)\. Run: .*extract"):
         read(toy)
 
 
@@ -149,11 +149,8 @@ def test_label_names_are_the_data_sets(toy):
 
 
 def test_images_that_changed_since_they_were_extracted_are_refused(toy):
-    for image_id in toy.train_ids[:2]:
-        (toy.data / "train" / f"{image_id}.png").write_bytes(b"other")
-    with pytest.raises(
-        InputError, match=f"2 images of train have changed since .*alpha.h5 .*first: {toy.train_ids[0]}"
-    ):
+    (toy.data / "train" / f"{toy.train_ids[0]}.png").write_bytes(b"another")
+    with pytest.raises(InputError, match=f"have changed since .*alpha.h5 .*first: {toy.train_ids[0]}"):
         read(toy)
 
 

@@ -26,7 +26,7 @@ def test_a_whole_cache_is_said_file_by_file(tmp_path):
     assert result.stdout == (
         f"whole:   {test} (1,100 rows)\n"
         f"whole:   {train} (3 rows)\n"
-        f"2 files checked, 1,103 rows whole, 0 files damaged.\n"
+        f"2 files checked, 1,103 rows whole, 0 files damaged or unknown.\n"
     )
 
 
@@ -40,7 +40,7 @@ def test_each_damaged_file_is_named_with_what_to_run(tmp_path):
     assert first.startswith(f"damaged: {broken}: ")
     assert remedy == f"  Run: rm {broken} && scripts/extract.sh DATA --backbones broken --cache {tmp_path}"
     assert second == f"whole:   {whole} (3 rows)"
-    assert last == "2 files checked, 3 rows whole, 1 files damaged."
+    assert last == "2 files checked, 3 rows whole, 1 files damaged or unknown."
 
 
 def test_nothing_to_verify_is_bad_input(tmp_path):
@@ -60,7 +60,7 @@ def test_the_module_runs_as_a_program(tmp_path):
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("1 files checked, 3 rows whole, 0 files damaged.\n")
+    assert done.stdout.endswith("1 files checked, 3 rows whole, 0 files damaged or unknown.\n")
 
 
 def run(error: BaseException | None) -> Result:
