@@ -31,7 +31,7 @@ from extract.progress import Progress
 from extract.runtime import Extractor, cores, device_name
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
-from features.common.files import hold
+from features.common.files import digest, hold
 from features.common.keras_import import backend_name
 from features.common.text import duration, first_few, make_console, size
 from features.dataset.dataset import read_images
