@@ -5,13 +5,8 @@ if __name__ == "__main__":  # before the imports that take their time
 
     end_silently()
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from classify.options import ModelName, PredictOptions, RunFolder, RunOptions, SearchOptions
-from features.common.cli import application, command, split_names
+from classify.options import GradientsOptions, PredictOptions, RunFolder, RunOptions, SearchOptions
+from features.common.cli import application, command
 
 app = application("Train on cached features, predict the test images, write a run.")
 
@@ -74,32 +69,17 @@ def report(run: RunFolder) -> None:
     write_report(run)
 
 
-@app.command()
-def gradients(
-    run: RunFolder,
-    cache: Annotated[
-        Path | None,
-        typer.Option(metavar="CACHE", help="Folder of the features.", show_default="the one that RUN learnt from"),
-    ] = None,
-    model: ModelName = None,
-    ids: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B",
-            help="Ids of the images to show, at all labels, in every split of CACHE that has them.",
-            show_default="those of the run's gallery",
-        ),
-    ] = None,
-) -> None:
+@command(app)
+def gradients(options: GradientsOptions) -> None:
     """Write RUN/gradients.h5 again, for another model or for other images; `run` writes it for the final one.
 
     `python -m extract heat` draws heat maps by it, and `python -m classify report` shows them.
-    """
-    wanted = split_names(ids, "--ids")
 
+    Exit codes: 0 done; 2 bad usage or bad input.
+    """
     from classify.explain import write_explanation
 
-    write_explanation(run, cache, model, wanted)
+    write_explanation(options)
 
 
 if __name__ == "__main__":

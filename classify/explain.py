@@ -13,10 +13,12 @@ from classify.crossfit.plan import make_repeats
 from classify.inputs import Inputs, SplitInputs, columns_of
 from classify.models.files import ESTIMATOR_SUFFIX, HEAD_SUFFIX, model_path
 from classify.models.gradients import Linearised, has_gradient, linearise
+from classify.options import GradientsOptions
 from classify.rundir.folder import MODELS
 from classify.rundir.saved_run import SavedRun
 from classify.rundir.tables import read_gallery, read_out_of_fold
 from classify.scores.thresholds import to_binary
+from features.common.cli import split_names
 from features.common.errors import InputError
 from features.common.text import make_console
 from features.dataset.folder import to_image_id
@@ -308,35 +310,30 @@ def _showing_progress(images: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: progress.advance(task, count)
 
 
-def write_explanation(run: Path, cache: Path | None, model: str | None, ids: tuple[str, ...] | None) -> None:
+def write_explanation(options: GradientsOptions) -> None:
     """Do what `python -m classify gradients` does: write RUN/gradients.h5 again.
-
-    Args:
-        run: folder of a finished run.
-        cache: folder of features; None for the run's own.
-        model: a model of the run; None for its final one.
-        ids: images to explain, at all labels, in every split of the cache that has them; None for the gallery's.
 
     Raises:
         InputError: no finished run, no features, an image that no split has, or a model without gradients.
     """
-    saved = SavedRun.load(run)
-    name = saved.choose(model)
-    if cache is None and not saved.cache.is_dir():
+    ids = split_names(options.ids, "--ids")
+    saved = SavedRun.load(options.run)
+    model = saved.choose(options.model)
+    if options.cache is None and not saved.cache.is_dir():
         raise InputError(
-            f"{saved.cache}, the cache that {run} learnt from, is not there as seen from {Path.cwd()}. Name it with "
-            "--cache."
+            f"{saved.cache}, the cache that {options.run} learnt from, is not there as seen from {Path.cwd()}. Name it "
+            "with --cache."
         )
-    features = FeatureCache(cache or saved.cache)
+    cache = FeatureCache(options.cache or saved.cache)
     if ids is None:
-        found = explain_gallery(saved, features, name)
+        found = explain_gallery(saved, cache, model)
     else:
-        found = explain(saved, features, name, _find(saved, features, name, ids))
-    if found.no_heat and model is not None:
+        found = explain(saved, cache, model, _find(saved, cache, model, ids))
+    if found.no_heat and options.model is not None:
         others = f"Name one of {', '.join(found.instead)}." if found.instead else "No other model of the run has one."
         raise InputError(f"{found.no_heat}. {others}")
-    write_gradients(run, found)
-    say_what_was_explained(found, run)
+    write_gradients(options.run, found)
+    say_what_was_explained(found, options.run)
 
 
 def _find(run: SavedRun, cache: FeatureCache, model: str, ids: Sequence[str]) -> Reasons:

@@ -211,9 +211,27 @@ class PredictOptions:
     heat: Annotated[
         int,
         typer.Option(
-            metavar="N",
-            min=0,
-            help="Write DIR/gradients.h5 for extract heat: the N surest images of each label.",
+            metavar="N", min=0, help="Write DIR/gradients.h5 for extract heat: the N surest images of each label."
         ),
     ] = 0
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that DIR holds.")] = False
+
+
+@dataclass(frozen=True)
+class GradientsOptions:
+    """The options of `python -m classify gradients`."""
+
+    run: RunFolder
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="CACHE", help="Folder of the features.", show_default="the one that RUN learnt from"),
+    ] = None
+    model: ModelName = None
+    ids: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Ids of the images to show, at all labels, in every split of CACHE that has them.",
+            show_default="those of the run's gallery",
+        ),
+    ] = None

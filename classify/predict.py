@@ -44,11 +44,9 @@ def predict_split(options: PredictOptions) -> int:
     image_ids, used_ids = _list_images(feature_cache, split, backbones, images)
     _, features = feature_cache.read(split, backbones, used_ids)
     probabilities = saved.predict(name, features)
-    explained = (
-        explain(saved, feature_cache, name, _surest(split, used_ids, probabilities, options.heat))
-        if options.heat
-        else None
-    )
+    explained = None
+    if options.heat:
+        explained = explain(saved, feature_cache, name, _surest(split, used_ids, probabilities, options.heat))
     record = {
         "run": str(run.resolve()),
         "run_digest": digest_file(run / MARK).hex(),

@@ -76,14 +76,22 @@ class HeatOptions:
     """The options of `python -m extract heat`."""
 
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="The data set, or the folder of the images that were predicted.")
+        Path,
+        typer.Argument(
+            metavar="DATA", help="The data set, or the folder of the images that were predicted.", show_default=False
+        ),
     ]
     run: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="Folder with gradients.h5: of a run, or of predictions made with --heat."),
+        typer.Argument(
+            metavar="RUN",
+            help="Folder with gradients.h5: of a run, or of predictions made with --heat.",
+            show_default=False,
+        ),
     ]
     weights_dir: WeightsDir = None
     id_column: IdColumn = None
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Read DATA as the folder of the images of the split NAME.")
+        str | None,
+        typer.Option(metavar="NAME", help="Read DATA as the folder of the images of the split NAME."),
     ] = None

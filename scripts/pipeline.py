@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from classify.options import ModelName, PredictOptions, RunFolder, RunOptions
+from extract.options import HeatOptions, WeightsDir
 from extract.options import RunOptions as ExtractOptions
-from extract.options import WeightsDir
 from features.common.cli import (
     EXIT_BAD_INPUT,
     EXIT_FAULT,
@@ -104,7 +104,6 @@ def classify(options: ClassifyOptions) -> int:
 def _draw(options: ClassifyOptions) -> int:
     """Draw the heat maps of a run; an error is reported, and ends nothing else. Returns the exit code."""
     from extract.heat import draw_heat
-    from extract.options import HeatOptions
 
     try:
         with unmasked_signals():

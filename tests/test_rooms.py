@@ -25,7 +25,8 @@ ORDER = (
     {"options"},
     {"experiment", "search"},
     {"rundir"},
-    {"cam", "report", "predict", "run", "__main__"},
+    {"explain"},
+    {"report", "predict", "run", "__main__"},
 )
 #: Tables of names, which help texts read: they load none of these.
 TABLES = (
@@ -139,12 +140,12 @@ def test_only_the_report_loads_what_it_draws_with():
         ("classify run --help", "--backbones"),
         ("classify predict --help", "--split"),
         ("classify report --help", "RUN/report.html"),
-        ("classify gradients --help", "--model"),
         ("classify search --help", "STUDY"),
         ("scripts.pipeline --help", "predict"),
         ("scripts.pipeline extract --help", "--backbones"),
         ("scripts.pipeline classify --help", "--no-pictures"),
         ("scripts.pipeline predict --help", "IMAGES"),
+        ("classify gradients --help", "--model"),
     ],
 )
 def test_asking_for_help_loads_no_tensorflow(command, says):
