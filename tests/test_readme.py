@@ -87,16 +87,7 @@ def called(line: str) -> tuple[tuple[str, ...], list[str]] | None:
     return (SCRIPTS[first], words) if first in SCRIPTS else None
 
 
-#: The text is ahead of the code by these; they go as the code lands.
-COMING = ("groups.csv", "predictions")
-
-
-def unlanded(text: str) -> bool:
-    """Whether a text names what the code does not have yet."""
-    return any(word in text for word in COMING)
-
-
-CALLS = sorted({(name, line) for name, line in code_lines() if called(line) and not unlanded(line)})
+CALLS = sorted({(name, line) for name, line in code_lines() if called(line)})
 
 
 def test_readme_is_read_in_five_minutes():
@@ -117,7 +108,7 @@ def test_the_code_blocks_hold_command_lines():
 
 
 def test_every_command_that_is_named_in_the_text_exists():
-    spans = [(name, span) for name, span in inline_code() if called(span) and not unlanded(span)]
+    spans = [(name, span) for name, span in inline_code() if called(span)]
     assert len(spans) >= 10
     for name, span in spans:
         command, words = called(span) or ((), [])
@@ -135,7 +126,7 @@ def options_of(command: tuple[str, ...]) -> set[str]:
 def test_every_option_that_is_named_exists():
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT))
     known = {option for command in [*COMMANDS, *((name,) for name in PLAIN_SCRIPTS)] for option in options_of(command)}
-    assert named - known - {"--help", *COMING} == set()
+    assert named - known - {"--help"} == set()
 
 
 def test_every_command_and_option_is_described():
@@ -157,7 +148,7 @@ def test_every_file_that_is_named_exists():
     pattern = r"\b(?:scripts|extract|features|classify|tests|docs)/[\w./-]*\.(?:py|sh|md|png)\b"
     named = {(name, path) for name, text in PAGES.items() for path in re.findall(pattern, text)}
     assert len(named) >= 20
-    assert {(name.name, path) for name, path in named if not (ROOT / path).exists() and path not in COMING} == set()
+    assert {(name.name, path) for name, path in named if not (ROOT / path).exists()} == set()
 
 
 def test_every_link_leads_somewhere():
@@ -188,7 +179,7 @@ def test_the_backbones_are_those_of_the_table():
 
 def test_every_file_of_a_run_is_described_and_no_other():
     rows = page("run-files.md").split("| file of RUN |")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `([\w.]+)/?` \|", rows, re.MULTILINE)) - set(COMING) == set(RUN_FILES) - set(COMING)
+    assert set(re.findall(r"^\| `([\w.]+)/?` \|", rows, re.MULTILINE)) == set(RUN_FILES)
 
 
 def test_the_presets_are_those_of_the_table():
