@@ -123,16 +123,16 @@ class Explainer:
         """The file of one fit."""
         first = self._run.models[member]["files"][0]
         suffix = HEAD_SUFFIX if first.endswith(HEAD_SUFFIX) else ESTIMATOR_SUFFIX
-        return model_path(self._run.folder / MODELS, member, f"fold{fit}", suffix)
+        return model_path(Path(MODELS), member, f"fold{fit}", suffix)
 
     def _paths(self, member: str) -> list[Path]:
         """The files that predict new images."""
-        return [self._run.folder / file for file in self._run.models[member]["files"]]
+        return [Path(file) for file in self._run.models[member]["files"]]
 
     def _load(self, path: Path) -> Any:
-        """Load a model once."""
+        """Load a model once, by its path within the run's folder."""
         if path not in self._loaded:
-            self._loaded[path] = self._run.load_model(path.relative_to(self._run.folder).as_posix())
+            self._loaded[path] = self._run.load_model(path.as_posix())
         return self._loaded[path]
 
     def _weigh(self, model: str) -> Weights:
@@ -283,22 +283,21 @@ def _held_out(run: SavedRun) -> dict[str, tuple[int, ...]]:
     Raises:
         InputError: they come out otherwise, as with another version of the stratifier.
     """
-    learnt = read_run_labels(run.sealed.file(RUN_LABELS))["train"]
+    known = read_run_labels(run.sealed.file(RUN_LABELS))["train"]
     folds, seed = run.sealed.record["folds"], run.sealed.record["arguments"]["seed"]
-    fits = learnt.folds[:, np.newaxis]
-    if folds["repeats"] > 1:
-        used = SplitInputs(
-            learnt.image_ids, learnt.folds >= 0, learnt.labels[:, :0], learnt.labels, learnt.groups, fingerprints={}
-        )
-        inputs = Inputs(run.label_names, {}, used, learnt.labels, None)
-        drawn = make_repeats(inputs, folds["count"], folds["repeats"], seed)
-        fits = np.column_stack([of_repeat.fold_of_row + folds["count"] * r for r, of_repeat in enumerate(drawn)])
-        if (fits[:, 0] != learnt.folds).any():
+    repeats, count = folds["repeats"], folds["count"]
+    fits = known.folds[:, np.newaxis]
+    if repeats > 1:
+        groups = None if folds["groups"] is None else known.groups
+        used = SplitInputs(known.image_ids, known.folds >= 0, known.labels[:, :0], known.labels, groups, {})
+        drawn = make_repeats(Inputs(run.label_names, {}, used, known.labels, None), count, repeats, seed)
+        fits = np.column_stack([of_repeat.fold_of_row + count * r for r, of_repeat in enumerate(drawn)])
+        if (fits[:, 0] != known.folds).any():
             raise InputError(
                 f"the folds of {run.folder} cannot be drawn again: another version of iterative-stratification drew "
                 "them. Make the run again."
             )
-    return dict(zip(learnt.image_ids, map(tuple, fits.tolist()), strict=True))
+    return dict(zip(known.image_ids, map(tuple, fits.tolist()), strict=True))
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def verify(cache: CacheArgument) -> None:
     from features.store.cache import FeatureCache
     from features.store.verify import verify as verify_cache
 
-    checked = faulty = rows = 0
+    checked = damaged = unknown = rows = 0
     feature_cache = FeatureCache(cache)
     for path, file_rows, finding in verify_cache(feature_cache):
         checked += 1
@@ -127,16 +127,19 @@ def verify(cache: CacheArgument) -> None:
         if finding is None:
             typer.echo(f"whole:   {path} ({file_rows:,} rows)")
         elif finding.damaged:
-            faulty += 1
+            damaged += 1
             typer.echo(f"damaged: {path}: {finding.reason}\n  Run: {finding.remedy}")
         else:
-            faulty += 1
+            unknown += 1
             typer.echo(f"unknown: {path} {finding.reason}")
     if not checked:
         _refuse_empty(feature_cache)
     _say_unfinished(feature_cache)
-    typer.echo(f"{checked} files checked, {rows:,} rows whole, {faulty} files damaged or unknown.")
-    if faulty:
+    typer.echo(
+        f"{checked} files checked, {rows:,} rows whole, {damaged} files damaged"
+        + (f", {unknown} unknown." if unknown else ".")
+    )
+    if damaged or unknown:
         raise typer.Exit(EXIT_BAD_INPUT)
 
 

@@ -26,6 +26,7 @@ SIDE = 208
 QUALITY = 82
 #: Bytes of all pictures, as they stand in the page, at the most: with the rest it stays below 8 MB.
 BUDGET = 6_000_000
+
 OUTCOME_NAMES = {
     "example": "example",
     "true_positive": "true positive",

@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +13,7 @@ from typer.testing import CliRunner
 from classify.__main__ import app
 from classify.ensembles.ensembles import ENSEMBLES
 from classify.scores.metrics import METRICS, ROW_METRICS
-from tests.classify.toy import LABELS, Toy, label_test_split, make_toy, reject
+from tests.classify.toy import LABELS, Toy, change_cache_file, label_test_split, make_toy, reject
 
 LOGISTIC = ["logistic/alpha", "logistic/beta", "logistic/all"]
 MODELS = [*LOGISTIC, *ENSEMBLES]
@@ -305,9 +304,7 @@ def test_a_cache_or_data_set_that_is_not_there_exits_2(toy, tmp_path):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_features_that_are_not_finite_exit_2_and_name_file_and_image(toy, split, value):
     path = toy.cache / split / "beta.h5"
-    with h5py.File(path, "a") as file:
-        file["features"][[3, 17], 0, 5] = value
-        stored = [image_id.decode() for image_id in file["image_ids"][:]]
+    stored = change_cache_file(path, lambda features: features.__setitem__(([3, 17], 5), value))
     ids = toy.train_ids if split == "train" else toy.test_ids
     worst = min(stored[3], stored[17], key=ids.index)  # the first in the data set's order
     code, said, out = run(toy)
@@ -321,9 +318,8 @@ def test_features_that_are_not_finite_exit_2_and_name_file_and_image(toy, split,
 
 
 def test_a_rejected_image_may_have_any_features(toy):
-    with h5py.File(toy.cache / "train" / "beta.h5", "a") as file:
-        file["features"][3, 0, 5] = np.nan
-        reject(toy, f"train/{file['image_ids'][3].decode()}.png")
+    stored = change_cache_file(toy.cache / "train" / "beta.h5", lambda features: features.__setitem__((3, 5), np.nan))
+    reject(toy, f"train/{stored[3]}.png")
     assert run(toy)[0] == 0
 
 

@@ -1,9 +1,8 @@
 """A small data set with its feature cache, made from numbers: no image is ever decoded by stage 2."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from classify.rundir.folder import seal
+from features.common.files import digest
 from features.store.assembly import Provenance, assemble
+from features.store.cache_file import CacheFile
 from features.store.images_table import ImageFacts
 from features.store.parts import PartStore, Rows
 from features.store.recipe import Recipe
@@ -32,16 +33,31 @@ class Toy:
 
 
 def write_cache_file(
-    path: Path, image_ids: Sequence[str], features: np.ndarray, weights_digest: str = "0" * 32
+    path: Path,
+    image_ids: Sequence[str],
+    features: np.ndarray,
+    weights_digest: str = "0" * 32,
+    seconds: float | None = None,
 ) -> None:
-    """Write a file as stage 1 does, with one view: features (N, D), of images that are empty files."""
+    """Write the cache file of empty images, with one view: features (N, D); `seconds` is of an image."""
     recipe = Recipe(path.stem, "random", weights_digest, "none", 32)
-    digests = dict.fromkeys(image_ids, blake2b(b"", digest_size=16).digest())
-    facts = (ImageFacts(1, 1, 1, 8, 0.0, 0.0),) * len(digests)
-    parts = PartStore(path.parent / f"{path.stem}.parts" / recipe.fingerprint)
-    parts.add(Rows(tuple(digests), tuple(digests.values()), features[:, None].astype(np.float32), facts))
-    assemble(path, recipe, Provenance("3", "none", "none"), digests, None, parts)
+    count = len(image_ids)
+    digests = [digest(b"")] * count
+    facts = (ImageFacts(1, 1, 1, 8, 0.0, 0.0),) * count
+    parts = PartStore(path.with_suffix(".parts") / recipe.fingerprint)
+    stored = features[:, np.newaxis].astype(np.float32)
+    parts.add(Rows(tuple(image_ids), tuple(digests), stored, facts, seconds and seconds * count))
+    assemble(path, recipe, Provenance("3", "none", "none"), dict(zip(image_ids, digests, strict=True)), None, parts)
     parts.remove()
+
+
+def change_cache_file(path: Path, change: Callable[[np.ndarray], None], seconds: float | None = None) -> list[str]:
+    """Write a cache file again, with features (N, D) as `change` leaves them; returns the ids of its rows."""
+    file = CacheFile.open(path)
+    features = np.concatenate([file.block(number) for number in range(file.blocks)])[:, 0]
+    change(features)
+    write_cache_file(path, file.image_ids, features, seconds=seconds)
+    return list(file.image_ids)
 
 
 def write_split(data: Path, name: str, image_ids: Sequence[str], columns: dict[str, np.ndarray]) -> None:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from zlib import crc32
 
-import h5py
 import numpy as np
 import optuna
 import pandas as pd
@@ -25,7 +24,7 @@ from classify.search.study import JOURNAL, open_study
 from features.common.errors import Stopped
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache
-from tests.classify.toy import Toy, make_toy
+from tests.classify.toy import Toy, change_cache_file, make_toy
 
 
 class Ridge:
@@ -307,9 +306,7 @@ def test_too_few_groups_to_set_some_apart_exits_2(toy):
 
 def test_features_that_are_not_finite_exit_2_and_name_file_and_image(toy):
     path = toy.cache / "train" / "alpha.h5"
-    with h5py.File(path, "a") as file:
-        file["features"][9, 0, 2] = np.inf
-        image_id = file["image_ids"][9].decode()
+    image_id = change_cache_file(path, lambda features: features.__setitem__((9, 2), np.inf))[9]
     code, said, out = run(toy)
     assert code == 2
     assert f"error: {path}: the features of image {image_id} are not finite (1 of 200 images" in said
