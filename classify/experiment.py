@@ -8,9 +8,8 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.crossfit.folds import Folds
 from classify.crossfit.models import Candidate, cross_fit, cross_fit_heads, feature_sets, list_heads
-from classify.crossfit.plan import FitPlan, Prediction, make_repeats
+from classify.crossfit.plan import FitPlan, Folds, Prediction, make_repeats
 from classify.crossfit.resume import KEEP_NONE, FinishedFits
 from classify.ensembles.crossfit import calibrate, combine
 from classify.ensembles.ensembles import ENSEMBLES

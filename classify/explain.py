@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from classify.crossfit.plan import make_repeats
 from classify.inputs import Inputs, SplitInputs, columns_of
 from classify.models.files import ESTIMATOR_SUFFIX, HEAD_SUFFIX, model_path
-from classify.models.gradients import Linearised, has_gradient, linearise
+from classify.models.trained_head import Linearised
 from classify.options import GradientsOptions
 from classify.rundir.folder import MODELS
 from classify.rundir.saved_run import SavedRun
@@ -106,7 +106,7 @@ class Explainer:
                     paths = [self._path(member, fit)] if fit != NO_FIT else self._paths(member)
                     share = (weight / len(paths) / fits.shape[1]).astype(np.float32)
                     for path in paths:
-                        found = linearise(self._load(path), features[rows, seen])
+                        found = self._load(path).linearise(features[rows, seen])
                         gradients[rows, :, seen] += share[:, np.newaxis] * found.gradients
                         intercepts[rows] += share * found.intercepts
         return Linearised(gradients, intercepts)
@@ -116,7 +116,7 @@ class Explainer:
         return tuple(
             name
             for name, entry in self._run.models.items()
-            if not entry["members"] and has_gradient(self._load(self._paths(name)[0]))
+            if not entry["members"] and self._load(self._paths(name)[0]).has_gradient
         )
 
     def _path(self, member: str, fit: int) -> Path:
@@ -140,7 +140,7 @@ class Explainer:
         entry = self._run.models[model]
         labels = len(self._run.label_names)
         if not entry["members"]:
-            if not has_gradient(self._load(self._paths(model)[0])):
+            if not self._load(self._paths(model)[0]).has_gradient:
                 return ModelWeights({}, {model: "it has no gradient with respect to the features"}, 0.0)
             return ModelWeights({model: np.ones(labels)}, {})
         if len(entry["members"]) == 1:
@@ -155,7 +155,7 @@ class Explainer:
             if weight.max() < _LEAST_SHARE:
                 continue
             whole += weight
-            if has_gradient(self._load(self._paths(member)[0])):
+            if self._load(self._paths(member)[0]).has_gradient:
                 weights[member] = weight
             else:
                 left_out[member] = "it has no gradient with respect to the features"

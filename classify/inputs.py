@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, compress
 
 import numpy as np
 
@@ -15,23 +15,21 @@ from features.store.recipe import Recipe
 
 #: Names that a label cannot have: they are columns, or all labels together, in the files of a run.
 RESERVED_LABELS = frozenset({"ID", "model", "fold", "split", "group", "micro", "macro", "overall"})
-#: Names of groups that a warning lists.
 
 
 @dataclass(frozen=True)
 class SplitInputs:
-    """The images of one split. N of them, of which M have features.
+    """The images of one split, in the data set's order. N of them, of which M have features.
 
     Attributes:
-        image_ids: the ids of all N images, in the data set's order.
+        image_ids: of all N images.
         has_features: bool array (N,); False for the images that stage 1 rejected.
-        features: of the M images, the backbones side by side, in the data set's order.
+        features: of the M images, the backbones side by side.
         labels: of the M images; None where the split is not labelled.
         groups: of the M images; None where no groups are known.
         fingerprints: of each backbone's cache file.
         cache_bytes: the size of each backbone's cache file.
-        extraction_seconds: what each backbone took to compute the features of the M images; None where its cache file
-            does not say.
+        extraction_seconds: what each backbone took for the M images; None where its cache file does not say.
     """
 
     image_ids: tuple[str, ...]
@@ -46,12 +44,12 @@ class SplitInputs:
     @property
     def used_ids(self) -> tuple[str, ...]:
         """The ids of the M images that have features."""
-        return tuple(i for i, has in zip(self.image_ids, self.has_features, strict=True) if has)
+        return tuple(compress(self.image_ids, self.has_features))
 
     @property
     def rejected_ids(self) -> tuple[str, ...]:
         """The ids of the N - M images that stage 1 rejected."""
-        return tuple(i for i, has in zip(self.image_ids, self.has_features, strict=True) if not has)
+        return tuple(compress(self.image_ids, ~self.has_features))
 
 
 @dataclass(frozen=True)
@@ -76,12 +74,7 @@ class Inputs:
 
 
 def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] | None) -> Inputs:
-    """Read the features of a data set's images.
-
-    Args:
-        dataset: the data set; its split `train` is labelled.
-        cache: its features.
-        backbones: names of the backbones wanted, in this order; None for all that are cached for `train`.
+    """Read the features of a data set's images, by these backbones, in this order; None for all cached for `train`.
 
     Raises:
         InputError: nothing is cached, a backbone or a row that was not rejected is missing, `train` is not labelled,
@@ -111,13 +104,13 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
     train = _read_split(dataset.splits["train"], cache, names)
     assert train.labels is not None
     _check_labels(train.labels, dataset)
-    described = {name: cache.open("train", name) for name in names}
-    columns = columns_of({name: file.width for name, file in described.items()})
+    files = {name: cache.open("train", name) for name in names}
+    columns = columns_of({name: file.width for name, file in files.items()})
     _check_features(train.features, columns, cache)
     test = _read_split(dataset.splits["test"], cache, names) if "test" in dataset.splits else None
     if test is not None:
         _check_widths(columns, cache)
-    recipes = {name: file.recipe for name, file in described.items()}
+    recipes = {name: file.recipe for name, file in files.items()}
     return Inputs(dataset.label_names, columns, train, train.labels, test, recipes)
 
 
@@ -128,11 +121,7 @@ def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
 
 
 def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> SplitInputs:
-    """Read the features of a split's images, without those that stage 1 rejected.
-
-    Raises:
-        InputError: features are missing for an image that was not rejected, or every image was rejected.
-    """
+    """Read the features of a split's images, without those that stage 1 rejected."""
     rejected = cache.rejected(split.name)
     has_features = np.array([image_id not in rejected for image_id in split.image_ids], dtype=bool)
     if not has_features.any():
@@ -140,10 +129,9 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
             f"{cache.root / 'rejected.csv'} lists every image of the split {split.name} ({len(split.image_ids)}): "
             "none has features. Fix the images and extract again."
         )
-    wanted = [image_id for image_id, has in zip(split.image_ids, has_features, strict=True) if has]
+    wanted = list(compress(split.image_ids, has_features))
     _, features = cache.read(split.name, backbones, wanted)
-    paths = [path for path, has in zip(split.paths, has_features, strict=True) if has]
-    cache.refuse_changed(split.name, backbones, wanted, paths)
+    cache.refuse_changed(split.name, backbones, wanted, list(compress(split.paths, has_features)))
     files = {name: cache.open(split.name, name) for name in backbones}
     return SplitInputs(
         image_ids=split.image_ids,
@@ -198,15 +186,7 @@ def _check_labels(labels: Labels, dataset: Dataset) -> None:
 
 
 def warn_shared_groups(train: Groups | None, test: Groups | None) -> list[str]:
-    """Say which groups are in train and in test: what is learnt of a group flatters the scores of its other images.
-
-    Args:
-        train: of the training images; None where no groups are known.
-        test: of the test images, likewise.
-
-    Returns:
-        One sentence, or none.
-    """
+    """Say, in one sentence, which groups are in train and in test, as that flatters the scores of test; or nothing."""
     if train is None or test is None:
         return []
     shared = sorted({*train.tolist()} & {*test.tolist()} - {""})

@@ -3,7 +3,8 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.bank import train as bank
-from classify.crossfit.folds import make_folds
-from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction
+from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction, make_folds
 from classify.crossfit.resume import KEEP_NONE, FinishedFits
 from classify.inputs import Inputs
 from classify.models.heads import HeadSpec
@@ -25,21 +25,14 @@ from features.common.arrays import RowIndices
 VALIDATION_PARTS = 5
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A model to cross-fit.
-
-    Attributes:
-        estimator: an unfitted estimator with `fit`, `predict_proba` and, once fitted, `converged_`.
-        columns: which columns of the features it sees.
-    """
+class Candidate(NamedTuple):
+    """A model to cross-fit: an unfitted estimator, which has `converged_` once fitted, and the columns that it sees."""
 
     estimator: BaseEstimator
     columns: slice
 
 
-@dataclass(frozen=True)
-class CrossFitted:
+class CrossFitted(NamedTuple):
     """Models, and what they predict.
 
     Attributes:
@@ -72,7 +65,7 @@ def cross_fit(
 
     Args:
         candidates: the models by name.
-        inputs: N training rows that have features, M test rows or none.
+        inputs: what to learn from and predict.
         plan: the fits.
         jobs: how many fits run at a time. It does not change any probability.
         on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
@@ -130,13 +123,7 @@ def backbones_within(columns: slice, inputs: Inputs) -> tuple[str, ...]:
 
 
 class FoldRows(NamedTuple):
-    """What a fold's rows are for.
-
-    Attributes:
-        train: to learn from.
-        validation: to decide when a head stops.
-        held_out: to score.
-    """
+    """A fold's rows: to learn from, to decide when a head stops, to score."""
 
     train: RowIndices
     validation: RowIndices
@@ -164,7 +151,7 @@ def cross_fit_heads(
 
     Args:
         specs: the heads by name.
-        inputs: N training rows that have features, M test rows or none.
+        inputs: as in `cross_fit`, like `plan` and `finished`.
         plan: the fits.
         seed: of the validation rows, the mini-batches and the dropout masks, 0 to 2**32 - 1.
         on_fit: called once for each of the len(list_heads) * len(plan.fits()) heads.
@@ -185,12 +172,7 @@ def cross_fit_heads(
             asked = list(specs.values())
             if fit.name == REFIT:
                 asked = [_fixed_epochs(spec, [of_fit[i] for of_fit in of_fits]) for i, spec in enumerate(asked)]
-
-            def train(
-                asked: list[HeadSpec] = asked, parts: FoldRows = parts, fit: FitRows = fit, columns: slice = columns
-            ) -> list[Fit]:
-                return _train(asked, inputs, columns, parts, seed, fit.predicts_test)
-
+            train = partial(_train, asked, inputs, columns, parts, seed, fit.predicts_test)
             of_fits.append(finished.recall((asked, columns, seed, *parts, fit.predicts_test), train))
             for _ in specs:
                 on_fit()
@@ -220,12 +202,7 @@ def _fixed_epochs(spec: HeadSpec, of_folds: Sequence[Fit]) -> HeadSpec:
 def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: int) -> FoldRows | None:
     """Choose the rows of a fold that decide when its heads stop: whole groups, with like shares of every label.
 
-    Args:
-        learnt: the fold's training rows, of which one part in `VALIDATION_PARTS`, or in as many as there are groups, is
-            chosen.
-        held_out: the rows to score.
-        inputs: what they are rows of.
-        seed: of the choice, 0 to 2**32 - 1.
+    Of the rows that are learnt from it is one part in `VALIDATION_PARTS`, or in as many as there are groups.
 
     Returns:
         The rows. None if there is only one group to learn from, or if no label has both values.

@@ -1,28 +1,169 @@
-"""Plan the fits of a run: which rows each model learns from, what it predicts, and the two put together."""
+"""Plan the fits of a run: folds, by group where groups are known, and the rows that each model learns and predicts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from sklearn.base import BaseEstimator
 
-from classify.crossfit.folds import Folds, make_folds
 from classify.inputs import Inputs
 from classify.models.trained_head import TrainedHead
-from features.common.arrays import Probabilities, RowIndices
+from features.common.arrays import Groups, Labels, Probabilities, RowIndices
+from features.common.errors import InputError
 
 #: The fit on all training rows.
 REFIT = "refit"
+#: Draws of the stratifier, of which the most even is kept: groups cannot be cut, so one draw can be lopsided. Twenty
+#: take 0.5 s; figures: docs/decisions.md.
+GROUP_DRAWS = 20
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Which fold holds each training row out.
+
+    Attributes:
+        fold_of_row: int64 array (N,), 0 to `count` - 1, in the order of the training rows.
+        count: the number of folds.
+        group_count: how many groups the rows belong to; None where no groups are known.
+        warnings: what a reader of the scores has to know about these folds; sentences.
+    """
+
+    fold_of_row: np.ndarray
+    count: int
+    group_count: int | None
+    warnings: tuple[str, ...]
+
+    def split(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield per fold two int64 arrays, both ascending: the rows to train on, the rows held out."""
+        for fold in range(self.count):
+            held_out = self.fold_of_row == fold
+            yield np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+    def describe(self) -> str:
+        """Say in one line how the folds were made."""
+        sizes = np.bincount(self.fold_of_row, minlength=self.count)
+        rows = f"{self.count} folds of {sizes.min()} to {sizes.max()} rows"
+        if self.group_count is None:
+            unknown = "no groups known: images of one group may be on both sides of a split"
+            return f"{rows}; {unknown} (--group-column, --groups)"
+        return f"{rows}; {self.group_count} groups, none of them in two folds"
+
+
+def make_folds(labels: Labels, groups: Groups | None, label_names: tuple[str, ...], count: int, seed: int) -> Folds:
+    """Split rows into folds with like shares of every label and pair of labels; the rows of a group stay together.
+
+    Pairs are second-order traits (Szymanski and Kajdanowicz 2017): without them a fold may hold its share of each label
+    but no row that has two at once.
+
+    Args:
+        labels: the truth; every label has both values.
+        groups: of the rows; None where no groups are known.
+        label_names: of the L labels.
+        count: of the folds, none of which is empty; at least 2.
+        seed: 0 to 2**32 - 1. The same arguments give the same folds.
+
+    Raises:
+        InputError: there are fewer rows, or fewer groups, than folds.
+    """
+    unit, units = (len(labels), "rows") if groups is None else (len(np.unique(groups)), "groups")
+    if unit < count:
+        remedy = f"Use --folds {unit} or fewer." if unit > 1 else "Add data, or name another --group-column."
+        raise InputError(f"{count} folds need at least {count} {units}; there are {unit}. {remedy}")
+    if groups is None:
+        fold_of_row = _stratify(np.column_stack([labels == 1, _label_pairs(labels)]), count, seed)
+    else:
+        fold_of_row = _stratify_groups(labels, groups, count, seed)
+    warnings = _uneven_folds(fold_of_row, labels, label_names, groups, count)
+    return Folds(fold_of_row, count, None if groups is None else unit, warnings)
+
+
+def _stratify(traits: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Split U units so that every trait, bool (U, T), is spread evenly; gives the fold of each unit, int64 (U,)."""
+    # A constant trait changes nothing, but the stratifier refuses a single column.
+    traits = np.column_stack([traits, np.ones(len(traits), dtype=bool)])
+    splitter = MultilabelStratifiedKFold(n_splits=count, shuffle=True, random_state=seed)
+    fold_of_unit = np.empty(len(traits), dtype=np.int64)
+    for fold, (_, held_out) in enumerate(splitter.split(traits, traits)):
+        fold_of_unit[held_out] = fold
+    return fold_of_unit
+
+
+def _label_pairs(labels: Labels) -> np.ndarray:
+    """Tell which rows have two labels at once: bool (N, P), a column for each pair of labels that some row has."""
+    pairs = [labels[:, first] & labels[:, second] for first, second in combinations(range(labels.shape[1]), 2)]
+    return np.array([pair for pair in pairs if pair.any()], dtype=bool).reshape(-1, len(labels)).T
+
+
+def _stratify_groups(labels: Labels, groups: Groups, count: int, seed: int) -> np.ndarray:
+    """Split whole groups; of several draws keep the one whose folds are most alike in rows and in positives."""
+    group_of_row = np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(group_of_row)
+    positives = np.column_stack([np.bincount(group_of_row, weights=column) for column in labels.T])
+    pairs = [np.bincount(group_of_row, weights=pair) > 0 for pair in _label_pairs(labels).T]
+    traits = np.column_stack([_group_traits(sizes, positives), *pairs])
+
+    shares = np.column_stack([sizes, positives]) / np.append(len(labels), positives.sum(axis=0))
+    best, best_unevenness = np.empty(0, dtype=np.int64), (np.inf, np.inf)
+    for draw_seed in np.random.SeedSequence(seed).generate_state(GROUP_DRAWS):
+        fold_of_group = _stratify(traits, count, int(draw_seed))
+        fold_shares = np.column_stack([np.bincount(fold_of_group, weights=s, minlength=count) for s in shares.T])
+        unevenness = (float((fold_shares == 0).sum()), float(((fold_shares - 1 / count) ** 2).sum()))
+        if unevenness < best_unevenness:
+            best, best_unevenness = fold_of_group, unevenness
+    return best[group_of_row]
+
+
+def _group_traits(sizes: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """Traits of groups of (G,) rows and (G, L) positives that, spread evenly, spread both evenly: bool (G, 2 L + 4).
+
+    They are any positive; more positives than the median positive group; the quartile of the size.
+    """
+    some = positives > 0
+    medians = np.array([np.median(column[column > 0]) for column in positives.T])
+    quartile = np.searchsorted(np.quantile(sizes, [0.25, 0.5, 0.75]), sizes)
+    return np.column_stack([some, positives > medians, np.eye(4, dtype=bool)[quartile]])
+
+
+def _uneven_folds(
+    fold_of_row: np.ndarray, labels: Labels, label_names: tuple[str, ...], groups: Groups | None, count: int
+) -> tuple[str, ...]:
+    """Say which labels are missing in some fold, and what the models of such folds do: at most a sentence a label."""
+    warnings = []
+    for column, name in zip(labels.T, label_names, strict=True):
+        cells = {"positive": column == 1, "negative": column == 0}  # positive first, which wins a tie
+        holders = {value: len(np.unique(fold_of_row[rows])) for value, rows in cells.items()}
+        scarce = min(holders, key=lambda value: holders[value])
+        without = count - holders[scarce]
+        if not without:
+            continue
+        spread = _count(int(cells[scarce].sum()), f"{scarce} row")
+        if groups is not None:
+            spread += f" in {_count(len(np.unique(groups[cells[scarce]])), 'group')}"
+        warning = f"{name}: {spread}; none in {without} of {count} folds"
+        lone = sum(held_by == 1 for held_by in holders.values())
+        if lone:  # what one fold holds all of, its models cannot learn from
+            warning += (
+                f"; the models of {_count(lone, 'fold')} learn from rows of one value: there a baseline gives every "
+                "image the constant probability (positives + 1) / (rows + 2), and a head learns that value alone"
+            )
+        warnings.append(warning)
+    return tuple(warnings)
+
+
+def _count(number: int, thing: str) -> str:
+    """Write a number of things: `1 row`, `2 rows`."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
 class FitRows(NamedTuple):
-    """What one fit of a model is about.
+    """The rows that one fit of a model learns from and predicts; `REFIT` holds none out.
 
     Attributes:
         name: `fold0`, `fold1`, ... over all repeats, or `refit`; a fitted model is saved under it.
-        learnt: the rows to learn from.
-        held_out: the rows to predict; none for `refit`.
         predicts_test: whether its probabilities of the test rows count.
     """
 
@@ -57,12 +198,11 @@ class Prediction:
 
     Attributes:
         out_of_fold: of each training row, by the model of the fold that held it out; of several repeats the mean.
-        test: of the test rows: the mean over the models of all folds, or of the model that was refitted; None without
-            test rows.
+        test: of the test rows: the mean over the models of all folds, or of the model that was refitted.
         converged: whether the solver of every fold and label reached its tolerance; True where there is no solver.
         seconds: the time that fitting and predicting took, summed over the fits; of an ensemble, without its members'.
         backbones: those whose features it sees, directly or through its members.
-        shares: of an ensemble that is a weighted mean, the share of each member that has one; empty otherwise.
+        shares: of an ensemble that is a weighted mean, the share of each member that has one.
     """
 
     out_of_fold: Probabilities

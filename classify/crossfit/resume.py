@@ -30,7 +30,6 @@ DECIDING = (
     "bank.network",
     "bank.stack",
     "bank.train",
-    "crossfit.folds",
     "crossfit.models",
     "crossfit.plan",
     "crossfit.resume",

@@ -8,8 +8,7 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.crossfit.folds import Folds
-from classify.crossfit.plan import Prediction
+from classify.crossfit.plan import Folds, Prediction
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from features.common.arrays import Labels, Probabilities
 

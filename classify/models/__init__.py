@@ -7,5 +7,4 @@ Reading order:
 - `heads`: what a head is, and the table of presets. To add one, add a row there.
 - `trained_head`: a head's weights and curves, and the Keras model that gives the same.
 - `files`: fitted models as files, and back.
-- `gradients`: a fitted model's logits as a linear function of the features.
 """

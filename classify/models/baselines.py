@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from features.common.errors import InputError
 
 if TYPE_CHECKING:
-    from sklearn.base import BaseEstimator
+    from sklearn.base import BaseEstimator, ClassifierMixin
 
 
 @dataclass(frozen=True)
@@ -20,59 +20,52 @@ class Baseline:
 
     Attributes:
         description: what it is, in a few words.
-        make: makes it, not fitted yet; imports what it needs.
+        classifier: makes the classifier of one label, and imports what it needs; None for the prior.
+        components, least: as those of `OneVsRest`.
     """
 
     description: str
-    make: Callable[[], "BaseEstimator"]
+    classifier: Callable[[], "ClassifierMixin"] | None = None
+    components: int | None = None
+    least: int = 1
+
+    def make(self) -> "BaseEstimator":
+        """Make it, not fitted yet."""
+        from classify.models.estimators import OneVsRest, Prior
+
+        return OneVsRest(self.classifier(), self.components, self.least) if self.classifier else Prior()
 
 
-def _logistic() -> "BaseEstimator":
+def _logistic() -> "ClassifierMixin":
     from sklearn.linear_model import LogisticRegression
 
-    from classify.models.estimators import OneVsRest
-
-    return OneVsRest(LogisticRegression(C=0.001, max_iter=1000))  # C: see docs/decisions.md
+    return LogisticRegression(C=0.001, max_iter=1000)  # C: see docs/decisions.md
 
 
-def _svm() -> "BaseEstimator":
+def _svm() -> "ClassifierMixin":
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.svm import LinearSVC
 
-    from classify.models.estimators import OneVsRest
-
-    return OneVsRest(CalibratedClassifierCV(LinearSVC(C=1e-4, random_state=0), cv=3, ensemble=False), least=3)
+    return CalibratedClassifierCV(LinearSVC(C=1e-4, random_state=0), cv=3, ensemble=False)
 
 
-def _knn() -> "BaseEstimator":
+def _knn() -> "ClassifierMixin":
     from sklearn.neighbors import KNeighborsClassifier
 
-    from classify.models.estimators import OneVsRest
-
     # Brute force is what scikit-learn takes beyond 15 features anyway; the trees that it builds below cannot be saved.
-    return OneVsRest(KNeighborsClassifier(n_neighbors=15, algorithm="brute"), components=64, least=15)
+    return KNeighborsClassifier(n_neighbors=15, algorithm="brute")
 
 
-def _forest() -> "BaseEstimator":
+def _forest() -> "ClassifierMixin":
     from sklearn.ensemble import RandomForestClassifier
 
-    from classify.models.estimators import OneVsRest
-
-    return OneVsRest(RandomForestClassifier(200, min_samples_leaf=3, n_jobs=1, random_state=0))
+    return RandomForestClassifier(200, min_samples_leaf=3, n_jobs=1, random_state=0)
 
 
-def _boosting() -> "BaseEstimator":
+def _boosting() -> "ClassifierMixin":
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    from classify.models.estimators import OneVsRest
-
-    return OneVsRest(HistGradientBoostingClassifier(max_iter=100, random_state=0), components=64)
-
-
-def _prior() -> "BaseEstimator":
-    from classify.models.estimators import Prior
-
-    return Prior()
+    return HistGradientBoostingClassifier(max_iter=100, random_state=0)
 
 
 #: The baseline that sees no features.
@@ -80,19 +73,16 @@ PRIOR = "prior"
 #: By the name that `--baselines` takes.
 BASELINES: dict[str, Baseline] = {
     "logistic": Baseline("logistic regression with an L2 penalty", _logistic),
-    "svm": Baseline("linear support vector machine, Platt-scaled", _svm),
-    "knn": Baseline("15 nearest neighbours in 64 principal components", _knn),
+    "svm": Baseline("linear support vector machine, Platt-scaled", _svm, least=3),
+    "knn": Baseline("15 nearest neighbours in 64 principal components", _knn, components=64, least=15),
     "forest": Baseline("random forest of 200 trees", _forest),
-    "boosting": Baseline("gradient-boosted trees on 64 principal components", _boosting),
-    PRIOR: Baseline("share of positives, sees no features: the floor to beat", _prior),
+    "boosting": Baseline("gradient-boosted trees on 64 principal components", _boosting, components=64),
+    PRIOR: Baseline("share of positives, sees no features: the floor to beat"),
 }
 
 
 def choose_baselines(names: Sequence[str]) -> tuple[str, ...]:
-    """Put the baselines asked for into the order of `BASELINES`.
-
-    Args:
-        names: as given to `--baselines`.
+    """Put the baselines asked for with `--baselines` into the order of `BASELINES`.
 
     Raises:
         InputError: a name is not known; the message lists the known ones.

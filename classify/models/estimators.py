@@ -8,6 +8,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from classify.models.trained_head import Linearised
 from features.common.arrays import Features, Labels, Probabilities
 
 
@@ -67,6 +68,22 @@ class OneVsRest(BaseEstimator):
         ]
         return np.column_stack(columns).astype(np.float32)
 
+    @property
+    def has_gradient(self) -> bool:
+        """Whether it can be linearised: logistic regression and linear SVMs can."""
+        return isinstance(self.classifier, LogisticRegression | CalibratedClassifierCV) and self.reducer_ is None
+
+    def linearise(self, X: Features) -> Linearised:
+        """Carry the lines on standardised features over to the features themselves; they are equal in all rows."""
+        coefficients, intercepts = zip(*(_line(known, X.shape[1]) for known in self.classifiers_), strict=True)
+        deviations = self.scaler_.scale_[:, np.newaxis]
+        gradients = (np.column_stack(coefficients).astype(np.float64) / deviations).T
+        shifted = np.array(intercepts) - gradients @ self.scaler_.mean_
+        return Linearised(
+            np.broadcast_to(gradients.astype(np.float32), (len(X), *gradients.shape)),
+            np.broadcast_to(shifted.astype(np.float32), (len(X), len(shifted))),
+        )
+
     def _lines(self, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Logistic regressions side by side, for one product: float32 coefficients (D, L), intercepts (L,)."""
         coefficients = np.zeros((width, len(self.classifiers_)), np.float32)
@@ -77,6 +94,20 @@ class OneVsRest(BaseEstimator):
             else:
                 coefficients[:, label], intercepts[label] = known.coef_[0], known.intercept_[0]
         return coefficients, intercepts
+
+
+def _line(classifier: ClassifierMixin | float, width: int) -> tuple[np.ndarray, float]:
+    """The logit of a constant, of a logistic regression or of a calibrated linear SVM, as coefficients and intercept.
+
+    Platt's probability of an SVM is 1 / (1 + exp(a * decision + b)).
+    """
+    if isinstance(classifier, float):
+        return np.zeros(width), float(logit(classifier))
+    if isinstance(classifier, LogisticRegression):
+        return classifier.coef_[0], float(classifier.intercept_[0])
+    calibrated = classifier.calibrated_classifiers_[0]
+    sigmoid, machine = calibrated.calibrators[0], calibrated.estimator
+    return -sigmoid.a_ * machine.coef_[0], float(-sigmoid.a_ * machine.intercept_[0] - sigmoid.b_)
 
 
 def _has_converged(fitted: ClassifierMixin) -> bool:
@@ -94,6 +125,8 @@ class Prior(BaseEstimator):
         shares_: float32 array (L,), (positives + 1) / (rows + 2).
         converged_: True.
     """
+
+    has_gradient = False
 
     def fit(self, X: Features, y: Labels) -> "Prior":
         """Count the positives; X is not read."""

@@ -46,18 +46,14 @@ def ensemble_path(models: Path, ensemble: str) -> Path:
 
 
 def save_fits(models: Path, name: str, fits: Mapping[str, BaseEstimator | TrainedHead]) -> dict[str, Path]:
-    """Save the fits of a model, by name, in a folder made here; gives their files by the same names.
-
-    Raises:
-        OSError: it cannot be written to.
-    """
+    """Save the fits of a model, by name, in a folder made here; gives their files by the same names."""
     files = {}
     for fit, model in fits.items():
         suffix = HEAD_SUFFIX if isinstance(model, TrainedHead) else ESTIMATOR_SUFFIX
         path = files[fit] = model_path(models, name, fit, suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(model, TrainedHead):
-            model.save(path)
+            model.to_keras().save(path)
         else:
             path.write_bytes(dump_trusted(model))
     return files
@@ -87,12 +83,9 @@ def dump_trusted(what: Any, compress: bool = True) -> bytes:
 
 
 def load_trusted(content: bytes, source: Path, expected: tuple[type, ...] = ()) -> Any:
-    """Read what `dump_trusted` wrote.
+    """Read what `dump_trusted` wrote to `source`.
 
-    Args:
-        content: the bytes.
-        source: where they are from, for the message.
-        expected: types that are trusted and may come out beside our own estimators.
+    Types that are `expected` are trusted, and may come out, beside our own estimators.
 
     Raises:
         InputError: they are damaged, name a type that is not trusted, or hold something else.
@@ -101,14 +94,15 @@ def load_trusted(content: bytes, source: Path, expected: tuple[type, ...] = ()) 
 
     _refuse_damage(content, source)
     trusted = {*TRUSTED, *(f"{kind.__module__}.{kind.__name__}" for kind in expected)}
-    own = [name for name in get_untrusted_types(data=content) if _is_own(name)]
-    unknown = sorted({*get_untrusted_types(data=content)} - {*trusted, *own})
+    named = {*get_untrusted_types(data=content)}
+    trusted |= {name for name in named if _is_own(name)}
+    unknown = sorted(named - trusted)
     if unknown:
         raise InputError(
             f"{source} holds types that no estimator of Headbank has (first: {unknown[0]}), so it is not read. "
             "Make the run again on this machine."
         )
-    loaded = loads(content, trusted=[*trusted, *own])
+    loaded = loads(content, trusted=[*trusted])
     if not isinstance(loaded, expected) and not _is_own(f"{type(loaded).__module__}.{type(loaded).__name__}"):
         raise InputError(f"{source} holds a {type(loaded).__name__}, not a model of Headbank. Make the run again.")
     return loaded

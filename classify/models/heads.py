@@ -27,7 +27,7 @@ class HeadSpec:
     """The layers and the training of one head; the defaults are those of the challenge's best model.
 
     The layers: batch normalisation of the features, dropout, then for every hidden layer Dense, ReLU and dropout, then
-    Dense and sigmoid, one unit per label. `read_presets` checks the types and ranges.
+    Dense and sigmoid, one unit per label.
 
     Attributes:
         hidden_units: widths of the hidden layers, from the features on; empty for a linear head.
@@ -92,19 +92,17 @@ DEFAULT_PRESETS = ("ridge", "deep")
 
 #: What ends the name of a file of presets: JSON, `{"name": {"dropout": 0.3, ...}, ...}`.
 SUFFIX = ".json"
-#: A preset's name becomes part of a model's name, `NAME/resnet50`, and of a folder's, `NAME__resnet50`.
+#: A preset's name becomes part of a model's name, `NAME/resnet50`, of a folder's, `NAME__resnet50`, and of a list
+#: between commas.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*(_[A-Za-z0-9.+-]+)*")
 
 
 def choose_heads(choices: Sequence[str], taken: Collection[str]) -> dict[str, HeadSpec]:
-    """Collect the heads asked for.
+    """Collect the heads asked for, by name, in the order of the choices.
 
     Args:
         choices: as given to `--preset`: names of `PRESETS`, files that end in `.json`; or `none` alone.
         taken: names that other models have.
-
-    Returns:
-        Specs by name, in the order of the choices.
 
     Raises:
         InputError: a name is not known, is taken or is chosen twice, or a file cannot be read.
@@ -129,14 +127,10 @@ def choose_heads(choices: Sequence[str], taken: Collection[str]) -> dict[str, He
 
 
 def read_presets(path: Path) -> dict[str, HeadSpec]:
-    """Read a file of presets.
-
-    Args:
-        path: a JSON object of one object per preset, whose keys are fields of `HeadSpec`; a missing field has its
-            default.
+    """Read a file of presets: a JSON object of one object per preset, whose keys are fields of `HeadSpec`.
 
     Returns:
-        At least one spec, by name, in the file's order.
+        At least one spec, by name, in the file's order; a missing field has its default.
 
     Raises:
         InputError: the file cannot be read, is not such JSON, has a duplicate, an unknown field or a value out of
@@ -157,12 +151,8 @@ def write_presets(path: Path, heads: Mapping[str, HeadSpec]) -> None:
     """Write a file that `read_presets` gives back as it was; an earlier one is replaced.
 
     Raises:
-        InputError: there is none, a name cannot be a preset's, or the file cannot be written.
+        InputError: the file cannot be written.
     """
-    if not heads:
-        raise InputError(f"{path}: there are no presets to write. Give at least one.")
-    for name in heads:
-        _check_name(path, name)
     content = {name: asdict(spec) for name, spec in heads.items()}
     try:
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -174,7 +164,10 @@ def _read_spec(path: Path, name: str, values: Any) -> HeadSpec:
     """Make a spec of one entry of a file."""
     from pydantic import TypeAdapter, ValidationError
 
-    _check_name(path, name)
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{path}: {name!r} cannot name a preset. Use letters, digits, '.', '+', '-' and single '_' between them."
+        )
     known = [field.name for field in fields(HeadSpec)]
     if not isinstance(values, dict):
         raise InputError(f"{path}: preset {name!r} is {values!r}. Expected an object of fields: {', '.join(known)}.")
@@ -188,14 +181,6 @@ def _read_spec(path: Path, name: str, values: Any) -> HeadSpec:
     field = str(faults[0]["loc"][0])
     expected = " or ".join(fault["msg"].removeprefix("Input should be ") for fault in faults)
     raise InputError(f"{path}: preset {name!r}: {field} is {values[field]!r}. Expected {expected}.")
-
-
-def _check_name(path: Path, name: str) -> None:
-    """Refuse a name that cannot be part of a model's name, of a folder's and of a list between commas."""
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            f"{path}: {name!r} cannot name a preset. Use letters, digits, '.', '+', '-' and single '_' between them."
-        )
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from scipy.special import expit
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 BATCH_NORM_EPSILON = 1e-3
 
 
+class Linearised(NamedTuple):
+    """A model at given images: logits = gradients, float32 (N, L, D), @ features + intercepts, float32 (N, L).
+
+    For a linear model that holds for all features; with hidden layers (ReLU) for those of the image and their
+    neighbourhood.
+    """
+
+    gradients: np.ndarray
+    intercepts: np.ndarray
+
+
 @dataclass(frozen=True)
 class HeadWeights:
     """The numbers of a head, and what they give.
@@ -32,6 +43,7 @@ class HeadWeights:
 
     weights: Sequence[np.ndarray]
     batch_norm: bool
+    has_gradient: ClassVar = True
 
     @classmethod
     def load(cls, path: Path) -> "HeadWeights":
@@ -79,6 +91,31 @@ class HeadWeights:
             activations = activations @ kernel + bias
         return expit(activations)
 
+    def linearise(self, X: Features) -> Linearised:
+        """Follow the chain rule from the labels back to the features, in float64."""
+        weights = [np.asarray(values, np.float64) for values in self.weights]
+        scale, shift = np.ones(X.shape[1]), np.zeros(X.shape[1])
+        if self.batch_norm:
+            gamma, beta, mean, variance = weights[:4]
+            scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
+            shift = beta - mean * scale
+            weights = weights[4:]
+        *hidden, (kernel, bias) = zip(weights[::2], weights[1::2], strict=True)
+        gradients = np.broadcast_to(kernel.T, (len(X), *kernel.T.shape))
+        intercepts = np.broadcast_to(bias, (len(X), len(bias)))
+        activations = X * scale + shift
+        alive = []  # of each hidden layer, which units of which image are not cut to 0
+        for kernel, bias in hidden:
+            before = activations @ kernel + bias
+            alive.append(before > 0)
+            activations = np.maximum(before, 0)
+        for (kernel, bias), mask in zip(reversed(hidden), reversed(alive), strict=True):
+            gradients = gradients * mask[:, np.newaxis]
+            intercepts = intercepts + gradients @ bias
+            gradients = gradients @ kernel.T
+        intercepts = intercepts + gradients @ shift
+        return Linearised((gradients * scale).astype(np.float32), intercepts.astype(np.float32))
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -101,12 +138,9 @@ class Curves:
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """A head with the weights of its best epoch.
+    """A head with the weights of its best epoch, as those of `HeadWeights`.
 
     Attributes:
-        spec: what was asked for.
-        weights: as those of `HeadWeights`.
-        curves: loss and AUC by epoch.
         best_epoch: the epoch, from 1, of the lowest validation loss; 0 if none was finite, and the weights are the
             initial ones.
         seconds: this head's share of the time that the bank took.
@@ -138,10 +172,6 @@ class TrainedHead:
         model.add(layers.Dense(len(output_bias), activation="sigmoid", kernel_regularizer=regulariser, name="labels"))
         model.set_weights(list(self.weights))
         return model
-
-    def save(self, path: Path) -> None:
-        """Write the head as a Keras file, whose name ends in `.keras`; an existing one is replaced."""
-        self.to_keras().save(path)
 
 
 def _dense_activation(layer: "keras.Layer") -> str | None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from classify.crossfit.folds import Folds
+from classify.crossfit.plan import Folds
 from classify.scores.metrics import ThresholdRule
 from features.common.arrays import Decisions, Labels, Probabilities, Thresholds
 

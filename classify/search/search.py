@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.bank import train as bank
 from classify.bank.auc import mean_auc
-from classify.crossfit.folds import Folds, make_folds
 from classify.crossfit.models import FoldRows, split_rows
+from classify.crossfit.plan import Folds, make_folds
 from classify.inputs import Inputs
 from classify.models.heads import ClassWeight, HeadSpec
 from classify.search.study import StudyFile

@@ -13,7 +13,6 @@ from classify.__main__ import app
 from classify.ensembles.ensembles import ENSEMBLES
 from classify.explain import NO_FIT, Explainer
 from classify.models.files import load_model
-from classify.models.gradients import linearise
 from classify.models.heads import HeadSpec, write_presets
 from classify.rundir.saved_run import SavedRun
 from features.common.files import digest
@@ -79,7 +78,7 @@ def test_on_a_linear_head_the_mean_of_the_map_and_the_bias_are_the_logit(batch_n
     maps = np.random.default_rng(1).normal(size=(4, 7, 5, WIDTH)).astype(np.float32)
     pooled = maps.mean(axis=(1, 2))
     model = head((), batch_norm)
-    heat = np.einsum("nhwc,nlc->nlhw", maps, linearise(model, pooled).gradients)
+    heat = np.einsum("nhwc,nlc->nlhw", maps, model.linearise(pooled).gradients)
     weights = [values.astype(np.float64) for values in model.weights]
     if batch_norm:  # Ioffe and Szegedy 2015, with Keras' epsilon
         gamma, beta, mean, variance = weights[:4]
@@ -141,7 +140,7 @@ def test_a_training_image_is_explained_by_the_mean_of_the_models_that_never_saw_
     seen = set()
     for pair in [pair for pair in found.pairs if pair.split == "train"]:
         _, features = FeatureCache(toy.cache).read("train", tuple(found.recipes), [pair.image_id])
-        lines = [linearise(one, features) for one in models]
+        lines = [one.linearise(features) for one in models]
         logits = [float(line.gradients[0, pair.label] @ features[0] + line.intercepts[0, pair.label]) for line in lines]
         first = int(of_rows["train", pair.image_id])
         second = [fold for fold in (2, 3) if pair.logit == pytest.approx((logits[first] + logits[fold]) / 2, abs=1e-3)]

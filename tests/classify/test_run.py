@@ -235,7 +235,7 @@ def test_one_backbone_is_one_model_and_says_so(toy):
 def test_without_groups_the_folds_say_what_that_means(toy):
     table = pd.read_csv(toy.data / "train.csv").drop(columns="patient")
     table.to_csv(toy.data / "train.csv", index=False)
-    assert "no groups known: images of one patient may be on both sides" in run(toy)[1]
+    assert "no groups known: images of one group may be on both sides" in run(toy)[1]
 
 
 def test_a_file_of_groups_makes_the_folds(toy):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classify.crossfit.folds import Folds
+from classify.crossfit.plan import Folds
 from classify.scores.metrics import ThresholdRule
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds
 from tests.classify.test_run import LOGISTIC, run

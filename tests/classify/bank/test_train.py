@@ -131,7 +131,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(features, y)
 def test_a_saved_head_is_an_ordinary_keras_model(name, bank_of_parity, features, tmp_path):
     trained = bank_of_parity[name]
     head = replace(trained, spec=replace(trained.spec, dropout=0.4))  # dropout rests where probabilities are given
-    head.save(tmp_path / "head.keras")
+    head.to_keras().save(tmp_path / "head.keras")
     model = import_keras().saving.load_model(tmp_path / "head.keras")
     probabilities = head.predict_proba(features)
     assert probabilities.dtype == np.float32

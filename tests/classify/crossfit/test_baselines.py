@@ -7,9 +7,8 @@ import pytest
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
-from classify.crossfit.folds import Folds
 from classify.crossfit.models import Candidate, cross_fit
-from classify.crossfit.plan import FitPlan
+from classify.crossfit.plan import FitPlan, Folds
 from classify.inputs import Inputs, SplitInputs
 
 

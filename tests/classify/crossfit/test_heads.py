@@ -7,9 +7,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from classify.bank import train as bank
-from classify.crossfit.folds import Folds, make_folds
 from classify.crossfit.models import cross_fit_heads, list_heads, split_rows
-from classify.crossfit.plan import FitPlan
+from classify.crossfit.plan import FitPlan, Folds, make_folds
 from classify.experiment import Settings, count_steps, run_experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.models.heads import HeadSpec

@@ -9,9 +9,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from classify.bank import train as bank
-from classify.crossfit.folds import Folds
 from classify.crossfit.models import Candidate, CrossFitted, cross_fit, cross_fit_heads, split_rows
-from classify.crossfit.plan import FitPlan, make_repeats
+from classify.crossfit.plan import FitPlan, Folds, make_repeats
 from classify.experiment import Experiment, Settings, count_steps, run_experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES

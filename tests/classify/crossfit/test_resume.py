@@ -12,9 +12,8 @@ from sklearn.linear_model import LogisticRegression
 
 import classify
 from classify.bank import train as bank
-from classify.crossfit.folds import Folds
 from classify.crossfit.models import Candidate, CrossFitted, cross_fit, cross_fit_heads
-from classify.crossfit.plan import FitPlan
+from classify.crossfit.plan import FitPlan, Folds
 from classify.crossfit.resume import DECIDING, KEEP_NONE, FinishedFits, identify_inputs
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES

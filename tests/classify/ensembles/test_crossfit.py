@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
 
-from classify.crossfit.folds import Folds
-from classify.crossfit.plan import Prediction
+from classify.crossfit.plan import Folds, Prediction
 from classify.ensembles.crossfit import calibrate, combine, cross_fit_second_level
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 

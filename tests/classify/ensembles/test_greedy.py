@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from classify.crossfit.folds import make_folds
+from classify.crossfit.plan import make_folds
 from classify.ensembles.crossfit import cross_fit_second_level
 from classify.ensembles.estimators import GreedySelection
 

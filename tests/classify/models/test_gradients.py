@@ -7,7 +7,6 @@ import pytest
 from scipy.special import logit
 
 from classify.models.baselines import BASELINES
-from classify.models.gradients import has_gradient, linearise
 from classify.models.trained_head import HeadWeights
 
 ROWS, WIDTH, LABELS = 60, 9, 3
@@ -32,7 +31,7 @@ def head(hidden: tuple[int, ...], batch_norm: bool) -> HeadWeights:
 @pytest.mark.parametrize("hidden", [(), (16,), (16, 8)])
 def test_a_head_is_its_gradient_times_the_features_and_its_intercept(hidden, batch_norm):
     model = head(hidden, batch_norm)
-    found = linearise(model, X)
+    found = model.linearise(X)
     assert found.gradients.shape == (ROWS, LABELS, WIDTH)
     logits = np.einsum("nld,nd->nl", found.gradients, X) + found.intercepts
     np.testing.assert_allclose(logits, logit(model.predict_proba(X).astype(np.float64)), atol=1e-4)
@@ -52,7 +51,7 @@ def test_the_gradient_of_a_head_is_keras_own(hidden):
         probabilities = keras_model(features, training=False)
         logits = tensorflow.math.log(probabilities) - tensorflow.math.log1p(-probabilities)
     expected = tape.batch_jacobian(logits, features).numpy()
-    np.testing.assert_allclose(linearise(model, X).gradients, expected, rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(model.linearise(X).gradients, expected, rtol=2e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["logistic", "svm"])
@@ -60,8 +59,8 @@ def test_a_linear_baseline_is_linearised_through_its_scaler_and_calibration(name
     labels = Y.copy()
     labels[:, 2] = 1  # of one value only: a constant probability
     model = BASELINES[name].make().fit(X, labels)
-    assert has_gradient(model)
-    found = linearise(model, X)
+    assert model.has_gradient
+    found = model.linearise(X)
     logits = np.einsum("nld,nd->nl", found.gradients, X) + found.intercepts
     np.testing.assert_allclose(logits, logit(model.predict_proba(X).astype(np.float64)), atol=1e-4)
     assert (found.gradients[:, 2] == 0).all()
@@ -70,4 +69,4 @@ def test_a_linear_baseline_is_linearised_through_its_scaler_and_calibration(name
 
 @pytest.mark.parametrize("name", ["knn", "forest", "boosting", "prior"])
 def test_other_baselines_have_no_gradient(name):
-    assert not has_gradient(BASELINES[name].make().fit(X, Y))
+    assert not BASELINES[name].make().fit(X, Y).has_gradient

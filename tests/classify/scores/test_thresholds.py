@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import fbeta_score, recall_score
 
-from classify.crossfit.folds import Folds
+from classify.crossfit.plan import Folds
 from classify.scores.metrics import ThresholdRule
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds, measure_cost, to_binary
 from features.common.errors import InputError
