@@ -27,21 +27,14 @@ from features.common.arrays import Decisions, Thresholds
 
 @dataclass(frozen=True)
 class Settings:
-    """What a person chooses about a run.
+    """What a person chooses about a run; see `RunOptions`.
 
     Attributes:
-        folds: the number of folds, at least 2.
-        repeats: how often other folds are drawn; probabilities of training rows are the mean over the repeats.
-        refit: whether test is predicted by each model fitted on all training rows, instead of the mean over the folds'.
-        seed: of the folds, of the training of heads and of the bootstrap, 0 to 2**32 - 1.
-        jobs: how many fits run at a time; changes no result.
         baselines: names of `BASELINES`, in their order.
         heads: specs by name; no name is a baseline's.
         ensembles: names of `ENSEMBLES`, in their order; only made of several models.
-        select: how the final model is chosen; see `metrics.check_rule`.
+        select: a metric or a model; see `metrics.check_rule`.
         calibration: a name of `CALIBRATIONS`, applied to the final model; None for none.
-        threshold: what the thresholds are chosen for.
-        gap: whether to measure what random folds would make of the same data.
     """
 
     folds: int = 5
@@ -65,7 +58,6 @@ class Experiment:
     Attributes:
         settings: by which.
         plan: the folds of all repeats, and which fits there are.
-        folds: of the first repeat, by which ensembles, calibrations and thresholds are cross-fitted.
         predictions: by model: baselines, heads, ensembles, and the final model calibrated where that was asked for.
         models: by model that sees features, the fitted baseline or trained head of each fit of the plan.
         ensembles: by model that sees other models' probabilities, the ensemble or calibration fitted on all of them.
@@ -96,7 +88,7 @@ class Experiment:
 
     @property
     def folds(self) -> Folds:
-        """Of the first repeat."""
+        """Of the first repeat, by which ensembles, calibrations and thresholds are cross-fitted."""
         return self.plan.repeats[0]
 
     @property
@@ -162,8 +154,8 @@ def run_experiment(
     plan = FitPlan(repeats, settings.refit)
     baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step, finished)
     heads = cross_fit_heads(settings.heads, inputs, plan, settings.seed, on_step, finished)
-    scored = inputs.test is not None and inputs.test.labels is not None
-    shared = warn_shared_groups(inputs.train.groups, inputs.test.groups if inputs.test and scored else None)
+    scored = inputs.test if inputs.test and inputs.test.labels is not None else None
+    shared = warn_shared_groups(inputs.train.groups, scored.groups if scored else None)
     warnings = [*shared, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
     predictions = baselines.predictions | heads.predictions
     members = {name: prediction for name, prediction in predictions.items() if name != PRIOR}
@@ -215,17 +207,15 @@ def _judge_models(
     """Fit thresholds out-of-fold and score each model, in their order; all models meet the same draws."""
     labels, names, rule = inputs.train_labels, inputs.label_names, settings.threshold
     train_draws = resample(len(labels), inputs.train.groups, settings.seed)
-    test = inputs.test
-    test_labels = None if test is None else test.labels
-    test_draws = None
-    if test is not None and test_labels is not None:
-        test_draws = resample(len(test_labels), test.groups, settings.seed)
+    test_labels = inputs.test.labels if inputs.test else None
+    if inputs.test and test_labels is not None:
+        test_draws = resample(len(test_labels), inputs.test.groups, settings.seed)
 
     def judge(prediction: Prediction) -> _Judged:
         thresholds = fit_thresholds(labels, prediction.out_of_fold, rule)
         decisions = cross_fit_binary(labels, prediction.out_of_fold, rule, folds)
         scores = {"oof": score(labels, prediction.out_of_fold, decisions, names, train_draws)}
-        if test_draws is not None and test_labels is not None and prediction.test is not None:
+        if test_labels is not None and prediction.test is not None:
             binary = to_binary(prediction.test, thresholds)
             scores["test"] = score(test_labels, prediction.test, binary, names, test_draws)
         on_step()

@@ -115,7 +115,7 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
 
 
 def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
-    """Say which columns are each backbone's, of backbones side by side in the order of their widths."""
+    """Say which columns are each backbone's, of backbones side by side in this order."""
     ends = list(accumulate(widths.values()))
     return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
 

@@ -45,11 +45,7 @@ class EpochInputs(NamedTuple):
 
 @lru_cache(maxsize=32)
 def compile_epoch(kinds: tuple[StackKind, ...], batch_size: int) -> Callable[..., Any]:
-    """Build the function that trains and validates stacks for one epoch.
-
-    Args:
-        kinds: of the stacks.
-        batch_size: B.
+    """Build the function that trains and validates stacks for one epoch, in mini-batches of B rows.
 
     Returns:
         A function of (EpochInputs, (mean, variance), states, hypers) that gives (moving statistics, states, results),

@@ -17,11 +17,7 @@ PARAMETERS_IN_CACHE = 700_000
 
 
 def initial_weights(spec: HeadSpec, width: int, labels: int) -> list[np.ndarray]:
-    """The weights that a head begins with, by its seed: Glorot's uniform kernels (2010, eq. 16), zero biases.
-
-    Returns:
-        float32 arrays in the order of `TrainedHead.weights`.
-    """
+    """A head's first weights, as those of `HeadWeights`: Glorot's uniform kernels (2010, eq. 16), zero biases."""
     generator = np.random.default_rng(spec.seed)
     weights = []
     if spec.batch_norm:
@@ -39,13 +35,12 @@ class Stack:
 
     Args:
         kind: what they have in common.
-        members: which heads of the bank they are.
+        members: which heads of the bank they are; they leave when they are done.
         specs: of these heads.
         y: the truth of the training rows, which balanced class weights follow.
         width: D, of the features.
 
     Attributes:
-        kind, members: as above; heads leave when they are done.
         state: float32 tensors, as `compile_epoch` describes them.
     """
 
@@ -92,7 +87,7 @@ class Stack:
         self.members = [self.members[place] for place in places]
 
     def _initial_state(self, heads: list[list[np.ndarray]]) -> dict[str, Any]:
-        """Stack weights in the order of `TrainedHead.weights`; the optimiser starts at rest."""
+        """Stack weights in the order of `HeadWeights`; the optimiser starts at rest."""
         tf = self._tf
         names = _names(self.kind)
         stacked = {name: np.stack([head[place] for head in heads]) for place, name in enumerate(names)}
@@ -114,7 +109,7 @@ class Stack:
 
 
 def _names(kind: StackKind) -> list[str]:
-    """Names of a stack's weights, in the order of `TrainedHead.weights`."""
+    """Names of a stack's weights, in the order of `HeadWeights`."""
     layers = range(len(kind.hidden_units) + 1)
     return ["gamma", "beta", "mean", "variance"] * kind.batch_norm + [
         name for layer in layers for name in (f"kernel{layer}", f"bias{layer}")

@@ -14,7 +14,6 @@ from classify.bank.stack import Stack, make_stacks, trained_together
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import Curves, TrainedHead
 from features.common.arrays import Features, Labels, RowIndices
-from features.common.errors import InputError
 from features.common.keras_import import import_tensorflow
 
 #: Parameters trained at a time: 9 float32 copies (weights, gradients, slots, best, their successors) make 2.3 GB.
@@ -41,8 +40,8 @@ def train_bank(
         specs: the heads; at least one.
         X: the features.
         y: the truth.
-        train_rows: the rows to learn from.
-        validation_rows: the rows that decide when to stop.
+        train_rows: the rows to learn from, at least one.
+        validation_rows: the rows that decide when to stop, at least one.
         seed: of the mini-batches and the dropout masks.
         on_epochs: called after every epoch with the number of heads' epochs that are now done; over a whole
             training they add up to the sum of the specs' epochs.
@@ -50,11 +49,7 @@ def train_bank(
     Returns:
         The trained heads, in the order of the specs. One whose validation loss was never finite has diverged: its
         `best_epoch` is 0.
-
-    Raises:
-        InputError: no specs, no rows to train on or to validate with, or a feature that is not finite.
     """
-    _check(specs, X, y, train_rows, validation_rows)
     heads: dict[int, TrainedHead] = {}
     for members in _shares(specs, X.shape[1], y.shape[1]):
         bank = _Bank([specs[member] for member in members], X, y, train_rows, validation_rows, seed)
@@ -65,23 +60,6 @@ def train_bank(
 def batch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
     """The order in which the mini-batches of an epoch, from 0, take T training rows: int (T,), a permutation."""
     return np.random.default_rng([seed, epoch]).permutation(rows)
-
-
-def _check(specs: Sequence[HeadSpec], X: np.ndarray, y: np.ndarray, train: np.ndarray, validation: np.ndarray) -> None:
-    """Refuse what cannot be trained on."""
-    if not specs:
-        raise InputError("the bank received no head to train. Give at least one spec.")
-    for rows, use in ((train, "train on"), (validation, "validate with, which early stopping needs")):
-        if len(rows) == 0:
-            raise InputError(f"the bank received 0 of {len(X)} rows to {use}. Give more images, or fewer folds.")
-    # One pass without a temporary array: the sum is finite unless an entry is not, or the sum itself overflows.
-    if not np.isfinite(X.sum(dtype=np.float64)):
-        row, column = np.argwhere(~np.isfinite(X))[0]
-        raise InputError(
-            f"row {row}, feature {column} of the features is {X[row, column]}. Run: python -m features verify CACHE"
-        )
-    if X.ndim != 2 or y.ndim != 2 or len(X) != len(y):
-        raise InputError(f"features {X.shape} and labels {y.shape} do not match. Give (N, D) and (N, L).")
 
 
 def _shares(specs: Sequence[HeadSpec], width: int, labels: int) -> Iterator[list[int]]:

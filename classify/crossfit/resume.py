@@ -24,19 +24,11 @@ _PACKAGES = ("numpy", "scipy", "scikit-learn", "tensorflow")
 _ROOM = Path(__file__).parents[1]
 #: Modules of this room whose code decides a fit: an edit of one discards all finished fits, an edit elsewhere none.
 #: What the table of baselines gives is part of what a fit is recalled by, so the table is not among them.
-DECIDING = (
-    "bank.auc",
-    "bank.epoch",
-    "bank.network",
-    "bank.stack",
-    "bank.train",
-    "crossfit.models",
-    "crossfit.plan",
-    "crossfit.resume",
-    "models.estimators",
-    "models.files",
-    "models.heads",
-    "models.trained_head",
+DECIDING = tuple(
+    f"{package}.{path.stem}"
+    for package in ("bank", "crossfit", "models")
+    for path in sorted(_ROOM.joinpath(package).glob("*.py"))
+    if path.stem not in ("__init__", "baselines")
 )
 #: Bytes of the digest before what a file holds.
 _DIGEST_SIZE = 16

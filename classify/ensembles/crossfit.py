@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -22,8 +23,7 @@ def cross_fit_second_level(
 
     Args:
         estimator: one of `estimators.py`, not fitted.
-        out_of_fold: the training rows, by models that never saw their fold: `Probabilities` of one model or
-            `MemberProbabilities` of several.
+        out_of_fold: `Probabilities` of one model or `MemberProbabilities` of several, which never saw the row's fold.
         labels: of the training rows.
         folds: those that `out_of_fold` comes from.
         test: the test rows by the same models; None without test rows.
@@ -54,7 +54,7 @@ def combine(
         members: the models by name, of any kind; all with test probabilities or none.
         labels: of the training rows.
         folds: those that the members' out-of-fold probabilities come from.
-        jobs: how many ensembles are fitted at a time. It does not change any probability.
+        jobs: ensembles at a time; changes no probability.
         on_fit: called once per ensemble, from any thread.
 
     Returns:
@@ -87,15 +87,10 @@ def combine(
 def calibrate(
     calibration: str, prediction: Prediction, labels: Labels, folds: Folds
 ) -> tuple[Prediction, BaseEstimator]:
-    """Calibrate a model per label, cross-fitted by its own folds.
-
-    Returns:
-        The calibrated model, and the calibration fitted on all rows, which predicted test.
-    """
+    """Calibrate a model per label, cross-fitted by its folds; gives the calibration fitted on all rows, too."""
     started = time.perf_counter()
     crossed, test, fitted = cross_fit_second_level(
         CALIBRATIONS[calibration].make(), prediction.out_of_fold, labels, folds, prediction.test
     )
     seconds = time.perf_counter() - started
-    calibrated = Prediction(crossed, test, prediction.converged, seconds, prediction.backbones, prediction.shares)
-    return calibrated, fitted
+    return replace(prediction, out_of_fold=crossed, test=test, seconds=seconds), fitted

@@ -53,10 +53,7 @@ CALIBRATIONS: dict[str, SecondLevel] = {
 
 
 def choose_ensembles(names: Sequence[str] | None) -> tuple[str, ...]:
-    """Put the ensembles asked for into the order of `ENSEMBLES`.
-
-    Args:
-        names: as given to `--ensemble`; None for all; `none` alone for none.
+    """Put the ensembles asked for with `--ensemble` into the order of `ENSEMBLES`; None for all, `none` for none.
 
     Raises:
         InputError: a name is not known; the message lists the known ones.

@@ -79,7 +79,15 @@ class RankMean(Mean):
         return np.column_stack(columns).astype(np.float32)
 
 
-class NonNegativeWeights(BaseEstimator):
+class _WeightedMean(BaseEstimator):
+    """The mean of the probabilities by learnt `weights_`."""
+
+    def predict_proba(self, X: MemberProbabilities) -> Probabilities:
+        """Combine the probabilities of K models."""
+        return (X @ self.weights_).astype(np.float32)
+
+
+class NonNegativeWeights(_WeightedMean):
     """A weighted mean of the probabilities with the least log loss over all labels; weights at least 0, of sum 1.
 
     That is the likelihood of a mixture with known components, so expectation-maximisation climbs to its only maximum.
@@ -91,7 +99,6 @@ class NonNegativeWeights(BaseEstimator):
         max_iter: steps at most.
 
     Attributes:
-        weights_: float64 array (K,).
         gap_: a bound on the log loss that is left to gain.
     """
 
@@ -111,10 +118,6 @@ class NonNegativeWeights(BaseEstimator):
                 break
             self.weights_ = self.weights_ * ratios
         return self
-
-    def predict_proba(self, X: MemberProbabilities) -> Probabilities:
-        """Combine the probabilities of K models."""
-        return (X @ self.weights_).astype(np.float32)
 
 
 class Stacking(BaseEstimator):
@@ -156,7 +159,7 @@ class Stacking(BaseEstimator):
         return expit(np.einsum("nlk,lk->nl", to_logit(X), self.coef_)).astype(np.float32)
 
 
-class GreedySelection(BaseEstimator):
+class GreedySelection(_WeightedMean):
     """The mean over bags, each a random share of the models, of the mean that a greedy selection makes of the bag.
 
     Within a bag, models are added one by one, each time the one that raises the macro ROC-AUC of the mean the most. A
@@ -175,8 +178,8 @@ class GreedySelection(BaseEstimator):
         seed: of the bags.
 
     Attributes:
-        selections_: per bag an int64 array, the models in the order in which they were added.
-        weights_: float64 array (K,), the share of each model, of sum 1: the mean of its shares in the bags.
+        selections_: per bag an int64 array, the models in the order in which they were added; `weights_` are the mean
+            of a model's shares in them.
     """
 
     def __init__(self, bags: int = 20, share: float = 0.5, steps: int = 25, patience: int = 3, seed: int = 0) -> None:
@@ -198,10 +201,6 @@ class GreedySelection(BaseEstimator):
         shares = [np.bincount(selection, minlength=models) / len(selection) for selection in self.selections_]
         self.weights_ = np.mean(shares, axis=0)
         return self
-
-    def predict_proba(self, X: MemberProbabilities) -> Probabilities:
-        """Combine the probabilities of K models."""
-        return (X @ self.weights_).astype(np.float32)
 
     def _select(self, members: MemberProbabilities, y: Labels) -> np.ndarray:
         """Select from the models of one bag; gives int64 positions in the bag, in the order of adding."""

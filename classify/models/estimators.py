@@ -60,8 +60,8 @@ class OneVsRest(BaseEstimator):
         if self.reducer_ is not None:
             seen = self.reducer_.transform(seen)
         if isinstance(self.classifier, LogisticRegression):
-            coefficients, intercepts = self._lines(seen.shape[1])
-            return expit(seen @ coefficients + intercepts)
+            coefficients, intercepts = (line.astype(np.float32) for line in self._lines(seen.shape[1]))
+            return expit(seen @ coefficients + intercepts)  # one product for all labels
         columns = [
             np.full(len(X), known) if isinstance(known, float) else known.predict_proba(seen)[:, 1]
             for known in self.classifiers_
@@ -75,25 +75,18 @@ class OneVsRest(BaseEstimator):
 
     def linearise(self, X: Features) -> Linearised:
         """Carry the lines on standardised features over to the features themselves; they are equal in all rows."""
-        coefficients, intercepts = zip(*(_line(known, X.shape[1]) for known in self.classifiers_), strict=True)
-        deviations = self.scaler_.scale_[:, np.newaxis]
-        gradients = (np.column_stack(coefficients).astype(np.float64) / deviations).T
-        shifted = np.array(intercepts) - gradients @ self.scaler_.mean_
+        coefficients, intercepts = self._lines(X.shape[1])
+        gradients = (coefficients / self.scaler_.scale_[:, np.newaxis]).T
+        shifted = intercepts - gradients @ self.scaler_.mean_
         return Linearised(
             np.broadcast_to(gradients.astype(np.float32), (len(X), *gradients.shape)),
             np.broadcast_to(shifted.astype(np.float32), (len(X), len(shifted))),
         )
 
     def _lines(self, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Logistic regressions side by side, for one product: float32 coefficients (D, L), intercepts (L,)."""
-        coefficients = np.zeros((width, len(self.classifiers_)), np.float32)
-        intercepts = np.zeros(len(self.classifiers_), np.float32)
-        for label, known in enumerate(self.classifiers_):
-            if isinstance(known, float):
-                intercepts[label] = logit(known)
-            else:
-                coefficients[:, label], intercepts[label] = known.coef_[0], known.intercept_[0]
-        return coefficients, intercepts
+        """The logits of all labels on standardised features: float64 coefficients (D, L), intercepts (L,)."""
+        coefficients, intercepts = zip(*(_line(known, width) for known in self.classifiers_), strict=True)
+        return np.column_stack(coefficients).astype(np.float64), np.array(intercepts)
 
 
 def _line(classifier: ClassifierMixin | float, width: int) -> tuple[np.ndarray, float]:

@@ -119,15 +119,11 @@ class HeadWeights:
 
 @dataclass(frozen=True)
 class Curves:
-    """What each epoch of one head came to; every array is float32 (E,), for the epochs that the head trained.
+    """What each epoch of one head came to: float32 (E,), for the epochs that the head trained.
 
-    The training values are those of the mini-batches as they were learnt from, dropout included, as in Keras' history.
-
-    Attributes:
-        loss: training loss with class weights, label smoothing and the L2 penalty.
-        auc: training ROC-AUC, the mean over the labels that have both values; NaN without such a label.
-        validation_loss: the same loss of the validation rows, with the weights that the epoch ended with.
-        validation_auc: their ROC-AUC.
+    The loss has class weights, label smoothing and the L2 penalty; the ROC-AUC is the mean over the labels that have
+    both values, or NaN. The training values are those of the mini-batches as they were learnt from, dropout included,
+    as in Keras' history; the validation values have the weights that the epoch ended with.
     """
 
     loss: np.ndarray

@@ -1,8 +1,4 @@
-"""Say what the data are worth: the gain of each backbone, and how much a leak between folds would flatter.
-
-`rank_backbones` reports what each backbone adds to the mean over backbones, against the cache that it takes;
-`measure_gap` scores the same model by random folds and by folds that keep groups together.
-"""
+"""Say what the data are worth: the gain of each backbone, and how much a leak between folds would flatter."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +25,6 @@ class BackboneReturn:
     """What one backbone adds to those before it.
 
     Attributes:
-        backbone: its name.
         macro_auc: out-of-fold macro ROC-AUC of the mean over this backbone and those before it.
         gain: how much of that it added; of the first, above 0.5.
         low, high: the 95 % bootstrap interval of the gain; None where fewer than two units can be drawn, or where
@@ -52,7 +47,7 @@ def rank_backbones(members: Mapping[str, Prediction], labels: Labels, resampling
     Args:
         members: the cross-fitted models by name, without ensembles.
         labels: of the training rows; every label has both values.
-        resampling: of the N rows.
+        resampling: of the same rows.
 
     Returns:
         One entry per backbone that has a model of its own, in the order of adding; of equal ones the first is first.
@@ -81,12 +76,7 @@ def rank_backbones(members: Mapping[str, Prediction], labels: Labels, resampling
 
 @dataclass(frozen=True)
 class Figure:
-    """A macro ROC-AUC, or a difference of two, with its 95 % interval.
-
-    Attributes:
-        value: the figure.
-        low, high: the ends of the interval; None where no draw has every label.
-    """
+    """A macro ROC-AUC, or a difference of two, and its 95 % interval, None where no draw has every label."""
 
     value: float
     low: float | None
@@ -99,11 +89,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Gap:
-    """What random folds make of the same data.
+    """Out-of-fold macro ROC-AUC by folds that know of no groups, and by folds that cut none.
 
     Attributes:
-        random: out-of-fold macro ROC-AUC by folds that know of no groups.
-        grouped: by folds that cut no group.
         gap: random minus grouped, over the same draws of groups.
         by_label: per label the two ROC-AUCs, random first.
     """
@@ -116,20 +104,12 @@ class Gap:
     def describe(self) -> dict[str, Any]:
         """The figures as plain values, fit for JSON."""
         labels = {name: {"random": random, "grouped": grouped} for name, (random, grouped) in self.by_label.items()}
-        return {"model": f"{MODEL}, all backbones", "metric": "macro roc_auc, out-of-fold"} | {
-            "random": asdict(self.random),
-            "grouped": asdict(self.grouped),
-            "gap": asdict(self.gap),
-            "by_label": labels,
-        }
+        about = {"model": f"{MODEL}, all backbones", "metric": "macro roc_auc, out-of-fold"}
+        return about | asdict(self) | {"by_label": labels}
 
 
 def refuse_ungrouped(inputs: Inputs) -> None:
-    """Refuse to measure a gap where no groups are known, or every image is a group of its own.
-
-    Raises:
-        InputError: there is nothing to compare.
-    """
+    """Refuse, by an `InputError`, to measure a gap where no groups are known, or every image is one of its own."""
     groups = inputs.train.groups
     if groups is None:
         raise InputError("--gap compares random folds with grouped ones, but no groups are known. Name them: --groups.")
@@ -156,10 +136,9 @@ def measure_gap(
         plan: the grouped folds.
         seed: that of the plan's folds.
         jobs: fits at a time.
-        resampling: of whole groups, for the intervals of both: by random folds, too, the rows of one group are no
-            independent evidence.
+        resampling: of whole groups: by random folds, too, the rows of one group are not independent evidence.
         on_fit: called after each of the 2 * len(plan.fits()) fits.
-        finished: of a run that has the model, its fits by the grouped folds are found here, not made again.
+        finished: holds the fits by the grouped folds, if the run has the model.
     """
     candidates = {MODEL: Candidate(BASELINES[MODEL].make(), slice(0, inputs.train.features.shape[1]))}
     ungrouped = replace(inputs, train=replace(inputs.train, groups=None))

@@ -21,14 +21,7 @@ COUNT = 6
 
 @dataclass(frozen=True)
 class Choice:
-    """One image of the gallery.
-
-    Attributes:
-        row: its row.
-        label: the column of the label that it is shown for.
-        outcome: one of `OUTCOMES`.
-        rank: its place among those of this label and outcome, from 1: the surest, or the nearest to the threshold.
-    """
+    """One image of the gallery: its row, the column of its label, one of `OUTCOMES`, and its place there, from 1."""
 
     row: int
     label: int

@@ -23,7 +23,6 @@ class Sums:
     """What metrics are formulas of, for one label or for all cells; float64 arrays (B,), one value per resample.
 
     Attributes:
-        tp, fp, fn, tn: true positives, false positives, false negatives, true negatives.
         log_loss, squared_error: sums over the cells.
         bin_errors: float64 array (B, BINS): per bin of the probability the sum of truth - probability.
         auc: area under the ROC curve; NaN without both values.
@@ -87,13 +86,11 @@ SELECTORS = tuple(name for name, metric in METRICS.items() if metric.chooses)
 
 @dataclass(frozen=True)
 class Score:
-    """One figure.
+    """One figure; None where it is not defined, as the ends of its 95 % interval.
 
     Attributes:
         label: the label, `MICRO`, `MACRO` for the mean over the labels that have a value, or `OVERALL`.
         metric: one of `METRICS` or `ROW_METRICS`.
-        value: the figure; None where it is not defined.
-        low, high: the ends of the 95 % interval; None without one.
         reason: why it is not defined, or which labels the mean leaves out; empty otherwise.
         interval_reason: why there is no interval, or which draws it leaves out; empty otherwise.
     """
@@ -121,14 +118,9 @@ def check_rule(rule: str, models: Collection[str]) -> None:
 
 
 def select_model(rule: str, scores: Mapping[str, list[Score]]) -> str:
-    """Choose the model with the best macro score, or the model that the rule names.
+    """Choose the model that the rule of `check_rule` names, or the one with the best macro score.
 
-    Args:
-        rule: as in `check_rule`.
-        scores: the out-of-fold scores by model, the simpler model first: it wins a tie.
-
-    Returns:
-        The name of a model. The first, if no model has a value.
+    Of the out-of-fold scores the simpler model's are first: it wins a tie, and where no model has a value.
     """
     if rule in scores:
         return rule
@@ -193,13 +185,7 @@ THRESHOLD_RULES: tuple[Aim, ...] = (
 
 @dataclass(frozen=True)
 class ThresholdRule:
-    """What a threshold is chosen for.
-
-    Attributes:
-        text: as given to `--threshold`.
-        aim: a row of `THRESHOLD_RULES`.
-        value: its number, such as the beta of F-beta; 0 where it takes none.
-    """
+    """What a threshold is chosen for: an aim, and its number, such as the beta of F-beta; 0 where it takes none."""
 
     text: str
     aim: Aim

@@ -43,9 +43,8 @@ class Resampling:
 def resample(rows: int, groups: Groups | None, seed: int, draws: int = DRAWS) -> Resampling:
     """Draw as many groups as there are, with replacement; rows where no groups are known.
 
-    Slices of one patient are no independent evidence: an interval from resampled rows would be too narrow.
-
-    The same arguments give the same draws.
+    Images of one group are not independent evidence: an interval from resampled rows would be too narrow. The same
+    arguments give the same draws.
     """
     unit_of_row = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
     units = int(unit_of_row.max()) + 1
@@ -56,14 +55,11 @@ def resample(rows: int, groups: Groups | None, seed: int, draws: int = DRAWS) ->
 
 
 def percentile_interval(values: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-    """Give the ends of the 95 % interval of a figure.
+    """Give the ends of the 95 % interval of a figure; None where no draw has a value.
 
     Args:
         values: float64 array (1 + draws,): the figure on the rows as they are, then on each draw; NaN where it is not
             defined, which the interval leaves out.
-
-    Returns:
-        Its ends; None where no draw has a value.
     """
     drawn = values[1:][~np.isnan(values[1:])]
     if not len(drawn):
@@ -83,10 +79,10 @@ def rank_scores(truth: np.ndarray, scores: np.ndarray, resampling: Resampling) -
     Args:
         truth: uint8 array (N,), 0 or 1.
         scores: float array (N,); higher is more likely positive.
-        resampling: of the N rows, with B rows of weights.
+        resampling: of the same rows.
 
     Returns:
-        Two float64 arrays (B,): ROC-AUC, average precision; NaN where a resample has no row of a class they need.
+        Two float64 arrays (1 + draws,): ROC-AUC, average precision; NaN where a class that they need is missing.
     """
     order = np.argsort(-scores, kind="stable")
     ranked, units = scores[order], resampling.unit_of_row[order]

@@ -1,6 +1,7 @@
 """Score probabilities and decisions: per label, over all labels, each figure with its bootstrap interval."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,20 +21,10 @@ def score(
     label_names: tuple[str, ...],
     resampling: Resampling,
 ) -> list[Score]:
-    """Compute every metric with its percentile interval.
-
-    ROC-AUC needs both classes, average precision and sensitivity a positive, specificity a negative, F1 and F2 a
-    positive label or prediction; without it the value is None. A draw without it is left out of the interval.
+    """Compute every metric with its percentile interval; see `METRICS` for what is not defined.
 
     The weighted log loss is RSNA 2019's: `any` counts twice, every other label once. Where no label is called `any`, it
     is derived: positive where a label is, with the probability 1 - product of (1 - probability).
-
-    Args:
-        labels: of at least one row.
-        probabilities: of the same rows.
-        binary: the decisions.
-        label_names: the names of the L labels.
-        resampling: of the N rows.
 
     Returns:
         The scores by label in the order of `label_names`, then micro, then macro, each in the order of `METRICS`; then
@@ -64,11 +55,7 @@ def _losses(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
 
 
 def _sum(truth: np.ndarray, probability: np.ndarray, predicted: np.ndarray, resampling: Resampling) -> np.ndarray:
-    """Sum what the metrics of one label are ratios of, over every resample.
-
-    Returns:
-        float64 array (B, 6 + BINS), the first fields of `Sums` in their order. They add up over labels.
-    """
+    """Sum the first fields of `Sums`, for one label, over every resample: float64 (B, 6 + BINS)."""
     probability = probability.astype(np.float64)
     outcome = np.eye(4)[2 * (1 - predicted.astype(int)) + (predicted != truth)][:, [0, 1, 3, 2]]
     error = truth - probability
@@ -77,11 +64,7 @@ def _sum(truth: np.ndarray, probability: np.ndarray, predicted: np.ndarray, resa
 
 
 def _compute(sums: np.ndarray, auc: np.ndarray, precision: np.ndarray) -> dict[str, np.ndarray]:
-    """Make the metrics of one label, or of all cells, from sums as `_sum` returns them.
-
-    Returns:
-        By metric, float64 array (B,); NaN where it is not defined.
-    """
+    """Make the metrics of one label, or of all cells, from sums of `_sum`: float64 (B,), NaN where not defined."""
     tp, fp, fn, tn, log_loss, squared_error = sums[:, :6].T
     summed = Sums(tp, fp, fn, tn, log_loss, squared_error, sums[:, 6:], auc, precision)
     with np.errstate(invalid="ignore"):
@@ -121,8 +104,7 @@ def _macro(metric: str, of_labels: Mapping[str, np.ndarray], enough: bool) -> Sc
     reason = f"undefined for {', '.join(left_out)}" if left_out else ""
     if not defined:
         return Score(MACRO, metric, None, reason=reason)
-    mean = _make(MACRO, metric, np.mean(defined, axis=0), enough, "")
-    return Score(MACRO, metric, mean.value, mean.low, mean.high, reason, mean.interval_reason)
+    return replace(_make(MACRO, metric, np.mean(defined, axis=0), enough, ""), reason=reason)
 
 
 def _make(name: str, metric: str, values: np.ndarray, enough: bool, why: str) -> Score:

@@ -28,15 +28,9 @@ def cross_fit_binary(labels: Labels, out_of_fold: Probabilities, rule: Threshold
 
 
 def measure_cost(labels: Labels, out_of_fold: Probabilities, binary: Decisions) -> np.ndarray:
-    """Measure what thresholds cost, beside a threshold of 0.5; every label has both values.
+    """Measure F1, sensitivity and specificity of decisions, then of a threshold of 0.5: float64 (L, 6).
 
-    Args:
-        labels: the truth.
-        out_of_fold: of the same rows.
-        binary: the decisions that `cross_fit_binary` made of them.
-
-    Returns:
-        float64 array (L, 6): F1, sensitivity and specificity of these decisions, then the same of 0.5.
+    Every label has both values; the decisions are those that `cross_fit_binary` made of the probabilities.
     """
     at_half = to_binary(out_of_fold, np.full(labels.shape[1], 0.5))
     return np.hstack([_measure(labels, binary), _measure(labels, at_half)])

@@ -12,12 +12,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from classify.inputs import Inputs, read_inputs
+from classify.inputs import read_inputs
 from classify.models.heads import HeadSpec, write_presets
 from classify.options import SearchOptions
 from classify.search.search import (
     FOLD_AUCS,
-    SearchSettings,
     best_trials,
     cross_fitted_choice,
     identify_study,
@@ -41,49 +40,50 @@ _HEADS_KEPT = 5
 
 
 def search(options: SearchOptions) -> int:
-    """Search for heads, and write the best ones.
-
-    Returns:
-        The exit code.
+    """Search for heads, and write the best ones; gives the exit code.
 
     Raises:
         InputError: bad options or input, or no batch was finished in the time given.
     """
     began = time.perf_counter()
-    out = options.out
+    out, seed = options.out, options.seed
     backbones, labels = split_names(options.backbones, "--backbones"), split_names(options.labels, "--labels")
-    settings = SearchSettings(options.trials, options.minutes * 60, options.batch, options.folds, options.seed)
     check_study_folder(out)
     columns = DatasetOptions(options.id_column, labels, options.group_column, options.groups)
     dataset = read_dataset(options.data, columns)
     dataset = replace(dataset, splits={name: split for name, split in dataset.splits.items() if name == "train"})
     feature_cache = FeatureCache(options.cache or default_cache(options.data))
     inputs = read_inputs(dataset, feature_cache, backbones)
-    folds, rows = make_search_folds(inputs, settings.folds, settings.seed)
+    folds, rows = make_search_folds(inputs, options.folds, seed)
     console = make_console()
     screen = make_console(stderr=True)
     for warning in folds.warnings:
         screen.print(f"warning: {warning}")
-    with open_study(out, identify_study(inputs, rows, settings)) as study_file:
+    with open_study(out, identify_study(inputs, rows, options)) as study_file:
         before = len(study_file.trials)
         screen.print(f"{out} holds {before} trials" if before else f"{out}: a new study")
-        settings = replace(settings, seconds=settings.seconds - (time.perf_counter() - began))
-        with _progress(screen, study_file, settings.trials, began) as (on_trials, on_batch):
-            ended = run_search(inputs, rows, settings, study_file, on_trials, on_batch)
+        with _progress(screen, study_file, options.trials, began) as (on_trials, on_batch):
+            until = began + options.minutes * 60
+            ended = run_search(inputs, rows, options, until, study_file, on_trials, on_batch)
         trials = study_file.trials
         if trials:
             heads = {
-                f"best{place}": propose(trial, settings.seed)
+                f"best{place}": propose(trial, seed)
                 for place, trial in enumerate(best_trials(trials, _HEADS_KEPT), start=1)
             }
             write_presets(out / BEST, heads)
     code = ended.exit_code if isinstance(ended, Stopped) else 0
     if not trials and not code:
         raise InputError(
-            f"no batch of {min(settings.batch, settings.trials)} trials was finished in the time given, so {out} holds "
+            f"no batch of {min(options.batch, options.trials)} trials was finished in the time given, so {out} holds "
             "none. Give more --minutes, or a smaller --batch."
         )
-    console.print(_describe_data(inputs, rejected=len(inputs.train.rejected_ids)))
+    rejected = len(inputs.train.rejected_ids)
+    left_out = f"; {rejected} without features left out" if rejected else ""
+    console.print(
+        f"train: {len(inputs.train_labels)} images{left_out}; {len(inputs.label_names)} labels; "
+        f"{inputs.train.features.shape[1]} features of {', '.join(inputs.columns)}"
+    )
     console.print(f"folds: {folds.describe()}")
     seconds = time.perf_counter() - began
     console.print(f"study: {len(trials)} trials, {before} of them from earlier runs; {seconds:.0f} s; ended: {ended}")
@@ -114,15 +114,6 @@ def _progress(screen: Console, study_file: StudyFile, total: int, began: float) 
         yield lambda count: progress.advance(task, count), on_batch
 
 
-def _describe_data(inputs: Inputs, rejected: int) -> str:
-    """Say what the heads see."""
-    left_out = f"; {rejected} without features left out" if rejected else ""
-    return (
-        f"train: {len(inputs.train_labels)} images{left_out}; {len(inputs.label_names)} labels; "
-        f"{inputs.train.features.shape[1]} features of {', '.join(inputs.columns)}"
-    )
-
-
 def _table(trials: Sequence["FrozenTrial"], heads: dict[str, HeadSpec]) -> Table:
     """Show the best trials; the heads are theirs, in the same order."""
     table = Table(box=None, header_style="bold")
@@ -137,18 +128,12 @@ def _table(trials: Sequence["FrozenTrial"], heads: dict[str, HeadSpec]) -> Table
 
 def _describe_head(spec: HeadSpec) -> str:
     """Say in a line what a head is."""
-    layers = " ".join(str(units) for units in spec.hidden_units) or "none"
-    parts = [
-        f"hidden {layers}",
-        "batch norm" if spec.batch_norm else "no batch norm",
-        f"dropout {spec.dropout:g}",
-        f"{spec.optimiser} {spec.learning_rate:.2g}",
-        f"L2 {spec.l2:.1g}",
-        f"smoothing {spec.label_smoothing:.2f}",
-        f"class weight {spec.class_weight}",
-        f"batch {spec.batch_size}",
-    ]
-    return ", ".join(parts)
+    layers = " ".join(map(str, spec.hidden_units)) or "none"
+    return (
+        f"hidden {layers}, {'' if spec.batch_norm else 'no '}batch norm, dropout {spec.dropout:g}, "
+        f"{spec.optimiser} {spec.learning_rate:.2g}, L2 {spec.l2:.1g}, smoothing {spec.label_smoothing:.2f}, "
+        f"class weight {spec.class_weight}, batch {spec.batch_size}"
+    )
 
 
 def _warn(trials: Sequence["FrozenTrial"]) -> str:

@@ -4,7 +4,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from classify.crossfit.models import FoldRows, split_rows
 from classify.crossfit.plan import Folds, make_folds
 from classify.inputs import Inputs
 from classify.models.heads import ClassWeight, HeadSpec
+from classify.options import SearchOptions
 from classify.search.study import StudyFile
 from features.common.errors import InputError, Stopped, unmasked_signals
 
@@ -47,25 +47,6 @@ HEADS_PER_STRUCTURE = 10
 FOLD_AUCS = "fold_aucs"
 
 
-@dataclass(frozen=True)
-class SearchSettings:
-    """What a person chooses about a search.
-
-    Attributes:
-        trials: how many the study holds in the end, at least 1.
-        seconds: the time after which nothing is asked or trained, above 0.
-        batch: proposals that are trained together, at least 1.
-        folds: their number, at least 2.
-        seed: of the folds, the proposals, the initial weights and the mini-batches, 0 to 2**32 - 1.
-    """
-
-    trials: int = 200
-    seconds: float = 120.0
-    batch: int = 20
-    folds: int = 3
-    seed: int = 0
-
-
 class _OutOfTime(Exception):
     """The time ran out in the middle of a batch."""
 
@@ -88,11 +69,6 @@ def propose(trial: "optuna.trial.BaseTrial", seed: int) -> HeadSpec:
     )
 
 
-def describe_space() -> str:
-    """Write the whole space as one line; two spaces that could propose different heads have different lines."""
-    return repr((HIDDEN_UNITS, STRUCTURE, CLASS_WEIGHTS, LEARNING_RATES, L2, LABEL_SMOOTHING, EPOCHS, PATIENCE))
-
-
 def make_search_folds(inputs: Inputs, count: int, seed: int) -> tuple[Folds, list[FoldRows]]:
     """Split the rows: in every fold some to learn from, some to decide when to stop, some to score.
 
@@ -112,25 +88,27 @@ def make_search_folds(inputs: Inputs, count: int, seed: int) -> tuple[Folds, lis
     return folds, parts
 
 
-def identify_study(inputs: Inputs, folds: Sequence[FoldRows], settings: SearchSettings) -> dict[str, Any]:
+def identify_study(inputs: Inputs, folds: Sequence[FoldRows], options: SearchOptions) -> dict[str, Any]:
     """Say what two trials have to have in common for their scores to be comparable; see `open_study`."""
+    space = (HIDDEN_UNITS, STRUCTURE, CLASS_WEIGHTS, LEARNING_RATES, L2, LABEL_SMOOTHING, EPOCHS, PATIENCE)
     rows = [part for fold in folds for part in (fold.train, fold.validation, fold.held_out)]
     return {
         "label names": ", ".join(inputs.label_names),
         "backbones": inputs.train.fingerprints,
         "features": _digest(inputs.train.features),
         "labels": _digest(inputs.train_labels),
-        "seed": settings.seed,
-        "number of folds": settings.folds,
+        "seed": options.seed,
+        "number of folds": options.folds,
         "folds": _digest(*rows),
-        "search space": blake2b(describe_space().encode(), digest_size=8).hexdigest(),
+        "search space": blake2b(repr(space).encode(), digest_size=8).hexdigest(),
     }
 
 
 def run_search(
     inputs: Inputs,
     folds: Sequence[FoldRows],
-    settings: SearchSettings,
+    options: SearchOptions,
+    until: float,
     study_file: StudyFile,
     on_trials: Callable[[float], None],
     on_batch: Callable[[], None],
@@ -143,9 +121,10 @@ def run_search(
     Args:
         inputs: what to learn from.
         folds: of `make_search_folds`.
-        settings: what was chosen.
+        options: trials, batch and seed.
+        until: the time, of `time.perf_counter`, after which nothing is asked or trained.
         study_file: holds earlier trials; each batch is added to it once it is trained.
-        on_trials: called after every epoch with how many trials' worth of work that was; a batch sums up to its size.
+        on_trials: called after every epoch with how many trials' worth of work that was.
         on_batch: called when a batch has been added.
 
     Returns:
@@ -157,29 +136,27 @@ def run_search(
     """
     import optuna
 
-    began = time.perf_counter()
     study = optuna.create_study(direction="maximize")
     study.add_trials(study_file.trials)
     longest = 0.0
     try:
         with unmasked_signals():
-            while (missing := settings.trials - len(study_file.trials)) > 0:
+            while (missing := options.trials - len(study_file.trials)) > 0:
                 started = time.perf_counter()
-                if started - began + longest > settings.seconds:
+                if started + longest > until:
                     return "the time is up"
 
                 def report(heads_epochs: int) -> None:
-                    if time.perf_counter() - began > settings.seconds:
+                    if time.perf_counter() > until:
                         raise _OutOfTime
                     on_trials(heads_epochs / (len(folds) * EPOCHS))
 
-                trials = ask_batch(study, min(settings.batch, missing), settings.seed, len(study_file.trials))
-                specs = [propose(trial, settings.seed) for trial in trials]
-                out_of_fold = train_out_of_fold(specs, inputs, folds, settings.seed, report)
-                seconds = time.perf_counter() - started
+                trials = ask_batch(study, min(options.batch, missing), options.seed, len(study_file.trials))
+                specs = [propose(trial, options.seed) for trial in trials]
+                out_of_fold = train_out_of_fold(specs, inputs, folds, options.seed, report)
+                longest = max(longest, time.perf_counter() - started)
                 _tell(study, trials, out_of_fold, inputs.train_labels, folds)
                 study_file.add([study.trials[trial.number] for trial in trials])
-                longest = max(longest, seconds)
                 on_batch()
     except _OutOfTime:
         return "the time is up"
@@ -189,7 +166,7 @@ def run_search(
 
 
 def ask_batch(study: "optuna.Study", count: int, seed: int, finished: int) -> list["optuna.Trial"]:
-    """Ask for trials together.
+    """Ask for trials together, whose heads `propose` gives.
 
     The first few choose their structure freely, all of one batch size; the others take theirs over and differ in the
     rest, so that a batch shares matrix products and few graphs are compiled. The sampler counts every trial that runs
@@ -200,9 +177,6 @@ def ask_batch(study: "optuna.Study", count: int, seed: int, finished: int) -> li
         count: how many to ask for, at least 1.
         seed: of the search.
         finished: the number of finished trials: each batch has its own random numbers.
-
-    Returns:
-        Trials whose heads `propose` gives.
     """
     from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import PartialFixedSampler, TPESampler
@@ -233,14 +207,7 @@ def train_out_of_fold(
     seed: int,
     on_epochs: Callable[[int], None],
 ) -> np.ndarray:
-    """Train heads together, once per fold.
-
-    Args:
-        specs: B heads.
-        inputs: N training rows.
-        folds: which hold out every row once.
-        seed: of the mini-batches and the dropout masks.
-        on_epochs: as that of `train_bank`.
+    """Train B heads together, once per fold, of which each row is held out by one; seed and callback of `train_bank`.
 
     Returns:
         float32 array (N, L, B), 0-1: each row by the heads of the fold that held it out.

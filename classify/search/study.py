@@ -37,11 +37,7 @@ class StudyFile:
         return self._kept.get_trials(deepcopy=False)
 
     def add(self, trials: Sequence["optuna.trial.FrozenTrial"]) -> None:
-        """Keep finished trials.
-
-        Raises:
-            InputError: the disk refuses.
-        """
+        """Keep finished trials; an `InputError` says that the disk refuses."""
         try:
             self._kept.add_trials(trials)
         except OSError as error:
@@ -49,11 +45,7 @@ class StudyFile:
 
 
 def check_study_folder(folder: Path) -> None:
-    """Refuse a folder that holds something else than a study.
-
-    Raises:
-        InputError: it is a file, or is not empty and holds no study.
-    """
+    """Refuse, by an `InputError`, a file, and a folder that is not empty and holds no study."""
     if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
         raise InputError(f"{folder} is not a folder. Name another with --out.")
     if folder.is_dir() and not (folder / JOURNAL).exists():
@@ -70,8 +62,7 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Iterator[StudyFile]
 
     Args:
         folder: the study's; made where it is missing.
-        identity: what trials have to have in common to be compared: plain values (str, int, dict of str) by what they
-            are called.
+        identity: what trials have to have in common to be compared: str, int or dict of str, by what they are called.
 
     Raises:
         InputError: the folder holds a study of something else, a damaged one, or one that another process works on; or

@@ -243,17 +243,7 @@ def test_products_are_summed_over_any_number_of_outputs(outputs, inputs):
     np.testing.assert_allclose(found, (left * right).sum(1, keepdims=True), atol=1e-5)
 
 
-def test_what_cannot_be_trained_on_is_refused(features, y):
-    with pytest.raises(InputError, match="no head"):
-        train([], features, y)
-    with pytest.raises(InputError, match="0 of 90 rows to validate with"):
-        train_bank([FIVE], features, y, TRAIN, TRAIN[:0])
-    broken = features.copy()
-    broken[7, 3] = np.nan
-    with pytest.raises(InputError, match="row 7, feature 3 of the features is nan"):
-        train([FIVE], broken, y)
-    with pytest.raises(InputError, match="do not match"):
-        train([FIVE], features, y[:-1])
+def test_a_head_refuses_features_of_another_width(features, y):
     [head] = train([replace(FIVE, epochs=1)], features, y)
     with pytest.raises(InputError, match="features of width 24, received an array"):
         head.predict_proba(features[:, :5])
