@@ -56,8 +56,6 @@ class Experiment:
     """What a run of stage 2 found.
 
     Attributes:
-        settings: by which.
-        plan: the folds of all repeats, and which fits there are.
         predictions: by model: baselines, heads, ensembles, and the final model calibrated where that was asked for.
         models: by model that sees features, the fitted baseline or trained head of each fit of the plan.
         ensembles: by model that sees other models' probabilities, the ensemble or calibration fitted on all of them.
@@ -68,7 +66,7 @@ class Experiment:
         returns: what each backbone adds; empty of a single one.
         scores: by model and split: `oof`, of `decisions`, or, where the test images are labelled, `test`, of decisions
             by `thresholds`.
-        warnings: what a reader of the scores has to know; sentences.
+        warnings: what a reader of the scores has to know.
         gap: what a leak would be worth; None where it was not asked for.
     """
 

@@ -7,15 +7,16 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from classify.ensembles.ensembles import ENSEMBLES, choose_ensembles
+from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES, choose_ensembles
 from classify.models.baselines import BASELINES, choose_baselines
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
 from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule, check_rule
 from features.common.cli import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
+from features.common.errors import InputError
 
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
 _NO_ARGUMENTS = ("data", "out", "overwrite")
@@ -78,8 +79,10 @@ class RunOptions:
         ),
     ] = "roc_auc"
     calibration: Annotated[
-        Literal["none", "temperature", "platt", "isotonic"],
-        typer.Option(help="Calibrate the final model per label, cross-fitted."),
+        str,
+        typer.Option(
+            metavar=f"[{'|'.join(('none', *CALIBRATIONS))}]", help="Calibrate the final model per label, cross-fitted."
+        ),
     ] = "none"
     threshold: Annotated[
         str,
@@ -110,6 +113,9 @@ class RunOptions:
         baselines = choose_baselines(split_names(self.baselines, "--baselines") or ())
         heads = choose_heads(split_names(self.preset, "--preset") or (), {*BASELINES, *ENSEMBLES})
         ensembles = choose_ensembles(split_names(self.ensemble, "--ensemble"))
+        if self.calibration not in ("none", *CALIBRATIONS):
+            known = ", ".join(CALIBRATIONS)
+            raise InputError(f"--calibration: {self.calibration!r} is not a calibration. Expected {known}; or none.")
         # Which backbones there are is known later: `run_experiment` checks the whole name.
         if self.select.partition("/")[0] not in (*baselines, *heads, *ensembles):
             check_rule(self.select, [*(f"{name}/BACKBONE" for name in (*baselines, *heads)), *ensembles])

@@ -6,9 +6,7 @@ from features.common.arrays import Labels
 
 
 def mean_auc(logits: np.ndarray, y: Labels) -> np.ndarray:
-    """Compute the ROC-AUC of many heads at once, ties counted as half.
-
-    Scores that differ only in the last bit of the mantissa count as ties.
+    """Compute the ROC-AUC of many heads at once, ties counted as half, also of scores that differ in the last bit only.
 
     Args:
         logits: float32 array (N, L, H), any monotonic score.

@@ -60,8 +60,8 @@ def compile_epoch(kinds: tuple[StackKind, ...], batch_size: int) -> Callable[...
         capacity //= batch_size
         steps = (inputs.rows + batch_size - 1) // batch_size
 
-        def step(index: Any, moving: Any, trained: list[Any]) -> Any:
-            """One mini-batch; every stack's new weights, summed losses and logits."""
+        def step(index: Any, moving: Any, trained: Any, losses: Any, kept: Any) -> Any:
+            """One mini-batch: every stack's new weights; its losses are summed, its logits kept."""
             first = index * batch_size
             batch = tf.slice(inputs.features, [first, 0], [batch_size, inputs.features.shape[1]])
             truth = tf.slice(inputs.truth, [0, first], [labels, batch_size])
@@ -75,20 +75,15 @@ def compile_epoch(kinds: tuple[StackKind, ...], batch_size: int) -> Callable[...
             )
             uniforms = {name: tf.gather(drawn, index) for name, drawn in inputs.uniforms.items()}
             time = inputs.step + tf.cast(index + 1, tf.float32)
-            new, losses, logits = [], [], []
-            for kind, hyper, state in zip(kinds, hypers, trained, strict=True):
+            new, summed, written = [], [], []
+            for kind, hyper, state, total, logits in zip(kinds, hypers, trained, losses, kept, strict=True):
                 network = Network(tf, kind, state["weights"], rows_per_mask(batch_size))
                 scores = network.forward(normalised if kind.batch_norm else batch, uniforms)
                 loss, gradient = _loss(tf, scores, truth, valid, hyper)
-                losses.append((loss + _penalty(tf, state["weights"], hyper)) * count)
-                logits.append(scores)
+                summed.append(total + (loss + _penalty(tf, state["weights"], hyper)) * count)
+                written.append(logits.write(index, scores))
                 new.append(_update(tf, kind, state, network.backward(gradient, hyper), hyper, time))
-            return moving, new, losses, logits
-
-        def body(index: Any, moving: Any, trained: Any, losses: Any, kept: Any) -> Any:
-            moving, trained, more, logits = step(index, moving, trained)
-            losses = [old + new for old, new in zip(losses, more, strict=True)]
-            return index + 1, moving, trained, losses, [k.write(index, z) for k, z in zip(kept, logits, strict=True)]
+            return index + 1, moving, new, summed, written
 
         heads = [hyper["rate"].shape[0] for hyper in hypers]
         begin = (
@@ -99,7 +94,7 @@ def compile_epoch(kinds: tuple[StackKind, ...], batch_size: int) -> Callable[...
             [tf.TensorArray(tf.float32, capacity, element_shape=(count, labels, batch_size)) for count in heads],
         )
         _, moving, trained, losses, kept = tf.while_loop(
-            lambda index, *_: index < steps, body, begin, maximum_iterations=capacity
+            lambda index, *_: index < steps, step, begin, maximum_iterations=capacity
         )
 
         results, finished = [], []

@@ -180,10 +180,9 @@ def draw_uniforms(
 
 
 def _latin(generator: np.random.Generator, steps: int, masks: int, width: int) -> np.ndarray:
-    """Latin hypercubes, one a step: float32 (S, K, D), 0-1, of every feature one in each K-th of the range.
+    """Latin hypercubes (McKay, Beckman and Conover 1979), one a step: float32 (S, K, D), 0-1.
 
-    Few masks are a Latin hypercube (McKay, Beckman and Conover 1979): of every feature, the uniforms of K masks lie one
-    in each K-th of 0 to 1, in random order. So each row's mask is as random as ever, and each feature is kept in
+    Of every feature, one of the K uniforms lies in each K-th of 0 to 1, in random order. So each feature is kept in
     keep * K of the masks, rounded up or down, where independent masks would now and then keep it in none or in all.
     """
     strata = np.broadcast_to(np.arange(masks, dtype=np.float32)[:, None], (steps, masks, width))

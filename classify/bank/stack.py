@@ -33,14 +33,8 @@ def initial_weights(spec: HeadSpec, width: int, labels: int) -> list[np.ndarray]
 class Stack:
     """Heads of one kind, while they train.
 
-    Args:
-        kind: what they have in common.
-        members: which heads of the bank they are; they leave when they are done.
-        specs: of these heads.
-        y: the truth of the training rows, which balanced class weights follow.
-        width: D, of the features.
-
     Attributes:
+        members: which heads of the bank they are; they leave when they are done.
         state: float32 tensors, as `compile_epoch` describes them.
     """
 

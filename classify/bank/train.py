@@ -40,8 +40,8 @@ def train_bank(
         specs: the heads; at least one.
         X: the features.
         y: the truth.
-        train_rows: the rows to learn from, at least one.
-        validation_rows: the rows that decide when to stop, at least one.
+        train_rows: to learn from, at least one.
+        validation_rows: to decide when to stop, at least one.
         seed: of the mini-batches and the dropout masks.
         on_epochs: called after every epoch with the number of heads' epochs that are now done; over a whole
             training they add up to the sum of the specs' epochs.
@@ -128,10 +128,28 @@ class _Bank:
         self._aucs: list[list[tuple[float, float]]] = [[] for _ in specs]
 
     def train(self, on_epochs: Callable[[int], None]) -> list[TrainedHead]:
-        """Train until every head has stopped."""
+        """Train epoch by epoch until every head has stopped."""
         # Nothing waits for the AUC but the curves: it is computed beside the next epoch, whose graph leaves gaps.
         with ThreadPoolExecutor(max_workers=1) as beside:
-            self._train(on_epochs, beside)
+            epoch = 0
+            scoring: Future[None] | None = None
+            while self._active.any():
+                started = time.perf_counter()
+                trained = self._active.copy()
+                results = self._run(epoch)
+                if scoring:
+                    scoring.result()  # so that at most one epoch's logits wait
+                members = [list(stack.members) for stack in self._stacks]
+                scoring = beside.submit(self._score, members, results, self._truth)
+                for stack, result in zip(self._stacks, results, strict=True):
+                    self._record(stack, result, epoch)
+                self._seconds[trained] += (time.perf_counter() - started) / trained.sum()
+                stopped = np.flatnonzero(trained & ~self._active)
+                epoch += 1
+                on_epochs(int(trained.sum()) + sum(self._specs[index].epochs - epoch for index in stopped))
+                self._compact(epoch)
+            if scoring:
+                scoring.result()
         return [
             TrainedHead(
                 spec,
@@ -142,28 +160,6 @@ class _Bank:
             )
             for index, spec in enumerate(self._specs)
         ]
-
-    def _train(self, on_epochs: Callable[[int], None], beside: ThreadPoolExecutor) -> None:
-        """Train epoch by epoch, and score one epoch while the next is trained."""
-        epoch = 0
-        scoring: Future[None] | None = None
-        while self._active.any():
-            started = time.perf_counter()
-            trained = self._active.copy()
-            results = self._run(epoch)
-            if scoring:
-                scoring.result()  # so that at most one epoch's logits wait
-            members = [list(stack.members) for stack in self._stacks]
-            scoring = beside.submit(self._score, members, results, self._truth)
-            for stack, result in zip(self._stacks, results, strict=True):
-                self._record(stack, result, epoch)
-            self._seconds[trained] += (time.perf_counter() - started) / trained.sum()
-            stopped = trained & ~self._active
-            epoch += 1
-            on_epochs(int(trained.sum()) + sum(self._specs[index].epochs - epoch for index in np.flatnonzero(stopped)))
-            self._compact(epoch)
-        if scoring:
-            scoring.result()
 
     def _run(self, epoch: int) -> list[dict[str, np.ndarray]]:
         """Train every stack for one epoch."""

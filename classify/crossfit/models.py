@@ -33,12 +33,9 @@ class Candidate(NamedTuple):
 
 
 class CrossFitted(NamedTuple):
-    """Models, and what they predict.
+    """Models by name, such as `logistic/resnet50`: what they predict, and the fitted one of each fit of the plan.
 
-    Attributes:
-        predictions: by model, such as `logistic/resnet50`.
-        models: by model, the fitted baseline or trained head of each fit of the plan, in its order.
-        warnings: what a reader of the scores has to know; sentences.
+    The warnings are what a reader of the scores has to know.
     """
 
     predictions: dict[str, Prediction]
@@ -61,7 +58,7 @@ def cross_fit(
     on_fit: Callable[[], None],
     finished: FinishedFits = KEEP_NONE,
 ) -> CrossFitted:
-    """Fit every candidate once for each fit of the plan.
+    """Fit every candidate once for each fit of the plan; gives them in their order.
 
     Args:
         candidates: the models by name.
@@ -70,9 +67,6 @@ def cross_fit(
         jobs: how many fits run at a time. It does not change any probability.
         on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
         finished: fits of an earlier, interrupted run; new ones are added.
-
-    Returns:
-        The models, in the order of the candidates.
     """
     features, labels = inputs.train.features, inputs.train_labels
 
@@ -143,7 +137,7 @@ def cross_fit_heads(
     on_fit: Callable[[], None],
     finished: FinishedFits = KEEP_NONE,
 ) -> CrossFitted:
-    """Train every head once for each fit of the plan, on each backbone and on all.
+    """Train every head once for each fit of the plan, on each backbone and on all; in the order of `list_heads`.
 
     The rows that decide when a head stops are taken from the fold's training rows, so that no head knows anything of
     the rows that it is scored on. The head that is refitted on all rows has none to spare: it trains for the median of
@@ -155,10 +149,7 @@ def cross_fit_heads(
         plan: the fits.
         seed: of the validation rows, the mini-batches and the dropout masks, 0 to 2**32 - 1.
         on_fit: called once for each of the len(list_heads) * len(plan.fits()) heads.
-        finished: fits of an earlier, interrupted run; new ones are added.
-
-    Returns:
-        The models in the order of `list_heads`.
+        finished: as above.
     """
     if not specs:
         return CrossFitted({}, {}, ())
@@ -202,10 +193,8 @@ def _fixed_epochs(spec: HeadSpec, of_folds: Sequence[Fit]) -> HeadSpec:
 def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: int) -> FoldRows | None:
     """Choose the rows of a fold that decide when its heads stop: whole groups, with like shares of every label.
 
-    Of the rows that are learnt from it is one part in `VALIDATION_PARTS`, or in as many as there are groups.
-
-    Returns:
-        The rows. None if there is only one group to learn from, or if no label has both values.
+    They are one of `VALIDATION_PARTS` parts, or of as many as there are groups, of the rows that are learnt from. None
+    if there is only one group to learn from, or if no label has both values.
     """
     labels, groups = inputs.train_labels[learnt], inputs.train.groups
     of_learnt = None if groups is None else groups[learnt]

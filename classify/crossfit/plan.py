@@ -27,9 +27,8 @@ class Folds:
 
     Attributes:
         fold_of_row: int64 array (N,), 0 to `count` - 1, in the order of the training rows.
-        count: the number of folds.
         group_count: how many groups the rows belong to; None where no groups are known.
-        warnings: what a reader of the scores has to know about these folds; sentences.
+        warnings: what a reader of the scores has to know about these folds.
     """
 
     fold_of_row: np.ndarray

@@ -52,9 +52,7 @@ class FinishedFits:
         self._counting = threading.Lock()  # fits are recalled from several threads
 
     def recall(self, what: Sequence[Any], fit: Callable[[], list[Fit]]) -> list[Fit]:
-        """Give the fits that were finished before; or make them, and keep them.
-
-        A file is damaged if it does not agree with its digest; its fits are made again.
+        """Give the fits that were finished before; or make them, and keep them, as where their file is damaged.
 
         Args:
             what: all that decides the fits beside the identity: arrays, and values whose `repr` tells them apart.

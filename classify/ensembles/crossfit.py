@@ -29,7 +29,7 @@ def cross_fit_second_level(
         test: the test rows by the same models; None without test rows.
 
     Returns:
-        The cross-fitted probabilities; those of test, or None; the estimator fitted on all rows, which gave the latter.
+        The cross-fitted probabilities; those of test, or None; the estimator fitted on all rows.
     """
     crossed = np.empty(labels.shape, dtype=np.float32)
     for learnt, held_out in folds.split():
@@ -47,19 +47,18 @@ def combine(
     jobs: int,
     on_fit: Callable[[], None],
 ) -> tuple[dict[str, Prediction], dict[str, BaseEstimator]]:
-    """Cross-fit ensembles of all members.
+    """Cross-fit ensembles of all members, by the folds of their out-of-fold probabilities, `jobs` at a time.
 
     Args:
         ensembles: names of `ENSEMBLES`.
         members: the models by name, of any kind; all with test probabilities or none.
         labels: of the training rows.
-        folds: those that the members' out-of-fold probabilities come from.
-        jobs: ensembles at a time; changes no probability.
+        folds: as above.
+        jobs: changes no probability.
         on_fit: called once per ensemble, from any thread.
 
     Returns:
-        The predictions, in the order asked for, and the ensembles fitted on all rows, which predicted test. The
-        backbones are those of the members that have a share.
+        The predictions, whose backbones are those of the members with a share, and the ensembles fitted on all rows.
     """
     if not ensembles:
         return {}, {}

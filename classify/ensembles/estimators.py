@@ -51,10 +51,9 @@ class LogitMean(Mean):
 class RankMean(Mean):
     """The mean of the ranks, for models whose probabilities are of different scale.
 
-    A rank is a probability's place among those that `fit` saw, so that the prediction of an image does not depend on
-    the other images that are predicted with it. The mean rank becomes a probability again by the mean of the models'
-    own quantiles at that rank. Labels play no part in this, so that the folds of a rare label do not drift apart, as
-    they do with a fitted scale.
+    A rank is a probability's place among those that `fit` saw, so that no image depends on those predicted with it. The
+    mean rank becomes a probability again by the mean of the models' own quantiles at that rank. Labels play no part in
+    this, so that the folds of a rare label do not drift apart, as they do with a fitted scale.
 
     Attributes:
         reference_: float32 array (N, L, K), sorted along N.
@@ -91,8 +90,8 @@ class NonNegativeWeights(_WeightedMean):
     """A weighted mean of the probabilities with the least log loss over all labels; weights at least 0, of sum 1.
 
     That is the likelihood of a mixture with known components, so expectation-maximisation climbs to its only maximum.
-    There, no model's mean ratio of its own likelihood to the mixture's is above 1; and that ratio less 1 bounds what is
-    still to be gained, so it is the stopping rule.
+    There, no model's mean ratio of its own likelihood to the mixture's is above 1; that ratio less 1 is the stopping
+    rule.
 
     Args:
         tolerance: the log loss that may be left to gain.

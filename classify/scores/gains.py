@@ -27,8 +27,7 @@ class BackboneReturn:
     Attributes:
         macro_auc: out-of-fold macro ROC-AUC of the mean over this backbone and those before it.
         gain: how much of that it added; of the first, above 0.5.
-        low, high: the 95 % bootstrap interval of the gain; None where fewer than two units can be drawn, or where
-            no draw has every label.
+        low, high: the 95 % bootstrap interval of the gain; None where nothing can be drawn, or no draw has every label.
     """
 
     backbone: str
@@ -50,7 +49,7 @@ def rank_backbones(members: Mapping[str, Prediction], labels: Labels, resampling
         resampling: of the same rows.
 
     Returns:
-        One entry per backbone that has a model of its own, in the order of adding; of equal ones the first is first.
+        One entry per backbone that has a model of its own; of equal ones the first is first.
     """
     of_backbones: dict[str, list[np.ndarray]] = {}
     for prediction in members.values():
@@ -131,14 +130,8 @@ def measure_gap(
 ) -> Gap:
     """Cross-fit the model by both kinds of folds: the same count, repeats and seed.
 
-    Args:
-        inputs: whose training images have groups.
-        plan: the grouped folds.
-        seed: that of the plan's folds.
-        jobs: fits at a time.
-        resampling: of whole groups: by random folds, too, the rows of one group are not independent evidence.
-        on_fit: called after each of the 2 * len(plan.fits()) fits.
-        finished: holds the fits by the grouped folds, if the run has the model.
+    The draws are of whole groups: by random folds, too, the rows of one group are not independent evidence. `on_fit` is
+    called after each of the 2 * len(plan.fits()) fits; of a run that has the model, half of them are `finished`.
     """
     candidates = {MODEL: Candidate(BASELINES[MODEL].make(), slice(0, inputs.train.features.shape[1]))}
     ungrouped = replace(inputs, train=replace(inputs.train, groups=None))

@@ -36,10 +36,7 @@ def choose_gallery(
 
     The surest positives, true and false, are those of the highest probability, the surest negatives those of the
     lowest. Examples are positives spread evenly over the rows, of different groups where there are enough. Of equals
-    the first row is taken.
-
-    Returns:
-        The choices by label, then outcome, then rank. An image may be chosen several times.
+    the first row is taken. The choices are by label, then outcome, then rank; an image may be chosen several times.
     """
     decided = to_binary(probabilities, thresholds)
     return [

@@ -8,12 +8,10 @@ from features.common.arrays import Decisions, Labels, Probabilities, Thresholds
 
 
 def fit_thresholds(labels: Labels, probabilities: Probabilities, rule: ThresholdRule) -> Thresholds:
-    """Choose a threshold per label.
+    """Choose a threshold per label; infinite where it has no positives: no cut would be right.
 
     Only cuts between two different probabilities, and below all of them, are tried; a cut lies in the middle. Of equal
     cuts the highest is taken, so that fewer rows are positive. `sensitivity` takes the highest cut that reaches it.
-
-    A label without positives has an infinite threshold: no cut would be right.
     """
     return np.array([_fit_label(*columns, rule) for columns in zip(labels.T, probabilities.T, strict=True)])
 

@@ -172,11 +172,7 @@ def ask_batch(study: "optuna.Study", count: int, seed: int, finished: int) -> li
     rest, so that a batch shares matrix products and few graphs are compiled. The sampler counts every trial that runs
     as a bad one ("constant liar"), which keeps the batch from crowding in one place.
 
-    Args:
-        study: of the finished trials.
-        count: how many to ask for, at least 1.
-        seed: of the search.
-        finished: the number of finished trials: each batch has its own random numbers.
+    Each batch has its own random numbers, by the seed of the search and the number of finished trials.
     """
     from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import PartialFixedSampler, TPESampler
@@ -238,15 +234,12 @@ def best_trials(trials: Sequence["optuna.trial.FrozenTrial"], count: int) -> lis
 def cross_fitted_choice(fold_aucs: np.ndarray) -> float | None:
     """Estimate what choosing the best of many trials is worth on rows that had no part in the choice.
 
-    For each fold in turn, the trial that is best on the other folds is scored on this one. The highest score of many
-    is optimistic even where there is nothing to learn; this mean is then about 0.5. It is not perfect: the proposals
-    themselves were guided by all folds.
+    For each fold in turn, the trial that is best on the other folds is scored on this one; gives the mean over the
+    folds, or None if fewer than two have a value. The highest score of many is optimistic even where there is nothing
+    to learn; this mean is then about 0.5. It is not perfect: the proposals themselves were guided by all folds.
 
     Args:
         fold_aucs: float array (T, K), 0-1: macro AUC by trial and fold; a column of NaN where a fold has none.
-
-    Returns:
-        The mean over the folds; None if fewer than two have a value.
     """
     known = fold_aucs[:, ~np.isnan(fold_aucs).any(axis=0)]
     if known.shape[1] < 2:

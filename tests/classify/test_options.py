@@ -2,14 +2,12 @@
 
 import shlex
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import pytest
 from typer.testing import CliRunner
 
 from classify.__main__ import app as classify
-from classify.ensembles.ensembles import CALIBRATIONS
-from classify.options import RunOptions, command_line
+from classify.options import command_line
 from extract.__main__ import app as extract
 from features.__main__ import app as features
 
@@ -52,8 +50,3 @@ def test_every_option_is_one_that_the_command_takes(command):
 def test_options_that_were_not_given_are_not_said():
     bare = {"data": "d", "cache": "c", "arguments": {}}  # as of a run before there were groups
     assert command_line("features audit", Path("r"), bare) == "python -m features audit c --data d --run r"
-
-
-def test_the_calibrations_are_those_of_the_table():
-    choices = get_args(get_args(get_type_hints(RunOptions, include_extras=True)["calibration"])[0])
-    assert choices == ("none", *CALIBRATIONS)

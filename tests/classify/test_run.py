@@ -278,7 +278,7 @@ def test_overwrite_replaces_a_run_and_only_then(toy):
             "--select 'f1': expected a metric (roc_auc, average_precision, log_loss, brier) or a model",
         ),
         (("--backbones", "alpha", "--select", "mean"), "--select 'mean': expected a metric"),
-        (("--calibration", "beta"), "'beta' is not one of"),
+        (("--calibration", "beta"), "'beta' is not a calibration. Expected temperature, platt, isotonic"),
         (("--threshold", "0.5"), "--threshold '0.5': expected one of f1, f2"),
         (("--jobs", "0"), "greater than or equal to 1"),
         (("--seed", "-1"), "greater than or equal to 0"),
