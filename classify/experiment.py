@@ -4,12 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.crossfit.models import Candidate, cross_fit, cross_fit_heads, feature_sets, list_heads
-from classify.crossfit.plan import FitPlan, Folds, Prediction, make_repeats
+from classify.crossfit.plan import FitPlan, Folds, Prediction, in_threads, make_repeats
 from classify.crossfit.resume import KEEP_NONE, FinishedFits
 from classify.ensembles.crossfit import calibrate, combine
 from classify.ensembles.ensembles import ENSEMBLES
@@ -219,8 +217,5 @@ def _judge_models(
         on_step()
         return _Judged(thresholds, decisions, scores)
 
-    with threadpool_limits(1, user_api="blas"):  # so that `jobs` changes no bit, as in `cross_fit`
-        judged = Parallel(n_jobs=settings.jobs, backend="threading")(
-            delayed(judge)(prediction) for prediction in predictions.values()
-        )
+    judged = in_threads(settings.jobs, judge, zip(predictions.values()))
     return dict(zip(predictions, judged, strict=True))

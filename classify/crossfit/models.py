@@ -5,21 +5,21 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.bank import train as bank
-from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction, make_folds
+from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction, in_threads, make_folds
 from classify.crossfit.resume import KEEP_NONE, FinishedFits
 from classify.inputs import Inputs
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
-from features.common.arrays import RowIndices
+from features.common.arrays import Probabilities, RowIndices
 
 #: One of so many parts of a fold's training rows decides when its heads stop.
 VALIDATION_PARTS = 5
@@ -68,19 +68,13 @@ def cross_fit(
         on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
         finished: fits of an earlier, interrupted run; new ones are added.
     """
-    features, labels = inputs.train.features, inputs.train_labels
 
     def fit(candidate: Candidate, rows: FitRows) -> list[Fit]:
         started = time.perf_counter()
-        seen = features[:, candidate.columns]
-        model = clone(candidate.estimator).fit(seen[rows.learnt], labels[rows.learnt])
-        test = None
-        if inputs.test is not None and rows.predicts_test:
-            test = model.predict_proba(inputs.test.features[:, candidate.columns])
-        out_of_fold = np.empty((0, labels.shape[1]), np.float32)
-        if len(rows.held_out):
-            out_of_fold = model.predict_proba(seen[rows.held_out])
-        return [Fit(model, out_of_fold, test, model.converged_, time.perf_counter() - started)]
+        seen = inputs.train.features[:, candidate.columns]
+        model = clone(candidate.estimator).fit(seen[rows.learnt], inputs.train_labels[rows.learnt])
+        predicted = _predict(model, inputs, candidate.columns, rows.held_out, rows.predicts_test)
+        return [Fit(model, *predicted, model.converged_, time.perf_counter() - started)]
 
     def recall(candidate: Candidate, rows: FitRows) -> Fit:
         what = (type(candidate.estimator), candidate.estimator.get_params(), candidate.columns, *rows)
@@ -89,14 +83,9 @@ def cross_fit(
         return found
 
     fits = plan.fits()
-    # Threads share the features without a copy, and the solver's work is BLAS, which releases the interpreter's lock.
-    # One BLAS thread per fit: how a product is cut between threads changes its last bits, and so would `jobs`.
-    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
-        fitted = Parallel(n_jobs=jobs, backend="threading")(
-            delayed(recall)(candidate, rows) for candidate in candidates.values() for rows in fits
-        )
-
+        fitted = in_threads(jobs, recall, product(candidates.values(), fits))
     of_models = {name: fitted[index * len(fits) : (index + 1) * len(fits)] for index, name in enumerate(candidates)}
     predictions = {
         name: plan.gather(of_model, backbones_within(candidates[name].columns, inputs))
@@ -231,10 +220,18 @@ def _train(
     with threadpool_limits(1, user_api="blas"):  # as for every other model: threads change the last bits
         for head in heads:
             started = time.perf_counter()
-            out_of_fold = head.predict_proba(features[rows.held_out])
-            test = None
-            if inputs.test is not None and predicts_test:
-                test = head.predict_proba(inputs.test.features[:, columns])
-            seconds = head.seconds + time.perf_counter() - started
-            fits.append(Fit(head, out_of_fold, test, head.best_epoch > 0, seconds))
+            predicted = _predict(head, inputs, columns, rows.held_out, predicts_test)
+            fits.append(Fit(head, *predicted, head.best_epoch > 0, head.seconds + time.perf_counter() - started))
     return fits
+
+
+def _predict(
+    model: BaseEstimator | TrainedHead, inputs: Inputs, columns: slice, held_out: RowIndices, predicts_test: bool
+) -> tuple[Probabilities, Probabilities | None]:
+    """Predict the rows held out and, where asked, the test rows."""
+    out_of_fold = np.empty((0, len(inputs.label_names)), np.float32)  # no estimator of scikit-learn takes no rows
+    if len(held_out):
+        out_of_fold = model.predict_proba(inputs.train.features[:, columns][held_out])
+    if inputs.test is None or not predicts_test:
+        return out_of_fold, None
+    return out_of_fold, model.predict_proba(inputs.test.features[:, columns])

@@ -1,13 +1,15 @@
 """Plan the fits of a run: folds, by group where groups are known, and the rows that each model learns and predicts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.inputs import Inputs
 from classify.models.trained_head import TrainedHead
@@ -210,6 +212,15 @@ class Prediction:
     seconds: float = 0.0
     backbones: tuple[str, ...] = ()
     shares: dict[str, float] = field(default_factory=dict)
+
+
+def in_threads(jobs: int, act: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Call a function with each of some tuples of arguments, so many at a time, in threads, which share the features.
+
+    Each has one BLAS thread: how a product is cut between threads changes its last bits, and so would `jobs`.
+    """
+    with threadpool_limits(1, user_api="blas"):
+        return Parallel(n_jobs=jobs, backend="threading")(delayed(act)(*call) for call in calls)
 
 
 def mean_probabilities(members: Sequence[Probabilities]) -> Probabilities:

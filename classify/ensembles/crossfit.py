@@ -5,11 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.crossfit.plan import Folds, Prediction
+from classify.crossfit.plan import Folds, Prediction, in_threads
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from features.common.arrays import Labels, Probabilities
 
@@ -77,9 +75,7 @@ def combine(
         seconds = time.perf_counter() - started
         return Prediction(crossed, of_test, True, seconds, tuple(backbones), shares), fitted
 
-    with threadpool_limits(1, user_api="blas"):  # so that `jobs` changes no bit, as in `cross_fit`
-        fitted = Parallel(n_jobs=jobs, backend="threading")(delayed(fit)(name) for name in ensembles)
-    predictions, models = zip(*fitted, strict=True)
+    predictions, models = zip(*in_threads(jobs, fit, zip(ensembles)), strict=True)
     return dict(zip(ensembles, predictions, strict=True)), dict(zip(ensembles, models, strict=True))
 
 
