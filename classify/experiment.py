@@ -9,8 +9,8 @@ from sklearn.base import BaseEstimator
 from classify.crossfit.models import Candidate, cross_fit, cross_fit_heads, feature_sets, list_heads
 from classify.crossfit.plan import FitPlan, Folds, Prediction, in_threads, make_repeats
 from classify.crossfit.resume import KEEP_NONE, FinishedFits
-from classify.ensembles.crossfit import calibrate, combine
 from classify.ensembles.ensembles import ENSEMBLES
+from classify.ensembles.estimators import calibrate, combine
 from classify.inputs import Inputs, warn_shared_groups
 from classify.models.baselines import BASELINES, PRIOR
 from classify.models.heads import HeadSpec

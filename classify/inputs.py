@@ -57,9 +57,7 @@ class Inputs:
     """All that stage 2 learns from and predicts.
 
     Attributes:
-        label_names: the L labels.
         columns: which of the D columns of the features are each backbone's.
-        train: the labelled images.
         train_labels: of the M training images; every label has both values.
         test: the images to predict; None where the data set has no such split.
         recipes: how each backbone's features were extracted.

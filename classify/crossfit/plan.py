@@ -176,14 +176,10 @@ class FitRows(NamedTuple):
 
 @dataclass(frozen=True)
 class Fit:
-    """A model fitted once, and what it predicts.
+    """A baseline or a head fitted once, and what it predicts of the rows held out and of test, or None.
 
     Attributes:
-        model: a fitted baseline, or a trained head.
-        out_of_fold: of the rows held out.
-        test: of the test rows; None without any, or where another fit predicts them.
         converged: whether its solver reached its tolerance, or its head had a finite validation loss.
-        seconds: the time that it took.
     """
 
     model: BaseEstimator | TrainedHead
@@ -200,7 +196,7 @@ class Prediction:
     Attributes:
         out_of_fold: of each training row, by the model of the fold that held it out; of several repeats the mean.
         test: of the test rows: the mean over the models of all folds, or of the model that was refitted.
-        converged: whether the solver of every fold and label reached its tolerance; True where there is no solver.
+        converged: whether every fit has.
         seconds: the time that fitting and predicting took, summed over the fits; of an ensemble, without its members'.
         backbones: those whose features it sees, directly or through its members.
         shares: of an ensemble that is a weighted mean, the share of each member that has one.
@@ -230,12 +226,7 @@ def mean_probabilities(members: Sequence[Probabilities]) -> Probabilities:
 
 @dataclass(frozen=True)
 class FitPlan:
-    """How every model of a run is fitted.
-
-    Attributes:
-        repeats: the folds of each repeat, at least one, all of the same rows and the same count.
-        refit: whether each model is fitted on all rows too, and that one predicts test.
-    """
+    """How every model of a run is fitted: by the folds of each repeat, and if asked on all rows too, to predict test."""
 
     repeats: tuple[Folds, ...]
     refit: bool = False

@@ -147,8 +147,7 @@ class Aim:
 
     Attributes:
         form: what `--threshold` takes, for help and messages.
-        pattern: matches it; its only group, if it has one, is a number.
-        limit: the number is above 0 and at most this.
+        pattern: matches it; its only group, if it has one, is a number above 0 and at most `limit`.
         objective: of each cut, from its true positives, its predicted positives, the positives, the negatives and the
             number; the first cut of the highest objective is taken, from the highest probability on.
     """

@@ -130,9 +130,6 @@ def run_search(
     Returns:
         Why it ended: `all trials are done`, `the time is up`, or the signal that stopped it; the batch in flight is
         then lost.
-
-    Raises:
-        InputError: the study file cannot be written.
     """
     import optuna
 
@@ -224,9 +221,8 @@ def best_trials(trials: Sequence["optuna.trial.FrozenTrial"], count: int) -> lis
 
     A search ends with many heads that are nearly the same; an ensemble gains by heads of other structures.
     """
-    ranked = sorted(trials, key=lambda trial: (-(trial.value or 0.0), trial.number))
     best: dict[tuple[Any, ...], optuna.trial.FrozenTrial] = {}
-    for trial in ranked:
+    for trial in sorted(trials, key=lambda trial: (-(trial.value or 0.0), trial.number)):
         best.setdefault(tuple(trial.params[name] for name in STRUCTURE), trial)
     return list(best.values())[:count]
 

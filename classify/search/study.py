@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +22,16 @@ _NAME = "heads"
 _IDENTITY = "identity"
 
 
+@dataclass
 class StudyFile:
     """Finished trials, in Optuna's journal: a line of JSON each, flushed to the disk.
 
-    Only `open_study` makes one. Proposals that have no score yet are in memory only, so that a search that is stopped
-    leaves no trial that would seem to run forever.
+    Proposals that have no score yet are in memory only, so that a search that is stopped leaves no trial that would
+    seem to run forever.
     """
 
-    def __init__(self, path: Path, kept: "optuna.Study") -> None:
-        self._path, self._kept = path, kept
+    _path: Path
+    _kept: "optuna.Study"
 
     @property
     def trials(self) -> list["optuna.trial.FrozenTrial"]:

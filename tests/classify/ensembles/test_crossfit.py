@@ -5,8 +5,8 @@ import pytest
 from sklearn.base import BaseEstimator
 
 from classify.crossfit.plan import Folds, Prediction
-from classify.ensembles.crossfit import calibrate, combine, cross_fit_second_level
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
+from classify.ensembles.estimators import calibrate, combine, cross_fit_second_level
 
 FOLDS = Folds(np.arange(60) % 3, 3, None, ())
 
