@@ -97,7 +97,7 @@ class Experiment:
 def list_candidates(columns: dict[str, slice], baselines: Sequence[str]) -> dict[str, Candidate]:
     """List the baselines to cross-fit by name, such as `logistic/resnet50`, `logistic/all`.
 
-    Each is fitted on every backbone and, of several, on all of them; the prior sees no features, so it is one model.
+    The prior sees no features, so it is one model.
     """
     candidates = {}
     for baseline in baselines:
@@ -110,10 +110,7 @@ def list_candidates(columns: dict[str, slice], baselines: Sequence[str]) -> dict
 
 
 def list_ensembles(columns: dict[str, slice], settings: Settings) -> tuple[str, ...]:
-    """List the ensembles that a run makes: none of a single model, as each would be that model again.
-
-    The prior is a floor, not a member.
-    """
+    """List the ensembles that a run makes: none of a single model; the prior is a floor, not a member."""
     baselines = [name for name in list_candidates(columns, settings.baselines) if name != PRIOR]
     return settings.ensembles if len(baselines) + len(list_heads(columns, settings.heads)) > 1 else ()
 
@@ -138,8 +135,7 @@ def run_experiment(
         finished: the fits of an earlier run that was interrupted; new ones are added.
 
     Raises:
-        InputError: there are fewer rows, or fewer groups, than folds; `settings.select` names no model of this run; or
-            a gap is asked for where no groups are known.
+        InputError: the data are too few for the folds or have no groups for the gap; or `select` names no model.
     """
     if settings.gap:
         refuse_ungrouped(inputs)

@@ -75,8 +75,7 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
     """Read the features of a data set's images, by these backbones, in this order; None for all cached for `train`.
 
     Raises:
-        InputError: nothing is cached, a backbone or a row that was not rejected is missing, `train` is not labelled,
-            a label cannot be learnt from it, a backbone's features are all constant, or their number differs in `test`.
+        InputError: features are missing or all constant, `train` is not labelled, or a label cannot be learnt from it.
     """
     clashes = sorted(RESERVED_LABELS & set(dataset.label_names))
     if clashes:

@@ -39,8 +39,7 @@ class StackKind(NamedTuple):
 def sum_over_outputs(tf: Any, left: Any, right: Any) -> Any:
     """Sum products of weights (H, outputs, inputs) over the outputs: (H, 1, inputs).
 
-    Up to eight slices of the product are added one by one, as XLA would otherwise write it out and read it again; see
-    docs/decisions.md.
+    Up to eight slices are added one by one: XLA would write the product out and read it again; see docs/decisions.md.
     """
     heads, outputs, inputs = left.shape
     slices = max(count for count in range(1, 9) if outputs % count == 0)

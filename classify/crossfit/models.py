@@ -132,13 +132,7 @@ def cross_fit_heads(
     the rows that it is scored on. The head that is refitted on all rows has none to spare: it trains for the median of
     its folds' best epochs, rounded down, and keeps the epoch of the lowest loss on these rows, mostly the last.
 
-    Args:
-        specs: the heads by name.
-        inputs: as in `cross_fit`, like `plan` and `finished`.
-        plan: the fits.
-        seed: of the validation rows, the mini-batches and the dropout masks, 0 to 2**32 - 1.
-        on_fit: called once for each of the len(list_heads) * len(plan.fits()) heads.
-        finished: as above.
+    Arguments are as those of `cross_fit`; the seed is of the validation rows, the mini-batches and the dropout masks.
     """
     if not specs:
         return CrossFitted({}, {}, ())

@@ -226,7 +226,7 @@ def mean_probabilities(members: Sequence[Probabilities]) -> Probabilities:
 
 @dataclass(frozen=True)
 class FitPlan:
-    """How every model of a run is fitted: by the folds of each repeat, and if asked on all rows too, to predict test."""
+    """How every model of a run is fitted: by the folds of each repeat; to predict test, if asked, on all rows too."""
 
     repeats: tuple[Folds, ...]
     refit: bool = False
@@ -256,11 +256,7 @@ class FitPlan:
 
 
 def make_repeats(inputs: Inputs, count: int, repeats: int, seed: int) -> tuple[Folds, ...]:
-    """Make the folds of every repeat; the seed is that of the first, from which the others draw theirs.
-
-    Raises:
-        InputError: there are fewer rows, or fewer groups, than folds.
-    """
+    """Make the folds of every repeat, as `make_folds`; the seed is that of the first, which the others draw from."""
     drawn = np.random.SeedSequence(seed).generate_state(repeats)[1:]
     return tuple(
         make_folds(inputs.train_labels, inputs.train.groups, inputs.label_names, count, own)

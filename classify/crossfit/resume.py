@@ -54,9 +54,7 @@ class FinishedFits:
     def recall(self, what: Sequence[Any], fit: Callable[[], list[Fit]]) -> list[Fit]:
         """Give the fits that were finished before; or make them, and keep them, as where their file is damaged.
 
-        Args:
-            what: all that decides the fits beside the identity: arrays, and values whose `repr` tells them apart.
-            fit: makes them.
+        What decides the fits, beside the identity, is arrays, and values whose `repr` tells them apart.
 
         Raises:
             InputError: the disk is full, or cannot be written.

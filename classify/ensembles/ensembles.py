@@ -53,10 +53,9 @@ CALIBRATIONS: dict[str, SecondLevel] = {
 
 
 def choose_ensembles(names: Sequence[str] | None) -> tuple[str, ...]:
-    """Put the ensembles asked for with `--ensemble` into the order of `ENSEMBLES`; None for all, `none` for none.
+    """Put the ensembles asked for with `--ensemble` into the order of the table; an `InputError` lists it.
 
-    Raises:
-        InputError: a name is not known; the message lists the known ones.
+    None stands for all, and `none` alone for none.
     """
     if names is None:
         return tuple(ENSEMBLES)

@@ -174,11 +174,10 @@ class GreedySelection(_WeightedMean):
     all folds together then compares what cannot be compared. Measurements: docs/decisions.md.
 
     Args:
-        bags: how many.
+        bags: how many, drawn by the seed.
         share: of the models that a bag holds, above 0 to 1; at least two models, as one leaves nothing to select.
         steps: models in the selection of a bag at most, repeats counted.
         patience: steps without a gain before the search stops.
-        seed: of the bags.
 
     Attributes:
         selections_: per bag an int64 array, the models in the order in which they were added; `weights_` are the mean
@@ -323,7 +322,7 @@ def combine(
         ensembles: names of `ENSEMBLES`.
         members: the models by name, of any kind; all with test probabilities or none.
         labels: of the training rows.
-        folds: as above.
+        folds: those of the members.
         jobs: changes no probability.
         on_fit: called once per ensemble, from any thread.
 

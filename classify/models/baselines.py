@@ -82,11 +82,7 @@ BASELINES: dict[str, Baseline] = {
 
 
 def choose_baselines(names: Sequence[str]) -> tuple[str, ...]:
-    """Put the baselines asked for with `--baselines` into the order of `BASELINES`.
-
-    Raises:
-        InputError: a name is not known; the message lists the known ones.
-    """
+    """Put the baselines asked for with `--baselines` into the order of the table; an `InputError` lists it."""
     unknown = [name for name in names if name not in BASELINES]
     if unknown:
         raise InputError(

@@ -24,8 +24,6 @@ class OneVsRest(BaseEstimator):
         least: the fewest rows of either value that the classifier can learn from.
 
     Attributes:
-        scaler_: the fitted StandardScaler; features that never vary become 0.
-        reducer_: the fitted PCA; None without `components`.
         classifiers_: per label the fitted classifier, or the constant probability.
         converged_: whether every iterative solver reached its tolerance; True for classifiers without one.
     """
@@ -116,7 +114,6 @@ class Prior(BaseEstimator):
 
     Attributes:
         shares_: float32 array (L,), (positives + 1) / (rows + 2).
-        converged_: True.
     """
 
     has_gradient = False

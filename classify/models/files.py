@@ -60,11 +60,7 @@ def save_fits(models: Path, name: str, fits: Mapping[str, BaseEstimator | Traine
 
 
 def load_model(path: Path) -> Predictor:
-    """Load a fit, an ensemble or a calibration that a run saved.
-
-    Raises:
-        InputError: the file is missing, damaged, or not a model of a run.
-    """
+    """Load a fit, an ensemble or a calibration; an `InputError` says why the file is not a sound model of a run."""
     try:
         content = path.read_bytes()
     except OSError as error:

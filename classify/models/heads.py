@@ -148,11 +148,7 @@ def read_presets(path: Path) -> dict[str, HeadSpec]:
 
 
 def write_presets(path: Path, heads: Mapping[str, HeadSpec]) -> None:
-    """Write a file that `read_presets` gives back as it was; an earlier one is replaced.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Write a file that `read_presets` gives back as it was; an `InputError` says that it cannot be written."""
     content = {name: asdict(spec) for name, spec in heads.items()}
     try:
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

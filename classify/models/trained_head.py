@@ -47,11 +47,7 @@ class HeadWeights:
 
     @classmethod
     def load(cls, path: Path) -> "HeadWeights":
-        """Read the Keras file of a head, which is a sound archive.
-
-        Raises:
-            InputError: it does not hold a head.
-        """
+        """Read the Keras file of a head, which is a sound archive; an `InputError` says that it holds none."""
         keras = import_keras()
         try:
             model = keras.saving.load_model(path, compile=False)
@@ -68,11 +64,7 @@ class HeadWeights:
         return cls(model.get_weights(), batch_norm)
 
     def predict_proba(self, X: Features) -> Probabilities:
-        """Give the probability of each label.
-
-        Raises:
-            InputError: X has another width than the head.
-        """
+        """Give the probability of each label; an `InputError` says that X has another width than the head."""
         weights = list(self.weights)
         if X.ndim != 2 or X.shape[1] != len(weights[0]):
             raise InputError(

@@ -40,16 +40,11 @@ class BackboneReturn:
 def rank_backbones(members: Mapping[str, Prediction], labels: Labels, resampling: Resampling) -> list[BackboneReturn]:
     """Add backbones one by one, each time the one that raises the macro ROC-AUC of the mean over backbones the most.
 
-    A backbone stands for the mean of the models that see it alone. The order is chosen on the rows that the gains are
+    A backbone stands for the mean of its models. The order is chosen on the rows that the gains are
     of, which flatters the early ones a little; a mean has nothing else that could be fitted.
 
-    Args:
-        members: the cross-fitted models by name, without ensembles.
-        labels: of the training rows; every label has both values.
-        resampling: of the same rows.
-
-    Returns:
-        One entry per backbone that has a model of its own; of equal ones the first is first.
+    Of the members, which are no ensembles, those count that see one backbone alone; every label has both values. Of
+    equal backbones the first is first.
     """
     of_backbones: dict[str, list[np.ndarray]] = {}
     for prediction in members.values():

@@ -105,11 +105,7 @@ class Score:
 
 
 def check_rule(rule: str, models: Collection[str]) -> None:
-    """Refuse a rule for the final model that is neither a metric of `SELECTORS` nor the name of a model of the run.
-
-    Raises:
-        InputError: the message lists both.
-    """
+    """Refuse, by an `InputError`, a rule that is neither one of `SELECTORS` nor the name of a model of the run."""
     if rule not in SELECTORS and rule not in models:
         raise InputError(
             f"--select {rule!r}: expected a metric ({', '.join(SELECTORS)}) or a model of this run "
@@ -192,11 +188,7 @@ class ThresholdRule:
 
     @classmethod
     def parse(cls, text: str) -> "ThresholdRule":
-        """Read a rule such as `f1`, `f0.5`, `youden`, `sensitivity=0.95`.
-
-        Raises:
-            InputError: it is none of these.
-        """
+        """Read a rule such as `f1`, `f0.5`, `youden`, `sensitivity=0.95`; an `InputError` says that it is none."""
         for aim in THRESHOLD_RULES:
             found = re.fullmatch(aim.pattern, text)
             if found and not found.groups():

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 #: Hidden layers by the name that Optuna stores: its categories are plain values, no tuples.
 HIDDEN_UNITS: dict[str, tuple[int, ...]] = {"none": (), "32": (32,), "128": (128,), "128-32": (128, 32)}
-#: Fields that a compiled graph of the bank is made for. Only a few values each, dropout included: heads that differ
-#: here share no matrix product, and every new combination is compiled, which takes seconds.
+#: Fields that a compiled graph of the bank is made for, of few values each: heads that differ here share no matrix
+#: product, and every new combination is compiled, which takes seconds.
 STRUCTURE: dict[str, tuple[Any, ...]] = {
     "hidden_units": tuple(HIDDEN_UNITS),
     "batch_norm": (True, False),

@@ -62,9 +62,7 @@ def check_study_folder(folder: Path) -> None:
 def open_study(folder: Path, identity: Mapping[str, Any]) -> Iterator[StudyFile]:
     """Open the study of a folder, or begin one, for the length of a `with` block; nobody else may write meanwhile.
 
-    Args:
-        folder: the study's; made where it is missing.
-        identity: what trials have to have in common to be compared: str, int or dict of str, by what they are called.
+    The identity is what trials have to have in common to be compared: str, int or dict of str, by what they are called.
 
     Raises:
         InputError: the folder holds a study of something else, a damaged one, or one that another process works on; or
