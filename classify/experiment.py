@@ -31,7 +31,6 @@ class Settings:
         baselines: names of `BASELINES`, in their order.
         heads: specs by name; no name is a baseline's.
         ensembles: names of `ENSEMBLES`, in their order; only made of several models.
-        select: a metric or a model; see `metrics.check_rule`.
         calibration: a name of `CALIBRATIONS`, applied to the final model; None for none.
     """
 

@@ -33,10 +33,7 @@ class Candidate(NamedTuple):
 
 
 class CrossFitted(NamedTuple):
-    """Models by name, such as `logistic/resnet50`: what they predict, and the fitted one of each fit of the plan.
-
-    The warnings are what a reader of the scores has to know.
-    """
+    """Models by name, such as `logistic/resnet50`: what they predict, and the fitted one of each fit of the plan."""
 
     predictions: dict[str, Prediction]
     models: dict[str, tuple[BaseEstimator | TrainedHead, ...]]

@@ -8,8 +8,7 @@ import numpy as np
 from classify.scores.thresholds import to_binary
 from features.common.arrays import Groups, Labels, Probabilities, Thresholds
 
-#: Images of a label, whatever a model predicts.
-EXAMPLE = "example"
+EXAMPLE = "example"  # an image of a label, whatever a model predicts
 TRUE_POSITIVE, FALSE_POSITIVE = "true_positive", "false_positive"
 FALSE_NEGATIVE, TRUE_NEGATIVE = "false_negative", "true_negative"
 NEAR_THRESHOLD = "near_threshold"
