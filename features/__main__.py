@@ -194,7 +194,7 @@ def describe(
     Exit codes: 0 done, whatever is missing; 2 bad usage or bad input.
     """
     from features.dataset.dataset import DatasetOptions
-    from features.describe.report import describe_dataset
+    from features.describe import describe_dataset
 
     options = DatasetOptions(id_column, split_names(labels, "--labels"), group_column, groups)
     describe_dataset(data, cache, out, options)
