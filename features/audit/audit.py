@@ -196,8 +196,11 @@ def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Aud
     """
     group_codes = np.unique(images.groups, return_inverse=True)[1].astype(np.int64)
     group_codes[images.groups == ""] = -1
-    links = [_exact_pairs(images)]
-    rows = _distinct(images)
+    first_rows: dict[bytes, int] = {}
+    original = np.array([first_rows.setdefault(digest, row) for row, digest in enumerate(images.digests)], np.int64)
+    copies = original != np.arange(len(original))
+    links = [np.column_stack([original[copies], np.flatnonzero(copies)])]
+    rows = np.flatnonzero(~copies & ~images.blank)
     found = [(EXACT, first, second, 0.0) for first, second in links[0]]
     threshold, distances = None, {}
     if len(rows) >= LEAST_IMAGES:
@@ -230,62 +233,34 @@ def scope_of(one: str, other: str) -> str:
     return f"within {one}" if one == other else f"between {one} and {other}"
 
 
-def _exact_pairs(images: AuditedImages) -> np.ndarray:
-    """Pair every file with the first one of the same bytes: int64 (P, 2)."""
-    first: dict[bytes, int] = {}
-    pairs = [(first.setdefault(digest, row), row) for row, digest in enumerate(images.digests)]
-    return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
-
-
-def _distinct(images: AuditedImages) -> np.ndarray:
-    """The rows of images that are not blank, one of each digest: int64."""
-    first = dict(zip(reversed(images.digests), reversed(range(len(images.digests))), strict=True))
-    rows = np.sort(np.fromiter(first.values(), np.int64))
-    return rows[~images.blank[rows]]
-
-
 def _on_several_sides(images: AuditedImages) -> tuple[str, ...]:
     """The groups that have images in more than one split, sorted."""
-    splits_of: dict[str, set[str]] = {}
-    for group, split in zip(images.groups.tolist(), images.splits.tolist(), strict=True):
-        splits_of.setdefault(group, set()).add(split)
-    return tuple(sorted(group for group, splits in splits_of.items() if group and len(splits) > 1))
+    sides = pd.Series(images.splits).groupby(images.groups).nunique()
+    return tuple(group for group in sides.index[sides > 1] if group)
 
 
 def _describe_pairs(images: AuditedImages, found: list[tuple[str, int, int, float]]) -> pd.DataFrame:
     """Say of each pair what it means."""
+    columns = ["kind", "scope", "first", "second", "distance", "same_group", "across_folds", "labels_differ"]
     rows = []
     for kind, first, second, distance in found:
         pair = [first, second]
         groups, folds, labels = images.groups[pair], images.folds[pair], images.labels[pair]
-        differing = np.flatnonzero(labels[0] != labels[1])
-        rows.append(
-            {
-                "kind": kind,
-                "scope": scope_of(*images.splits[pair]),
-                "first": first,
-                "second": second,
-                "distance": distance,
-                "same_group": bool(groups[0] == groups[1]) if (groups != "").all() else None,
-                "across_folds": bool(folds[0] != folds[1]) if (folds >= 0).all() else None,
-                "labels_differ": None
-                if (labels < 0).any() or not labels.size
-                else " + ".join(images.label_names[label] for label in differing),
-            }
-        )
-    columns = ["kind", "scope", "first", "second", "distance", "same_group", "across_folds", "labels_differ"]
+        same_group = bool(groups[0] == groups[1]) if (groups != "").all() else None
+        across_folds = bool(folds[0] != folds[1]) if (folds >= 0).all() else None
+        labels_differ = None
+        if labels.size and (labels >= 0).all():
+            labels_differ = " + ".join(images.label_names[label] for label in np.flatnonzero(labels[0] != labels[1]))
+        scope = scope_of(*images.splits[pair])
+        rows.append((kind, scope, first, second, distance, same_group, across_folds, labels_differ))
     return pd.DataFrame(rows, columns=columns)
 
 
 def _propose_groups(images: AuditedImages, links: np.ndarray) -> tuple[dict[str, str], int]:
-    """Join all images that links, groups or a common id connect.
+    """Join all images that links (int64 (P, 2), pairs of rows), groups or a common id connect.
 
-    Args:
-        images: N rows, and those without features, which only groups and ids connect.
-        links: int64 (P, 2), pairs of rows. Blank images link nothing: they are alike whatever they belong to.
-
-    Returns:
-        The group by id, and the size of the largest.
+    Images without features are joined by groups and ids alone. Blank images link nothing: they are alike whatever they
+    belong to. Returns the group by id, and the size of the largest.
     """
     rejected = [pair for of_split in images.without_features.values() for pair in of_split.items()]
     image_ids = np.array([*images.image_ids, *(image_id for image_id, _ in rejected)])
@@ -307,11 +282,7 @@ def _propose_groups(images: AuditedImages, links: np.ndarray) -> tuple[dict[str,
 
 
 def _name_groups(names_of: Mapping[int, Collection[str]]) -> dict[int, str]:
-    """Name each group after the given ones that it joins, or by number; all names differ.
-
-    Args:
-        names_of: by group, the names given to images of it; each name is in one group.
-    """
+    """Name each group after the given ones that it joins, or by number; all names differ."""
     taken = {name for names in names_of.values() for name in names}
     group_of = {}
     for number, (own, names) in enumerate(names_of.items()):

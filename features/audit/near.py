@@ -156,15 +156,10 @@ def near_pairs(
 
 
 def _link(asked: Sequence[np.ndarray], groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keep the pairs that add information, the nearest first.
+    """Keep the pairs that add information, nearest first: their rows, int64 (P, 2), and distances, float32 (P,).
 
-    Args:
-        asked: of each image that has a near one its row, that of its nearest, their distance, and whether they are each
-            other's nearest; arrays (Q,).
-        groups: int64 (N,).
-
-    Returns:
-        int64 (P, 2) and float32 (P,): the pairs and their distances; mutual ones may be there in both directions.
+    `asked` is, of each image that has a near one, its row, that of its nearest, their distance, and whether they are
+    each other's nearest. Mutual pairs may be there in both directions.
     """
     linked = DisjointSet(np.unique(np.concatenate(asked[:2])).tolist())
     groups_of: dict[int, set[int]] = {row: set() for row in linked}
@@ -186,16 +181,17 @@ def _nearest(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Find each image's nearest in the other set; see `near_pairs` for the arguments.
 
-    Returns:
-        Of each image of `first` the place in `second`, int64 (A,), and the distance, float32 (A,), infinite where it
-        has none to be paired with; likewise (B,) of each image of `second`.
+    Returns, of each image of `first`, the place in `second`, int64 (A,), and the distance, float32 (A,), infinite where
+    it has none to be paired with; likewise (B,) of each image of `second`.
     """
     nearest = np.empty(len(first), np.int64)
     distance = np.empty(len(first), np.float32)
     back, back_distance = np.zeros(len(second), np.int64), np.full(len(second), np.inf, np.float32)
     columns, alone = np.arange(len(second)), np.array_equal(first, second)
-    for start, distances in _distances(points[first], points[second]):
-        rows = first[start : start + len(distances)]
+    # Matrix products of blocks: in some hundred dimensions an index of neighbours is not faster.
+    for start in range(0, len(first), _BLOCK):
+        rows = first[start : start + _BLOCK]
+        distances = _cosine_distances(points[rows], points[second])
         if alone:
             same_group = (groups[rows][:, None] == groups[second]) & (groups[rows][:, None] >= 0)
             distances[same_group | (rows[:, None] == second)] = np.inf
@@ -214,15 +210,6 @@ def pairs_within(points: np.ndarray, distance: float) -> np.ndarray:
     for start, distances in _distances_once(points):
         found.append(np.argwhere(distances < distance) + start)
     return np.concatenate(found)
-
-
-def _distances(first: np.ndarray, second: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the cosine distances, float32 (up to _BLOCK, B), of a block of rows, and where the block starts.
-
-    All of them, by matrix products: in some hundred dimensions an index of neighbours is not faster.
-    """
-    for start in range(0, len(first), _BLOCK):
-        yield start, _cosine_distances(first[start : start + _BLOCK], second)
 
 
 def _distances_once(points: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -195,7 +195,12 @@ def _split_rows(path: Path, text: Iterable[str]) -> Iterator[tuple[int, list[str
                     rows += 1
                     yield line, cells
                 else:
-                    faults.add(_width_fault(path, line, cells, width))
+                    what = (
+                        f"received {len(cells)} cells, but the header has {width} (the row begins with "
+                        f"{shown(cells[0])})"
+                    )
+                    remedy = 'Give the row one cell for each column; a cell that holds a comma needs quotes ("a, b").'
+                    faults.add(Fault("table", path, what, remedy, line))
             line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f'{path}, line {line}: {error}. Close the quote (") that begins in this row.') from None
@@ -204,17 +209,6 @@ def _split_rows(path: Path, text: Iterable[str]) -> Iterator[tuple[int, list[str
     faults.refuse()
     if rows == 1:
         raise InputError(f"{path} holds a header but no row. Write one row for each image, or remove the file.")
-
-
-def _width_fault(path: Path, line: int, cells: list[str], width: int) -> Fault:
-    """Make the fault of a row with too many or too few cells."""
-    return Fault(
-        "table",
-        path,
-        f"received {len(cells)} cells, but the header has {width} (the row begins with {shown(cells[0])})",
-        'Give the row one cell for each column; a cell that holds a comma needs quotes ("a, b").',
-        line,
-    )
 
 
 def _check_separator(path: Path, line: int, header: list[str]) -> None:
