@@ -161,9 +161,9 @@ class Audit:
         backbones: whose features near duplicates were searched by.
         pairs: one row per pair, exact ones first, then by distance: `kind` (`EXACT`: the same bytes; `NEAR`: an
             image and its nearest one, nearer than the threshold; see `near_pairs`), `scope` (`within train`, `between
-            train and test`, ...), `first` and `second` (rows of the images), `distance` (0 for exact ones),
-            `same_group` (None where a group is not known), `across_folds` (likewise), `labels_differ` (names joined by
-            ` + `; None where one is not labelled).
+            train and test`, ...), `first_split`, `first_ID`, `second_split`, `second_ID`, `distance` (0 for exact
+            ones), `same_group` (boolean, missing where a group is not known), `across_folds` (likewise),
+            `labels_differ` (names joined by ` + `; None where one is not labelled).
         threshold: of near duplicates; None if there are too few images to choose one.
         distances: by scope, the distances of all mutual nearest pairs, below the threshold or not, ascending.
         both_sides: the groups that have images in several splits.
@@ -241,19 +241,21 @@ def _on_several_sides(images: AuditedImages) -> tuple[str, ...]:
 
 def _describe_pairs(images: AuditedImages, found: list[tuple[str, int, int, float]]) -> pd.DataFrame:
     """Say of each pair what it means."""
-    columns = ["kind", "scope", "first", "second", "distance", "same_group", "across_folds", "labels_differ"]
+    sides = ["first_split", "first_ID", "second_split", "second_ID"]
+    columns = ["kind", "scope", *sides, "distance", "same_group", "across_folds", "labels_differ"]
     rows = []
     for kind, first, second, distance in found:
         pair = [first, second]
-        groups, folds, labels = images.groups[pair], images.folds[pair], images.labels[pair]
-        same_group = bool(groups[0] == groups[1]) if (groups != "").all() else None
-        across_folds = bool(folds[0] != folds[1]) if (folds >= 0).all() else None
+        splits, groups = images.splits[pair], images.groups[pair]
+        folds, labels = images.folds[pair], images.labels[pair]
+        where = (splits[0], images.image_ids[first], splits[1], images.image_ids[second])
+        same_group = groups[0] == groups[1] if (groups != "").all() else None
+        across_folds = folds[0] != folds[1] if (folds >= 0).all() else None
         labels_differ = None
         if labels.size and (labels >= 0).all():
             labels_differ = " + ".join(images.label_names[label] for label in np.flatnonzero(labels[0] != labels[1]))
-        scope = scope_of(*images.splits[pair])
-        rows.append((kind, scope, first, second, distance, same_group, across_folds, labels_differ))
-    return pd.DataFrame(rows, columns=columns)
+        rows.append((kind, scope_of(*splits), *where, distance, same_group, across_folds, labels_differ))
+    return pd.DataFrame(rows, columns=columns).astype({"same_group": "boolean", "across_folds": "boolean"})
 
 
 def _propose_groups(images: AuditedImages, links: np.ndarray) -> tuple[dict[str, str], int]:

@@ -29,13 +29,12 @@ _BIN = 0.02
 
 
 def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, options: DatasetOptions) -> None:
-    """Audit a data set by its cache.
+    """Audit a data set by its cache; no image is opened.
 
     Args:
         cache: the cache's folder.
-        data: the data set's folder; its images are not opened.
-        run: folder of a finished run, whose folds are audited too, and whose groups are taken where the data set names
-            none; None for none.
+        data: the data set's folder.
+        run: folder of a finished run, whose folds are audited too; its groups are taken where the data set names none.
         out: folder to write to; None takes `run`, or else `audit` in the cache.
         options: of the CSV files.
 
@@ -84,7 +83,7 @@ def summarise(audit: Audit) -> dict[str, Any]:
         of_scopes[scope] = {
             EXACT: int((own["kind"] == EXACT).sum()),
             NEAR: int((own["kind"] == NEAR).sum()),
-            "across_folds": int((own["across_folds"] == True).sum()) if folds_known else None,  # noqa: E712 - or None
+            "across_folds": int(own["across_folds"].sum()) if folds_known else None,
             "labels_differ": int(own["labels_differ"].fillna("").ne("").sum()),
             "nearest_beyond": min(beyond, default=None),
         }
@@ -119,19 +118,9 @@ def summarise(audit: Audit) -> dict[str, Any]:
 
 def _write_audit(audit: Audit, folder: Path, record: dict[str, Any]) -> None:
     """Write duplicates.csv, groups.csv and, of the record, audit.json; earlier ones are replaced."""
-    images, pairs = audit.images, audit.pairs
-    table = pd.DataFrame({"kind": pairs["kind"], "scope": pairs["scope"]})
-    for side in ("first", "second"):
-        rows = pairs[side].astype(int).tolist()
-        table[f"{side}_split"] = [images.splits[row] for row in rows]
-        table[f"{side}_ID"] = [images.image_ids[row] for row in rows]
-    table["distance"] = pairs["distance"].astype(float).round(4)
-    for column in ("same_group", "across_folds"):
-        table[column] = [None if value is None else int(value) for value in pairs[column]]
-        table[column] = table[column].astype("Int64")
-    table["labels_differ"] = pairs["labels_differ"]
+    pairs = audit.pairs.round({"distance": 4}).astype({"same_group": "Int64", "across_folds": "Int64"})
     with replacing(folder / DUPLICATES) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        pairs.to_csv(temporary, index=False, lineterminator="\n")
     write_groups_file(folder / GROUPS, audit.groups)
     with replacing(folder / RECORD) as temporary:
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
@@ -205,21 +194,19 @@ def _scope_table(summary: dict[str, Any]) -> Table:
 
 def _print_pairs(console: Console, audit: Audit) -> None:
     """Show the first pairs that are not within a group."""
-    shown = audit.pairs[~(audit.pairs["same_group"] == True)]  # noqa: E712 - or None
+    shown = audit.pairs[~audit.pairs["same_group"].fillna(False)]
     if not len(shown):
         console.print(f"all pairs are within a group ({DUPLICATES}): folds keep those of one split together")
         return
-    several = bool((shown["same_group"] == False).any())  # noqa: E712 - or None
-    what = "the nearest pairs" + (", none of them within a group" if several else "")
+    what = "the nearest pairs" + (", none of them within a group" if (~shown["same_group"]).any() else "")
     table = Table(box=None, header_style="bold")
     for heading in ("kind", "scope", "first", "second"):
         table.add_column(heading, overflow="fold")
     table.add_column("distance", justify="right")
     table.add_column("labels differ", overflow="fold")
-    images = audit.images
     for pair in shown.head(_PAIRS_SHOWN).to_dict("records"):
-        ids = (Text(images.image_ids[pair[side]]) for side in ("first", "second"))
-        labels = "not labelled" if pair["labels_differ"] is None else pair["labels_differ"] or "-"
+        ids = (Text(pair[name]) for name in ("first_ID", "second_ID"))
+        labels = "not labelled" if pd.isna(pair["labels_differ"]) else pair["labels_differ"] or "-"
         table.add_row(pair["kind"], pair["scope"], *ids, f"{pair['distance']:.3f}", Text(labels))
     console.print(f"{what} ({min(_PAIRS_SHOWN, len(shown))} of {len(shown)}, all in {DUPLICATES}):")
     console.print(table)
