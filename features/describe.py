@@ -116,13 +116,7 @@ class Description:
 
 
 def describe_split(split: Split, label_names: tuple[str, ...], cache: FeatureCache | None) -> Description:
-    """Describe a split. All counts are of images that are there; rows without an image are listed.
-
-    Args:
-        split: as far as it can be read.
-        label_names: of the data set.
-        cache: where stage 1 recorded the images; None for none.
-    """
+    """Describe a split, as far as it can be read. Counts are of images that are there; rows without one are listed."""
     count = len(split.image_ids)
     label_names = () if split.labels is None else label_names
     labels = np.empty((count, 0), np.uint8) if split.labels is None else split.labels

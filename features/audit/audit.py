@@ -212,9 +212,9 @@ def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Aud
         links.append(rows[pairs_within(points, limit)])
         for one, other in combinations_with_replacement(images.split_names, 2):
             first, second = (np.flatnonzero(images.splits[rows] == name) for name in (one, other))
-            near = near_pairs(points, first, second, group_codes[rows], threshold.distance)
-            distances[scope_of(one, other)] = near.mutual
-            found += [(NEAR, *rows[pair], float(d)) for pair, d in zip(near.rows, near.distances, strict=True)]
+            pairs, near, mutual = near_pairs(points, first, second, group_codes[rows], threshold.distance)
+            distances[scope_of(one, other)] = mutual
+            found += [(NEAR, *rows[pair], float(d)) for pair, d in zip(pairs, near, strict=True)]
     groups, largest = _propose_groups(images, np.concatenate(links))
     return Audit(
         images,

@@ -104,24 +104,9 @@ def choose_threshold(points: np.ndarray) -> Threshold:
     return Threshold(float(max(distance, _NEAREST)), float(exponent))
 
 
-@dataclass(frozen=True)
-class NearPairs:
-    """The pairs of two sets of images that are near duplicates.
-
-    Attributes:
-        rows: int64 (P, 2), a row of the first set and one of the second, each pair once, nearest first.
-        distances: float32 (P,).
-        mutual: float32 (M,), ascending: the distances of all pairs that are each other's nearest, near or not.
-    """
-
-    rows: np.ndarray
-    distances: np.ndarray
-    mutual: np.ndarray
-
-
 def near_pairs(
     points: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray, limit: float
-) -> NearPairs:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pair each image with its nearest one if that is near, so that every image with a near duplicate is named.
 
     A second copy of an image is nearest to it, or to the first copy, but not the other way round. The same holds for a
@@ -134,9 +119,14 @@ def near_pairs(
         second: int64 (B,), rows of the points: the same as `first`, or none of them.
         groups: int64 (N,). Negative: in no group. Within one set, images of one group are not paired.
         limit: pairs are near below this distance.
+
+    Returns:
+        The pairs, int64 (P, 2), a row of the first set and one of the second, each pair once, nearest first; their
+        distances, float32 (P,); the distances of all pairs that are each other's nearest, near or not, float32 (M,),
+        ascending.
     """
     if not len(first) or not len(second):
-        return NearPairs(np.empty((0, 2), np.int64), np.empty(0, np.float32), np.empty(0, np.float32))
+        return np.empty((0, 2), np.int64), np.empty(0, np.float32), np.empty(0, np.float32)
     nearest, distance, back, back_distance = _nearest(points, first, second, groups)
     mutual = (back[nearest] == np.arange(len(first))) & np.isfinite(distance)
     # Who asks, who is its nearest, how far, whether they are each other's.
@@ -152,7 +142,7 @@ def near_pairs(
     pairs, places = np.unique(pairs, axis=0, return_index=True)
     order = np.argsort(distances[places], kind="stable")
     counted = mutual & (np.arange(len(first)) < nearest) if alone else mutual
-    return NearPairs(pairs[order], distances[places][order], np.sort(distance[counted]))
+    return pairs[order], distances[places][order], np.sort(distance[counted])
 
 
 def _link(asked: Sequence[np.ndarray], groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -86,13 +86,7 @@ _DEFAULTS = DatasetOptions()
 
 @dataclass(frozen=True)
 class _Part:
-    """One split before labels and groups are read.
-
-    Attributes:
-        split: its N images.
-        listing: its ids and cells.
-        rows: int64 (N,), the rows of the listing that have an image.
-    """
+    """One split before labels and groups are read: N images, and their rows of the listing, int64 (N,)."""
 
     split: Split
     listing: Listing
@@ -106,9 +100,6 @@ def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS) -> Dataset:
         root: folder with train/ and train.csv, or test/ with or without test.csv, or both.
         options: which columns of the CSV files to take.
 
-    Returns:
-        The data set.
-
     Raises:
         InputError: anything is wrong, missing or ambiguous; the message names file, line and column, what was received,
             and what to do, of the first ten faults.
@@ -119,18 +110,17 @@ def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS) -> Dataset:
 
 
 def read_images(root: Path, id_column: str | None = None) -> dict[str, tuple[tuple[str, ...], tuple[Path, ...]]]:
-    """Read the ids and image paths of a data set, and look at no label.
+    """Read the ids and image paths of a data set; what label and group columns hold does not matter.
 
     Args:
         root: as in `read_dataset`.
-        id_column: the id column; None takes "ID", or else the first column that names the images.
+        id_column: as in `DatasetOptions`.
 
     Returns:
         N ids and N files by split, as in `Split`, in the order train, test.
 
     Raises:
-        InputError: anything is wrong with ids or images, as in `read_dataset`; what label and group columns hold does
-            not matter.
+        InputError: anything is wrong with ids or images, as in `read_dataset`.
     """
     faults = Faults()
     parts = _find_parts(root, DatasetOptions(id_column), faults)
