@@ -6,7 +6,7 @@ if __name__ == "__main__":  # before the imports that take their time
     end_silently()
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -40,12 +40,11 @@ def inspect(cache: CacheArgument) -> None:
     from features.store.images_table import read_rejections
 
     feature_cache = FeatureCache(cache)
-    columns = ("split", "backbone", "rows", "views", "width", "dtype", "size", "weights", "fingerprint", "age")
-    table = Table(*columns, box=None, header_style="bold")
-    for column in table.columns:  # on a narrow terminal cells are folded, never cut; names stay whole
-        column.overflow, column.no_wrap = "fold", column.header == "backbone"
-    for name in ("rows", "views", "width", "size"):
-        table.columns[columns.index(name)].justify = "right"
+    table = Table(box=None, header_style="bold")
+    for name in ("split", "backbone", "rows", "views", "width", "dtype", "size", "weights", "fingerprint", "age"):
+        justify: Literal["left", "right"] = "right" if name in ("rows", "views", "width", "size") else "left"
+        # On a narrow terminal cells are folded, never cut; names stay whole.
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name == "backbone")
     faults = []
     for split in feature_cache.splits():
         for backbone in feature_cache.backbones(split):

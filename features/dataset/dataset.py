@@ -13,7 +13,7 @@ from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few
 from features.dataset.folder import collect_images, read_ids
-from features.dataset.formats import Listing, Source, read_listing
+from features.dataset.formats import Listing, read_listing
 from features.dataset.labels import read_labels
 from features.dataset.table import Fault, Faults, Table, cell_fault, listed, named, read_table, shown
 
@@ -207,7 +207,9 @@ def _find_part(root: Path, name: str, id_column: str | None, faults: Faults) -> 
             faults.add(Fault("image", file, f"there is no folder {folder}", "Add its images, or remove the file."))
         return None
     images = collect_images(folder, faults)
-    listing = read_listing(Source(images, file, has_csv, id_column), faults)
+    listing = Listing(file, sorted(images))
+    if has_csv:
+        listing = read_listing(file, images.keys(), id_column, faults)
     rows, missing = list[int](), list[int]()
     for row, image_id in enumerate(listing.image_ids):
         (rows if image_id in images else missing).append(row)

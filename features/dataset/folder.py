@@ -82,8 +82,7 @@ def collect_images(folder: Path, faults: Faults) -> dict[str, Path]:
             UTF-8 or holds a backslash; a link that leads nowhere.
 
     Returns:
-        The path of each image by its id: its POSIX path relative to the folder, without extension. Not empty,
-        unordered.
+        The path of each image by its id: its POSIX path relative to the folder, without extension; unordered.
 
     Raises:
         InputError: there is no image; a folder cannot be read, or is a link to a folder that contains it.
@@ -155,11 +154,10 @@ def _file_fault(entry: os.DirEntry[str], image_id: str, path: Path) -> Fault | N
     if not entry.is_file():
         what = "it is not a file, or it is a link that leads nowhere"
         return Fault("image", path, what, "Replace it by the image, or remove it.")
-    if not image_id.isascii():
-        try:
-            image_id.encode()
-        except UnicodeEncodeError:
-            return Fault("image", Path(ascii(str(path))), "the name is not UTF-8", "Rename the file or folder.")
+    try:
+        image_id.encode()
+    except UnicodeEncodeError:
+        return Fault("image", Path(ascii(str(path))), "the name is not UTF-8", "Rename the file or folder.")
     if "\\" in image_id:
         return Fault("image", path, "the name holds a backslash", "Rename the file or folder.")
     return None

@@ -2,7 +2,7 @@
 
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,23 +33,6 @@ _KEPT_CELLS = 100
 
 
 @dataclass(frozen=True)
-class Source:
-    """One split as it lies on the disk.
-
-    Attributes:
-        images: path of each image by its id; not empty.
-        csv: where the split's CSV file is, if there is one.
-        has_csv: whether there is one.
-        id_column: name of the id column; None looks for it.
-    """
-
-    images: Mapping[str, Path]
-    csv: Path
-    has_csv: bool
-    id_column: str | None
-
-
-@dataclass(frozen=True)
 class Column:
     """What may be a label: N cells.
 
@@ -77,7 +60,7 @@ class Listing:
     """The ids and cells of one split.
 
     Attributes:
-        csv: where the CSV file is, if there is one.
+        csv: where the split's CSV file is, if there is one.
         image_ids: N ids, each once, in the order of the file.
         lines: N line numbers, 1-based, of the first row of each id.
         header: the CSV file's columns; () if there is no file.
@@ -99,35 +82,35 @@ class Listing:
     unnamed: tuple[str, ...] = ()
 
 
-def _is_long(source: Source) -> bool:
+def _is_long(csv: Path, images: Collection[str], id_column: str | None) -> bool:
     """Whether the header is ID,Label, and the ids name images once their last part ("_epidural") is removed.
 
     A file with one label that happens to be called "Label" has the same header; the images tell which it is.
     """
-    rows = read_rows(source.csv)
+    rows = read_rows(csv)
     _, header = next(rows)
-    if named(header) != (_ID, _LABEL) or source.id_column not in (None, _ID):
+    if named(header) != (_ID, _LABEL) or id_column not in (None, _ID):
         return False
     column = header.index(_ID)
     subtype = ""
     for _, cells in rows:
         cell = cells[column]
-        if to_image_id(cell) in source.images:
+        if to_image_id(cell) in images:
             return False
         image, _, last = cell.rpartition("_")
-        if to_image_id(image) in source.images:
+        if to_image_id(image) in images:
             return True
         subtype = subtype or last
     return subtype in _RSNA_SUBTYPES  # no row has an image: the error will be about that, and should count right
 
 
-def _read_long(source: Source, faults: Faults) -> Listing | None:
+def _read_long(csv: Path, images: Collection[str], id_column: str | None, faults: Faults) -> Listing | None:
     """Read a row for each image and label, one at a time: the file of the RSNA 2019 competition has 4.5 million."""
-    if not source.has_csv or not _is_long(source):
+    if not _is_long(csv, images, id_column):
         return None
-    rows = read_rows(source.csv)
+    rows = read_rows(csv)
     _, header = next(rows)
-    id_column, label_column = (header.index(name) for name in (_ID, _LABEL))
+    id_place, label_place = (header.index(name) for name in (_ID, _LABEL))
     places: dict[str, int] = {}  # of each id
     places_of_cells: dict[str, int] = {}  # by the id as written, to read each once
     subtypes: dict[str, int] = {}
@@ -136,27 +119,27 @@ def _read_long(source: Source, faults: Faults) -> Listing | None:
     of_rows: tuple[array[int], ...] = tuple(array("q") for _ in range(4))
     row_places, row_subtypes, row_values, row_lines = of_rows
     for line, cells in rows:
-        cell, _, name = cells[id_column].rpartition("_")
+        cell, _, name = cells[id_place].rpartition("_")
         if not cell or not name:
             remedy = "In the long format an id ends in its label: write ID_label, such as ID_63eb1e259_epidural."
-            faults.add(cell_fault("id", source.csv, line, _ID, cells[id_column], remedy))
+            faults.add(cell_fault("id", csv, line, _ID, cells[id_place], remedy))
             continue
         place = places_of_cells.get(cell)
         if place is None:
             if remedy := refuse_id(cell):
-                faults.add(cell_fault("id", source.csv, line, _ID, cell, remedy))
+                faults.add(cell_fault("id", csv, line, _ID, cell, remedy))
                 continue
             place = places_of_cells[cell] = places.setdefault(to_image_id(cell), len(places))
             if place == len(first_lines):
                 first_lines.append(line)
-        value = _VALUES.get(cells[label_column], UNKNOWN)
+        value = _VALUES.get(cells[label_place], UNKNOWN)
         if value == UNKNOWN and len(refused[name]) < _KEPT_CELLS:
-            refused[name].append((line, cells[label_column]))
+            refused[name].append((line, cells[label_place]))
         row_places.append(place)
         row_subtypes.append(subtypes.setdefault(name, len(subtypes)))
         row_values.append(value)
         row_lines.append(line)
-    listing = Listing(source.csv, tuple(places), first_lines, tuple(header), _ID, are_labels=True)
+    listing = Listing(csv, tuple(places), first_lines, tuple(header), _ID, are_labels=True)
     return replace(listing, columns=_long_columns(listing, tuple(subtypes), refused, np.array(of_rows)))
 
 
@@ -207,17 +190,15 @@ def _long_columns(
     return columns
 
 
-def _read_wide(source: Source, faults: Faults) -> Listing | None:
+def _read_wide(csv: Path, images: Collection[str], id_column: str | None, faults: Faults) -> Listing:
     """Read a row for each image, with a column for each label. Labels have 0 or 1 in half of their filled cells."""
-    if not source.has_csv:
-        return None
-    table = read_table(source.csv)
-    id_column = _find_id_column(table, source)
-    rows = read_ids(table, id_column, faults)
+    table = read_table(csv)
+    id_place = _find_id_column(table, images, id_column)
+    rows = read_ids(table, id_place, faults)
     table = table.keep(tuple(rows.values()))
     columns, unnamed = {}, []
     for place, (name, cells) in enumerate(zip(table.header, table.columns, strict=True)):
-        if place == id_column:
+        if place == id_place:
             continue
         if is_unnamed(name):
             if place > 0 and any(cells):  # the first one is an index, as pandas writes it
@@ -230,20 +211,20 @@ def _read_wide(source: Source, faults: Faults) -> Listing | None:
         likely = bool(known) and 2 * known >= len(cells) - cells.count("")
         first_refused = [(table.lines[row], cells[row]) for row in refused[:_KEPT_CELLS]]
         columns[name] = Column(name, values, likely, len(refused), first_refused)
-    header, name = table.header, table.header[id_column]
-    return Listing(table.path, tuple(rows), table.lines, header, name, table, columns, unnamed=tuple(unnamed))
+    header, name = table.header, table.header[id_place]
+    return Listing(csv, tuple(rows), table.lines, header, name, table, columns, unnamed=tuple(unnamed))
 
 
-def _find_id_column(table: Table, source: Source) -> int:
+def _find_id_column(table: Table, images: Collection[str], wanted: str | None) -> int:
     """Find the index of the id column by the name asked for, by the default name, or by the images."""
     names = named(table.header)
-    if source.id_column is not None:
-        if source.id_column not in table.header:
+    if wanted is not None:
+        if wanted not in table.header:
             raise InputError(
-                f"{table.path} has no column {shown(source.id_column)}. Its columns: {listed(names)}. "
+                f"{table.path} has no column {shown(wanted)}. Its columns: {listed(names)}. "
                 "Name one of them with --id-column."
             )
-        return table.find(source.id_column)
+        return table.find(wanted)
     if _ID in names:
         return table.find(_ID)
     alike = [name for name in names if name.casefold() == _ID.casefold()]
@@ -255,32 +236,32 @@ def _find_id_column(table: Table, source: Source) -> int:
         return table.find(alike[0])
     for name, column in zip(table.header, table.columns, strict=True):
         # Most, not all: a few missing images must be reported as such.
-        if not is_unnamed(name) and 2 * sum(to_image_id(cell) in source.images for cell in column) >= len(column):
+        if not is_unnamed(name) and 2 * sum(to_image_id(cell) in images for cell in column) >= len(column):
             return table.find(name)
     raise InputError(
         f"{table.path} has no id column: none is called {_ID}, and none names the images (such as "
-        f"{shown(min(source.images))}). Its columns: {listed(names)}. Name the right one with --id-column."
+        f"{shown(min(images))}). Its columns: {listed(names)}. Name the right one with --id-column."
     )
 
 
-def _read_images(source: Source, faults: Faults) -> Listing:
-    """List the images alone, sorted: there are no labels."""
-    return Listing(source.csv, sorted(source.images))
-
-
-#: By name; the first that recognises a split reads it, the others give None.
-FORMATS: dict[str, Callable[[Source, Faults], Listing | None]] = {
+#: By name; the first that recognises a file reads it, the others give None.
+FORMATS: dict[str, Callable[[Path, Collection[str], str | None, Faults], Listing | None]] = {
     "long": _read_long,
     "wide": _read_wide,
-    "images": _read_images,
 }
 
 
-def read_listing(source: Source, faults: Faults) -> Listing:
-    """Read ids and cells of a split, in the first format that recognises it.
+def read_listing(csv: Path, images: Collection[str], id_column: str | None, faults: Faults) -> Listing:
+    """Read ids and cells of a split, in the first format that recognises its CSV file.
+
+    Args:
+        csv: the file.
+        images: ids of the split's images, at least one.
+        id_column: name of the id column; None looks for it.
+        faults: gets what is wrong with ids.
 
     Raises:
         InputError: the CSV file is not a readable table, or has no id column, or several.
     """
-    listings = (read(source, faults) for read in FORMATS.values())
+    listings = (read(csv, images, id_column, faults) for read in FORMATS.values())
     return next(listing for listing in listings if listing is not None)

@@ -166,4 +166,4 @@ def test_no_data_set(tmp_path):
 
 
 def test_every_format_has_a_name():
-    assert list(FORMATS) == ["long", "wide", "images"]
+    assert list(FORMATS) == ["long", "wide"]
