@@ -39,7 +39,7 @@ _BLOCK = 32
 
 
 @dataclass(frozen=True)
-class Weights:
+class ModelWeights:
     """What share each baseline and head has in a model's logits.
 
     Attributes:
@@ -135,14 +135,14 @@ class Explainer:
             self._loaded[path] = self._run.load_model(path.as_posix())
         return self._loaded[path]
 
-    def _weigh(self, model: str) -> Weights:
+    def _weigh(self, model: str) -> ModelWeights:
         """Weigh the members of a model, down to baselines and heads."""
         entry = self._run.models[model]
         labels = len(self._run.label_names)
         if not entry["members"]:
             if not has_gradient(self._load(self._paths(model)[0])):
-                return Weights({}, {model: "it has no gradient with respect to the features"}, 0.0)
-            return Weights({model: np.ones(labels)}, {})
+                return ModelWeights({}, {model: "it has no gradient with respect to the features"}, 0.0)
+            return ModelWeights({model: np.ones(labels)}, {})
         if len(entry["members"]) == 1:
             return self._weigh(entry["members"][0])
         coefficients = getattr(self._load(self._paths(model)[0]), "coef_", None)
@@ -162,7 +162,7 @@ class Explainer:
         shown = np.sum(list(weights.values()), axis=0) if weights else np.zeros(labels)
         if coefficients is None:
             weights = {member: weight / shown for member, weight in weights.items()}
-        return Weights(weights, left_out, float(shown.sum() / max(whole.sum(), _LEAST_SHARE)))
+        return ModelWeights(weights, left_out, float(shown.sum() / max(whole.sum(), _LEAST_SHARE)))
 
 
 def explain_gallery(run: SavedRun, cache: FeatureCache, model: str) -> Gradients:
