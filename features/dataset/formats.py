@@ -116,8 +116,7 @@ def _read_long(csv: Path, images: Collection[str], id_column: str | None, faults
     subtypes: dict[str, int] = {}
     first_lines = array("q")
     refused: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
-    of_rows: tuple[array[int], ...] = tuple(array("q") for _ in range(4))
-    row_places, row_subtypes, row_values, row_lines = of_rows
+    row_places, row_subtypes, row_lines, row_values = array("i"), array("i"), array("i"), array("B")
     for line, cells in rows:
         cell, _, name = cells[id_place].rpartition("_")
         if not cell or not name:
@@ -137,28 +136,32 @@ def _read_long(csv: Path, images: Collection[str], id_column: str | None, faults
             refused[name].append((line, cells[label_place]))
         row_places.append(place)
         row_subtypes.append(subtypes.setdefault(name, len(subtypes)))
-        row_values.append(value)
         row_lines.append(line)
+        row_values.append(value)
     listing = Listing(csv, tuple(places), first_lines, tuple(header), _ID, are_labels=True)
-    return replace(listing, columns=_long_columns(listing, tuple(subtypes), refused, np.array(of_rows)))
+    of_rows = [np.asarray(column) for column in (row_places, row_subtypes, row_lines, row_values)]
+    return replace(listing, columns=_long_columns(listing, tuple(subtypes), refused, of_rows))
 
 
 def _long_columns(
-    listing: Listing, names: Sequence[str], refused: Mapping[str, Sequence[tuple[int, str]]], of_rows: np.ndarray
+    listing: Listing,
+    names: Sequence[str],
+    refused: Mapping[str, Sequence[tuple[int, str]]],
+    of_rows: Sequence[np.ndarray],
 ) -> dict[str, Column]:
     """Give the subtypes; they are labels if any cell of the file is 0 or 1: a sample submission has none.
 
-    The rows are int64 (4, R): the places of id and subtype, the value and the line of each.
+    Of each row come the places of id and subtype, the line, and the value: int32, int32, int32, uint8 (R,).
     """
-    places, subtypes, values, lines = of_rows
+    places, subtypes, lines, values = of_rows
     image_ids = listing.image_ids
-    rows, keys = np.arange(len(values)), places * len(names) + subtypes
+    rows, keys = np.arange(len(values)), places.astype(np.int64) * len(names) + subtypes
     first = np.full(len(image_ids) * len(names), -1)
     first[keys[::-1]] = rows[::-1]  # of equal keys the last one assigned stays: the first row
     earlier = first[keys]
     repeated = (earlier < rows) & (values == values[earlier]) & (values != UNKNOWN)
-    contradicting = values + values[earlier] == 1
-    known = np.where(first < 0, UNKNOWN, values[first]).astype(np.uint8).reshape(len(image_ids), len(names))
+    contradicting = values ^ values[earlier] == 1  # 0 and 1
+    known = np.where(first < 0, np.uint8(UNKNOWN), values[first]).reshape(len(image_ids), len(names))
     missing = (first < 0).reshape(known.shape)
     columns = {}
     for number, name in enumerate(names):
@@ -191,7 +194,7 @@ def _long_columns(
 
 
 def _read_wide(csv: Path, images: Collection[str], id_column: str | None, faults: Faults) -> Listing:
-    """Read a row for each image, with a column for each label. Labels have 0 or 1 in half of their filled cells."""
+    """Read a row for each image, with a column for each label: 0 or 1 in at least half of the filled cells."""
     table = read_table(csv)
     id_place = _find_id_column(table, images, id_column)
     rows = read_ids(table, id_place, faults)
