@@ -156,11 +156,7 @@ def describe_split(split: Split, label_names: tuple[str, ...], cache: FeatureCac
 
 
 def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) -> ImageSummary:
-    """Sum up CACHE/{split}/images.csv for the images of a data set.
-
-    Raises:
-        InputError: that file, or rejected.csv, is not such a table.
-    """
+    """Sum up what stage 1 recorded of the images of a data set; InputError if the cache's tables are damaged."""
     table = FactsTable.of_split(cache.root, split)
     reasons_of = cache.rejected(split)
     rejected = {i: reasons_of[i].reason for i in image_ids if i in reasons_of}

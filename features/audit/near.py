@@ -196,10 +196,8 @@ def _nearest(
 
 def pairs_within(points: np.ndarray, distance: float) -> np.ndarray:
     """List all pairs that are nearer than a distance, mutual or not: int64 (P, 2), the first row before the second."""
-    found = [np.empty((0, 2), np.int64)]
-    for start, distances in _distances_once(points):
-        found.append(np.argwhere(distances < distance) + start)
-    return np.concatenate(found)
+    blocks = _distances_once(points)
+    return np.concatenate([np.argwhere(distances < distance) + start for start, distances in blocks])
 
 
 def _distances_once(points: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

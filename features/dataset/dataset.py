@@ -69,10 +69,10 @@ class DatasetOptions:
     """What a person may say about the columns of the CSV files.
 
     Attributes:
-        id_column: the id column; None takes "ID", or else the first column that names the images.
-        labels: the label columns, different names; None takes every column that holds only 0 and 1.
-        group_column: the group column; None takes "patient" if it is there.
-        groups_file: a CSV file `ID,group` that gives the groups instead of a column; None for a column.
+        id_column: None takes "ID", or else the first column that names the images.
+        labels: different names; None takes every column that holds only 0 and 1.
+        group_column: None takes "patient" if it is there.
+        groups_file: a CSV file `ID,group` that gives the groups instead of a column.
     """
 
     id_column: str | None = None
@@ -180,11 +180,11 @@ def _find_parts(root: Path, options: DatasetOptions, faults: Faults) -> dict[str
         if not root.is_dir():
             what = "is not a folder" if root.exists() else "does not exist"
             raise InputError(f"{root} {what}. Give the folder of the data set: the one that holds train/ or test/.")
-        found = {name: _find_part(root, name, options.id_column, faults) for name in _SPLITS}
+        found = [_find_part(root, name, options.id_column, faults) for name in _SPLITS]
     except OSError as error:  # no right to look into the folder, a name that is too long
         where = error.filename or root
         raise InputError(f"{where} cannot be read: {error.strerror}. Fix its permissions, or give another.") from None
-    parts = {name: part for name, part in found.items() if part is not None}
+    parts = {part.split.name: part for part in found if part is not None}
     if not parts:
         faults.refuse()
         raise InputError(f"{root} has neither a folder train nor a folder test. Put the images into one of them.")

@@ -1,4 +1,4 @@
-"""What a run of stage 2 knows of its labelled images, labels.csv: stage 2 writes and reads it, the audit reads it."""
+"""What a run knows of its labelled images, labels.csv: stage 2 writes and reads it, and the audit reads it."""
 
 import csv
 from collections.abc import Mapping, Sequence
