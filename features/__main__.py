@@ -6,7 +6,7 @@ if __name__ == "__main__":  # before the imports that take their time
     end_silently()
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -34,28 +34,28 @@ def inspect(cache: CacheArgument) -> None:
     from rich.table import Table
 
     from features.common.errors import InputError
-    from features.common.text import age
+    from features.common.text import age, size
     from features.store.cache import FeatureCache
     from features.store.cache_file import DamagedFile
     from features.store.images_table import read_rejections
 
     feature_cache = FeatureCache(cache)
-    columns = ("split", "backbone", "rows", "views", "width", "dtype", "size", "weights", "fingerprint", "age")
-    table = Table(*columns, box=None, header_style="bold")
-    for column in table.columns:  # on a narrow terminal cells are folded, never cut; names stay whole
-        column.overflow, column.no_wrap = "fold", column.header == "backbone"
-    for name in ("rows", "views", "width", "size"):
-        table.columns[columns.index(name)].justify = "right"
+    table = Table(box=None, header_style="bold")
+    for name in ("split", "backbone", "rows", "views", "width", "dtype", "size", "weights", "fingerprint", "age"):
+        justify: Literal["left", "right"] = "right" if name in ("rows", "views", "width", "size") else "left"
+        # On a narrow terminal cells are folded, never cut; names stay whole.
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name == "backbone")
     faults = []
     for split in feature_cache.splits():
         for backbone in feature_cache.backbones(split):
             path = feature_cache.path(split, backbone)
+            size_on_disk = size(path.stat().st_size) if path.exists() else "?"  # a link that leads nowhere
             try:
                 file = feature_cache.open(split, backbone)
             except InputError as error:
                 faults.append(str(error))
                 state = "damaged" if isinstance(error, DamagedFile) else "unknown"
-                table.add_row(split, backbone, *["?"] * 4, _size_on_disk(path), "?", state, "?")
+                table.add_row(split, backbone, *["?"] * 4, size_on_disk, "?", state, "?")
                 continue
             table.add_row(
                 split,
@@ -64,50 +64,34 @@ def inspect(cache: CacheArgument) -> None:
                 str(file.views),
                 str(file.width),
                 file.dtype,
-                _size_on_disk(path),
+                size_on_disk,
                 f"{file.recipe.weights}, {file.recipe.precision}",
                 file.fingerprint[:8],
                 age(file.time),
             )
-    if not table.row_count:
-        _refuse_empty(feature_cache)
-    make_console().print(table)
-    _say_unfinished(feature_cache)
+    if table.row_count:
+        make_console().print(table)
+    _say_unfinished(feature_cache, empty=not table.row_count)
     if rejected := read_rejections(feature_cache.root):
         typer.echo(f"{len(rejected)} images could not be read: {cache / 'rejected.csv'}")
     if faults:
         raise InputError("\n".join(faults))
 
 
-def _refuse_empty(cache: "FeatureCache") -> NoReturn:
-    """Say that there is no cache file, and what waits in parts.
-
-    Raises:
-        InputError: always.
-    """
+def _say_unfinished(cache: "FeatureCache", *, empty: bool) -> None:
+    """Name the extractions that were stopped before their end, and refuse a cache without any file."""
     from features.common.errors import InputError
 
-    _say_unfinished(cache)
-    raise InputError(
-        f"{cache.root} holds no cache file ({{split}}/{{backbone}}.h5). "
-        f"Run: scripts/extract.sh DATA --backbones NAMES --cache {cache.root}"
-    )
-
-
-def _say_unfinished(cache: "FeatureCache") -> None:
-    """Name the extractions that were stopped before their end."""
     if unfinished := cache.unfinished():
         typer.echo(
             f"unfinished: {', '.join(unfinished)}. The rows extracted so far wait in parts: "
             f"the same scripts/extract.sh command goes on from there."
         )
-
-
-def _size_on_disk(path: Path) -> str:
-    """Size of a file in words; `?` where a link leads nowhere."""
-    from features.common.text import size
-
-    return size(path.stat().st_size) if path.exists() else "?"
+    if empty:
+        raise InputError(
+            f"{cache.root} holds no cache file ({{split}}/{{backbone}}.h5). "
+            f"Run: scripts/extract.sh DATA --backbones NAMES --cache {cache.root}"
+        )
 
 
 @app.command()
@@ -132,9 +116,7 @@ def verify(cache: CacheArgument) -> None:
         else:
             unknown += 1
             typer.echo(f"unknown: {path} {finding.reason}")
-    if not checked:
-        _refuse_empty(feature_cache)
-    _say_unfinished(feature_cache)
+    _say_unfinished(feature_cache, empty=not checked)
     typer.echo(
         f"{checked} files checked, {rows:,} rows whole, {damaged} files damaged"
         + (f", {unknown} unknown." if unknown else ".")
@@ -194,7 +176,7 @@ def describe(
     Exit codes: 0 done, whatever is missing; 2 bad usage or bad input.
     """
     from features.dataset.dataset import DatasetOptions
-    from features.describe.report import describe_dataset
+    from features.describe import describe_dataset
 
     options = DatasetOptions(id_column, split_names(labels, "--labels"), group_column, groups)
     describe_dataset(data, cache, out, options)

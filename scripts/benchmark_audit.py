@@ -106,7 +106,7 @@ def plant_and_audit(folder: Path, train: int, test: int, copies: int, backbones:
     assert result.threshold is not None
     kind_of = dict(zip(zip(table["ID"].iloc[chosen], copied["ID"], strict=True), kinds, strict=True))
     near = result.pairs[(result.pairs["kind"] == NEAR) & (result.pairs["scope"] == "between train and test")]
-    pairs = [(images.image_ids[first], images.image_ids[second]) for first, second in near[["first", "second"]].values]  # noqa: PD011 - an array is meant
+    pairs = list(zip(near["first_ID"], near["second_ID"], strict=True))
     right = [kind_of[pair] for pair in pairs if pair in kind_of]
     return Found(Counter(kinds), Counter(right), len(pairs) - len(right), result.threshold.distance)
 

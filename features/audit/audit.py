@@ -1,9 +1,8 @@
 """Look for leaks: duplicates within and between splits, groups on both sides, labels that contradict each other."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from features.audit.near import LEAST_IMAGES, Threshold, choose_threshold, near_pairs, pairs_within, whiten
 from features.common.errors import InputError
 from features.dataset.dataset import Dataset, Split
-from features.dataset.run_labels import RUN_LABELS, read_run_labels
+from features.dataset.run_labels import NO_FOLD, RunLabels
 from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable
 
@@ -62,14 +61,15 @@ class AuditedImages:
 
 
 def gather(
-    dataset: Dataset, cache: FeatureCache, folds: Mapping[str, int]
+    dataset: Dataset, cache: FeatureCache, run: Mapping[str, RunLabels]
 ) -> tuple[AuditedImages, dict[str, np.ndarray], tuple[str, ...]]:
-    """Join a data set with what the cache knows of its images, by id.
+    """Join a data set with what the cache and a run know of its images, by id.
 
     Args:
         dataset: the data set.
         cache: its features. A split that it does not hold is left out.
-        folds: the fold of training images by id; empty if none is known.
+        run: what a finished run keeps of its images, by split; empty if there is none. It gives the folds, and the
+            groups of splits whose groups the data set does not give.
 
     Returns:
         The images; by backbone that all splits have, their features float32 (N, D); the splits left out.
@@ -83,26 +83,23 @@ def gather(
             f"{cache.root} holds no features of {' or '.join(dataset.splits)}. "
             f"Run: scripts/extract.sh {dataset.root} --cache {cache.root}"
         )
-    backbones = [
-        name for name in cache.backbones(cached[0].name) if all(name in cache.backbones(s.name) for s in cached)
-    ]
+    of_splits = [cache.backbones(split.name) for split in cached]
+    backbones = [name for name in of_splits[0] if all(name in own for own in of_splits)]
     if not backbones:
-        held = "; ".join(f"{split.name}: {', '.join(cache.backbones(split.name))}" for split in cached)
+        held = "; ".join(f"{split.name}: {', '.join(own)}" for split, own in zip(cached, of_splits, strict=True))
         raise InputError(
             f"{cache.root} holds no backbone for all splits ({held}), so they cannot be compared. "
             f"Run: scripts/extract.sh {dataset.root} --backbones NAMES --cache {cache.root}"
         )
-    parts = [_gather_split(split, cache, backbones, dataset.label_names) for split in cached]
-    image_ids = tuple(image_id for part in parts for image_id in part.image_ids)
-    of_splits = np.concatenate([np.repeat(part.splits[:1], len(part.image_ids)) for part in parts])
+    parts = [_gather_split(split, cache, backbones, dataset.label_names, run.get(split.name)) for split in cached]
     images = AuditedImages(
         dataset.label_names,
-        of_splits,
-        image_ids,
+        np.concatenate([part.splits for part in parts]),
+        tuple(image_id for part in parts for image_id in part.image_ids),
         tuple(digest for part in parts for digest in part.digests),
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.groups for part in parts]),
-        _folds_of(image_ids, of_splits, folds),
+        np.concatenate([part.folds for part in parts]),
         np.concatenate([part.blank for part in parts]),
         {name: rejected for part in parts for name, rejected in part.without_features.items()},
     )
@@ -114,12 +111,12 @@ def gather(
 
 
 def _gather_split(
-    split: Split, cache: FeatureCache, backbones: list[str], label_names: tuple[str, ...]
+    split: Split, cache: FeatureCache, backbones: list[str], label_names: tuple[str, ...], run: RunLabels | None
 ) -> AuditedImages:
     """Gather one split, without the images that stage 1 rejected."""
     rejected = cache.rejected(split.name)
-    kept = np.array([row for row, image_id in enumerate(split.image_ids) if image_id not in rejected], np.int64)
-    if not len(kept):
+    kept = [row for row, image_id in enumerate(split.image_ids) if image_id not in rejected]
+    if not kept:
         raise InputError(
             f"{cache.root / 'rejected.csv'} lists every image of the split {split.name} ({len(split.image_ids)}): none "
             "has features. Fix the images and extract again."
@@ -134,59 +131,25 @@ def _gather_split(
         )
     facts = FactsTable.of_split(cache.root, split.name)
     count = len(image_ids)
-    groups = np.full(len(split.image_ids), "") if split.groups is None else split.groups
+    groups = dict.fromkeys(split.image_ids, "")
+    folds: dict[str, int] = {}
+    if run is not None:
+        folds = dict(zip(run.image_ids, run.folds.tolist(), strict=True))
+    if split.groups is not None:
+        groups = dict(zip(split.image_ids, split.groups.tolist(), strict=True))
+    elif run is not None and run.groups is not None:
+        groups |= dict(zip(run.image_ids, run.groups.tolist(), strict=True))
     return AuditedImages(
         label_names,
         np.full(count, split.name),
         image_ids,
         tuple(index[image_id] for image_id in image_ids),
         np.full((count, len(label_names)), -1, np.int8) if split.labels is None else split.labels[kept].astype(np.int8),
-        groups[kept],
-        np.full(count, -1),
+        np.array([groups[image_id] for image_id in image_ids], np.str_),
+        np.array([folds.get(image_id, NO_FOLD) for image_id in image_ids], np.int64),
         np.array([facts.knows(i, index[i]) and facts[i].is_blank for i in image_ids], bool),
-        {split.name: {i: group for i, group in zip(split.image_ids, groups.tolist(), strict=True) if i in rejected}},
+        {split.name: {image_id: groups[image_id] for image_id in split.image_ids if image_id in rejected}},
     )
-
-
-def _folds_of(image_ids: tuple[str, ...], splits: np.ndarray, folds: Mapping[str, int]) -> np.ndarray:
-    """Give every training image its fold: int64 (N,), -1 if none is known."""
-    of_images = [folds.get(i, -1) if s == "train" else -1 for i, s in zip(image_ids, splits, strict=True)]
-    return np.array(of_images, np.int64)
-
-
-def read_folds(run: Path) -> dict[str, int]:
-    """Read which fold of a finished run held each training image out.
-
-    Raises:
-        InputError: the folder is not a run, or its table of labels is damaged.
-    """
-    train = read_run_labels(run / RUN_LABELS).get("train")
-    return {} if train is None else dict(zip(train.image_ids, train.folds.tolist(), strict=True))
-
-
-def add_groups(dataset: Dataset, run: Path) -> Dataset:
-    """Give splits that know no groups those that a run knew, for the images that it had labels of.
-
-    Args:
-        dataset: the data set.
-        run: folder of a finished run.
-
-    Returns:
-        The data set, unchanged if the run knew no groups either.
-
-    Raises:
-        InputError: the folder is not a run, or its table of labels is damaged.
-    """
-    splits = dict(dataset.splits)
-    for name, known in read_run_labels(run / RUN_LABELS).items():
-        split = splits.get(name)
-        if split is None or split.groups is not None or known.groups is None:
-            continue
-        groups = dict(zip(known.image_ids, known.groups.tolist(), strict=True))
-        own = np.array([groups.get(image_id, "") for image_id in split.image_ids], np.str_)
-        if (own != "").any():
-            splits[name] = replace(split, groups=own)
-    return replace(dataset, splits=splits)
 
 
 @dataclass(frozen=True)
@@ -198,9 +161,9 @@ class Audit:
         backbones: whose features near duplicates were searched by.
         pairs: one row per pair, exact ones first, then by distance: `kind` (`EXACT`: the same bytes; `NEAR`: an
             image and its nearest one, nearer than the threshold; see `near_pairs`), `scope` (`within train`, `between
-            train and test`, ...), `first` and `second` (rows of the images), `distance` (0 for exact ones),
-            `same_group` (None where a group is not known), `across_folds` (likewise), `labels_differ` (names joined by
-            ` + `; None where one is not labelled).
+            train and test`, ...), `first_split`, `first_ID`, `second_split`, `second_ID`, `distance` (0 for exact
+            ones), `same_group` (boolean, missing where a group is not known), `across_folds` (likewise),
+            `labels_differ` (names joined by ` + `; None where one is not labelled).
         threshold: of near duplicates; None if there are too few images to choose one.
         distances: by scope, the distances of all mutual nearest pairs, below the threshold or not, ascending.
         both_sides: the groups that have images in several splits.
@@ -233,8 +196,11 @@ def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Aud
     """
     group_codes = np.unique(images.groups, return_inverse=True)[1].astype(np.int64)
     group_codes[images.groups == ""] = -1
-    links = [_exact_pairs(images)]
-    rows = _distinct(images)
+    first_rows: dict[bytes, int] = {}
+    original = np.array([first_rows.setdefault(digest, row) for row, digest in enumerate(images.digests)], np.int64)
+    copies = original != np.arange(len(original))
+    links = [np.column_stack([original[copies], np.flatnonzero(copies)])]
+    rows = np.flatnonzero(~copies & ~images.blank)
     found = [(EXACT, first, second, 0.0) for first, second in links[0]]
     threshold, distances = None, {}
     if len(rows) >= LEAST_IMAGES:
@@ -246,9 +212,9 @@ def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Aud
         links.append(rows[pairs_within(points, limit)])
         for one, other in combinations_with_replacement(images.split_names, 2):
             first, second = (np.flatnonzero(images.splits[rows] == name) for name in (one, other))
-            near = near_pairs(points, first, second, group_codes[rows], threshold.distance)
-            distances[scope_of(one, other)] = near.mutual
-            found += [(NEAR, *rows[pair], float(d)) for pair, d in zip(near.rows, near.distances, strict=True)]
+            pairs, near, mutual = near_pairs(points, first, second, group_codes[rows], threshold.distance)
+            distances[scope_of(one, other)] = mutual
+            found += [(NEAR, *rows[pair], float(d)) for pair, d in zip(pairs, near, strict=True)]
     groups, largest = _propose_groups(images, np.concatenate(links))
     return Audit(
         images,
@@ -267,62 +233,36 @@ def scope_of(one: str, other: str) -> str:
     return f"within {one}" if one == other else f"between {one} and {other}"
 
 
-def _exact_pairs(images: AuditedImages) -> np.ndarray:
-    """Pair every file with the first one of the same bytes: int64 (P, 2)."""
-    first: dict[bytes, int] = {}
-    pairs = [(first.setdefault(digest, row), row) for row, digest in enumerate(images.digests)]
-    return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
-
-
-def _distinct(images: AuditedImages) -> np.ndarray:
-    """The rows of images that are not blank, one of each digest: int64."""
-    first = dict(zip(reversed(images.digests), reversed(range(len(images.digests))), strict=True))
-    rows = np.sort(np.fromiter(first.values(), np.int64))
-    return rows[~images.blank[rows]]
-
-
 def _on_several_sides(images: AuditedImages) -> tuple[str, ...]:
     """The groups that have images in more than one split, sorted."""
-    splits_of: dict[str, set[str]] = {}
-    for group, split in zip(images.groups.tolist(), images.splits.tolist(), strict=True):
-        splits_of.setdefault(group, set()).add(split)
-    return tuple(sorted(group for group, splits in splits_of.items() if group and len(splits) > 1))
+    sides = pd.Series(images.splits).groupby(images.groups).nunique()
+    return tuple(group for group in sides.index[sides > 1] if group)
 
 
 def _describe_pairs(images: AuditedImages, found: list[tuple[str, int, int, float]]) -> pd.DataFrame:
     """Say of each pair what it means."""
+    sides = ["first_split", "first_ID", "second_split", "second_ID"]
+    columns = ["kind", "scope", *sides, "distance", "same_group", "across_folds", "labels_differ"]
     rows = []
     for kind, first, second, distance in found:
         pair = [first, second]
-        groups, folds, labels = images.groups[pair], images.folds[pair], images.labels[pair]
-        differing = np.flatnonzero(labels[0] != labels[1])
-        rows.append(
-            {
-                "kind": kind,
-                "scope": scope_of(*images.splits[pair]),
-                "first": first,
-                "second": second,
-                "distance": distance,
-                "same_group": bool(groups[0] == groups[1]) if (groups != "").all() else None,
-                "across_folds": bool(folds[0] != folds[1]) if (folds >= 0).all() else None,
-                "labels_differ": None
-                if (labels < 0).any() or not labels.size
-                else " + ".join(images.label_names[label] for label in differing),
-            }
-        )
-    columns = ["kind", "scope", "first", "second", "distance", "same_group", "across_folds", "labels_differ"]
-    return pd.DataFrame(rows, columns=columns)
+        splits, groups = images.splits[pair], images.groups[pair]
+        folds, labels = images.folds[pair], images.labels[pair]
+        where = (splits[0], images.image_ids[first], splits[1], images.image_ids[second])
+        same_group = groups[0] == groups[1] if (groups != "").all() else None
+        across_folds = folds[0] != folds[1] if (folds >= 0).all() else None
+        labels_differ = None
+        if labels.size and (labels >= 0).all():
+            labels_differ = " + ".join(images.label_names[label] for label in np.flatnonzero(labels[0] != labels[1]))
+        rows.append((kind, scope_of(*splits), *where, distance, same_group, across_folds, labels_differ))
+    return pd.DataFrame(rows, columns=columns).astype({"same_group": "boolean", "across_folds": "boolean"})
 
 
 def _propose_groups(images: AuditedImages, links: np.ndarray) -> tuple[dict[str, str], int]:
-    """Join all images that links, groups or a common id connect.
+    """Join all images that links (int64 (P, 2), pairs of rows), groups or a common id connect.
 
-    Args:
-        images: N rows, and those without features, which only groups and ids connect.
-        links: int64 (P, 2), pairs of rows. Blank images link nothing: they are alike whatever they belong to.
-
-    Returns:
-        The group by id, and the size of the largest.
+    Images without features are joined by groups and ids alone. Blank images link nothing: they are alike whatever they
+    belong to. Returns the group by id, and the size of the largest.
     """
     rejected = [pair for of_split in images.without_features.values() for pair in of_split.items()]
     image_ids = np.array([*images.image_ids, *(image_id for image_id, _ in rejected)])
@@ -344,11 +284,7 @@ def _propose_groups(images: AuditedImages, links: np.ndarray) -> tuple[dict[str,
 
 
 def _name_groups(names_of: Mapping[int, Collection[str]]) -> dict[int, str]:
-    """Name each group after the given ones that it joins, or by number; all names differ.
-
-    Args:
-        names_of: by group, the names given to images of it; each name is in one group.
-    """
+    """Name each group after the given ones that it joins, or by number; all names differ."""
     taken = {name for names in names_of.values() for name in names}
     group_of = {}
     for number, (own, names) in enumerate(names_of.items()):

@@ -104,24 +104,9 @@ def choose_threshold(points: np.ndarray) -> Threshold:
     return Threshold(float(max(distance, _NEAREST)), float(exponent))
 
 
-@dataclass(frozen=True)
-class NearPairs:
-    """The pairs of two sets of images that are near duplicates.
-
-    Attributes:
-        rows: int64 (P, 2), a row of the first set and one of the second, each pair once, nearest first.
-        distances: float32 (P,).
-        mutual: float32 (M,), ascending: the distances of all pairs that are each other's nearest, near or not.
-    """
-
-    rows: np.ndarray
-    distances: np.ndarray
-    mutual: np.ndarray
-
-
 def near_pairs(
     points: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray, limit: float
-) -> NearPairs:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pair each image with its nearest one if that is near, so that every image with a near duplicate is named.
 
     A second copy of an image is nearest to it, or to the first copy, but not the other way round. The same holds for a
@@ -134,9 +119,14 @@ def near_pairs(
         second: int64 (B,), rows of the points: the same as `first`, or none of them.
         groups: int64 (N,). Negative: in no group. Within one set, images of one group are not paired.
         limit: pairs are near below this distance.
+
+    Returns:
+        The pairs, int64 (P, 2), a row of the first set and one of the second, each pair once, nearest first; their
+        distances, float32 (P,); the distances of all pairs that are each other's nearest, near or not, float32 (M,),
+        ascending.
     """
     if not len(first) or not len(second):
-        return NearPairs(np.empty((0, 2), np.int64), np.empty(0, np.float32), np.empty(0, np.float32))
+        return np.empty((0, 2), np.int64), np.empty(0, np.float32), np.empty(0, np.float32)
     nearest, distance, back, back_distance = _nearest(points, first, second, groups)
     mutual = (back[nearest] == np.arange(len(first))) & np.isfinite(distance)
     # Who asks, who is its nearest, how far, whether they are each other's.
@@ -152,19 +142,14 @@ def near_pairs(
     pairs, places = np.unique(pairs, axis=0, return_index=True)
     order = np.argsort(distances[places], kind="stable")
     counted = mutual & (np.arange(len(first)) < nearest) if alone else mutual
-    return NearPairs(pairs[order], distances[places][order], np.sort(distance[counted]))
+    return pairs[order], distances[places][order], np.sort(distance[counted])
 
 
 def _link(asked: Sequence[np.ndarray], groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keep the pairs that add information, the nearest first.
+    """Keep the pairs that add information, nearest first: their rows, int64 (P, 2), and distances, float32 (P,).
 
-    Args:
-        asked: of each image that has a near one its row, that of its nearest, their distance, and whether they are each
-            other's nearest; arrays (Q,).
-        groups: int64 (N,).
-
-    Returns:
-        int64 (P, 2) and float32 (P,): the pairs and their distances; mutual ones may be there in both directions.
+    `asked` is, of each image that has a near one, its row, that of its nearest, their distance, and whether they are
+    each other's nearest. Mutual pairs may be there in both directions.
     """
     linked = DisjointSet(np.unique(np.concatenate(asked[:2])).tolist())
     groups_of: dict[int, set[int]] = {row: set() for row in linked}
@@ -186,16 +171,17 @@ def _nearest(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Find each image's nearest in the other set; see `near_pairs` for the arguments.
 
-    Returns:
-        Of each image of `first` the place in `second`, int64 (A,), and the distance, float32 (A,), infinite where it
-        has none to be paired with; likewise (B,) of each image of `second`.
+    Returns, of each image of `first`, the place in `second`, int64 (A,), and the distance, float32 (A,), infinite where
+    it has none to be paired with; likewise (B,) of each image of `second`.
     """
     nearest = np.empty(len(first), np.int64)
     distance = np.empty(len(first), np.float32)
     back, back_distance = np.zeros(len(second), np.int64), np.full(len(second), np.inf, np.float32)
     columns, alone = np.arange(len(second)), np.array_equal(first, second)
-    for start, distances in _distances(points[first], points[second]):
-        rows = first[start : start + len(distances)]
+    # Matrix products of blocks: in some hundred dimensions an index of neighbours is not faster.
+    for start in range(0, len(first), _BLOCK):
+        rows = first[start : start + _BLOCK]
+        distances = _cosine_distances(points[rows], points[second])
         if alone:
             same_group = (groups[rows][:, None] == groups[second]) & (groups[rows][:, None] >= 0)
             distances[same_group | (rows[:, None] == second)] = np.inf
@@ -210,19 +196,8 @@ def _nearest(
 
 def pairs_within(points: np.ndarray, distance: float) -> np.ndarray:
     """List all pairs that are nearer than a distance, mutual or not: int64 (P, 2), the first row before the second."""
-    found = [np.empty((0, 2), np.int64)]
-    for start, distances in _distances_once(points):
-        found.append(np.argwhere(distances < distance) + start)
-    return np.concatenate(found)
-
-
-def _distances(first: np.ndarray, second: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the cosine distances, float32 (up to _BLOCK, B), of a block of rows, and where the block starts.
-
-    All of them, by matrix products: in some hundred dimensions an index of neighbours is not faster.
-    """
-    for start in range(0, len(first), _BLOCK):
-        yield start, _cosine_distances(first[start : start + _BLOCK], second)
+    blocks = _distances_once(points)
+    return np.concatenate([np.argwhere(distances < distance) + start for start, distances in blocks])
 
 
 def _distances_once(points: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from features.audit.audit import EXACT, NEAR, Audit, add_groups, find_leaks, gather, read_folds
+from features.audit.audit import EXACT, NEAR, Audit, find_leaks, gather
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console
-from features.dataset.dataset import DatasetOptions, read_dataset
-from features.dataset.groups import write_groups_file
+from features.dataset.dataset import DatasetOptions, read_dataset, write_groups_file
+from features.dataset.run_labels import RUN_LABELS, read_run_labels
 from features.store.cache import FeatureCache
 
 DUPLICATES, GROUPS, RECORD = "duplicates.csv", "groups.csv", "audit.json"
@@ -29,13 +29,12 @@ _BIN = 0.02
 
 
 def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, options: DatasetOptions) -> None:
-    """Audit a data set by its cache.
+    """Audit a data set by its cache; no image is opened.
 
     Args:
         cache: the cache's folder.
-        data: the data set's folder; its images are not opened.
-        run: folder of a finished run, whose folds are audited too, and whose groups are taken where the data set names
-            none; None for none.
+        data: the data set's folder.
+        run: folder of a finished run, whose folds are audited too; its groups are taken where the data set names none.
         out: folder to write to; None takes `run`, or else `audit` in the cache.
         options: of the CSV files.
 
@@ -43,11 +42,8 @@ def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, opt
         InputError: bad input.
     """
     feature_cache = FeatureCache(cache)
-    folds = {} if run is None else read_folds(run)
-    dataset = read_dataset(data, options)
-    if run is not None:
-        dataset = add_groups(dataset, run)
-    images, features, left_out = gather(dataset, feature_cache, folds)
+    known = {} if run is None else read_run_labels(run / RUN_LABELS)
+    images, features, left_out = gather(read_dataset(data, options), feature_cache, known)
     train = images.rows("train")
     without_fold = 0 if run is None else int((images.folds[train] < 0).sum())
     if without_fold and without_fold == len(train):
@@ -58,13 +54,15 @@ def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, opt
     with make_console(stderr=True).status(f"comparing {len(images.image_ids):,} images"):
         found = find_leaks(images, features)
     folder = out or run or cache / "audit"
-    record = {"data": str(data), "cache": str(cache), "run": None if run is None else str(run)}
-    write_audit(found, folder, record | {"splits_without_features": list(left_out)})
+    summary = summarise(found)
+    given = {"data": str(data), "cache": str(cache), "run": None if run is None else str(run)}
+    _write_audit(found, folder, {**given, "splits_without_features": list(left_out), **summary})
     for name in left_out:
         print(f"{name}: {cache} holds no features of it, so it is left out")
     if without_fold:
         print(f"train: {run} did not hold {without_fold} of {len(train)} images out, so their folds are not known")
-    print_audit(found, folder)
+    _print_audit(found, summary)
+    print(f"written to {folder}: {DUPLICATES}, {GROUPS}, {RECORD}")
 
 
 def summarise(audit: Audit) -> dict[str, Any]:
@@ -76,17 +74,16 @@ def summarise(audit: Audit) -> dict[str, Any]:
         not known) and with `labels_differ`, and `nearest_beyond`, the least distance that did not count; `distances`:
         by scope how many mutual nearest pairs lie in each bin, from 0 on; `groups`.
     """
-    images, pairs = audit.images, audit.pairs
-    scopes = list(dict.fromkeys([*audit.distances, *pairs["scope"]]))
+    images, pairs, threshold = audit.images, audit.pairs, audit.threshold
     folds_known = bool((images.folds >= 0).any())
     of_scopes = {}
-    for scope in scopes:
+    for scope in dict.fromkeys([*audit.distances, *pairs["scope"]]):
         own = pairs[pairs["scope"] == scope]
-        beyond = [float(d) for d in audit.distances.get(scope, ()) if audit.threshold and d >= audit.threshold.distance]
+        beyond = [float(d) for d in audit.distances.get(scope, ()) if threshold and d >= threshold.distance]
         of_scopes[scope] = {
             EXACT: int((own["kind"] == EXACT).sum()),
             NEAR: int((own["kind"] == NEAR).sum()),
-            "across_folds": int((own["across_folds"] == True).sum()) if folds_known else None,  # noqa: E712 - or None
+            "across_folds": int(own["across_folds"].sum()) if folds_known else None,
             "labels_differ": int(own["labels_differ"].fillna("").ne("").sum()),
             "nearest_beyond": min(beyond, default=None),
         }
@@ -98,11 +95,11 @@ def summarise(audit: Audit) -> dict[str, Any]:
         "without_features": {name: len(rejected) for name, rejected in images.without_features.items()},
         "backbones": list(audit.backbones),
         "threshold": None
-        if audit.threshold is None
+        if threshold is None
         else {
-            "distance": audit.threshold.distance,
-            "exponent": audit.threshold.exponent if np.isfinite(audit.threshold.exponent) else None,
-            "expected_by_chance": audit.threshold.expected,
+            "distance": threshold.distance,
+            "exponent": threshold.exponent if np.isfinite(threshold.exponent) else None,
+            "expected_by_chance": threshold.expected,
             "of": "cosine distance of whitened features, mean over backbones",
         },
         "pairs": of_scopes,
@@ -119,38 +116,19 @@ def summarise(audit: Audit) -> dict[str, Any]:
     }
 
 
-def write_audit(audit: Audit, folder: Path, record: dict[str, Any]) -> None:
-    """Write duplicates.csv, groups.csv and audit.json; earlier ones are replaced.
-
-    Args:
-        audit: what was found.
-        folder: made where it is missing.
-        record: what the caller adds to audit.json.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    images, pairs = audit.images, audit.pairs
-    table = pd.DataFrame({"kind": pairs["kind"], "scope": pairs["scope"]})
-    for side in ("first", "second"):
-        rows = pairs[side].astype(int).tolist()
-        table[f"{side}_split"] = [images.splits[row] for row in rows]
-        table[f"{side}_ID"] = [images.image_ids[row] for row in rows]
-    table["distance"] = pairs["distance"].astype(float).round(4)
-    for column in ("same_group", "across_folds"):
-        table[column] = [None if value is None else int(value) for value in pairs[column]]
-        table[column] = table[column].astype("Int64")
-    table["labels_differ"] = pairs["labels_differ"]
+def _write_audit(audit: Audit, folder: Path, record: dict[str, Any]) -> None:
+    """Write duplicates.csv, groups.csv and, of the record, audit.json; earlier ones are replaced."""
+    pairs = audit.pairs.round({"distance": 4}).astype({"same_group": "Int64", "across_folds": "Int64"})
     with replacing(folder / DUPLICATES) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        pairs.to_csv(temporary, index=False, lineterminator="\n")
     write_groups_file(folder / GROUPS, audit.groups)
     with replacing(folder / RECORD) as temporary:
-        text = json.dumps({**record, **summarise(audit)}, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_audit(folder: Path) -> dict[str, Any] | None:
-    """Read back what `write_audit` wrote: what `summarise` gives, and the caller's record; None where there is none.
+    """Read the audit.json of a folder, with what `summarise` gives; None where there is none.
 
     Raises:
         InputError: the file is damaged.
@@ -171,10 +149,9 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
     return known
 
 
-def print_audit(audit: Audit, folder: Path) -> None:
+def _print_audit(audit: Audit, summary: dict[str, Any]) -> None:
     """Print the numbers, the nearest pairs, and what to do about them."""
     console = make_console()
-    summary = summarise(audit)
     counts = ", ".join(f"{name} {count:,}" for name, count in summary["images"].items())
     console.print(f"audited: {len(audit.images.image_ids):,} images ({counts}), by {', '.join(audit.backbones)}")
     for name, count in summary["without_features"].items():
@@ -182,25 +159,18 @@ def print_audit(audit: Audit, folder: Path) -> None:
             console.print(f"{name}: {count} images have no features (rejected by stage 1) and are left out")
     if blank := sum(summary["blank"].values()):
         console.print(f"{blank} images are blank or nearly so: left out of the search for near duplicates")
-    _print_threshold(console, audit)
-    console.print(_scope_table(summary))
-    if len(audit.pairs):
-        shown = audit.pairs[~(audit.pairs["same_group"] == True)]  # noqa: E712 - or None
-        _print_pairs(console, audit, shown)
-    _print_groups(console, audit, summary)
-    console.print(f"written to {folder}: {DUPLICATES}, {GROUPS}, {RECORD}")
-
-
-def _print_threshold(console: Console, audit: Audit) -> None:
-    """Say what counts as near, and why."""
     if audit.threshold is None:
         console.print("near duplicates: not searched, there are too few images to tell them from chance")
-        return
-    console.print(
-        f"near: an image and its nearest one, if nearer than {audit.threshold.distance:.3g} (cosine distance of "
-        f"whitened features). By the spread of all distances, {audit.threshold.expected:g} such pairs are expected by "
-        "chance; this is an estimate, so look at the images"
-    )
+    else:
+        console.print(
+            f"near: an image and its nearest one, if nearer than {audit.threshold.distance:.3g} (cosine distance of "
+            f"whitened features). By the spread of all distances, {audit.threshold.expected:g} such pairs are expected "
+            "by chance; this is an estimate, so look at the images"
+        )
+    console.print(_scope_table(summary))
+    if len(audit.pairs):
+        _print_pairs(console, audit)
+    _print_groups(console, audit, summary["groups"])
 
 
 def _scope_table(summary: dict[str, Any]) -> Table:
@@ -222,30 +192,29 @@ def _scope_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _print_pairs(console: Console, audit: Audit, shown: pd.DataFrame) -> None:
-    """Show the first pairs."""
+def _print_pairs(console: Console, audit: Audit) -> None:
+    """Show the first pairs that are not within a group."""
+    shown = audit.pairs[~audit.pairs["same_group"].fillna(False)]
     if not len(shown):
         console.print(f"all pairs are within a group ({DUPLICATES}): folds keep those of one split together")
         return
-    several = bool((shown["same_group"] == False).any())  # noqa: E712 - or None
-    what = "the nearest pairs" + (", none of them within a group" if several else "")
+    what = "the nearest pairs" + (", none of them within a group" if (~shown["same_group"]).any() else "")
     table = Table(box=None, header_style="bold")
     for heading in ("kind", "scope", "first", "second"):
         table.add_column(heading, overflow="fold")
     table.add_column("distance", justify="right")
     table.add_column("labels differ", overflow="fold")
-    images = audit.images
     for pair in shown.head(_PAIRS_SHOWN).to_dict("records"):
-        ids = (Text(images.image_ids[pair[side]]) for side in ("first", "second"))
-        labels = "not labelled" if pair["labels_differ"] is None else pair["labels_differ"] or "-"
+        ids = (Text(pair[name]) for name in ("first_ID", "second_ID"))
+        labels = "not labelled" if pd.isna(pair["labels_differ"]) else pair["labels_differ"] or "-"
         table.add_row(pair["kind"], pair["scope"], *ids, f"{pair['distance']:.3f}", Text(labels))
     console.print(f"{what} ({min(_PAIRS_SHOWN, len(shown))} of {len(shown)}, all in {DUPLICATES}):")
     console.print(table)
 
 
-def _print_groups(console: Console, audit: Audit, summary: dict[str, Any]) -> None:
+def _print_groups(console: Console, audit: Audit, groups: dict[str, Any]) -> None:
     """Say which groups are on several sides, and what the proposed ones are."""
-    groups, images = summary["groups"], audit.images
+    images = audit.images
     proposed = f"{GROUPS}: {groups['proposed']:,} groups"
     if groups["given"]:
         sides = f"{len(audit.both_sides)} ({first_few(audit.both_sides)})" if audit.both_sides else "none"

@@ -6,7 +6,6 @@ Files, in reading order:
 - `folder`: the images of a folder; what an image id is.
 - `formats`: how a data set may give ids and labels. To add a label format, add it here, to `FORMATS`.
 - `labels`: which columns are labels.
-- `groups`: which images belong together, such as those of a patient.
+- `dataset`: all of it, with the groups: `read_dataset`, `read_images`, `read_with_faults`.
 - `run_labels`: the labels, groups and folds that a run keeps in its labels.csv.
-- `dataset`: all of it: `read_dataset`, `read_images`, `read_with_faults`.
 """

@@ -1,25 +1,28 @@
 """Read a data set from disk: ids, image paths, labels and groups of DATA/train and DATA/test."""
 
+import csv
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from features.common.errors import InputError
+from features.common.files import replacing
 from features.common.text import first_few
-from features.dataset.folder import collect_images
-from features.dataset.formats import Listing, Source, read_listing
-from features.dataset.groups import join_groups, read_group_column, read_groups_file
-from features.dataset.labels import Candidates, read_labels
-from features.dataset.table import Fault, Faults, listed, named, shown
+from features.dataset.folder import collect_images, read_ids
+from features.dataset.formats import Listing, read_listing
+from features.dataset.labels import read_labels
+from features.dataset.table import Fault, Faults, Table, cell_fault, listed, named, read_table, shown
 
 logger = logging.getLogger(__name__)
 
 _SPLITS = ("train", "test")
 DEFAULT_GROUP = "patient"
+#: The columns of a file of groups.
+_ID, _GROUP = "ID", "group"
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,10 @@ class DatasetOptions:
     """What a person may say about the columns of the CSV files.
 
     Attributes:
-        id_column: the id column; None takes "ID", or else the first column that names the images.
-        labels: the label columns; None takes every column that holds only 0 and 1.
-        group_column: the group column; None takes "patient" if it is there.
-        groups_file: a CSV file `ID,group` that gives the groups instead of a column; None for a column.
+        id_column: None takes "ID", or else the first column that names the images.
+        labels: different names; None takes every column that holds only 0 and 1.
+        group_column: None takes "patient" if it is there.
+        groups_file: a CSV file `ID,group` that gives the groups instead of a column.
     """
 
     id_column: str | None = None
@@ -83,13 +86,7 @@ _DEFAULTS = DatasetOptions()
 
 @dataclass(frozen=True)
 class _Part:
-    """One split before labels and groups are read.
-
-    Attributes:
-        split: its N images.
-        listing: its ids and cells.
-        rows: int64 (N,), the rows of the listing that have an image.
-    """
+    """One split before labels and groups are read: N images, and their rows of the listing, int64 (N,)."""
 
     split: Split
     listing: Listing
@@ -103,9 +100,6 @@ def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS) -> Dataset:
         root: folder with train/ and train.csv, or test/ with or without test.csv, or both.
         options: which columns of the CSV files to take.
 
-    Returns:
-        The data set.
-
     Raises:
         InputError: anything is wrong, missing or ambiguous; the message names file, line and column, what was received,
             and what to do, of the first ten faults.
@@ -116,18 +110,17 @@ def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS) -> Dataset:
 
 
 def read_images(root: Path, id_column: str | None = None) -> dict[str, tuple[tuple[str, ...], tuple[Path, ...]]]:
-    """Read the ids and image paths of a data set, and look at no label.
+    """Read the ids and image paths of a data set; what label and group columns hold does not matter.
 
     Args:
         root: as in `read_dataset`.
-        id_column: the id column; None takes "ID", or else the first column that names the images.
+        id_column: as in `DatasetOptions`.
 
     Returns:
         N ids and N files by split, as in `Split`, in the order train, test.
 
     Raises:
-        InputError: anything is wrong with ids or images, as in `read_dataset`; what label and group columns hold does
-            not matter.
+        InputError: anything is wrong with ids or images, as in `read_dataset`.
     """
     faults = Faults()
     parts = _find_parts(root, DatasetOptions(id_column), faults)
@@ -151,22 +144,22 @@ def read_with_faults(root: Path, options: DatasetOptions = _DEFAULTS) -> tuple[D
         )
     faults = Faults()
     parts = _find_parts(root, options, faults)
-    files: dict[str, Candidates] = {}
+    listings: dict[str, Listing] = {}
     groups: dict[str, np.ndarray | None] = dict.fromkeys(parts)
     for name, part in parts.items():
-        csv, table = part.listing.csv, part.listing.table
-        if csv is None:
+        if not part.listing.header:
             continue
         # Only the first CSV file must have the group column: a test.csv may do without.
-        group = _find_group_column(csv, part.listing.header, options.group_column, required=not files)
-        files[name] = Candidates(csv, part.listing, group)
-        if table is not None:
+        group = _find_group_column(part.listing, options.group_column, required=not listings)
+        columns = {label: column for label, column in part.listing.columns.items() if label != group}
+        listings[name] = replace(part.listing, columns=columns)
+        if (table := part.listing.table) is not None:
             faults.add(*table.find_duplicates(named(table.header)))
             if group is not None and options.groups_file is None:
-                groups[name] = read_group_column(table, group, faults)[part.rows]
-    label_names, labels = read_labels(files, options.labels, faults)
+                groups[name] = _read_group_column(table, group, faults)[part.rows]
+    label_names, labels = read_labels(listings, options.labels, faults)
     if options.groups_file is not None:
-        groups = _read_groups_file(options.groups_file, parts, faults)
+        groups = _join_groups(options.groups_file, parts, faults)
     splits = {}
     for name, part in parts.items():
         values = labels.get(name)
@@ -187,37 +180,36 @@ def _find_parts(root: Path, options: DatasetOptions, faults: Faults) -> dict[str
         if not root.is_dir():
             what = "is not a folder" if root.exists() else "does not exist"
             raise InputError(f"{root} {what}. Give the folder of the data set: the one that holds train/ or test/.")
-        found = {name: _find_part(root, name, options.id_column, faults) for name in _SPLITS}
+        found = [_find_part(root, name, options.id_column, faults) for name in _SPLITS]
     except OSError as error:  # no right to look into the folder, a name that is too long
         where = error.filename or root
         raise InputError(f"{where} cannot be read: {error.strerror}. Fix its permissions, or give another.") from None
-    parts = {name: part for name, part in found.items() if part is not None}
+    parts = {part.split.name: part for part in found if part is not None}
     if not parts:
         faults.refuse()
         raise InputError(f"{root} has neither a folder train nor a folder test. Put the images into one of them.")
-    if not any(part.listing.csv for part in parts.values()):
-        asked = {
-            "--id-column": options.id_column,
-            "--labels": options.labels,
-            "--group-column": options.group_column,
-        }
-        for option in (option for option, value in asked.items() if value is not None):
-            raise InputError(
-                f"{option} names a column, but {root} has no train.csv or test.csv. Add it, or leave {option} out."
-            )
+    if not any(part.listing.header for part in parts.values()):
+        for option in ("id_column", "labels", "group_column"):
+            if getattr(options, option) is not None:
+                option = f"--{option.replace('_', '-')}"
+                raise InputError(
+                    f"{option} names a column, but {root} has no train.csv or test.csv. Add it, or leave {option} out."
+                )
     return parts
 
 
 def _find_part(root: Path, name: str, id_column: str | None, faults: Faults) -> _Part | None:
     """Join the ids of one split with its images; None if the split is not there."""
-    folder, csv = root / name, root / f"{name}.csv"
-    has_csv = csv.exists() or csv.is_symlink()
+    folder, file = root / name, root / f"{name}.csv"
+    has_csv = file.exists() or file.is_symlink()
     if not folder.is_dir():
         if has_csv:
-            faults.add(Fault("image", csv, f"there is no folder {folder}", "Add its images, or remove the file."))
+            faults.add(Fault("image", file, f"there is no folder {folder}", "Add its images, or remove the file."))
         return None
     images = collect_images(folder, faults)
-    listing = read_listing(Source(images, csv, has_csv, id_column), faults)
+    listing = Listing(file, sorted(images))
+    if has_csv:
+        listing = read_listing(file, images.keys(), id_column, faults)
     rows, missing = list[int](), list[int]()
     for row, image_id in enumerate(listing.image_ids):
         (rows if image_id in images else missing).append(row)
@@ -228,23 +220,46 @@ def _find_part(root: Path, name: str, id_column: str | None, faults: Faults) -> 
             "Add the images, remove the rows, or name the right column with --id-column. An id is the image's path "
             "relative to that folder, without extension."
         )
-        faults.add(Fault("image", csv, what, remedy, column=listing.id_column))
+        faults.add(Fault("image", file, what, remedy, column=listing.id_column))
     image_ids = tuple(listing.image_ids[row] for row in rows)
     extra = tuple(sorted(images.keys() - set(image_ids)))
     if extra:
         what = f"{len(extra)} of {len(images)} images in {folder} have no row in this file (first: {images[extra[0]]})"
         if name == "test":
-            faults.warnings.append(f"{csv}: {what}; they are left out.")
+            faults.warnings.append(f"{file}: {what}; they are left out.")
         else:
-            faults.add(Fault("image", csv, what, "Add their rows, or move the images out of the folder."))
+            faults.add(Fault("image", file, what, "Add their rows, or move the images out of the folder."))
     paths = tuple(images[image_id] for image_id in image_ids)
     without_image = tuple(listing.image_ids[row] for row in missing)
     split = Split(name, image_ids, paths, None, None, extra, without_image)
     return _Part(split, listing, np.array(rows, np.int64))
 
 
-def _read_groups_file(path: Path, parts: Mapping[str, _Part], faults: Faults) -> dict[str, np.ndarray | None]:
-    """Give every split the groups of a file."""
+def _find_group_column(listing: Listing, wanted: str | None, *, required: bool) -> str | None:
+    """Find the name of the group column; None if there is none and none is required."""
+    name = DEFAULT_GROUP if wanted is None else wanted
+    if name in listing.header:
+        return name
+    if wanted is not None and required:
+        raise InputError(
+            f"{listing.csv} has no column {shown(wanted)}. Its columns: {listed(named(listing.header))}. "
+            "Name one of them with --group-column."
+        )
+    return None
+
+
+def _read_group_column(table: Table, name: str, faults: Faults) -> np.ndarray:
+    """Read the groups of the table's N rows: str (N,), "" where the cell is blank."""
+    cells = table.columns[table.header.index(name)]
+    remedy = "Every row needs a group, such as its patient: write it, or take another column with --group-column."
+    for line, cell in zip(table.lines, cells, strict=True):
+        if not cell:
+            faults.add(cell_fault("group", table.path, line, name, cell, remedy))
+    return np.array(cells, dtype=np.str_)
+
+
+def _join_groups(path: Path, parts: Mapping[str, _Part], faults: Faults) -> dict[str, np.ndarray | None]:
+    """Give every split the groups of a file, "" where it has none; None if it names no image of test."""
     groups = read_groups_file(path, faults)
     unknown = sorted(groups.keys() - {image_id for part in parts.values() for image_id in part.split.image_ids})
     if unknown:
@@ -252,17 +267,55 @@ def _read_groups_file(path: Path, parts: Mapping[str, _Part], faults: Faults) ->
             f"{path}: {len(unknown)} of {len(groups)} rows name no image of the data set (first: {shown(unknown[0])}); "
             "they are ignored."
         )
-    return {name: join_groups(path, groups, name, part.split.image_ids, faults) for name, part in parts.items()}
+    of_splits: dict[str, np.ndarray | None] = dict.fromkeys(parts)
+    for name, part in parts.items():
+        image_ids = part.split.image_ids
+        missing = [image_id for image_id in image_ids if image_id not in groups]
+        if len(missing) == len(image_ids) and name != "train":
+            continue
+        if missing:
+            what = f"no group for {len(missing)} of {len(image_ids)} {name} images (first: {shown(missing[0])})"
+            remedy = "Add their rows; an image that belongs to no group gets one of its own."
+            faults.add(Fault("group", path, what, remedy))
+        of_splits[name] = np.array([groups.get(image_id, "") for image_id in image_ids], dtype=np.str_)
+    return of_splits
 
 
-def _find_group_column(csv: Path, header: Sequence[str], wanted: str | None, *, required: bool) -> str | None:
-    """Find the name of the group column; None if there is none and none is required."""
-    name = DEFAULT_GROUP if wanted is None else wanted
-    if name in header:
-        return name
-    if wanted is not None and required:
-        raise InputError(
-            f"{csv} has no column {shown(wanted)}. Its columns: {listed(named(header))}. "
-            "Name one of them with --group-column."
-        )
-    return None
+def read_groups_file(path: Path, faults: Faults) -> dict[str, str]:
+    """Read the group of every image that a file names, neither of them blank.
+
+    Args:
+        path: CSV file with the columns `ID` and `group`; other columns are ignored.
+        faults: gets ids that are blank, lead outside the data set or are duplicated, and blank groups.
+
+    Raises:
+        InputError: it is not a readable table, or a column is missing.
+    """
+    table = read_table(path)
+    for name in (_ID, _GROUP):
+        if name not in table.header:
+            raise InputError(
+                f"{path} has no column {name}. Its columns: {listed(named(table.header))}. A file of groups has the "
+                f"columns {_ID} and {_GROUP}; python -m features audit writes one."
+            )
+    groups: dict[str, str] = {}
+    cells = table.columns[table.find(_GROUP)]
+    for image_id, row in read_ids(table, table.find(_ID), faults).items():
+        if cells[row]:
+            groups[image_id] = cells[row]
+        else:
+            remedy = "Every image needs a group: write it; one of its own will do."
+            faults.add(cell_fault("group", path, table.lines[row], _GROUP, "", remedy))
+    return groups
+
+
+def write_groups_file(path: Path, groups: Mapping[str, str]) -> None:
+    """Write the group of every image, for `read_groups_file`.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow((_ID, _GROUP))
+        writer.writerows(groups.items())

@@ -12,7 +12,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _DICOM_SUFFIX = ".dcm"
 # An id in a CSV may carry any of these. DICOM too: who converts the files to PNG need not edit the CSV as well.
 _ID_SUFFIXES = frozenset((*IMAGE_SUFFIXES, _DICOM_SUFFIX))
-_DRIVE = re.compile(r"[A-Za-z]:")
+# A leading slash, a drive, a backslash, a NUL, or a part "..".
+_OUTSIDE = re.compile(r"^/|^[A-Za-z]:|[\\\0]|(?:^|/)\.\.(?:/|\Z)")
 
 
 def to_image_id(cell: str) -> str:
@@ -33,13 +34,7 @@ def to_image_id(cell: str) -> str:
 
 def refuse_id(cell: str) -> str:
     """Say what is wrong with what a CSV calls an image; "" if nothing is."""
-    if (
-        cell.startswith("/")
-        or "\\" in cell
-        or "\0" in cell
-        or _DRIVE.match(cell) is not None
-        or (".." in cell and ".." in cell.split("/"))
-    ):
+    if _OUTSIDE.search(cell):
         return (
             "An id must stay inside the data set: write the image's path relative to its folder, with / between the "
             'parts, without "..", drive or leading slash.'
@@ -48,15 +43,9 @@ def refuse_id(cell: str) -> str:
 
 
 def read_ids(table: Table, column: int, faults: Faults) -> dict[str, int]:
-    """Read the id column of a CSV file.
+    """Give the row of each id of a CSV file's id column, in the order of the file.
 
-    Args:
-        table: the cells.
-        column: index of the id column.
-        faults: gets ids that are blank, lead outside the data set or are duplicated; their rows are left out.
-
-    Returns:
-        The row of each id, in the order of the file.
+    Ids that are blank, lead outside the data set or are duplicated are faults; their rows are left out.
     """
     path, name = table.path, table.header[column]
     rows: dict[str, int] = {}
@@ -93,8 +82,7 @@ def collect_images(folder: Path, faults: Faults) -> dict[str, Path]:
             UTF-8 or holds a backslash; a link that leads nowhere.
 
     Returns:
-        The path of each image by its id: its POSIX path relative to the folder, without extension. Not empty,
-        unordered.
+        The path of each image by its id: its POSIX path relative to the folder, without extension; unordered.
 
     Raises:
         InputError: there is no image; a folder cannot be read, or is a link to a folder that contains it.
@@ -166,11 +154,10 @@ def _file_fault(entry: os.DirEntry[str], image_id: str, path: Path) -> Fault | N
     if not entry.is_file():
         what = "it is not a file, or it is a link that leads nowhere"
         return Fault("image", path, what, "Replace it by the image, or remove it.")
-    if not image_id.isascii():
-        try:
-            image_id.encode()
-        except UnicodeEncodeError:
-            return Fault("image", Path(ascii(str(path))), "the name is not UTF-8", "Rename the file or folder.")
+    try:
+        image_id.encode()
+    except UnicodeEncodeError:
+        return Fault("image", Path(ascii(str(path))), "the name is not UTF-8", "Rename the file or folder.")
     if "\\" in image_id:
         return Fault("image", path, "the name holds a backslash", "Rename the file or folder.")
     return None

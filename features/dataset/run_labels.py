@@ -1,4 +1,4 @@
-"""What a run of stage 2 knows of its labelled images, labels.csv: stage 2 writes and reads it, the audit reads it."""
+"""What a run knows of its labelled images, labels.csv: stage 2 writes and reads it, and the audit reads it."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -36,11 +36,6 @@ class RunLabels:
 def write_run_labels(folder: Path, label_names: Sequence[str], splits: Mapping[str, RunLabels]) -> None:
     """Write the file of a run, the same bytes on every system.
 
-    Args:
-        folder: of the run.
-        label_names: the L labels.
-        splits: by name.
-
     Raises:
         OSError: the folder cannot be written to.
     """
@@ -48,22 +43,13 @@ def write_run_labels(folder: Path, label_names: Sequence[str], splits: Mapping[s
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*_COLUMNS, *label_names])
         for name, split in splits.items():
-            groups = [""] * len(split.image_ids) if split.groups is None else split.groups.tolist()
-            folds = ["" if fold == NO_FOLD else fold for fold in split.folds.tolist()]
-            for image_id, group, fold, labels in zip(
-                split.image_ids, groups, folds, split.labels.tolist(), strict=True
-            ):
-                writer.writerow([name, image_id, group, fold, *labels])
+            groups = [""] * len(split.image_ids) if split.groups is None else split.groups
+            for image_id, group, fold, labels in zip(split.image_ids, groups, split.folds, split.labels, strict=True):
+                writer.writerow([name, image_id, group, "" if fold == NO_FOLD else fold, *labels])
 
 
 def read_run_labels(path: Path) -> dict[str, RunLabels]:
-    """Read what `write_run_labels` wrote.
-
-    Args:
-        path: the file.
-
-    Returns:
-        By split, in the file's order; the labels' columns in the run's order.
+    """Read what `write_run_labels` wrote, by split; both in the file's order.
 
     Raises:
         InputError: it is missing, or is not such a table.
@@ -73,10 +59,10 @@ def read_run_labels(path: Path) -> dict[str, RunLabels]:
             header, *rows = csv.reader(file)
         if tuple(header[: len(_COLUMNS)]) != _COLUMNS:
             raise ValueError(f"its columns are {', '.join(header)}, expected {', '.join(_COLUMNS)} and the labels")
-        of_splits: dict[str, list[list[str]]] = {}
-        for row in rows:
-            of_splits.setdefault(row[0], []).append(row)
-        return {name: _read_split(own, len(header)) for name, own in of_splits.items()}
+        if any(len(row) != len(header) for row in rows):
+            raise ValueError(f"a row does not have {len(header)} cells")
+        splits = dict.fromkeys(row[0] for row in rows)
+        return {name: _to_split([row for row in rows if row[0] == name]) for name in splits}
     except FileNotFoundError:
         raise InputError(
             f"{path.parent} is not a run: {path.name} is missing. Give the folder of a finished run."
@@ -85,19 +71,12 @@ def read_run_labels(path: Path) -> dict[str, RunLabels]:
         raise InputError(f"{path} cannot be read ({error}). Make the run again.") from None
 
 
-def _read_split(rows: Sequence[Sequence[str]], width: int) -> RunLabels:
-    """Take the rows of one split apart.
-
-    Raises:
-        ValueError: a row has too few cells, or a fold or a label is not a number.
-    """
-    if any(len(row) != width for row in rows):
-        raise ValueError(f"a row does not have {width} cells")
+def _to_split(rows: Sequence[Sequence[str]]) -> RunLabels:
+    """Take the rows of one split apart; ValueError if a fold or a label is not a number."""
     groups = np.array([row[2] for row in rows], np.str_)
-    labels = np.array([row[len(_COLUMNS) :] for row in rows], np.str_).reshape(len(rows), width - len(_COLUMNS))
     return RunLabels(
         image_ids=tuple(row[1] for row in rows),
         groups=groups if (groups != "").any() else None,
         folds=np.array([int(row[3]) if row[3] else NO_FOLD for row in rows], np.int64),
-        labels=labels.astype(np.uint8),
+        labels=np.array([row[len(_COLUMNS) :] for row in rows], np.str_).astype(np.uint8),
     )

@@ -60,23 +60,15 @@ class Faults:
     warnings: list[str] = field(default_factory=list)
 
     def add(self, *first: Fault, count: int | None = None) -> None:
-        """Add faults.
-
-        Args:
-            first: the faults, or the first of them.
-            count: how many there are; None if these are all.
-        """
+        """Add faults; where these are only the first of them, `count` says how many there are."""
         self.kept += first[: _KEPT_FAULTS - len(self.kept)]
         self.count += len(first) if count is None else count
 
     def refuse(self, hint: str = "") -> None:
         """Stop if there is any fault.
 
-        Args:
-            hint: what to do to see them all.
-
         Raises:
-            InputError: there is one; the message shows the first ten, and says how many more there are.
+            InputError: there is one; the message shows the first ten, how many more there are, and the hint.
         """
         if self.count == 1:
             raise InputError(str(self.kept[0]))
@@ -117,9 +109,9 @@ class Table:
         """Give a fault for each of these names that two columns have."""
         faults = []
         for name in dict.fromkeys(names):
-            first, *others = (place for place, other in enumerate(self.header, start=1) if other == name)
-            if others:
-                what = f"columns {first} and {others[0]} are both called {shown(name)}"
+            places = [place for place, other in enumerate(self.header, start=1) if other == name]
+            if len(places) > 1:
+                what = f"columns {places[0]} and {places[1]} are both called {shown(name)}"
                 faults.append(Fault("table", self.path, what, "Rename one of them."))
         return faults
 
@@ -145,9 +137,7 @@ def read_table(path: Path) -> Table:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Read a CSV file row by row.
-
-    Blank lines are skipped; a quoted cell may span lines.
+    """Read a CSV file row by row; blank lines are skipped, and a quoted cell may span lines.
 
     Args:
         path: comma-separated file, UTF-8 with or without byte order mark, with a header.
@@ -157,9 +147,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         one row after it; all rows have the header's number of cells.
 
     Raises:
-        InputError: the file cannot be opened, is empty, has only a header, is not UTF-8, is separated by something else
-            than commas, opens a quote that it never closes, or, after the last row, has rows with too many or too few
-            cells.
+        InputError: the file cannot be opened, is not such a table, or, after the last row, has rows with too many or
+            too few cells.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -195,7 +184,12 @@ def _split_rows(path: Path, text: Iterable[str]) -> Iterator[tuple[int, list[str
                     rows += 1
                     yield line, cells
                 else:
-                    faults.add(_width_fault(path, line, cells, width))
+                    what = (
+                        f"received {len(cells)} cells, but the header has {width} (the row begins with "
+                        f"{shown(cells[0])})"
+                    )
+                    remedy = 'Give the row one cell for each column; a cell that holds a comma needs quotes ("a, b").'
+                    faults.add(Fault("table", path, what, remedy, line))
             line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f'{path}, line {line}: {error}. Close the quote (") that begins in this row.') from None
@@ -204,17 +198,6 @@ def _split_rows(path: Path, text: Iterable[str]) -> Iterator[tuple[int, list[str
     faults.refuse()
     if rows == 1:
         raise InputError(f"{path} holds a header but no row. Write one row for each image, or remove the file.")
-
-
-def _width_fault(path: Path, line: int, cells: list[str], width: int) -> Fault:
-    """Make the fault of a row with too many or too few cells."""
-    return Fault(
-        "table",
-        path,
-        f"received {len(cells)} cells, but the header has {width} (the row begins with {shown(cells[0])})",
-        'Give the row one cell for each column; a cell that holds a comma needs quotes ("a, b").',
-        line,
-    )
 
 
 def _check_separator(path: Path, line: int, header: list[str]) -> None:

@@ -121,6 +121,18 @@ def test_contradicting_labels_are_told_by_name(planted):
     assert "exact within train t000 t100 0.000 bleed + calc" in said
 
 
+def test_pairs_with_an_image_that_is_not_labelled_say_so(planted):
+    planted.copy("t000", "t100")
+    planted.copy("t020", "e000")
+    planted.write()
+    (planted.data / "test.csv").write_text("ID,patient\n" + "".join(f"{i},{planted.patients[i]}\n" for i in TEST))
+    result = CliRunner().invoke(app, ["audit", str(planted.cache), "--data", str(planted.data)])
+    said = " ".join(result.output.split())
+    assert result.exit_code == 0, said
+    assert "exact within train t000 t100 0.000 -" in said
+    assert "exact between train and test t020 e000 0.000 not labelled" in said
+
+
 def test_slices_of_one_patient_are_no_finding_but_hide_none(planted):
     planted.copy("t000", "t001", noise=0.02)  # of one patient, and the nearest of both
     planted.copy("t000", "t100", noise=0.06)

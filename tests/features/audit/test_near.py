@@ -68,7 +68,7 @@ def test_images_that_are_all_alike_are_one_point_and_all_near():
         threshold = choose_threshold(points)
         assert threshold.distance <= 1e-4
         rows = np.arange(200)
-        assert len(near_pairs(points, rows, rows, np.full(200, -1), threshold.distance).rows) == 199
+        assert len(near_pairs(points, rows, rows, np.full(200, -1), threshold.distance)[0]) == 199
 
 
 def test_pairs_are_those_of_a_full_search(monkeypatch):
@@ -83,33 +83,33 @@ def test_pairs_are_those_of_a_full_search(monkeypatch):
     mutual = {(a, b) for a, b in enumerate(nearest) if nearest[b] == a and a < b}
     near = {(min(a, b), max(a, b)) for a, b in enumerate(nearest) if distances[a, b] < limit}
     assert len(near - mutual) > 20
-    assert {tuple(pair) for pair in found.rows} == near
-    np.testing.assert_allclose(found.distances, distances[found.rows[:, 0], found.rows[:, 1]], atol=1e-6)
-    assert (np.diff(found.distances) >= 0).all()
-    np.testing.assert_allclose(found.mutual, sorted(distances[pair] for pair in mutual), atol=1e-6)
+    assert {tuple(pair) for pair in found[0]} == near
+    np.testing.assert_allclose(found[1], distances[found[0][:, 0], found[0][:, 1]], atol=1e-6)
+    assert (np.diff(found[1]) >= 0).all()
+    np.testing.assert_allclose(found[2], sorted(distances[pair] for pair in mutual), atol=1e-6)
 
     across = distances[:180, 180:]
     there, back = across.argmin(axis=1), across.argmin(axis=0)
     found = near_pairs(points, every[:180], every[180:], ALONE, limit)
     near = {(a, b) for a, b in enumerate(there) if across[a, b] < limit}
     near |= {(a, b) for b, a in enumerate(back) if across[a, b] < limit}
-    assert {tuple(pair) for pair in found.rows} == {(a, b + 180) for a, b in near}
+    assert {tuple(pair) for pair in found[0]} == {(a, b + 180) for a, b in near}
     mutual = sorted(across[a, b] for a, b in enumerate(there) if back[b] == a)
-    np.testing.assert_allclose(found.mutual, mutual, atol=1e-6)
+    np.testing.assert_allclose(found[2], mutual, atol=1e-6)
 
 
 def test_images_of_one_group_are_no_pair_within_a_set_but_across():
     points = whiten([clouds()])
     every = np.arange(500)
     groups = every // 2
-    first, second = near_pairs(points, every, every, ALONE, 2).rows[0]
+    first, second = near_pairs(points, every, every, ALONE, 2)[0][0]
     groups[[first, second]] = 999
-    pairs = near_pairs(points, every, every, groups, 2).rows
+    pairs = near_pairs(points, every, every, groups, 2)[0]
     assert not (groups[pairs[:, 0]] == groups[pairs[:, 1]]).any()
     together = np.zeros(500, int)
-    assert len(near_pairs(points, every, every, together, 2).rows) == 0
-    assert len(near_pairs(points, every[:250], every[250:], together, 2).rows) > 0
-    assert len(near_pairs(points, every[:0], every, ALONE, 2).rows) == 0
+    assert len(near_pairs(points, every, every, together, 2)[0]) == 0
+    assert len(near_pairs(points, every[:250], every[250:], together, 2)[0]) > 0
+    assert len(near_pairs(points, every[:0], every, ALONE, 2)[0]) == 0
 
 
 def of_angles(*degrees: float) -> np.ndarray:
@@ -121,23 +121,23 @@ def test_every_copy_is_named_but_no_neighbour_of_the_original():
     # A slice, its neighbour, a first copy and a second one, whose nearest is the first.
     points, groups = of_angles(0, 20, 4, 7), np.array([1, 1, -1, -1])
     rows = np.arange(4)
-    assert near_pairs(points, rows, rows, groups, 0.1).rows.tolist() == [[2, 3], [0, 2]]
-    assert near_pairs(points, rows[:2], rows[2:], groups, 0.1).rows.tolist() == [[0, 2], [0, 3]]
-    assert near_pairs(points, rows, rows, ALONE, 0.1).rows.tolist() == [[2, 3], [0, 2], [1, 3]]
+    assert near_pairs(points, rows, rows, groups, 0.1)[0].tolist() == [[2, 3], [0, 2]]
+    assert near_pairs(points, rows[:2], rows[2:], groups, 0.1)[0].tolist() == [[0, 2], [0, 3]]
+    assert near_pairs(points, rows, rows, ALONE, 0.1)[0].tolist() == [[2, 3], [0, 2], [1, 3]]
 
 
 def test_a_patient_on_both_sides_has_a_pair_and_its_other_slices_none():
     points, groups = of_angles(0, 4, 7, 90), np.array([7, 7, 7, 8])
     rows = np.arange(4)
-    assert near_pairs(points, rows[:1], rows[1:], groups, 0.1).rows.tolist() == [[0, 1]]
+    assert near_pairs(points, rows[:1], rows[1:], groups, 0.1)[0].tolist() == [[0, 1]]
     groups[2] = 9  # another patient's copy of it
-    assert near_pairs(points, rows[:1], rows[1:], groups, 0.1).rows.tolist() == [[0, 1], [0, 2]]
+    assert near_pairs(points, rows[:1], rows[1:], groups, 0.1)[0].tolist() == [[0, 1], [0, 2]]
 
 
 def test_of_identical_images_each_is_named_whatever_its_group():
     points, groups = of_angles(0, 0, 0, 0, 90), np.array([1, 2, 2, 3, 3])
     rows = np.arange(5)
-    assert near_pairs(points, rows, rows, groups, 1e-5).rows.tolist() == [[0, 1], [0, 2], [0, 3]]
+    assert near_pairs(points, rows, rows, groups, 1e-5)[0].tolist() == [[0, 1], [0, 2], [0, 3]]
 
 
 def test_all_pairs_within_a_distance(monkeypatch):

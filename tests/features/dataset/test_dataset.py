@@ -168,8 +168,6 @@ def test_labels_asked_for_are_read_in_that_order(tmp_path, caplog):
         (("a", "z"), ("--labels names z", "does not have", "groups: a, b")),
         (("ID",), ("--labels names ID",)),
         (("patient",), ("--labels names patient",)),
-        ((), ("--labels names no label",)),
-        (("a", "a"), ("--labels names a more than once",)),
     ],
 )
 def test_labels_asked_for_in_vain(tmp_path, labels, parts):

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from features.dataset.dataset import DatasetOptions, read_dataset
-from features.dataset.groups import read_groups_file, write_groups_file
+from features.dataset.dataset import DatasetOptions, read_dataset, read_groups_file, write_groups_file
 from features.dataset.table import Faults
 from tests.features.dataset.written import assert_says, make, message_of
 

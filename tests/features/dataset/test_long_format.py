@@ -62,7 +62,7 @@ def test_the_first_contradiction_in_the_file_is_named(tmp_path):
         long_csv({"ID_a": "000", "ID_b": "000"}) + repeats + "ID_b_any,1\nID_a_any,1\n",
         train="ID_a.png ID_b.png",
     )
-    assert_says(message_of(tmp_path), "line 208, column Label: received '1'. Line 207 has '0'", "(ID_b, any)")
+    assert_says(message_of(tmp_path), "line 208, column Label: received '1'. Line 7 has '0'", "(ID_b, any)")
 
 
 def test_long_format_accepts_equal_duplicates_with_one_warning(tmp_path, caplog):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from features.__main__ import app
 from features.dataset.dataset import read_with_faults
-from features.describe.description import Description, describe_split, summarise_images
+from features.describe import Description, describe_split, summarise_images
 from features.store.cache import FeatureCache
 from features.store.images_table import Rejection, replace_rejections
 from tests.features.dataset.written import make

@@ -1,0 +1,353 @@
+"""Describe a data set in numbers, on a terminal and as one page, describe.html, that needs nothing else."""
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from features.common.errors import InputError
+from features.common.files import replacing
+from features.common.text import first_few, make_console, render
+from features.dataset.dataset import DatasetOptions, Split, read_with_faults
+from features.dataset.formats import UNKNOWN
+from features.dataset.table import Faults
+from features.store.cache import FeatureCache, default_cache
+from features.store.images_table import FactsTable
+
+PAGE = "describe.html"
+#: An image stands out if its mean or standard deviation, on the scale of its bit depth, lies more than this many
+#: interquartile ranges below the lower or above the upper quartile of its split: "far out", Tukey 1977, section 2D.
+FENCE = 3.0
+#: A size, bit depth or number of channels is rare if a smaller share of the images than this has it.
+RARE_SHARE = 0.01
+_CHANNELS = {1: "grey", 3: "colour", 4: "colour with transparency"}
+_SHOWN = 8
+#: Kinds, such as sizes, that a table of the page shows; lists of images are whole.
+_KINDS_ON_PAGE = 200
+#: Lists of no more entries than this are open from the start.
+_OPEN_ENTRIES = 10
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """One label of one split.
+
+    Attributes:
+        name: the label.
+        positive, negative, missing: images; they add up to all of the split. Missing: the cell is not 0 or 1, or the
+            image has no row.
+        groups: how many groups have a positive image; None if no groups are known.
+    """
+
+    name: str
+    positive: int
+    negative: int
+    missing: int
+    groups: int | None
+
+    @property
+    def prevalence(self) -> float | None:
+        """The share of positives among the images whose label is known, 0-1; None if there are none."""
+        known = self.positive + self.negative
+        return self.positive / known if known else None
+
+
+@dataclass(frozen=True)
+class ImageSummary:
+    """What stage 1 recorded of the images of a split.
+
+    Attributes:
+        known: images that have a record.
+        unknown: images that have no record and were not rejected: they are not extracted yet.
+        rejected: ids and reasons of images that could not be read.
+        kinds: by `size` (`512 x 512`, height first), `bit depth` and `channels`, how many images are of each, most
+            frequent first.
+        brightness: quartiles of the images' means, 0-1 of the scale: least, lower, median, upper, greatest.
+        blank: ids of images all of whose pixels are nearly the same.
+        outliers: by id, why it stands out.
+    """
+
+    known: int
+    unknown: int
+    rejected: dict[str, str]
+    kinds: dict[str, dict[str, int]] = field(default_factory=dict)
+    brightness: tuple[float, ...] = ()
+    blank: tuple[str, ...] = ()
+    outliers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Description:
+    """One split in numbers.
+
+    Attributes:
+        name: `train` or `test`.
+        images: how many images there are, with and without a row in the CSV file.
+        groups: how many groups there are; None if none is known.
+        images_per_group: least, median and greatest number of images of a group; () if none is known.
+        without_group: images that have no group, if others have one.
+        labels: of each label.
+        together: int64 (L, L): images positive in both labels; the diagonal has the positives.
+        combinations: by labels that occur together, joined by ` + ` (`none` for no label), how many images; most
+            frequent first.
+        unlabelled: images with a row, of which a label is not known, by id; () if the split has no labels.
+        without_image, without_row: as in `Split`.
+        summary: of the images; None if there is no cache.
+    """
+
+    name: str
+    images: int
+    groups: int | None
+    images_per_group: tuple[float, ...]
+    without_group: int
+    labels: tuple[LabelCount, ...]
+    together: np.ndarray
+    combinations: dict[str, int]
+    unlabelled: tuple[str, ...]
+    without_image: tuple[str, ...]
+    without_row: tuple[str, ...]
+    summary: ImageSummary | None
+
+
+def describe_split(split: Split, label_names: tuple[str, ...], cache: FeatureCache | None) -> Description:
+    """Describe a split, as far as it can be read. Counts are of images that are there; rows without one are listed."""
+    count = len(split.image_ids)
+    label_names = () if split.labels is None else label_names
+    labels = np.empty((count, 0), np.uint8) if split.labels is None else split.labels
+    groups = np.full(count, "") if split.groups is None else split.groups
+    known = groups[groups != ""]
+    sizes = np.unique(known, return_counts=True)[1]
+    positive = (labels == 1).astype(np.int64)
+    complete = (labels != UNKNOWN).all(axis=1)
+    combinations = Counter(
+        " + ".join(label for label, on in zip(label_names, row, strict=True) if on) or "none"
+        for row in labels[complete if label_names else []]
+    )
+    image_ids = (*split.image_ids, *split.without_row)
+    return Description(
+        split.name,
+        len(image_ids),
+        len(sizes) if len(sizes) else None,
+        (float(sizes.min()), float(np.median(sizes)), float(sizes.max())) if len(sizes) else (),
+        len(image_ids) - len(known) if len(known) else 0,
+        tuple(
+            LabelCount(
+                label,
+                int((column == 1).sum()),
+                int((column == 0).sum()),
+                int((column == UNKNOWN).sum()) + len(split.without_row),
+                len(set(groups[(column == 1) & (groups != "")].tolist())) if len(known) else None,
+            )
+            for label, column in zip(label_names, labels.T, strict=True)
+        ),
+        positive.T @ positive,
+        dict(combinations.most_common()),
+        tuple(split.image_ids[row] for row in np.flatnonzero(~complete)),
+        split.without_image,
+        split.without_row,
+        None if cache is None else summarise_images(split.name, image_ids, cache),
+    )
+
+
+def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) -> ImageSummary:
+    """Sum up what stage 1 recorded of the images of a data set; InputError if the cache's tables are damaged."""
+    table = FactsTable.of_split(cache.root, split)
+    reasons_of = cache.rejected(split)
+    rejected = {i: reasons_of[i].reason for i in image_ids if i in reasons_of}
+    facts = {i: table[i] for i in image_ids if i in table}
+    unknown = sum(i not in facts and i not in rejected for i in image_ids)
+    if not facts:
+        return ImageSummary(0, unknown, rejected)
+    known = list(facts.values())
+    scales = np.array([2.0**own.bit_depth - 1 for own in known])
+    means = np.array([own.mean for own in known]) / scales
+    spreads = np.array([own.std for own in known]) / scales
+    blank = tuple(image_id for image_id, own in facts.items() if own.is_blank)
+    kinds = {
+        "size": [f"{own.height} x {own.width}" for own in known],
+        "bit depth": [f"{own.bit_depth} bit" for own in known],
+        "channels": [_CHANNELS.get(own.channels, f"{own.channels} channels") for own in known],
+    }
+    counts = {name: Counter(of_images) for name, of_images in kinds.items()}
+    outliers: dict[str, list[str]] = {}
+    for name, values in (("brightness", means), ("contrast", spreads)):
+        lower, typical, upper = np.percentile(values, (25, 50, 75))
+        reach = FENCE * max(upper - lower, 1e-3)
+        for image_id, value in zip(facts, values, strict=True):
+            if not lower - reach <= value <= upper + reach and image_id not in blank:
+                outliers.setdefault(image_id, []).append(f"{name} {value:.3f}, typically {typical:.3f}")
+    for name, of_images in kinds.items():
+        for image_id, kind in zip(facts, of_images, strict=True):
+            if counts[name][kind] < RARE_SHARE * len(facts):
+                outliers.setdefault(image_id, []).append(f"{name} {kind}")
+    return ImageSummary(
+        len(facts),
+        unknown,
+        rejected,
+        kinds={name: dict(own.most_common()) for name, own in counts.items()},
+        brightness=tuple(np.percentile(means, (0, 25, 50, 75, 100)).tolist()),
+        blank=blank,
+        outliers={image_id: "; ".join(reasons) for image_id, reasons in outliers.items()},
+    )
+
+
+def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: DatasetOptions) -> None:
+    """Print the description of a data set, and write it as a page. No image is opened.
+
+    Args:
+        data: the data set's folder.
+        cache: where stage 1 recorded the images; None takes the data set's own cache, if it has one.
+        out: folder of describe.html; None takes `describe` in the cache, and writes no page without a cache.
+        options: of the CSV files.
+
+    Raises:
+        InputError: bad input, or a cache that has recorded images, but none of the data set.
+    """
+    dataset, faults = read_with_faults(data, options)
+    named = cache
+    cache = cache or _own_cache(data)
+    feature_cache = None if cache is None else FeatureCache(cache)
+    splits = [describe_split(split, dataset.label_names, feature_cache) for split in dataset.splits.values()]
+    if named and not any(split.summary and split.summary.known for split in splits):
+        for table in FactsTable.of_cache(named):
+            if len(table):
+                raise InputError(
+                    f"{named} holds no image of {data}, but others ({table.path}). Name the cache of this data set "
+                    "with --cache."
+                )
+    console = make_console()
+    for split in splits:
+        _print_split(console, split)
+    if faults.count:
+        _print_faults(console, faults)
+    if cache is None:
+        console.print("what the images are like is not known: name their cache with --cache, once they are extracted")
+    folder = out or (cache and cache / "describe")
+    if folder is None:
+        console.print(f"no page is written: name a folder for {PAGE} with --out")
+        return
+    values = {
+        "title": data.resolve().name,
+        "command": _command(data, cache, options),
+        "splits": splits,
+        "faults": faults,
+        "shown": _KINDS_ON_PAGE,
+        "shown_open": _OPEN_ENTRIES,
+    }
+    with replacing(folder / PAGE) as temporary:
+        temporary.write_text(render(Path(__file__).with_name(PAGE), values), encoding="utf-8")
+    console.print(f"written: {folder / PAGE}")
+
+
+def _own_cache(data: Path) -> Path | None:
+    """Find the data set's default cache; None if it has none, or another data set has taken its name."""
+    try:
+        cache = default_cache(data)
+    except InputError:
+        return None
+    return cache if cache.is_dir() else None
+
+
+def _command(data: Path, cache: Path | None, options: DatasetOptions) -> str:
+    """Write the command that makes this description, to be pasted into a shell."""
+    given = {
+        "--cache": cache,
+        "--id-column": options.id_column,
+        "--labels": ",".join(options.labels or ()),
+        "--group-column": options.group_column,
+        "--groups": options.groups_file,
+    }
+    words = [word for name, value in given.items() if value for word in (name, str(value))]
+    return shlex.join(["python", "-m", "features", "describe", str(data), *words])
+
+
+def _print_split(console: Console, split: Description) -> None:
+    """Print one split."""
+    groups = "groups not known"
+    if split.groups is not None:
+        least, median, greatest = split.images_per_group
+        groups = f"{split.groups:,} groups of {least:g} to {greatest:g} images (median {median:g})"
+    console.print(f"{split.name}: {split.images:,} images; {groups}")
+    if split.without_group:
+        console.print(f"  {split.without_group:,} images have no group")
+    if split.labels:
+        _print_labels(console, split)
+    else:
+        console.print("  no labels")
+    for what, image_ids in (
+        ("rows of the CSV file have no image", split.without_image),
+        ("images have no row in the CSV file", split.without_row),
+        ("images have a row, but a label is missing", split.unlabelled),
+    ):
+        if image_ids:
+            console.print(f"  {len(image_ids):,} {what}{_colon(image_ids)}")
+    if split.summary is not None:
+        _print_images(console, split.summary)
+
+
+def _print_labels(console: Console, split: Description) -> None:
+    """Print prevalence, labels together, and combinations."""
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 2))
+    table.add_column("label", overflow="fold")
+    several = len(split.labels) > 1
+    # The names of many labels would not fit beside each other: the page has them.
+    beside = split.labels if several and len(split.labels) <= _SHOWN else ()
+    headings = ["positive", "prevalence", "negative", "missing", *(["groups"] if split.groups is not None else [])]
+    for heading in (*headings, *(f"with {label.name}" for label in beside)):
+        table.add_column(Text(heading), justify="right", overflow="fold")
+    for row, label in enumerate(split.labels):
+        share = "-" if label.prevalence is None else f"{label.prevalence:.1%}"
+        cells = [f"{label.positive:,}", share, f"{label.negative:,}", f"{label.missing:,}"]
+        cells += [] if label.groups is None else [f"{label.groups:,}"]
+        cells += ["" if row == place else f"{split.together[row, place]:,}" for place in range(len(beside))]
+        table.add_row(Text(label.name), *cells)
+    console.print(table)
+    if several:
+        console.print(f"  combinations: {_counts(split.combinations)}")
+
+
+def _print_images(console: Console, summary: ImageSummary) -> None:
+    """Print what stage 1 recorded."""
+    if summary.unknown:
+        console.print(f"  {summary.unknown:,} images have no record: not extracted yet")
+    if summary.known:
+        console.print(f"  images: {'; '.join(_counts(of) for of in summary.kinds.values())}")
+        least, lower, median, upper, greatest = summary.brightness
+        console.print(
+            f"  brightness (mean of an image, 0 to 1): {least:.3f} to {greatest:.3f}, median {median:.3f}, half of "
+            f"them from {lower:.3f} to {upper:.3f}"
+        )
+        console.print(f"  blank or nearly so: {len(summary.blank) or 'none'}{_colon(summary.blank)}")
+        console.print(f"  standing out: {len(summary.outliers) or 'none'}")
+        for image_id in list(summary.outliers)[:_SHOWN]:
+            console.print(f"    {image_id}: {summary.outliers[image_id]}")
+        if len(summary.outliers) > _SHOWN:
+            console.print(f"    and {len(summary.outliers) - _SHOWN:,} more")
+    if summary.rejected:
+        console.print(f"  could not be read: {len(summary.rejected):,}{_colon(list(summary.rejected))}")
+
+
+def _print_faults(console: Console, faults: Faults) -> None:
+    """Print what `classify run` refuses."""
+    kinds = Counter(fault.kind for fault in faults.kept)
+    console.print(f"{faults.count:,} faults that classify run refuses, of these kinds: {_counts(kinds)}")
+    for fault in faults.kept[:_SHOWN]:
+        console.print(f"  {fault}")
+    if faults.count > _SHOWN:
+        console.print(f"  and {faults.count - _SHOWN:,} more: {PAGE} lists them")
+
+
+def _colon(names: Sequence[str]) -> str:
+    """List names behind a colon; nothing if there are none."""
+    return f": {first_few(names, _SHOWN)}" if names else ""
+
+
+def _counts(of: Mapping[str, int]) -> str:
+    """List kinds with their counts."""
+    return first_few([f"{kind} {count:,}" for kind, count in of.items()], _SHOWN)
