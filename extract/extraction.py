@@ -4,7 +4,9 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -12,17 +14,14 @@ import cv2
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.folding import fold_batch_norms
 from extract.pipeline import BatchFunction, Images, Job, Pipeline
-from extract.progress import Progress
-from extract.report import BackboneReport, Report
+from extract.report import BackboneReport, Progress, Report
 from extract.runtime import CPU_BATCH, GPU_BATCH, Extractor, batches_at_a_time, device_name
 from features.common.files import hold
 from features.common.keras_import import backend_name
 from features.store.assembly import Provenance, assemble
 from features.store.cache import FeatureCache
-from features.store.cache_file import CacheFile
 from features.store.images_table import FactsTable, SeenImage, replace_rejections
 from features.store.parts import PartStore
-from features.store.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -76,11 +75,10 @@ def extract(
         progress.total = sum(len(split.image_ids) for split in images)
         with progress:
             for split in images:
-                work = _SplitWork(split, backbones, options, compiled, say)
                 pipeline = Pipeline(
                     split,
-                    [work.job(backbone) for backbone in backbones],
-                    work.facts,
+                    [_make_job(split.split, backbone, options, compiled, say) for backbone in backbones],
+                    FactsTable.of_split(options.cache, split.split),
                     options.workers,
                     report,
                     lambda count: progress.advance(count, f"device waits {report.waiting_share:.0%}"),
@@ -88,7 +86,8 @@ def extract(
                 )
                 if not pipeline.run():
                     break
-                work.finish(pipeline, report)
+                report.rejected.extend(pipeline.rejected)
+                _finish(pipeline, options.cache, compiled.device, say)
     report.device = compiled.device if report.rows else ""
     return report
 
@@ -124,99 +123,66 @@ def default_batch_size(device: str) -> int:
     return CPU_BATCH * batches_at_a_time() if device == "CPU" else GPU_BATCH
 
 
-class _SplitWork:
-    """What one split needs before and after its pipeline: the state of the cache, and its update."""
-
-    def __init__(
-        self,
-        images: Images,
-        backbones: Sequence[FrozenBackbone],
-        options: ExtractionOptions,
-        compiled: CompiledBackbones,
-        say: Callable[[str], None],
-    ) -> None:
-        self._images = images
-        self._folder = options.cache / images.split
-        self._options = options
-        self._compiled = compiled
-        self._say = say
-        self._recipes = {backbone.name: backbone.recipe(options.storage) for backbone in backbones}
-        self._previous: dict[str, CacheFile | None] = {name: self._find_previous(name) for name in self._recipes}
-        self._jobs: dict[str, Job] = {}
-        self.facts = FactsTable.of_split(options.cache, images.split)
-
-    def job(self, backbone: FrozenBackbone) -> Job:
-        """The work of one backbone on this split."""
-        previous = self._previous[backbone.name]
-        recipe = self._recipes[backbone.name]
-        self._jobs[backbone.name] = Job(
-            backbone.name,
-            backbone.input_size,
-            self._options.storage,
-            previous.index if previous else {},
-            PartStore(self._folder / f"{backbone.name}.parts" / recipe.fingerprint),
-            lambda: self._compiled(backbone),
-        )
-        return self._jobs[backbone.name]
-
-    def finish(self, pipeline: Pipeline, report: Report) -> None:
-        """Put images.csv, rejected.csv and the cache files in order.
-
-        The facts come first: once a cache file has a row, its image is not decoded again.
-        """
-        facts = dict(pipeline.lost_facts)
-        for job in self._jobs.values():
-            for rows in job.parts:
-                for image_id, digest, of_image in zip(rows.image_ids, rows.digests, rows.facts, strict=True):
-                    if pipeline.digests.get(image_id) == digest:
-                        facts[image_id] = of_image
-        seen = {}
-        for image_id, digest in pipeline.digests.items():
-            if image_id not in facts and self.facts.knows(image_id, digest):
-                facts[image_id] = self.facts[image_id]
-            if image_id in facts:
-                seen[image_id] = SeenImage(digest, pipeline.stamps[image_id], facts[image_id])
-        self.facts.add(seen, self._images.image_ids)
-        replace_rejections(self._options.cache, [self._images.split], pipeline.rejected)
-        report.rejected.extend(pipeline.rejected)
-        if len(pipeline.rejected) == len(self._images.image_ids):
-            self._say(f"no image of {self._images.split} could be read: its cache files are left as they are.")
-            return
-        for name, job in self._jobs.items():
-            self._assemble(name, job, pipeline.digests)
-
-    def _assemble(self, name: str, job: Job, wanted: dict[str, bytes]) -> None:
-        """Write one cache file again if anything changed; say which rows are replaced or dropped."""
-        path = self._folder / f"{name}.h5"
-        outdated = [image_id for image_id, digest in job.cached.items() if wanted.get(image_id, digest) != digest]
-        if outdated:
-            replaced = sum(job.parted.get(image_id) == wanted[image_id] for image_id in outdated)
-            self._say(
-                f"{path}: {len(outdated)} images have changed (first: {outdated[0]}): {replaced} rows are replaced, "
-                f"{len(outdated) - replaced} dropped, because their images cannot be read any more."
-            )
-        if job.parted or outdated:
-            device = self._compiled.device or self._device_before(name)
-            provenance = Provenance(version("keras"), backend_name(), device)
-            assemble(path, self._recipes[name], provenance, wanted, self._previous[name], job.parts)
-        job.parts.remove()
-
-    def _device_before(self, name: str) -> str:
-        """The device in the present file; a run that only assembles parts of an earlier one has used none."""
-        previous = self._previous[name]
-        return previous.device if previous else "CPU"
-
-    def _find_previous(self, name: str) -> CacheFile | None:
-        """The present cache file, if its rows are of the same recipe; another recipe is another extraction."""
-        path = self._folder / f"{name}.h5"
-        if not path.exists():
-            return None
-        previous = FeatureCache(self._options.cache).open(self._images.split, name)
-        recipe: Recipe = self._recipes[name]
-        if previous.fingerprint == recipe.fingerprint:
-            return previous
-        self._say(
+def _make_job(
+    split: str,
+    backbone: FrozenBackbone,
+    options: ExtractionOptions,
+    compiled: CompiledBackbones,
+    say: Callable[[str], None],
+) -> Job:
+    """Find the rows of a backbone that are there; those of another recipe do not count, and are replaced at the end."""
+    recipe = backbone.recipe(options.storage)
+    path = options.cache / split / f"{backbone.name}.h5"
+    previous = FeatureCache(options.cache).open(split, backbone.name) if path.exists() else None
+    if previous and previous.fingerprint != recipe.fingerprint:
+        say(
             f"{path} was extracted differently ({previous.recipe.differences(recipe)}): "
             f"its {previous.rows:,} rows are extracted again and replaced at the end."
         )
-        return None
+        previous = None
+    parts = PartStore(path.with_suffix(".parts") / recipe.fingerprint)
+    return Job(recipe, previous, parts, partial(compiled, backbone))
+
+
+def _finish(pipeline: Pipeline, cache: Path, device: str, say: Callable[[str], None]) -> None:
+    """Update images.csv, rejected.csv and the cache files of a split.
+
+    The facts come first: once a cache file has a row, its image is not decoded again.
+    """
+    split, image_ids = pipeline.images.split, pipeline.images.image_ids
+    facts = dict(pipeline.lost_facts)
+    for rows in chain.from_iterable(job.parts for job in pipeline.jobs):
+        for image_id, digest, of_image in zip(rows.image_ids, rows.digests, rows.facts, strict=True):
+            if pipeline.digests.get(image_id) == digest:
+                facts[image_id] = of_image
+    seen = {}
+    for image_id, digest in pipeline.digests.items():
+        if image_id not in facts and pipeline.facts.knows(image_id, digest):
+            facts[image_id] = pipeline.facts[image_id]
+        if image_id in facts:
+            seen[image_id] = SeenImage(digest, pipeline.stamps[image_id], facts[image_id])
+    pipeline.facts.add(seen, image_ids)
+    replace_rejections(cache, [split], pipeline.rejected)
+    if len(pipeline.rejected) == len(image_ids):
+        say(f"no image of {split} could be read: its cache files are left as they are.")
+        return
+    for job in pipeline.jobs:
+        _assemble(cache / split / f"{job.name}.h5", job, pipeline.digests, device, say)
+
+
+def _assemble(path: Path, job: Job, wanted: dict[str, bytes], device: str, say: Callable[[str], None]) -> None:
+    """Write one cache file again if anything changed; say which rows are replaced or dropped."""
+    outdated = [image_id for image_id, digest in job.cached.items() if wanted.get(image_id, digest) != digest]
+    if outdated:
+        replaced = sum(job.parted.get(image_id) == wanted[image_id] for image_id in outdated)
+        say(
+            f"{path}: {len(outdated)} images have changed (first: {outdated[0]}): {replaced} rows are replaced, "
+            f"{len(outdated) - replaced} dropped, because their images cannot be read any more."
+        )
+    if job.parted or outdated:
+        # A run that only assembles the parts of an earlier one has used no device.
+        device = device or (job.previous.device if job.previous else "CPU")
+        assemble(
+            path, job.recipe, Provenance(version("keras"), backend_name(), device), wanted, job.previous, job.parts
+        )
+    job.parts.remove()

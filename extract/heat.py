@@ -27,7 +27,7 @@ from extract.extraction import default_batch_size
 from extract.heat_maps import enlarge, find_regions, peak, save_heat, save_overlay, save_thumbnail, scale_box, to_levels
 from extract.images import UnreadableImage, decode, draw_thumbnail, resize
 from extract.options import HeatOptions
-from extract.progress import Progress
+from extract.report import Progress
 from extract.runtime import Extractor, cores, device_name
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -23,8 +23,10 @@ from extract.images import UnreadableImage, decode, resize
 from extract.report import Report
 from features.common.errors import InputError
 from features.common.files import digest
+from features.store.cache_file import CacheFile
 from features.store.images_table import FactsTable, ImageFacts, Rejection, Stamp
 from features.store.parts import PartStore, Rows
+from features.store.recipe import Recipe
 
 #: Batches that wait for the device while it computes one.
 _BATCHES_AHEAD = 2
@@ -71,39 +73,35 @@ class Loaded:
     rejection: str = ""
 
 
+@dataclass
 class Job:
     """One backbone's work on one split: which rows are missing, which wait for the device, which are not on disk yet.
 
-    Args:
-        name: of the backbone.
-        input_size: height and width of its input.
-        storage: dtype of the cache file.
-        cached: image id -> digest of the rows in the cache file.
+    Attributes:
+        recipe: how its rows are made.
+        previous: the cache file with rows of that recipe; None if there is none.
         parts: rows extracted by earlier runs that did not finish; new ones are added.
-        compile_extractor: compiles the backbone when the first image needs it.
+        compile_extractor: compiles the backbone; called when the first image needs it.
+        parted: image id -> digest of the rows in the parts.
+        extractor: the compiled backbone.
+        gathered: images for the next batch.
     """
 
-    def __init__(
-        self,
-        name: str,
-        input_size: int,
-        storage: str,
-        cached: dict[str, bytes],
-        parts: PartStore,
-        compile_extractor: Callable[[], BatchFunction],
-    ) -> None:
-        self.name = name
-        self.input_size = input_size
-        self.storage = storage
-        self.cached = cached
-        self.parts = parts
-        self.compile_extractor = compile_extractor
-        self.parted: dict[str, bytes] = {}
-        for rows in parts:
+    recipe: Recipe
+    previous: CacheFile | None
+    parts: PartStore
+    compile_extractor: Callable[[], BatchFunction]
+    parted: dict[str, bytes] = field(default_factory=dict)
+    extractor: BatchFunction | None = None
+    gathered: list[Loaded] = field(default_factory=list)
+    _unwritten: list[Rows] = field(default_factory=list)
+    _oldest: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.name = self.recipe.backbone
+        self.cached = self.previous.index if self.previous else {}
+        for rows in self.parts:
             self._remember(rows)
-        self.gathered: list[Loaded] = []
-        self._unwritten: list[Rows] = []
-        self._oldest = 0.0
 
     def lacks(self, image_id: str, digest: bytes) -> bool:
         """Whether there is no row of exactly these bytes yet."""
@@ -131,10 +129,11 @@ class Job:
         self.parted |= dict(zip(rows.image_ids, rows.digests, strict=True))
 
 
+@dataclass
 class Pipeline:
     """Runs the jobs of one split.
 
-    Args:
+    Attributes:
         images: the images of the split.
         jobs: one per backbone.
         facts: what is known of the images.
@@ -142,8 +141,6 @@ class Pipeline:
         report: where rows and seconds are counted.
         advance: called with a number of images done, fractions where some backbones are ahead.
         stop: asked between images; true ends the run early.
-
-    Attributes:
         digests: image id -> digest of the bytes, in the order of the data set; without the images whose bytes the
             disk did not give, for nothing is known of those.
         rejected: the images that could not be read or decoded.
@@ -151,28 +148,22 @@ class Pipeline:
         lost_facts: image id -> facts, where the rows are all there but images.csv does not have the facts.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        jobs: Sequence[Job],
-        facts: FactsTable,
-        workers: int,
-        report: Report,
-        advance: Callable[[float], None],
-        stop: Callable[[], bool],
-    ) -> None:
-        self.images = images
-        self.jobs = jobs
-        self.facts = facts
-        self.workers = workers
-        self.report = report
-        self.advance = advance
-        self.stop = stop
-        self.digests: dict[str, bytes] = {}
-        self.rejected: list[Rejection] = []
-        self.stamps: dict[str, Stamp] = {}
-        self.lost_facts: dict[str, ImageFacts] = {}
-        self._extractors: dict[str, BatchFunction] = {}
+    images: Images
+    jobs: Sequence[Job]
+    facts: FactsTable
+    workers: int
+    report: Report
+    advance: Callable[[float], None]
+    stop: Callable[[], bool]
+    digests: dict[str, bytes] = field(default_factory=dict)
+    rejected: list[Rejection] = field(default_factory=list)
+    stamps: dict[str, Stamp] = field(default_factory=dict)
+    lost_facts: dict[str, ImageFacts] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._readers = ThreadPoolExecutor(self.workers, "reader")
+        self._device = ThreadPoolExecutor(1, "device")
+        self._writer = ThreadPoolExecutor(1, "writer")
         self._computing: deque[tuple[Job, list[Loaded], Future[tuple[np.ndarray, float]]]] = deque()
         self._writing: deque[Future[None]] = deque()
         self._device_free = 0.0
@@ -187,35 +178,35 @@ class Pipeline:
             InputError: a row is not finite, the disk is full, or the device has too little memory. What was computed
                 before is on disk.
         """
-        readers = ThreadPoolExecutor(self.workers, "reader")
-        device = ThreadPoolExecutor(1, "device")
-        writer = ThreadPoolExecutor(1, "writer")
         try:
-            for loaded in self._load_in_order(readers):
+            for loaded in self._load_in_order():
                 if self.stop():
                     break
-                self._distribute(loaded, device, writer)
+                self._distribute(loaded)
             else:
                 for job in self.jobs:
-                    self._submit(job, device, writer)
-            self._finish(writer)
+                    self._submit(job)
+            while self._computing:
+                self._collect()
+            while self._writing:
+                self._writing.popleft().result()
             return not self.stop()
         finally:
-            for pool in (readers, device):
+            for pool in (self._readers, self._device):
                 pool.shutdown(cancel_futures=True)
-            writer.shutdown()
+            self._writer.shutdown()
             for job in self.jobs:
                 job.flush()
 
-    def _load_in_order(self, readers: ThreadPoolExecutor) -> Iterator[Loaded]:
+    def _load_in_order(self) -> Iterator[Loaded]:
         """Read images ahead in threads and yield them in the order of the data set."""
         indices = iter(range(len(self.images.image_ids)))
         ahead: deque[Future[Loaded]] = deque()
         while True:
-            batches = [extractor.batch_size for extractor in self._extractors.values()]
+            batches = [job.extractor.batch_size for job in self.jobs if job.extractor]
             window = (1 + _BATCHES_AHEAD) * max([32, *batches]) + self.workers
             for index in itertools.islice(indices, max(0, window - len(ahead))):
-                ahead.append(readers.submit(self._load, index))
+                ahead.append(self._readers.submit(self._load, index))
             if not ahead:
                 return
             yield ahead.popleft().result()
@@ -229,7 +220,7 @@ class Pipeline:
             stamp = Stamp.of(path)  # before the bytes: what is written from now on has another
             encoded = path.read_bytes()
             content = digest(encoded)
-            sizes = {job.input_size for job in self.jobs if job.lacks(image_id, content)}
+            sizes = {job.recipe.input_size for job in self.jobs if job.lacks(image_id, content)}
             if not sizes and self._knows_facts(image_id, content):
                 return Loaded(index, content, stamp)
             pixels, facts = decode(encoded)
@@ -249,7 +240,7 @@ class Pipeline:
         """Whether the image's facts are on disk: in the table, or in a part that is to enter it."""
         return self.facts.knows(image_id, digest) or any(job.parted.get(image_id) == digest for job in self.jobs)
 
-    def _distribute(self, loaded: Loaded, device: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
+    def _distribute(self, loaded: Loaded) -> None:
         """Hand one image to every job without its row."""
         image_id = self.images.image_ids[loaded.index]
         self.report.images += 1
@@ -270,40 +261,33 @@ class Pipeline:
         for job in self.jobs:
             if loaded.pixels is not None and job.lacks(image_id, loaded.digest):
                 job.gathered.append(loaded)
-                if len(job.gathered) >= self._extractor(job).batch_size:
-                    self._submit(job, device, writer)
+                if len(job.gathered) >= self._compiled(job).batch_size:
+                    self._submit(job)
             else:
                 self.report.backbones[job.name].kept += 1
                 self.advance(1 / len(self.jobs))
 
-    def _extractor(self, job: Job) -> BatchFunction:
+    def _compiled(self, job: Job) -> BatchFunction:
         """The job's compiled backbone; compiled when it is first asked for."""
-        if job.name not in self._extractors:
+        if job.extractor is None:
             start = time.monotonic()
-            self._extractors[job.name] = job.compile_extractor()
+            job.extractor = job.compile_extractor()
             self.report.spend("compile", time.monotonic() - start)
-        return self._extractors[job.name]
+        return job.extractor
 
-    def _submit(self, job: Job, device: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
+    def _submit(self, job: Job) -> None:
         """Send the job's gathered images to the device; wait while enough batches are queued."""
         if not job.gathered:
             return
         batch, job.gathered = job.gathered, []
-        extractor = self._extractor(job)
-        images = np.stack([loaded.pixels[job.input_size] for loaded in batch])  # type: ignore[index]
-        self._computing.append((job, batch, device.submit(self._compute, job, extractor, images)))
+        extractor = self._compiled(job)
+        images = np.stack([loaded.pixels[job.recipe.input_size] for loaded in batch])  # type: ignore[index]
+        self._computing.append((job, batch, self._device.submit(self._compute, job, extractor, images)))
         while len(self._computing) > _BATCHES_AHEAD:
-            self._collect(writer)
+            self._collect()
 
     def _compute(self, job: Job, extractor: BatchFunction, images: np.ndarray) -> tuple[np.ndarray, float]:
-        """Compute one batch; the device's thread.
-
-        The device has one batch at a time, which the extractor may spread over its cores. So wall-clock seconds belong
-        to one backbone, and those of all backbones add up to the device's.
-
-        Returns:
-            float32 (n, D), and the device's seconds.
-        """
+        """Compute one batch, float32 (n, D), and count the seconds; the device's thread has one batch at a time."""
         start = time.monotonic()
         counted = self.report.backbones[job.name]
         # Before the first batch of a backbone the device waits for its compilation, not for images.
@@ -318,12 +302,12 @@ class Pipeline:
         self.report.spend("compute", seconds)
         return features, seconds
 
-    def _collect(self, writer: ThreadPoolExecutor) -> None:
+    def _collect(self) -> None:
         """Take the oldest batch from the device and hand it to the writer."""
         job, batch, future = self._computing.popleft()
         computed, seconds = future.result()
         with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is refused below by name
-            features = computed.astype(job.storage)[:, np.newaxis]
+            features = computed.astype(job.recipe.storage)[:, np.newaxis]
         image_ids = tuple(self.images.image_ids[loaded.index] for loaded in batch)
         finite = np.isfinite(features).all(axis=(1, 2))
         if not finite.all():
@@ -335,7 +319,7 @@ class Pipeline:
             )
         facts = tuple(loaded.facts for loaded in batch if loaded.facts is not None)
         rows = Rows(image_ids, tuple(loaded.digest for loaded in batch), features, facts, seconds)
-        self._writing.append(writer.submit(self._write, job, rows))
+        self._writing.append(self._writer.submit(self._write, job, rows))
         self.advance(len(batch) / len(self.jobs))
         while len(self._writing) > _BATCHES_AHEAD:
             self._writing.popleft().result()
@@ -345,10 +329,3 @@ class Pipeline:
         start = time.monotonic()
         job.keep(rows)
         self.report.spend("write", time.monotonic() - start)
-
-    def _finish(self, writer: ThreadPoolExecutor) -> None:
-        """Wait until everything in flight is computed and kept."""
-        while self._computing:
-            self._collect(writer)
-        while self._writing:
-            self._writing.popleft().result()

@@ -1,14 +1,86 @@
-"""What an extraction did and how long each stage took: counted by the pipeline, printed at the end."""
+"""The progress of an extraction, shown while it runs, and what it did, printed at the end."""
 
 import threading
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from rich.console import Console
-from rich.table import Table
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Column, Table
 
 from features.common.text import duration
 from features.store.images_table import Rejection
+
+_LINE_EVERY_SECONDS = 30.0
+_RATE_OVER_SECONDS = 20.0
+
+
+class Progress:
+    """Images done, images a second, time left, and a note of the caller: a bar on a terminal, lines in a log.
+
+    Args:
+        console: where it is shown.
+
+    Attributes:
+        total: number of images, set before it starts.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.total = 0
+        self._console = console
+        self._done = 0.0
+        self._recent: list[tuple[float, float]] = []
+        self._spoke = 0.0
+        self._bar = Bar(
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} images  {task.fields[state]}", markup=False),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None, state="loading the backbones ...")
+
+    def __enter__(self) -> "Progress":
+        """Start."""
+        self._recent = [(time.monotonic(), 0.0)]
+        self._spoke = time.monotonic()
+        self._bar.update(self._task, total=self.total)
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End; the bar goes away."""
+        self._bar.stop()
+
+    def advance(self, count: float, note: str = "") -> None:
+        """Note images done.
+
+        Args:
+            count: how many; a fraction where only some of the backbones are done with an image.
+            note: what else to say.
+        """
+        now = time.monotonic()
+        if not self._done:
+            self._recent = [(now, count)]  # what came before the first image was spent on compiling
+        self._done += count
+        if now - self._recent[-1][0] < 0.5 and self._done < self.total:
+            return
+        self._recent.append((now, self._done))
+        while len(self._recent) > 2 and now - self._recent[0][0] > _RATE_OVER_SECONDS:
+            self._recent.pop(0)
+        start, done = self._recent[0]
+        rate = (self._done - done) / (now - start) if now > start else 0.0
+        left = duration(max(0.0, self.total - self._done) / rate) if rate > 0 else "?"
+        state = f"{rate:.1f} images/s  {left} left  {note}".rstrip()
+        self._bar.update(self._task, completed=min(self._done, self.total), state=state)
+        if not self._console.is_terminal and now - self._spoke >= _LINE_EVERY_SECONDS:
+            self._spoke = now
+            self._console.print(f"{self._done:.0f}/{self.total} images  {state}")
 
 
 @dataclass
@@ -34,13 +106,12 @@ class Report:
 
     Attributes:
         backbones: by name.
-        stages: seconds by stage. `read+decode` and `resize` are CPU seconds summed over threads; `compute`,
+        stages: seconds by stage. `read+decode` and `resize` are CPU seconds summed over threads; `compile`, `compute`,
             `write` are wall-clock seconds of the one thread that does them.
         waited: seconds that the device waited for images between its first and its last batch.
         images: images looked at.
         decoded: images decoded.
         rejected: images that could not be read.
-        stopped: number of the signal that ended the run early; 0 if none did.
         device: what computed; empty if nothing had to be.
     """
 
@@ -50,7 +121,6 @@ class Report:
     images: int = 0
     decoded: int = 0
     rejected: list[Rejection] = field(default_factory=list)
-    stopped: int = 0
     device: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -73,8 +143,7 @@ class Report:
 
 def print_report(report: Report, console: Console) -> None:
     """Print a line per backbone and a line per stage."""
-    table = Table(box=None, header_style="bold")
-    table.add_column("backbone")
+    table = Table("backbone", box=None, header_style="bold")
     for name in ("rows new", "rows kept", "width", "seconds", "images/s"):
         table.add_column(name, justify="right")
     for name, backbone in report.backbones.items():
@@ -88,17 +157,9 @@ def print_report(report: Report, console: Console) -> None:
         )
     console.print(table)
     if report.rows:
-        stages = Table(box=None, header_style="bold")
-        stages.add_column("stage")
-        stages.add_column("seconds", justify="right")
-        stages.add_column("of")
-        for stage, unit in (
-            ("read+decode", "CPU, all threads"),
-            ("resize", "CPU, all threads"),
-            ("compile", "wall clock"),
-            ("compute", "wall clock"),
-            ("write", "wall clock"),
-        ):
+        stages = Table("stage", Column("seconds", justify="right"), "of", box=None, header_style="bold")
+        for stage in ("read+decode", "resize", "compile", "compute", "write"):
+            unit = "CPU, all threads" if stage in ("read+decode", "resize") else "wall clock"
             stages.add_row(stage, f"{report.stages[stage]:.1f}", unit)
         console.print(stages)
         console.print(f"{report.images:,} files read, {report.decoded:,} of them decoded")

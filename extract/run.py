@@ -16,8 +16,7 @@ from extract.backbones.weights import check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.options import ExtractOptions
 from extract.pipeline import Images
-from extract.progress import Progress
-from extract.report import Report, print_report
+from extract.report import Progress, Report, print_report
 from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError, heeded_signals
@@ -65,8 +64,7 @@ def run_extraction(options: ExtractOptions) -> int:
             Progress(console),
             stop,
         )
-    report.stopped = received[0] if received else 0
-    return _conclude(report, cache, time.monotonic() - start, console)
+    return _conclude(report, cache, time.monotonic() - start, console, received)
 
 
 def find_images(data: Path, split: str | None, cache: Path | None, id_column: str | None) -> list[Images]:
@@ -124,13 +122,11 @@ def _own_backbone(option: str, cache: Path, images: Sequence[Images]) -> FrozenB
 
 @contextmanager
 def _signals(stop: threading.Event, console: Console) -> Iterator[list[int]]:
-    """Let the first signal end the run cleanly, and a second one at once.
-
-    Yields:
-        A list that holds the signals received.
-    """
+    """Let the first signal end the run cleanly, and a second one at once; yield the list of signals received."""
     received: list[int] = []
-    previous = {number: signal.getsignal(number) for number in heeded_signals()}
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may handle signals
+        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
@@ -139,11 +135,7 @@ def _signals(stop: threading.Event, console: Console) -> Iterator[list[int]]:
         for other, handler in previous.items():
             signal.signal(other, handler)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread may handle signals
-        return
-    for number in previous:
-        signal.signal(number, handle)
+    previous = {number: signal.signal(number, handle) for number in heeded_signals()}
     try:
         yield received
     finally:
@@ -151,16 +143,16 @@ def _signals(stop: threading.Event, console: Console) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _conclude(report: Report, cache: Path, seconds: float, console: Console) -> int:
+def _conclude(report: Report, cache: Path, seconds: float, console: Console, received: Sequence[int]) -> int:
     """Say what was done; return the exit code."""
-    if report.stopped:
+    if report.rows or received:
         print_report(report, console)
+    if received:
         console.print(
             f"stopped after {duration(seconds)}: {report.rows:,} new rows are kept; the same command goes on."
         )
-        return 128 + report.stopped
+        return 128 + received[0]
     if report.rows:
-        print_report(report, console)
         total = sum(path.stat().st_size for path in cache.glob("*/*.h5"))
         console.print(f"{report.rows:,} rows extracted in {duration(seconds)}; {cache} now holds {size(total)}.")
     else:

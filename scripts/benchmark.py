@@ -32,8 +32,7 @@ from extract.backbones.table import EMBEDDED, backbones_named
 from extract.backbones.weights import find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.pipeline import Images
-from extract.progress import Progress
-from extract.report import Report
+from extract.report import Progress, Report
 from extract.runtime import cores
 from features.common.cli import application
 from features.common.keras_import import backend_name, import_keras, silent_stderr

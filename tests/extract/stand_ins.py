@@ -13,8 +13,7 @@ from extract.backbones.build import FrozenBackbone
 from extract.backbones.weights import Weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.pipeline import Images
-from extract.progress import Progress
-from extract.report import Report
+from extract.report import Progress, Report
 from features.dataset.dataset import read_images
 
 WIDTH = 6

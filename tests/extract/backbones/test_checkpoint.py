@@ -214,19 +214,19 @@ def test_name_in_message_cannot_steer_the_terminal(tmp_path):
         (one_tensor(strides=(-3, 1)), "negative"),
         (one_tensor(shape=(2**40, 2**40), strides=(0, 0)), "beyond its storage"),
         (one_tensor(shape=(2**62, 2**62, 0), strides=(0, 0, 0)), "damaged"),
-        (one_tensor(shape=(6,)), "negative or no numbers"),
-        (one_tensor(shape=("2", 3)), "negative or no numbers"),
-        (one_tensor(shape=6), "neither"),
+        (one_tensor(shape=(6,)), "none of them negative"),
+        (one_tensor(shape=("2", 3)), "none of them negative"),
+        (one_tensor(shape=6), "a shape and strides"),
         (assemble({"w": Persistent(("module", "x"))}, {}), "persistent id"),
         (
             assemble({"w": Persistent(("storage", Global("torch", "FloatStorage"), "0", "cpu", 6, ("v", 0, 6)))}, {}),
             "whole",
         ),
         (assemble(Raw(b"}" + opcodes("w") + opcodes("w") + b"s" * 2), {}), "malformed"),
-        (assemble(Raw(b"h\x05"), {}), "refers to object 5, which is missing"),
+        (assemble(Raw(b"h\x05"), {}), "malformed.*5"),
         (assemble(Raw(b"u"), {}), "malformed"),
         (assemble({("w",): 1}, {}), "not a string"),
-        (assemble(Raw(b"I5\n"), {}), "opcode INT"),
+        (assemble(Raw(b"I5\n"), {}), "malformed.*KeyError"),
         (GOOD + b"\0", "1 bytes follow"),
     ],
 )
@@ -273,9 +273,10 @@ def test_lengths_that_lie_allocate_nothing(tmp_path, content):
     ("code", "reason"),
     [
         (b"}(" + b")" + b"\x85" * 40_000 + b"Nu", "not a string"),  # a key nested deeply: hashing it takes the stack
-        (b"}" * 50_001, "no place in a state dict"),  # 64 bytes of memory for each of the file
-        (b"}()q\0" + b"h\0h\0\x86q\0" * 60 + b"Nu", "not to be shared"),  # hashing it would take 2**60 steps
-        (b"})\x85(eq\0" + b"h\0h\0\x86(eq\0" * 60 + b"Ns", "not to be shared"),  # the same behind an empty APPENDS
+        (b"}" * 1_050_000, "malformed"),  # 64 bytes of memory for each of the file
+        (b"}()q\0" + b"h\0h\0\x86q\0" * 60 + b"Nu", "not a string"),  # hashing it would take 2**60 steps
+        (b"}\x8f(" + b"\x8f" * 9 + b"\x90Ns", "malformed"),  # a set hashes what enters it
+        (b"}\x96" + b"\xff" * 5 + b"\0" * 3 + b"Ns", "malformed"),  # a bytearray of a TB, allocated at once
     ],
 )
 def test_small_files_take_neither_the_stack_nor_memory_nor_time(tmp_path, code, reason):

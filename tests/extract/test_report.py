@@ -1,19 +1,19 @@
-"""extract.progress: rate and time left are those of the images, whatever was spent before the first."""
+"""extract.report: rate and time left are those of the images, whatever was spent before the first."""
 
 import io
 
 import pytest
 from rich.console import Console
 
-import extract.progress
-from extract.progress import Progress
+import extract.report
+from extract.report import Progress
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that the test sets: clock[0] is the time."""
     moment = [100.0]
-    monkeypatch.setattr(extract.progress.time, "monotonic", lambda: moment[0])
+    monkeypatch.setattr(extract.report.time, "monotonic", lambda: moment[0])
     return moment
 
 
