@@ -100,8 +100,7 @@ def verify(cache: CacheArgument) -> None:
 
     Exit codes: 0 all files are whole; 2 a file is damaged or cannot be read.
     """
-    from features.store.cache import FeatureCache
-    from features.store.verify import verify as verify_cache
+    from features.store.cache import FeatureCache, verify_cache
 
     checked = damaged = unknown = rows = 0
     feature_cache = FeatureCache(cache)
@@ -110,7 +109,7 @@ def verify(cache: CacheArgument) -> None:
         rows += file_rows
         if finding is None:
             typer.echo(f"whole:   {path} ({file_rows:,} rows)")
-        elif finding.damaged:
+        elif finding.remedy:
             damaged += 1
             typer.echo(f"damaged: {path}: {finding.reason}\n  Run: {finding.remedy}")
         else:

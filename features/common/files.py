@@ -63,25 +63,11 @@ def replacing(path: Path) -> Iterator[Path]:
             _flush(temporary)
             temporary.replace(path)
             _flush(path.parent)
-        except BaseException as error:
-            if not _is_of_disk(error):
-                raise
+        except OSError as error:
             raise InputError(
-                f"{path} cannot be written: {_reason(error)}. Nothing that was there before is lost. "
+                f"{path} cannot be written: {error.strerror or error}. Nothing that was there before is lost. "
                 f"Make room or choose another folder, and run again."
             ) from error
-
-
-def _is_of_disk(error: BaseException) -> bool:
-    """Whether the system refused to write. h5py reports that as a RuntimeError when it is closing a file."""
-    return isinstance(error, OSError) or (isinstance(error, RuntimeError) and "errno = " in str(error))
-
-
-def _reason(error: BaseException) -> str:
-    """The system's words for an error: h5py hides them in a long text, as `errno = 28`."""
-    hidden = re.search(r"errno = (\d+)", str(error))
-    number = getattr(error, "errno", None) or (int(hidden[1]) if hidden else None)
-    return os.strerror(number) if number else str(error)
 
 
 def _make_temporary(path: Path, stack: ExitStack) -> Path:
@@ -150,12 +136,20 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
                 if _is_at(file.fileno(), path):
                     break
                 file.close()
+            about = {
+                "host": socket.gethostname(),
+                "process": os.getpid(),
+                "since": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": " ".join(sys.argv),
+            }
             file.truncate(0)
-            file.write(json.dumps(_about_us()))
+            file.write(json.dumps(about))
             file.flush()
         except BlockingIOError:
+            # A hidden lock file stands for its folder, a.h5.lock for a.h5.
+            what = path.parent if path.name.startswith(".") else path.with_suffix("")
             raise InputError(
-                f"{path.with_suffix('')} is being worked on by {_holder(path)}. Wait for it, or stop it, and run again."
+                f"{what} is being worked on by {_holder(path)}. Wait for it, or stop it, and run again."
             ) from None
         except OSError as error:
             raise InputError(f"{path} cannot be locked: {_why_not_locked(path, error)}") from None
@@ -192,16 +186,6 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
-
-
-def _about_us() -> dict[str, str | int]:
-    """What a lock file says of its holder."""
-    return {
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
-    }
 
 
 def _holder(path: Path) -> str:

@@ -1,12 +1,13 @@
 """Assemble one cache file from the rows of its predecessor and the parts extracted since.
 
-HDF5 crashes the interpreter when it meets a full disk. So it writes only the frame, all but the rows, and that into
-memory; the disk gives its space before the first byte is written, and everything is written by plain I/O.
+HDF5 crashes the interpreter when it meets a full disk (docs/decisions.md). So it writes only the frame, which is all
+but the rows, and that into memory; plain I/O does the rest, on space that the disk gave before.
 """
 
 import io
+import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,21 +24,13 @@ from features.store.cache_file import BLOCK_ROWS, CacheFile, index_digest
 from features.store.parts import PartStore
 from features.store.recipe import Recipe
 
-#: The place of a row that is not wanted. Not -1, which would be the neighbour of row 0.
-_NOWHERE = -2
 #: Where datasets start: a multiple of a line of the CPU's cache.
 _ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What computed the features: kept for people, not part of the fingerprint.
-
-    Attributes:
-        keras_version: version of Keras.
-        keras_backend: `tensorflow`, `jax` or `torch`.
-        device: name of the device.
-    """
+    """What computed the features: kept for people, not part of the fingerprint."""
 
     keras_version: str
     keras_backend: str
@@ -71,8 +64,8 @@ def assemble(
     Raises:
         InputError: the disk is full, or a source is damaged.
     """
-    plan = _plan(wanted, previous, parts)
-    if not plan.digests:
+    digests, row_shape, seconds_per_image = _plan(wanted, previous, parts)
+    if not digests:
         path.unlink(missing_ok=True)
         return 0
     attributes = {
@@ -80,50 +73,43 @@ def assemble(
         **asdict(provenance),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "fingerprint": recipe.fingerprint,
-        **({} if plan.seconds_per_image is None else {"seconds_per_image": plan.seconds_per_image}),
+        **({} if seconds_per_image is None else {"seconds_per_image": seconds_per_image}),
     }
-    frame = _Frame.build(plan.digests, plan.row_shape, np.dtype(recipe.storage), attributes)
-    row_bytes = int(np.prod(plan.row_shape)) * np.dtype(recipe.storage).itemsize
-    place = {image_id: row for row, image_id in enumerate(plan.digests)}
+    dtype = np.dtype(recipe.storage)
+    frame, block_digests_at, rows_at = _build_frame(digests, row_shape, dtype, attributes)
+    row_bytes = int(np.prod(row_shape)) * dtype.itemsize
+    rows_end = rows_at + len(digests) * row_bytes
+    place = {image_id: rows_at + row * row_bytes for row, image_id in enumerate(digests)}
+    missing = dict(digests)
     with replacing(path) as temporary, temporary.open("r+b") as file:
-        _reserve(file, path, frame.end)
-        file.write(frame.content)
-        missing = dict(plan.digests)
-        for image_ids, digests, block in _sources(previous, parts):
-            known = [missing.get(i) == digest for i, digest in zip(image_ids, digests, strict=True)]
-            targets = [place[i] if has else _NOWHERE for i, has in zip(image_ids, known, strict=True)]
-            _scatter(file, frame.rows_at, np.array(targets, np.int64), block)
-            for image_id, has in zip(image_ids, known, strict=True):
-                if has:
-                    del missing[image_id]
+        _reserve(file, path, max(len(frame), rows_end))
+        file.write(frame)
+        for image_id, image_digest, row in _rows(previous, parts):
+            if missing.get(image_id) == image_digest:
+                file.seek(place[image_id])
+                file.write(np.ascontiguousarray(row).data)
+                del missing[image_id]
         if missing:
             raise InputError(
                 f"{path.name}: {len(missing)} rows vanished while the file was put together "
                 f"(first: {next(iter(missing))}). Run the same command again."
             )
-        block_digests = list(_digest_blocks(file, frame.rows_at, len(place), row_bytes))
-        file.seek(frame.block_digests_at)
-        file.write(b"".join(block_digests))
-    return len(place)
+        file.seek(rows_at)
+        block_digests = b"".join(_digest_blocks(file, rows_end, BLOCK_ROWS * row_bytes))
+        file.seek(block_digests_at)
+        file.write(block_digests)
+    return len(digests)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What the new file holds.
+def _plan(
+    wanted: Mapping[str, bytes], previous: CacheFile | None, parts: PartStore
+) -> tuple[dict[str, bytes], tuple[int, ...], float | None]:
+    """Look through the sources.
 
-    Attributes:
-        digests: image id -> digest of the image's bytes, in the order of the rows.
-        row_shape: views and channels (V, D).
-        seconds_per_image: mean over the rows of which it is known; None where it is known of none.
+    Returns:
+        Image id -> digest of the image's bytes, in the order of the new file's rows; the shape of a row (V, D); the
+        mean seconds of an image over the rows of which they are known, None where there are none.
     """
-
-    digests: dict[str, bytes]
-    row_shape: tuple[int, ...]
-    seconds_per_image: float | None
-
-
-def _plan(wanted: Mapping[str, bytes], previous: CacheFile | None, parts: PartStore) -> _Plan:
-    """Look through the sources; see `_Plan`."""
     digests: dict[str, bytes] = {}
     row_shape: tuple[int, ...] = ()
     timed, seconds = 0, 0.0
@@ -142,65 +128,44 @@ def _plan(wanted: Mapping[str, bytes], previous: CacheFile | None, parts: PartSt
             seconds += len(new) * part.seconds / len(part.image_ids)
     ordered = [image_id for image_id in wanted if image_id in digests]
     ordered += [image_id for image_id in digests if image_id not in wanted]
-    return _Plan({i: digests[i] for i in ordered}, row_shape, seconds / timed if timed else None)
+    return {i: digests[i] for i in ordered}, row_shape, seconds / timed if timed else None
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """A cache file without its rows.
+def _build_frame(
+    digests: Mapping[str, bytes],
+    row_shape: tuple[int, ...],
+    dtype: np.dtype,
+    attributes: Mapping[str, str | int | float],
+) -> tuple[bytes, int, int]:
+    """Let HDF5 write a file without its rows into memory.
 
-    Attributes:
-        content: the bytes; all digests of blocks are 0.
-        block_digests_at: where these have to be written.
-        rows_at: where the rows have to be written.
-        end: size of the whole file.
+    Superblock version 3 (HDF5 1.10) has checksums over the metadata: a flipped byte is found there too. Strings have a
+    fixed length: variable ones lie in a heap without checksums, where a flipped byte reads as another value, or keeps
+    HDF5 1.14 in an endless loop.
+
+    Returns:
+        The bytes, in which all digests of blocks are 0; the offsets of these and of the rows.
     """
-
-    content: bytes
-    block_digests_at: int
-    rows_at: int
-    end: int
-
-    @classmethod
-    def build(
-        cls,
-        digests: Mapping[str, bytes],
-        row_shape: Sequence[int],
-        dtype: np.dtype,
-        attributes: Mapping[str, str | int | float],
-    ) -> "_Frame":
-        """Let HDF5 write the frame of a file into memory.
-
-        Superblock version 3 (HDF5 1.10) has checksums over the metadata: a flipped byte is found there too. Strings
-        have a fixed length: variable ones lie in a heap without checksums, where a flipped byte reads as another
-        value, or keeps HDF5 1.14 in an endless loop.
-        """
-        encoded = [image_id.encode() for image_id in digests]
-        ids = np.array(encoded, h5py.string_dtype("utf-8", max(map(len, encoded))))
-        image_digests = np.frombuffer(b"".join(digests.values()), np.uint8).reshape(-1, DIGEST_BYTES)
-        shape = (len(ids), *row_shape)
-        buffer = io.BytesIO()
-        with h5py.File(
-            buffer, "w", libver="v110", alignment_threshold=_ALIGNMENT, alignment_interval=_ALIGNMENT
-        ) as file:
-            written = {**attributes, "index_digest": index_digest(attributes, shape, ids, image_digests)}
-            for name, value in written.items():
-                if isinstance(value, str):
-                    text = value.encode()
-                    file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
-                else:
-                    file.attrs[name] = value
-            blocks = np.zeros((-(-len(ids) // BLOCK_ROWS), DIGEST_BYTES), np.uint8)
-            file.create_dataset("image_ids", data=ids)
-            file.create_dataset("image_digests", data=image_digests)
-            block_digests_at = file.create_dataset("block_digests", data=blocks).id.get_offset()
-            features = file.create_dataset("features", shape, dtype, fill_time="never")
-            file.flush()  # all metadata have their place now
-            features[0, 0, 0] = 0  # and the rows get theirs: behind them, or in a gap where they are few
-            rows_at = features.id.get_offset()
-            rows_end = rows_at + features.nbytes
-        content = buffer.getvalue()
-        return cls(content, block_digests_at, rows_at, max(len(content), rows_end))
+    encoded = [image_id.encode() for image_id in digests]
+    ids = np.array(encoded, h5py.string_dtype("utf-8", max(map(len, encoded))))
+    image_digests = np.frombuffer(b"".join(digests.values()), np.uint8).reshape(-1, DIGEST_BYTES)
+    shape = (len(ids), *row_shape)
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver="v110", alignment_threshold=_ALIGNMENT, alignment_interval=_ALIGNMENT) as file:
+        written = {**attributes, "index_digest": index_digest(attributes, shape, ids, image_digests)}
+        for name, value in written.items():
+            text = value.encode() if isinstance(value, str) else None
+            kind = None if text is None else h5py.string_dtype("utf-8", max(1, len(text)))
+            file.attrs.create(name, value if text is None else text, dtype=kind)
+        blocks = np.zeros((-(-len(ids) // BLOCK_ROWS), DIGEST_BYTES), np.uint8)
+        file.create_dataset("image_ids", data=ids)
+        file.create_dataset("image_digests", data=image_digests)
+        block_digests_at = file.create_dataset("block_digests", data=blocks).id.get_offset()
+        features = file.create_dataset("features", shape, dtype, fill_time="never")
+        file.flush()  # all metadata have their place now
+        features[0, 0, 0] = 0  # and the rows get theirs: behind them, or in a gap where they are few
+        rows_at = features.id.get_offset()
+    return buffer.getvalue(), block_digests_at, rows_at
 
 
 def _reserve(file: BinaryIO, path: Path, needed: int) -> None:
@@ -214,31 +179,17 @@ def _reserve(file: BinaryIO, path: Path, needed: int) -> None:
         ) from error
 
 
-def _sources(
-    previous: CacheFile | None, parts: PartStore
-) -> Iterator[tuple[Sequence[str], Sequence[bytes], np.ndarray]]:
-    """Yield image ids, digests and features (R, V, D) of every source, block by block."""
+def _rows(previous: CacheFile | None, parts: PartStore) -> Iterator[tuple[str, bytes, np.ndarray]]:
+    """Yield image id, digest and features (V, D) of every row of every source."""
     if previous:
-        digests = tuple(previous.index.values())
-        for number in range(previous.blocks):
-            rows = slice(number * BLOCK_ROWS, (number + 1) * BLOCK_ROWS)
-            yield previous.image_ids[rows], digests[rows], previous.block(number)
+        blocks = map(previous.block, range(previous.blocks))
+        rows = itertools.chain.from_iterable(blocks)
+        yield from zip(previous.image_ids, previous.index.values(), rows, strict=True)
     for part in parts:
-        yield part.image_ids, part.digests, part.features
+        yield from zip(part.image_ids, part.digests, part.features, strict=True)
 
 
-def _scatter(file: BinaryIO, rows_at: int, targets: np.ndarray, block: np.ndarray) -> None:
-    """Write the rows of a block to their places (or nowhere), one write for every run of neighbours."""
-    block = np.ascontiguousarray(block)
-    breaks = np.flatnonzero(np.diff(targets) != 1) + 1
-    for run in np.split(np.arange(len(targets)), breaks):
-        if targets[run[0]] != _NOWHERE:
-            file.seek(rows_at + int(targets[run[0]]) * block[0].nbytes)
-            file.write(block[run[0] : run[-1] + 1].data)
-
-
-def _digest_blocks(file: BinaryIO, rows_at: int, rows: int, row_bytes: int) -> Iterator[bytes]:
+def _digest_blocks(file: BinaryIO, end: int, block_bytes: int) -> Iterator[bytes]:
     """Read the rows again, which came from many sources, and digest them block by block."""
-    file.seek(rows_at)
-    for start in range(0, rows, BLOCK_ROWS):
-        yield xxh3_128_digest(file.read(min(BLOCK_ROWS, rows - start) * row_bytes))
+    while content := file.read(min(block_bytes, end - file.tell())):
+        yield xxh3_128_digest(content)

@@ -1,15 +1,16 @@
-"""Read the feature cache: CACHE/{split}/{backbone}.h5 in, one matrix in the order of the ids asked for out."""
+"""Read the feature cache: one matrix in the order of the ids asked for; and read all of it again to verify it."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from features.common.errors import InputError
 from features.common.files import digest_file, replacing
-from features.store.cache_file import CacheFile, DamagedFile, Selection, read_selections
+from features.store.cache_file import BLOCK_ROWS, CacheFile, DamagedFile, Selection, read_selections
 from features.store.images_table import FactsTable, Rejection, Stamp, read_rejections
 from features.store.recipe import extract_options
 
@@ -95,10 +96,11 @@ class FeatureCache:
         wanted = files[0].image_ids if image_ids is None else tuple(image_ids)
         ends = np.cumsum([file.width for file in files])
         features = np.empty((len(wanted), ends[-1]), np.float32)
-        selections = []
+        selections: list[Selection] = []
         for backbone, file, end in zip(backbones, files, ends, strict=True):
             self._refuse_other_fingerprint(split, backbone, file)
-            rows = self._locate(file, wanted, backbone)
+            same = bool(selections) and selections[-1].file.image_ids == file.image_ids
+            rows = selections[-1].rows if same else self._locate(file, wanted, backbone)
             if image_ids is None and file.rows > len(wanted):
                 raise InputError(
                     f"{file.path} has {file.rows} images, but {files[0].path} has {len(wanted)}. "
@@ -121,12 +123,6 @@ class FeatureCache:
 
         Only files of another size or time than when stage 1 saw them are read again, so that thousands of images cost
         milliseconds.
-
-        Args:
-            split: name of the split.
-            backbones: names of the backbones in use.
-            image_ids: ids of the images.
-            paths: their files.
 
         Raises:
             InputError: the bytes of an image are others than those that were extracted, or it cannot be read.
@@ -183,6 +179,53 @@ class FeatureCache:
                         f"{theirs.fingerprint[:8]}. Run with one set of options for both: "
                         f"scripts/extract.sh DATA --backbones {backbone} --cache {shlex.quote(str(self.root))}"
                     )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with one cache file, and the commands that repair it; none if it could not be read."""
+
+    reason: str
+    remedy: str
+
+
+def verify_cache(cache: FeatureCache) -> Iterator[tuple[Path, int, Finding | None]]:
+    """Check every file: metadata, attributes, ids, the digests of all blocks, finiteness, fingerprint.
+
+    Yields:
+        Path, number of rows, and what was found first (None: the file is whole), file by file.
+    """
+    for split in cache.splits():
+        for backbone in cache.backbones(split):
+            path = cache.path(split, backbone)
+            try:
+                file = cache.open(split, backbone)
+                _check(file)
+                yield path, file.rows, None
+            except DamagedFile as damage:
+                remedy = f"rm {shlex.quote(str(path))} && {cache.remedy(backbone)}"
+                yield path, 0, Finding(damage.reason, remedy)
+            except InputError as error:
+                yield path, 0, Finding(str(error).removeprefix(f"{path} "), "")
+
+
+def _check(file: CacheFile) -> None:
+    """Check one file; the message names the first block that is damaged, and how many are."""
+    if file.recipe.backbone != file.path.stem:
+        raise DamagedFile(file.path, f"it holds features of {file.recipe.backbone}")
+    first: DamagedFile | None = None
+    damaged = 0
+    for number in range(file.blocks):
+        try:
+            finite = np.isfinite(file.block(number)).all(axis=(1, 2))
+        except DamagedFile as damage:
+            first, damaged = first or damage, damaged + 1
+            continue
+        if not finite.all():
+            image_id = file.image_ids[number * BLOCK_ROWS + int(np.argmin(finite))]
+            raise DamagedFile(file.path, f"the features of image {image_id} are not finite")
+    if first:
+        raise DamagedFile(file.path, first.reason + (f"; so are {damaged - 1} other blocks" if damaged > 1 else ""))
 
 
 def default_cache(root: Path) -> Path:

@@ -25,17 +25,14 @@ from features.store.recipe import SCHEMA_VERSION, Recipe
 BLOCK_ROWS = 128
 #: More threads than this only wait for the memory.
 THREADS = 4
+#: The types that each dataset may have, as numpy writes them.
+_TYPES = {"features": ("<f4", "<f2"), "block_digests": ("|u1",), "image_ids": ("|S",), "image_digests": ("|u1",)}
 #: What h5py raises where the bytes of a file are not what HDF5 wrote.
 _HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError)
 
 
 class DamagedFile(InputError):
-    """A cache file does not hold what was written.
-
-    Args:
-        path: the file.
-        reason: what was found, and where.
-    """
+    """A cache file does not hold what was written; `reason` says what was found, and where."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path} is damaged ({reason}). Run: python -m features verify {path.parents[1]}")
@@ -51,12 +48,9 @@ class CacheFile:
         recipe: the settings that decide the values.
         image_ids: ids (N,), without extension.
         image_digests: uint8 (N, 16), BLAKE2b-128 of each image's bytes.
-        keras_version: version of Keras that computed the features.
-        keras_backend: `tensorflow`, `jax` or `torch`.
-        device: what computed them.
+        keras_version, keras_backend, device: what computed the features.
         time: when the file was assembled, ISO 8601 in UTC.
-        seconds_per_image: mean seconds of the device for an image, compilation and decoding left out; None where it
-            was not measured.
+        seconds_per_image: mean seconds of the device for an image, compilation and decoding left out, if measured.
     """
 
     path: Path
@@ -87,15 +81,17 @@ class CacheFile:
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}. Its features may be whole.") from None
         try:
-            attributes, arrays = _parse(path, mapped)
+            with h5py.File(mapped, "r") as file:
+                attributes = {name: _plain(value) for name, value in file.attrs.items()}
+                if (version := attributes.get("schema_version")) != SCHEMA_VERSION:
+                    raise InputError(
+                        f"{path} has schema {version}, but this Headbank reads {SCHEMA_VERSION}: its features have to "
+                        f"be extracted again. Move the folder {path.parents[1]} away, or remove it, and run: "
+                        f"scripts/extract.sh DATA --backbones {path.stem} --cache {path.parents[1]}"
+                    )
+                arrays = {name: _mapped(path, mapped, file, name) for name in _TYPES}
         except _HDF5_ERRORS as error:
             raise DamagedFile(path, str(error).partition("\n")[0] or type(error).__name__) from error
-        if attributes.get("schema_version") != SCHEMA_VERSION:
-            raise InputError(
-                f"{path} has schema {attributes.get('schema_version')}, but this Headbank reads {SCHEMA_VERSION}: its "
-                f"features have to be extracted again. Move the folder {path.parents[1]} away, or remove it, and run: "
-                f"scripts/extract.sh DATA --backbones {path.stem} --cache {path.parents[1]}"
-            )
         features, ids, image_digests = arrays["features"], arrays["image_ids"], arrays["image_digests"]
         if attributes.pop("index_digest", "") != index_digest(attributes, features.shape, ids, image_digests):
             raise DamagedFile(path, "its attributes, shape, image ids or image digests are not those that were written")
@@ -181,43 +177,13 @@ def index_digest(
     image_ids: np.ndarray,
     image_digests: np.ndarray,
 ) -> str:
-    """Digest all of a file but its rows: BLAKE2b-128, as 32 hexadecimal digits.
-
-    Args:
-        attributes: all but the digest itself.
-        shape: of the features.
-        image_ids: bytes (N,), as stored.
-        image_digests: uint8 (N, 16).
-    """
+    """Digest all of a file but its rows (and this digest): BLAKE2b-128, as 32 hexadecimal digits."""
     text = json.dumps([attributes, shape, image_ids.itemsize], sort_keys=True)
     return digest(text.encode() + image_ids.tobytes() + image_digests.tobytes()).hex()
 
 
-def _parse(path: Path, mapped: mmap.mmap) -> tuple[dict[str, str | int | float], dict[str, np.ndarray]]:
-    """Let HDF5 say what a mapped file holds.
-
-    Returns:
-        Its attributes; and its datasets, as arrays on the mapping: none where the schema is another.
-
-    Raises:
-        DamagedFile: a dataset is missing, or has another type or layout.
-    """
-    with h5py.File(mapped, "r") as file:
-        attributes = {name: _plain(value) for name, value in file.attrs.items()}
-        known = attributes.get("schema_version") == SCHEMA_VERSION
-        return attributes, {name: _mapped(path, mapped, file, name) for name in _TYPES} if known else {}
-
-
-#: The types that each dataset may have, as numpy writes them.
-_TYPES = {"features": ("<f4", "<f2"), "block_digests": ("|u1",), "image_ids": ("|S",), "image_digests": ("|u1",)}
-
-
 def _mapped(path: Path, mapped: mmap.mmap, file: h5py.File, name: str) -> np.ndarray:
-    """Give a dataset as an array on the mapping.
-
-    Raises:
-        DamagedFile: it is missing, or is not one block of a plain type within the file.
-    """
+    """Give a dataset as an array on the mapping, if it is one block of a plain type within the file."""
     dataset = file.get(name)
     if not isinstance(dataset, h5py.Dataset):
         raise DamagedFile(path, f"{name} is missing")
@@ -241,13 +207,7 @@ def _plain(value: object) -> str | int | float:
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of one cache file, and where their first views go.
-
-    Attributes:
-        file: the file.
-        rows: int64 (N,), rows of it, in any order.
-        out: float32 (N, D), to be filled in.
-    """
+    """Rows of one cache file, int64 (N,) in any order, and where their first views go, float32 (N, D)."""
 
     file: CacheFile
     rows: np.ndarray
@@ -258,9 +218,6 @@ def read_selections(selections: Sequence[Selection]) -> list[np.ndarray]:
     """Read rows of one or more files in threads; a block is read once, and stays in the CPU's cache until it is done.
 
     The files take turns, so that what is side by side in memory is also filled in at about the same time.
-
-    Args:
-        selections: at least one.
 
     Returns:
         Of each selection int64, ascending: the rows of its `out` that hold NaN or infinity.

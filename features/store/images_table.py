@@ -1,14 +1,15 @@
 """What stage 1 saw of each image: CACHE/{split}/images.csv; and those that it could not read: CACHE/rejected.csv."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from features.common.errors import InputError
 from features.common.files import hold, replacing
 
+_Parsed = TypeVar("_Parsed")
 #: An image whose standard deviation is below this share of its scale shows nothing: 2.55 grey levels of 255.
 BLANK_SHARE = 0.01
 
@@ -89,7 +90,7 @@ class FactsTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows = _read(path)
+        self._rows = dict(_read_csv(path, _HEADER, _read_image))
 
     @classmethod
     def of_split(cls, root: Path, split: str) -> Self:
@@ -135,7 +136,7 @@ class FactsTable:
         if all(self._rows.get(image_id) == seen for image_id, seen in found.items()):
             return
         with hold(self.path.with_name(f".{_IMAGES}.lock"), wait=True):
-            rows = _read(self.path) | dict(found)
+            rows = dict(_read_csv(self.path, _HEADER, _read_image)) | dict(found)
             ordered = dict.fromkeys([*(image_id for image_id in order if image_id in rows), *rows])
             _write(
                 self.path,
@@ -145,37 +146,21 @@ class FactsTable:
             self._rows = rows
 
 
-def _read(path: Path) -> dict[str, SeenImage]:
-    """Read the table, by image id. A missing file is an empty table."""
-    if not path.exists():
-        return {}
+def _read_image(row: Sequence[str]) -> tuple[str, SeenImage]:
+    """Read one row: the image's id, and what was seen of it; ValueError where it is not an image."""
+    image_id, digest, *cells = row
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.reader(file)
-            if tuple(next(reader, ())) != _HEADER:
-                raise ValueError(f"its first line is not {','.join(_HEADER)}")
-            return {row[0]: _read_image(row, reader.line_num) for row in reader}
-    except (ValueError, IndexError, OSError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read: {error}. Remove it: the next extraction writes it again.") from None
-
-
-def _read_image(row: Sequence[str], line: int) -> SeenImage:
-    """Read one row.
-
-    Raises:
-        ValueError: it is not an image; the message names the line.
-    """
-    try:
-        digest = bytes.fromhex(row[1])
-        size, mtime_ns, height, width, channels, bit_depth = (int(cell) for cell in row[2:8])
-        mean, std = (float(cell) for cell in row[8:])
+        size, mtime_ns, height, width, channels, bit_depth = map(int, cells[:-2])
+        mean, std = map(float, cells[-2:])
+        facts = ImageFacts(height, width, channels, bit_depth, mean, std)
+        seen = SeenImage(bytes.fromhex(digest), Stamp(size, mtime_ns), facts)
     except ValueError:
-        raise ValueError(f"line {line} is not {','.join(_HEADER)}") from None
+        raise ValueError(f"the line of {image_id} is not {','.join(_HEADER)}") from None
     top = 2**bit_depth - 1 if 1 <= bit_depth <= 32 else 0
     top *= 1 + 1e-9  # the mean of a white image may be rounded up
     if min(height, width, channels) < 1 or not (0 <= mean <= top and 0 <= std <= top and top):
-        raise ValueError(f"line {line} holds what no image has")
-    return SeenImage(digest, Stamp(size, mtime_ns), ImageFacts(height, width, channels, bit_depth, mean, std))
+        raise ValueError(f"the line of {image_id} holds what no image has")
+    return image_id, seen
 
 
 @dataclass(frozen=True)
@@ -206,17 +191,7 @@ def read_rejections(root: Path) -> list[Rejection]:
     Raises:
         InputError: the file is not such a table.
     """
-    path = root / _REJECTED
-    if not path.exists():
-        return []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-        if tuple(header) != _REJECTED_HEADER or any(len(row) != len(header) for row in rows):
-            raise ValueError(f"its lines are not {','.join(_REJECTED_HEADER)}")
-        return [Rejection(*row) for row in rows]
-    except (ValueError, OSError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read: {error}. Remove it and run the extraction again.") from None
+    return _read_csv(root / _REJECTED, _REJECTED_HEADER, lambda row: Rejection(*row))
 
 
 def replace_rejections(root: Path, splits: Iterable[str], found: Sequence[Rejection]) -> None:
@@ -235,6 +210,20 @@ def replace_rejections(root: Path, splits: Iterable[str], found: Sequence[Reject
             _write(root / _REJECTED, _REJECTED_HEADER, map(astuple, rejections))
         else:
             (root / _REJECTED).unlink(missing_ok=True)
+
+
+def _read_csv(path: Path, header: tuple[str, ...], parse: Callable[[list[str]], _Parsed]) -> list[_Parsed]:
+    """Read a CSV file and parse its rows, for which ValueError is caught. A missing file has none."""
+    if not path.exists():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            first, *rows = list(csv.reader(file)) or [[]]
+        if any(len(row) != len(header) for row in rows) or tuple(first) != header:
+            raise ValueError(f"its lines are not {','.join(header)}")
+        return [parse(row) for row in rows]
+    except (ValueError, OSError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read: {error}. Remove it: the next extraction writes it again.") from None
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

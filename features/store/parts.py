@@ -4,7 +4,7 @@ import io
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -68,14 +68,13 @@ class PartStore:
         """
         images = zip(rows.image_ids, rows.digests, strict=True)
         content = digest(b"".join(image_id.encode() + b"\0" + known for image_id, known in images))
-        facts = [(f.height, f.width, f.channels, f.bit_depth, f.mean, f.std) for f in rows.facts]
         archive = io.BytesIO()
         np.savez(
             archive,
             image_ids=np.array(rows.image_ids),
-            digests=np.frombuffer(b"".join(rows.digests), np.uint8).reshape(-1, 16),
+            digests=np.frombuffer(b"".join(rows.digests), np.uint8).reshape(-1, DIGEST_BYTES),
             features=rows.features,
-            facts=np.array(facts, np.float64),
+            facts=np.array([astuple(facts) for facts in rows.facts], np.float64),
             seconds=np.array([] if rows.seconds is None else [rows.seconds], np.float64),
         )
         with replacing(self.folder / f"{content.hex()}.npz") as temporary, temporary.open("wb") as file:
@@ -89,35 +88,22 @@ class PartStore:
         """
         for path in sorted(self.folder.glob("[!.]*.npz")):
             try:
-                with np.load(_read_whole(path), allow_pickle=False) as part:
+                content = memoryview(path.read_bytes())
+                archive, checksum = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+                if digest(archive) != checksum:
+                    raise ValueError("its checksum fails")
+                with np.load(io.BytesIO(archive)) as part:
                     yield Rows(
-                        tuple(str(image_id) for image_id in part["image_ids"]),
+                        tuple(part["image_ids"].tolist()),
                         tuple(known.tobytes() for known in part["digests"]),
                         part["features"],
-                        tuple(
-                            ImageFacts(int(height), int(width), int(channels), int(depth), float(mean), float(std))
-                            for height, width, channels, depth, mean, std in part["facts"]
-                        ),
-                        float(part["seconds"][0]) if "seconds" in part and len(part["seconds"]) else None,
+                        tuple(ImageFacts(*map(int, f[:4]), *f[4:]) for f in part["facts"].tolist()),
+                        next(iter(part["seconds"].tolist()), None),
                     )
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError) as error:
                 logger.warning("%s is damaged (%s): it is removed, and its rows will be extracted again", path, error)
                 path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove all parts, of other fingerprints too: the cache file now holds what they held."""
         shutil.rmtree(self.folder.parent, ignore_errors=True)
-
-
-def _read_whole(path: Path) -> io.BytesIO:
-    """Read a part's archive.
-
-    Raises:
-        ValueError: its checksum fails.
-        OSError: the file cannot be read.
-    """
-    content = memoryview(path.read_bytes())
-    archive, checksum = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
-    if digest(archive) != checksum:
-        raise ValueError("its checksum fails")
-    return io.BytesIO(archive)

@@ -2,16 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from features.common.errors import InputError
 from features.common.files import digest
 
 SCHEMA_VERSION = 2
-#: Attributes that say where weights came from but leave the values alone: the digest speaks for the weights.
-_NOT_FINGERPRINTED = ("weights",)
 #: Weights that `--weights` names by a word; all others are files.
 _NAMED_WEIGHTS = ("imagenet", "random")
 
@@ -52,8 +49,9 @@ class Recipe:
     @property
     def fingerprint(self) -> str:
         """BLAKE2b-128, as 32 hexadecimal digits, of all fields that change the values."""
-        fields = {name: value for name, value in asdict(self).items() if name not in _NOT_FINGERPRINTED}
-        return digest(json.dumps(fields, sort_keys=True).encode()).hex()
+        settings = asdict(self)
+        del settings["weights"]  # they may lie elsewhere; their digest speaks for them
+        return digest(json.dumps(settings, sort_keys=True).encode()).hex()
 
     def attributes(self) -> dict[str, str | int]:
         """The fields as HDF5 attributes: strings and integers; views as a JSON list."""
@@ -61,43 +59,13 @@ class Recipe:
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, str | int | float]) -> "Recipe":
-        """Read a recipe back from HDF5 attributes.
-
-        Args:
-            attributes: what `attributes` returned; other names are passed over.
-
-        Raises:
-            InputError: an attribute is missing or has another type.
-        """
-        try:
-            return cls(
-                backbone=str(attributes["backbone"]),
-                weights=str(attributes["weights"]),
-                weights_digest=str(attributes["weights_digest"]),
-                preprocessing=str(attributes["preprocessing"]),
-                input_size=int(attributes["input_size"]),
-                pooling=str(attributes["pooling"]),
-                views=tuple(json.loads(str(attributes["views"]))),
-                precision=str(attributes["precision"]),
-                storage=str(attributes["storage"]),
-                dicom_window=str(attributes["dicom_window"]),
-                schema_version=int(attributes["schema_version"]),
-            )
-        except KeyError as error:
-            raise InputError(f"the attribute {error.args[0]!r} is missing") from None
-        except (TypeError, ValueError) as error:
-            raise InputError(f"an attribute cannot be read: {error}") from None
+        """Read a recipe back from what `attributes` returned, among other attributes."""
+        record: dict[str, Any] = {field.name: attributes[field.name] for field in fields(cls)}
+        return cls(**{**record, "views": tuple(json.loads(record["views"]))})
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Recipe":
-        """Read a recipe back from JSON, as a run keeps it.
-
-        Args:
-            record: the fields by name, `asdict` of a recipe; views as a list.
-
-        Raises:
-            KeyError, TypeError: a field is missing, unknown, or has another type.
-        """
+        """Read a recipe back from JSON, as a run keeps it: `asdict` of a recipe, with views as a list."""
         return cls(**{**record, "views": tuple(record["views"])})
 
     @property

@@ -9,8 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from features.store.cache import FeatureCache
-from features.store.verify import verify
+from features.store.cache import FeatureCache, verify_cache
 from tests import ROOT
 from tests.extract.stand_ins import backbone, run, write_images
 
@@ -49,7 +48,7 @@ def test_kill_9_at_20_random_moments_changes_no_bit(data, tmp_path):
     process = start(data, cache, seconds=0.0)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    whole = {path: (rows, damage) for path, rows, damage in verify(FeatureCache(cache))}
+    whole = {path: (rows, damage) for path, rows, damage in verify_cache(FeatureCache(cache))}
     assert len(whole) == 4
     assert [damage for _, damage in whole.values()] == [None] * 4
     for split in ("train", "test"):

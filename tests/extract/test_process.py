@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import time
 
 import pytest
 
-from features.store.cache import FeatureCache
+from features.common.keras_import import import_keras
+from features.store.cache import FeatureCache, verify_cache
 from tests import ROOT, heed_signals
 from tests.extract.stand_ins import write_images
 
@@ -70,3 +72,71 @@ def test_a_signal_ends_the_command_cleanly_and_it_goes_on_from_there(images, own
     )
     assert f"{6000 - kept:,} rows extracted" in again.stdout
     assert FeatureCache(cache).open("train", "own").rows == 6000
+
+
+@pytest.fixture(scope="module")
+def flat_model(tmp_path_factory):
+    """The file of a model that only flattens: 8 x 8 pixels to 192 features, so that rows take most of the space."""
+    keras = import_keras()
+    path = tmp_path_factory.mktemp("flat") / "flat.keras"
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]).save(path)
+    return path
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 100 kB; only root can make one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def extract(data, cache, model, largest_file=resource.RLIM_INFINITY):
+    """Run the command with a limit on the size of a file, as a quota has it."""
+    limit = (largest_file, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    return subprocess.run(
+        command(data, cache, model),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )
+
+
+def assert_refused_without_loss(run, path, reason):
+    """The cache file did not fit, but the parts did, and no temporary file is left."""
+    refused = rf"error: {path} needs [\d.]+ [kM]B, which its disk does not give: {reason}\. Nothing is lost\. Make room"
+    assert run.returncode == 2, run.stderr
+    assert re.match(refused, run.stderr), run.stderr
+    assert not path.exists()
+    assert not list(path.parent.rglob(".*.tmp"))
+
+
+def assert_finished_without_extracting(run, cache, count):
+    """All rows came from the parts."""
+    assert run.returncode == 0, run.stderr
+    assert f"nothing left to do: all {count:,} rows are up to date" in run.stdout
+    assert [(rows, finding) for _, rows, finding in verify_cache(FeatureCache(cache))] == [(count, None)]
+    assert not list(cache.rglob("*.npz"))
+
+
+def test_a_quota_that_the_cache_file_does_not_fit_in_ends_with_a_message(flat_model, tmp_path):
+    write_images(tmp_path / "data" / "train", 1500, side=8)
+    cache = tmp_path / "cache"
+    refused = extract(tmp_path / "data", cache, flat_model, largest_file=1_000_000)  # parts: 0.9 MB at most
+    assert_refused_without_loss(refused, cache / "train" / "own.h5", "File too large")
+    assert_finished_without_extracting(extract(tmp_path / "data", cache, flat_model), cache, 1500)
+
+
+def test_a_disk_that_the_cache_file_does_not_fit_on_ends_with_a_message(flat_model, tmp_path, small_disk):
+    write_images(tmp_path / "data" / "train", 60, side=8)
+    cache = small_disk / "cache"
+    refused = extract(tmp_path / "data", cache, flat_model)
+    assert_refused_without_loss(refused, cache / "train" / "own.h5", "No space left on device")
+    subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
+    assert_finished_without_extracting(extract(tmp_path / "data", cache, flat_model), cache, 60)

@@ -121,6 +121,13 @@ def test_a_holder_that_has_not_written_yet_is_another_process(tmp_path):
             pytest.fail("held twice")
 
 
+@pytest.mark.parametrize("name", [".lock", ".cam.lock"])
+def test_a_hidden_lock_file_stands_for_its_folder(tmp_path, name):
+    path = tmp_path / "run" / name
+    with hold(path), pytest.raises(InputError, match=f"^{tmp_path}/run is being worked on by process"), hold(path):
+        pytest.fail("held twice")
+
+
 def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path):
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "train" / "net.h5.lock"

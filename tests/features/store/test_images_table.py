@@ -183,4 +183,4 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, content):
     with pytest.raises(InputError) as caught:
         read_rejections(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'rejected.csv'} cannot be read: ")
-    assert str(caught.value).endswith("Remove it and run the extraction again.")
+    assert str(caught.value).endswith("Remove it: the next extraction writes it again.")

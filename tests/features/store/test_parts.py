@@ -1,7 +1,5 @@
 """Parts: each whole or absent, whatever happens to its file."""
 
-import hashlib
-import io
 import logging
 import os
 import random
@@ -133,15 +131,3 @@ def test_seconds_are_kept(tmp_path):
     store.add(replace(rows_of(digests_of("ab")), seconds=1 / 3))
     (read,) = store
     assert read.seconds == 1 / 3
-
-
-def test_a_part_of_a_version_that_measured_no_seconds_is_still_read(written):
-    store, path, rows = written
-    with np.load(io.BytesIO(path.read_bytes()[:-16])) as part:
-        older = {name: part[name] for name in part.files if name != "seconds"}
-    assert set(older) == {"image_ids", "digests", "features", "facts"}
-    archive = io.BytesIO()
-    np.savez(archive, **older)
-    path.write_bytes(archive.getvalue() + hashlib.blake2b(archive.getvalue(), digest_size=16).digest())
-    (read,) = store
-    assert_equal(read, rows)

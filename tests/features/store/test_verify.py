@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 
 from features.__main__ import app
 from features.common.errors import InputError
-from features.store.cache import FeatureCache
-from features.store.verify import Finding, verify
+from features.store.cache import FeatureCache, Finding, verify_cache
 from tests.features.store.caches import RECIPE, digests_of, rows_of, write_cache, write_rows
 
 OPTIONS = "--backbones net --weights imagenet --precision float32 --dtype float32"
@@ -23,7 +22,7 @@ IDS = tuple(f"image {number}" for number in range(40))
 
 def damage_of(cache: Path) -> Finding | None:
     """Verify a cache of one file; return its damage."""
-    ((_, _, finding),) = verify(FeatureCache(cache))
+    ((_, _, finding),) = verify_cache(FeatureCache(cache))
     return finding
 
 
@@ -42,7 +41,7 @@ def test_a_whole_cache_is_whole(tmp_path):
         "test",
         replace(RECIPE, backbone="half", storage="float16"),
     )
-    assert list(verify(FeatureCache(tmp_path))) == [
+    assert list(verify_cache(FeatureCache(tmp_path))) == [
         (tmp_path / "test" / "half.h5", 3, None),
         (tmp_path / "test" / "net.h5", 7, None),
         (tmp_path / "train" / "net.h5", 40, None),
@@ -61,7 +60,6 @@ def test_twenty_random_flips_inside_the_features_are_all_found(tmp_path):
         first = position // (256 * 4) // 128 * 128
         last = min(first + 127, 299)
         assert damage_of(tmp_path) == Finding(
-            True,
             f"rows {first} to {last} (images image {first} to image {last}) are not those that were written",
             f"rm {path} && scripts/extract.sh DATA {OPTIONS} --cache {tmp_path}",
         )
@@ -142,7 +140,7 @@ def test_a_file_that_cannot_be_read_is_not_called_damaged_and_no_command_removes
         return original(self, *arguments)
 
     monkeypatch.setattr(Path, "open", refuse)
-    finding = Finding(False, "cannot be read: Input/output error. Its features may be whole.", "")
+    finding = Finding("cannot be read: Input/output error. Its features may be whole.", "")
     assert damage_of(tmp_path) == finding
     result = CliRunner().invoke(app, ["verify", str(tmp_path)])
     assert result.exit_code == 2
@@ -170,7 +168,7 @@ def test_one_damaged_file_does_not_hide_the_others(tmp_path):
     broken = write_cache(tmp_path, "ab", backbone="broken")
     write_cache(tmp_path, "ab", backbone="whole")
     broken.write_bytes(b"")
-    assert [(path.stem, rows, damage is None) for path, rows, damage in verify(FeatureCache(tmp_path))] == [
+    assert [(path.stem, rows, damage is None) for path, rows, damage in verify_cache(FeatureCache(tmp_path))] == [
         ("broken", 0, False),
         ("whole", 2, True),
     ]
