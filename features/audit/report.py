@@ -2,15 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from features.audit.audit import EXACT, NEAR, Audit, add_groups, find_leaks, gather, read_folds
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console
@@ -18,6 +16,12 @@ from features.dataset.dataset import DatasetOptions, read_dataset
 from features.dataset.groups import write_groups_file
 from features.store.cache import FeatureCache
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from features.audit.audit import Audit
+
+#: Importing these names loads neither pandas nor SciPy: a run needs them before its first check.
 DUPLICATES, GROUPS, RECORD = "duplicates.csv", "groups.csv", "audit.json"
 #: The scope of the pairs of two training images, which alone have folds.
 WITHIN_TRAIN = "within train"
@@ -42,6 +46,8 @@ def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, opt
     Raises:
         InputError: bad input.
     """
+    from features.audit.audit import add_groups, find_leaks, gather, read_folds
+
     feature_cache = FeatureCache(cache)
     folds = {} if run is None else read_folds(run)
     dataset = read_dataset(data, options)
@@ -67,7 +73,7 @@ def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, opt
     print_audit(found, folder)
 
 
-def summarise(audit: Audit) -> dict[str, Any]:
+def summarise(audit: "Audit") -> dict[str, Any]:
     """Sum an audit up as plain values, fit for JSON.
 
     Returns:
@@ -84,8 +90,8 @@ def summarise(audit: Audit) -> dict[str, Any]:
         own = pairs[pairs["scope"] == scope]
         beyond = [float(d) for d in audit.distances.get(scope, ()) if audit.threshold and d >= audit.threshold.distance]
         of_scopes[scope] = {
-            EXACT: int((own["kind"] == EXACT).sum()),
-            NEAR: int((own["kind"] == NEAR).sum()),
+            "exact": int((own["kind"] == "exact").sum()),
+            "near": int((own["kind"] == "near").sum()),
             "across_folds": int((own["across_folds"] == True).sum()) if folds_known else None,  # noqa: E712 - or None
             "labels_differ": int(own["labels_differ"].fillna("").ne("").sum()),
             "nearest_beyond": min(beyond, default=None),
@@ -119,7 +125,7 @@ def summarise(audit: Audit) -> dict[str, Any]:
     }
 
 
-def write_audit(audit: Audit, folder: Path, record: dict[str, Any]) -> None:
+def write_audit(audit: "Audit", folder: Path, record: dict[str, Any]) -> None:
     """Write duplicates.csv, groups.csv and audit.json; earlier ones are replaced.
 
     Args:
@@ -130,6 +136,8 @@ def write_audit(audit: Audit, folder: Path, record: dict[str, Any]) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
+    import pandas as pd
+
     images, pairs = audit.images, audit.pairs
     table = pd.DataFrame({"kind": pairs["kind"], "scope": pairs["scope"]})
     for side in ("first", "second"):
@@ -171,7 +179,7 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
     return known
 
 
-def print_audit(audit: Audit, folder: Path) -> None:
+def print_audit(audit: "Audit", folder: Path) -> None:
     """Print the numbers, the nearest pairs, and what to do about them."""
     console = make_console()
     summary = summarise(audit)
@@ -191,7 +199,7 @@ def print_audit(audit: Audit, folder: Path) -> None:
     console.print(f"written to {folder}: {DUPLICATES}, {GROUPS}, {RECORD}")
 
 
-def _print_threshold(console: Console, audit: Audit) -> None:
+def _print_threshold(console: Console, audit: "Audit") -> None:
     """Say what counts as near, and why."""
     if audit.threshold is None:
         console.print("near duplicates: not searched, there are too few images to tell them from chance")
@@ -213,8 +221,8 @@ def _scope_table(summary: dict[str, Any]) -> Table:
         folds, beyond = own["across_folds"], own["nearest_beyond"]
         table.add_row(
             scope,
-            str(own[EXACT]),
-            str(own[NEAR]),
+            str(own["exact"]),
+            str(own["near"]),
             "-" if folds is None or scope != WITHIN_TRAIN else str(folds),
             str(own["labels_differ"]),
             "-" if beyond is None else f"{beyond:.3f}",
@@ -222,7 +230,7 @@ def _scope_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _print_pairs(console: Console, audit: Audit, shown: pd.DataFrame) -> None:
+def _print_pairs(console: Console, audit: "Audit", shown: "pd.DataFrame") -> None:
     """Show the first pairs."""
     if not len(shown):
         console.print(f"all pairs are within a group ({DUPLICATES}): folds keep those of one split together")
@@ -243,7 +251,7 @@ def _print_pairs(console: Console, audit: Audit, shown: pd.DataFrame) -> None:
     console.print(table)
 
 
-def _print_groups(console: Console, audit: Audit, summary: dict[str, Any]) -> None:
+def _print_groups(console: Console, audit: "Audit", summary: dict[str, Any]) -> None:
     """Say which groups are on several sides, and what the proposed ones are."""
     groups, images = summary["groups"], audit.images
     proposed = f"{GROUPS}: {groups['proposed']:,} groups"
