@@ -4,9 +4,7 @@ The backbones run over the images once more, cut before their pooling, and each 
 pair of image and label. Nothing else of the run is read, and no cache.
 """
 
-import csv
 import errno
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +34,16 @@ from features.common.keras_import import backend_name
 from features.common.text import duration, first_few, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
-from features.store.gradients import CAM, CAM_IMAGES, CAM_RECORD, Gradients, Pair, read_gradients
+from features.store.gradients import (
+    CAM,
+    CAM_RECORD,
+    Gradients,
+    Pair,
+    heat_path,
+    read_gradients,
+    thumbnail_path,
+    write_cam,
+)
 from features.store.recipe import Recipe
 
 #: Images that are decoded at a time, while the block before is computed.
@@ -102,7 +109,7 @@ def draw_heat(options: HeatOptions) -> int:
     with _renewing(options.run) as folder:
         with progress:
             backbones = {name: _freeze(recipe, options.weights_dir) for name, recipe in found.recipes.items()}
-            heats, left_out = _compute(found, wanted, backbones, folder / "thumbnails", progress)
+            heats, left_out = _compute(found, wanted, backbones, folder, progress)
         shown = [image for image in wanted if image.file]
         if not shown:
             first, reason = next(iter(left_out.items()))
@@ -111,11 +118,12 @@ def draw_heat(options: HeatOptions) -> int:
                 "have changed have to be extracted and classified again."
             )
         error = _largest_error(found.pairs, heats)
-        boxes = _draw(folder, found, shown, heats)
-        _write_record(folder, found, left_out, error)
+        pairs, boxes = _draw(folder, found, shown, heats)
+        images = [(image.split, image.image_id, image.file) for image in shown]
+        write_cam(folder, found, images, pairs, boxes, left_out, error)
         pictures = sum(path.stat().st_size for path in folder.rglob("*.*"))
     console.print(
-        f"{len(shown):,} thumbnails, {len(heats):,} heat maps, {boxes:,} boxes where {found.model} says yes, in "
+        f"{len(shown):,} thumbnails, {len(heats):,} heat maps, {len(boxes):,} boxes where {found.model} says yes, in "
         f"{options.run / CAM} ({size(pictures)}, {duration(time.monotonic() - start)})"
     )
     _say_what_is_missing(found, options.run, left_out, error, console.print)
@@ -204,7 +212,7 @@ def _compute(
     found: Gradients,
     wanted: Sequence[_Wanted],
     backbones: Mapping[str, FrozenBackbone],
-    thumbnails: Path,
+    folder: Path,
     progress: Progress,
 ) -> tuple[dict[int, list[np.ndarray]], dict[str, str]]:
     """Run the backbones over the images, and write the thumbnails.
@@ -221,7 +229,7 @@ def _compute(
         whole = [entry for entry in loaded if not entry.reason]
         for entry in whole:
             entry.image.size, entry.image.file = entry.size, next(files)
-            save_thumbnail(entry.thumbnail, thumbnails / f"{entry.image.file}.jpg")
+            save_thumbnail(entry.thumbnail, thumbnail_path(folder, entry.image.file))
         for name, extractor in extractors.items() if whole else ():
             maps = extractor(np.stack([entry.pixels[backbones[name].input_size] for entry in whole]))
             for entry, of_image in zip(whole, maps, strict=True):
@@ -275,8 +283,10 @@ def _largest_error(pairs: Sequence[Pair], heats: Mapping[int, Sequence[np.ndarra
     return max((abs(mean + pairs[number].rest - pairs[number].logit) for number, mean in means.items()), default=0.0)
 
 
-def _draw(folder: Path, found: Gradients, shown: Sequence[_Wanted], heats: Mapping[int, Sequence[np.ndarray]]) -> int:
-    """Write heat maps, overlays, and the tables of images, pairs and boxes; return the number of boxes."""
+def _draw(
+    folder: Path, found: Gradients, shown: Sequence[_Wanted], heats: Mapping[int, Sequence[np.ndarray]]
+) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+    """Draw heat maps and overlays; return the rows of the tables of pairs and of boxes."""
     for kind in ("heat", "overlays") if heats else ():
         for label in {pair.label for pair in found.pairs}:
             (folder / kind / str(label)).mkdir(parents=True)
@@ -284,7 +294,7 @@ def _draw(folder: Path, found: Gradients, shown: Sequence[_Wanted], heats: Mappi
     pairs: list[tuple[object, ...]] = []
     boxes: list[tuple[object, ...]] = []
     for image in shown:
-        with Image.open(folder / "thumbnails" / f"{image.file}.jpg") as stored:
+        with Image.open(thumbnail_path(folder, image.file)) as stored:
             thumbnail = np.asarray(stored.convert("RGB"))
         for number in image.pairs:
             pair = found.pairs[number]
@@ -299,17 +309,14 @@ def _draw(folder: Path, found: Gradients, shown: Sequence[_Wanted], heats: Mappi
             regions = find_regions(heat) if pair.positive else []
             # The few pairs beyond the common scale have one of their own, so that none is one bright blot.
             levels = to_levels(heat, max(full[pair.label], peak(heat)))
-            save_heat(levels, folder / "heat" / str(pair.label) / f"{image.file}.png")
+            save_heat(levels, heat_path(folder, pair.label, image.file))
             path = folder / "overlays" / str(pair.label) / f"{image.file}.jpg"
             save_overlay(thumbnail, levels, [region.box for region in regions], path)
             boxes += [
                 (*of_image, *scale_box(region.box, heat.shape, image.size), score, np.float32(region.heat))
                 for region in regions
             ]
-    _write_table(folder / CAM_IMAGES, ("split", "ID", "file"), [(i.split, i.image_id, i.file) for i in shown])
-    _write_table(folder / "pairs.csv", ("split", "ID", "label", "outcome", "rank", "score", "positive", "file"), pairs)
-    _write_table(folder / "boxes.csv", ("split", "ID", "label", "x0", "y0", "x1", "y1", "score", "heat"), boxes)
-    return len(boxes)
+    return pairs, boxes
 
 
 def _full_heat(pairs: Sequence[Pair], heats: Mapping[int, Sequence[np.ndarray]]) -> dict[int, float]:
@@ -321,32 +328,6 @@ def _full_heat(pairs: Sequence[Pair], heats: Mapping[int, Sequence[np.ndarray]])
     for number, of_pair in heats.items():
         peaks.setdefault(pairs[number].label, []).append(peak(enlarge(of_pair, (32, 32))))
     return {label: float(np.quantile(found, _FULL_SHARE)) or 1.0 for label, found in peaks.items()}
-
-
-def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a CSV file, the same bytes on every system."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-
-
-def _write_record(folder: Path, found: Gradients, left_out: Mapping[str, str], error: float) -> None:
-    """Say how the pictures were made."""
-    record = {
-        "model": found.model,
-        "labels": found.label_names,
-        "members": {
-            member: dict(zip(found.label_names, shares, strict=True)) for member, shares in found.members.items()
-        },
-        "left_out": found.left_out,
-        "covered": round(found.covered, 6),
-        "no_heat": found.no_heat,
-        "images_left_out": left_out,
-        "largest_error": float(f"{error:.2g}"),
-        "fingerprints": {name: recipe.fingerprint for name, recipe in found.recipes.items()},
-    }
-    (folder / CAM_RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _say_what_is_missing(

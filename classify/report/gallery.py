@@ -2,15 +2,11 @@
 
 import base64
 import io
-import json
-import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from PIL import Image
 
 from classify.options import command_line
@@ -18,7 +14,7 @@ from classify.report.run_files import RunFiles
 from classify.scores.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
 from classify.scores.thresholds import to_binary
 from features.common.errors import InputError
-from features.store.gradients import CAM, CAM_IMAGES, CAM_RECORD
+from features.store.gradients import CAM, heat_path, how_to_draw, read_cam, thumbnail_path
 
 #: Longer side of a picture in the page, in pixels: it is shown at about 160, on fine screens at double that.
 SIDE = 208
@@ -58,7 +54,7 @@ def describe_gallery(run: RunFiles) -> dict[str, Any]:
     Raises:
         InputError: `RUN/cam` is damaged.
     """
-    files = _read_files(run.folder / CAM)
+    heat_record, files = read_cam(run.folder)
     cards = _list_cards(run, files)
     wanted = sorted((card for card in cards if card["file"]), key=lambda card: card["rank"])
     pictures = embed_pictures(run.folder / CAM, [(card["file"], card["number"]) for card in wanted])
@@ -74,40 +70,8 @@ def describe_gallery(run: RunFiles) -> dict[str, Any]:
         "with_pictures": sum(card["thumbnail"] for card in cards),
         "has_cam": files is not None,
         "commands": [command_line(name, run.folder, run.record) for name in ("extract heat", "classify report")],
-        "heat": _read_record(run.folder / CAM / CAM_RECORD),
+        "heat": heat_record,
     }
-
-
-def _read_files(cam: Path) -> dict[tuple[str, str], str] | None:
-    """Read which file is which image's, by split and id; None where nobody made pictures."""
-    path = cam / CAM_IMAGES
-    if not path.is_file():
-        return None
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-        files = {(row.split, row.ID): row.file for row in table.itertuples()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} cannot be read ({error}). {how_to_remake(cam)}") from None
-    strange = [file for file in files.values() if not re.fullmatch(r"[0-9]+", file)]
-    if strange:  # a name that leads elsewhere must not bring another file into the page
-        raise InputError(f"{path}: {strange[0]!r} is not a number. {how_to_remake(cam)}")
-    return files
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """Read whose heat the pictures show, which of its members have no part in it, and why there is none.
-
-    Returns:
-        `model`, `left_out`, and `none`: "" where there is heat. Empty where nothing says so.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        left_out = [str(name) for name in record["left_out"]]
-        return {"model": str(record["model"]), "left_out": left_out, "none": str(record.get("no_heat", ""))}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error!r}). {how_to_remake(path.parent)}") from None
 
 
 def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list[dict[str, Any]]:
@@ -158,26 +122,21 @@ def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = B
     left_out: set[str] = set()
     for image, label in wanted:
         for of_kind, key, path in (
-            (thumbnails, image, cam / "thumbnails" / f"{image}.jpg"),
-            (heat, f"{label}/{image}", cam / "heat" / str(label) / f"{image}.png"),
+            (thumbnails, image, thumbnail_path(cam, image)),
+            (heat, f"{label}/{image}", heat_path(cam, label, image)),
         ):
             if key in of_kind or image in left_out or not path.is_file():
                 continue
             try:
                 uri = _data_uri(path)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all of them Pillow's
-                raise InputError(f"{path} cannot be read ({error}). {how_to_remake(cam)}") from None
+                raise InputError(f"{path} cannot be read ({error}). {how_to_draw(cam.parent)}") from None
             if len(uri) > budget:
                 left_out.add(image)
                 continue
             budget -= len(uri)
             of_kind[key] = uri
     return Pictures(thumbnails, heat, len(left_out))
-
-
-def how_to_remake(cam: Path) -> str:
-    """Say which command makes the pictures of a run again; their folder lies in the run's."""
-    return f"Make it again: python -m extract heat DATA {shlex.quote(str(cam.parent))}"
 
 
 def _data_uri(path: Path) -> str:

@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from features.audit.near import LEAST_IMAGES, Threshold, choose_threshold, near_pairs, pairs_within, whiten
+from features.audit.report import EXACT, NEAR
 from features.common.errors import InputError
 from features.dataset.dataset import Dataset, Split
 from features.dataset.run_labels import NO_FOLD, RunLabels
@@ -17,7 +18,6 @@ from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable
 
 #: Kinds of pairs.
-EXACT, NEAR = "exact", "near"
 #: If no groups are given: how many images there are for each link that chance makes. At 100, 14 % of the pairs of one
 #: phantom patient are joined, and 92 % of the joined pairs are of one patient; at 30, 21 % and 80 %.
 IMAGES_PER_CHANCE_LINK = 100

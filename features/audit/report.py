@@ -2,15 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from features.audit.audit import EXACT, NEAR, Audit, find_leaks, gather
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console
@@ -18,7 +16,13 @@ from features.dataset.dataset import DatasetOptions, read_dataset, write_groups_
 from features.dataset.run_labels import RUN_LABELS, read_run_labels
 from features.store.cache import FeatureCache
 
+if TYPE_CHECKING:
+    from features.audit.audit import Audit
+
+# Importing these names loads neither pandas nor SciPy: a run needs them before its first check.
 DUPLICATES, GROUPS, RECORD = "duplicates.csv", "groups.csv", "audit.json"
+#: The kinds of pairs.
+EXACT, NEAR = "exact", "near"
 #: The scope of the pairs of two training images, which alone have folds.
 WITHIN_TRAIN = "within train"
 _PAIRS_SHOWN = 10
@@ -41,6 +45,8 @@ def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, opt
     Raises:
         InputError: bad input.
     """
+    from features.audit.audit import find_leaks, gather
+
     feature_cache = FeatureCache(cache)
     known = {} if run is None else read_run_labels(run / RUN_LABELS)
     images, features, left_out = gather(read_dataset(data, options), feature_cache, known)
@@ -65,7 +71,7 @@ def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, opt
     print(f"written to {folder}: {DUPLICATES}, {GROUPS}, {RECORD}")
 
 
-def summarise(audit: Audit) -> dict[str, Any]:
+def summarise(audit: "Audit") -> dict[str, Any]:
     """Sum an audit up as plain values, fit for JSON.
 
     Returns:
@@ -116,7 +122,7 @@ def summarise(audit: Audit) -> dict[str, Any]:
     }
 
 
-def _write_audit(audit: Audit, folder: Path, record: dict[str, Any]) -> None:
+def _write_audit(audit: "Audit", folder: Path, record: dict[str, Any]) -> None:
     """Write duplicates.csv, groups.csv and, of the record, audit.json; earlier ones are replaced."""
     pairs = audit.pairs.round({"distance": 4}).astype({"same_group": "Int64", "across_folds": "Int64"})
     with replacing(folder / DUPLICATES) as temporary:
@@ -149,7 +155,7 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
     return known
 
 
-def _print_audit(audit: Audit, summary: dict[str, Any]) -> None:
+def _print_audit(audit: "Audit", summary: dict[str, Any]) -> None:
     """Print the numbers, the nearest pairs, and what to do about them."""
     console = make_console()
     counts = ", ".join(f"{name} {count:,}" for name, count in summary["images"].items())
@@ -192,7 +198,7 @@ def _scope_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _print_pairs(console: Console, audit: Audit) -> None:
+def _print_pairs(console: Console, audit: "Audit") -> None:
     """Show the first pairs that are not within a group."""
     shown = audit.pairs[~audit.pairs["same_group"].fillna(False)]
     if not len(shown):
@@ -206,13 +212,13 @@ def _print_pairs(console: Console, audit: Audit) -> None:
     table.add_column("labels differ", overflow="fold")
     for pair in shown.head(_PAIRS_SHOWN).to_dict("records"):
         ids = (Text(pair[name]) for name in ("first_ID", "second_ID"))
-        labels = "not labelled" if pd.isna(pair["labels_differ"]) else pair["labels_differ"] or "-"
+        labels = (pair["labels_differ"] or "-") if isinstance(pair["labels_differ"], str) else "not labelled"
         table.add_row(pair["kind"], pair["scope"], *ids, f"{pair['distance']:.3f}", Text(labels))
     console.print(f"{what} ({min(_PAIRS_SHOWN, len(shown))} of {len(shown)}, all in {DUPLICATES}):")
     console.print(table)
 
 
-def _print_groups(console: Console, audit: Audit, groups: dict[str, Any]) -> None:
+def _print_groups(console: Console, audit: "Audit", groups: dict[str, Any]) -> None:
     """Say which groups are on several sides, and what the proposed ones are."""
     images = audit.images
     proposed = f"{GROUPS}: {groups['proposed']:,} groups"

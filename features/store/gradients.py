@@ -1,15 +1,20 @@
-"""Keep what turns feature maps into heat maps: the gradients of a model's logits, RUN/gradients.h5.
+"""Keep what heat maps are drawn by, RUN/gradients.h5, and the lists of what is drawn, in RUN/cam.
 
-`about` is JSON: the model, its labels, members and backbones, and the pairs of image and label. `gradients/{backbone}`
-is float32 (P, D), one row a pair: of the logit with respect to the pooled features. A feature is the mean of its map
-over the positions, so the mean of map times gradient, summed over the backbones, and the pair's rest are the logit.
+In gradients.h5, `about` is JSON: the model, its labels, members and backbones, and the pairs of image and label.
+`gradients/{backbone}` is float32 (P, D), one row a pair: of the logit with respect to the pooled features. A feature is
+the mean of its map over the positions, so the mean of map times gradient, summed over the backbones, and the pair's
+rest are the logit.
 """
 
+import csv
 import io
 import json
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -20,8 +25,16 @@ from features.store.recipe import Recipe
 
 #: The file's name in the folder of a run or of predictions.
 GRADIENTS = "gradients.h5"
-#: What is drawn by it: the folder of pictures, the list of images there, and what says how they were made.
-CAM, CAM_IMAGES, CAM_RECORD = "cam", "images.csv", "cam.json"
+#: What is drawn by it: the folder of pictures, and what says there how they were made.
+CAM, CAM_RECORD = "cam", "cam.json"
+#: The list of the images there.
+_CAM_IMAGES = "images.csv"
+#: Columns of the tables of CAM. A box is in pixels of the image: its first column and row, and those after its last.
+_CAM_COLUMNS = {
+    _CAM_IMAGES: ("split", "ID", "file"),
+    "pairs.csv": ("split", "ID", "label", "outcome", "rank", "score", "positive", "file"),
+    "boxes.csv": ("split", "ID", "label", "x0", "y0", "x1", "y1", "score", "heat"),
+}
 #: Version of the file's layout.
 GRADIENTS_SCHEMA = 1
 #: Bits of a float32's mantissa that `rounded` clears: 10 of 23 remain, as in float16, with the range of float32.
@@ -167,3 +180,90 @@ def read_gradients(folder: Path) -> Gradients:
 def _remedy(folder: Path) -> str:
     """Say what writes the file."""
     return f"Write it: python -m classify gradients {folder}; or, if these are predictions, classify predict --heat 6."
+
+
+def thumbnail_path(cam: Path, file: str) -> Path:
+    """The thumbnail of an image in a folder of heat maps; `file` is its number in images.csv."""
+    return cam / "thumbnails" / f"{file}.jpg"
+
+
+def heat_path(cam: Path, label: int, file: str) -> Path:
+    """The heat map of an image for a label."""
+    return cam / "heat" / str(label) / f"{file}.png"
+
+
+def write_cam(
+    cam: Path,
+    found: Gradients,
+    images: Iterable[Sequence[object]],
+    pairs: Iterable[Sequence[object]],
+    boxes: Iterable[Sequence[object]],
+    images_left_out: Mapping[str, str],
+    largest_error: float,
+) -> None:
+    """Write the tables of a folder of heat maps, the same bytes on every system, and cam.json.
+
+    Args:
+        cam: the folder.
+        found: what the heat maps were drawn by.
+        images: rows of images.csv.
+        pairs: rows of pairs.csv.
+        boxes: rows of boxes.csv.
+        images_left_out: by image, why it has no picture.
+        largest_error: by how much the maps miss the logits at the most.
+    """
+    for (name, columns), rows in zip(_CAM_COLUMNS.items(), (images, pairs, boxes), strict=True):
+        with (cam / name).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(rows)
+    record = {
+        "model": found.model,
+        "labels": found.label_names,
+        "members": {
+            member: dict(zip(found.label_names, shares, strict=True)) for member, shares in found.members.items()
+        },
+        "left_out": found.left_out,
+        "covered": round(found.covered, 6),
+        "no_heat": found.no_heat,
+        "images_left_out": images_left_out,
+        "largest_error": float(f"{largest_error:.2g}"),
+        "fingerprints": {name: recipe.fingerprint for name, recipe in found.recipes.items()},
+    }
+    (cam / CAM_RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_cam(run: Path) -> tuple[dict[str, Any], dict[tuple[str, str], str] | None]:
+    """Read how the heat maps of a run were made, and which number is which image's.
+
+    Returns:
+        cam.json, empty where it is missing; and the number by split and id, None where there is no images.csv.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    record, files = {}, None
+    path = run / CAM / CAM_RECORD
+    try:
+        if path.is_file():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if not (isinstance(record, dict) and record.keys() >= {"model", "left_out", "no_heat"}):
+                raise ValueError("model, left_out or no_heat is missing")
+        path = run / CAM / _CAM_IMAGES
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                header, *rows = csv.reader(file)
+            if tuple(header) != _CAM_COLUMNS[_CAM_IMAGES]:
+                raise ValueError(f"its columns are {', '.join(header)}")
+            files = {(split, image_id): number for split, image_id, number in rows}
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read ({error}). {how_to_draw(run)}") from None
+    strange = [number for number in (files or {}).values() if not re.fullmatch(r"[0-9]+", number)]
+    if strange:  # a name that leads elsewhere must not bring another file into the report
+        raise InputError(f"{path}: {strange[0]!r} is not a number. {how_to_draw(run)}")
+    return record, files
+
+
+def how_to_draw(run: Path) -> str:
+    """Say which command draws the heat maps of a run again."""
+    return f"Make it again: python -m extract heat DATA {shlex.quote(str(run))}"

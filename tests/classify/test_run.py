@@ -346,6 +346,18 @@ def test_help_loads_neither_pandas_nor_scikit_learn_nor_tensorflow():
     assert result.stdout.strip() == "[]"
 
 
+def test_a_wrong_option_is_reported_before_the_imports_that_take_seconds(tmp_path):
+    program = (
+        "import sys; from typer.testing import CliRunner; from classify.__main__ import app; "
+        "result = CliRunner().invoke(app, ['run', 'X', '--out', sys.argv[1], '--baselines', 'nope']); "
+        "assert 'nope is not a baseline' in result.output, result.output; "
+        "print(sorted({'pandas', 'sklearn', 'scipy', 'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "run")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 def test_a_run_loads_no_tensorflow_and_no_stage_1():
     program = (
         "import sys, classify.rundir.record, classify.rundir.console, classify.crossfit.models, classify.inputs; "

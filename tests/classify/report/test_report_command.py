@@ -284,7 +284,7 @@ def test_a_folder_that_cannot_be_written_has_a_remedy_that_the_command_has(copie
 def test_pictures_whose_model_has_no_heat_stand_without_it(copied):
     write_pictures(copied)
     shutil.rmtree(copied / "cam" / "heat")
-    (copied / "cam" / "cam.json").write_text(json.dumps({"model": "knn/all", "left_out": ["knn/all"]}))
+    (copied / "cam" / "cam.json").write_text(json.dumps({"model": "knn/all", "left_out": ["knn/all"], "no_heat": ""}))
     gallery = describe_gallery(RunFiles.read(copied))
     assert gallery["with_pictures"] == len(gallery["cards"])
     assert (gallery["pictures"].heat, {card["heat"] for card in gallery["cards"]}) == ({}, {""})
