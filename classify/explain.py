@@ -1,13 +1,11 @@
 """Write gradients.h5: why a model says what it says of pairs of image and label, for `python -m extract heat`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from classify.crossfit.plan import make_repeats
 from classify.inputs import Inputs, SplitInputs, columns_of
@@ -20,7 +18,7 @@ from classify.rundir.tables import read_gallery, read_out_of_fold
 from classify.scores.thresholds import to_binary
 from features.common.cli import split_names
 from features.common.errors import InputError
-from features.common.text import make_console
+from features.common.text import make_console, progress_bar
 from features.dataset.folder import to_image_id
 from features.dataset.run_labels import RUN_LABELS, read_run_labels
 from features.store.cache import FeatureCache
@@ -171,10 +169,11 @@ def explain_gallery(run: SavedRun, cache: FeatureCache, model: str) -> Gradients
     reasons: dict[Key, list[tuple[str, int]]] = {}
     for row in read_gallery(run.sealed).itertuples():
         reasons.setdefault((row.split, row.ID, numbers[row.label]), []).append((row.outcome, int(row.rank)))
-    return explain(run, cache, model, reasons)
+    images = sum(len(split.image_ids) for split in read_run_labels(run.sealed.file(RUN_LABELS)).values())
+    return explain(run, cache, model, reasons, images)
 
 
-def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons) -> Gradients:
+def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons, chosen_of: int) -> Gradients:
     """Explain a model of a run at pairs of image and label.
 
     A training image is explained by the models of the folds that held it out, any other by those that predict new
@@ -185,6 +184,7 @@ def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons) ->
         cache: the features of the images.
         model: name of the model.
         reasons: the pairs, at least one, and why they are shown.
+        chosen_of: how many images they were chosen from.
 
     Raises:
         InputError: features are missing or not those that the run learnt from, or a file of the run is damaged.
@@ -194,16 +194,14 @@ def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons) ->
     pairs: list[Pair] = []
     vectors: list[np.ndarray] = []
     images = list(dict.fromkeys(key[:2] for key in reasons))
-    with _showing_progress(len(images)) as advance:
+    with progress_bar("explaining", len(images)) as advance:
         for split in dict.fromkeys(split for split, _ in images):
             of_split = _Split(run, cache, model, split, [image_id for other, image_id in images if other == split])
             for start in range(0, len(of_split.image_ids), _BLOCK):
                 block = slice(start, start + _BLOCK)
                 found = explainer.explain(of_split.features[block], of_split.fits[block]) if weights.members else None
                 for row, image_id in enumerate(of_split.image_ids[block]):
-                    for label in (
-                        label for label in range(len(run.label_names)) if (split, image_id, label) in reasons
-                    ):
+                    for label in [n for n in range(len(run.label_names)) if (split, image_id, n) in reasons]:
                         pair = of_split.pair(start + row, label, reasons[split, image_id, label])
                         if found is not None:
                             # The rest also makes up for the rounding, so that maps and rest give the logit exactly.
@@ -213,11 +211,12 @@ def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons) ->
                             rest = logit - float(vectors[-1].astype(np.float64) @ features)
                             pair = replace(pair, logit=logit, rest=rest)
                         pairs.append(pair)
-                    advance(1)
+                    advance()
     columns = explainer.columns if vectors else {}
     return Gradients(
         model=model,
         label_names=run.label_names,
+        chosen_of=chosen_of,
         members={name: tuple(shares.tolist()) for name, shares in weights.members.items()},
         left_out=weights.left_out,
         covered=weights.covered,
@@ -300,16 +299,6 @@ def _held_out(run: SavedRun) -> dict[str, tuple[int, ...]]:
     return dict(zip(known.image_ids, map(tuple, fits.tolist()), strict=True))
 
 
-@contextmanager
-def _showing_progress(images: int) -> Iterator[Callable[[int], None]]:
-    """Show on stderr how many images are explained."""
-    screen = make_console(stderr=True)
-    columns = ("explaining", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("", total=images)
-        yield lambda count: progress.advance(task, count)
-
-
 def write_explanation(options: GradientsOptions) -> None:
     """Do what `python -m classify gradients` does: write RUN/gradients.h5 again.
 
@@ -328,7 +317,8 @@ def write_explanation(options: GradientsOptions) -> None:
     if ids is None:
         found = explain_gallery(saved, cache, model)
     else:
-        found = explain(saved, cache, model, _find(saved, cache, model, ids))
+        reasons = _find(saved, cache, model, ids)
+        found = explain(saved, cache, model, reasons, len(reasons) // len(saved.label_names))
     if found.no_heat and options.model is not None:
         others = f"Name one of {', '.join(found.instead)}." if found.instead else "No other model of the run has one."
         raise InputError(f"{found.no_heat}. {others}")
@@ -357,10 +347,8 @@ def _find(run: SavedRun, cache: FeatureCache, model: str, ids: Sequence[str]) ->
 
 def say_what_was_explained(found: Gradients, run: Path) -> None:
     """Print what is in gradients.h5, and what draws it."""
-    images = len({(pair.split, pair.image_id) for pair in found.pairs})
-    console = make_console()
-    console.print(
-        f"{GRADIENTS}: {len(found.pairs):,} pairs of image and label, of {images:,} images, for {found.model}"
+    make_console().print(
+        f"{GRADIENTS}: {found.count} for {found.model}"
         + (f": thumbnails only, {found.no_heat}" if found.no_heat else "")
         + f". To draw them: python -m extract heat DATA {run}"
     )

@@ -7,14 +7,13 @@ import time
 from typing import TYPE_CHECKING
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from classify.inputs import Inputs, read_inputs
 from classify.options import RunOptions
 from classify.rundir.folder import FINISHED, open_run
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
-from features.common.text import make_console
+from features.common.text import progress_bar
 from features.dataset.dataset import DatasetOptions, read_dataset
 from features.store.cache import FeatureCache, default_cache
 from features.store.gradients import write_gradients
@@ -88,8 +87,5 @@ def _fit(inputs: Inputs, settings: "Settings", finished: "FinishedFits") -> "Exp
     """Run the experiment, and show on stderr how far it is."""
     from classify.experiment import count_steps, run_experiment
 
-    columns = ("fitting and scoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    screen = make_console(stderr=True)
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("", total=count_steps(inputs.columns, settings))
-        return run_experiment(inputs, settings, lambda: progress.advance(task), finished)
+    with progress_bar("fitting and scoring", count_steps(inputs.columns, settings)) as advance:
+        return run_experiment(inputs, settings, advance, finished)
