@@ -63,7 +63,7 @@ def inspect(cache: CacheArgument) -> None:
                 f"{file.rows:,}",
                 str(file.views),
                 str(file.width),
-                file.dtype,
+                file.recipe.storage,
                 _size_on_disk(path),
                 f"{file.recipe.weights}, {file.recipe.precision}",
                 file.fingerprint[:8],
