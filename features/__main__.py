@@ -63,7 +63,7 @@ def inspect(cache: CacheArgument) -> None:
                 f"{file.rows:,}",
                 str(file.views),
                 str(file.width),
-                file.dtype,
+                file.recipe.storage,
                 size_on_disk,
                 f"{file.recipe.weights}, {file.recipe.precision}",
                 file.fingerprint[:8],

@@ -101,15 +101,10 @@ def report_fault(error: Exception) -> None:
 
 
 def command(app: typer.Typer, name: str | None = None) -> Callable[[_Act], _Act]:
-    """Add a sub-command whose arguments and options are the fields of a dataclass.
+    """Decorate a function that becomes a sub-command, whose arguments and options are the fields of a dataclass.
 
-    Args:
-        app: the application.
-        name: of the sub-command; None for the function's.
-
-    Returns:
-        A decorator of a function that takes the dataclass alone and returns the exit code, or None for 0. Each field is
-        declared as Typer reads it: `folds: Annotated[int, typer.Option(help=...)] = 5`.
+    It takes the dataclass alone and returns the exit code, or None for 0. Each field is declared as Typer reads it:
+    `folds: Annotated[int, typer.Option(help=...)] = 5`. Without `name` the sub-command is named after the function.
     """
 
     def add(act: _Act) -> _Act:
@@ -140,14 +135,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[_Act], _Act]
 
 
 def application(purpose: str) -> typer.Typer:
-    """Make the Typer application of one room.
-
-    Args:
-        purpose: what `--help` says first.
-
-    Returns:
-        An application whose sub-commands may raise `InputError`.
-    """
+    """Make the Typer application of one room, whose sub-commands may raise `InputError`; `--help` says its purpose."""
     app = typer.Typer(
         cls=Command, help=purpose, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
     )

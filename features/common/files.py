@@ -45,11 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The file is flushed to the disk before the rename, and the folder after it, so that not even a power cut leaves a
     file that is there but incomplete. What killed processes left in the folder is removed first.
 
-    Args:
-        path: the file to make or replace; its folder is made where it is missing.
-
-    Yields:
-        The temporary file, empty, to be written to.
+    The folder of `path` is made if it is missing.
 
     Raises:
         InputError: the disk is full or the folder cannot be written.
@@ -117,9 +113,7 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
     The file stays behind, unless its holder removes it within the block: a process that opened it before then finds
     it gone, and makes it again. Removed by anybody else, or after the block, it could be held twice.
 
-    Args:
-        path: the lock file; made, with its folder, where it is missing.
-        wait: wait for the holder to finish instead of refusing.
+    The file and its folder are made if they are missing. With `wait` a second holder waits instead of being refused.
 
     Raises:
         InputError: another process holds the lock; the message names host, process, start and command. Or the file

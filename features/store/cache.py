@@ -23,9 +23,6 @@ _READERS = 8
 class FeatureCache:
     """The features of one data set. Each file is opened once, and is then seen as it was at that moment.
 
-    Args:
-        root: the cache's folder.
-
     Raises:
         InputError: there is no such folder.
     """
@@ -79,9 +76,9 @@ class FeatureCache:
 
         Args:
             split: name of the split.
-            backbones: names of the backbones, at least one; their columns stand in this order.
-            image_ids: rows wanted, in this order. Without them: all rows, in the order of the first backbone's
-                file, and every backbone must have the same images.
+            backbones: at least one; their columns stand in this order.
+            image_ids: rows wanted, in this order. Without them: all rows of the first backbone's file, in its order;
+                every backbone must have the same images.
 
         Returns:
             The image ids (N,), and the features: float32 (N, sum of D).

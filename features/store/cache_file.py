@@ -130,11 +130,6 @@ class CacheFile:
         """Channels D."""
         return self._features.shape[2]
 
-    @property
-    def dtype(self) -> str:
-        """`float32` or `float16`."""
-        return str(self._features.dtype)
-
     @cached_property
     def row_of(self) -> dict[str, int]:
         """The row of each image."""

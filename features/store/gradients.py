@@ -46,8 +46,6 @@ class Pair:
     """An image and a label that a heat map is drawn for.
 
     Attributes:
-        split: name of the image's split.
-        image_id: its id.
         digest: BLAKE2b-128 of the file that its features are of, 32 hexadecimal digits; "" if the backbones'
             features are of different files.
         label: number of the label, from 0.
@@ -74,8 +72,6 @@ class Gradients:
     """What is known of P pairs.
 
     Attributes:
-        model: name of the model.
-        label_names: the L labels.
         chosen_of: how many images those of the pairs were chosen from.
         members: share of each baseline and head in the model's logit, label by label.
         left_out: by name, why a member has no part.
@@ -83,7 +79,6 @@ class Gradients:
         no_heat: why there are no gradients; "" where there are.
         instead: models of the run that have gradients, where this one has none.
         recipes: how the features of each backbone were extracted; empty without gradients.
-        pairs: the P pairs.
         vectors: by backbone float32 (P, D); empty without gradients.
     """
 

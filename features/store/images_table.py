@@ -42,12 +42,7 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a file system says of a file: as long as it says the same, the file is not read again.
-
-    Attributes:
-        size: in bytes.
-        mtime_ns: when it was written, in nanoseconds since 1970.
-    """
+    """Size in bytes and time of a file: as long as they stay the same, the file is not read again."""
 
     size: int
     mtime_ns: int
@@ -125,13 +120,9 @@ class FactsTable:
         return self._rows[image_id].facts
 
     def add(self, found: Mapping[str, SeenImage], order: Sequence[str]) -> None:
-        """Add images and write the table, if that changes it: images of `order` first, in that order, then the others.
+        """Add images by id and write the table, if that changes it: ids of `order` first, then the others.
 
         Two extractions of different backbones may end at the same time, so the table is read again under a lock.
-
-        Args:
-            found: by image id.
-            order: image ids of the data set.
         """
         if all(self._rows.get(image_id) == seen for image_id, seen in found.items()):
             return
@@ -183,10 +174,7 @@ _REJECTED_HEADER = ("id", "path", "reason")
 
 
 def read_rejections(root: Path) -> list[Rejection]:
-    """Read the rejected images of a cache.
-
-    Args:
-        root: the cache's folder; without a rejected.csv nothing was rejected.
+    """Read the rejected images of a cache; without a rejected.csv there are none.
 
     Raises:
         InputError: the file is not such a table.
@@ -195,13 +183,7 @@ def read_rejections(root: Path) -> list[Rejection]:
 
 
 def replace_rejections(root: Path, splits: Iterable[str], found: Sequence[Rejection]) -> None:
-    """Replace what is known of some splits; other splits' rejections stay. No rejection at all: no file.
-
-    Args:
-        root: the cache's folder.
-        splits: names of the splits whose images have all been read now.
-        found: the rejections among them.
-    """
+    """Replace the rejections of splits whose images have all been read; others stay. No rejection at all: no file."""
     renewed = tuple(f"{split}/" for split in splits)
     with hold(root / f".{_REJECTED}.lock", wait=True):
         kept = [rejection for rejection in read_rejections(root) if not rejection.path.startswith(renewed)]

@@ -20,10 +20,8 @@ class Rows:
     """Extracted rows of one backbone.
 
     Attributes:
-        image_ids: ids, one a row.
         digests: BLAKE2b-128 of each file's bytes, 16 bytes a row.
         features: float32 or float16 (n, V, D).
-        facts: what was seen of each image.
         seconds: of the device that computed them, all rows together; None where nobody measured it.
     """
 
@@ -51,10 +49,7 @@ class PartStore:
 
     A part is a .npz file with its own checksum behind it: the zip's CRC-32 leaves out the zip's directory, and is not
     looked at where a damaged header makes an array shorter. Its name is the digest of the images it holds, so that
-    writing one twice is harmless.
-
-    Args:
-        folder: where the parts lie; made with the first part.
+    writing one twice is harmless. The folder is made with the first part.
     """
 
     def __init__(self, folder: Path) -> None:

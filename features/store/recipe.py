@@ -86,14 +86,10 @@ class Recipe:
 
 
 def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
-    """List the options with which `python -m extract run` makes features of given recipes.
+    """List the options with which `python -m extract run` makes features of given recipes, by backbone.
 
-    Args:
-        recipes: by backbone.
-
-    Returns:
-        The arguments of each run that is needed: backbones of the table that share their options share a run. Weights
-        that do not come with Keras are looked for where they were.
+    Backbones of the table that share their options share a run. Weights that do not come with Keras are looked for
+    where they were.
     """
     of_table: dict[tuple[str, ...], list[str]] = {}
     own = []

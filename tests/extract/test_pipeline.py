@@ -197,7 +197,7 @@ def test_a_row_that_is_not_finite_stops_the_run_and_names_the_image(data, tmp_pa
 def test_float16_is_stored_as_asked_and_is_another_recipe(data, tmp_path):
     run(data, tmp_path / "cache", storage="float16", compiled=SmallFeatures())
     file = FeatureCache(tmp_path / "cache").open("train", "tiny")
-    assert file.dtype == "float16"
+    assert file.recipe.storage == "float16"
     assert (file.recipe.precision, file.recipe.storage) == ("float32", "float16")
 
 

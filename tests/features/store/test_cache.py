@@ -69,7 +69,7 @@ def test_a_file_says_what_it_is(cache):
     assert file.path == cache.root / "train" / "wide.h5"
     assert file.recipe == replace(RECIPE, backbone="wide")
     assert file.fingerprint == file.recipe.fingerprint
-    assert (file.rows, file.views, file.width, file.dtype) == (23, 1, 5, "float32")
+    assert (file.rows, file.views, file.width, file.recipe.storage) == (23, 1, 5, "float32")
     assert (file.keras_version, file.keras_backend, file.device) == ("3.15.0", "tensorflow", "CPU")
     assert PROVENANCE.device == file.device
     assert file.time.endswith("+00:00")
@@ -113,7 +113,7 @@ def test_float16_is_kept_as_such_and_read_as_float32(tmp_path):
     rows = rows_of(digests_of(IDS), dtype="float16")
     write_rows(tmp_path, rows, recipe=replace(RECIPE, storage="float16"))
     cache = FeatureCache(tmp_path)
-    assert cache.open("train", "net").dtype == "float16"
+    assert cache.open("train", "net").recipe.storage == "float16"
     matrix = cache.read("train", ["net"], IDS[::2])[1]
     assert matrix.dtype == np.float32
     np.testing.assert_array_equal(matrix, rows.features[::2, 0].astype(np.float32))
