@@ -20,7 +20,6 @@ from PIL import Image
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from extract.backbones.build import FrozenBackbone, build_maps
-from extract.backbones.folding import fold_batch_norms
 from extract.backbones.table import backbone_named
 from extract.backbones.weights import find_model, find_weights
 from extract.extraction import default_batch_size
@@ -28,14 +27,13 @@ from extract.heat_maps import enlarge, find_regions, peak, save_heat, save_overl
 from extract.images import UnreadableImage, decode, draw_thumbnail, resize
 from extract.options import HeatOptions
 from extract.report import Progress
-from extract.runtime import Extractor, cores, device_name
+from extract.run import find_images
+from extract.runtime import Extractor, cores, device_name, fold_batch_norms
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.files import digest, hold
 from features.common.keras_import import backend_name
 from features.common.text import duration, first_few, make_console, size
-from features.dataset.dataset import read_images
-from features.dataset.folder import scan_images
 from features.store.gradients import CAM, CAM_IMAGES, CAM_RECORD, Gradients, Pair, read_gradients
 from features.store.recipe import Recipe
 
@@ -129,20 +127,16 @@ def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
         InputError: DATA has a fault, or the images are of several splits and DATA is one folder.
     """
     splits = sorted({pair.split for pair in found.pairs})
-    if options.split is None and any((options.data / split).is_dir() for split in splits):
-        of_splits = read_images(options.data, options.id_column)
-        paths = {(s, i): path for s, (ids, files) in of_splits.items() for i, path in zip(ids, files, strict=True)}
-    else:
-        if options.id_column is not None:
-            raise InputError("--id-column names a column of a CSV file, but DATA is a folder of images. Leave it out.")
-        if not options.data.is_dir():
-            raise InputError(f"{options.data} is not a folder. Give the data set, or the folder that holds the images.")
-        if options.split is None and len(splits) > 1:
+    split = options.split
+    if split is None and not any((options.data / name).is_dir() for name in splits):
+        if len(splits) > 1 and options.data.is_dir():
             raise InputError(
                 f"{options.data} has no folder {' or '.join(splits)}, of which the images are. Give the data set; or a "
                 "folder of the images of one of them, and its name with --split."
             )
-        paths = {(options.split or splits[0], i): path for i, path in scan_images(options.data).items()}
+        split = splits[0]
+    images = find_images(options.data, split, options.id_column)
+    paths = {(of.split, i): path for of in images for i, path in zip(of.image_ids, of.paths, strict=True)}
     wanted: dict[tuple[str, str], _Wanted] = {}
     for number, pair in enumerate(found.pairs):
         key = pair.split, pair.image_id
