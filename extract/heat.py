@@ -47,17 +47,7 @@ _TOLERANCE = 0.05
 
 @dataclass
 class _Wanted:
-    """An image that is to be shown.
-
-    Attributes:
-        split: name of its split.
-        image_id: its id.
-        digest: of the file that its features are of.
-        path: its file; None where DATA does not have it.
-        pairs: its pairs of image and label, by their number.
-        size: its height and width in pixels; 0 until it is read.
-        file: what its pictures are called; "" until they are drawn.
-    """
+    """An image to show, and its pairs by number; `size` and `file`, the name of its pictures, are set once it is read."""
 
     split: str
     image_id: str
@@ -121,11 +111,7 @@ def draw_heat(options: HeatOptions) -> int:
 
 
 def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
-    """List the images of all pairs, each once, with their files.
-
-    Raises:
-        InputError: DATA has a fault, or the images are of several splits and DATA is one folder.
-    """
+    """List the images of all pairs, each once, with their files."""
     splits = sorted({pair.split for pair in found.pairs})
     split = options.split
     if split is None and not any((options.data / name).is_dir() for name in splits):
@@ -145,11 +131,7 @@ def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
 
 
 def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
-    """Find the backbone that features were extracted with.
-
-    Raises:
-        InputError: its weights are not there, or others.
-    """
+    """Find the backbone that features were extracted with."""
     if recipe.is_own_model:
         backbone = FrozenBackbone.of_model(*find_model(f"{recipe.backbone}={recipe.weights}"), recipe)
     else:
@@ -167,11 +149,7 @@ def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
 
 @contextmanager
 def _renewing(run: Path) -> Iterator[Path]:
-    """Lend an empty folder that takes the place of RUN/cam when the block ends well.
-
-    Raises:
-        InputError: RUN/cam is not ours or a link, another process writes it, or the folder cannot be written to.
-    """
+    """Lend an empty folder that takes the place of RUN/cam when the block ends well."""
     target, staging, lock = run / CAM, run / f".{CAM}.partial", run / f".{CAM}.lock"
     if target.is_symlink():
         raise InputError(f"{target} is a link, which a folder of heat maps would replace. Remove or rename it.")
@@ -201,11 +179,7 @@ def _compute(
     thumbnails: Path,
     progress: Progress,
 ) -> tuple[dict[int, list[np.ndarray]], dict[str, str]]:
-    """Run the backbones over the images, and write the thumbnails.
-
-    Returns:
-        By number of the pair its heat maps, float32 (h, w), one a backbone; and by image why it is left out.
-    """
+    """Write the thumbnails, and compute by pair its heat maps, float32 (h, w), and by image why it is left out."""
     extractors = {name: compile_maps(backbone) for name, backbone in backbones.items()}
     heats: dict[int, list[np.ndarray]] = {}
     left_out: dict[str, str] = {}
