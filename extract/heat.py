@@ -47,7 +47,7 @@ _TOLERANCE = 0.05
 
 @dataclass
 class _Wanted:
-    """An image to show, and its pairs by number; `size` and `file`, the name of its pictures, are set once it is read."""
+    """An image to show, and its pairs by number; `size` and `file`, its pictures' name, are set once it is read."""
 
     split: str
     image_id: str
