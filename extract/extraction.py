@@ -12,10 +12,9 @@ from pathlib import Path
 import cv2
 
 from extract.backbones.build import FrozenBackbone
-from extract.backbones.folding import fold_batch_norms
 from extract.pipeline import BatchFunction, Images, Job, Pipeline
 from extract.report import BackboneReport, Progress, Report
-from extract.runtime import CPU_BATCH, GPU_BATCH, Extractor, batches_at_a_time, device_name
+from extract.runtime import CPU_BATCH, GPU_BATCH, Extractor, batches_at_a_time, device_name, fold_batch_norms
 from features.common.files import hold
 from features.common.keras_import import backend_name
 from features.store.assembly import Provenance, assemble

@@ -18,7 +18,6 @@ from PIL import Image
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from extract.backbones.build import FrozenBackbone, build_maps
-from extract.backbones.folding import fold_batch_norms
 from extract.backbones.table import backbone_named
 from extract.backbones.weights import find_model, find_weights
 from extract.extraction import default_batch_size
@@ -26,14 +25,13 @@ from extract.heat_maps import enlarge, find_regions, peak, save_heat, save_overl
 from extract.images import UnreadableImage, decode, draw_thumbnail, resize
 from extract.options import HeatOptions
 from extract.report import Progress
-from extract.runtime import Extractor, cores, device_name
+from extract.run import find_images
+from extract.runtime import Extractor, cores, device_name, fold_batch_norms
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.files import digest, hold
 from features.common.keras_import import backend_name
 from features.common.text import duration, first_few, make_console, size
-from features.dataset.dataset import read_images
-from features.dataset.folder import scan_images
 from features.store.gradients import (
     CAM,
     CAM_RECORD,
@@ -56,17 +54,7 @@ _TOLERANCE = 0.05
 
 @dataclass
 class _Wanted:
-    """An image that is to be shown.
-
-    Attributes:
-        split: name of its split.
-        image_id: its id.
-        digest: of the file that its features are of.
-        path: its file; None where DATA does not have it.
-        pairs: its pairs of image and label, by their number.
-        size: its height and width in pixels; 0 until it is read.
-        file: what its pictures are called; "" until they are drawn.
-    """
+    """An image to show, and its pairs by number; `size` and `file`, its pictures' name, are set once it is read."""
 
     split: str
     image_id: str
@@ -131,26 +119,18 @@ def draw_heat(options: HeatOptions) -> int:
 
 
 def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
-    """List the images of all pairs, each once, with their files.
-
-    Raises:
-        InputError: DATA has a fault, or the images are of several splits and DATA is one folder.
-    """
+    """List the images of all pairs, each once, with their files."""
     splits = sorted({pair.split for pair in found.pairs})
-    if options.split is None and any((options.data / split).is_dir() for split in splits):
-        of_splits = read_images(options.data, options.id_column)
-        paths = {(s, i): path for s, (ids, files) in of_splits.items() for i, path in zip(ids, files, strict=True)}
-    else:
-        if options.id_column is not None:
-            raise InputError("--id-column names a column of a CSV file, but DATA is a folder of images. Leave it out.")
-        if not options.data.is_dir():
-            raise InputError(f"{options.data} is not a folder. Give the data set, or the folder that holds the images.")
-        if options.split is None and len(splits) > 1:
+    split = options.split
+    if split is None and not any((options.data / name).is_dir() for name in splits):
+        if len(splits) > 1 and options.data.is_dir():
             raise InputError(
                 f"{options.data} has no folder {' or '.join(splits)}, of which the images are. Give the data set; or a "
                 "folder of the images of one of them, and its name with --split."
             )
-        paths = {(options.split or splits[0], i): path for i, path in scan_images(options.data).items()}
+        split = splits[0]
+    images = find_images(options.data, split, options.id_column)
+    paths = {(of.split, i): path for of in images for i, path in zip(of.image_ids, of.paths, strict=True)}
     wanted: dict[tuple[str, str], _Wanted] = {}
     for number, pair in enumerate(found.pairs):
         key = pair.split, pair.image_id
@@ -159,11 +139,7 @@ def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
 
 
 def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
-    """Find the backbone that features were extracted with.
-
-    Raises:
-        InputError: its weights are not there, or others.
-    """
+    """Find the backbone that features were extracted with."""
     if recipe.is_own_model:
         backbone = FrozenBackbone.of_model(*find_model(f"{recipe.backbone}={recipe.weights}"), recipe)
     else:
@@ -181,11 +157,7 @@ def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
 
 @contextmanager
 def _renewing(run: Path) -> Iterator[Path]:
-    """Lend an empty folder that takes the place of RUN/cam when the block ends well.
-
-    Raises:
-        InputError: RUN/cam is not ours or a link, another process writes it, or the folder cannot be written to.
-    """
+    """Lend an empty folder that takes the place of RUN/cam when the block ends well."""
     target, staging, lock = run / CAM, run / f".{CAM}.partial", run / f".{CAM}.lock"
     if target.is_symlink():
         raise InputError(f"{target} is a link, which a folder of heat maps would replace. Remove or rename it.")
@@ -215,11 +187,7 @@ def _compute(
     folder: Path,
     progress: Progress,
 ) -> tuple[dict[int, list[np.ndarray]], dict[str, str]]:
-    """Run the backbones over the images, and write the thumbnails.
-
-    Returns:
-        By number of the pair its heat maps, float32 (h, w), one a backbone; and by image why it is left out.
-    """
+    """Write the thumbnails, and compute by pair its heat maps, float32 (h, w), and by image why it is left out."""
     extractors = {name: compile_maps(backbone) for name, backbone in backbones.items()}
     heats: dict[int, list[np.ndarray]] = {}
     left_out: dict[str, str] = {}

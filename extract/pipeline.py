@@ -221,7 +221,8 @@ class Pipeline:
             encoded = path.read_bytes()
             content = digest(encoded)
             sizes = {job.recipe.input_size for job in self.jobs if job.lacks(image_id, content)}
-            if not sizes and self._knows_facts(image_id, content):
+            in_parts = any(job.parted.get(image_id) == content for job in self.jobs)
+            if not sizes and (in_parts or self.facts.knows(image_id, content)):
                 return Loaded(index, content, stamp)
             pixels, facts = decode(encoded)
             decoded = time.thread_time()
@@ -235,10 +236,6 @@ class Pipeline:
             decoded = decoded if decoded > start else end
             self.report.spend("read+decode", decoded - start)
             self.report.spend("resize", end - decoded)
-
-    def _knows_facts(self, image_id: str, digest: bytes) -> bool:
-        """Whether the image's facts are on disk: in the table, or in a part that is to enter it."""
-        return self.facts.knows(image_id, digest) or any(job.parted.get(image_id) == digest for job in self.jobs)
 
     def _distribute(self, loaded: Loaded) -> None:
         """Hand one image to every job without its row."""

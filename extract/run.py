@@ -46,7 +46,9 @@ def run_extraction(options: ExtractOptions) -> int:
             f"precision that it was saved with. Run it in a command of its own."
         )
     cache = options.cache or default_cache(options.data)
-    images = find_images(options.data, options.split, options.cache, options.id_column)
+    if options.split is not None and options.cache is None:
+        raise InputError("--split reads a folder that is not a data set, so it has no default cache. Give --cache.")
+    images = find_images(options.data, options.split, options.id_column)
     stop = threading.Event()
     with _signals(stop, console) as received:
         backbones = _choose_backbones(options, cache, images)
@@ -67,13 +69,12 @@ def run_extraction(options: ExtractOptions) -> int:
     return _conclude(report, cache, time.monotonic() - start, console, received)
 
 
-def find_images(data: Path, split: str | None, cache: Path | None, id_column: str | None) -> list[Images]:
+def find_images(data: Path, split: str | None, id_column: str | None) -> list[Images]:
     """Find the images of a data set, or of a folder that is one split.
 
     Args:
         data: the data set; with `split` a folder of images.
         split: name of the split that the folder becomes; None for a data set.
-        cache: the value of --cache.
         id_column: the value of --id-column.
 
     Raises:
@@ -84,14 +85,11 @@ def find_images(data: Path, split: str | None, cache: Path | None, id_column: st
         return [Images(name, ids, paths) for name, (ids, paths) in splits.items()]
     check_name("--split", split)
     if id_column is not None:
-        raise InputError("--id-column names a column of a CSV file, and --split reads none. Leave one of them out.")
-    if cache is None:
-        raise InputError("--split reads a folder that is not a data set, so it has no default cache. Give --cache.")
+        raise InputError("--id-column names a column of a CSV file, and a folder of images has none. Leave it out.")
     if not data.is_dir():
         raise InputError(f"{data} is not a folder. Give the folder that holds the images.")
-    found = scan_images(data)
-    ids = sorted(found)
-    return [Images(split, ids, [found[image_id] for image_id in ids])]
+    found = dict(sorted(scan_images(data).items()))
+    return [Images(split, list(found), list(found.values()))]
 
 
 def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Images]) -> list[FrozenBackbone]:

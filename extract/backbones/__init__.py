@@ -4,5 +4,4 @@
 - `weights`: which file a backbone runs with, and its digest.
 - `build`: the Keras model with its weights, of the table or a user's own.
 - `efficientnet_lite`, `checkpoint`: the embedded backbones, and the reader of their PyTorch files.
-- `folding`: batch norms folded into the convolutions before them.
 """

@@ -25,12 +25,6 @@ class _Stage(NamedTuple):
     width: int
 
 
-class _Scaling(NamedTuple):
-    width: float
-    depth: float
-    input_size: int
-
-
 _STAGES = (  # Tan and Le 2019, table 1: B0
     _Stage(1, 3, 1, 1, 16),
     _Stage(2, 3, 2, 6, 24),
@@ -40,7 +34,8 @@ _STAGES = (  # Tan and Le 2019, table 1: B0
     _Stage(4, 5, 2, 6, 192),
     _Stage(1, 3, 1, 6, 320),
 )
-_SCALINGS = {0: _Scaling(1.0, 1.0, 224), 1: _Scaling(1.0, 1.1, 240), 2: _Scaling(1.1, 1.2, 260)}
+#: Factors of width and depth, and the input size, of each variant.
+_SCALINGS = {0: (1.0, 1.0, 224), 1: (1.0, 1.1, 240), 2: (1.1, 1.2, 260)}
 _STEM_WIDTH = 32
 _HEAD_WIDTH = 1280
 _CLASSES = 1000
@@ -68,7 +63,7 @@ def build(variant: int, weights: Path | None, include_top: bool = False) -> kera
     """
     if variant not in _SCALINGS:
         raise InputError(f"EfficientNet-Lite has the variants 0, 1 and 2; received {variant!r}.")
-    size = _SCALINGS[variant].input_size
+    _, _, size = _SCALINGS[variant]
     image = keras.Input((size, size, 3), name="image")
     x = _convolve(image, _STEM_WIDTH, 3, 2, "conv_stem")
     x = _activate(_normalise(x, "bn0"), "stem_activation")
@@ -87,12 +82,12 @@ def build(variant: int, weights: Path | None, include_top: bool = False) -> kera
 
 def _blocks(variant: int) -> list[tuple[_Stage, int]]:
     """Scale the stages and unroll them into (stage, stride) per block."""
-    scaling = _SCALINGS[variant]
+    wider, deeper, _ = _SCALINGS[variant]
     blocks = []
     for number, stage in enumerate(_STAGES):
         inner = 0 < number < len(_STAGES) - 1
-        repeats = math.ceil(stage.repeats * scaling.depth) if inner else stage.repeats
-        scaled = stage._replace(width=_round_width(stage.width * scaling.width))
+        repeats = math.ceil(stage.repeats * deeper) if inner else stage.repeats
+        scaled = stage._replace(width=_round_width(stage.width * wider))
         blocks += [(scaled, stage.stride if repeat == 0 else 1) for repeat in range(repeats)]
     return blocks
 
@@ -137,10 +132,9 @@ def _load(model: keras.Model, path: Path, include_top: bool) -> None:
     if not include_top:
         ignored |= {"_fc.weight", "_fc.bias"}
     advice = f"Give the checkpoint of {model.name}."
-    for name in sorted(targets.keys() - tensors.keys()):
-        raise InputError(f"{path}: the tensor {name} of {model.name} is missing. {advice}")
-    for name in sorted(tensors.keys() - targets.keys() - ignored):
-        raise InputError(f"{path}: the tensor {name} is not one of {model.name}. {advice}")
+    for name in sorted(targets.keys() ^ (tensors.keys() - ignored)):
+        fault = f"of {model.name} is missing" if name in targets else f"is not one of {model.name}"
+        raise InputError(f"{path}: the tensor {name} {fault}. {advice}")
     for name, (variable, axes) in targets.items():
         tensor = tensors[name]
         expected = tuple(variable.shape[axes.index(axis)] for axis in range(len(axes)))

@@ -14,7 +14,6 @@ from features.common.keras_import import import_keras, keras_home
 
 #: The seed of `--weights random`.
 RANDOM_SEED = 0
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -134,31 +133,20 @@ def _embedded_file(backbone: Backbone) -> Path | None:
 
 
 def _digest(path: Path, backbone: Backbone | None = None) -> str:
-    """BLAKE2b-128 of a file, as hexadecimal digits.
-
-    Args:
-        path: the file; it is read once.
-        backbone: whose published hash the file is held to, if it has one.
-
-    Raises:
-        InputError: the file cannot be read, or has another hash.
-    """
-    published = backbone.weights_hash if backbone else ""
-    ours, other = hashlib.blake2b(digest_size=16), hashlib.new(_algorithm(published))
+    """BLAKE2b-128 of a file, as hexadecimal digits; the file is held to the published hash, if there is one."""
     try:
-        with path.open("rb") as file:
-            while piece := file.read(_READ_BYTES):
-                ours.update(piece)
-                if published:
-                    other.update(piece)
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from None
-    if backbone and published and other.hexdigest() != published:
-        raise InputError(
-            f"{path} is not the file that Keras publishes for {backbone.name}: its {other.name.upper()} is "
-            f"{other.hexdigest()}, not {published}. Remove it, or replace it from {backbone.weights_url}."
-        )
-    return ours.hexdigest()
+    if backbone and backbone.weights_hash:
+        algorithm = _algorithm(backbone.weights_hash)
+        found = hashlib.new(algorithm, content).hexdigest()
+        if found != backbone.weights_hash:
+            raise InputError(
+                f"{path} is not the file that Keras publishes for {backbone.name}: its {algorithm.upper()} is "
+                f"{found}, not {backbone.weights_hash}. Remove it, or replace it from {backbone.weights_url}."
+            )
+    return digest(content).hex()
 
 
 def _algorithm(published: str) -> str:

@@ -145,7 +145,7 @@ def test_embedded_weights_that_are_missing_name_their_package(monkeypatch, tmp_p
 def test_a_weights_file_is_read_once(tmp_path, monkeypatch):
     (tmp_path / "test_notop.h5").write_bytes(CONTENT)
     opened, original = [], Path.open
-    monkeypatch.setattr(Path, "open", lambda path, *arguments: opened.append(path) or original(path, *arguments))
+    monkeypatch.setattr(Path, "open", lambda path, mode: opened.append(path) or original(path, mode))
     assert find(weights_dir=tmp_path).digest == hashlib.blake2b(CONTENT, digest_size=16).hexdigest()
     assert opened == [tmp_path / "test_notop.h5"]
 

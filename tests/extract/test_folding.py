@@ -1,9 +1,9 @@
-"""extract.backbones.folding: a folded model gives the features of the model that Keras built."""
+"""extract.runtime: a folded model gives the features of the model that Keras built."""
 
 import numpy as np
 import pytest
 
-from extract.backbones.folding import fold_batch_norms
+from extract.runtime import fold_batch_norms
 from features.common.keras_import import import_keras
 
 
