@@ -1,26 +1,24 @@
 """Write gradients.h5: why a model says what it says of pairs of image and label, for `python -m extract heat`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache as cached
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from classify.crossfit.plan import make_repeats
 from classify.inputs import Inputs, SplitInputs, columns_of
-from classify.models.files import ESTIMATOR_SUFFIX, HEAD_SUFFIX, model_path
+from classify.models.files import model_path
 from classify.models.gradients import Linearised, has_gradient, linearise
 from classify.options import GradientsOptions
+from classify.rundir.files import read_gallery, read_out_of_fold
 from classify.rundir.folder import MODELS
 from classify.rundir.saved_run import SavedRun
-from classify.rundir.tables import read_gallery, read_out_of_fold
 from classify.scores.thresholds import to_binary
 from features.common.cli import split_names
 from features.common.errors import InputError
-from features.common.text import make_console
+from features.common.text import make_console, showing_progress
 from features.dataset.folder import to_image_id
 from features.dataset.run_labels import RUN_LABELS, read_run_labels
 from features.store.cache import FeatureCache
@@ -77,7 +75,7 @@ class Explainer:
 
     def __init__(self, run: SavedRun, model: str) -> None:
         self._run = run
-        self._loaded: dict[Path, Any] = {}
+        self._load = cached(run.load_model)  # each file once
         self.backbones = run.needs(model)
         self.columns = columns_of({name: run.widths[name] for name in self.backbones})
         self.weights = self._weigh(model)
@@ -103,49 +101,41 @@ class Explainer:
             for of_repeat in fits.T:
                 for fit in np.unique(of_repeat):
                     rows = np.flatnonzero(of_repeat == fit)
-                    paths = [self._path(member, fit)] if fit != NO_FIT else self._paths(member)
-                    share = (weight / len(paths) / fits.shape[1]).astype(np.float32)
-                    for path in paths:
-                        found = linearise(self._load(path), features[rows, seen])
+                    files = self._files(member, fit)
+                    share = (weight / len(files) / fits.shape[1]).astype(np.float32)
+                    for file in files:
+                        found = linearise(self._load(file), features[rows, seen])
                         gradients[rows, :, seen] += share[:, np.newaxis] * found.gradients
                         intercepts[rows] += share * found.intercepts
         return Linearised(gradients, intercepts)
 
     def others(self) -> tuple[str, ...]:
         """The baselines and heads of the run that have a gradient."""
-        return tuple(
-            name
-            for name, entry in self._run.models.items()
-            if not entry["members"] and has_gradient(self._load(self._paths(name)[0]))
-        )
+        models = self._run.models.items()
+        return tuple(name for name, entry in models if not entry["members"] and self._has_gradient(name))
 
-    def _path(self, member: str, fit: int) -> Path:
-        """The file of one fit."""
-        first = self._run.models[member]["files"][0]
-        suffix = HEAD_SUFFIX if first.endswith(HEAD_SUFFIX) else ESTIMATOR_SUFFIX
-        return model_path(Path(MODELS), member, f"fold{fit}", suffix)
+    def _files(self, member: str, fit: int = NO_FIT) -> list[str]:
+        """The file of one fit, or those that predict new images."""
+        files: list[str] = self._run.models[member]["files"]
+        if fit == NO_FIT:
+            return files
+        return [model_path(Path(MODELS), member, f"fold{fit}", Path(files[0]).suffix).as_posix()]
 
-    def _paths(self, member: str) -> list[Path]:
-        """The files that predict new images."""
-        return [Path(file) for file in self._run.models[member]["files"]]
-
-    def _load(self, path: Path) -> Any:
-        """Load a model once, by its path within the run's folder."""
-        if path not in self._loaded:
-            self._loaded[path] = self._run.load_model(path.as_posix())
-        return self._loaded[path]
+    def _has_gradient(self, member: str) -> bool:
+        """Whether a baseline or head can be linearised."""
+        return has_gradient(self._load(self._files(member)[0]))
 
     def _weigh(self, model: str) -> Weights:
         """Weigh the members of a model, down to baselines and heads."""
         entry = self._run.models[model]
         labels = len(self._run.label_names)
         if not entry["members"]:
-            if not has_gradient(self._load(self._paths(model)[0])):
+            if not self._has_gradient(model):
                 return Weights({}, {model: "it has no gradient with respect to the features"}, 0.0)
             return Weights({model: np.ones(labels)}, {})
         if len(entry["members"]) == 1:
             return self._weigh(entry["members"][0])
-        coefficients = getattr(self._load(self._paths(model)[0]), "coef_", None)
+        coefficients = getattr(self._load(self._files(model)[0]), "coef_", None)
         weights: dict[str, np.ndarray] = {}
         left_out: dict[str, str] = {}
         whole = np.zeros(labels)
@@ -155,7 +145,7 @@ class Explainer:
             if weight.max() < _LEAST_SHARE:
                 continue
             whole += weight
-            if has_gradient(self._load(self._paths(member)[0])):
+            if self._has_gradient(member):
                 weights[member] = weight
             else:
                 left_out[member] = "it has no gradient with respect to the features"
@@ -169,7 +159,7 @@ def explain_gallery(run: SavedRun, cache: FeatureCache, model: str) -> Gradients
     """Explain a model of a run at the images of its gallery; see `explain`."""
     numbers = {name: number for number, name in enumerate(run.label_names)}
     reasons: dict[Key, list[tuple[str, int]]] = {}
-    for row in read_gallery(run.sealed).itertuples():
+    for row in read_gallery(run).itertuples():
         reasons.setdefault((row.split, row.ID, numbers[row.label]), []).append((row.outcome, int(row.rank)))
     return explain(run, cache, model, reasons)
 
@@ -194,7 +184,7 @@ def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons) ->
     pairs: list[Pair] = []
     vectors: list[np.ndarray] = []
     images = list(dict.fromkeys(key[:2] for key in reasons))
-    with _showing_progress(len(images)) as advance:
+    with showing_progress("explaining", len(images)) as on_image:
         for split in dict.fromkeys(split for split, _ in images):
             of_split = _Split(run, cache, model, split, [image_id for other, image_id in images if other == split])
             for start in range(0, len(of_split.image_ids), _BLOCK):
@@ -213,7 +203,7 @@ def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons) ->
                             rest = logit - float(vectors[-1].astype(np.float64) @ features)
                             pair = replace(pair, logit=logit, rest=rest)
                         pairs.append(pair)
-                    advance(1)
+                    on_image()
     columns = explainer.columns if vectors else {}
     return Gradients(
         model=model,
@@ -256,7 +246,7 @@ class _Split:
         fits = _held_out(run)
         rows = [row for row, image_id in enumerate(self.image_ids) if image_id in fits]
         ids = [self.image_ids[row] for row in rows]
-        self._scores[rows] = read_out_of_fold(run.sealed, model, ids, run.label_names)
+        self._scores[rows] = read_out_of_fold(run, model, ids, run.label_names)
         self.fits = np.full((len(self.image_ids), len(next(iter(fits.values())))), NO_FIT)
         self.fits[rows] = [fits[image_id] for image_id in ids]
 
@@ -283,8 +273,8 @@ def _held_out(run: SavedRun) -> dict[str, tuple[int, ...]]:
     Raises:
         InputError: they come out otherwise, as with another version of the stratifier.
     """
-    known = read_run_labels(run.sealed.file(RUN_LABELS))["train"]
-    folds, seed = run.sealed.record["folds"], run.sealed.record["arguments"]["seed"]
+    known = read_run_labels(run.file(RUN_LABELS))["train"]
+    folds, seed = run.record["folds"], run.record["arguments"]["seed"]
     repeats, count = folds["repeats"], folds["count"]
     fits = known.folds[:, np.newaxis]
     if repeats > 1:
@@ -300,16 +290,6 @@ def _held_out(run: SavedRun) -> dict[str, tuple[int, ...]]:
     return dict(zip(known.image_ids, map(tuple, fits.tolist()), strict=True))
 
 
-@contextmanager
-def _showing_progress(images: int) -> Iterator[Callable[[int], None]]:
-    """Show on stderr how many images are explained."""
-    screen = make_console(stderr=True)
-    columns = ("explaining", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("", total=images)
-        yield lambda count: progress.advance(task, count)
-
-
 def write_explanation(options: GradientsOptions) -> None:
     """Do what `python -m classify gradients` does: write RUN/gradients.h5 again.
 
@@ -317,14 +297,15 @@ def write_explanation(options: GradientsOptions) -> None:
         InputError: no finished run, no features, an image that no split has, or a model without gradients.
     """
     ids = split_names(options.ids, "--ids")
-    saved = SavedRun.load(options.run)
+    saved = SavedRun.open(options.run)
     model = saved.choose(options.model)
-    if options.cache is None and not saved.cache.is_dir():
+    cache_folder = options.cache or Path(saved.record["cache"])
+    if options.cache is None and not cache_folder.is_dir():
         raise InputError(
-            f"{saved.cache}, the cache that {options.run} learnt from, is not there as seen from {Path.cwd()}. Name it "
-            "with --cache."
+            f"{cache_folder}, the cache that {options.run} learnt from, is not there as seen from {Path.cwd()}. "
+            "Name it with --cache."
         )
-    cache = FeatureCache(options.cache or saved.cache)
+    cache = FeatureCache(cache_folder)
     if ids is None:
         found = explain_gallery(saved, cache, model)
     else:

@@ -7,14 +7,13 @@ import time
 from typing import TYPE_CHECKING
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from classify.inputs import Inputs, read_inputs
 from classify.options import RunOptions
 from classify.rundir.folder import FINISHED, open_run
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
-from features.common.text import make_console
+from features.common.text import showing_progress
 from features.dataset.dataset import DatasetOptions, read_dataset
 from features.store.cache import FeatureCache, default_cache
 from features.store.gradients import write_gradients
@@ -50,7 +49,7 @@ def run_classification(options: RunOptions) -> int:
             from classify.experiment import Settings
             from classify.explain import explain_gallery, say_what_was_explained
             from classify.rundir.console import print_summary
-            from classify.rundir.record import write_files
+            from classify.rundir.files import write_files
             from classify.rundir.saved_run import SavedRun
 
             settings = Settings(
@@ -69,7 +68,7 @@ def run_classification(options: RunOptions) -> int:
             where = {"data": str(options.data), "cache": str(cache.root)}
             record = {**where, "arguments": options.arguments(), "seconds": seconds}
             write_files(staging, inputs, experiment, record)
-            explained = explain_gallery(SavedRun.load(staging), cache, experiment.final_model)
+            explained = explain_gallery(SavedRun.open(staging), cache, experiment.final_model)
             write_gradients(staging, explained)
             if finished.found:
                 typer.echo(f"{finished.found} fits were finished before, and reused", err=True)
@@ -88,8 +87,5 @@ def _fit(inputs: Inputs, settings: "Settings", finished: "FinishedFits") -> "Exp
     """Run the experiment, and show on stderr how far it is."""
     from classify.experiment import count_steps, run_experiment
 
-    columns = ("fitting and scoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    screen = make_console(stderr=True)
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("", total=count_steps(inputs.columns, settings))
-        return run_experiment(inputs, settings, lambda: progress.advance(task), finished)
+    with showing_progress("fitting and scoring", count_steps(inputs.columns, settings)) as on_step:
+        return run_experiment(inputs, settings, on_step, finished)

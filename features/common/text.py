@@ -1,6 +1,7 @@
 """Texts that people read: sizes, ages, durations, lists cut short, pages, and the console that commands print on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,18 @@ def make_console(*, stderr: bool = False) -> "Console":
     if not console.is_terminal:
         console.width = _UNFOLDED
     return console
+
+
+@contextmanager
+def showing_progress(task: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show on stderr how many steps of a task are done; yields what to call after each."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    screen = make_console(stderr=True)
+    columns = (task, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        bar = progress.add_task("", total=total)
+        yield lambda: progress.advance(bar)
 
 
 def render(template: Path, values: Mapping[str, Any], filters: Mapping[str, Callable[..., str]] | None = None) -> str:
