@@ -18,7 +18,7 @@ from classify.rundir.saved_run import SavedRun
 from classify.scores.thresholds import to_binary
 from features.common.cli import split_names
 from features.common.errors import InputError
-from features.common.text import make_console, showing_progress
+from features.common.text import make_console, progress_bar
 from features.dataset.folder import to_image_id
 from features.dataset.run_labels import RUN_LABELS, read_run_labels
 from features.store.cache import FeatureCache
@@ -37,7 +37,7 @@ _BLOCK = 32
 
 
 @dataclass(frozen=True)
-class Weights:
+class ModelWeights:
     """What share each baseline and head has in a model's logits.
 
     Attributes:
@@ -125,14 +125,14 @@ class Explainer:
         """Whether a baseline or head can be linearised."""
         return has_gradient(self._load(self._files(member)[0]))
 
-    def _weigh(self, model: str) -> Weights:
+    def _weigh(self, model: str) -> ModelWeights:
         """Weigh the members of a model, down to baselines and heads."""
         entry = self._run.models[model]
         labels = len(self._run.label_names)
         if not entry["members"]:
             if not self._has_gradient(model):
-                return Weights({}, {model: "it has no gradient with respect to the features"}, 0.0)
-            return Weights({model: np.ones(labels)}, {})
+                return ModelWeights({}, {model: "it has no gradient with respect to the features"}, 0.0)
+            return ModelWeights({model: np.ones(labels)}, {})
         if len(entry["members"]) == 1:
             return self._weigh(entry["members"][0])
         coefficients = getattr(self._load(self._files(model)[0]), "coef_", None)
@@ -152,7 +152,7 @@ class Explainer:
         shown = np.sum(list(weights.values()), axis=0) if weights else np.zeros(labels)
         if coefficients is None:
             weights = {member: weight / shown for member, weight in weights.items()}
-        return Weights(weights, left_out, float(shown.sum() / max(whole.sum(), _LEAST_SHARE)))
+        return ModelWeights(weights, left_out, float(shown.sum() / max(whole.sum(), _LEAST_SHARE)))
 
 
 def explain_gallery(run: SavedRun, cache: FeatureCache, model: str) -> Gradients:
@@ -161,10 +161,11 @@ def explain_gallery(run: SavedRun, cache: FeatureCache, model: str) -> Gradients
     reasons: dict[Key, list[tuple[str, int]]] = {}
     for row in read_gallery(run).itertuples():
         reasons.setdefault((row.split, row.ID, numbers[row.label]), []).append((row.outcome, int(row.rank)))
-    return explain(run, cache, model, reasons)
+    images = sum(len(split.image_ids) for split in read_run_labels(run.file(RUN_LABELS)).values())
+    return explain(run, cache, model, reasons, images)
 
 
-def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons) -> Gradients:
+def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons, chosen_of: int) -> Gradients:
     """Explain a model of a run at pairs of image and label.
 
     A training image is explained by the models of the folds that held it out, any other by those that predict new
@@ -175,6 +176,7 @@ def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons) ->
         cache: the features of the images.
         model: name of the model.
         reasons: the pairs, at least one, and why they are shown.
+        chosen_of: how many images they were chosen from.
 
     Raises:
         InputError: features are missing or not those that the run learnt from, or a file of the run is damaged.
@@ -184,16 +186,14 @@ def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons) ->
     pairs: list[Pair] = []
     vectors: list[np.ndarray] = []
     images = list(dict.fromkeys(key[:2] for key in reasons))
-    with showing_progress("explaining", len(images)) as on_image:
+    with progress_bar("explaining", len(images)) as advance:
         for split in dict.fromkeys(split for split, _ in images):
             of_split = _Split(run, cache, model, split, [image_id for other, image_id in images if other == split])
             for start in range(0, len(of_split.image_ids), _BLOCK):
                 block = slice(start, start + _BLOCK)
                 found = explainer.explain(of_split.features[block], of_split.fits[block]) if weights.members else None
                 for row, image_id in enumerate(of_split.image_ids[block]):
-                    for label in (
-                        label for label in range(len(run.label_names)) if (split, image_id, label) in reasons
-                    ):
+                    for label in [n for n in range(len(run.label_names)) if (split, image_id, n) in reasons]:
                         pair = of_split.pair(start + row, label, reasons[split, image_id, label])
                         if found is not None:
                             # The rest also makes up for the rounding, so that maps and rest give the logit exactly.
@@ -203,11 +203,12 @@ def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons) ->
                             rest = logit - float(vectors[-1].astype(np.float64) @ features)
                             pair = replace(pair, logit=logit, rest=rest)
                         pairs.append(pair)
-                    on_image()
+                    advance()
     columns = explainer.columns if vectors else {}
     return Gradients(
         model=model,
         label_names=run.label_names,
+        chosen_of=chosen_of,
         members={name: tuple(shares.tolist()) for name, shares in weights.members.items()},
         left_out=weights.left_out,
         covered=weights.covered,
@@ -309,7 +310,8 @@ def write_explanation(options: GradientsOptions) -> None:
     if ids is None:
         found = explain_gallery(saved, cache, model)
     else:
-        found = explain(saved, cache, model, _find(saved, cache, model, ids))
+        reasons = _find(saved, cache, model, ids)
+        found = explain(saved, cache, model, reasons, len(reasons) // len(saved.label_names))
     if found.no_heat and options.model is not None:
         others = f"Name one of {', '.join(found.instead)}." if found.instead else "No other model of the run has one."
         raise InputError(f"{found.no_heat}. {others}")
@@ -338,10 +340,8 @@ def _find(run: SavedRun, cache: FeatureCache, model: str, ids: Sequence[str]) ->
 
 def say_what_was_explained(found: Gradients, run: Path) -> None:
     """Print what is in gradients.h5, and what draws it."""
-    images = len({(pair.split, pair.image_id) for pair in found.pairs})
-    console = make_console()
-    console.print(
-        f"{GRADIENTS}: {len(found.pairs):,} pairs of image and label, of {images:,} images, for {found.model}"
+    make_console().print(
+        f"{GRADIENTS}: {found.count} for {found.model}"
         + (f": thumbnails only, {found.no_heat}" if found.no_heat else "")
         + f". To draw them: python -m extract heat DATA {run}"
     )

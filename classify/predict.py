@@ -46,7 +46,9 @@ def predict_split(options: PredictOptions) -> int:
     probabilities = saved.predict(name, features)
     explained = None
     if options.heat:
-        explained = explain(saved, feature_cache, name, _surest(split, used_ids, probabilities, options.heat))
+        explained = explain(
+            saved, feature_cache, name, _surest(split, used_ids, probabilities, options.heat), len(used_ids)
+        )
     record = {
         "run": str(run.resolve()),
         "run_digest": digest_file(run / MARK).hex(),

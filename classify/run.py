@@ -13,7 +13,7 @@ from classify.options import RunOptions
 from classify.rundir.folder import FINISHED, open_run
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
-from features.common.text import showing_progress
+from features.common.text import progress_bar
 from features.dataset.dataset import DatasetOptions, read_dataset
 from features.store.cache import FeatureCache, default_cache
 from features.store.gradients import write_gradients
@@ -87,5 +87,5 @@ def _fit(inputs: Inputs, settings: "Settings", finished: "FinishedFits") -> "Exp
     """Run the experiment, and show on stderr how far it is."""
     from classify.experiment import count_steps, run_experiment
 
-    with showing_progress("fitting and scoring", count_steps(inputs.columns, settings)) as on_step:
-        return run_experiment(inputs, settings, on_step, finished)
+    with progress_bar("fitting and scoring", count_steps(inputs.columns, settings)) as advance:
+        return run_experiment(inputs, settings, advance, finished)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from extract.backbones.table import BACKBONES, markdown_table, terminal_table
-from extract.options import HeatOptions, RunOptions, WeightsDir
+from extract.options import ExtractOptions, HeatOptions, WeightsDir
 from features.common.cli import application, command
 from features.common.text import make_console
 
@@ -18,7 +18,7 @@ app = application("Stage 1: run frozen backbones over images once, and keep thei
 
 
 @command(app)
-def run(options: RunOptions) -> int:
+def run(options: ExtractOptions) -> int:
     """Extract the features of every image of DATA that are not in the cache yet; cached ones are kept.
 
     Ctrl-C ends it cleanly; whatever ends it, the same command goes on from there. Exit code 3: some images could not

@@ -103,10 +103,7 @@ def draw_heat(options: HeatOptions) -> int:
     start = time.monotonic()
     found = read_gradients(options.run)
     wanted = _list_images(found, options)
-    console.print(
-        f"{len(found.pairs):,} pairs of image and label, {len(wanted):,} images of {options.data}, by "
-        f"{', '.join(found.recipes) or 'no backbone'}"
-    )
+    console.print(f"{found.count} of {options.data} by {', '.join(found.recipes) or 'no backbone'}")
     progress = Progress(console)
     progress.total = len(wanted)
     with _renewing(options.run) as folder:

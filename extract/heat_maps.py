@@ -31,7 +31,7 @@ _RAMP = (
 _LEVELS = 64
 _BOX_COLOUR = (64, 224, 255)
 #: Of JPEG, 0-100.
-_QUALITY = 88
+_QUALITY = 80
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ WeightsDir = Annotated[
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class ExtractOptions:
     """The options of `python -m extract run`."""
 
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with train/ and test/.", show_default=False)]

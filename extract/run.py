@@ -14,7 +14,7 @@ from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import CHALLENGE, backbones_named
 from extract.backbones.weights import check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
-from extract.options import RunOptions
+from extract.options import ExtractOptions
 from extract.pipeline import Images
 from extract.progress import Progress
 from extract.report import Report, print_report
@@ -28,7 +28,7 @@ from features.dataset.folder import scan_images
 from features.store.cache import FeatureCache, claim_default_cache, default_cache
 
 
-def run_extraction(options: RunOptions) -> int:
+def run_extraction(options: ExtractOptions) -> int:
     """Run the command.
 
     Returns:
@@ -96,7 +96,7 @@ def find_images(data: Path, split: str | None, cache: Path | None, id_column: st
     return [Images(split, ids, [found[image_id] for image_id in ids])]
 
 
-def _choose_backbones(options: RunOptions, cache: Path, images: Sequence[Images]) -> list[FrozenBackbone]:
+def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Images]) -> list[FrozenBackbone]:
     """Find the backbones that the options name, with their weights; the images are those to extract into the cache."""
     own = [_own_backbone(option, cache, images) for option in options.backbone or ()]
     if len({backbone.name for backbone in own}) < len(own):

@@ -12,8 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from classify.options import ModelName, PredictOptions, RunFolder, RunOptions
-from extract.options import HeatOptions, WeightsDir
-from extract.options import RunOptions as ExtractOptions
+from extract.options import ExtractOptions, HeatOptions, WeightsDir
 from features.common.cli import (
     EXIT_BAD_INPUT,
     EXIT_FAULT,

@@ -177,3 +177,32 @@ def test_a_table_of_names_loads_nothing_heavy(module):
     done, loaded = packages_loaded(IMPORT, module)
     assert done.returncode == 0, done.stderr
     assert loaded & {*HEAVY, "numpy", "pandas", "sklearn", "scipy", "pydantic"} == set()
+
+
+def public_names(path: Path) -> set[str]:
+    """The functions, classes and constants that a module defines, but for loggers."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return {name for name in names if not name.startswith("_") and name != "logger"}
+
+
+def test_no_public_name_is_defined_twice():
+    """A command of `__main__` may have the name of the function that it calls."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py") if path.name != "__main__.py"):
+        for name in public_names(path):
+            places.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_folder_has_more_than_twelve_files(room):
+    sizes = {path.parent: 0 for path in (ROOT / room).rglob("*.py")}
+    for path in (ROOT / room).rglob("*.py"):
+        sizes[path.parent] += 1
+    assert {str(folder.relative_to(ROOT)): size for folder, size in sizes.items() if size > 12} == {}

@@ -20,7 +20,7 @@ from features.common.text import first_few, make_console
 
 
 @dataclass(frozen=True)
-class Column:
+class LeaderboardColumn:
     """A column of the leaderboard: the mean of a metric over the labels, out-of-fold.
 
     Attributes:
@@ -38,12 +38,12 @@ class Column:
 
 #: Columns of the leaderboard, printed and in the report, beside the AUC that it is sorted by.
 LEADERBOARD = (
-    Column("average_precision", "AP"),
-    Column("log_loss", "log loss", more_is_better=False),
-    Column("brier", "Brier", more_is_better=False, printed=False),
-    Column("f1", "F1"),
-    Column("sensitivity", "sensitivity", printed=False),
-    Column("specificity", "specificity", printed=False),
+    LeaderboardColumn("average_precision", "AP"),
+    LeaderboardColumn("log_loss", "log loss", more_is_better=False),
+    LeaderboardColumn("brier", "Brier", more_is_better=False, printed=False),
+    LeaderboardColumn("f1", "F1"),
+    LeaderboardColumn("sensitivity", "sensitivity", printed=False),
+    LeaderboardColumn("specificity", "specificity", printed=False),
 )
 
 

@@ -19,11 +19,11 @@ from classify.inputs import Inputs, SplitInputs
 from classify.models.files import dump_trusted, ensemble_path, save_fits
 from classify.models.trained_head import TrainedHead
 from classify.rundir.folder import (
-    BACKBONES,
+    BACKBONES_TABLE,
     CURVES,
     DECISIONS,
     GALLERY,
-    METRICS,
+    METRICS_TABLE,
     MODELS,
     OUT_OF_FOLD,
     PROBABILITIES,
@@ -150,12 +150,12 @@ def _write_metrics(folder: Path, experiment: Experiment) -> None:
         for score in scores
     ]
     table = pd.DataFrame(rows, columns=["model", "split", "label", "metric", "value", "low", "high"])
-    _write_table(table.astype({"value": "float64", "low": "float64", "high": "float64"}), folder / METRICS)
+    _write_table(table.astype({"value": "float64", "low": "float64", "high": "float64"}), folder / METRICS_TABLE)
 
 
 def read_metrics(run: SealedRun) -> Mapping[tuple[str, str, str, str], tuple[float, float, float]]:
     """Read value, low and high by model, split, label and metric; NaN where a cell is empty."""
-    rows = _read_table(run, METRICS).itertuples()
+    rows = _read_table(run, METRICS_TABLE).itertuples()
     return {(row.model, row.split, row.label, row.metric): (row.value, row.low, row.high) for row in rows}
 
 
@@ -192,12 +192,12 @@ def _write_backbones(folder: Path, inputs: Inputs, experiment: Experiment) -> No
     seconds = pd.DataFrame([[s.extraction_seconds[name] for s in splits] for name in table["backbone"]], dtype=float)
     table["seconds"] = seconds.sum(axis=1, skipna=False)
     table["gain_per_second"] = table["gain"] / table["seconds"].where(table["seconds"] > 0)
-    _write_table(table, folder / BACKBONES)
+    _write_table(table, folder / BACKBONES_TABLE)
 
 
 def read_backbones(run: SealedRun) -> pd.DataFrame | None:
     """Read what each backbone adds; None of a run on one."""
-    return _read_table(run, BACKBONES) if run.holds(BACKBONES) else None
+    return _read_table(run, BACKBONES_TABLE) if run.holds(BACKBONES_TABLE) else None
 
 
 def _write_curves(folder: Path, experiment: Experiment) -> None:

@@ -19,13 +19,14 @@ from features.store.gradients import CAM, GRADIENTS
 MARK = "run.json"
 #: The tables of a run; `tables` writes and reads them, `features.dataset.run_labels` the labels.
 PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
-OUT_OF_FOLD, METRICS, THRESHOLDS = "oof_probability.csv", "metrics.csv", "thresholds.csv"
-BACKBONES, CURVES, GALLERY = "backbones.csv", "curves.csv", "gallery.csv"
+OUT_OF_FOLD, METRICS_TABLE, THRESHOLDS = "oof_probability.csv", "metrics.csv", "thresholds.csv"
+BACKBONES_TABLE, CURVES, GALLERY = "backbones.csv", "curves.csv", "gallery.csv"
 #: The folder of a run's fitted models.
 MODELS = "models"
 #: What a run writes and seals, beside `MARK`.
 SEALED = (
-    PROBABILITIES, DECISIONS, OUT_OF_FOLD, METRICS, THRESHOLDS, BACKBONES, CURVES, RUN_LABELS, GALLERY, MODELS
+    PROBABILITIES, DECISIONS, OUT_OF_FOLD, METRICS_TABLE, THRESHOLDS, BACKBONES_TABLE, CURVES, RUN_LABELS, GALLERY,
+    MODELS,
 )  # fmt: skip
 #: What `report` makes of a finished run: the page, and the folder of its figures.
 REPORT, FIGURES = "report.html", "figures"

@@ -25,7 +25,7 @@ from classify.search.search import (
     propose,
     run_search,
 )
-from classify.search.study import JOURNAL, StudyFile, check_folder, open_study
+from classify.search.study import JOURNAL, StudyFile, check_study_folder, open_study
 from features.common.cli import split_names
 from features.common.errors import InputError, Stopped
 from features.common.text import make_console
@@ -53,7 +53,7 @@ def search(options: SearchOptions) -> int:
     out = options.out
     backbones, labels = split_names(options.backbones, "--backbones"), split_names(options.labels, "--labels")
     settings = SearchSettings(options.trials, options.minutes * 60, options.batch, options.folds, options.seed)
-    check_folder(out)
+    check_study_folder(out)
     columns = DatasetOptions(options.id_column, labels, options.group_column, options.groups)
     dataset = read_dataset(options.data, columns)
     dataset = replace(dataset, splits={name: split for name, split in dataset.splits.items() if name == "train"})

@@ -48,7 +48,7 @@ class StudyFile:
             raise _unwritable(self._path, error) from None
 
 
-def check_folder(folder: Path) -> None:
+def check_study_folder(folder: Path) -> None:
     """Refuse a folder that holds something else than a study.
 
     Raises:

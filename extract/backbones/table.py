@@ -1,4 +1,4 @@
-"""The table of frozen backbones: one row each, read by the code, the help, the README and the tests."""
+"""The table of frozen backbones: one row each, read by the code, help, docs and tests."""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -165,7 +165,7 @@ def terminal_table(present: Container[str]) -> "Table":
 
 
 def markdown_table() -> str:
-    """The table in Markdown, for the README."""
+    """The table in Markdown, for docs/extract.md."""
     rules = ["---:" if column in _NUMBERS else "---" for column in _COLUMNS]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (_COLUMNS, rules, *_cells()))
 

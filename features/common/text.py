@@ -67,15 +67,15 @@ def make_console(*, stderr: bool = False) -> "Console":
 
 
 @contextmanager
-def showing_progress(task: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show on stderr how many steps of a task are done; yields what to call after each."""
+def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show on stderr, if that is a terminal, how many steps are done; yields what is called after each."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     screen = make_console(stderr=True)
-    columns = (task, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        bar = progress.add_task("", total=total)
-        yield lambda: progress.advance(bar)
+        task = progress.add_task("", total=total)
+        yield lambda: progress.advance(task)
 
 
 def render(template: Path, values: Mapping[str, Any], filters: Mapping[str, Callable[..., str]] | None = None) -> str:

@@ -76,6 +76,7 @@ class Gradients:
     Attributes:
         model: name of the model.
         label_names: the L labels.
+        chosen_of: how many images those of the pairs were chosen from.
         members: share of each baseline and head in the model's logit, label by label.
         left_out: by name, why a member has no part.
         covered: share of the model that the members make up, 0-1.
@@ -88,6 +89,7 @@ class Gradients:
 
     model: str
     label_names: tuple[str, ...]
+    chosen_of: int
     members: Mapping[str, tuple[float, ...]]
     left_out: Mapping[str, str]
     covered: float
@@ -96,6 +98,15 @@ class Gradients:
     recipes: Mapping[str, Recipe]
     pairs: tuple[Pair, ...]
     vectors: Mapping[str, np.ndarray]
+
+    @property
+    def count(self) -> str:
+        """How many pairs and images there are, of how many, in words."""
+        images = len({(pair.split, pair.image_id) for pair in self.pairs})
+        return (
+            f"{len(self.pairs):,} of {self.chosen_of * len(self.label_names):,} pairs of image and label "
+            f"({images:,} of {self.chosen_of:,} images)"
+        )
 
 
 def rounded(gradients: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ def explain(cache: Path, images: list[tuple[str, str]], backbones: tuple[str, ..
     recipes = {name: features.open(images[0][0], name).recipe for name in backbones}
     stacked = {name: np.stack(rows) for name, rows in vectors.items()}
     members = {"ridge/all": (1.0, 1.0)}
-    return Gradients("ridge/all", LABELS, members, {"knn/all": "no"}, 0.9, "", (), recipes, tuple(pairs), stacked)
+    return Gradients("ridge/all", LABELS, 7, members, {"knn/all": "no"}, 0.9, "", (), recipes, tuple(pairs), stacked)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_the_files_of_a_run(extracted):
     data, run, found = extracted
     code, said = call("heat", data, run)
     assert code == 0, said
-    assert "6 pairs of image and label, 3 images of" in said
+    assert "6 of 14 pairs of image and label (3 of 7 images) of" in said
     assert "3 thumbnails, 6 heat maps," in said
     assert "without a gradient, so left out: knn/all (10% of the shares)" in said
     cam = run / "cam"

@@ -16,6 +16,7 @@ def gradients_of(count: int, widths: dict[str, int]) -> Gradients:
     return Gradients(
         model="mean",
         label_names=("blood", "Brüche"),
+        chosen_of=1000,
         members={"ridge/a": (0.25, 0.5), "ridge/b": (0.75, 0.5)},
         left_out={"knn/a": "it has no gradient"},
         covered=0.5,
@@ -40,6 +41,7 @@ def test_what_is_written_comes_back(widths, tmp_path):
         np.testing.assert_array_equal(found.vectors[name], vectors)
         assert found.vectors[name].dtype == np.float32
     assert {**vars(found), "vectors": None} == {**vars(written), "vectors": None}
+    assert found.count == "70 of 2,000 pairs of image and label (70 of 1,000 images)"
     assert [path.name for path in tmp_path.iterdir()] == [GRADIENTS]
 
 
