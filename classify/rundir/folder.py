@@ -17,7 +17,7 @@ from features.store.gradients import CAM, GRADIENTS
 
 #: What makes a folder a run: how it came about, and the digests of its files. It is published last.
 MARK = "run.json"
-#: The tables of a run; `tables` writes and reads them, `features.dataset.run_labels` the labels.
+#: The tables of a run; `files` writes and reads them, `features.dataset.run_labels` the labels.
 PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
 OUT_OF_FOLD, METRICS_TABLE, THRESHOLDS = "oof_probability.csv", "metrics.csv", "thresholds.csv"
 BACKBONES_TABLE, CURVES, GALLERY = "backbones.csv", "curves.csv", "gallery.csv"
