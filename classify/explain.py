@@ -1,7 +1,8 @@
 """Write gradients.h5: why a model says what it says of pairs of image and label, for `python -m extract heat`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache as cached
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import numpy as np
 
 from classify.crossfit.plan import make_repeats
 from classify.inputs import Inputs, SplitInputs, columns_of
-from classify.models.files import ESTIMATOR_SUFFIX, HEAD_SUFFIX, model_path
+from classify.models.files import model_path
 from classify.models.trained_head import Linearised
 from classify.options import GradientsOptions
+from classify.rundir.files import read_gallery, read_out_of_fold
 from classify.rundir.folder import MODELS
 from classify.rundir.saved_run import SavedRun
-from classify.rundir.tables import read_gallery, read_out_of_fold
 from classify.scores.thresholds import to_binary
 from features.common.cli import split_names
 from features.common.errors import InputError
@@ -75,7 +76,7 @@ class Explainer:
 
     def __init__(self, run: SavedRun, model: str) -> None:
         self._run = run
-        self._loaded: dict[Path, Any] = {}
+        self._load: Callable[[str], Any] = cached(run.load_model)  # each file once
         self.backbones = run.needs(model)
         self.columns = columns_of({name: run.widths[name] for name in self.backbones})
         self.weights = self._weigh(model)
@@ -101,49 +102,41 @@ class Explainer:
             for of_repeat in fits.T:
                 for fit in np.unique(of_repeat):
                     rows = np.flatnonzero(of_repeat == fit)
-                    paths = [self._path(member, fit)] if fit != NO_FIT else self._paths(member)
-                    share = (weight / len(paths) / fits.shape[1]).astype(np.float32)
-                    for path in paths:
-                        found = self._load(path).linearise(features[rows, seen])
+                    files = self._files(member, fit)
+                    share = (weight / len(files) / fits.shape[1]).astype(np.float32)
+                    for file in files:
+                        found = self._load(file).linearise(features[rows, seen])
                         gradients[rows, :, seen] += share[:, np.newaxis] * found.gradients
                         intercepts[rows] += share * found.intercepts
         return Linearised(gradients, intercepts)
 
     def others(self) -> tuple[str, ...]:
         """The baselines and heads of the run that have a gradient."""
-        return tuple(
-            name
-            for name, entry in self._run.models.items()
-            if not entry["members"] and self._load(self._paths(name)[0]).has_gradient
-        )
+        models = self._run.models.items()
+        return tuple(name for name, entry in models if not entry["members"] and self._has_gradient(name))
 
-    def _path(self, member: str, fit: int) -> Path:
-        """The file of one fit."""
-        first = self._run.models[member]["files"][0]
-        suffix = HEAD_SUFFIX if first.endswith(HEAD_SUFFIX) else ESTIMATOR_SUFFIX
-        return model_path(Path(MODELS), member, f"fold{fit}", suffix)
+    def _files(self, member: str, fit: int = NO_FIT) -> list[str]:
+        """The file of one fit, or those that predict new images."""
+        files: list[str] = self._run.models[member]["files"]
+        if fit == NO_FIT:
+            return files
+        return [model_path(Path(MODELS), member, f"fold{fit}", Path(files[0]).suffix).as_posix()]
 
-    def _paths(self, member: str) -> list[Path]:
-        """The files that predict new images."""
-        return [Path(file) for file in self._run.models[member]["files"]]
-
-    def _load(self, path: Path) -> Any:
-        """Load a model once, by its path within the run's folder."""
-        if path not in self._loaded:
-            self._loaded[path] = self._run.load_model(path.as_posix())
-        return self._loaded[path]
+    def _has_gradient(self, member: str) -> bool:
+        """Whether a baseline or head can be linearised."""
+        return bool(self._load(self._files(member)[0]).has_gradient)
 
     def _weigh(self, model: str) -> ModelWeights:
         """Weigh the members of a model, down to baselines and heads."""
         entry = self._run.models[model]
         labels = len(self._run.label_names)
         if not entry["members"]:
-            if not self._load(self._paths(model)[0]).has_gradient:
+            if not self._has_gradient(model):
                 return ModelWeights({}, {model: "it has no gradient with respect to the features"}, 0.0)
             return ModelWeights({model: np.ones(labels)}, {})
         if len(entry["members"]) == 1:
             return self._weigh(entry["members"][0])
-        coefficients = getattr(self._load(self._paths(model)[0]), "coef_", None)
+        coefficients = getattr(self._load(self._files(model)[0]), "coef_", None)
         weights: dict[str, np.ndarray] = {}
         left_out: dict[str, str] = {}
         whole = np.zeros(labels)
@@ -153,7 +146,7 @@ class Explainer:
             if weight.max() < _LEAST_SHARE:
                 continue
             whole += weight
-            if self._load(self._paths(member)[0]).has_gradient:
+            if self._has_gradient(member):
                 weights[member] = weight
             else:
                 left_out[member] = "it has no gradient with respect to the features"
@@ -167,9 +160,9 @@ def explain_gallery(run: SavedRun, cache: FeatureCache, model: str) -> Gradients
     """Explain a model of a run at the images of its gallery; see `explain`."""
     numbers = {name: number for number, name in enumerate(run.label_names)}
     reasons: dict[Key, list[tuple[str, int]]] = {}
-    for row in read_gallery(run.sealed).itertuples():
+    for row in read_gallery(run).itertuples():
         reasons.setdefault((row.split, row.ID, numbers[row.label]), []).append((row.outcome, int(row.rank)))
-    images = sum(len(split.image_ids) for split in read_run_labels(run.sealed.file(RUN_LABELS)).values())
+    images = sum(len(split.image_ids) for split in read_run_labels(run.file(RUN_LABELS)).values())
     return explain(run, cache, model, reasons, images)
 
 
@@ -255,7 +248,7 @@ class _Split:
         fits = _held_out(run)
         rows = [row for row, image_id in enumerate(self.image_ids) if image_id in fits]
         ids = [self.image_ids[row] for row in rows]
-        self._scores[rows] = read_out_of_fold(run.sealed, model, ids, run.label_names)
+        self._scores[rows] = read_out_of_fold(run, model, ids, run.label_names)
         self.fits = np.full((len(self.image_ids), len(next(iter(fits.values())))), NO_FIT)
         self.fits[rows] = [fits[image_id] for image_id in ids]
 
@@ -282,8 +275,8 @@ def _held_out(run: SavedRun) -> dict[str, tuple[int, ...]]:
     Raises:
         InputError: they come out otherwise, as with another version of the stratifier.
     """
-    known = read_run_labels(run.sealed.file(RUN_LABELS))["train"]
-    folds, seed = run.sealed.record["folds"], run.sealed.record["arguments"]["seed"]
+    known = read_run_labels(run.file(RUN_LABELS))["train"]
+    folds, seed = run.record["folds"], run.record["arguments"]["seed"]
     repeats, count = folds["repeats"], folds["count"]
     fits = known.folds[:, np.newaxis]
     if repeats > 1:
@@ -306,14 +299,15 @@ def write_explanation(options: GradientsOptions) -> None:
         InputError: no finished run, no features, an image that no split has, or a model without gradients.
     """
     ids = split_names(options.ids, "--ids")
-    saved = SavedRun.load(options.run)
+    saved = SavedRun.open(options.run)
     model = saved.choose(options.model)
-    if options.cache is None and not saved.cache.is_dir():
+    cache_folder = options.cache or Path(saved.record["cache"])
+    if options.cache is None and not cache_folder.is_dir():
         raise InputError(
-            f"{saved.cache}, the cache that {options.run} learnt from, is not there as seen from {Path.cwd()}. Name it "
-            "with --cache."
+            f"{cache_folder}, the cache that {options.run} learnt from, is not there as seen from {Path.cwd()}. "
+            "Name it with --cache."
         )
-    cache = FeatureCache(options.cache or saved.cache)
+    cache = FeatureCache(cache_folder)
     if ids is None:
         found = explain_gallery(saved, cache, model)
     else:

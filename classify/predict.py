@@ -9,9 +9,9 @@ import numpy as np
 
 from classify.explain import Reasons, explain, say_what_was_explained
 from classify.options import PredictOptions
-from classify.rundir.folder import DECISIONS, MARK, PREDICTION, PROBABILITIES
+from classify.rundir.files import write_predictions
+from classify.rundir.folder import DECISIONS, MARK, PREDICTION, PROBABILITIES, writing
 from classify.rundir.saved_run import SavedRun
-from classify.rundir.tables import write_predictions
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.files import digest_file, replacing
@@ -31,7 +31,7 @@ def predict_split(options: PredictOptions) -> int:
         InputError: no finished run, another fingerprint, missing features, or a folder that cannot be written.
     """
     run, out, split, images = options.run, options.out, options.split, options.images
-    saved = SavedRun.load(run)
+    saved = SavedRun.open(run)
     name = saved.choose(options.model)
     check_folder(out, images, options.overwrite)
     feature_cache = FeatureCache(options.cache)
@@ -60,16 +60,13 @@ def predict_split(options: PredictOptions) -> int:
         "predicted": len(used_ids),
         "rejected": sorted(set(image_ids) - set(used_ids)),
     }
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / PREDICTION).unlink(missing_ok=True)
         (out / GRADIENTS).unlink(missing_ok=True)
         if (out / CAM / CAM_RECORD).is_file():  # heat maps of the predictions that are replaced
             shutil.rmtree(out / CAM)
         write_predictions(out, image_ids, used_ids, probabilities, saved.thresholds(name), saved.label_names)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{out} cannot be written ({reason}). Free the disk or name another with --out.") from None
     if explained is not None:
         write_gradients(out, explained)
     with replacing(out / PREDICTION) as temporary:

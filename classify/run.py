@@ -49,7 +49,7 @@ def run_classification(options: RunOptions) -> int:
             from classify.experiment import Settings
             from classify.explain import explain_gallery, say_what_was_explained
             from classify.rundir.console import print_summary
-            from classify.rundir.record import write_files
+            from classify.rundir.files import write_files
             from classify.rundir.saved_run import SavedRun
 
             settings = Settings(
@@ -68,7 +68,7 @@ def run_classification(options: RunOptions) -> int:
             where = {"data": str(options.data), "cache": str(cache.root)}
             record = {**where, "arguments": options.arguments(), "seconds": seconds}
             write_files(staging, inputs, experiment, record)
-            explained = explain_gallery(SavedRun.load(staging), cache, experiment.final_model)
+            explained = explain_gallery(SavedRun.open(staging), cache, experiment.final_model)
             write_gradients(staging, explained)
             if finished.found:
                 typer.echo(f"{finished.found} fits were finished before, and reused", err=True)

@@ -72,7 +72,7 @@ def benchmark_cam(images: int, train: int) -> None:
         _call("extract", "run", shown, "--split", "shown", "--cache", cache, *backbones)
         _call("classify", "run", data, "--cache", cache, "--out", run)
         maps = _feature_maps(shown, targets)
-        saved = SavedRun.load(run)
+        saved = SavedRun.open(run)
         models = [name for name in saved.models if "/" in name] + [saved.final_model]
         console.print(
             f"{len(targets)} phantom slices of {_SIZE} x {_SIZE} with one bleed each, models learnt from {train} "

@@ -126,7 +126,7 @@ def predict(options: NewImagesOptions) -> int:
     from classify.rundir.saved_run import SavedRun
 
     run, images = options.run, options.images
-    saved = SavedRun.load(run)
+    saved = SavedRun.open(run)
     model = saved.choose(options.model)
     if not images.is_dir():
         raise InputError(f"{images} is not a folder. Give the folder of the images to predict.")

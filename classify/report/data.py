@@ -1,6 +1,5 @@
 """The data of a run: images, groups, labels, which labels come together, duplicates and leaks."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from features.audit.report import WITHIN_TRAIN, read_audit
 _COMBINATIONS = 8
 #: Characters of a label beside its bar: more would take the bars' room. The page has the whole of it.
 _LABEL = 20
-_ENDS = ("value", "low", "high")
 
 
 def describe_data(run: RunFiles, figures: Path) -> dict[str, Any]:
@@ -127,18 +125,6 @@ def _count_combinations(split: LabelledSplit, labels: tuple[str, ...]) -> dict[s
         left = int(counts[rest].sum())
         rows.append({"name": f"{len(rest)} other combinations", "count": left, "share": left / len(split.labels)})
     return {"title": split.name, "rows": rows}
-
-
-def describe_gap(run: RunFiles) -> dict[str, Any] | None:
-    """Say what folds that cut groups would have made of the scores; None where the run was not asked for it."""
-    gap = run.record.get("gap")
-    if gap is None:
-        return None
-    figures = {
-        name: tuple(math.nan if gap[name][end] is None else gap[name][end] for end in _ENDS)
-        for name in ("random", "grouped", "gap")
-    }
-    return {"model": gap["model"], **figures}
 
 
 def describe_audit(run: RunFiles) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from classify.report.plotting import (
     with_interval,
 )
 from classify.report.run_files import LabelledSplit, RunFiles
-from classify.rundir.tables import COSTS
+from classify.rundir.files import COSTS
 from classify.scores.metrics import BINS
 from classify.scores.thresholds import to_binary
 

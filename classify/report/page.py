@@ -13,15 +13,14 @@ from markupsafe import Markup
 
 from classify.options import command_line
 from classify.report import plotting
-from classify.report.data import describe_audit, describe_data, describe_gap
+from classify.report.data import describe_audit, describe_data
 from classify.report.doubts import list_doubts
 from classify.report.gallery import describe_gallery
 from classify.report.labels import describe_labels
 from classify.report.models import describe_heads, describe_models
 from classify.report.run_files import RunFiles
-from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run
+from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run, writing
 from classify.scores.metrics import MACRO
-from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import make_console, render
 
@@ -48,17 +47,13 @@ def write_report(folder: Path) -> None:
     SealedRun.open(folder)  # before the lock, which would make a folder where no run is
     with hold_run(folder):
         run = RunFiles.read(folder)
-        try:
-            with tempfile.TemporaryDirectory(prefix=".figures", dir=folder) as temporary:
-                figures = Path(temporary) / FIGURES
-                figures.mkdir()
-                page = make_page(run, figures)
-                with replacing(folder / REPORT) as path:
-                    path.write_text(page, encoding="utf-8")
-                _replace_folder(figures, folder / FIGURES)
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"{folder} cannot be written ({reason}). Free the disk, or change its rights.") from None
+        with writing(folder), tempfile.TemporaryDirectory(prefix=".figures", dir=folder) as temporary:
+            figures = Path(temporary) / FIGURES
+            figures.mkdir()
+            page = make_page(run, figures)
+            with replacing(folder / REPORT) as path:
+                path.write_text(page, encoding="utf-8")
+            _replace_folder(figures, folder / FIGURES)
     size = (folder / REPORT).stat().st_size / 1e6
     make_console().print(f"report: {folder / REPORT} ({size:.1f} MB)")
 
@@ -103,9 +98,8 @@ def make_page(run: RunFiles, figures: Path) -> str:
         "run": run,
         "gallery": gallery,
         "audit": describe_audit(run),
-        "gap": describe_gap(run),
         "doubts": list_doubts(run),
-        "limits": describe_limits(run),
+        "command": command_line("classify run", run.folder, run.record),
         "title": Path(run.record["data"]).name or "data",
         "overall": {s.measured: run.score(run.final_model, s.measured, MACRO, "roc_auc") for s in run.splits.values()},
         "style": Markup((_TEMPLATE / "page.css").read_text(encoding="utf-8")),
@@ -115,24 +109,6 @@ def make_page(run: RunFiles, figures: Path) -> str:
         "embedded": _json_for_html(embedded),
     }
     return render(_TEMPLATE / "page.html", values, _FILTERS)
-
-
-def describe_limits(run: RunFiles) -> dict[str, Any]:
-    """Gather what made the run, for the section at the page's end."""
-    record = run.record
-    return {
-        "command": command_line("classify run", run.folder, record),
-        "versions": record["versions"],
-        "backbones": record["backbones"],
-        "fingerprints": {name: split["fingerprints"] for name, split in record["splits"].items()},
-        "folds": record["folds"],
-        "intervals": record["intervals"],
-        "undefined": record["undefined_metrics"],
-        "incomplete": record["incomplete_intervals"],
-        "seconds": record["seconds"],
-        "arguments": record["arguments"],
-        "not_converged": [name for name, entry in record["models"].items() if not entry["converged"]],
-    }
 
 
 def _json_for_html(value: Any) -> Markup:

@@ -5,7 +5,7 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -147,12 +147,12 @@ def short(value: float | None) -> str:
     return DASH if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def interval(low: float, high: float) -> str:
+def interval(low: float | None, high: float | None) -> str:
     """Write an interval, or nothing where there is none."""
-    return "" if math.isnan(low) or math.isnan(high) else f"[{low:.3f}, {high:.3f}]"
+    return "" if low is None or high is None or math.isnan(low + high) else f"[{low:.3f}, {high:.3f}]"
 
 
-def with_interval(score: tuple[float, float, float]) -> str:
+def with_interval(score: Sequence[float | None]) -> str:
     """Write `0.894 [0.858, 0.925]`; without an interval where there is none."""
     return f"{short(score[0])} {interval(score[1], score[2])}".strip()
 

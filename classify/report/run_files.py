@@ -4,13 +4,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from classify.rundir.folder import SealedRun
-from classify.rundir.tables import (
+from classify.rundir.files import (
     read_backbones,
     read_curves,
     read_gallery,
@@ -19,6 +17,7 @@ from classify.rundir.tables import (
     read_predictions,
     read_thresholds,
 )
+from classify.rundir.folder import SealedRun
 from features.dataset.dataset import DEFAULT_GROUP
 from features.dataset.run_labels import RUN_LABELS, read_run_labels
 
@@ -53,13 +52,10 @@ class LabelledSplit:
 
 
 @dataclass(frozen=True)
-class RunFiles:
+class RunFiles(SealedRun):
     """What a run's files say.
 
     Attributes:
-        folder: the run's.
-        record: `run.json`.
-        label_names: the L labels.
         splits: the labelled splits by name, `train` first.
         scores: `metrics.csv`: value, low and high by model, split, label and metric; NaN where a cell is empty.
         thresholds: the final model's rows of `thresholds.csv`, by label.
@@ -68,9 +64,6 @@ class RunFiles:
         gallery: `gallery.csv`.
     """
 
-    folder: Path
-    record: Mapping[str, Any]
-    label_names: tuple[str, ...]
     splits: dict[str, LabelledSplit]
     scores: Mapping[tuple[str, str, str, str], tuple[float, float, float]]
     thresholds: pd.DataFrame
@@ -87,7 +80,7 @@ class RunFiles:
                 the message names it.
         """
         run = SealedRun.open(folder)
-        labels, final = tuple(run.record["labels"]), run.record["final_model"]
+        labels, final = run.label_names, run.final_model
         splits = {}
         for name, known in read_run_labels(run.file(RUN_LABELS)).items():
             if name == "train":
@@ -98,7 +91,6 @@ class RunFiles:
         return cls(
             folder=folder,
             record=run.record,
-            label_names=labels,
             splits=splits,
             scores=read_metrics(run),
             thresholds=read_thresholds(run, final, labels),
@@ -106,11 +98,6 @@ class RunFiles:
             backbones=read_backbones(run),
             curves=read_curves(run),
         )
-
-    @property
-    def final_model(self) -> str:
-        """The model whose predictions the run handed in."""
-        return str(self.record["final_model"])
 
     def score(self, model: str, measured: str, label: str, metric: str) -> tuple[float, float, float]:
         """Give one figure of `metrics.csv` with its interval: value, low, high; NaN where there is none."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from features.audit.report import DUPLICATES, GROUPS
 from features.audit.report import RECORD as AUDIT
@@ -17,7 +17,7 @@ from features.store.gradients import CAM, GRADIENTS
 
 #: What makes a folder a run: how it came about, and the digests of its files. It is published last.
 MARK = "run.json"
-#: The tables of a run; `tables` writes and reads them, `features.dataset.run_labels` the labels.
+#: The tables of a run; `files` writes and reads them, `features.dataset.run_labels` the labels.
 PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
 OUT_OF_FOLD, METRICS_TABLE, THRESHOLDS = "oof_probability.csv", "metrics.csv", "thresholds.csv"
 BACKBONES_TABLE, CURVES, GALLERY = "backbones.csv", "curves.csv", "gallery.csv"
@@ -58,7 +58,7 @@ class SealedRun:
     record: Mapping[str, Any]
 
     @classmethod
-    def open(cls, folder: Path) -> "SealedRun":
+    def open(cls, folder: Path) -> Self:
         """Read the record of a run.
 
         Raises:
@@ -86,6 +86,16 @@ class SealedRun:
             raise _changed(folder, MARK)
         return cls(folder, record)
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The L labels."""
+        return tuple(self.record["labels"])
+
+    @property
+    def final_model(self) -> str:
+        """The model whose predictions the run handed in."""
+        return str(self.record["final_model"])
+
     def holds(self, name: str) -> bool:
         """Whether the run wrote a file."""
         return name in self.record["files"]
@@ -112,15 +122,7 @@ class SealedRun:
 
 
 def seal(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write `MARK`: the record, the digest of each file of the run, and a digest of all that.
-
-    Args:
-        folder: holds the other files of the run.
-        record: plain values, fit for JSON.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write `MARK`: the record (plain values), the digest of each file of the run in `folder`, and one of all that."""
     paths = [path for name in SEALED for path in ((folder / name), *sorted((folder / name).rglob("*")))]
     files = {path.relative_to(folder).as_posix(): digest_file(path).hex() for path in paths if path.is_file()}
     sealed = json.loads(json.dumps({"format": _FORMAT, **record, "files": files}))  # as it will be read
@@ -164,8 +166,19 @@ def open_run(run: Path, overwrite: bool, groups: Path | None = None) -> Iterator
             written to; raised before the block where it can be known.
     """
     _check(run, overwrite)
+    staging = run / _PARTIAL
     with hold_run(run):
-        yield from _stage(run, overwrite, groups)
+        with writing(run):
+            _clear(staging)  # of what a killed run left
+            staging.mkdir(exist_ok=True)
+        try:
+            yield staging
+            _check(run, overwrite)
+            with writing(run):
+                _publish(staging, run, groups)
+                shutil.rmtree(staging / FINISHED, ignore_errors=True)
+        finally:
+            _clear(staging)
 
 
 @contextmanager
@@ -188,24 +201,20 @@ def hold_run(run: Path) -> Iterator[None]:
                 _remove_empty(run)
 
 
-def _stage(run: Path, overwrite: bool, groups: Path | None) -> Iterator[Path]:
-    """Do what `open_run` says, while no other process does it."""
-    staging = run / _PARTIAL
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Report what the system says of a folder that cannot be written to.
+
+    Raises:
+        InputError: the block raised an OSError, as on a full disk.
+    """
     try:
-        _clear(staging)  # of what a killed run left
-        staging.mkdir(exist_ok=True)
+        yield
     except OSError as error:
-        raise _unwritable(run, error) from None
-    try:
-        yield staging
-        _check(run, overwrite)
-        try:
-            _publish(staging, run, groups)
-            shutil.rmtree(staging / FINISHED, ignore_errors=True)
-        except OSError as error:
-            raise _unwritable(run, error) from None
-    finally:
-        _clear(staging)
+        reason = error.strerror or error
+        raise InputError(
+            f"{folder} cannot be written ({reason}). Free the disk, change the folder's rights, or use another folder."
+        ) from None
 
 
 def _clear(staging: Path) -> None:
@@ -220,11 +229,7 @@ def _clear(staging: Path) -> None:
 
 
 def _check(run: Path, overwrite: bool) -> None:
-    """Refuse a folder that a run may not write to.
-
-    Raises:
-        InputError: the message says why.
-    """
+    """Refuse a folder that a run may not write to."""
     if not run.exists() and not run.is_symlink():
         return
     if not run.is_dir():
@@ -278,8 +283,3 @@ def _remove_empty(folder: Path) -> None:
     """Remove a folder, unless it holds something or is a link."""
     with suppress(OSError):
         folder.rmdir()
-
-
-def _unwritable(run: Path, error: OSError) -> InputError:
-    """Make the error of a folder that cannot be written to."""
-    return InputError(f"{run} cannot be written ({error.strerror}). Name another folder with --out.")

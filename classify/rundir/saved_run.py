@@ -2,8 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,58 +11,30 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from classify.crossfit.plan import mean_probabilities
 from classify.inputs import columns_of
 from classify.models.files import Predictor, load_model
+from classify.rundir.files import read_thresholds
 from classify.rundir.folder import SealedRun
-from classify.rundir.tables import read_thresholds
 from features.common.errors import InputError
 from features.store.cache import FeatureCache
 from features.store.recipe import Recipe, extract_options
 
 
-@dataclass(frozen=True)
-class SavedRun:
-    """What predicting needs of a run.
-
-    Attributes:
-        sealed: the run.
-        label_names: the L labels.
-        widths: of each backbone's features, in the run's order.
-        recipes: how each backbone's features have to be extracted.
-        models: by name, its entry of the record: `backbones`, `members`, `shares`, `files`.
-        final_model: the one that the run handed in.
-        cache: the folder of the features that it learnt from, as the run was given it.
-    """
-
-    sealed: SealedRun
-    label_names: tuple[str, ...]
-    widths: dict[str, int]
-    recipes: dict[str, Recipe]
-    models: Mapping[str, Mapping[str, Any]]
-    final_model: str
-    cache: Path
-
-    @classmethod
-    def load(cls, folder: Path) -> "SavedRun":
-        """Read the record of a run.
-
-        Raises:
-            InputError: the folder holds no finished run, or its record is damaged.
-        """
-        sealed = SealedRun.open(folder)
-        backbones = sealed.record["backbones"]
-        return cls(
-            sealed,
-            tuple(sealed.record["labels"]),
-            {name: entry["width"] for name, entry in backbones.items()},
-            {name: Recipe.from_record(entry["recipe"]) for name, entry in backbones.items()},
-            sealed.record["models"],
-            sealed.record["final_model"],
-            Path(sealed.record["cache"]),
-        )
+class SavedRun(SealedRun):
+    """A finished run that predicts."""
 
     @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self.sealed.folder
+    def models(self) -> Mapping[str, Mapping[str, Any]]:
+        """By name, a model's entry of the record: `backbones`, `members`, `shares`, `files`."""
+        return self.record["models"]
+
+    @cached_property
+    def widths(self) -> dict[str, int]:
+        """The width of each backbone's features, in the run's order."""
+        return {name: entry["width"] for name, entry in self.record["backbones"].items()}
+
+    @cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """How each backbone's features have to be extracted."""
+        return {name: Recipe.from_record(entry["recipe"]) for name, entry in self.record["backbones"].items()}
 
     def load_model(self, file: str) -> Predictor:
         """Load a model by its path within the run's folder.
@@ -71,7 +42,7 @@ class SavedRun:
         Raises:
             InputError: the file is missing, damaged, or was changed by hand.
         """
-        return load_model(self.sealed.file(file))
+        return load_model(self.file(file))
 
     def choose(self, model: str | None) -> str:
         """Give the name of the model asked for, or of the final one.
@@ -97,7 +68,7 @@ class SavedRun:
         Raises:
             InputError: the table is missing, damaged, or was changed by hand.
         """
-        return read_thresholds(self.sealed, model, self.label_names)["threshold"].to_numpy(np.float64)
+        return read_thresholds(self, model, self.label_names)["threshold"].to_numpy(np.float64)
 
     def extract_options(self, model: str) -> list[list[str]]:
         """Say with which options stage 1 makes the features that a model needs; see `recipe.extract_options`."""

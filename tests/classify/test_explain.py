@@ -154,7 +154,7 @@ def test_a_training_image_is_explained_by_the_mean_of_the_models_that_never_saw_
 
 def test_a_new_image_is_explained_by_the_mean_over_all_models_that_predict(finished):
     toy, out = finished
-    saved = SavedRun.load(out)
+    saved = SavedRun.open(out)
     explainer = Explainer(saved, "tiny/alpha")
     _, features = FeatureCache(toy.cache).read("test", ["alpha"], toy.test_ids)
     files = saved.models["tiny/alpha"]["files"]
@@ -166,7 +166,7 @@ def test_a_new_image_is_explained_by_the_mean_over_all_models_that_predict(finis
 @pytest.mark.parametrize("model", [name for name in ENSEMBLES if name != "stacking"])
 def test_an_ensemble_is_the_mean_of_its_members_by_their_shares_without_those_that_have_no_gradient(model, finished):
     toy, out = finished
-    saved = SavedRun.load(out)
+    saved = SavedRun.open(out)
     shares = {name: share for name, share in saved.models[model]["shares"].items() if share > 1e-6}
     with_gradient = {name: share for name, share in shares.items() if not name.startswith("knn")}
     explainer = Explainer(saved, model)
@@ -189,7 +189,7 @@ def test_a_stacking_is_its_coefficients_times_the_logits_of_its_members(tmp_path
     options = ("--folds", "2", "--refit", "--select", "stacking", "--calibration", "platt")
     code, said, out = run(toy, "run", "--preset", "none", *options)
     assert code == 0, said
-    saved = SavedRun.load(out)
+    saved = SavedRun.open(out)
     features = FeatureCache(toy.cache).read("test", ["alpha", "beta"], toy.test_ids)[1]
     expected = to_logit(saved.predict("stacking", features))
     for model in ("stacking", "stacking+platt"):  # a calibration is explained by what it calibrates
@@ -215,7 +215,7 @@ def test_images_of_ones_own_choice_are_shown_at_all_labels_in_every_split(own):
         ("train", toy.train_ids[0]),
     }
     assert [pair.label for pair in found.pairs] == [0, 1, 2] * 3
-    saved = SavedRun.load(out)
+    saved = SavedRun.open(out)
     expected = saved.predict("logistic/all", np.full((1, 32), 5, np.float32))[0]
     np.testing.assert_allclose([pair.score for pair in found.pairs[:3]], expected, rtol=1e-6)
     assert_maps_and_rests_are_logits(found, FeatureCache(toy.cache))

@@ -235,7 +235,7 @@ def test_a_run_or_split_that_cannot_be_used_is_one_message(spoil, options, messa
 
 def test_the_options_of_a_run_are_those_of_the_backbones_that_its_model_needs(own):
     _, finished = own
-    saved = SavedRun.load(finished)
+    saved = SavedRun.open(finished)
     for model, names in (("logistic/beta", "beta"), ("mean", "alpha,beta")):
         expected = f"--backbones {names} --weights random --precision float32 --dtype float32"
         assert saved.extract_options(model) == [expected.split()]
@@ -246,7 +246,7 @@ def test_a_weighted_mean_needs_the_members_that_have_a_share_only(own):
     record = json.loads((finished / "run.json").read_text())
     record["models"]["greedy"]["shares"] = {"logistic/beta": 1.0}
     reseal(finished, models=record["models"])
-    (options,) = SavedRun.load(finished).extract_options("greedy")
+    (options,) = SavedRun.open(finished).extract_options("greedy")
     assert options[:2] == ["--backbones", "beta"]
 
 

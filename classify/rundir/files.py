@@ -1,8 +1,14 @@
-"""The tables of a run, CSV files: each is written and read here, but for the labels, which the audit reads too."""
+"""The files of a finished run: tables, fitted models, and the record of how it came about, which seals them.
 
+Every CSV file is written and read here, but for the labels, which the audit reads too.
+"""
+
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,38 +16,58 @@ import pandas as pd
 from classify.crossfit.plan import REFIT
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
+from classify.models.files import dump_trusted, ensemble_path, save_fits
+from classify.models.trained_head import TrainedHead
 from classify.rundir.folder import (
     BACKBONES_TABLE,
     CURVES,
     DECISIONS,
     GALLERY,
     METRICS_TABLE,
+    MODELS,
     OUT_OF_FOLD,
     PROBABILITIES,
     THRESHOLDS,
     SealedRun,
+    seal,
+    writing,
 )
 from classify.scores.gallery import choose_gallery
+from classify.scores.metrics import describe_rule
+from classify.scores.resampling import DRAWS, ENDS
 from classify.scores.thresholds import measure_cost, to_binary
 from features.dataset.run_labels import NO_FOLD, RunLabels, write_run_labels
 
+_VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "iterative-stratification", "skops")
+_VERSIONED_OF_HEADS = ("tensorflow", "keras")
 #: Columns of the thresholds: what the run's thresholds cost, cross-fitted, and what 0.5 would.
 COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
 #: Columns whose cells are words, also `NA` and `007`.
 _WORDS = ("split", "ID", "model", "label", "metric", "rule", "backbone", "outcome")
 
 
-def write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
-    """Write all tables of a run. Those of two equal runs are equal bytes.
+def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping[str, Any]) -> None:
+    """Write a run's files into an empty folder: tables, models, and last the record, which seals them.
+
+    Times stand in the record only, so that the tables of two equal runs are equal bytes.
 
     Args:
         folder: where to.
         inputs: what the run learnt from.
         experiment: what it found.
+        record: what the caller adds to the record: arguments, seconds.
 
     Raises:
-        OSError: the folder cannot be written to.
+        InputError: the files cannot be written, as on a full disk.
     """
+    with writing(folder):
+        _write_tables(folder, inputs, experiment)
+        files = _save_models(folder, experiment)
+        seal(folder, {**record, **_describe_run(inputs, experiment, files)})
+
+
+def _write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
+    """Write all tables of a run. Those of two equal runs are equal bytes."""
     final = experiment.predictions[experiment.final_model]
     if inputs.test is not None and final.test is not None:
         test, thresholds = inputs.test, experiment.thresholds[experiment.final_model]
@@ -84,7 +110,7 @@ def write_predictions(
         known = pd.DataFrame(values, columns=list(label_names), index=list(used_ids))
         if values.dtype == np.uint8:
             known = known.astype("UInt8")  # pandas' own integers may be missing
-        write_table(known.reindex(list(image_ids)).rename_axis("ID").reset_index(), folder / name)
+        _write_table(known.reindex(list(image_ids)).rename_axis("ID").reset_index(), folder / name)
 
 
 def read_predictions(run: SealedRun, image_ids: Sequence[str], label_names: Sequence[str]) -> np.ndarray:
@@ -106,7 +132,7 @@ def _write_out_of_fold(folder: Path, inputs: Inputs, experiment: Experiment) -> 
         table.insert(1, "model", name)
         table.insert(2, "fold", experiment.folds.fold_of_row)
         tables.append(table)
-    write_table(pd.concat(tables), folder / OUT_OF_FOLD)
+    _write_table(pd.concat(tables), folder / OUT_OF_FOLD)
 
 
 def read_out_of_fold(run: SealedRun, model: str, image_ids: Sequence[str], label_names: Sequence[str]) -> np.ndarray:
@@ -124,7 +150,7 @@ def _write_metrics(folder: Path, experiment: Experiment) -> None:
         for score in scores
     ]
     table = pd.DataFrame(rows, columns=["model", "split", "label", "metric", "value", "low", "high"])
-    write_table(table.astype({"value": "float64", "low": "float64", "high": "float64"}), folder / METRICS_TABLE)
+    _write_table(table.astype({"value": "float64", "low": "float64", "high": "float64"}), folder / METRICS_TABLE)
 
 
 def read_metrics(run: SealedRun) -> Mapping[tuple[str, str, str, str], tuple[float, float, float]]:
@@ -143,7 +169,7 @@ def _write_thresholds(folder: Path, inputs: Inputs, experiment: Experiment) -> N
             (model, label, rule.text, threshold, *cost)
             for label, threshold, cost in zip(inputs.label_names, thresholds, costs, strict=True)
         ]
-    write_table(pd.DataFrame(rows, columns=["model", "label", "rule", "threshold", *COSTS]), folder / THRESHOLDS)
+    _write_table(pd.DataFrame(rows, columns=["model", "label", "rule", "threshold", *COSTS]), folder / THRESHOLDS)
 
 
 def read_thresholds(run: SealedRun, model: str, label_names: Sequence[str]) -> pd.DataFrame:
@@ -166,7 +192,7 @@ def _write_backbones(folder: Path, inputs: Inputs, experiment: Experiment) -> No
     seconds = pd.DataFrame([[s.extraction_seconds[name] for s in splits] for name in table["backbone"]], dtype=float)
     table["seconds"] = seconds.sum(axis=1, skipna=False)
     table["gain_per_second"] = table["gain"] / table["seconds"].where(table["seconds"] > 0)
-    write_table(table, folder / BACKBONES_TABLE)
+    _write_table(table, folder / BACKBONES_TABLE)
 
 
 def read_backbones(run: SealedRun) -> pd.DataFrame | None:
@@ -189,7 +215,7 @@ def _write_curves(folder: Path, experiment: Experiment) -> None:
                 table.insert(1, "fold", fold)
                 table.insert(2, "epoch", range(1, len(table) + 1))
                 tables.append(table)
-    write_table(pd.concat(tables), folder / CURVES)
+    _write_table(pd.concat(tables), folder / CURVES)
 
 
 def read_curves(run: SealedRun) -> pd.DataFrame | None:
@@ -228,7 +254,7 @@ def _write_gallery(folder: Path, inputs: Inputs, experiment: Experiment) -> None
         for split, images, labels, probabilities in _labelled_splits(inputs, experiment)
         for choice in choose_gallery(labels, probabilities, thresholds, images.groups)
     ]
-    write_table(pd.DataFrame(rows, columns=["split", "ID", "label", "outcome", "rank"]), folder / GALLERY)
+    _write_table(pd.DataFrame(rows, columns=["split", "ID", "label", "outcome", "rank"]), folder / GALLERY)
 
 
 def read_gallery(run: SealedRun) -> pd.DataFrame:
@@ -236,7 +262,7 @@ def read_gallery(run: SealedRun) -> pd.DataFrame:
     return _read_table(run, GALLERY)
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
+def _write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as UTF-8 CSV with the same bytes on every system."""
     table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
@@ -254,3 +280,100 @@ def _read_table(run: SealedRun, name: str, label_names: Sequence[str] = ()) -> p
     ]
     missing = {column: [""] for column in numbers}
     return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing, encoding="utf-8")
+
+
+def _save_models(folder: Path, experiment: Experiment) -> dict[str, list[str]]:
+    """Save every fitted model; gives the files in `folder` of each that predict new images, in the fits' order."""
+    fits = experiment.plan.fits()
+    saved = {}
+    for name, of_fits in experiment.models.items():
+        files = save_fits(folder / MODELS, name, {fit.name: model for fit, model in zip(fits, of_fits, strict=True)})
+        saved[name] = [files[fit.name] for fit in fits if fit.predicts_test]
+    for name, ensemble in experiment.ensembles.items():
+        path = ensemble_path(folder / MODELS, name)
+        path.write_bytes(dump_trusted(ensemble))
+        saved[name] = [path]
+    return {name: [path.relative_to(folder).as_posix() for path in paths] for name, paths in saved.items()}
+
+
+def _describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Gather what the record says of inputs, folds and models, as plain values."""
+    splits = {"train": inputs.train} | ({} if inputs.test is None else {"test": inputs.test})
+    folds, settings, heads = experiment.folds, experiment.settings, experiment.heads
+    versioned = _VERSIONED + (_VERSIONED_OF_HEADS if heads else ())
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in versioned},
+        "labels": list(inputs.label_names),
+        "backbones": {
+            name: {"width": columns.stop - columns.start, "recipe": asdict(inputs.recipes[name])}
+            for name, columns in inputs.columns.items()
+        },
+        "splits": {
+            name: {
+                "images": len(split.image_ids),
+                "rejected": list(split.rejected_ids),
+                "positives": None
+                if split.labels is None
+                else dict(zip(inputs.label_names, split.labels.sum(axis=0).tolist(), strict=True)),
+                "fingerprints": split.fingerprints,
+            }
+            for name, split in splits.items()
+        },
+        "folds": {
+            "count": folds.count,
+            "repeats": len(experiment.plan.repeats),
+            "groups": folds.group_count,
+            "rows": np.bincount(folds.fold_of_row, minlength=folds.count).tolist(),
+            "positives": {
+                name: np.bincount(folds.fold_of_row, weights=column, minlength=folds.count).astype(int).tolist()
+                for name, column in zip(inputs.label_names, inputs.train_labels.T, strict=True)
+            },
+        },
+        "models": {
+            name: {
+                "converged": p.converged,
+                "fit_seconds": round(p.seconds, 3),
+                "backbones": list(p.backbones),
+                "shares": p.shares,
+                "members": list(experiment.members.get(name, ())),
+                "files": list(files.get(name, ())),
+            }
+            | _describe_heads(heads.get(name, ()))
+            for name, p in experiment.predictions.items()
+        },
+        "refit": settings.refit,
+        "final_model": experiment.final_model,
+        "selection": {"rule": settings.select, "means": describe_rule(settings.select)},
+        "calibration": settings.calibration,
+        "thresholds": {
+            "rule": settings.threshold.text,
+            "of_final_model": dict(
+                zip(inputs.label_names, experiment.thresholds[experiment.final_model].tolist(), strict=True)
+            ),
+        },
+        "intervals": {
+            "percentiles": ENDS,
+            "draws": DRAWS,
+            "seed": settings.seed,
+            "unit": "row" if folds.group_count is None else "group",
+        },
+        "undefined_metrics": _list_reasons(experiment, "reason"),
+        "incomplete_intervals": _list_reasons(experiment, "interval_reason"),
+        "warnings": list(experiment.warnings),
+        "gap": None if experiment.gap is None else experiment.gap.describe(),
+    }
+
+
+def _describe_heads(heads: Sequence[TrainedHead]) -> dict[str, Any]:
+    """Say what the heads of a model are, one per fit, the refit last; nothing of a model that is none."""
+    return {"spec": asdict(heads[0].spec), "best_epochs": [head.best_epoch for head in heads]} if heads else {}
+
+
+def _list_reasons(experiment: Experiment, kind: str) -> list[dict[str, str]]:
+    """List the scores that have a reason: `reason` or `interval_reason`."""
+    return [
+        {"model": model, "split": split, "label": score.label, "metric": score.metric, "reason": getattr(score, kind)}
+        for (model, split), scores in experiment.scores.items()
+        for score in scores
+        if getattr(score, kind)
+    ]
