@@ -310,8 +310,8 @@ def test_features_that_are_not_finite_exit_2_and_name_file_and_image(toy, split,
     code, said, out = run(toy)
     assert code == 2
     assert said == (
-        f"error: {path}: the features of image {worst} are not finite (2 of {len(ids)} images have such features). "
-        "Remove the file and extract again."
+        f"error: {path} is damaged (the features of image {worst} are not finite, and 2 of {len(ids)} images have such "
+        f"features). Run: python -m features verify {toy.cache}"
     )
     assert not out.exists()
     assert run(toy, "run", "--backbones", "alpha")[0] == 0

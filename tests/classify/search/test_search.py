@@ -309,7 +309,7 @@ def test_features_that_are_not_finite_exit_2_and_name_file_and_image(toy):
     image_id = change_cache_file(path, lambda features: features.__setitem__((9, 2), np.inf))[9]
     code, said, out = run(toy)
     assert code == 2
-    assert f"error: {path}: the features of image {image_id} are not finite (1 of 200 images" in said
+    assert f"error: {path} is damaged (the features of image {image_id} are not finite, and 1 of 200 images" in said
     assert not out.exists()
 
 
