@@ -194,7 +194,7 @@ def _compute(
             maps = extractor(np.stack([entry.pixels[backbones[name].input_size] for entry in whole]))
             for entry, of_image in zip(whole, maps, strict=True):
                 for pair in entry.image.pairs:
-                    heats.setdefault(pair, []).append(of_image @ found.vectors[name][pair])
+                    heats.setdefault(pair, []).append(of_image.astype(np.float64) @ found.vectors[name][pair])
         progress.advance(len(loaded))
     return heats, left_out
 
