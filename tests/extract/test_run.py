@@ -239,7 +239,7 @@ def test_a_folder_of_images_can_be_a_split_of_its_own(tmp_path):
     for arguments, message in (
         ((images, "--split", "../x", *options), "--split '../x': a name is made of letters"),
         ((images, "--split", "clinic", "--id-column", "ID", *options), "--id-column names a column of a CSV file"),
-        ((images, "--split", "clinic", *options[:-2]), "--split takes a folder that is no data set"),
+        ((images, "--split", "clinic", *options[:-2]), "--split reads a folder that is not a data set"),
         ((tmp_path / "none", "--split", "clinic", *options), "none is not a folder"),
     ):
         result = extract(*arguments)
