@@ -140,7 +140,7 @@ def test_images_that_are_gone_are_not_predicted_and_new_ones_must_be_extracted(o
     assert list(pd.read_csv(out / TABLES[0])["ID"]) == sorted(toy.test_ids[1:])
     (toy.data / "test" / "newcomer.png").touch()
     code, said, _ = predict(toy, finished, "--images", str(toy.data / "test"), out="other")
-    assert (code, "lacks 1 of 30 images (first: newcomer)" in said) == (2, True)
+    assert (code, "1 of 30 images are missing (first: newcomer)" in said) == (2, True)
 
 
 def test_predictions_are_replaced_only_where_they_are_the_same_ones_and_it_is_asked_for(own):
