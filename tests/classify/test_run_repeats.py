@@ -97,10 +97,12 @@ def test_the_curves_are_those_of_the_folds_over_all_repeats(runs):
 
 def test_no_file_of_a_run_is_or_holds_a_pickle(runs):
     files = [path for path in runs["refit"].rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".csv", ".json", ".keras", ".skops"}
+    assert {path.suffix for path in files} == {".csv", ".json", ".h5", ".keras", ".skops"}
     for path in files:
         if path.suffix in {".keras", ".skops"}:
             assert_no_pickle(path)
+        elif path.suffix == ".h5":
+            assert path.read_bytes().startswith(b"\x89HDF\r\n\x1a\n")
         else:
             path.read_text(encoding="utf-8")  # a pickle is no text: its first byte is 0x80
 

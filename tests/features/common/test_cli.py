@@ -40,7 +40,7 @@ def test_each_damaged_file_is_named_with_what_to_run(tmp_path):
     assert first.startswith(f"damaged: {broken}: ")
     assert remedy == f"  Run: rm {broken} && scripts/extract.sh DATA --backbones broken --cache {tmp_path}"
     assert second == f"whole:   {whole} (3 rows)"
-    assert last == "2 files checked, 3 rows whole, 1 files damaged or unknown."
+    assert last == "2 files checked, 3 rows whole, 1 files damaged."
 
 
 def test_nothing_to_verify_is_bad_input(tmp_path):
