@@ -146,7 +146,7 @@ def predict(options: NewImagesOptions) -> int:
         )
         if code not in (0, EXIT_REJECTED):  # rejected images get empty cells
             return code
-    return predict_split(PredictOptions(run, cache, _NEW, out, images, options.model, overwrite))
+    return predict_split(PredictOptions(run, cache, _NEW, out, images, model=options.model, overwrite=overwrite))
 
 
 if __name__ == "__main__":
