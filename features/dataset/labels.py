@@ -80,7 +80,7 @@ def _read_shared(
     if wanted is not None:  # labels asked for by name are joined by name
         present = tuple(name for name in names if name in shared)
     else:
-        # A column that train.csv has, too, is no label if it is none there ("fold": 0 to 4 there, only 0 here).
+        # A column that train.csv has, too, is not a label if it is not one there ("fold": 0 to 4 there, only 0 here).
         new = {name for name, column in test.columns.items() if UNKNOWN not in column.values} - set(train.columns)
         present = tuple(name for name in test.columns if name in shared or name in new)
     if present != names:

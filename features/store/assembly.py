@@ -59,7 +59,7 @@ def assemble(
         parts: rows extracted since.
 
     Returns:
-        Number of rows of the new file. 0: no row is left, so that there is no file any more.
+        Number of rows of the new file. 0: no row is left, so the file is removed.
 
     Raises:
         InputError: the disk is full, or a source is damaged.

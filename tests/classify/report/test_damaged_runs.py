@@ -49,9 +49,10 @@ def test_a_table_that_was_changed_or_is_missing_is_one_message_that_names_it(cop
 
 
 def test_a_file_that_the_page_does_not_show_is_not_read(copied):
+    whole = RunFiles.read(copied)
     (copied / "predictions_binary.csv").unlink()
     shutil.rmtree(copied / "models")
-    RunFiles.read(copied)
+    assert RunFiles.read(copied).splits.keys() == whole.splits.keys()
 
 
 def test_a_test_image_that_stage_1_rejected_needs_no_probability(copied):

@@ -127,7 +127,14 @@ def test_an_error_that_an_interrupt_became_is_the_interrupt(mask, number, code):
 
 
 @pytest.mark.usefixtures("heeding")
-def test_an_interrupt_that_c_code_dropped_is_found_at_the_next_error():
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (SystemError("error return without exception set"), 130, ""),
+        (InputError("the disk is full"), 2, "error: the disk is full\n"),
+    ],
+)
+def test_after_an_interrupt_that_was_dropped_a_fault_is_the_interrupt_and_bad_input_is_reported(error, code, said):
     dropped = []
 
     def act():
@@ -135,25 +142,10 @@ def test_an_interrupt_that_c_code_dropped_is_found_at_the_next_error():
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
             dropped.append(True)
-        raise SystemError("error return without exception set")
+        raise error
 
     result = invoke(act)
-    assert (result.exit_code, result.output) == (130, "")
-
-
-@pytest.mark.usefixtures("heeding")
-def test_bad_input_found_after_an_interrupt_was_dealt_with_is_reported():
-    dropped = []
-
-    def act():
-        try:
-            signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt:
-            dropped.append(True)
-        raise InputError("the disk is full")
-
-    result = invoke(act)
-    assert (result.exit_code, result.stderr) == (2, "error: the disk is full\n")
+    assert (result.exit_code, result.output) == (code, said)
 
 
 @pytest.mark.usefixtures("heeding")

@@ -69,6 +69,7 @@ def test_what_is_known_already_is_not_written_again(tmp_path, monkeypatch):
     FactsTable(path).add(found("a", "b"), ["a", "b"])
     monkeypatch.setattr("features.store.images_table.replacing", lambda path: pytest.fail(f"{path} was written"))
     FactsTable(path).add({"b": found("a", "b")["b"]}, ["a", "b"])
+    assert len(FactsTable(path)) == 2
 
 
 def test_a_white_image_whose_mean_is_rounded_up_is_read(tmp_path):
