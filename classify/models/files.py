@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 import zlib
 from collections.abc import Mapping
 from importlib import import_module
@@ -25,6 +26,9 @@ TRUSTED = (
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
 )
+#: numpy parses the head of each array as Python; before Python 3.11.8 two threads that do so at a time can end in a
+#: SystemError (github.com/python/cpython/issues/106905).
+_LOADING = threading.Lock()
 _OWN = re.compile(r"(classify\.(?:models|ensembles)\.estimators)\.([A-Z]\w*)")
 
 
@@ -98,7 +102,8 @@ def load_trusted(content: bytes, source: Path, expected: tuple[type, ...] = ()) 
             f"{source} holds types that no estimator of Headbank has (first: {unknown[0]}), so it is not read. "
             "Make the run again on this machine."
         )
-    loaded = loads(content, trusted=[*trusted])
+    with _LOADING:
+        loaded = loads(content, trusted=[*trusted])
     if not isinstance(loaded, expected) and not _is_own(f"{type(loaded).__module__}.{type(loaded).__name__}"):
         raise InputError(f"{source} holds a {type(loaded).__name__}, not a model of Headbank. Make the run again.")
     return loaded

@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from skops.io import dump, get_untrusted_types
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.baselines import BASELINES
 from classify.models.estimators import OneVsRest
-from classify.models.files import TRUSTED, dump_trusted, load_model, model_path, save_fits
+from classify.models.files import TRUSTED, dump_trusted, load_model, load_trusted, model_path, save_fits
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import Curves, TrainedHead
 from features.common.errors import InputError
@@ -191,3 +193,21 @@ def test_a_keras_model_that_is_no_head_is_refused(tmp_path):
         model.save(path)
         with pytest.raises(InputError, match=r"^\S+ is (a Keras model, but )?not a head .*Make the run again\.$"):
             load_model(path)
+
+
+def test_threads_load_one_at_a_time(fitted, monkeypatch):
+    """See `classify.models.files._LOADING`: what two threads parse at a time can fail."""
+    content = dump_trusted(fitted["logistic"][0])
+    inside, most = [], []
+
+    def loads(*_, **__):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return fitted["logistic"][0]
+
+    monkeypatch.setattr("skops.io.loads", loads)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: load_trusted(content, Path("logistic.skops")), range(4)))
+    assert most == [1] * 4
