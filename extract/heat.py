@@ -30,7 +30,6 @@ from extract.runtime import Extractor, cores, device_name, fold_batch_norms
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.files import digest, hold
-from features.common.keras_import import backend_name
 from features.common.text import duration, first_few, make_console, size
 from features.store.gradients import (
     CAM,
@@ -144,7 +143,7 @@ def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
         backbone = FrozenBackbone.of_model(*find_model(f"{recipe.backbone}={recipe.weights}"), recipe)
     else:
         row = backbone_named(recipe.backbone)
-        weights = find_weights(row, recipe.weights_option, weights_dir, backend_name())
+        weights = find_weights(row, recipe.weights_option, weights_dir)
         backbone = FrozenBackbone.of_table(row, weights, recipe.precision)
     ours = backbone.recipe(recipe.storage)
     if ours.fingerprint != recipe.fingerprint:

@@ -11,16 +11,15 @@ from types import FrameType
 from rich.console import Console
 
 from extract.backbones.build import FrozenBackbone
-from extract.backbones.table import CHALLENGE, backbones_named
+from extract.backbones.table import CHALLENGE, backbone_named
 from extract.backbones.weights import check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.options import ExtractOptions
 from extract.pipeline import Images
 from extract.report import Progress, Report, print_report
 from extract.runtime import cores
-from features.common.cli import EXIT_REJECTED
+from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import InputError, heeded_signals
-from features.common.keras_import import backend_name
 from features.common.text import duration, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
@@ -97,16 +96,10 @@ def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Ima
     own = [_own_backbone(option, cache, images) for option in options.backbone or ()]
     if len({backbone.name for backbone in own}) < len(own):
         raise InputError("--backbone: a name is duplicated. Give each model its own name.")
-    if options.backbones is not None:
-        table = backbones_named(options.backbones)
-    else:
-        table = [] if own else backbones_named(",".join(CHALLENGE))
-    backend = backend_name()
+    names = split_names(options.backbones, "--backbones") or (() if own else CHALLENGE)
     return [
-        FrozenBackbone.of_table(
-            backbone, find_weights(backbone, options.weights, options.weights_dir, backend), options.precision
-        )
-        for backbone in table
+        FrozenBackbone.of_table(row, find_weights(row, options.weights, options.weights_dir), options.precision)
+        for row in map(backbone_named, names)
     ] + own
 
 

@@ -28,14 +28,14 @@ from rich.console import Console
 from rich.table import Table
 
 from extract.backbones.build import FrozenBackbone
-from extract.backbones.table import EMBEDDED, backbones_named
+from extract.backbones.table import EMBEDDED, backbone_named
 from extract.backbones.weights import find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.pipeline import Images
 from extract.report import Progress, Report
 from extract.runtime import cores
 from features.common.cli import application
-from features.common.keras_import import backend_name, import_keras, silent_stderr
+from features.common.keras_import import import_keras, silent_stderr
 from features.common.text import make_console
 from features.dataset.dataset import read_images
 from scripts.benchmark_audit import benchmark_audit
@@ -157,8 +157,8 @@ class _AsTrained(FrozenBackbone):
 def _frozen(names: tuple[str, ...], weights: str) -> list[FrozenBackbone]:
     """The backbones of the table, with ImageNet or seeded random weights."""
     return [
-        _AsTrained.of_table(backbone, find_weights(backbone, weights, None, backend_name()), "float32")
-        for backbone in backbones_named(",".join(names))
+        _AsTrained.of_table(backbone, find_weights(backbone, weights, None), "float32")
+        for backbone in map(backbone_named, names)
     ]
 
 

@@ -20,7 +20,6 @@ from extract.backbones.weights import find_weights
 from extract.heat import compile_maps
 from extract.heat_maps import enlarge
 from extract.images import decode, resize
-from features.common.keras_import import backend_name
 from features.common.text import make_console
 from features.store.cache import FeatureCache
 from scripts.phantom import write_phantom
@@ -135,7 +134,7 @@ def _feature_maps(folder: Path, targets: list[Target]) -> dict[str, np.ndarray]:
     maps = {}
     for name in EMBEDDED:
         row = backbone_named(name)
-        backbone = FrozenBackbone.of_table(row, find_weights(row, "imagenet", None, backend_name()), "float32")
+        backbone = FrozenBackbone.of_table(row, find_weights(row, "imagenet", None), "float32")
         extract = compile_maps(backbone)
         blocks = range(0, len(pixels), 32)
         resized = ([resize(image, backbone.input_size) for image in pixels[start : start + 32]] for start in blocks)

@@ -130,18 +130,6 @@ def backbone_named(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def backbones_named(names: str) -> list[Backbone]:
-    """Read a `--backbones a,b` option.
-
-    Raises:
-        InputError: a name is unknown or given twice.
-    """
-    chosen = [name.strip() for name in names.split(",")]
-    if len(set(chosen)) < len(chosen):
-        raise InputError(f"--backbones {names}: a backbone is named twice. Name each once.")
-    return [backbone_named(name) for name in chosen]
-
-
 _COLUMNS = ("name", "input", "width", "parameters", "preprocessing", "licence")
 _NUMBERS = ("input", "width", "parameters")
 

@@ -10,7 +10,7 @@ from typing import Literal
 from extract.backbones.table import BACKBONES, EMBEDDED, Backbone
 from features.common.errors import InputError
 from features.common.files import digest
-from features.common.keras_import import import_keras, keras_home
+from features.common.keras_import import backend_name, import_keras, keras_home
 
 #: The seed of `--weights random`.
 RANDOM_SEED = 0
@@ -49,7 +49,7 @@ def imagenet_file(backbone: Backbone, weights_dir: Path | None = None) -> Path |
     return next((path for folder in folders if (path := folder / backbone.weights_name).is_file()), None)
 
 
-def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None, backend: str) -> Weights:
+def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None) -> Weights:
     """Find the weights that `--weights` asks for; ImageNet weights are downloaded where they are missing.
 
     Args:
@@ -57,14 +57,14 @@ def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None, back
         choice: `imagenet`, `random`, or the path of a folder with {backbone}.weights.h5, {backbone}.h5 or
             (for the embedded ones) {backbone}.pth.
         weights_dir: a folder that may hold the ImageNet weights under the names that Keras gives them.
-        backend: name of Keras' backend: the same seed draws other random weights on another backend.
 
     Raises:
         InputError: the file is missing, its hash is wrong, or the download failed; the message says which file to put
             where.
     """
     if choice == "random":
-        drawn_by = f"random, seed {RANDOM_SEED}, {backbone.builder}, Keras {version('keras')} on {backend}"
+        # The same seed draws other weights on another backend.
+        drawn_by = f"random, seed {RANDOM_SEED}, {backbone.builder}, Keras {version('keras')} on {backend_name()}"
         return Weights("random", "random", digest(drawn_by.encode()).hex(), None)
     if choice == "imagenet":
         path = imagenet_file(backbone, weights_dir) or _download(backbone)

@@ -148,8 +148,8 @@ def test_without_a_name_the_challenges_five_are_asked_for_and_the_embedded_ones_
     ("arguments", "message"),
     [
         (["--backbones", "resnet"], "no backbone is called 'resnet'"),
-        (["--backbones", ""], "no backbone is called ''"),
-        (["--backbones", "vgg16,vgg16"], "named twice"),
+        (["--backbones", ""], "--backbones '': expected different names between commas"),
+        (["--backbones", "vgg16,vgg16"], "--backbones 'vgg16,vgg16': expected different names"),
         (["--precision", "half"], "Invalid value for '--precision'"),
         (["--dtype", "int8"], "Invalid value for '--dtype'"),
         (["--weights", "nowhere"], "--weights takes imagenet, random, or a folder"),

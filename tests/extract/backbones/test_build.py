@@ -127,7 +127,7 @@ def test_mixed_precision_is_near_float32_and_leaves_the_policy_as_it_was(keras):
     row = BACKBONES["efficientnet_lite0"]
     from extract.backbones.weights import find_weights
 
-    weights = find_weights(row, "imagenet", None, "tensorflow")
+    weights = find_weights(row, "imagenet", None)
     images = np.random.default_rng(0).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)
     exact = np.asarray(FrozenBackbone.of_table(row, weights, "float32").build()(images))
     model = FrozenBackbone.of_table(row, weights, "mixed").build()

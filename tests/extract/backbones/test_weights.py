@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from extract.backbones.table import BACKBONES, EMBEDDED, backbones_named
+from extract.backbones.table import BACKBONES, EMBEDDED
 from extract.backbones.weights import find_model, find_weights, imagenet_file
 from features.common.errors import InputError
 
@@ -55,8 +55,8 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-def find(row=ROW, choice="imagenet", weights_dir=None, backend="tensorflow"):
-    return find_weights(row, choice, weights_dir, backend)
+def find(row=ROW, choice="imagenet", weights_dir=None):
+    return find_weights(row, choice, weights_dir)
 
 
 def test_imagenet_weights_are_downloaded_once_and_their_hash_checked(server, tmp_path, home):
@@ -98,12 +98,13 @@ def test_a_file_in_weights_dir_is_taken_first_and_its_hash_checked(tmp_path):
     assert find(sha256, weights_dir=tmp_path).kind == "imagenet"
 
 
-def test_random_weights_differ_by_architecture_and_backend_and_are_the_same_again():
+def test_random_weights_differ_by_architecture_and_backend_and_are_the_same_again(monkeypatch):
     one, again = find(choice="random"), find(choice="random")
     assert one == again
     assert one.path is None
     assert one.digest != find(BACKBONES["vgg19"], choice="random").digest
-    assert one.digest != find(choice="random", backend="jax").digest
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert one.digest != find(choice="random").digest
 
 
 def test_a_folder_of_weights(tmp_path):
@@ -175,9 +176,3 @@ def test_the_search_loads_neither_keras_nor_numpy_nor_the_package():
 def test_a_model_of_ones_own_is_named_properly(option, message):
     with pytest.raises(InputError, match=message):
         find_model(option)
-
-
-def test_backbones_are_named_once():
-    assert [row.name for row in backbones_named("vgg16, vgg19")] == ["vgg16", "vgg19"]
-    with pytest.raises(InputError, match="named twice"):
-        backbones_named("vgg16,vgg16")
