@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from extract.pipeline import BatchFunction, Images, Job, Pipeline
 from extract.report import BackboneReport, Progress, Report
 from extract.runtime import CPU_BATCH, GPU_BATCH, Extractor, batches_at_a_time, device_name, fold_batch_norms
 from features.common.files import hold
-from features.common.keras_import import backend_name
-from features.store.assembly import Provenance, assemble
+from features.store.assembly import assemble
 from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable, SeenImage, replace_rejections
 from features.store.parts import PartStore
@@ -181,7 +179,5 @@ def _assemble(path: Path, job: Job, wanted: dict[str, bytes], device: str, say: 
     if job.parted or outdated:
         # A run that only assembles the parts of an earlier one has used no device.
         device = device or (job.previous.device if job.previous else "CPU")
-        assemble(
-            path, job.recipe, Provenance(version("keras"), backend_name(), device), wanted, job.previous, job.parts
-        )
+        assemble(path, job.recipe, device, wanted, job.previous, job.parts)
     job.parts.remove()

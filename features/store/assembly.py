@@ -8,8 +8,8 @@ import io
 import itertools
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +19,7 @@ from xxhash import xxh3_128_digest
 
 from features.common.errors import InputError
 from features.common.files import DIGEST_BYTES, replacing
+from features.common.keras_import import backend_name
 from features.common.text import size
 from features.store.cache_file import BLOCK_ROWS, CacheFile, index_digest
 from features.store.parts import PartStore
@@ -28,19 +29,10 @@ from features.store.recipe import Recipe
 _ALIGNMENT = 64
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """What computed the features: kept for people, not part of the fingerprint."""
-
-    keras_version: str
-    keras_backend: str
-    device: str
-
-
 def assemble(
     path: Path,
     recipe: Recipe,
-    provenance: Provenance,
+    device: str,
     wanted: Mapping[str, bytes],
     previous: CacheFile | None,
     parts: PartStore,
@@ -53,7 +45,7 @@ def assemble(
     Args:
         path: CACHE/{split}/{backbone}.h5.
         recipe: how the rows were made.
-        provenance: what made them.
+        device: name of what computed them.
         wanted: image id -> digest of the bytes, in the order of the data set. Ids without a row are left out.
         previous: the present cache file, if its fingerprint is the recipe's.
         parts: rows extracted since.
@@ -70,7 +62,9 @@ def assemble(
         return 0
     attributes = {
         **recipe.attributes(),
-        **asdict(provenance),
+        "keras_version": version("keras"),
+        "keras_backend": backend_name(),
+        "device": device,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "fingerprint": recipe.fingerprint,
         **({} if seconds_per_image is None else {"seconds_per_image": seconds_per_image}),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from classify.rundir.folder import seal
 from features.common.files import digest
-from features.store.assembly import Provenance, assemble
+from features.store.assembly import assemble
 from features.store.cache_file import CacheFile
 from features.store.images_table import ImageFacts
 from features.store.parts import PartStore, Rows
@@ -47,7 +47,7 @@ def write_cache_file(
     parts = PartStore(path.with_suffix(".parts") / recipe.fingerprint)
     stored = features[:, np.newaxis].astype(np.float32)
     parts.add(Rows(tuple(image_ids), tuple(digests), stored, facts, seconds and seconds * count))
-    assemble(path, recipe, Provenance("3", "none", "none"), dict(zip(image_ids, digests, strict=True)), None, parts)
+    assemble(path, recipe, "none", dict(zip(image_ids, digests, strict=True)), None, parts)
     parts.remove()
 
 

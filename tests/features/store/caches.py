@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from features.store.assembly import Provenance, assemble
+from features.store.assembly import assemble
 from features.store.images_table import ImageFacts
 from features.store.parts import PartStore, Rows
 from features.store.recipe import Recipe
 
 RECIPE = Recipe("net", "imagenet", "ab" * 16, "pixel / 127.5 - 1", 224)
-PROVENANCE = Provenance("3.15.0", "tensorflow", "CPU")
 #: A blank, a slash, no ASCII, 300 characters, digits with leading zeros.
 ODD_IDS = ("a 17", "sub/a17", "Kopf-Größe-脳", "long" * 75, "007", "7")
 
@@ -59,7 +58,7 @@ def write_rows(cache: Path, rows: Rows, split: str = "train", recipe: Recipe = R
     parts = part_store(cache, split, recipe)
     parts.add(rows)
     path = cache / split / f"{recipe.backbone}.h5"
-    assemble(path, recipe, PROVENANCE, dict(zip(rows.image_ids, rows.digests, strict=True)), None, parts)
+    assemble(path, recipe, "CPU", dict(zip(rows.image_ids, rows.digests, strict=True)), None, parts)
     parts.remove()
     return path
 
