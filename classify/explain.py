@@ -129,20 +129,17 @@ class Explainer:
     def _weigh(self, model: str) -> ModelWeights:
         """Weigh the members of a model, down to baselines and heads."""
         entry = self._run.models[model]
-        labels = len(self._run.label_names)
-        if not entry["members"]:
-            if not self._has_gradient(model):
-                return ModelWeights({}, {model: "it has no gradient with respect to the features"}, 0.0)
-            return ModelWeights({model: np.ones(labels)}, {})
         if len(entry["members"]) == 1:
             return self._weigh(entry["members"][0])
-        coefficients = getattr(self._load(self._files(model)[0]), "coef_", None)
+        coefficients, shares = None, {model: 1.0}
+        if entry["members"]:
+            coefficients = getattr(self._load(self._files(model)[0]), "coef_", None)
+            shares = {member: entry["shares"].get(member, 0.0) for member in entry["members"]}
         weights: dict[str, np.ndarray] = {}
         left_out: dict[str, str] = {}
-        whole = np.zeros(labels)
-        for index, member in enumerate(entry["members"]):
-            share = entry["shares"].get(member, 0.0)
-            weight = np.full(labels, share) if coefficients is None else np.asarray(coefficients)[:, index]
+        whole = np.zeros(len(self._run.label_names))
+        for index, (member, share) in enumerate(shares.items()):
+            weight = np.full(len(whole), share) if coefficients is None else np.asarray(coefficients)[:, index]
             if weight.max() < _LEAST_SHARE:
                 continue
             whole += weight
@@ -150,7 +147,7 @@ class Explainer:
                 weights[member] = weight
             else:
                 left_out[member] = "it has no gradient with respect to the features"
-        shown = np.sum(list(weights.values()), axis=0) if weights else np.zeros(labels)
+        shown = np.sum(list(weights.values()), axis=0)
         if coefficients is None:
             weights = {member: weight / shown for member, weight in weights.items()}
         return ModelWeights(weights, left_out, float(shown.sum() / max(whole.sum(), _LEAST_SHARE)))
@@ -189,19 +186,19 @@ def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons, ch
     images = list(dict.fromkeys(key[:2] for key in reasons))
     with progress_bar("explaining", len(images)) as advance:
         for split in dict.fromkeys(split for split, _ in images):
-            of_split = _Split(run, cache, model, split, [image_id for other, image_id in images if other == split])
-            for start in range(0, len(of_split.image_ids), _BLOCK):
+            image_ids = [image_id for other, image_id in images if other == split]
+            known, features, fits = _look_up(run, cache, model, split, image_ids, reasons)
+            for start in range(0, len(image_ids), _BLOCK):
                 block = slice(start, start + _BLOCK)
-                found = explainer.explain(of_split.features[block], of_split.fits[block]) if weights.members else None
-                for row, image_id in enumerate(of_split.image_ids[block]):
-                    for label in [n for n in range(len(run.label_names)) if (split, image_id, n) in reasons]:
-                        pair = of_split.pair(start + row, label, reasons[split, image_id, label])
+                found = explainer.explain(features[block], fits[block]) if weights.members else None
+                for row, (of_image, seen) in enumerate(zip(known[block], features[block], strict=True)):
+                    for pair in of_image:
                         if found is not None:
                             # The rest also makes up for the rounding, so that maps and rest give the logit exactly.
-                            exact, features = found.gradients[row, label], of_split.features[start + row]
+                            exact = found.gradients[row, pair.label]
                             vectors.append(rounded(exact))
-                            logit = float(exact.astype(np.float64) @ features + found.intercepts[row, label])
-                            rest = logit - float(vectors[-1].astype(np.float64) @ features)
+                            logit = float(exact.astype(np.float64) @ seen + found.intercepts[row, pair.label])
+                            rest = logit - float(vectors[-1].astype(np.float64) @ seen)
                             pair = replace(pair, logit=logit, rest=rest)
                         pairs.append(pair)
                     advance()
@@ -221,50 +218,48 @@ def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons, ch
     )
 
 
-class _Split:
-    """What the run and the cache know of some images of one split.
+def _look_up(
+    run: SavedRun, cache: FeatureCache, model: str, split: str, image_ids: Sequence[str], reasons: Reasons
+) -> tuple[list[list[Pair]], np.ndarray, np.ndarray]:
+    """Gather what the run and the cache know of N images of one split.
 
-    Attributes:
-        image_ids: the N images.
-        features: float32 array (N, D): the backbones that the model needs, side by side.
-        fits: int64 array (N, R), the fits that held the image out; `NO_FIT` where the run did not learn from it.
+    Returns:
+        Of each image its pairs, without gradients; float32 (N, D), the features of the backbones that the model needs;
+        int64 (N, R), the fits that held the image out, `NO_FIT` where the run did not learn from it.
     """
+    run.refuse_other_features(cache, split, model)
+    # A model may see no features; which files the images are is known by any cache file.
+    backbones = run.needs(model) or tuple(run.widths)[:1]
+    known = [cache.open(split, name).index for name in backbones]
+    _, features = cache.read(split, backbones, image_ids)
+    scores = run.predict(model, features)
+    fits = np.full((len(image_ids), 1), NO_FIT)
+    if split == "train":
+        held_out = _held_out(run)
+        learnt = [row for row, image_id in enumerate(image_ids) if image_id in held_out]
+        ids = [image_ids[row] for row in learnt]
+        scores[learnt] = read_out_of_fold(run, model, ids, run.label_names)
+        fits = np.full((len(image_ids), len(next(iter(held_out.values())))), NO_FIT)
+        fits[learnt] = [held_out[image_id] for image_id in ids]
+    positive = to_binary(scores, run.thresholds(model)).astype(bool)
 
-    def __init__(self, run: SavedRun, cache: FeatureCache, model: str, split: str, image_ids: Sequence[str]) -> None:
-        run.refuse_other_features(cache, split, model)
-        # A model may see no features; which files the images are is known by any cache file.
-        backbones = run.needs(model) or tuple(run.widths)[:1]
-        self._split, self.image_ids = split, image_ids
-        self._digests = [cache.open(split, name).index for name in backbones]
-        _, self.features = cache.read(split, backbones, image_ids)
-        self._scores = run.predict(model, self.features)
-        self.fits = np.full((len(image_ids), 1), NO_FIT)
-        if split == "train":
-            self._learn(run, model)
-        self._decided = to_binary(self._scores, run.thresholds(model))
+    def pairs_of(row: int, image_id: str) -> list[Pair]:
+        first, *others = {index.get(image_id, b"").hex() for index in known}
+        return [
+            Pair(
+                split=split,
+                image_id=image_id,
+                digest="" if others else first,
+                label=label,
+                reasons=tuple(reasons[split, image_id, label]),
+                score=float(scores[row, label]),
+                positive=bool(positive[row, label]),
+            )
+            for label in range(len(run.label_names))
+            if (split, image_id, label) in reasons
+        ]
 
-    def _learn(self, run: SavedRun, model: str) -> None:
-        """Take out-of-fold probabilities and fits of the images that the run learnt from."""
-        fits = _held_out(run)
-        rows = [row for row, image_id in enumerate(self.image_ids) if image_id in fits]
-        ids = [self.image_ids[row] for row in rows]
-        self._scores[rows] = read_out_of_fold(run, model, ids, run.label_names)
-        self.fits = np.full((len(self.image_ids), len(next(iter(fits.values())))), NO_FIT)
-        self.fits[rows] = [fits[image_id] for image_id in ids]
-
-    def pair(self, row: int, label: int, reasons: Sequence[tuple[str, int]]) -> Pair:
-        """Say what is known of an image and a label without gradients."""
-        image_id = self.image_ids[row]
-        digests = {known.get(image_id, b"").hex() for known in self._digests}
-        return Pair(
-            split=self._split,
-            image_id=image_id,
-            digest=digests.pop() if len(digests) == 1 else "",
-            label=label,
-            reasons=tuple(reasons),
-            score=float(self._scores[row, label]),
-            positive=bool(self._decided[row, label]),
-        )
+    return [pairs_of(row, image_id) for row, image_id in enumerate(image_ids)], features, fits
 
 
 def _held_out(run: SavedRun) -> dict[str, tuple[int, ...]]:
