@@ -31,16 +31,7 @@ from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.files import digest, hold
 from features.common.text import duration, first_few, make_console, size
-from features.store.gradients import (
-    CAM,
-    CAM_RECORD,
-    Gradients,
-    Pair,
-    heat_path,
-    read_gradients,
-    thumbnail_path,
-    write_cam,
-)
+from features.store.gradients import CAM, CAM_RECORD, Gradients, heat_path, read_gradients, thumbnail_path, write_cam
 from features.store.recipe import Recipe
 
 #: Images that are decoded at a time, while the block before is computed.
@@ -104,10 +95,10 @@ def draw_heat(options: HeatOptions) -> int:
                 f"none of the {len(wanted):,} images can be shown (first: {first}: {reason}). Check DATA; images that "
                 "have changed have to be extracted and classified again."
             )
-        error = _largest_error(found.pairs, heats)
+        error = _largest_error(found, heats)
         pairs, boxes = _draw(folder, found, shown, heats)
         images = [(image.split, image.image_id, image.file) for image in shown]
-        write_cam(folder, found, images, pairs, boxes, left_out, error)
+        write_cam(folder, found, (images, pairs, boxes), left_out, error)
         pictures = sum(path.stat().st_size for path in folder.rglob("*.*"))
     console.print(
         f"{len(shown):,} thumbnails, {len(heats):,} heat maps, {len(boxes):,} boxes where {found.model} says yes, in "
@@ -244,10 +235,10 @@ def _load(image: _Wanted, sizes: set[int]) -> _Loaded:
     return _Loaded(image, resized, draw_thumbnail(pixels), (facts.height, facts.width))
 
 
-def _largest_error(pairs: Sequence[Pair], heats: Mapping[int, Sequence[np.ndarray]]) -> float:
+def _largest_error(found: Gradients, heats: Mapping[int, Sequence[np.ndarray]]) -> float:
     """By how much the means of the heat maps and the rests miss the logits at the most."""
-    means = {number: sum(float(heat.mean()) for heat in of_pair) for number, of_pair in heats.items()}
-    return max((abs(mean + pairs[number].rest - pairs[number].logit) for number, mean in means.items()), default=0.0)
+    means = ((found.pairs[number], sum(float(heat.mean()) for heat in of_pair)) for number, of_pair in heats.items())
+    return max((abs(mean + pair.rest - pair.logit) for pair, mean in means), default=0.0)
 
 
 def _draw(
@@ -257,7 +248,7 @@ def _draw(
     for kind in ("heat", "overlays") if heats else ():
         for label in {pair.label for pair in found.pairs}:
             (folder / kind / str(label)).mkdir(parents=True)
-    full = _full_heat(found.pairs, heats)
+    full = _full_heat(found, heats)
     pairs: list[tuple[object, ...]] = []
     boxes: list[tuple[object, ...]] = []
     for image in shown:
@@ -286,15 +277,15 @@ def _draw(
     return pairs, boxes
 
 
-def _full_heat(pairs: Sequence[Pair], heats: Mapping[int, Sequence[np.ndarray]]) -> dict[int, float]:
+def _full_heat(found: Gradients, heats: Mapping[int, Sequence[np.ndarray]]) -> dict[int, float]:
     """Say, per label, which heat above an image's median has the hottest colour, above 0.
 
     One scale for all images: an image without anything hot stays pale, which a scale of its own would hide.
     """
     peaks: dict[int, list[float]] = {}
     for number, of_pair in heats.items():
-        peaks.setdefault(pairs[number].label, []).append(peak(enlarge(of_pair, (32, 32))))
-    return {label: float(np.quantile(found, _FULL_SHARE)) or 1.0 for label, found in peaks.items()}
+        peaks.setdefault(found.pairs[number].label, []).append(peak(enlarge(of_pair, (32, 32))))
+    return {label: float(np.quantile(of_label, _FULL_SHARE)) or 1.0 for label, of_label in peaks.items()}
 
 
 def _say_what_is_missing(

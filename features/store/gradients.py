@@ -9,7 +9,6 @@ rest are the logit.
 import csv
 import io
 import json
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,11 +26,9 @@ from features.store.recipe import Recipe
 GRADIENTS = "gradients.h5"
 #: What is drawn by it: the folder of pictures, and what says there how they were made.
 CAM, CAM_RECORD = "cam", "cam.json"
-#: The list of the images there.
-_CAM_IMAGES = "images.csv"
 #: Columns of the tables of CAM. A box is in pixels of the image: its first column and row, and those after its last.
 _CAM_COLUMNS = {
-    _CAM_IMAGES: ("split", "ID", "file"),
+    "images.csv": ("split", "ID", "file"),
     "pairs.csv": ("split", "ID", "label", "outcome", "rank", "score", "positive", "file"),
     "boxes.csv": ("split", "ID", "label", "x0", "y0", "x1", "y1", "score", "heat"),
 }
@@ -190,9 +187,7 @@ def heat_path(cam: Path, label: int, file: str) -> Path:
 def write_cam(
     cam: Path,
     found: Gradients,
-    images: Iterable[Sequence[object]],
-    pairs: Iterable[Sequence[object]],
-    boxes: Iterable[Sequence[object]],
+    tables: Sequence[Iterable[Sequence[object]]],
     images_left_out: Mapping[str, str],
     largest_error: float,
 ) -> None:
@@ -201,13 +196,11 @@ def write_cam(
     Args:
         cam: the folder.
         found: what the heat maps were drawn by.
-        images: rows of images.csv.
-        pairs: rows of pairs.csv.
-        boxes: rows of boxes.csv.
+        tables: the rows of images.csv, pairs.csv and boxes.csv.
         images_left_out: by image, why it has no picture.
         largest_error: by how much the maps miss the logits at the most.
     """
-    for (name, columns), rows in zip(_CAM_COLUMNS.items(), (images, pairs, boxes), strict=True):
+    for (name, columns), rows in zip(_CAM_COLUMNS.items(), tables, strict=True):
         with (cam / name).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
@@ -244,18 +237,14 @@ def read_cam(run: Path) -> tuple[dict[str, Any], dict[tuple[str, str], str] | No
             record = json.loads(path.read_text(encoding="utf-8"))
             if not (isinstance(record, dict) and record.keys() >= {"model", "left_out", "no_heat"}):
                 raise ValueError("model, left_out or no_heat is missing")
-        path = run / CAM / _CAM_IMAGES
+        path = run / CAM / "images.csv"
         if path.is_file():
             with path.open(encoding="utf-8", newline="") as file:
-                header, *rows = csv.reader(file)
-            if tuple(header) != _CAM_COLUMNS[_CAM_IMAGES]:
-                raise ValueError(f"its columns are {', '.join(header)}")
-            files = {(split, image_id): number for split, image_id, number in rows}
+                _, *rows = csv.reader(file)
+            # As numbers: a name that leads elsewhere must not bring another file into the report.
+            files = {(split, image_id): f"{int(number):05d}" for split, image_id, number in rows}
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}). {how_to_draw(run)}") from None
-    strange = [number for number in (files or {}).values() if not re.fullmatch(r"[0-9]+", number)]
-    if strange:  # a name that leads elsewhere must not bring another file into the report
-        raise InputError(f"{path}: {strange[0]!r} is not a number. {how_to_draw(run)}")
     return record, files
 
 
