@@ -9,10 +9,11 @@ from itertools import chain
 from pathlib import Path
 
 import cv2
+from rich.console import Console
 
 from extract.backbones.build import FrozenBackbone
 from extract.pipeline import BatchFunction, Images, Job, Pipeline
-from extract.report import BackboneReport, Progress, Report
+from extract.report import BackboneReport, Report, show_progress
 from extract.runtime import CPU_BATCH, GPU_BATCH, Extractor, batches_at_a_time, device_name, fold_batch_norms
 from features.common.files import hold
 from features.store.assembly import assemble
@@ -41,8 +42,7 @@ def extract(
     backbones: Sequence[FrozenBackbone],
     options: ExtractionOptions,
     compiled: "CompiledBackbones",
-    say: Callable[[str], None],
-    progress: Progress,
+    console: Console,
     stop: threading.Event,
 ) -> Report:
     """Bring the cache up to date: every image of every split gets a row for every backbone.
@@ -52,8 +52,7 @@ def extract(
         backbones: the backbones to run.
         options: how.
         compiled: keeps the compiled backbones; the same one given to a second extraction saves the compilation.
-        say: prints a line.
-        progress: shown while it runs.
+        console: where progress and changes of the cache are shown.
         stop: set it to end the run early, with everything computed on disk.
 
     Returns:
@@ -69,22 +68,21 @@ def extract(
         for split in images:
             for backbone in backbones:
                 locks.enter_context(hold(options.cache / split.split / f"{backbone.name}.h5.lock"))
-        progress.total = sum(len(split.image_ids) for split in images)
-        with progress:
+        with show_progress(console, sum(len(split.image_ids) for split in images)) as advance:
             for split in images:
                 pipeline = Pipeline(
                     split,
-                    [_make_job(split.split, backbone, options, compiled, say) for backbone in backbones],
+                    [_make_job(split.split, backbone, options, compiled, console.print) for backbone in backbones],
                     FactsTable.of_split(options.cache, split.split),
                     options.workers,
                     report,
-                    lambda count: progress.advance(count, f"device waits {report.waiting_share:.0%}"),
+                    lambda count: advance(count, f"device waits {report.waiting_share:.0%}"),
                     stop.is_set,
                 )
                 if not pipeline.run():
                     break
                 report.rejected.extend(pipeline.rejected)
-                _finish(pipeline, options.cache, compiled.device, say)
+                _finish(pipeline, options.cache, compiled.device, console.print)
     report.device = compiled.device if report.rows else ""
     return report
 

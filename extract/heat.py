@@ -24,7 +24,7 @@ from extract.extraction import default_batch_size
 from extract.heat_maps import enlarge, find_regions, peak, save_heat, save_overlay, save_thumbnail, scale_box, to_levels
 from extract.images import UnreadableImage, decode, draw_thumbnail, resize
 from extract.options import HeatOptions
-from extract.report import Progress
+from extract.report import show_progress
 from extract.run import find_images
 from extract.runtime import Extractor, cores, device_name, fold_batch_norms
 from features.common.cli import EXIT_REJECTED
@@ -82,12 +82,10 @@ def draw_heat(options: HeatOptions) -> int:
     found = read_gradients(options.run)
     wanted = _list_images(found, options)
     console.print(f"{found.count} of {options.data} by {', '.join(found.recipes) or 'no backbone'}")
-    progress = Progress(console)
-    progress.total = len(wanted)
     with _renewing(options.run) as folder:
-        with progress:
+        with show_progress(console, len(wanted)) as advance:
             backbones = {name: _freeze(recipe, options.weights_dir) for name, recipe in found.recipes.items()}
-            heats, left_out = _compute(found, wanted, backbones, folder, progress)
+            heats, left_out = _compute(found, wanted, backbones, folder, advance)
         shown = [image for image in wanted if image.file]
         if not shown:
             first, reason = next(iter(left_out.items()))
@@ -175,7 +173,7 @@ def _compute(
     wanted: Sequence[_Wanted],
     backbones: Mapping[str, FrozenBackbone],
     folder: Path,
-    progress: Progress,
+    advance: Callable[..., None],
 ) -> tuple[dict[int, list[np.ndarray]], dict[str, str]]:
     """Write the thumbnails, and compute by pair its heat maps, float32 (h, w), and by image why it is left out."""
     extractors = {name: compile_maps(backbone) for name, backbone in backbones.items()}
@@ -193,7 +191,7 @@ def _compute(
             for entry, of_image in zip(whole, maps, strict=True):
                 for pair in entry.image.pairs:
                     heats.setdefault(pair, []).append(of_image.astype(np.float64) @ found.vectors[name][pair])
-        progress.advance(len(loaded))
+        advance(len(loaded))
     return heats, left_out
 
 

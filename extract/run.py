@@ -16,7 +16,7 @@ from extract.backbones.weights import check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.options import ExtractOptions
 from extract.pipeline import Images
-from extract.report import Progress, Report, print_report
+from extract.report import Report, print_report
 from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import InputError, heeded_signals
@@ -61,8 +61,7 @@ def run_extraction(options: ExtractOptions) -> int:
             backbones,
             ExtractionOptions(cache, options.dtype, options.workers or cores()),
             CompiledBackbones(options.batch_size),
-            console.print,
-            Progress(console),
+            console,
             stop,
         )
     return _conclude(report, cache, time.monotonic() - start, console, received)

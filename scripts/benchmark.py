@@ -32,7 +32,7 @@ from extract.backbones.table import EMBEDDED, backbone_named
 from extract.backbones.weights import find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.pipeline import Images
-from extract.report import Progress, Report
+from extract.report import Report
 from extract.runtime import cores
 from features.common.cli import application
 from features.common.keras_import import import_keras, silent_stderr
@@ -194,8 +194,7 @@ def _extract(split: Images, backbones: list[FrozenBackbone], compiled: CompiledB
     """Our way: one extraction into an empty cache."""
     with tempfile.TemporaryDirectory() as cache:
         options = ExtractionOptions(Path(cache), "float32", cores())
-        quiet = Console(quiet=True)
-        return extract([split], backbones, options, compiled, quiet.print, Progress(quiet), threading.Event())
+        return extract([split], backbones, options, compiled, Console(quiet=True), threading.Event())
 
 
 #: The usual way's backbones and models, in its process.

@@ -1,6 +1,7 @@
 """Small data sets, and backbones of a few lines of numpy, for tests that need no Keras."""
 
 import hashlib
+import io
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from extract.backbones.build import FrozenBackbone
 from extract.backbones.weights import Weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.pipeline import Images
-from extract.report import Progress, Report
+from extract.report import Report
 from features.dataset.dataset import read_images
 
 WIDTH = 6
@@ -85,12 +86,16 @@ def run(
 ) -> Report:
     """Extract a data set with stand-ins."""
     images = [Images(split, ids, paths) for split, (ids, paths) in read_images(data).items()]
-    return extract(
-        images,
-        backbones or (backbone(),),
-        ExtractionOptions(cache, storage, 2),
-        compiled or StandIns(),
-        (said if said is not None else []).append,
-        Progress(Console(quiet=True)),
-        stop or threading.Event(),
-    )
+    output = io.StringIO()
+    try:
+        return extract(
+            images,
+            backbones or (backbone(),),
+            ExtractionOptions(cache, storage, 2),
+            compiled or StandIns(),
+            Console(file=output, width=10_000, highlight=False, markup=False),
+            stop or threading.Event(),
+        )
+    finally:
+        if said is not None:
+            said += output.getvalue().splitlines()

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 import extract.report
-from extract.report import Progress
+from extract.report import show_progress
 
 
 @pytest.fixture
@@ -19,12 +19,10 @@ def clock(monkeypatch):
 
 def test_a_log_gets_a_line_every_half_minute_with_rate_time_left_and_waiting(clock):
     output = io.StringIO()
-    progress = Progress(Console(file=output, width=120))
-    progress.total = 1000
-    with progress:
+    with show_progress(Console(file=output, width=120), 1000) as advance:
         clock[0] += 60  # compiling
         for _ in range(40):
-            progress.advance(5.0, "device waits 10%")
+            advance(5.0, "device waits 10%")
             clock[0] += 1
     lines = output.getvalue().splitlines()
     assert lines[0] == "10/1000 images  5.0 images/s  3 min 18 s left  device waits 10%"
@@ -34,10 +32,8 @@ def test_a_log_gets_a_line_every_half_minute_with_rate_time_left_and_waiting(clo
 
 def test_the_rate_is_that_of_the_last_seconds(clock):
     output = io.StringIO()
-    progress = Progress(Console(file=output, width=120))
-    progress.total = 10_000
-    with progress:
+    with show_progress(Console(file=output, width=120), 10_000) as advance:
         for second in range(80):
-            progress.advance(1.0 if second < 40 else 50.0)
+            advance(1.0 if second < 40 else 50.0)
             clock[0] += 1
     assert "  50.0 images/s  " in output.getvalue().splitlines()[-1]
