@@ -7,8 +7,8 @@ is linear around the image's pooled features, and its gradient there takes the p
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -34,16 +34,14 @@ _BOX_COLOUR = (64, 224, 255)
 _QUALITY = 80
 
 
-@dataclass(frozen=True)
-class Region:
-    """One connected region of hot positions.
+#: x0, y0, x1, y1: x1 and y1 are the first column and row past the box.
+Box = tuple[int, int, int, int]
 
-    Attributes:
-        box: x0, y0, x1, y1 on the heat map; x1 and y1 are the first column and row past it.
-        heat: its highest heat above the median of the map, in logits.
-    """
 
-    box: tuple[int, int, int, int]
+class Region(NamedTuple):
+    """One connected region of hot positions: its box, and its highest heat above the map's median, in logits."""
+
+    box: Box
     heat: float
 
 
@@ -84,8 +82,7 @@ def find_regions(heat: np.ndarray) -> list[Region]:
     Returns:
         Regions connected over edges, not corners; none where the heat is the same everywhere.
     """
-    median = float(np.median(heat))
-    highest = float(heat.max())
+    median, highest = float(np.median(heat)), float(heat.max())
     if highest <= median:
         return []
     labelled, count = ndimage.label(heat > median + HOT_SHARE * (highest - median))
@@ -97,13 +94,11 @@ def find_regions(heat: np.ndarray) -> list[Region]:
     return sorted(regions, key=lambda region: -region.heat)
 
 
-def scale_box(
-    box: tuple[int, int, int, int], shape: tuple[int, int], size: tuple[int, int]
-) -> tuple[int, int, int, int]:
+def scale_box(box: Box, shape: tuple[int, int], size: tuple[int, int]) -> Box:
     """Carry a box from a heat map over to the image: the smallest box of whole pixels that holds it.
 
     Args:
-        box: x0, y0, x1, y1 on the heat map.
+        box: on the heat map.
         shape: height and width of the heat map.
         size: height and width of the image in pixels.
     """
@@ -117,9 +112,8 @@ def palette() -> np.ndarray:
     """The colours of the heat from cold to hot: uint8 (64, 4), RGBA."""
     places = np.linspace(0, 1, len(_RAMP))
     wanted = np.linspace(0, 1, _LEVELS)
-    return np.column_stack([np.interp(wanted, places, channel) for channel in zip(*_RAMP, strict=True)]).astype(
-        np.uint8
-    )
+    channels = [np.interp(wanted, places, channel) for channel in zip(*_RAMP, strict=True)]
+    return np.column_stack(channels).astype(np.uint8)
 
 
 def peak(heat: np.ndarray) -> float:
@@ -155,15 +149,13 @@ def save_thumbnail(thumbnail: np.ndarray, path: Path) -> None:
     Image.fromarray(thumbnail[..., 0] if grey else thumbnail).save(path, quality=_QUALITY)
 
 
-def save_overlay(
-    thumbnail: np.ndarray, levels: np.ndarray, boxes: Sequence[tuple[int, int, int, int]], path: Path
-) -> None:
+def save_overlay(thumbnail: np.ndarray, levels: np.ndarray, boxes: Sequence[Box], path: Path) -> None:
     """Write an image with its heat and boxes as JPEG.
 
     Args:
         thumbnail: uint8 array (H, W, 3), RGB.
         levels: uint8 array (H, W), of `to_levels`.
-        boxes: x0, y0, x1, y1 on the thumbnail; x1 and y1 are the first column and row past it.
+        boxes: on the thumbnail.
         path: the file.
     """
     colours = palette()[levels].astype(np.float32)

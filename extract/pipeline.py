@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -43,15 +43,8 @@ class BatchFunction(Protocol):
         """Turn uint8 (n, S, S, 3) into float32 (n, D)."""
 
 
-@dataclass(frozen=True)
-class Images:
-    """The images of one split.
-
-    Attributes:
-        split: its name.
-        image_ids: ids, in the order of the data set.
-        paths: their files.
-    """
+class Images(NamedTuple):
+    """The images of one split, in the order of the data set."""
 
     split: str
     image_ids: Sequence[str]
