@@ -82,10 +82,6 @@ _OPCODES = (
 )  # fmt: skip
 
 
-class _RefusedNameError(Exception):
-    """The file names something that a state dict of plain tensors does not need."""
-
-
 #: The unpickler in Python. That in C cannot be limited to some opcodes, and allocates a memo as large as a file says.
 _PythonUnpickler: Any = pickle._Unpickler
 
@@ -99,7 +95,7 @@ class _Unpickler(_PythonUnpickler):
         """Give what stands in for an allowed name."""
         full = f"{module}.{name}"
         if full not in _ALLOWED:
-            raise _RefusedNameError(ascii(full[:80]))
+            raise ValueError(f"it asks for {full[:80]!a}, which plain tensors do not need; nothing of it was run")
         return _ALLOWED[full]
 
     def persistent_load(self, identity: Any) -> _Storage:
@@ -138,22 +134,19 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
             of plain tensors needs; the message names the file, the reason and the remedy.
     """
     try:
-        with path.open("rb") as file:
-            start = file.read(len(_HEADER))
-            if start.startswith(b"PK"):
-                raise InputError(
-                    f"{path} is in the zip format of PyTorch 1.6 and later; only the older format is read here. In "
-                    "PyTorch run: torch.save(torch.load(FILE), NEW_FILE, _use_new_zipfile_serialization=False)"
-                )
-            if start != _HEADER:
-                raise InputError(
-                    f"{path} is not a PyTorch checkpoint: it starts with {start[:16]!r}. Give a .pth file that "
-                    "torch.save wrote."
-                )
-            content = start + file.read()
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}. Check the path and its rights.") from None
-
+    if content.startswith(b"PK"):
+        raise InputError(
+            f"{path} is in the zip format of PyTorch 1.6 and later; only the older format is read here. In "
+            "PyTorch run: torch.save(torch.load(FILE), NEW_FILE, _use_new_zipfile_serialization=False)"
+        )
+    if not content.startswith(_HEADER):
+        raise InputError(
+            f"{path} is not a PyTorch checkpoint: it starts with {content[:16]!r}. Give a .pth file that "
+            "torch.save wrote."
+        )
     promised = _HASH_IN_NAME.search(path.name)
     digest = hashlib.sha256(content).hexdigest()
     if promised and not digest.startswith(promised[1]):
@@ -163,20 +156,15 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
         )
     try:
         return _read(content)
-    except _RefusedNameError as error:
-        raise InputError(
-            f"{path} asks for {error}, which a state dict of plain tensors does not need; refused, and nothing was "
-            "run. Get the file from its publisher, or save model.state_dict() alone."
-        ) from None
     except (ValueError, OverflowError) as error:
         raise InputError(
-            f"{path} is damaged, or not a flat state dict: {error}. Download it again, or save "
+            f"{path} is damaged, or not a flat state dict: {error}. Get it from its publisher again, or save "
             "model.state_dict() alone."
         ) from None
 
 
 def _read(content: bytes) -> dict[str, np.ndarray]:
-    """Read what follows the header; raise ValueError, OverflowError or _RefusedNameError with the reason alone."""
+    """Read what follows the header; raise ValueError or OverflowError with the reason alone."""
     pickles = io.BytesIO(content[len(_HEADER) : len(_HEADER) + _PICKLE_BYTES])
     system, tensors, keys = _load(pickles), _load(pickles), _load(pickles)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
