@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from extract.backbones.table import PREPROCESSING, Backbone
 from extract.backbones.weights import RANDOM_SEED, Weights
 from extract.images import RESIZING
@@ -74,11 +76,7 @@ class FrozenBackbone:
         return cls(name, int(shape[1]), "model", weights, "float32", None, pooling)
 
     def recipe(self, storage: str) -> Recipe:
-        """All that decides the values of its features.
-
-        Args:
-            storage: dtype of the cache file, `float32` or `float16`.
-        """
+        """All that decides the values of its features, which are stored as `float32` or `float16`."""
         return Recipe(
             backbone=self.name,
             weights=self.weights.label,
@@ -112,7 +110,10 @@ class FrozenBackbone:
                 from extract.backbones.efficientnet_lite import build
 
                 return build(int(self.architecture.builder.removeprefix("lite:")), self.weights.path)
-            model = _application(self.architecture)
+            # With an input shape: without it EfficientNet pads odd maps at another side than when it was trained.
+            shape = (self.input_size, self.input_size, 3)
+            builder = getattr(keras.applications, self.architecture.builder)
+            model = builder(include_top=False, weights=None, pooling="avg", input_shape=shape)
             if self.weights.path is not None:
                 _load_weights(model, self.weights.path)
                 if self.weights.kind == "imagenet" and self.architecture.builder.startswith("EfficientNetB"):
@@ -120,19 +121,6 @@ class FrozenBackbone:
             return model
         finally:
             keras.config.set_dtype_policy("float32")
-
-
-def _application(backbone: Backbone) -> "keras.Model":
-    """Build an architecture of keras.applications, weights not loaded.
-
-    The input shape is given because without it EfficientNet pads odd maps at another side than the classifier did
-    that was trained.
-    """
-    keras = import_keras()
-    size = backbone.input_size
-    return getattr(keras.applications, backbone.builder)(
-        include_top=False, weights=None, pooling="avg", input_shape=(size, size, 3)
-    )
 
 
 def _load_weights(model: "keras.Model", path: Path) -> None:
@@ -194,9 +182,6 @@ def _match_imagenet_scaling(model: "keras.Model") -> None:
 def build_maps(backbone: FrozenBackbone) -> "keras.Model":
     """Build a backbone without its pooling.
 
-    Args:
-        backbone: of the table, or a user's own.
-
     Returns:
         Model from (B, S, S, 3) preprocessed pixels to (B, h, w, D) maps, whose mean over h and w is what
         `backbone.build()` gives. Where a layer norm follows the pooling (ConvNeXt), the map is normalised by the mean
@@ -214,7 +199,7 @@ def build_maps(backbone: FrozenBackbone) -> "keras.Model":
     if (
         not isinstance(pooling, keras.layers.GlobalAveragePooling2D)
         or pooling.data_format != "channels_last"
-        or (norm is not None and not _is_plain(norm))
+        or (norm is not None and np.ravel(norm.axis).tolist() not in ([-1], [1]))  # the channels of a vector
     ):
         raise InputError(
             f"{backbone.weights.path or backbone.name} ends in the layer {pooling.name} ({type(pooling).__name__}), "
@@ -223,11 +208,6 @@ def build_maps(backbone: FrozenBackbone) -> "keras.Model":
         )
     (inputs,), maps = model.inputs, pooling.input
     return keras.Model(inputs, maps if norm is None else _normalise(norm, maps))
-
-
-def _is_plain(norm: Any) -> bool:
-    """Whether a layer norm is over the channels of a vector, with a scale and a shift or without."""
-    return list(norm.axis) in ([-1], [1]) if isinstance(norm.axis, (list, tuple)) else norm.axis in (-1, 1)
 
 
 def _normalise(norm: Any, maps: Any) -> Any:

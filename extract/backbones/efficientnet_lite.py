@@ -65,12 +65,10 @@ def build(variant: int, weights: Path | None, include_top: bool = False) -> kera
         raise InputError(f"EfficientNet-Lite has the variants 0, 1 and 2; received {variant!r}.")
     _, _, size = _SCALINGS[variant]
     image = keras.Input((size, size, 3), name="image")
-    x = _convolve(image, _STEM_WIDTH, 3, 2, "conv_stem")
-    x = _activate(_normalise(x, "bn0"), "stem_activation")
+    x = _normalise(_convolve(image, _STEM_WIDTH, 3, 2, "conv_stem"), "bn0", "stem_activation")
     for index, (block, first_stride) in enumerate(_blocks(variant)):
         x = _inverted_residual(x, block, first_stride, f"block{index}")
-    x = _convolve(x, _HEAD_WIDTH, 1, 1, "conv_head")
-    x = _activate(_normalise(x, "bn1"), "head_activation")
+    x = _normalise(_convolve(x, _HEAD_WIDTH, 1, 1, "conv_head"), "bn1", "head_activation")
     x = keras.layers.GlobalAveragePooling2D(name="pooling")(x)
     if include_top:
         x = keras.layers.Dense(_CLASSES, activation="softmax", name="fc")(x)
@@ -103,11 +101,11 @@ def _inverted_residual(x: keras.KerasTensor, stage: _Stage, stride: int, name: s
     entry, width = x, x.shape[-1]
     if stage.expansion > 1:
         x = _convolve(x, width * stage.expansion, 1, 1, f"{name}_expand_conv")
-        x = _activate(_normalise(x, f"{name}_bn0"), f"{name}_expand_activation")
+        x = _normalise(x, f"{name}_bn0", f"{name}_expand_activation")
     x = keras.layers.DepthwiseConv2D(
         stage.kernel, strides=stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv"
     )(x)
-    x = _activate(_normalise(x, f"{name}_bn1"), f"{name}_depthwise_activation")
+    x = _normalise(x, f"{name}_bn1", f"{name}_depthwise_activation")
     x = _normalise(_convolve(x, stage.width, 1, 1, f"{name}_project_conv"), f"{name}_bn2")
     return keras.layers.Add(name=f"{name}_add")([x, entry]) if stride == 1 and width == stage.width else x
 
@@ -116,12 +114,10 @@ def _convolve(x: keras.KerasTensor, width: int, kernel: int, stride: int, name: 
     return keras.layers.Conv2D(width, kernel, strides=stride, padding="same", use_bias=False, name=name)(x)
 
 
-def _normalise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    return keras.layers.BatchNormalization(epsilon=1e-3, name=name)(x)  # tensorflow/tpu's epsilon
-
-
-def _activate(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    return keras.layers.ReLU(max_value=6.0, name=name)(x)
+def _normalise(x: keras.KerasTensor, name: str, activation: str = "") -> keras.KerasTensor:
+    """Normalise, and cut to 0 to 6 where the activation has a name."""
+    x = keras.layers.BatchNormalization(epsilon=1e-3, name=name)(x)  # tensorflow/tpu's epsilon
+    return keras.layers.ReLU(max_value=6.0, name=activation)(x) if activation else x
 
 
 def _load(model: keras.Model, path: Path, include_top: bool) -> None:
