@@ -13,8 +13,6 @@ from features.store.images_table import ImageFacts
 
 #: How an image gets its size, in words: part of the cache's fingerprint.
 RESIZING = "squashed to the input size (2 x 2 means while twice as large, then bilinear)"
-
-
 #: Longer side of a thumbnail, in pixels.
 THUMBNAIL = 256
 #: A 16-bit image without values above 12 bits keeps fewer than 16 grey levels.

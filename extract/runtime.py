@@ -284,7 +284,8 @@ def _pairs(model: "keras.Model", config: dict[str, Any]) -> dict[str, str]:
     """Find {batch norm: its convolution} where both run only once, and no other layer reads the convolution."""
     layers = {layer["name"]: layer for layer in config["layers"]}
     sources = {name: _sources(layer["inbound_nodes"]) for name, layer in layers.items()}
-    read = Counter([*chain(*sources.values()), *_output_names(config["output_layers"])])
+    outputs = import_keras().tree.flatten(config["output_layers"])[::3]  # of each: name, node, tensor
+    read = Counter([*chain(*sources.values()), *outputs])
     pairs = {}
     for name, norm in layers.items():
         if norm["class_name"] != "BatchNormalization" or len(sources[name]) != 1:
@@ -320,15 +321,6 @@ def _sources(node: Any) -> list[str]:
             return [node["config"]["keras_history"][0]]
         node = list(node.values())
     return [name for part in node for name in _sources(part)] if isinstance(node, (list, tuple)) else []
-
-
-def _output_names(outputs: Any) -> list[str]:
-    """Names of the layers that give a model's outputs: [name, node, tensor], or any structure of these."""
-    if isinstance(outputs, dict):
-        outputs = list(outputs.values())
-    if isinstance(outputs[0], str):
-        return [outputs[0]]
-    return [name for part in outputs for name in _output_names(part)]
 
 
 def _fold(norm: Any, convolution: Any, folded: Any) -> None:

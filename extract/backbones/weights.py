@@ -43,10 +43,12 @@ def imagenet_file(backbone: Backbone, weights_dir: Path | None = None) -> Path |
     Returns:
         The file: in `weights_dir`, in Keras' folder of downloads, or in the package that embeds it; or None.
     """
+    name, folders = backbone.weights_name, ([weights_dir] if weights_dir else []) + [keras_home() / "models"]
     if backbone.embedded:
-        return _embedded_file(backbone)
-    folders = ([weights_dir] if weights_dir else []) + [keras_home() / "models"]
-    return next((path for folder in folders if (path := folder / backbone.weights_name).is_file()), None)
+        package, _, name = backbone.weights_url.partition("/")
+        found = importlib.util.find_spec(package)  # which does not execute it
+        folders = [Path(folder) for folder in (found and found.submodule_search_locations) or ()]
+    return next((path for folder in folders if (path := folder / name).is_file()), None)
 
 
 def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None) -> Weights:
@@ -124,14 +126,6 @@ def check_name(option: str, name: str) -> None:
         )
 
 
-def _embedded_file(backbone: Backbone) -> Path | None:
-    """Find weights in the Python package that carries them, without executing it; None where it is not installed."""
-    package, _, file = backbone.weights_url.partition("/")
-    found = importlib.util.find_spec(package)
-    folders = found.submodule_search_locations or [] if found else []
-    return next((path for folder in folders if (path := Path(folder) / file).is_file()), None)
-
-
 def _digest(path: Path, backbone: Backbone | None = None) -> str:
     """BLAKE2b-128 of a file, as hexadecimal digits; the file is held to the published hash, if there is one."""
     try:
@@ -159,23 +153,16 @@ def _download(backbone: Backbone) -> Path:
     if backbone.embedded:
         package = backbone.weights_url.partition("/")[0].replace("_", "-")
         raise InputError(f"the weights of {backbone.name} come with the package {package}. Run: scripts/setup.sh")
-    keras = import_keras()
+    name, url, published = backbone.weights_name, backbone.weights_url, backbone.weights_hash
+    download = import_keras().utils.get_file
     try:
-        return Path(
-            keras.utils.get_file(
-                backbone.weights_name,
-                backbone.weights_url,
-                cache_subdir="models",
-                file_hash=backbone.weights_hash or None,
-            )
-        )
+        return Path(download(name, url, cache_subdir="models", file_hash=published or None))
     except Exception as error:  # noqa: BLE001 - Keras raises a bare Exception for a failed download
-        published = backbone.weights_hash
         expected = f"{_algorithm(published).upper()} {published}" if published else "no hash published"
         raise InputError(
             f"the ImageNet weights of {backbone.name} could not be downloaded: {error}\n"
-            f"Put the file {backbone.weights_name} ({expected})\n"
-            f"from {backbone.weights_url}\n"
+            f"Put the file {name} ({expected})\n"
+            f"from {url}\n"
             f"into {keras_home() / 'models'}, or into a folder named with --weights-dir.\n"
             f"Or take the backbones whose weights are here already: --backbones {','.join(EMBEDDED)}"
         ) from None
