@@ -31,7 +31,7 @@ ModelName = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """The options of `python -m classify run`."""
 
@@ -168,7 +168,7 @@ def _option_words(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SearchOptions:
     """The options of `python -m classify search`."""
 
@@ -196,7 +196,7 @@ class SearchOptions:
     groups: GroupsFile = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PredictOptions:
     """The options of `python -m classify predict`."""
 
@@ -223,7 +223,7 @@ class PredictOptions:
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that DIR holds.")] = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GradientsOptions:
     """The options of `python -m classify gradients`."""
 

@@ -17,7 +17,7 @@ WeightsDir = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExtractOptions:
     """The options of `python -m extract run`."""
 
@@ -71,7 +71,7 @@ class ExtractOptions:
     ] = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeatOptions:
     """The options of `python -m extract heat`."""
 
