@@ -282,7 +282,7 @@ def test_a_joined_group_is_called_as_no_other(planted):
             "holds no features of train or test",
         ),
         (lambda p: (p.data / "train.csv").write_text("ID,bleed\nt000,2\n"), "train.csv"),
-        (lambda p: write_rows(p.cache, p.some(), "train"), "149 of 150 images are missing in"),
+        (lambda p: write_rows(p.cache, p.some(), "train"), "149 of 150 images are missing (first: t001)"),
     ],
 )
 def test_what_cannot_be_audited_is_one_message(planted, change, says):
