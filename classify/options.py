@@ -15,7 +15,7 @@ from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES, choose_ensembl
 from classify.models.baselines import BASELINES, choose_baselines
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
 from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule, check_rule
-from features.common.cli import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
+from features.common.cli import GroupColumn, GroupsFile, IdColumn, LabelColumns, option_words, split_names
 from features.common.errors import InputError
 
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
@@ -147,25 +147,13 @@ def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
     data, cache, given = str(record["data"]), str(record["cache"]), record["arguments"]
     of_tables = {name: given.get(name) for name in _OF_TABLES}
     words = {
-        "classify run": [data, "--out", str(run), *_option_words(given)],
+        "classify run": [data, "--out", str(run), *option_words(given)],
         # Without labels and groups: it reads images, and of the tables only which column names them.
-        "extract heat": [data, str(run), *_option_words({"id_column": given.get("id_column")})],
+        "extract heat": [data, str(run), *option_words({"id_column": given.get("id_column")})],
         "classify report": [str(run)],
-        "features audit": [cache, "--data", data, "--run", str(run), *_option_words(of_tables)],
+        "features audit": [cache, "--data", data, "--run", str(run), *option_words(of_tables)],
     }
     return shlex.join(["python", "-m", *name.split(), *words[name]])
-
-
-def _option_words(options: Mapping[str, Any]) -> list[str]:
-    """Write options by name as words; one without a value, or a switch that is off, takes no word."""
-    words = []
-    for name, value in options.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(option)
-        elif value is not None and value is not False:
-            words += [option, str(value)]
-    return words
 
 
 @dataclass(frozen=True, kw_only=True)

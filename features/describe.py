@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from features.common.cli import option_words
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console, render
@@ -87,9 +88,9 @@ class Description:
     """One split in numbers.
 
     Attributes:
-        name: `train` or `test`.
+        split: what is described.
         images: how many images there are, with and without a row in the CSV file.
-        groups: how many groups there are; None if none is known.
+        groups: how many groups are known.
         images_per_group: least, median and greatest number of images of a group; () if none is known.
         without_group: images that have no group, if others have one.
         labels: of each label.
@@ -97,21 +98,18 @@ class Description:
         combinations: by labels that occur together, joined by ` + ` (`none` for no label), how many images; most
             frequent first.
         unlabelled: images with a row, of which a label is not known, by id; () if the split has no labels.
-        without_image, without_row: as in `Split`.
         summary: of the images; None if there is no cache.
     """
 
-    name: str
+    split: Split
     images: int
-    groups: int | None
+    groups: int
     images_per_group: tuple[float, ...]
     without_group: int
     labels: tuple[LabelCount, ...]
     together: np.ndarray
     combinations: dict[str, int]
     unlabelled: tuple[str, ...]
-    without_image: tuple[str, ...]
-    without_row: tuple[str, ...]
     summary: ImageSummary | None
 
 
@@ -131,10 +129,10 @@ def describe_split(split: Split, label_names: tuple[str, ...], cache: FeatureCac
     )
     image_ids = (*split.image_ids, *split.without_row)
     return Description(
-        split.name,
+        split,
         len(image_ids),
-        len(sizes) if len(sizes) else None,
-        (float(sizes.min()), float(np.median(sizes)), float(sizes.max())) if len(sizes) else (),
+        len(sizes),
+        tuple(np.quantile(sizes, (0, 0.5, 1)).tolist()) if len(sizes) else (),
         len(image_ids) - len(known) if len(known) else 0,
         tuple(
             LabelCount(
@@ -149,8 +147,6 @@ def describe_split(split: Split, label_names: tuple[str, ...], cache: FeatureCac
         positive.T @ positive,
         dict(combinations.most_common()),
         tuple(split.image_ids[row] for row in np.flatnonzero(~complete)),
-        split.without_image,
-        split.without_row,
         None if cache is None else summarise_images(split.name, image_ids, cache),
     )
 
@@ -213,8 +209,8 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
     named = cache
     cache = cache or _own_cache(data)
     feature_cache = None if cache is None else FeatureCache(cache)
-    splits = [describe_split(split, dataset.label_names, feature_cache) for split in dataset.splits.values()]
-    if named and not any(split.summary and split.summary.known for split in splits):
+    descriptions = [describe_split(split, dataset.label_names, feature_cache) for split in dataset.splits.values()]
+    if named and not any(own.summary and own.summary.known for own in descriptions):
         for table in FactsTable.of_cache(named):
             if len(table):
                 raise InputError(
@@ -222,8 +218,8 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
                     "with --cache."
                 )
     console = make_console()
-    for split in splits:
-        _print_split(console, split)
+    for description in descriptions:
+        _print_split(console, description)
     if faults.count:
         _print_faults(console, faults)
     if cache is None:
@@ -235,7 +231,7 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
     values = {
         "title": data.resolve().name,
         "command": _command(data, cache, options),
-        "splits": splits,
+        "descriptions": descriptions,
         "faults": faults,
         "shown": _KINDS_ON_PAGE,
         "shown_open": _OPEN_ENTRIES,
@@ -256,60 +252,53 @@ def _own_cache(data: Path) -> Path | None:
 
 def _command(data: Path, cache: Path | None, options: DatasetOptions) -> str:
     """Write the command that makes this description, to be pasted into a shell."""
-    given = {
-        "--cache": cache,
-        "--id-column": options.id_column,
-        "--labels": ",".join(options.labels or ()),
-        "--group-column": options.group_column,
-        "--groups": options.groups_file,
-    }
-    words = [word for name, value in given.items() if value for word in (name, str(value))]
+    words = option_words({"cache": cache, **vars(options)})
     return shlex.join(["python", "-m", "features", "describe", str(data), *words])
 
 
-def _print_split(console: Console, split: Description) -> None:
+def _print_split(console: Console, described: Description) -> None:
     """Print one split."""
     groups = "groups not known"
-    if split.groups is not None:
-        least, median, greatest = split.images_per_group
-        groups = f"{split.groups:,} groups of {least:g} to {greatest:g} images (median {median:g})"
-    console.print(f"{split.name}: {split.images:,} images; {groups}")
-    if split.without_group:
-        console.print(f"  {split.without_group:,} images have no group")
-    if split.labels:
-        _print_labels(console, split)
+    if described.groups:
+        least, median, greatest = described.images_per_group
+        groups = f"{described.groups:,} groups of {least:g} to {greatest:g} images (median {median:g})"
+    console.print(f"{described.split.name}: {described.images:,} images; {groups}")
+    if described.without_group:
+        console.print(f"  {described.without_group:,} images have no group")
+    if described.labels:
+        _print_labels(console, described)
     else:
         console.print("  no labels")
     for what, image_ids in (
-        ("rows of the CSV file have no image", split.without_image),
-        ("images have no row in the CSV file", split.without_row),
-        ("images have a row, but a label is missing", split.unlabelled),
+        ("rows of the CSV file have no image", described.split.without_image),
+        ("images have no row in the CSV file", described.split.without_row),
+        ("images have a row, but a label is missing", described.unlabelled),
     ):
         if image_ids:
             console.print(f"  {len(image_ids):,} {what}{_colon(image_ids)}")
-    if split.summary is not None:
-        _print_images(console, split.summary)
+    if described.summary is not None:
+        _print_images(console, described.summary)
 
 
-def _print_labels(console: Console, split: Description) -> None:
+def _print_labels(console: Console, described: Description) -> None:
     """Print prevalence, labels together, and combinations."""
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 2))
     table.add_column("label", overflow="fold")
-    several = len(split.labels) > 1
+    several = len(described.labels) > 1
     # The names of many labels would not fit beside each other: the page has them.
-    beside = split.labels if several and len(split.labels) <= _SHOWN else ()
-    headings = ["positive", "prevalence", "negative", "missing", *(["groups"] if split.groups is not None else [])]
+    beside = described.labels if several and len(described.labels) <= _SHOWN else ()
+    headings = ["positive", "prevalence", "negative", "missing", *(["groups"] if described.groups else [])]
     for heading in (*headings, *(f"with {label.name}" for label in beside)):
         table.add_column(Text(heading), justify="right", overflow="fold")
-    for row, label in enumerate(split.labels):
+    for row, label in enumerate(described.labels):
         share = "-" if label.prevalence is None else f"{label.prevalence:.1%}"
         cells = [f"{label.positive:,}", share, f"{label.negative:,}", f"{label.missing:,}"]
         cells += [] if label.groups is None else [f"{label.groups:,}"]
-        cells += ["" if row == place else f"{split.together[row, place]:,}" for place in range(len(beside))]
+        cells += ["" if row == place else f"{described.together[row, place]:,}" for place in range(len(beside))]
         table.add_row(Text(label.name), *cells)
     console.print(table)
     if several:
-        console.print(f"  combinations: {_counts(split.combinations)}")
+        console.print(f"  combinations: {_counts(described.combinations)}")
 
 
 def _print_images(console: Console, summary: ImageSummary) -> None:

@@ -10,7 +10,7 @@ import logging
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -59,6 +59,18 @@ def split_names(text: str | None, option: str) -> tuple[str, ...] | None:
     if "" in names or len(set(names)) < len(names):
         raise InputError(f"{option} {text!r}: expected different names between commas, such as {option} a,b.")
     return names
+
+
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """Write options by name as words of a command; None, and a switch that is off, take no word."""
+    words = []
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words += [option, ",".join(value) if isinstance(value, tuple) else str(value)]
+    return words
 
 
 class Command(typer.core.TyperGroup):

@@ -72,13 +72,13 @@ class DatasetOptions:
         id_column: None takes "ID", or else the first column that names the images.
         labels: different names; None takes every column that holds only 0 and 1.
         group_column: None takes "patient" if it is there.
-        groups_file: a CSV file `ID,group` that gives the groups instead of a column.
+        groups: a CSV file `ID,group` that gives the groups instead of a column.
     """
 
     id_column: str | None = None
     labels: tuple[str, ...] | None = None
     group_column: str | None = None
-    groups_file: Path | None = None
+    groups: Path | None = None
 
 
 _DEFAULTS = DatasetOptions()
@@ -138,9 +138,9 @@ def read_with_faults(root: Path, options: DatasetOptions = _DEFAULTS) -> tuple[D
         InputError: there is no data set, a CSV file cannot be read as a table of ids, or an option names what is not
             there.
     """
-    if options.groups_file is not None and options.group_column is not None:
+    if options.groups is not None and options.group_column is not None:
         raise InputError(
-            f"--groups {options.groups_file} and --group-column {options.group_column} both name the groups. Give one."
+            f"--groups {options.groups} and --group-column {options.group_column} both name the groups. Give one."
         )
     faults = Faults()
     parts = _find_parts(root, options, faults)
@@ -155,11 +155,11 @@ def read_with_faults(root: Path, options: DatasetOptions = _DEFAULTS) -> tuple[D
         listings[name] = replace(part.listing, columns=columns)
         if (table := part.listing.table) is not None:
             faults.add(*table.find_duplicates(named(table.header)))
-            if group is not None and options.groups_file is None:
+            if group is not None and options.groups is None:
                 groups[name] = _read_group_column(table, group, faults)[part.rows]
     label_names, labels = read_labels(listings, options.labels, faults)
-    if options.groups_file is not None:
-        groups = _join_groups(options.groups_file, parts, faults)
+    if options.groups is not None:
+        groups = _join_groups(options.groups, parts, faults)
     splits = {}
     for name, part in parts.items():
         values = labels.get(name)

@@ -157,7 +157,7 @@ def test_without_groups_linked_images_are_one_proposed_group_that_reads_back(pla
     assert all(name.startswith("proposed-") for name in groups.values())
     assert record["groups"]["proposed"] <= 208
     assert "groups: none given" in said
-    options = DatasetOptions(groups_file=planted.cache / "audit" / "groups.csv")
+    options = DatasetOptions(groups=planted.cache / "audit" / "groups.csv")
     read = read_dataset(planted.data, options).splits
     assert read["train"].groups[0] == read["train"].groups[50] == read["test"].groups[0]
 
@@ -225,7 +225,7 @@ def test_rejected_images_and_splits_without_features_are_left_out_and_told(plant
     assert record["splits_without_features"] == ["test"]
     file = planted.cache / "audit" / "groups.csv"
     assert pd.read_csv(file).set_index("ID")["group"].to_dict() == {i: planted.patients[i] for i in TRAIN}
-    groups = read_dataset(planted.data, DatasetOptions(groups_file=file)).splits["train"].groups
+    groups = read_dataset(planted.data, DatasetOptions(groups=file)).splits["train"].groups
     assert groups[:3].tolist() == ["p0", "p0", "p0"]
 
 

@@ -101,7 +101,7 @@ def test_a_file_of_groups_with_several_faults(tmp_path):
     root = make(tmp_path / "data", "ID,a\nx,1\ny,0\n", train="x.png y.png")
     path = tmp_path / "groups.csv"
     path.write_text("ID,group\nx,g\nx,h\ny,\n")
-    dataset, faults = read_with_faults(root, DatasetOptions(groups_file=path))
+    dataset, faults = read_with_faults(root, DatasetOptions(groups=path))
     assert dataset.splits["train"].groups.tolist() == ["g", ""]
     assert [(fault.kind, fault.line) for fault in faults.kept] == [("id", 3), ("group", 4), ("group", None)]
 
@@ -109,7 +109,7 @@ def test_a_file_of_groups_with_several_faults(tmp_path):
 def test_options_name_labels_and_groups(tmp_path):
     root = make(tmp_path / "data", GAPS, train="a.png b.png c.png lost.png")
     (tmp_path / "groups.csv").write_text("ID,group\na,g\nlost,g\n")
-    dataset, _ = read_with_faults(root, DatasetOptions(labels=("calc",), groups_file=tmp_path / "groups.csv"))
+    dataset, _ = read_with_faults(root, DatasetOptions(labels=("calc",), groups=tmp_path / "groups.csv"))
     assert dataset.label_names == ("calc",)
     assert dataset.splits["train"].groups.tolist() == ["g", "", "g", ""]
     dataset, _ = read_with_faults(root, DatasetOptions(group_column="age"))
