@@ -104,8 +104,8 @@ class RunOptions:
         values = {name: getattr(self, name) for name in names}
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
-    def models(self) -> dict[str, Any]:
-        """Read what was chosen about the models: arguments of `Settings`.
+    def settings(self) -> dict[str, Any]:
+        """Read what was chosen about folds and models: the arguments of `Settings`, but for the number of jobs.
 
         Raises:
             InputError: a name is not known, or is duplicated.
@@ -120,10 +120,10 @@ class RunOptions:
         if self.select.partition("/")[0] not in (*baselines, *heads, *ensembles):
             check_rule(self.select, [*(f"{name}/BACKBONE" for name in (*baselines, *heads)), *ensembles])
         return {
+            **{name: getattr(self, name) for name in ("folds", "repeats", "refit", "seed", "gap", "select")},
             "baselines": baselines,
             "heads": heads,
             "ensembles": ensembles,
-            "select": self.select,
             "calibration": None if self.calibration == "none" else self.calibration,
             "threshold": ThresholdRule.parse(self.threshold),
         }

@@ -228,9 +228,10 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
     if folder is None:
         console.print(f"no page is written: name a folder for {PAGE} with --out")
         return
+    words = option_words({"cache": cache, **vars(options)})
     values = {
         "title": data.resolve().name,
-        "command": _command(data, cache, options),
+        "command": shlex.join(["python", "-m", "features", "describe", str(data), *words]),
         "descriptions": descriptions,
         "faults": faults,
         "shown": _KINDS_ON_PAGE,
@@ -248,12 +249,6 @@ def _own_cache(data: Path) -> Path | None:
     except InputError:
         return None
     return cache if cache.is_dir() else None
-
-
-def _command(data: Path, cache: Path | None, options: DatasetOptions) -> str:
-    """Write the command that makes this description, to be pasted into a shell."""
-    words = option_words({"cache": cache, **vars(options)})
-    return shlex.join(["python", "-m", "features", "describe", str(data), *words])
 
 
 def _print_split(console: Console, described: Description) -> None:
