@@ -15,8 +15,9 @@ from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES, choose_ensembl
 from classify.models.baselines import BASELINES, choose_baselines
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
 from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule, check_rule
-from features.common.cli import GroupColumn, GroupsFile, IdColumn, LabelColumns, option_words, split_names
+from features.common.cli import option_words, split_names
 from features.common.errors import InputError
+from features.options import OF_DATASET, DatasetOptions
 
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
 _NO_ARGUMENTS = ("data", "out", "overwrite")
@@ -32,7 +33,7 @@ ModelName = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(DatasetOptions):
     """The options of `python -m classify run`."""
 
     data: Annotated[
@@ -54,10 +55,6 @@ class RunOptions:
         typer.Option("--refit", help="Predict test by each model fitted on all rows, not by the mean over the folds'."),
     ] = False
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the heads and the intervals.")] = 0
-    id_column: IdColumn = None
-    labels: LabelColumns = None
-    group_column: GroupColumn = None
-    groups: GroupsFile = None
     baselines: Annotated[str, typer.Option(metavar="A,B", help=f"Baselines to fit: {', '.join(BASELINES)}.")] = (
         "logistic"
     )
@@ -129,10 +126,6 @@ class RunOptions:
         }
 
 
-#: Options that say how the CSV files of a data set are read.
-_OF_TABLES = ("id_column", "labels", "group_column", "groups")
-
-
 def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
     """Write the command that made a run or goes on from it, with the run's own data, cache and columns.
 
@@ -145,7 +138,7 @@ def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
         The command, quoted for a shell.
     """
     data, cache, given = str(record["data"]), str(record["cache"]), record["arguments"]
-    of_tables = {name: given.get(name) for name in _OF_TABLES}
+    of_tables = {name: given.get(name) for name in OF_DATASET}
     words = {
         "classify run": [data, "--out", str(run), *option_words(given)],
         # Without labels and groups: it reads images, and of the tables only which column names them.
@@ -157,7 +150,7 @@ def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions:
+class SearchOptions(DatasetOptions):
     """The options of `python -m classify search`."""
 
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set: train.csv and train/.")]
@@ -178,10 +171,6 @@ class SearchOptions:
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the proposals and the training.")
     ] = 0
-    id_column: IdColumn = None
-    labels: LabelColumns = None
-    group_column: GroupColumn = None
-    groups: GroupsFile = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from classify.rundir.folder import FINISHED, open_run
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
 from features.common.text import progress_bar
-from features.dataset.dataset import DatasetOptions, read_dataset
+from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache, default_cache
 from features.store.gradients import write_gradients
 
@@ -28,13 +28,12 @@ def run_classification(options: RunOptions) -> int:
         InputError: bad options or bad input.
         KeyboardInterrupt: it was stopped; that finished fits are kept has been said.
     """
-    backbones, labels = split_names(options.backbones, "--backbones"), split_names(options.labels, "--labels")
+    backbones = split_names(options.backbones, "--backbones")
     chosen = options.settings()
     try:
         with unmasked_signals(), open_run(options.out, options.overwrite, options.groups) as staging:
             started = time.perf_counter()
-            columns = DatasetOptions(options.id_column, labels, options.group_column, options.groups)
-            dataset = read_dataset(options.data, columns)
+            dataset = read_dataset(options.data, options)
             cache = FeatureCache(options.cache or default_cache(options.data))
             inputs = read_inputs(dataset, cache, backbones)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from extract.backbones.table import CHALLENGE, EMBEDDED
-from features.common.cli import IdColumn
+from features.options import IdColumn
 
 WeightsDir = Annotated[
     Path | None,

@@ -15,9 +15,10 @@ from features.common.cli import option_words
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console, render
-from features.dataset.dataset import DatasetOptions, Split, read_with_faults
+from features.dataset.dataset import Split, read_with_faults
 from features.dataset.formats import UNKNOWN
 from features.dataset.table import Faults
+from features.options import OF_DATASET, DescribeOptions
 from features.store.cache import FeatureCache, default_cache
 from features.store.images_table import FactsTable
 
@@ -193,21 +194,15 @@ def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) 
     )
 
 
-def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: DatasetOptions) -> None:
-    """Print the description of a data set, and write it as a page. No image is opened.
-
-    Args:
-        data: the data set's folder.
-        cache: where stage 1 recorded the images; None takes the data set's own cache, if it has one.
-        out: folder of describe.html; None takes `describe` in the cache, and writes no page without a cache.
-        options: of the CSV files.
+def describe_dataset(options: DescribeOptions) -> None:
+    """Print the description of a data set, and write it as a page, but not where neither a folder nor a cache is known.
 
     Raises:
         InputError: bad input, or a cache that has recorded images, but none of the data set.
     """
+    data, named = options.data, options.cache
     dataset, faults = read_with_faults(data, options)
-    named = cache
-    cache = cache or _own_cache(data)
+    cache = named or _own_cache(data)
     feature_cache = None if cache is None else FeatureCache(cache)
     descriptions = [describe_split(split, dataset.label_names, feature_cache) for split in dataset.splits.values()]
     if named and not any(own.summary and own.summary.known for own in descriptions):
@@ -224,11 +219,11 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
         _print_faults(console, faults)
     if cache is None:
         console.print("what the images are like is not known: name their cache with --cache, once they are extracted")
-    folder = out or (cache and cache / "describe")
+    folder = options.out or (cache and cache / "describe")
     if folder is None:
         console.print(f"no page is written: name a folder for {PAGE} with --out")
         return
-    words = option_words({"cache": cache, **vars(options)})
+    words = option_words({"cache": cache, **{name: getattr(options, name) for name in OF_DATASET}})
     values = {
         "title": data.resolve().name,
         "command": shlex.join(["python", "-m", "features", "describe", str(data), *words]),

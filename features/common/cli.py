@@ -11,8 +11,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import typer
 import typer.core
@@ -25,26 +24,6 @@ EXIT_REJECTED = 3
 EXIT_BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE
 
 _Act = TypeVar("_Act", bound=Callable[[Any], int | None])
-
-IdColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Id column of the CSV files.", show_default="ID")]
-LabelColumns = Annotated[
-    str | None,
-    typer.Option(metavar="A,B", help="Label columns.", show_default="all columns that hold only 0 and 1"),
-]
-GroupColumn = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="Column of groups that no fold may cut, such as patients.", show_default="patient"
-    ),
-]
-GroupsFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="CSV file ID,group that gives the groups instead of a column, such as groups.csv of features audit.",
-        show_default="the group column",
-    ),
-]
 
 
 def split_names(text: str | None, option: str) -> tuple[str, ...] | None:
@@ -69,7 +48,7 @@ def option_words(options: Mapping[str, Any]) -> list[str]:
         if value is True:
             words.append(option)
         elif value is not None and value is not False:
-            words += [option, ",".join(value) if isinstance(value, tuple) else str(value)]
+            words += [option, str(value)]
     return words
 
 

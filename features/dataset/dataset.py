@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.common.cli import split_names
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few
@@ -16,6 +17,7 @@ from features.dataset.folder import collect_images, read_ids
 from features.dataset.formats import Listing, read_listing
 from features.dataset.labels import read_labels
 from features.dataset.table import Fault, Faults, Table, cell_fault, listed, named, read_table, shown
+from features.options import DatasetOptions
 
 logger = logging.getLogger(__name__)
 
@@ -64,23 +66,6 @@ class Dataset:
     splits: dict[str, Split]
 
 
-@dataclass(frozen=True)
-class DatasetOptions:
-    """What a person may say about the columns of the CSV files.
-
-    Attributes:
-        id_column: None takes "ID", or else the first column that names the images.
-        labels: different names; None takes every column that holds only 0 and 1.
-        group_column: None takes "patient" if it is there.
-        groups: a CSV file `ID,group` that gives the groups instead of a column.
-    """
-
-    id_column: str | None = None
-    labels: tuple[str, ...] | None = None
-    group_column: str | None = None
-    groups: Path | None = None
-
-
 _DEFAULTS = DatasetOptions()
 
 
@@ -123,7 +108,7 @@ def read_images(root: Path, id_column: str | None = None) -> dict[str, tuple[tup
         InputError: anything is wrong with ids or images, as in `read_dataset`.
     """
     faults = Faults()
-    parts = _find_parts(root, DatasetOptions(id_column), faults)
+    parts = _find_parts(root, DatasetOptions(id_column=id_column), faults)
     _conclude(root, faults)
     return {name: (part.split.image_ids, part.split.paths) for name, part in parts.items()}
 
@@ -157,7 +142,7 @@ def read_with_faults(root: Path, options: DatasetOptions = _DEFAULTS) -> tuple[D
             faults.add(*table.find_duplicates(named(table.header)))
             if group is not None and options.groups is None:
                 groups[name] = _read_group_column(table, group, faults)[part.rows]
-    label_names, labels = read_labels(listings, options.labels, faults)
+    label_names, labels = read_labels(listings, split_names(options.labels, "--labels"), faults)
     if options.groups is not None:
         groups = _join_groups(options.groups, parts, faults)
     splits = {}

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from features.__main__ import app
-from features.dataset.dataset import DatasetOptions, read_dataset
+from features.dataset.dataset import read_dataset
+from features.options import DatasetOptions
 from features.store.images_table import FactsTable, ImageFacts, Rejection, SeenImage, Stamp, replace_rejections
 from features.store.parts import Rows
 from tests.features.dataset.written import make

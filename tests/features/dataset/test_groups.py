@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from features.dataset.dataset import DatasetOptions, read_dataset, read_groups_file, write_groups_file
+from features.dataset.dataset import read_dataset, read_groups_file, write_groups_file
 from features.dataset.table import Faults
+from features.options import DatasetOptions
 from tests.features.dataset.written import assert_says, make, message_of
 
 TRAIN = "ID,bleed,patient\na,0,p1\nsub/b,1,p1\nc,1,p2\n"
