@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES, choose_ensembles
-from classify.models.baselines import BASELINES, choose_baselines
+from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
+from classify.models.baselines import BASELINES
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
 from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule, check_rule
-from features.common.cli import option_words, split_names
+from features.common.cli import choose_names, option_words, split_names
 from features.common.errors import InputError
 from features.options import OF_DATASET, DatasetOptions
 
@@ -107,9 +107,11 @@ class RunOptions(DatasetOptions):
         Raises:
             InputError: a name is not known, or is duplicated.
         """
-        baselines = choose_baselines(split_names(self.baselines, "--baselines") or ())
+        baselines = choose_names(self.baselines, "--baselines", "a baseline", BASELINES)
         heads = choose_heads(split_names(self.preset, "--preset") or (), {*BASELINES, *ENSEMBLES})
-        ensembles = choose_ensembles(split_names(self.ensemble, "--ensemble"))
+        ensembles = tuple(ENSEMBLES)
+        if self.ensemble is not None:
+            ensembles = choose_names(self.ensemble, "--ensemble", "an ensemble", ENSEMBLES, none=True)
         if self.calibration not in ("none", *CALIBRATIONS):
             known = ", ".join(CALIBRATIONS)
             raise InputError(f"--calibration: {self.calibration!r} is not a calibration. Expected {known}; or none.")

@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -202,10 +203,14 @@ def describe_dataset(options: DescribeOptions) -> None:
     """
     data, named = options.data, options.cache
     dataset, faults = read_with_faults(data, options)
-    cache = named or _own_cache(data)
+    cache = named
+    if named is None:
+        with suppress(InputError):  # another data set may have taken the name of the default cache
+            own = default_cache(data)
+            cache = own if own.is_dir() else None
     feature_cache = None if cache is None else FeatureCache(cache)
     descriptions = [describe_split(split, dataset.label_names, feature_cache) for split in dataset.splits.values()]
-    if named and not any(own.summary and own.summary.known for own in descriptions):
+    if named and not any(split.summary and split.summary.known for split in descriptions):
         for table in FactsTable.of_cache(named):
             if len(table):
                 raise InputError(
@@ -235,15 +240,6 @@ def describe_dataset(options: DescribeOptions) -> None:
     with replacing(folder / PAGE) as temporary:
         temporary.write_text(render(Path(__file__).with_name(PAGE), values), encoding="utf-8")
     console.print(f"written: {folder / PAGE}")
-
-
-def _own_cache(data: Path) -> Path | None:
-    """Find the data set's default cache; None if it has none, or another data set has taken its name."""
-    try:
-        cache = default_cache(data)
-    except InputError:
-        return None
-    return cache if cache.is_dir() else None
 
 
 def _print_split(console: Console, described: Description) -> None:

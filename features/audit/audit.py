@@ -145,7 +145,7 @@ class Audit:
             `labels_differ` (names joined by ` + `; None where one is not labelled).
         threshold: of near duplicates; None if there are too few images to choose one.
         distances: by scope, the distances of all mutual nearest pairs, below the threshold or not, ascending.
-        both_sides: the groups that have images in several splits.
+        both_sides: the groups that have images in several splits, sorted.
         groups: the group proposed for every id, also for those without features: the given groups, joined if pairs
             below the threshold link them. If none is given, the images that pairs link, below a threshold that chance
             passes once per `IMAGES_PER_CHANCE_LINK` images: a wrong link costs little, a missing one leaks. An id that
@@ -194,6 +194,7 @@ def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Aud
             pairs, near, mutual = near_pairs(points, first, second, group_codes[rows], threshold.distance)
             distances[scope_of(one, other)] = mutual
             found += [(NEAR, *rows[pair], float(d)) for pair, d in zip(pairs, near, strict=True)]
+    sides = pd.Series(images.splits).groupby(images.groups).nunique()
     groups, largest = _propose_groups(images, np.concatenate(links))
     return Audit(
         images,
@@ -201,7 +202,7 @@ def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Aud
         _describe_pairs(images, sorted(found, key=lambda pair: (pair[0], pair[3]))),
         threshold,
         distances,
-        _on_several_sides(images),
+        tuple(group for group in sides.index[sides > 1] if group),
         groups,
         largest,
     )
@@ -210,12 +211,6 @@ def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Aud
 def scope_of(one: str, other: str) -> str:
     """Name the pairs of two splits, in their order."""
     return f"within {one}" if one == other else f"between {one} and {other}"
-
-
-def _on_several_sides(images: AuditedImages) -> tuple[str, ...]:
-    """The groups that have images in more than one split, sorted."""
-    sides = pd.Series(images.splits).groupby(images.groups).nunique()
-    return tuple(group for group in sides.index[sides > 1] if group)
 
 
 def _describe_pairs(images: AuditedImages, found: list[tuple[str, int, int, float]]) -> pd.DataFrame:

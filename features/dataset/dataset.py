@@ -95,17 +95,10 @@ def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS) -> Dataset:
 
 
 def read_images(root: Path, id_column: str | None = None) -> dict[str, tuple[tuple[str, ...], tuple[Path, ...]]]:
-    """Read the ids and image paths of a data set; what label and group columns hold does not matter.
-
-    Args:
-        root: as in `read_dataset`.
-        id_column: as in `DatasetOptions`.
+    """Read the ids and image paths of a data set as `read_dataset`, whatever its label and group columns hold.
 
     Returns:
         N ids and N files by split, as in `Split`, in the order train, test.
-
-    Raises:
-        InputError: anything is wrong with ids or images, as in `read_dataset`.
     """
     faults = Faults()
     parts = _find_parts(root, DatasetOptions(id_column=id_column), faults)
