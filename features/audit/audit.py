@@ -233,15 +233,11 @@ def _describe_pairs(images: AuditedImages, found: list[tuple[str, int, int, floa
 
 
 def _propose_groups(images: AuditedImages, links: np.ndarray) -> tuple[dict[str, str], int]:
-    """Join all images that links (int64 (P, 2), pairs of rows), groups or a common id connect.
-
-    Images without features are joined by groups and ids alone. Blank images link nothing: they are alike whatever they
-    belong to. Returns the group by id, and the size of the largest.
-    """
+    """Join images by links (int64 (P, 2), pairs of rows), groups and ids: the group by id, and the largest's size."""
     rejected = [pair for of_split in images.without_features.values() for pair in of_split.items()]
     image_ids = np.array([*images.image_ids, *(image_id for image_id, _ in rejected)])
     given = np.array([*images.groups.tolist(), *(group for _, group in rejected)])
-    edges = [links[~images.blank[links].any(axis=1)]]
+    edges = [links[~images.blank[links].any(axis=1)]]  # blank images are alike whatever they belong to
     for names in (given, image_ids):
         order = np.argsort(names, kind="stable")
         alike = (names[order][1:] == names[order][:-1]) & (names[order][1:] != "")

@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -54,7 +55,7 @@ def test_options_that_were_not_given_are_not_said():
     assert command_line("features audit", Path("r"), bare) == "python -m features audit c --data d --run r"
 
 
-def settings(**options: str) -> dict[str, object]:
+def settings(**options: Any) -> dict[str, object]:
     return RunOptions(data=Path("data"), out=Path("run"), **options).settings()
 
 
