@@ -11,7 +11,7 @@ import typer
 
 from features.common.cli import EXIT_BAD_INPUT, application, command
 from features.common.text import make_console
-from features.options import AuditOptions, CacheFolder, DescribeOptions
+from features.options import AuditOptions, CacheArgument, DescribeOptions
 
 if TYPE_CHECKING:
     from features.store.cache import FeatureCache
@@ -20,7 +20,7 @@ app = application("Look into a feature cache, prove that it is whole, and look f
 
 
 @app.command()
-def inspect(cache: CacheFolder) -> None:
+def inspect(cache: CacheArgument) -> None:
     """Print a table of what is cached: one line per split and backbone."""
     from rich.table import Table
 
@@ -86,7 +86,7 @@ def _say_unfinished(cache: "FeatureCache", *, empty: bool) -> None:
 
 
 @app.command()
-def verify(cache: CacheFolder) -> None:
+def verify(cache: CacheArgument) -> None:
     """Read every row of every file again and compare it with its digest; check ids, attributes and finiteness.
 
     Exit codes: 0 all files are whole; 2 a file is damaged or cannot be read.

@@ -10,7 +10,7 @@ _PANEL = "CSV files of the data set"
 IdColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="Id column.", show_default="ID", rich_help_panel=_PANEL)
 ]
-CacheFolder = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.", show_default=False)]
+CacheArgument = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.", show_default=False)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ OF_DATASET = tuple(field.name for field in fields(DatasetOptions))
 class AuditOptions(DatasetOptions):
     """The options of `python -m features audit`."""
 
-    cache: CacheFolder
+    cache: CacheArgument
     data: Annotated[Path, typer.Option(metavar="DATA", help="Folder of the data set that the cache is of.")]
     run: Annotated[
         Path | None,
