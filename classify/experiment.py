@@ -1,6 +1,6 @@
 """Run stage 2 in memory: folds, models, ensembles, the final model, thresholds, scores."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -93,33 +93,32 @@ class Experiment:
         return {name: of_model for name, of_model in heads.items() if of_model}
 
 
-def list_candidates(columns: dict[str, slice], baselines: Sequence[str]) -> dict[str, Candidate]:
-    """List the baselines to cross-fit by name, such as `logistic/resnet50`, `logistic/all`.
+def list_models(
+    columns: dict[str, slice], settings: Settings
+) -> tuple[dict[str, Candidate], list[str], tuple[str, ...]]:
+    """List the models of a run: the baselines by name, such as `logistic/resnet50`; the heads; the ensembles.
 
-    The prior sees no features, so it is one model.
+    The prior sees no features, so it is one model. It is a floor, not a member of ensembles; a single model makes none.
     """
-    candidates = {}
-    for baseline in baselines:
-        estimator = BASELINES[baseline].make()
-        if baseline == PRIOR:
-            candidates[PRIOR] = Candidate(estimator, slice(0, 0))
-            continue
-        candidates |= {f"{baseline}/{name}": Candidate(estimator, seen) for name, seen in feature_sets(columns).items()}
-    return candidates
-
-
-def list_ensembles(columns: dict[str, slice], settings: Settings) -> tuple[str, ...]:
-    """List the ensembles that a run makes: none of a single model; the prior is a floor, not a member."""
-    baselines = [name for name in list_candidates(columns, settings.baselines) if name != PRIOR]
-    return settings.ensembles if len(baselines) + len(list_heads(columns, settings.heads)) > 1 else ()
+    candidates = {
+        f"{baseline}/{name}": Candidate(BASELINES[baseline].make(), seen)
+        for baseline in settings.baselines
+        if baseline != PRIOR
+        for name, seen in feature_sets(columns).items()
+    }
+    heads = list_heads(columns, settings.heads)
+    members = len(candidates) + len(heads)
+    if PRIOR in settings.baselines:
+        candidates[PRIOR] = Candidate(BASELINES[PRIOR].make(), slice(0, 0))
+    return candidates, heads, settings.ensembles if members > 1 else ()
 
 
 def count_steps(columns: dict[str, slice], settings: Settings) -> int:
     """How often `run_experiment` calls `on_step`."""
-    fitted = len(list_candidates(columns, settings.baselines)) + len(list_heads(columns, settings.heads))
-    ensembles = len(list_ensembles(columns, settings))
+    candidates, heads, ensembles = list_models(columns, settings)
+    fitted = len(candidates) + len(heads)
     fits = settings.folds * settings.repeats + settings.refit
-    return fitted * fits + ensembles + (fitted + ensembles) + settings.gap * 2 * fits
+    return fitted * fits + len(ensembles) + (fitted + len(ensembles)) + settings.gap * 2 * fits
 
 
 def run_experiment(
@@ -138,9 +137,8 @@ def run_experiment(
     """
     if settings.gap:
         refuse_ungrouped(inputs)
-    candidates = list_candidates(inputs.columns, settings.baselines)
-    ensembles = list_ensembles(inputs.columns, settings)
-    check_rule(settings.select, [*candidates, *list_heads(inputs.columns, settings.heads), *ensembles])
+    candidates, head_names, ensembles = list_models(inputs.columns, settings)
+    check_rule(settings.select, [*candidates, *head_names, *ensembles])
     repeats = make_repeats(inputs, settings.folds, settings.repeats, settings.seed)
     plan = FitPlan(repeats, settings.refit)
     baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step, finished)

@@ -119,13 +119,7 @@ def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
 
 def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> SplitInputs:
     """Read the features of a split's images, without those that stage 1 rejected."""
-    rejected = cache.rejected(split.name)
-    has_features = np.array([image_id not in rejected for image_id in split.image_ids], dtype=bool)
-    if not has_features.any():
-        raise InputError(
-            f"{cache.root / 'rejected.csv'} lists every image of the split {split.name} ({len(split.image_ids)}): "
-            "none has features. Fix the images and extract again."
-        )
+    has_features = cache.has_features(split.name, split.image_ids)
     wanted = list(compress(split.image_ids, has_features))
     _, features = cache.read(split.name, backbones, wanted)
     cache.refuse_changed(split.name, backbones, wanted, list(compress(split.paths, has_features)))

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES, choose_ensembles
-from classify.models.baselines import BASELINES, choose_baselines
+from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
+from classify.models.baselines import BASELINES
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
 from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule, check_rule
-from features.common.cli import GroupColumn, GroupsFile, IdColumn, LabelColumns, split_names
+from features.common.cli import choose_names, option_words, split_names
 from features.common.errors import InputError
+from features.options import OF_DATASET, DatasetOptions
 
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
 _NO_ARGUMENTS = ("data", "out", "overwrite")
@@ -31,8 +32,8 @@ ModelName = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class RunOptions:
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(DatasetOptions):
     """The options of `python -m classify run`."""
 
     data: Annotated[
@@ -54,10 +55,6 @@ class RunOptions:
         typer.Option("--refit", help="Predict test by each model fitted on all rows, not by the mean over the folds'."),
     ] = False
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the heads and the intervals.")] = 0
-    id_column: IdColumn = None
-    labels: LabelColumns = None
-    group_column: GroupColumn = None
-    groups: GroupsFile = None
     baselines: Annotated[str, typer.Option(metavar="A,B", help=f"Baselines to fit: {', '.join(BASELINES)}.")] = (
         "logistic"
     )
@@ -104,15 +101,17 @@ class RunOptions:
         values = {name: getattr(self, name) for name in names}
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
-    def models(self) -> dict[str, Any]:
-        """Read what was chosen about the models: arguments of `Settings`.
+    def settings(self) -> dict[str, Any]:
+        """Read what was chosen about folds and models: the arguments of `Settings`, but for the number of jobs.
 
         Raises:
             InputError: a name is not known, or is duplicated.
         """
-        baselines = choose_baselines(split_names(self.baselines, "--baselines") or ())
+        baselines = choose_names(self.baselines, "--baselines", "a baseline", BASELINES)
         heads = choose_heads(split_names(self.preset, "--preset") or (), {*BASELINES, *ENSEMBLES})
-        ensembles = choose_ensembles(split_names(self.ensemble, "--ensemble"))
+        ensembles = tuple(ENSEMBLES)
+        if self.ensemble is not None:
+            ensembles = choose_names(self.ensemble, "--ensemble", "an ensemble", ENSEMBLES, none=True)
         if self.calibration not in ("none", *CALIBRATIONS):
             known = ", ".join(CALIBRATIONS)
             raise InputError(f"--calibration: {self.calibration!r} is not a calibration. Expected {known}; or none.")
@@ -120,17 +119,13 @@ class RunOptions:
         if self.select.partition("/")[0] not in (*baselines, *heads, *ensembles):
             check_rule(self.select, [*(f"{name}/BACKBONE" for name in (*baselines, *heads)), *ensembles])
         return {
+            **{name: getattr(self, name) for name in ("folds", "repeats", "refit", "seed", "gap", "select")},
             "baselines": baselines,
             "heads": heads,
             "ensembles": ensembles,
-            "select": self.select,
             "calibration": None if self.calibration == "none" else self.calibration,
             "threshold": ThresholdRule.parse(self.threshold),
         }
-
-
-#: Options that say how the CSV files of a data set are read.
-_OF_TABLES = ("id_column", "labels", "group_column", "groups")
 
 
 def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
@@ -145,31 +140,19 @@ def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
         The command, quoted for a shell.
     """
     data, cache, given = str(record["data"]), str(record["cache"]), record["arguments"]
-    of_tables = {name: given.get(name) for name in _OF_TABLES}
+    of_tables = {name: given.get(name) for name in OF_DATASET}
     words = {
-        "classify run": [data, "--out", str(run), *_option_words(given)],
+        "classify run": [data, "--out", str(run), *option_words(given)],
         # Without labels and groups: it reads images, and of the tables only which column names them.
-        "extract heat": [data, str(run), *_option_words({"id_column": given.get("id_column")})],
+        "extract heat": [data, str(run), *option_words({"id_column": given.get("id_column")})],
         "classify report": [str(run)],
-        "features audit": [cache, "--data", data, "--run", str(run), *_option_words(of_tables)],
+        "features audit": [cache, "--data", data, "--run", str(run), *option_words(of_tables)],
     }
     return shlex.join(["python", "-m", *name.split(), *words[name]])
 
 
-def _option_words(options: Mapping[str, Any]) -> list[str]:
-    """Write options by name as words; one without a value, or a switch that is off, takes no word."""
-    words = []
-    for name, value in options.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(option)
-        elif value is not None and value is not False:
-            words += [option, str(value)]
-    return words
-
-
-@dataclass(frozen=True)
-class SearchOptions:
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(DatasetOptions):
     """The options of `python -m classify search`."""
 
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set: train.csv and train/.")]
@@ -190,13 +173,9 @@ class SearchOptions:
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the proposals and the training.")
     ] = 0
-    id_column: IdColumn = None
-    labels: LabelColumns = None
-    group_column: GroupColumn = None
-    groups: GroupsFile = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PredictOptions:
     """The options of `python -m classify predict`."""
 
@@ -223,7 +202,7 @@ class PredictOptions:
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that DIR holds.")] = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GradientsOptions:
     """The options of `python -m classify gradients`."""
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -131,21 +132,15 @@ def _list_images(
     Raises:
         InputError: none has features, or images have changed since they were extracted.
     """
-    rejected = cache.rejected(split)
     if images is None:
-        cached = cache.open(split, backbones[0]).image_ids
-        used = tuple(image_id for image_id in cached if image_id not in rejected)
-        image_ids = (*used, *sorted(rejected))
-    else:
-        if not images.is_dir():
-            raise InputError(f"{images} is not a folder. Give the folder of the images that were extracted.")
-        found = scan_images(images)
-        image_ids = tuple(sorted(found))
-        used = tuple(image_id for image_id in image_ids if image_id not in rejected)
-        cache.refuse_changed(split, backbones, used, [found[image_id] for image_id in used])
-    if not used:
-        raise InputError(
-            f"{cache.root / 'rejected.csv'} lists every image of the split {split} ({len(image_ids)}): none has "
-            "features. Fix the images and extract again."
-        )
+        rejected = cache.rejected(split)
+        cached = [image_id for image_id in cache.open(split, backbones[0]).image_ids if image_id not in rejected]
+        image_ids = (*cached, *sorted(rejected))
+        return image_ids, tuple(compress(image_ids, cache.has_features(split, image_ids)))
+    if not images.is_dir():
+        raise InputError(f"{images} is not a folder. Give the folder of the images that were extracted.")
+    found = scan_images(images)
+    image_ids = tuple(sorted(found))
+    used = tuple(compress(image_ids, cache.has_features(split, image_ids)))
+    cache.refuse_changed(split, backbones, used, [found[image_id] for image_id in used])
     return image_ids, used

@@ -4,23 +4,18 @@ What is wrong with the options, the data set or the cache is reported before the
 """
 
 import time
-from typing import TYPE_CHECKING
 
 import typer
 
-from classify.inputs import Inputs, read_inputs
+from classify.inputs import read_inputs
 from classify.options import RunOptions
 from classify.rundir.folder import FINISHED, open_run
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
 from features.common.text import progress_bar
-from features.dataset.dataset import DatasetOptions, read_dataset
+from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache, default_cache
 from features.store.gradients import write_gradients
-
-if TYPE_CHECKING:
-    from classify.crossfit.resume import FinishedFits
-    from classify.experiment import Experiment, Settings
 
 
 def run_classification(options: RunOptions) -> int:
@@ -33,37 +28,29 @@ def run_classification(options: RunOptions) -> int:
         InputError: bad options or bad input.
         KeyboardInterrupt: it was stopped; that finished fits are kept has been said.
     """
-    backbones, labels = split_names(options.backbones, "--backbones"), split_names(options.labels, "--labels")
-    models = options.models()
+    backbones = split_names(options.backbones, "--backbones")
+    chosen = options.settings()
     try:
         with unmasked_signals(), open_run(options.out, options.overwrite, options.groups) as staging:
             started = time.perf_counter()
-            columns = DatasetOptions(options.id_column, labels, options.group_column, options.groups)
-            dataset = read_dataset(options.data, columns)
+            dataset = read_dataset(options.data, options)
             cache = FeatureCache(options.cache or default_cache(options.data))
             inputs = read_inputs(dataset, cache, backbones)
 
             import joblib
 
             from classify.crossfit.resume import FinishedFits, identify_inputs
-            from classify.experiment import Settings
+            from classify.experiment import Settings, count_steps, run_experiment
             from classify.explain import explain_gallery, say_what_was_explained
             from classify.rundir.console import print_summary
             from classify.rundir.files import write_files
             from classify.rundir.saved_run import SavedRun
 
-            settings = Settings(
-                folds=options.folds,
-                repeats=options.repeats,
-                refit=options.refit,
-                seed=options.seed,
-                jobs=options.jobs or joblib.cpu_count(),
-                gap=options.gap,
-                **models,
-            )
+            settings = Settings(jobs=options.jobs or joblib.cpu_count(), **chosen)
             finished = FinishedFits(staging / FINISHED, identify_inputs(inputs))
             read = time.perf_counter()
-            experiment = _fit(inputs, settings, finished)
+            with progress_bar("fitting and scoring", count_steps(inputs.columns, settings)) as advance:
+                experiment = run_experiment(inputs, settings, advance, finished)
             seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
             where = {"data": str(options.data), "cache": str(cache.root)}
             record = {**where, "arguments": options.arguments(), "seconds": seconds}
@@ -81,11 +68,3 @@ def run_classification(options: RunOptions) -> int:
     print_summary(inputs, experiment, options.out, cache.root / "rejected.csv")
     say_what_was_explained(explained, options.out)
     return EXIT_REJECTED if inputs.test is not None and inputs.test.rejected_ids else 0
-
-
-def _fit(inputs: Inputs, settings: "Settings", finished: "FinishedFits") -> "Experiment":
-    """Run the experiment, and show on stderr how far it is."""
-    from classify.experiment import count_steps, run_experiment
-
-    with progress_bar("fitting and scoring", count_steps(inputs.columns, settings)) as advance:
-        return run_experiment(inputs, settings, advance, finished)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from extract.backbones.table import CHALLENGE, EMBEDDED
-from features.common.cli import IdColumn
+from features.options import IdColumn
 
 WeightsDir = Annotated[
     Path | None,
@@ -17,7 +17,7 @@ WeightsDir = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExtractOptions:
     """The options of `python -m extract run`."""
 
@@ -71,7 +71,7 @@ class ExtractOptions:
     ] = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeatOptions:
     """The options of `python -m extract heat`."""
 

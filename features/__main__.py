@@ -5,27 +5,18 @@ if __name__ == "__main__":  # before the imports that take their time
 
     end_silently()
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from features.common.cli import (
-    EXIT_BAD_INPUT,
-    GroupColumn,
-    GroupsFile,
-    IdColumn,
-    LabelColumns,
-    application,
-    split_names,
-)
+from features.common.cli import EXIT_BAD_INPUT, application, command
 from features.common.text import make_console
+from features.options import AuditOptions, CacheArgument, DescribeOptions
 
 if TYPE_CHECKING:
     from features.store.cache import FeatureCache
 
 app = application("Look into a feature cache, prove that it is whole, and look for leaks.")
-CacheArgument = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.", show_default=False)]
 
 
 @app.command()
@@ -124,61 +115,26 @@ def verify(cache: CacheArgument) -> None:
         raise typer.Exit(EXIT_BAD_INPUT)
 
 
-@app.command()
-def audit(
-    cache: CacheArgument,
-    data: Annotated[Path, typer.Option(metavar="DATA", help="Folder of the data set that the cache is of.")],
-    run: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="A finished run of it: its folds are audited too.", show_default="none"),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder to write to.", show_default="RUN, or CACHE/audit")
-    ] = None,
-    id_column: IdColumn = None,
-    labels: LabelColumns = None,
-    group_column: GroupColumn = None,
-    groups: GroupsFile = None,
-) -> None:
+@command(app)
+def audit(options: AuditOptions) -> None:
     """Look for leaks: exact and near duplicates, groups on both sides, contradicting labels. No image is opened.
 
     Exit codes: 0 done, whatever was found; 2 bad usage or bad input.
     """
     from features.audit.report import audit_cache
-    from features.dataset.dataset import DatasetOptions
 
-    options = DatasetOptions(id_column, split_names(labels, "--labels"), group_column, groups)
-    audit_cache(cache, data, run, out, options)
+    audit_cache(options)
 
 
-@app.command()
-def describe(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set.", show_default=False)],
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="CACHE",
-            help="Folder of its features: what was seen of the images.",
-            show_default="its own",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of describe.html.", show_default="CACHE/describe")
-    ] = None,
-    id_column: IdColumn = None,
-    labels: LabelColumns = None,
-    group_column: GroupColumn = None,
-    groups: GroupsFile = None,
-) -> None:
+@command(app)
+def describe(options: DescribeOptions) -> None:
     """Describe a data set: groups, labels, what is missing, what the images are like. No image is opened.
 
     Exit codes: 0 done, whatever is missing; 2 bad usage or bad input.
     """
-    from features.dataset.dataset import DatasetOptions
     from features.describe import describe_dataset
 
-    options = DatasetOptions(id_column, split_names(labels, "--labels"), group_column, groups)
-    describe_dataset(data, cache, out, options)
+    describe_dataset(options)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from features.common.cli import option_words
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console, render
-from features.dataset.dataset import DatasetOptions, Split, read_with_faults
+from features.dataset.dataset import Split, read_with_faults
 from features.dataset.formats import UNKNOWN
 from features.dataset.table import Faults
+from features.options import OF_DATASET, DescribeOptions
 from features.store.cache import FeatureCache, default_cache
 from features.store.images_table import FactsTable
 
@@ -87,9 +90,9 @@ class Description:
     """One split in numbers.
 
     Attributes:
-        name: `train` or `test`.
+        split: what is described.
         images: how many images there are, with and without a row in the CSV file.
-        groups: how many groups there are; None if none is known.
+        groups: how many groups are known.
         images_per_group: least, median and greatest number of images of a group; () if none is known.
         without_group: images that have no group, if others have one.
         labels: of each label.
@@ -97,21 +100,18 @@ class Description:
         combinations: by labels that occur together, joined by ` + ` (`none` for no label), how many images; most
             frequent first.
         unlabelled: images with a row, of which a label is not known, by id; () if the split has no labels.
-        without_image, without_row: as in `Split`.
         summary: of the images; None if there is no cache.
     """
 
-    name: str
+    split: Split
     images: int
-    groups: int | None
+    groups: int
     images_per_group: tuple[float, ...]
     without_group: int
     labels: tuple[LabelCount, ...]
     together: np.ndarray
     combinations: dict[str, int]
     unlabelled: tuple[str, ...]
-    without_image: tuple[str, ...]
-    without_row: tuple[str, ...]
     summary: ImageSummary | None
 
 
@@ -131,10 +131,10 @@ def describe_split(split: Split, label_names: tuple[str, ...], cache: FeatureCac
     )
     image_ids = (*split.image_ids, *split.without_row)
     return Description(
-        split.name,
+        split,
         len(image_ids),
-        len(sizes) if len(sizes) else None,
-        (float(sizes.min()), float(np.median(sizes)), float(sizes.max())) if len(sizes) else (),
+        len(sizes),
+        tuple(np.quantile(sizes, (0, 0.5, 1)).tolist()) if len(sizes) else (),
         len(image_ids) - len(known) if len(known) else 0,
         tuple(
             LabelCount(
@@ -149,8 +149,6 @@ def describe_split(split: Split, label_names: tuple[str, ...], cache: FeatureCac
         positive.T @ positive,
         dict(combinations.most_common()),
         tuple(split.image_ids[row] for row in np.flatnonzero(~complete)),
-        split.without_image,
-        split.without_row,
         None if cache is None else summarise_images(split.name, image_ids, cache),
     )
 
@@ -197,24 +195,22 @@ def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) 
     )
 
 
-def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: DatasetOptions) -> None:
-    """Print the description of a data set, and write it as a page. No image is opened.
-
-    Args:
-        data: the data set's folder.
-        cache: where stage 1 recorded the images; None takes the data set's own cache, if it has one.
-        out: folder of describe.html; None takes `describe` in the cache, and writes no page without a cache.
-        options: of the CSV files.
+def describe_dataset(options: DescribeOptions) -> None:
+    """Print the description of a data set, and write it as a page, but not where neither a folder nor a cache is known.
 
     Raises:
         InputError: bad input, or a cache that has recorded images, but none of the data set.
     """
+    data, named = options.data, options.cache
     dataset, faults = read_with_faults(data, options)
-    named = cache
-    cache = cache or _own_cache(data)
+    cache = named
+    if named is None:
+        with suppress(InputError):  # another data set may have taken the name of the default cache
+            own = default_cache(data)
+            cache = own if own.is_dir() else None
     feature_cache = None if cache is None else FeatureCache(cache)
-    splits = [describe_split(split, dataset.label_names, feature_cache) for split in dataset.splits.values()]
-    if named and not any(split.summary and split.summary.known for split in splits):
+    descriptions = [describe_split(split, dataset.label_names, feature_cache) for split in dataset.splits.values()]
+    if named and not any(split.summary and split.summary.known for split in descriptions):
         for table in FactsTable.of_cache(named):
             if len(table):
                 raise InputError(
@@ -222,20 +218,21 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
                     "with --cache."
                 )
     console = make_console()
-    for split in splits:
-        _print_split(console, split)
+    for description in descriptions:
+        _print_split(console, description)
     if faults.count:
         _print_faults(console, faults)
     if cache is None:
         console.print("what the images are like is not known: name their cache with --cache, once they are extracted")
-    folder = out or (cache and cache / "describe")
+    folder = options.out or (cache and cache / "describe")
     if folder is None:
         console.print(f"no page is written: name a folder for {PAGE} with --out")
         return
+    words = option_words({"cache": cache, **{name: getattr(options, name) for name in OF_DATASET}})
     values = {
         "title": data.resolve().name,
-        "command": _command(data, cache, options),
-        "splits": splits,
+        "command": shlex.join(["python", "-m", "features", "describe", str(data), *words]),
+        "descriptions": descriptions,
         "faults": faults,
         "shown": _KINDS_ON_PAGE,
         "shown_open": _OPEN_ENTRIES,
@@ -245,71 +242,49 @@ def describe_dataset(data: Path, cache: Path | None, out: Path | None, options: 
     console.print(f"written: {folder / PAGE}")
 
 
-def _own_cache(data: Path) -> Path | None:
-    """Find the data set's default cache; None if it has none, or another data set has taken its name."""
-    try:
-        cache = default_cache(data)
-    except InputError:
-        return None
-    return cache if cache.is_dir() else None
-
-
-def _command(data: Path, cache: Path | None, options: DatasetOptions) -> str:
-    """Write the command that makes this description, to be pasted into a shell."""
-    given = {
-        "--cache": cache,
-        "--id-column": options.id_column,
-        "--labels": ",".join(options.labels or ()),
-        "--group-column": options.group_column,
-        "--groups": options.groups_file,
-    }
-    words = [word for name, value in given.items() if value for word in (name, str(value))]
-    return shlex.join(["python", "-m", "features", "describe", str(data), *words])
-
-
-def _print_split(console: Console, split: Description) -> None:
+def _print_split(console: Console, described: Description) -> None:
     """Print one split."""
     groups = "groups not known"
-    if split.groups is not None:
-        least, median, greatest = split.images_per_group
-        groups = f"{split.groups:,} groups of {least:g} to {greatest:g} images (median {median:g})"
-    console.print(f"{split.name}: {split.images:,} images; {groups}")
-    if split.without_group:
-        console.print(f"  {split.without_group:,} images have no group")
-    if split.labels:
-        _print_labels(console, split)
+    if described.groups:
+        least, median, greatest = described.images_per_group
+        groups = f"{described.groups:,} groups of {least:g} to {greatest:g} images (median {median:g})"
+    console.print(f"{described.split.name}: {described.images:,} images; {groups}")
+    if described.without_group:
+        console.print(f"  {described.without_group:,} images have no group")
+    if described.labels:
+        _print_labels(console, described)
     else:
         console.print("  no labels")
     for what, image_ids in (
-        ("rows of the CSV file have no image", split.without_image),
-        ("images have no row in the CSV file", split.without_row),
-        ("images have a row, but a label is missing", split.unlabelled),
+        ("rows of the CSV file have no image", described.split.without_image),
+        ("images have no row in the CSV file", described.split.without_row),
+        ("images have a row, but a label is missing", described.unlabelled),
     ):
         if image_ids:
             console.print(f"  {len(image_ids):,} {what}{_colon(image_ids)}")
-    if split.summary is not None:
-        _print_images(console, split.summary)
+    if described.summary is not None:
+        _print_images(console, described.summary)
 
 
-def _print_labels(console: Console, split: Description) -> None:
+def _print_labels(console: Console, described: Description) -> None:
     """Print prevalence, labels together, and combinations."""
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 2))
     table.add_column("label", overflow="fold")
-    several = len(split.labels) > 1
+    several = len(described.labels) > 1
     # The names of many labels would not fit beside each other: the page has them.
-    beside = split.labels if several and len(split.labels) <= _SHOWN else ()
-    headings = ["positive", "prevalence", "negative", "missing", *(["groups"] if split.groups is not None else [])]
+    beside = described.labels if several and len(described.labels) <= _SHOWN else ()
+    headings = ["positive", "prevalence", "negative", "missing", *(["groups"] if described.groups else [])]
     for heading in (*headings, *(f"with {label.name}" for label in beside)):
         table.add_column(Text(heading), justify="right", overflow="fold")
-    for row, label in enumerate(split.labels):
+    for row, label in enumerate(described.labels):
         share = "-" if label.prevalence is None else f"{label.prevalence:.1%}"
         cells = [f"{label.positive:,}", share, f"{label.negative:,}", f"{label.missing:,}"]
         cells += [] if label.groups is None else [f"{label.groups:,}"]
-        cells += ["" if row == place else f"{split.together[row, place]:,}" for place in range(len(beside))]
+        cells += ["" if row == place else f"{described.together[row, place]:,}" for place in range(len(beside))]
         table.add_row(Text(label.name), *cells)
     console.print(table)
     if several:
-        console.print(f"  combinations: {_counts(split.combinations)}")
+        console.print(f"  combinations: {_counts(described.combinations)}")
 
 
 def _print_images(console: Console, summary: ImageSummary) -> None:

@@ -28,7 +28,7 @@ app = application("Extract features, train on them and report, and predict new i
 _NEW = "new"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassifyOptions(RunOptions):
     """The options of scripts/classify.sh: those of `python -m classify run`, and its own."""
 
@@ -37,7 +37,7 @@ class ClassifyOptions(RunOptions):
     ] = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NewImagesOptions:
     """The options of scripts/predict.sh."""
 
@@ -106,7 +106,7 @@ def _draw(options: ClassifyOptions) -> int:
 
     try:
         with unmasked_signals():
-            return draw_heat(HeatOptions(options.data, options.out, id_column=options.id_column))
+            return draw_heat(HeatOptions(data=options.data, run=options.out, id_column=options.id_column))
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         return EXIT_BAD_INPUT
@@ -142,11 +142,15 @@ def predict(options: NewImagesOptions) -> int:
         if "backbone" in chosen:
             chosen["backbone"] = [chosen["backbone"]]
         code = run_extraction(
-            ExtractOptions(images, cache=cache, split=_NEW, weights_dir=options.weights_dir, **chosen)
+            ExtractOptions(data=images, cache=cache, split=_NEW, weights_dir=options.weights_dir, **chosen)
         )
         if code not in (0, EXIT_REJECTED):  # rejected images get empty cells
             return code
-    return predict_split(PredictOptions(run, cache, _NEW, out, images, model=options.model, overwrite=overwrite))
+    return predict_split(
+        PredictOptions(
+            run=run, cache=cache, split=_NEW, out=out, images=images, model=options.model, overwrite=overwrite
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -134,12 +134,19 @@ def cross_fit_heads(
     if not specs:
         return CrossFitted({}, {}, ())
     fits = plan.fits()
-    rows, warnings = _rows_of_fits(inputs, fits, seed)
+    split = [None if fit.name == REFIT else split_rows(fit.learnt, fit.held_out, inputs, seed) for fit in fits]
+    warnings = [
+        f"heads of {fit.name}: none of its training rows can be set aside to decide when a head stops, so the rows "
+        "that the heads learnt from decided"
+        for fit, rows in zip(fits, split, strict=True)
+        if rows is None and fit.name != REFIT
+    ]
     predictions: dict[str, Prediction] = {}
     heads: dict[str, tuple[TrainedHead, ...]] = {}
     for name, columns in feature_sets(inputs.columns).items():
         of_fits: list[list[Fit]] = []
-        for fit, parts in zip(fits, rows, strict=True):
+        for fit, rows in zip(fits, split, strict=True):
+            parts = rows or FoldRows(fit.learnt, fit.learnt, fit.held_out)
             asked = list(specs.values())
             if fit.name == REFIT:
                 asked = [_fixed_epochs(spec, [of_fit[i] for of_fit in of_fits]) for i, spec in enumerate(asked)]
@@ -185,20 +192,6 @@ def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: i
     names = tuple(name for name, varies in zip(inputs.label_names, varied, strict=True) if varies)
     parts = make_folds(labels[:, varied], of_learnt, names, min(VALIDATION_PARTS, units), seed)
     return FoldRows(learnt[parts.fold_of_row != 0], learnt[parts.fold_of_row == 0], held_out)
-
-
-def _rows_of_fits(inputs: Inputs, fits: Sequence[FitRows], seed: int) -> tuple[list[FoldRows], list[str]]:
-    """Split the training rows of every fit; gives them, and a warning for each fold that has none to validate with."""
-    rows, warnings = [], []
-    for name, learnt, held_out, _ in fits:
-        found = None if name == REFIT else split_rows(learnt, held_out, inputs, seed)
-        rows.append(found or FoldRows(learnt, learnt, held_out))
-        if found is None and name != REFIT:
-            warnings.append(
-                f"heads of {name}: none of its training rows can be set aside to decide when a head stops, so the "
-                "rows that the heads learnt from decided"
-            )
-    return rows, warnings
 
 
 def _train(

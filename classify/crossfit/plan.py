@@ -119,10 +119,7 @@ def _stratify_groups(labels: Labels, groups: Groups, count: int, seed: int) -> n
 
 
 def _group_traits(sizes: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """Traits of groups of (G,) rows and (G, L) positives that, spread evenly, spread both evenly: bool (G, 2 L + 4).
-
-    They are any positive; more positives than the median positive group; the quartile of the size.
-    """
+    """Traits, bool (G, 2 L + 4), that spread the (G,) rows and (G, L) positives of groups if they are spread evenly."""
     some = positives > 0
     medians = np.array([np.median(column[column > 0]) for column in positives.T])
     quartile = np.searchsorted(np.quantile(sizes, [0.25, 0.5, 0.75]), sizes)

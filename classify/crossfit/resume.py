@@ -16,7 +16,7 @@ from classify.inputs import Inputs
 from classify.models.files import dump_trusted, load_trusted
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import Curves, TrainedHead
-from features.common.files import replacing
+from features.common.files import DIGEST_BYTES, digest, replacing
 
 logger = logging.getLogger(__name__)
 #: Packages whose version decides the last bits of a fit.
@@ -30,8 +30,6 @@ DECIDING = tuple(
     for path in sorted(_ROOM.joinpath(package).glob("*.py"))
     if path.stem not in ("__init__", "baselines")
 )
-#: Bytes of the digest before what a file holds.
-_DIGEST_SIZE = 16
 
 
 class FinishedFits:
@@ -48,7 +46,7 @@ class FinishedFits:
     def __init__(self, folder: Path | None = None, identity: str = "") -> None:
         self._folder, self._identity = folder, identity
         self.found = 0
-        self._own: set[Path] = set()  # made by this process: not fits of an earlier run
+        self._earlier = set() if folder is None else {*folder.glob("*.fits")}
         self._counting = threading.Lock()  # fits are recalled from several threads
 
     def recall(self, what: Sequence[Any], fit: Callable[[], list[Fit]]) -> list[Fit]:
@@ -64,19 +62,17 @@ class FinishedFits:
         path = self._folder / f"{_digest(self._identity, *what)}.fits"
         if path.exists():
             stored = path.read_bytes()
-            digest, content = stored[:_DIGEST_SIZE], stored[_DIGEST_SIZE:]
-            if digest == blake2b(content, digest_size=_DIGEST_SIZE).digest():
+            content = stored[DIGEST_BYTES:]
+            if stored[:DIGEST_BYTES] == digest(content):
                 fits = load_trusted(content, path, (list, Fit, TrainedHead, HeadSpec, Curves))
                 with self._counting:
-                    self.found += 0 if path in self._own else len(fits)
+                    self.found += len(fits) if path in self._earlier else 0
                 return fits
             logger.warning("%s is damaged: what it held is fitted again", path)
         fits = fit()
         content = dump_trusted(fits, compress=False)
         with replacing(path) as temporary:
-            temporary.write_bytes(blake2b(content, digest_size=_DIGEST_SIZE).digest() + content)
-        with self._counting:
-            self._own.add(path)
+            temporary.write_bytes(digest(content) + content)
         return fits
 
 
@@ -95,12 +91,12 @@ def identify_inputs(inputs: Inputs) -> str:
 
 def _digest(*parts: Any) -> str:
     """Digest arrays by shape, type and content, anything else by its `repr`."""
-    digest = blake2b(digest_size=16)
+    whole = blake2b(digest_size=DIGEST_BYTES)
     for part in parts:
         if isinstance(part, np.ndarray):
-            digest.update(f"{part.shape}{part.dtype}".encode())
-            digest.update(np.ascontiguousarray(part).data.cast("B") if part.size else b"")
+            whole.update(f"{part.shape}{part.dtype}".encode())
+            whole.update(np.ascontiguousarray(part).data.cast("B") if part.size else b"")
         else:
-            digest.update(part if isinstance(part, bytes) else repr(part).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()
+            whole.update(part if isinstance(part, bytes) else repr(part).encode())
+        whole.update(b"\0")
+    return whole.hexdigest()

@@ -4,11 +4,8 @@ To add one, write its estimator in `estimators.py` and its row here. Importing t
 texts can read the tables.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from features.common.errors import InputError
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -50,21 +47,3 @@ CALIBRATIONS: dict[str, SecondLevel] = {
     "platt": SecondLevel("a slope and an intercept on the logit", "SigmoidCalibration"),
     "isotonic": SecondLevel("a rising step function", "IsotonicCalibration"),
 }
-
-
-def choose_ensembles(names: Sequence[str] | None) -> tuple[str, ...]:
-    """Put the ensembles asked for with `--ensemble` into the order of the table; an `InputError` lists it.
-
-    None stands for all, and `none` alone for none.
-    """
-    if names is None:
-        return tuple(ENSEMBLES)
-    if tuple(names) == ("none",):
-        return ()
-    unknown = [name for name in names if name not in ENSEMBLES]
-    if unknown:
-        raise InputError(
-            f"--ensemble {','.join(names)!r}: {unknown[0]} is not an ensemble. Expected {', '.join(ENSEMBLES)}; or "
-            "none."
-        )
-    return tuple(name for name in ENSEMBLES if name in names)

@@ -285,7 +285,7 @@ class IsotonicCalibration(BaseEstimator):
 
 def cross_fit_second_level(
     estimator: BaseEstimator, out_of_fold: np.ndarray, labels: Labels, folds: Folds, test: np.ndarray | None
-) -> tuple[Probabilities, Probabilities | None, BaseEstimator]:
+) -> tuple[Prediction, BaseEstimator]:
     """Fit on the rows of all folds but one, predict that one, in turn; then fit on all rows and predict test.
 
     So a row's own label never reaches its own second-level probability, and the score of the result is not in-sample.
@@ -298,14 +298,16 @@ def cross_fit_second_level(
         test: the test rows by the same models; None without test rows.
 
     Returns:
-        The cross-fitted probabilities; those of test, or None; the estimator fitted on all rows.
+        The cross-fitted probabilities and those of test; the estimator fitted on all rows.
     """
+    started = time.perf_counter()
     crossed = np.empty(labels.shape, dtype=np.float32)
     for learnt, held_out in folds.split():
         model = clone(estimator).fit(out_of_fold[learnt], labels[learnt])
         crossed[held_out] = model.predict_proba(out_of_fold[held_out])
     fitted = clone(estimator).fit(out_of_fold, labels)
-    return crossed, None if test is None else fitted.predict_proba(test), fitted
+    of_test = None if test is None else fitted.predict_proba(test)
+    return Prediction(crossed, of_test, seconds=time.perf_counter() - started), fitted
 
 
 def combine(
@@ -336,15 +338,13 @@ def combine(
     test = np.stack(of_test, axis=2) if of_test else None
 
     def fit(name: str) -> tuple[Prediction, BaseEstimator]:
-        started = time.perf_counter()
-        crossed, of_test, fitted = cross_fit_second_level(ENSEMBLES[name].make(), out_of_fold, labels, folds, test)
+        prediction, fitted = cross_fit_second_level(ENSEMBLES[name].make(), out_of_fold, labels, folds, test)
         # A stacking has coefficients per label, which are not shares; every member counts there.
         shares = dict(zip(members, getattr(fitted, "weights_", np.ones(0)).tolist(), strict=False))
         shares = {member: share for member, share in shares.items() if share > 0}
         backbones = {b: None for member in shares or members for b in members[member].backbones}
         on_fit()
-        seconds = time.perf_counter() - started
-        return Prediction(crossed, of_test, True, seconds, tuple(backbones), shares), fitted
+        return replace(prediction, backbones=tuple(backbones), shares=shares), fitted
 
     predictions, models = zip(*in_threads(jobs, fit, zip(ensembles)), strict=True)
     return dict(zip(ensembles, predictions, strict=True)), dict(zip(ensembles, models, strict=True))
@@ -354,9 +354,6 @@ def calibrate(
     calibration: str, prediction: Prediction, labels: Labels, folds: Folds
 ) -> tuple[Prediction, BaseEstimator]:
     """Calibrate a model per label, cross-fitted by its folds; gives the calibration fitted on all rows, too."""
-    started = time.perf_counter()
-    crossed, test, fitted = cross_fit_second_level(
-        CALIBRATIONS[calibration].make(), prediction.out_of_fold, labels, folds, prediction.test
-    )
-    seconds = time.perf_counter() - started
-    return replace(prediction, out_of_fold=crossed, test=test, seconds=seconds), fitted
+    estimator = CALIBRATIONS[calibration].make()
+    new, fitted = cross_fit_second_level(estimator, prediction.out_of_fold, labels, folds, prediction.test)
+    return replace(prediction, out_of_fold=new.out_of_fold, test=new.test, seconds=new.seconds), fitted

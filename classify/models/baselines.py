@@ -4,11 +4,9 @@ To add one, write its function and its row in `BASELINES`. Importing this module
 texts can read the table.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from features.common.errors import InputError
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -79,13 +77,3 @@ BASELINES: dict[str, Baseline] = {
     "boosting": Baseline("gradient-boosted trees on 64 principal components", _boosting, components=64),
     PRIOR: Baseline("share of positives, sees no features: the floor to beat"),
 }
-
-
-def choose_baselines(names: Sequence[str]) -> tuple[str, ...]:
-    """Put the baselines asked for with `--baselines` into the order of the table; an `InputError` lists it."""
-    unknown = [name for name in names if name not in BASELINES]
-    if unknown:
-        raise InputError(
-            f"--baselines {','.join(names)!r}: {unknown[0]} is not a baseline. Expected some of {', '.join(BASELINES)}."
-        )
-    return tuple(name for name in BASELINES if name in names)

@@ -88,16 +88,14 @@ class OneVsRest(BaseEstimator):
 
 
 def _line(classifier: ClassifierMixin | float, width: int) -> tuple[np.ndarray, float]:
-    """The logit of a constant, of a logistic regression or of a calibrated linear SVM, as coefficients and intercept.
-
-    Platt's probability of an SVM is 1 / (1 + exp(a * decision + b)).
-    """
+    """The logit of a constant, a logistic regression or a calibrated linear SVM, as coefficients and intercept."""
     if isinstance(classifier, float):
         return np.zeros(width), float(logit(classifier))
     if isinstance(classifier, LogisticRegression):
         return classifier.coef_[0], float(classifier.intercept_[0])
     calibrated = classifier.calibrated_classifiers_[0]
     sigmoid, machine = calibrated.calibrators[0], calibrated.estimator
+    # Platt's probability is 1 / (1 + exp(a * decision + b)).
     return -sigmoid.a_ * machine.coef_[0], float(-sigmoid.a_ * machine.intercept_[0] - sigmoid.b_)
 
 

@@ -28,7 +28,7 @@ from classify.search.study import JOURNAL, StudyFile, check_study_folder, open_s
 from features.common.cli import split_names
 from features.common.errors import InputError, Stopped
 from features.common.text import make_console
-from features.dataset.dataset import DatasetOptions, read_dataset
+from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache, default_cache
 
 if TYPE_CHECKING:
@@ -47,10 +47,9 @@ def search(options: SearchOptions) -> int:
     """
     began = time.perf_counter()
     out, seed = options.out, options.seed
-    backbones, labels = split_names(options.backbones, "--backbones"), split_names(options.labels, "--labels")
+    backbones = split_names(options.backbones, "--backbones")
     check_study_folder(out)
-    columns = DatasetOptions(options.id_column, labels, options.group_column, options.groups)
-    dataset = read_dataset(options.data, columns)
+    dataset = read_dataset(options.data, options)
     dataset = replace(dataset, splits={name: split for name, split in dataset.splits.items() if name == "train"})
     feature_cache = FeatureCache(options.cache or default_cache(options.data))
     inputs = read_inputs(dataset, feature_cache, backbones)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, compress
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,6 @@ from features.dataset.run_labels import NO_FOLD, RunLabels
 from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable
 
-#: Kinds of pairs.
 #: If no groups are given: how many images there are for each link that chance makes. At 100, 14 % of the pairs of one
 #: phantom patient are joined, and 92 % of the joined pairs are of one patient; at 30, 21 % and 80 %.
 IMAGES_PER_CHANCE_LINK = 100
@@ -30,8 +29,8 @@ class AuditedImages:
     Attributes:
         label_names: L names.
         splits: str (N,), the split of each image.
-        image_ids: N ids, each once within its split.
-        digests: N digests of the files' bytes, 16 bytes each.
+        image_ids: str (N,), each once within its split.
+        digests: object (N,), of the files' bytes, 16 bytes each.
         labels: int8 (N, L), 0 or 1; -1 if the split is not labelled.
         groups: str (N,); "" if none is known.
         folds: int64 (N,), the fold that held a training image out; -1 if none is known.
@@ -42,8 +41,8 @@ class AuditedImages:
 
     label_names: tuple[str, ...]
     splits: np.ndarray
-    image_ids: tuple[str, ...]
-    digests: tuple[bytes, ...]
+    image_ids: np.ndarray
+    digests: np.ndarray
     labels: np.ndarray
     groups: np.ndarray
     folds: np.ndarray
@@ -92,19 +91,14 @@ def gather(
             f"Run: scripts/extract.sh {dataset.root} --backbones NAMES --cache {cache.root}"
         )
     parts = [_gather_split(split, cache, backbones, dataset.label_names, run.get(split.name)) for split in cached]
+    arrays = ("splits", "image_ids", "digests", "labels", "groups", "folds", "blank")
     images = AuditedImages(
-        dataset.label_names,
-        np.concatenate([part.splits for part in parts]),
-        tuple(image_id for part in parts for image_id in part.image_ids),
-        tuple(digest for part in parts for digest in part.digests),
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.groups for part in parts]),
-        np.concatenate([part.folds for part in parts]),
-        np.concatenate([part.blank for part in parts]),
-        {name: rejected for part in parts for name, rejected in part.without_features.items()},
+        label_names=dataset.label_names,
+        without_features={name: ids for part in parts for name, ids in part.without_features.items()},
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays},
     )
     features = {
-        name: np.concatenate([cache.read(part.splits[0], [name], part.image_ids)[1] for part in parts])
+        name: np.concatenate([cache.read(part.splits[0], [name], part.image_ids.tolist())[1] for part in parts])
         for name in backbones
     }
     return images, features, tuple(name for name in dataset.splits if name not in images.split_names)
@@ -114,41 +108,26 @@ def _gather_split(
     split: Split, cache: FeatureCache, backbones: list[str], label_names: tuple[str, ...], run: RunLabels | None
 ) -> AuditedImages:
     """Gather one split, without the images that stage 1 rejected."""
-    rejected = cache.rejected(split.name)
-    kept = [row for row, image_id in enumerate(split.image_ids) if image_id not in rejected]
-    if not kept:
-        raise InputError(
-            f"{cache.root / 'rejected.csv'} lists every image of the split {split.name} ({len(split.image_ids)}): none "
-            "has features. Fix the images and extract again."
-        )
-    image_ids = tuple(split.image_ids[row] for row in kept)
-    index = cache.open(split.name, backbones[0]).index
-    missing = [image_id for image_id in image_ids if image_id not in index]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of {len(image_ids)} images are missing in {cache.path(split.name, backbones[0])} (first: "
-            f"{missing[0]}). Run: scripts/extract.sh DATA --backbones {','.join(backbones)} --cache {cache.root}"
-        )
-    facts = FactsTable.of_split(cache.root, split.name)
-    count = len(image_ids)
+    kept = cache.has_features(split.name, split.image_ids)
+    image_ids, rejected = (list(compress(split.image_ids, those)) for those in (kept, ~kept))
+    known = split if split.groups is not None else run
     groups = dict.fromkeys(split.image_ids, "")
-    folds: dict[str, int] = {}
-    if run is not None:
-        folds = dict(zip(run.image_ids, run.folds.tolist(), strict=True))
-    if split.groups is not None:
-        groups = dict(zip(split.image_ids, split.groups.tolist(), strict=True))
-    elif run is not None and run.groups is not None:
-        groups |= dict(zip(run.image_ids, run.groups.tolist(), strict=True))
+    if known is not None and known.groups is not None:
+        groups |= zip(known.image_ids, known.groups.tolist(), strict=True)
+    folds = {} if run is None else dict(zip(run.image_ids, run.folds.tolist(), strict=True))
+    facts, index = FactsTable.of_split(cache.root, split.name), cache.open(split.name, backbones[0]).index
+    digests = [index.get(image_id, b"") for image_id in image_ids]  # where one is missing, so are its features
+    labels = np.full((len(kept), len(label_names)), -1) if split.labels is None else split.labels
     return AuditedImages(
         label_names,
-        np.full(count, split.name),
-        image_ids,
-        tuple(index[image_id] for image_id in image_ids),
-        np.full((count, len(label_names)), -1, np.int8) if split.labels is None else split.labels[kept].astype(np.int8),
+        np.full(len(image_ids), split.name),
+        np.array(image_ids, np.str_),
+        np.array(digests, object),
+        labels[kept].astype(np.int8),
         np.array([groups[image_id] for image_id in image_ids], np.str_),
         np.array([folds.get(image_id, NO_FOLD) for image_id in image_ids], np.int64),
-        np.array([facts.knows(i, index[i]) and facts[i].is_blank for i in image_ids], bool),
-        {split.name: {image_id: groups[image_id] for image_id in split.image_ids if image_id in rejected}},
+        np.array([facts.knows(*seen) and facts[seen[0]].is_blank for seen in zip(image_ids, digests, strict=True)]),
+        {split.name: {image_id: groups[image_id] for image_id in rejected}},
     )
 
 
@@ -166,7 +145,7 @@ class Audit:
             `labels_differ` (names joined by ` + `; None where one is not labelled).
         threshold: of near duplicates; None if there are too few images to choose one.
         distances: by scope, the distances of all mutual nearest pairs, below the threshold or not, ascending.
-        both_sides: the groups that have images in several splits.
+        both_sides: the groups that have images in several splits, sorted.
         groups: the group proposed for every id, also for those without features: the given groups, joined if pairs
             below the threshold link them. If none is given, the images that pairs link, below a threshold that chance
             passes once per `IMAGES_PER_CHANCE_LINK` images: a wrong link costs little, a missing one leaks. An id that
@@ -196,8 +175,8 @@ def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Aud
     """
     group_codes = np.unique(images.groups, return_inverse=True)[1].astype(np.int64)
     group_codes[images.groups == ""] = -1
-    first_rows: dict[bytes, int] = {}
-    original = np.array([first_rows.setdefault(digest, row) for row, digest in enumerate(images.digests)], np.int64)
+    _, first_row, digest_of_row = np.unique(images.digests, return_index=True, return_inverse=True)
+    original = first_row[digest_of_row]
     copies = original != np.arange(len(original))
     links = [np.column_stack([original[copies], np.flatnonzero(copies)])]
     rows = np.flatnonzero(~copies & ~images.blank)
@@ -215,6 +194,7 @@ def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Aud
             pairs, near, mutual = near_pairs(points, first, second, group_codes[rows], threshold.distance)
             distances[scope_of(one, other)] = mutual
             found += [(NEAR, *rows[pair], float(d)) for pair, d in zip(pairs, near, strict=True)]
+    sides = pd.Series(images.splits).groupby(images.groups).nunique()
     groups, largest = _propose_groups(images, np.concatenate(links))
     return Audit(
         images,
@@ -222,7 +202,7 @@ def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Aud
         _describe_pairs(images, sorted(found, key=lambda pair: (pair[0], pair[3]))),
         threshold,
         distances,
-        _on_several_sides(images),
+        tuple(group for group in sides.index[sides > 1] if group),
         groups,
         largest,
     )
@@ -231,12 +211,6 @@ def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Aud
 def scope_of(one: str, other: str) -> str:
     """Name the pairs of two splits, in their order."""
     return f"within {one}" if one == other else f"between {one} and {other}"
-
-
-def _on_several_sides(images: AuditedImages) -> tuple[str, ...]:
-    """The groups that have images in more than one split, sorted."""
-    sides = pd.Series(images.splits).groupby(images.groups).nunique()
-    return tuple(group for group in sides.index[sides > 1] if group)
 
 
 def _describe_pairs(images: AuditedImages, found: list[tuple[str, int, int, float]]) -> pd.DataFrame:
@@ -259,15 +233,11 @@ def _describe_pairs(images: AuditedImages, found: list[tuple[str, int, int, floa
 
 
 def _propose_groups(images: AuditedImages, links: np.ndarray) -> tuple[dict[str, str], int]:
-    """Join all images that links (int64 (P, 2), pairs of rows), groups or a common id connect.
-
-    Images without features are joined by groups and ids alone. Blank images link nothing: they are alike whatever they
-    belong to. Returns the group by id, and the size of the largest.
-    """
+    """Join images by links (int64 (P, 2), pairs of rows), groups and ids: the group by id, and the largest's size."""
     rejected = [pair for of_split in images.without_features.values() for pair in of_split.items()]
     image_ids = np.array([*images.image_ids, *(image_id for image_id, _ in rejected)])
     given = np.array([*images.groups.tolist(), *(group for _, group in rejected)])
-    edges = [links[~images.blank[links].any(axis=1)]]
+    edges = [links[~images.blank[links].any(axis=1)]]  # blank images are alike whatever they belong to
     for names in (given, image_ids):
         order = np.argsort(names, kind="stable")
         alike = (names[order][1:] == names[order][:-1]) & (names[order][1:] != "")

@@ -201,14 +201,11 @@ def pairs_within(points: np.ndarray, distance: float) -> np.ndarray:
 
 
 def _distances_once(points: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the cosine distances of a block of rows to itself and the rows after it, and where the block starts.
-
-    Pairs that were there before, and those of an image with itself, get the largest distance.
-    """
+    """Yield where a block of rows starts, and its cosine distances to itself and to the rows after it."""
     for start in range(0, len(points), _BLOCK):
         distances = _cosine_distances(points[start : start + _BLOCK], points[start:])
         rows = len(distances)
-        distances[:, :rows][np.tri(rows, dtype=bool)] = _FARTHEST
+        distances[:, :rows][np.tri(rows, dtype=bool)] = _FARTHEST  # each pair once, and none with itself
         yield start, distances
 
 

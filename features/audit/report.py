@@ -12,8 +12,9 @@ from rich.text import Text
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console
-from features.dataset.dataset import DatasetOptions, read_dataset, write_groups_file
+from features.dataset.dataset import read_dataset, write_groups_file
 from features.dataset.run_labels import RUN_LABELS, read_run_labels
+from features.options import AuditOptions
 from features.store.cache import FeatureCache
 
 if TYPE_CHECKING:
@@ -32,21 +33,15 @@ _LARGE_GROUP = 0.2
 _BIN = 0.02
 
 
-def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, options: DatasetOptions) -> None:
-    """Audit a data set by its cache; no image is opened.
-
-    Args:
-        cache: the cache's folder.
-        data: the data set's folder.
-        run: folder of a finished run, whose folds are audited too; its groups are taken where the data set names none.
-        out: folder to write to; None takes `run`, or else `audit` in the cache.
-        options: of the CSV files.
+def audit_cache(options: AuditOptions) -> None:
+    """Audit a data set by its cache; the groups of a run are taken where the data set names none.
 
     Raises:
         InputError: bad input.
     """
     from features.audit.audit import find_leaks, gather
 
+    cache, data, run = options.cache, options.data, options.run
     feature_cache = FeatureCache(cache)
     known = {} if run is None else read_run_labels(run / RUN_LABELS)
     images, features, left_out = gather(read_dataset(data, options), feature_cache, known)
@@ -59,7 +54,7 @@ def audit_cache(cache: Path, data: Path, run: Path | None, out: Path | None, opt
         )
     with make_console(stderr=True).status(f"comparing {len(images.image_ids):,} images"):
         found = find_leaks(images, features)
-    folder = out or run or cache / "audit"
+    folder = options.out or run or cache / "audit"
     summary = summarise(found)
     given = {"data": str(data), "cache": str(cache), "run": None if run is None else str(run)}
     _write_audit(found, folder, {**given, "splits_without_features": list(left_out), **summary})

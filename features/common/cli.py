@@ -10,9 +10,8 @@ import logging
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar, get_type_hints
 
 import typer
 import typer.core
@@ -25,26 +24,6 @@ EXIT_REJECTED = 3
 EXIT_BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE
 
 _Act = TypeVar("_Act", bound=Callable[[Any], int | None])
-
-IdColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Id column of the CSV files.", show_default="ID")]
-LabelColumns = Annotated[
-    str | None,
-    typer.Option(metavar="A,B", help="Label columns.", show_default="all columns that hold only 0 and 1"),
-]
-GroupColumn = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="Column of groups that no fold may cut, such as patients.", show_default="patient"
-    ),
-]
-GroupsFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="CSV file ID,group that gives the groups instead of a column, such as groups.csv of features audit.",
-        show_default="the group column",
-    ),
-]
 
 
 def split_names(text: str | None, option: str) -> tuple[str, ...] | None:
@@ -61,15 +40,39 @@ def split_names(text: str | None, option: str) -> tuple[str, ...] | None:
     return names
 
 
+def choose_names(text: str, option: str, kind: str, table: Collection[str], *, none: bool = False) -> tuple[str, ...]:
+    """Choose from a table by names between commas, in the table's order; where there may be `none`, it stands alone.
+
+    Raises:
+        InputError: a name is empty, duplicated or not of the table, which the message lists.
+    """
+    names = split_names(text, option) or ()
+    if none and names == ("none",):
+        return ()
+    unknown = [name for name in names if name not in table]
+    if unknown:
+        known = f"Expected {', '.join(table)}; or none." if none else f"Expected some of {', '.join(table)}."
+        raise InputError(f"{option} {text!r}: {unknown[0]} is not {kind}. {known}")
+    return tuple(name for name in table if name in names)
+
+
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """Write options by name as words of a command; None, and a switch that is off, take no word."""
+    words = []
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words += [option, str(value)]
+    return words
+
+
 class Command(typer.core.TyperGroup):
     """A group of sub-commands that turns exceptions into messages on stderr and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the sub-command.
-
-        Raises:
-            typer.Exit: with code 2 for an `InputError`, code 1 for any fault of ours, 128 + signal for a signal.
-        """
+        """Run the sub-command; any error ends as a `typer.Exit` with the code that the module's docstring gives."""
         logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
         try:
             with raising_signals():

@@ -43,9 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary file beside `path`; when the block ends without an error, it takes `path`'s place.
 
     The file is flushed to the disk before the rename, and the folder after it, so that not even a power cut leaves a
-    file that is there but incomplete. What killed processes left in the folder is removed first.
-
-    The folder of `path` is made if it is missing.
+    file that is there but incomplete. The folder is made if it is missing; what killed processes left there is removed.
 
     Raises:
         InputError: the disk is full or the folder cannot be written.
@@ -67,16 +65,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _make_temporary(path: Path, stack: ExitStack) -> Path:
-    """Make a temporary file beside `path`; `stack` removes it, unless it was renamed, and frees its lock.
-
-    The lock says that its maker is alive: see `_remove_abandoned`.
-    """
+    """Make a temporary file beside `path`; `stack` removes it, unless it was renamed, and frees its lock."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o666)
         stack.callback(os.close, descriptor)
-        with suppress(OSError):  # without locks nobody removes it
+        with suppress(OSError):  # the lock says that its maker is alive; without locks nobody removes it
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if _is_at(descriptor, temporary):
             stack.callback(temporary.unlink, missing_ok=True)
@@ -85,10 +80,7 @@ def _make_temporary(path: Path, stack: ExitStack) -> Path:
 
 @cache
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the temporary files of a folder whose makers were killed; once a process.
-
-    A file system without locks keeps them.
-    """
+    """Remove the temporary files of a folder whose makers were killed; once a process."""
     for path in folder.iterdir():
         if _TEMPORARY.fullmatch(path.name):
             with suppress(OSError), open(path, "r+b", opener=_open_no_link) as file:

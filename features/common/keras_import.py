@@ -103,11 +103,7 @@ def _quiet_import() -> Iterator[None]:
 
 
 def _forbid_tf32(backend: str) -> None:
-    """Let float32 mean float32.
-
-    GPUs would cut the mantissa of factors to 10 bits: features and heads made there would differ from those made on
-    a CPU in the third digit, under the same fingerprint.
-    """
+    """Keep GPUs from cutting the mantissa of float32 factors to 10 bits: features would differ in the third digit."""
     match backend:
         case "tensorflow":
             import tensorflow as tf

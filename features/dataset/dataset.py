@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.common.cli import split_names
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few
@@ -16,6 +17,7 @@ from features.dataset.folder import collect_images, read_ids
 from features.dataset.formats import Listing, read_listing
 from features.dataset.labels import read_labels
 from features.dataset.table import Fault, Faults, Table, cell_fault, listed, named, read_table, shown
+from features.options import DatasetOptions
 
 logger = logging.getLogger(__name__)
 
@@ -64,23 +66,6 @@ class Dataset:
     splits: dict[str, Split]
 
 
-@dataclass(frozen=True)
-class DatasetOptions:
-    """What a person may say about the columns of the CSV files.
-
-    Attributes:
-        id_column: None takes "ID", or else the first column that names the images.
-        labels: different names; None takes every column that holds only 0 and 1.
-        group_column: None takes "patient" if it is there.
-        groups_file: a CSV file `ID,group` that gives the groups instead of a column.
-    """
-
-    id_column: str | None = None
-    labels: tuple[str, ...] | None = None
-    group_column: str | None = None
-    groups_file: Path | None = None
-
-
 _DEFAULTS = DatasetOptions()
 
 
@@ -110,20 +95,13 @@ def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS) -> Dataset:
 
 
 def read_images(root: Path, id_column: str | None = None) -> dict[str, tuple[tuple[str, ...], tuple[Path, ...]]]:
-    """Read the ids and image paths of a data set; what label and group columns hold does not matter.
-
-    Args:
-        root: as in `read_dataset`.
-        id_column: as in `DatasetOptions`.
+    """Read the ids and image paths of a data set as `read_dataset`, whatever its label and group columns hold.
 
     Returns:
         N ids and N files by split, as in `Split`, in the order train, test.
-
-    Raises:
-        InputError: anything is wrong with ids or images, as in `read_dataset`.
     """
     faults = Faults()
-    parts = _find_parts(root, DatasetOptions(id_column), faults)
+    parts = _find_parts(root, DatasetOptions(id_column=id_column), faults)
     _conclude(root, faults)
     return {name: (part.split.image_ids, part.split.paths) for name, part in parts.items()}
 
@@ -138,9 +116,9 @@ def read_with_faults(root: Path, options: DatasetOptions = _DEFAULTS) -> tuple[D
         InputError: there is no data set, a CSV file cannot be read as a table of ids, or an option names what is not
             there.
     """
-    if options.groups_file is not None and options.group_column is not None:
+    if options.groups is not None and options.group_column is not None:
         raise InputError(
-            f"--groups {options.groups_file} and --group-column {options.group_column} both name the groups. Give one."
+            f"--groups {options.groups} and --group-column {options.group_column} both name the groups. Give one."
         )
     faults = Faults()
     parts = _find_parts(root, options, faults)
@@ -155,11 +133,11 @@ def read_with_faults(root: Path, options: DatasetOptions = _DEFAULTS) -> tuple[D
         listings[name] = replace(part.listing, columns=columns)
         if (table := part.listing.table) is not None:
             faults.add(*table.find_duplicates(named(table.header)))
-            if group is not None and options.groups_file is None:
+            if group is not None and options.groups is None:
                 groups[name] = _read_group_column(table, group, faults)[part.rows]
-    label_names, labels = read_labels(listings, options.labels, faults)
-    if options.groups_file is not None:
-        groups = _join_groups(options.groups_file, parts, faults)
+    label_names, labels = read_labels(listings, split_names(options.labels, "--labels"), faults)
+    if options.groups is not None:
+        groups = _join_groups(options.groups, parts, faults)
     splits = {}
     for name, part in parts.items():
         values = labels.get(name)

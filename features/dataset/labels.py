@@ -94,10 +94,7 @@ def _read_shared(
 
 
 def _read(listing: Listing, names: Sequence[str], faults: Faults, *, found: bool) -> np.ndarray:
-    """Read labels, unknown where the file has no such column: uint8 (N, L), 0, 1, or UNKNOWN.
-
-    If the columns were found by what they hold, one fault stands for all cells of a column: it may not be a label.
-    """
+    """Read labels, unknown where the file has no such column: uint8 (N, L), 0, 1, or UNKNOWN."""
     values = np.full((len(listing.image_ids), len(names)), UNKNOWN, np.uint8)
     repeats: list[int] = []
     remedy = "A label is 0 or 1: correct the cell, or name the label columns with --labels."
@@ -109,7 +106,7 @@ def _read(listing: Listing, names: Sequence[str], faults: Faults, *, found: bool
         repeats += column.repeats
         faults.add(*column.faults)
         cells, count = column.first_refused, column.refused
-        if found and not listing.are_labels:
+        if found and not listing.are_labels:  # by what it holds, so one fault stands for all cells of the column
             cells, count = cells[:1], min(count, 1)
             remedy = (
                 f"{len(column.values) - column.refused} of the {len(column.values)} cells of this column are 0 or 1, "

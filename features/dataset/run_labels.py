@@ -34,11 +34,7 @@ class RunLabels:
 
 
 def write_run_labels(folder: Path, label_names: Sequence[str], splits: Mapping[str, RunLabels]) -> None:
-    """Write the file of a run, the same bytes on every system.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
+    """Write the file of a run, the same bytes on every system."""
     with (folder / RUN_LABELS).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*_COLUMNS, *label_names])

@@ -69,6 +69,17 @@ class FeatureCache:
         """The images of a split that stage 1 could not read, by id."""
         return {r.image_id: r for r in read_rejections(self.root) if r.path.startswith(f"{split}/")}
 
+    def has_features(self, split: str, image_ids: Sequence[str]) -> np.ndarray:
+        """Which images stage 1 could read: bool array (N,); an `InputError` says that it could read none."""
+        rejected = self.rejected(split)
+        has_features = np.array([image_id not in rejected for image_id in image_ids], bool)
+        if not has_features.any():
+            raise InputError(
+                f"{self.root / 'rejected.csv'} lists every image of the split {split} ({len(image_ids)}): none has "
+                "features. Fix the images and extract again."
+            )
+        return has_features
+
     def read(
         self, split: str, backbones: Sequence[str], image_ids: Sequence[str] | None = None
     ) -> tuple[tuple[str, ...], np.ndarray]:

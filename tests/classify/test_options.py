@@ -2,14 +2,17 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from classify.__main__ import app as classify
-from classify.options import command_line
+from classify.ensembles.ensembles import ENSEMBLES
+from classify.options import RunOptions, command_line
 from extract.__main__ import app as extract
 from features.__main__ import app as features
+from features.common.errors import InputError
 
 RUN = Path("my run")
 COMMANDS = ("classify run", "extract heat", "classify report", "features audit")
@@ -50,3 +53,27 @@ def test_every_option_is_one_that_the_command_takes(command):
 def test_options_that_were_not_given_are_not_said():
     bare = {"data": "d", "cache": "c", "arguments": {}}  # as of a run before there were groups
     assert command_line("features audit", Path("r"), bare) == "python -m features audit c --data d --run r"
+
+
+def settings(**options: Any) -> dict[str, object]:
+    return RunOptions(data=Path("data"), out=Path("run"), **options).settings()
+
+
+def test_baselines_and_ensembles_are_chosen_by_name_in_their_own_order():
+    chosen = settings(baselines="prior,svm,logistic", ensemble="stacking,mean")
+    assert (chosen["baselines"], chosen["ensembles"]) == (("logistic", "svm", "prior"), ("mean", "stacking"))
+    assert settings()["ensembles"] == tuple(ENSEMBLES)
+    assert settings(ensemble="none")["ensembles"] == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"baselines": "svm,tree"}, "--baselines 'svm,tree': tree is not a baseline. Expected some of logistic, svm"),
+        ({"ensemble": "median"}, "--ensemble 'median': median is not an ensemble. Expected mean, .*; or none."),
+        ({"ensemble": "mean,none"}, "--ensemble 'mean,none': none is not an ensemble. Expected mean, .*; or none."),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_table(options, says):
+    with pytest.raises(InputError, match=says):
+        settings(**options)

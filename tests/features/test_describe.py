@@ -52,7 +52,7 @@ def test_labels_groups_and_combinations_are_counted(data):
     assert train.together.tolist() == [[3, 2], [2, 2]]
     assert train.combinations == {"bleed + calc": 2, "bleed": 1, "none": 1}
     assert train.unlabelled == ("d",)
-    assert (test.images, test.groups, test.labels, test.summary) == (1, None, (), None)
+    assert (test.images, test.groups, test.labels, test.summary) == (1, 0, (), None)
 
 
 def test_counts_are_of_the_images_that_are_there(data):
@@ -61,7 +61,7 @@ def test_counts_are_of_the_images_that_are_there(data):
     (data / "train" / "new.png").touch()
     train = descriptions(data)[0]
     assert (train.images, train.groups, train.without_group) == (4, 3, 1)
-    assert (train.without_image, train.without_row) == (("a", "e"), ("new",))
+    assert (train.split.without_image, train.split.without_row) == (("a", "e"), ("new",))
     counted = [(own.name, own.positive, own.negative, own.missing, own.groups) for own in train.labels]
     assert counted == [("bleed", 1, 2, 1, 1), ("calc", 0, 2, 2, 0)]
     assert all(own.positive + own.negative + own.missing == train.images for own in train.labels)

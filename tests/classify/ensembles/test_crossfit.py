@@ -37,11 +37,11 @@ def members() -> tuple[dict[str, Prediction], np.ndarray]:
 def test_rows_held_out_are_new_and_test_is_by_all_rows():
     rows = np.random.default_rng(0).random((68, 1)).astype(np.float32)
     labels = np.zeros((60, 1), np.uint8)
-    crossed, test, fitted = cross_fit_second_level(Memory(), rows[:60], labels, FOLDS, rows[60:])
-    np.testing.assert_allclose(crossed, 0.4)
-    np.testing.assert_allclose(test, 0.6)
+    prediction, fitted = cross_fit_second_level(Memory(), rows[:60], labels, FOLDS, rows[60:])
+    np.testing.assert_allclose(prediction.out_of_fold, 0.4)
+    np.testing.assert_allclose(prediction.test, 0.6)
     assert fitted.rows_ == 60
-    assert cross_fit_second_level(Memory(), rows[:60], labels, FOLDS, None)[1] is None
+    assert cross_fit_second_level(Memory(), rows[:60], labels, FOLDS, None)[0].test is None
 
 
 @pytest.mark.parametrize("name", [*ENSEMBLES, *CALIBRATIONS])

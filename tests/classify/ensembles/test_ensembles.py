@@ -8,9 +8,8 @@ from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
 from classify.crossfit.plan import mean_probabilities
-from classify.ensembles.ensembles import ENSEMBLES, choose_ensembles
+from classify.ensembles.ensembles import ENSEMBLES
 from classify.ensembles.estimators import NonNegativeWeights, RankMean, Stacking
-from features.common.errors import InputError
 
 
 @pytest.fixture
@@ -154,14 +153,3 @@ def test_certain_probabilities_and_labels_of_one_value_end_in_numbers(name):
     y = np.column_stack([np.zeros(30), np.arange(30) % 2]).astype(np.uint8)
     combined = ENSEMBLES[name].make().fit(X, y).predict_proba(X)
     assert np.isfinite(combined).all()
-
-
-def test_ensembles_are_chosen_by_name_in_their_own_order():
-    assert choose_ensembles(None) == tuple(ENSEMBLES)
-    assert choose_ensembles(("stacking", "mean")) == ("mean", "stacking")
-    assert choose_ensembles(("none",)) == ()
-    for names in (("median",), ("mean", "none")):
-        with pytest.raises(
-            InputError, match=rf"--ensemble '.*': {names[-1]} is not an ensemble. Expected mean, .*; or none"
-        ):
-            choose_ensembles(names)

@@ -7,8 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from classify.models.baselines import BASELINES, choose_baselines
-from features.common.errors import InputError
+from classify.models.baselines import BASELINES
 
 WRAPPED = ["svm", "knn", "forest", "boosting"]
 
@@ -68,9 +67,3 @@ def test_the_prior_is_the_share_of_positives_whatever_the_features(rows):
     X, y = rows
     probabilities = BASELINES["prior"].make().fit(X[:, :0], y).predict_proba(X[:7, :0])
     np.testing.assert_allclose(probabilities, np.tile((y.sum(axis=0) + 1) / 242, (7, 1)), rtol=1e-6)
-
-
-def test_baselines_are_chosen_by_name_in_their_own_order():
-    assert choose_baselines(("prior", "svm", "logistic")) == ("logistic", "svm", "prior")
-    with pytest.raises(InputError, match=r"--baselines 'svm,tree': tree is not a baseline. Expected some of logistic"):
-        choose_baselines(("svm", "tree"))

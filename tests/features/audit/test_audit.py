@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from features.__main__ import app
-from features.dataset.dataset import DatasetOptions, read_dataset
+from features.dataset.dataset import read_dataset
+from features.options import DatasetOptions
 from features.store.images_table import FactsTable, ImageFacts, Rejection, SeenImage, Stamp, replace_rejections
 from features.store.parts import Rows
 from tests.features.dataset.written import make
@@ -157,7 +158,7 @@ def test_without_groups_linked_images_are_one_proposed_group_that_reads_back(pla
     assert all(name.startswith("proposed-") for name in groups.values())
     assert record["groups"]["proposed"] <= 208
     assert "groups: none given" in said
-    options = DatasetOptions(groups_file=planted.cache / "audit" / "groups.csv")
+    options = DatasetOptions(groups=planted.cache / "audit" / "groups.csv")
     read = read_dataset(planted.data, options).splits
     assert read["train"].groups[0] == read["train"].groups[50] == read["test"].groups[0]
 
@@ -225,7 +226,7 @@ def test_rejected_images_and_splits_without_features_are_left_out_and_told(plant
     assert record["splits_without_features"] == ["test"]
     file = planted.cache / "audit" / "groups.csv"
     assert pd.read_csv(file).set_index("ID")["group"].to_dict() == {i: planted.patients[i] for i in TRAIN}
-    groups = read_dataset(planted.data, DatasetOptions(groups_file=file)).splits["train"].groups
+    groups = read_dataset(planted.data, DatasetOptions(groups=file)).splits["train"].groups
     assert groups[:3].tolist() == ["p0", "p0", "p0"]
 
 
@@ -282,7 +283,7 @@ def test_a_joined_group_is_called_as_no_other(planted):
             "holds no features of train or test",
         ),
         (lambda p: (p.data / "train.csv").write_text("ID,bleed\nt000,2\n"), "train.csv"),
-        (lambda p: write_rows(p.cache, p.some(), "train"), "149 of 150 images are missing in"),
+        (lambda p: write_rows(p.cache, p.some(), "train"), "149 of 150 images are missing (first: t001)"),
     ],
 )
 def test_what_cannot_be_audited_is_one_message(planted, change, says):

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.dataset.dataset import DatasetOptions, read_dataset, read_images
+from features.dataset.dataset import read_dataset, read_images
 from features.dataset.folder import IMAGE_SUFFIXES
+from features.options import DatasetOptions
 from tests.features.dataset.written import assert_says, images_message_of, make, message_of
 
 # What is read
@@ -155,19 +156,19 @@ def test_a_comma_at_the_end_of_each_line_is_not_worth_a_warning(tmp_path, caplog
 
 def test_labels_asked_for_are_read_in_that_order(tmp_path, caplog):
     make(tmp_path, "ID,a,b,c\nx,1,0,1\ny,0,0,7\n", train="x.png y.png")
-    dataset = read_dataset(tmp_path, DatasetOptions(labels=("b", "a")))
+    dataset = read_dataset(tmp_path, DatasetOptions(labels="b,a"))
     assert dataset.label_names == ("b", "a")
     assert dataset.splits["train"].labels.tolist() == [[0, 1], [0, 0]]
     assert caplog.records == []
-    assert_says(message_of(tmp_path, labels=("c",)), "train.csv, line 3, column c", "'7'", "0 or 1")
+    assert_says(message_of(tmp_path, labels="c"), "train.csv, line 3, column c", "'7'", "0 or 1")
 
 
 @pytest.mark.parametrize(
     ("labels", "parts"),
     [
-        (("a", "z"), ("--labels names z", "does not have", "groups: a, b")),
-        (("ID",), ("--labels names ID",)),
-        (("patient",), ("--labels names patient",)),
+        ("a,z", ("--labels names z", "does not have", "groups: a, b")),
+        ("ID", ("--labels names ID",)),
+        ("patient", ("--labels names patient",)),
     ],
 )
 def test_labels_asked_for_in_vain(tmp_path, labels, parts):
@@ -245,7 +246,7 @@ def test_a_column_that_is_no_label_in_train_is_none_in_test(tmp_path):
 
 def test_labels_asked_for_are_joined_by_name(tmp_path):
     make_both(tmp_path, "ID,b,c,a\nu,0,1,1\nt,0,1,1\n")
-    dataset = read_dataset(tmp_path, DatasetOptions(labels=("a", "b")))
+    dataset = read_dataset(tmp_path, DatasetOptions(labels="a,b"))
     assert dataset.splits["test"].labels.tolist() == [[1, 0], [1, 0]]
 
 

@@ -47,7 +47,7 @@ def test_a_duplicate_label_name_stops_only_who_reads_labels(tmp_path):
 
 def test_a_duplicate_group_column_is_refused_also_with_labels_asked_for(tmp_path):
     make(tmp_path, "ID,a,patient,patient\nx,1,p,q\n", train="x.png")
-    assert_says(message_of(tmp_path, labels=("a",)), "columns 3 and 4", "'patient'")
+    assert_says(message_of(tmp_path, labels="a"), "columns 3 and 4", "'patient'")
 
 
 def test_a_duplicate_id_column_stops_both(tmp_path):
@@ -106,12 +106,12 @@ def test_an_id_cannot_lead_outside(tmp_path, cell):
 
 def test_long_cells_are_cut_in_messages(tmp_path):
     make(tmp_path, f"ID,a\nx,{'9' * 1000}\n", train="x.png")
-    assert len(message_of(tmp_path, labels=("a",))) < 400
+    assert len(message_of(tmp_path, labels="a")) < 400
 
 
 def test_lines_count_as_in_an_editor(tmp_path):
     make(tmp_path, 'ID,a,note\n\nx,1,"two\r\nlines"\n\n\ny,2,n\n', train="x.png y.png")
-    assert_says(message_of(tmp_path, labels=("a",)), "train.csv, line 7, column a: received '2'")
+    assert_says(message_of(tmp_path, labels="a"), "train.csv, line 7, column a: received '2'")
 
 
 def test_a_dicom_file_beside_its_png_is_no_error(tmp_path):

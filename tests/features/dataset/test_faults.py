@@ -3,9 +3,10 @@
 import pytest
 
 from features.common.errors import InputError
-from features.dataset.dataset import DatasetOptions, read_dataset, read_with_faults
+from features.dataset.dataset import read_dataset, read_with_faults
 from features.dataset.formats import FORMATS, UNKNOWN
 from features.dataset.table import Fault
+from features.options import DatasetOptions
 from tests.features.dataset.written import assert_says, images_message_of, make, message_of
 
 GAPS = "ID,bleed,calc,age,patient\na,1,,40,p1\nb,0,1,50,\nlost,1,0,60,p2\nc,2,0,1,p1\n"
@@ -73,7 +74,7 @@ def test_faults_of_all_kinds_and_splits_are_in_one_message(tmp_path):
 def test_the_message_shows_ten_faults_and_counts_the_others(tmp_path):
     rows = "".join(f"i{number},{number}\n" for number in range(500))
     root = make(tmp_path / "my data", f"ID,a\n{rows}", train=" ".join(f"i{number}.png" for number in range(500)))
-    lines = message_of(root, labels=("a",)).splitlines()
+    lines = message_of(root, labels="a").splitlines()
     assert (len(lines), lines[0]) == (12, "498 faults:")
     assert "line 4, column a: received '2'" in lines[1]
     assert "line 13, column a: received '11'" in lines[10]
@@ -101,7 +102,7 @@ def test_a_file_of_groups_with_several_faults(tmp_path):
     root = make(tmp_path / "data", "ID,a\nx,1\ny,0\n", train="x.png y.png")
     path = tmp_path / "groups.csv"
     path.write_text("ID,group\nx,g\nx,h\ny,\n")
-    dataset, faults = read_with_faults(root, DatasetOptions(groups_file=path))
+    dataset, faults = read_with_faults(root, DatasetOptions(groups=path))
     assert dataset.splits["train"].groups.tolist() == ["g", ""]
     assert [(fault.kind, fault.line) for fault in faults.kept] == [("id", 3), ("group", 4), ("group", None)]
 
@@ -109,7 +110,7 @@ def test_a_file_of_groups_with_several_faults(tmp_path):
 def test_options_name_labels_and_groups(tmp_path):
     root = make(tmp_path / "data", GAPS, train="a.png b.png c.png lost.png")
     (tmp_path / "groups.csv").write_text("ID,group\na,g\nlost,g\n")
-    dataset, _ = read_with_faults(root, DatasetOptions(labels=("calc",), groups_file=tmp_path / "groups.csv"))
+    dataset, _ = read_with_faults(root, DatasetOptions(labels="calc", groups=tmp_path / "groups.csv"))
     assert dataset.label_names == ("calc",)
     assert dataset.splits["train"].groups.tolist() == ["g", "", "g", ""]
     dataset, _ = read_with_faults(root, DatasetOptions(group_column="age"))
@@ -149,7 +150,7 @@ def test_the_long_format_with_a_row_missing_and_a_contradiction(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (DatasetOptions(labels=("stroke",)), "--labels names stroke, which"),
+        (DatasetOptions(labels="stroke"), "--labels names stroke, which"),
         (DatasetOptions(group_column="clinic"), "has no column 'clinic'. Its columns: ID, bleed"),
         (DatasetOptions(id_column="name"), "has no column 'name'"),
     ],

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from features.dataset.dataset import DatasetOptions, read_dataset, read_groups_file, write_groups_file
+from features.dataset.dataset import read_dataset, read_groups_file, write_groups_file
 from features.dataset.table import Faults
+from features.options import DatasetOptions
 from tests.features.dataset.written import assert_says, make, message_of
 
 TRAIN = "ID,bleed,patient\na,0,p1\nsub/b,1,p1\nc,1,p2\n"
@@ -23,7 +24,7 @@ def write(folder, text):
 
 def test_groups_are_joined_by_id_and_stand_in_for_the_column(data, tmp_path, caplog):
     path = write(tmp_path, "group,ID\ng2,c.png\ng1,./sub/b\ng1,a\nlost,z\n")
-    dataset = read_dataset(data, DatasetOptions(groups_file=path))
+    dataset = read_dataset(data, DatasetOptions(groups=path))
     assert dataset.label_names == ("bleed",)  # the column "patient" is still no label
     assert dataset.splits["train"].groups.tolist() == ["g1", "g1", "g2"]
     assert dataset.splits["test"].groups is None
@@ -32,7 +33,7 @@ def test_groups_are_joined_by_id_and_stand_in_for_the_column(data, tmp_path, cap
 
 def test_a_file_that_names_the_test_images_gives_them_groups_too(data, tmp_path):
     path = write(tmp_path, "ID,group\na,1\nsub/b,2\nc,3\ny,4\nx,1\n")
-    assert read_dataset(data, DatasetOptions(groups_file=path)).splits["test"].groups.tolist() == ["1", "4"]
+    assert read_dataset(data, DatasetOptions(groups=path)).splits["test"].groups.tolist() == ["1", "4"]
 
 
 def test_what_is_written_is_read_again(tmp_path):
@@ -60,20 +61,20 @@ def test_what_is_written_is_read_again(tmp_path):
 )
 def test_every_fault_is_one_message(data, tmp_path, text, says):
     path = write(tmp_path, text)
-    assert_says(message_of(data, groups_file=path), path, says)
+    assert_says(message_of(data, groups=path), path, says)
 
 
 def test_a_file_and_a_column_exclude_each_other(data, tmp_path):
-    message = message_of(data, groups_file=tmp_path / "groups.csv", group_column="patient")
+    message = message_of(data, groups=tmp_path / "groups.csv", group_column="patient")
     assert message == f"--groups {tmp_path}/groups.csv and --group-column patient both name the groups. Give one."
 
 
 def test_a_file_that_is_not_there(data, tmp_path):
-    assert_says(message_of(data, groups_file=tmp_path / "none.csv"), "none.csv cannot be read: No such file")
+    assert_says(message_of(data, groups=tmp_path / "none.csv"), "none.csv cannot be read: No such file")
 
 
 def test_groups_of_a_file_are_resampled_and_never_cut_like_those_of_a_column(data, tmp_path):
     groups = read_dataset(data).splits["train"].groups
     path = tmp_path / "groups.csv"
     write_groups_file(path, dict(zip(("c", "a", "sub/b"), np.roll(groups, 1), strict=True)))
-    np.testing.assert_array_equal(read_dataset(data, DatasetOptions(groups_file=path)).splits["train"].groups, groups)
+    np.testing.assert_array_equal(read_dataset(data, DatasetOptions(groups=path)).splits["train"].groups, groups)

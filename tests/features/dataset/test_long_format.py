@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from features.dataset.dataset import DatasetOptions, read_dataset, read_images
+from features.dataset.dataset import read_dataset, read_images
+from features.options import DatasetOptions
 from tests.features.dataset.written import assert_says, images_message_of, make, message_of
 
 SUBTYPES = ("epidural", "subdural", "any")
@@ -38,9 +39,9 @@ def test_long_rows_may_come_in_any_order(tmp_path):
 
 def test_long_format_with_labels_asked_for(tmp_path):
     make(tmp_path, long_csv({"ID_b": "01x", "ID_a": "10x"}), train="ID_a.png ID_b.png")
-    dataset = read_dataset(tmp_path, DatasetOptions(labels=("subdural", "epidural")))
+    dataset = read_dataset(tmp_path, DatasetOptions(labels="subdural,epidural"))
     assert dataset.splits["train"].labels.tolist() == [[1, 0], [0, 1]]
-    assert_says(message_of(tmp_path, labels=("a",)), "names a", "epidural, subdural, any")
+    assert_says(message_of(tmp_path, labels="a"), "names a", "epidural, subdural, any")
 
 
 def test_one_label_called_label_is_a_wide_file(tmp_path):

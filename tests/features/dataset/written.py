@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from features.common.errors import InputError
-from features.dataset.dataset import DatasetOptions, read_dataset, read_images
+from features.dataset.dataset import read_dataset, read_images
+from features.options import DatasetOptions
 
 
 def make(
