@@ -13,8 +13,8 @@ from classify.inputs import Inputs, SplitInputs, columns_of
 from classify.models.files import model_path
 from classify.models.trained_head import Linearised
 from classify.options import GradientsOptions
-from classify.rundir.files import read_gallery, read_out_of_fold
-from classify.rundir.folder import MODELS
+from classify.rundir.files import read_out_of_fold, read_run_table
+from classify.rundir.folder import GALLERY, MODELS
 from classify.rundir.saved_run import SavedRun
 from classify.scores.thresholds import to_binary
 from features.common.cli import split_names
@@ -160,7 +160,7 @@ def explain_gallery(run: SavedRun, cache: FeatureCache, model: str) -> Gradients
     """Explain a model of a run at the images of its gallery; see `explain`."""
     numbers = {name: number for number, name in enumerate(run.label_names)}
     reasons: dict[Key, list[tuple[str, int]]] = {}
-    for row in read_gallery(run).itertuples():
+    for row in read_run_table(run, GALLERY).itertuples():
         reasons.setdefault((row.split, row.ID, numbers[row.label]), []).append((row.outcome, int(row.rank)))
     images = sum(len(split.image_ids) for split in read_run_labels(run.file(RUN_LABELS)).values())
     return explain(run, cache, model, reasons, images)
@@ -248,7 +248,7 @@ class _Split:
         fits = _held_out(run)
         rows = [row for row, image_id in enumerate(self.image_ids) if image_id in fits]
         ids = [self.image_ids[row] for row in rows]
-        self._scores[rows] = read_out_of_fold(run, model, ids, run.label_names)
+        self._scores[rows] = read_out_of_fold(run, model, ids)
         self.fits = np.full((len(self.image_ids), len(next(iter(fits.values())))), NO_FIT)
         self.fits[rows] = [fits[image_id] for image_id in ids]
 

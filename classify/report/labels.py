@@ -65,7 +65,7 @@ def describe_labels(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
 def _describe_label(run: RunFiles, index: int, figures: Path) -> dict[str, Any]:
     """Gather the section of one label."""
     label, splits = run.label_names[index], run.splits.values()
-    threshold = run.threshold(label)
+    threshold = float(run.cuts[index])
     cuts = positions(threshold)
     return {
         "name": label,

@@ -133,7 +133,7 @@ def _describe_choice(run: RunFiles, ranked: list[str]) -> dict[str, Any]:
 def _describe_returns(run: RunFiles, figures: Path) -> dict[str, Any] | None:
     """Show what each backbone adds; None of a run on one."""
     table = run.backbones
-    if table is None or table.empty:
+    if table.empty:
         return None
     steps = ", ".join(f"{row.backbone} {short(row.macro_auc)} ({row.gain:+.3f})" for row in table.itertuples())
     return {
@@ -155,7 +155,7 @@ def describe_heads(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
         run: the run.
         figures: folder for the PNG files.
     """
-    if run.curves is None:
+    if run.curves.empty:
         return []
     known = set(run.curves["model"])
     heads = [model for model in _rank(run) if model in known][:_HEADS_SHOWN]
@@ -164,7 +164,6 @@ def describe_heads(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
 
 def _describe_head(run: RunFiles, model: str, index: int, figures: Path) -> dict[str, Any]:
     """Show one head."""
-    assert run.curves is not None
     curves = run.curves[run.curves["model"] == model]
     entry = run.record["models"][model]
     verdict = judge_fit(curves, entry["best_epochs"], int(entry["spec"]["epochs"]))

@@ -68,7 +68,7 @@ class SavedRun(SealedRun):
         Raises:
             InputError: the table is missing, damaged, or was changed by hand.
         """
-        return read_thresholds(self, model, self.label_names)["threshold"].to_numpy(np.float64)
+        return read_thresholds(self, model)["threshold"].to_numpy(np.float64)
 
     def extract_options(self, model: str) -> list[list[str]]:
         """Say with which options stage 1 makes the features that a model needs; see `recipe.extract_options`."""
