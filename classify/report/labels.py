@@ -48,7 +48,6 @@ def describe_labels(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
                 "name": label,
                 "number": index + 1,
                 "threshold": threshold,
-                "rule": run.record["thresholds"]["rule"],
                 "metrics": [
                     {"name": name, "values": [_score(run, split, label, metric) for split in splits]}
                     for metric, name in _METRICS

@@ -13,7 +13,6 @@ from classify.report import plotting
 from classify.report.plotting import FIRST, SECOND, WIDE
 from classify.report.run_files import RunFiles
 from classify.rundir.console import LEADERBOARD, rank_models
-from classify.scores.metrics import MACRO
 
 #: Models in the figure at the most; the table holds all.
 MODELS_SHOWN = 20
@@ -37,10 +36,8 @@ def describe_models(run: RunFiles, figures: Path) -> dict[str, Any]:
     ranked = _rank(run)
     shown = ranked[:MODELS_SHOWN]
     names = {"oof": "out-of-fold", "test": "test"}
-    scores = {
-        names[m]: np.array([run.score(model, m, MACRO, "roc_auc") for model in shown]).reshape(-1, 3) for m in measured
-    }
-    first = f"Best: {shown[0]}, {plotting.with_interval(run.score(shown[0], 'oof', MACRO, 'roc_auc'))} out-of-fold."
+    scores = {names[m]: np.array([run.score(model, m) for model in shown]) for m in measured}
+    first = f"Best: {shown[0]}, {plotting.with_interval(run.score(shown[0]))} out-of-fold."
     of_all = "" if len(shown) == len(ranked) else f" The {len(shown)} best of {len(ranked)}."
     return {
         "columns": LEADERBOARD,
@@ -60,7 +57,7 @@ def describe_models(run: RunFiles, figures: Path) -> dict[str, Any]:
 
 def _rank(run: RunFiles) -> list[str]:
     """Order the models as the leaderboard does."""
-    return rank_models({model: run.score(model, "oof", MACRO, "roc_auc")[0] for model in run.record["models"]})
+    return rank_models({model: run.score(model)[0] for model in run.record["models"]})
 
 
 def kind_of(entry: dict[str, Any]) -> str:
@@ -81,35 +78,31 @@ def _describe_model(run: RunFiles, model: str, measured: list[str]) -> dict[str,
         "kind": kind_of(entry),
         "backbones": ", ".join(entry["backbones"]) or "none",
         "backbone_count": len(entry["backbones"]),
-        "aucs": [run.score(model, m, MACRO, "roc_auc") for m in measured],
-        "values": [run.score(model, "oof", MACRO, column.metric) for column in LEADERBOARD],
-        "labels": [run.score(model, "oof", label, "roc_auc") for label in run.label_names],
+        "aucs": [run.score(model, m) for m in measured],
+        "values": [run.score(model, metric=column.metric) for column in LEADERBOARD],
+        "labels": [run.score(model, label=label) for label in run.label_names],
         "seconds": float(entry["fit_seconds"]),
         "converged": bool(entry["converged"]),
     }
 
 
 def _describe_choice(run: RunFiles, ranked: list[str]) -> dict[str, Any]:
-    """Say which model was chosen, by what rule, against which others, and what it is made of."""
-    final = run.final_model
+    """Say what the final model is made of, how good it is, and which is the best of the others."""
+    final, entry = run.final_model, run.record["models"][run.final_model]
     others = [model for model in ranked if model != final and final.split("+")[0] != model]
-    shares = sorted(run.record["models"][final]["shares"].items(), key=lambda item: -item[1])
+    shares = sorted(entry["shares"].items(), key=lambda item: -item[1])
     shown = [item for item in shares if item[1] >= _LEAST_SHARE]
     equal = len(shares) > 1 and math.isclose(shares[0][1], shares[-1][1], rel_tol=1e-6)
     return {
-        "name": final,
-        "rule": run.record["selection"]["means"],
-        "calibration": run.record["calibration"],
-        "kind": kind_of(run.record["models"][final]),
-        "members": run.record["models"][final]["members"],
+        "kind": kind_of(entry),
+        "members": entry["members"],
         "equal": [name for name, _ in shares] if equal else [],
         "shares": shown,
         "rest": len(shares) - len(shown),
         "rest_share": sum(share for _, share in shares[len(shown) :]),
-        "score": plotting.with_interval(run.score(final, "oof", MACRO, "roc_auc")),
+        "score": plotting.with_interval(run.score(final)),
         "runner_up": others[0] if others else None,
-        "runner_up_score": plotting.with_interval(run.score(others[0], "oof", MACRO, "roc_auc")) if others else "",
-        "count": len(ranked),
+        "runner_up_score": plotting.with_interval(run.score(others[0])) if others else "",
     }
 
 

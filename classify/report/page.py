@@ -20,7 +20,6 @@ from classify.report.labels import describe_labels
 from classify.report.models import describe_heads, describe_models
 from classify.report.run_files import RunFiles
 from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run, writing
-from classify.scores.metrics import MACRO
 from features.common.files import replacing
 from features.common.text import make_console, render
 
@@ -101,7 +100,7 @@ def make_page(run: RunFiles, figures: Path) -> str:
         "doubts": list_doubts(run),
         "command": command_line("classify run", run.folder, run.record),
         "title": Path(run.record["data"]).name or "data",
-        "overall": {s.measured: run.score(run.final_model, s.measured, MACRO, "roc_auc") for s in run.splits.values()},
+        "overall": {s.measured: run.score(run.final_model, s.measured) for s in run.splits.values()},
         "style": Markup((_TEMPLATE / "page.css").read_text(encoding="utf-8")),
         "script": Markup(script),
         # The page's own script may run and nothing else, whatever a label or an id may hold.

@@ -10,6 +10,7 @@ import pandas as pd
 
 from classify.rundir.files import read_metrics, read_out_of_fold, read_predictions, read_run_table, read_thresholds
 from classify.rundir.folder import BACKBONES_TABLE, CURVES, GALLERY, SealedRun
+from classify.scores.metrics import MACRO
 from features.common.arrays import Groups, Labels, Probabilities
 from features.dataset.dataset import DEFAULT_GROUP
 from features.dataset.run_labels import RUN_LABELS, read_run_labels
@@ -90,7 +91,9 @@ class RunFiles(SealedRun):
             curves=read_run_table(run, CURVES),
         )
 
-    def score(self, model: str, measured: str, label: str, metric: str) -> tuple[float, float, float]:
+    def score(
+        self, model: str, measured: str = "oof", label: str = MACRO, metric: str = "roc_auc"
+    ) -> tuple[float, float, float]:
         """Give one figure of `metrics.csv` with its interval: value, low, high; NaN where there is none."""
         return self.scores.get((model, measured, label, metric), (np.nan, np.nan, np.nan))
 
