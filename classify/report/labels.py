@@ -126,13 +126,9 @@ def _draw(run: RunFiles, index: int, threshold: float, figures: Path) -> list[pl
 
 
 def positions(threshold: float) -> np.ndarray:
-    """List the slider's positions, with the run's own threshold among them.
+    """List the slider's positions, float64 (P,), ascending, all different, 0-1; the run's own threshold is among them.
 
-    Args:
-        threshold: the run's; infinite where a label has no positive.
-
-    Returns:
-        float64 array (P,), ascending, all different, 0-1.
+    It is infinite where a label has no positive: then it is not.
     """
     return np.unique(np.append(POSITIONS, threshold)) if 0 <= threshold <= 1 else POSITIONS
 

@@ -220,11 +220,7 @@ def draw_models(names: Sequence[str], scores: Mapping[str, np.ndarray]) -> Figur
 
 
 def draw_returns(table: pd.DataFrame) -> Figure:
-    """Draw what each backbone adds to the mean over those before it, with its interval.
-
-    Args:
-        table: `backbones.csv`.
-    """
+    """Draw what each backbone of `backbones.csv` adds to the mean over those before it, with its interval."""
     figure, axes = plotting.new_figure(WIDE, 0.9 + 0.3 * len(table))
     places = np.arange(len(table))
     before = (table["macro_auc"] - table["gain"]).to_numpy()
