@@ -13,8 +13,8 @@ from classify.inputs import Inputs, SplitInputs, columns_of
 from classify.models.files import model_path
 from classify.models.trained_head import Linearised
 from classify.options import GradientsOptions
-from classify.rundir.files import read_gallery, read_out_of_fold
-from classify.rundir.folder import MODELS
+from classify.rundir.files import read_out_of_fold, read_run_table
+from classify.rundir.folder import GALLERY, MODELS
 from classify.rundir.saved_run import SavedRun
 from classify.scores.thresholds import to_binary
 from features.common.cli import split_names
@@ -157,7 +157,7 @@ def explain_gallery(run: SavedRun, cache: FeatureCache, model: str) -> Gradients
     """Explain a model of a run at the images of its gallery; see `explain`."""
     numbers = {name: number for number, name in enumerate(run.label_names)}
     reasons: dict[Key, list[tuple[str, int]]] = {}
-    for row in read_gallery(run).itertuples():
+    for row in read_run_table(run, GALLERY).itertuples():
         reasons.setdefault((row.split, row.ID, numbers[row.label]), []).append((row.outcome, int(row.rank)))
     images = sum(len(split.image_ids) for split in read_run_labels(run.file(RUN_LABELS)).values())
     return explain(run, cache, model, reasons, images)
@@ -238,7 +238,7 @@ def _look_up(
         held_out = _held_out(run)
         learnt = [row for row, image_id in enumerate(image_ids) if image_id in held_out]
         ids = [image_ids[row] for row in learnt]
-        scores[learnt] = read_out_of_fold(run, model, ids, run.label_names)
+        scores[learnt] = read_out_of_fold(run, model, ids)
         fits = np.full((len(image_ids), len(next(iter(held_out.values())))), NO_FIT)
         fits[learnt] = [held_out[image_id] for image_id in ids]
     positive = to_binary(scores, run.thresholds(model)).astype(bool)

@@ -6,21 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from classify.options import command_line
-from classify.report.plotting import (
-    DASH,
-    FIRST,
-    GRID,
-    INK,
-    SECOND,
-    add_legend,
-    new_figure,
-    percent,
-    shorten,
-    to_picture,
-)
+from classify.report import plotting
+from classify.report.plotting import DASH, FIRST, GRID, INK, SECOND
 from classify.report.run_files import LabelledSplit, RunFiles
 from features.audit.report import WITHIN_TRAIN, read_audit
 
@@ -28,50 +19,43 @@ from features.audit.report import WITHIN_TRAIN, read_audit
 _COMBINATIONS = 8
 #: Characters of a label beside its bar: more would take the bars' room. The page has the whole of it.
 _LABEL = 20
+#: Height of a figure of bars, and what each label adds to it.
+_INCHES, _INCHES_LABEL = 1.1, 0.52
 
 
 def describe_data(run: RunFiles, figures: Path) -> dict[str, Any]:
-    """Gather the section.
-
-    Args:
-        run: the run.
-        figures: folder for the PNG files.
-    """
+    """Gather the section; the PNG files go to the folder `figures`."""
+    labels, folds = run.label_names, run.record["folds"]
     shares = {split.name: split.labels.mean(axis=0) for split in run.splits.values()}
-    alt = "; ".join(
-        f"{name}: " + ", ".join(f"{label} {percent(v)}" for label, v in zip(run.label_names, values, strict=True))
+    each = "; ".join(
+        f"{name}: " + ", ".join(f"{label} {plotting.percent(v)}" for label, v in zip(labels, values, strict=True))
         for name, values in shares.items()
     )
-    pictures = [
-        to_picture(
-            draw_prevalence(run.label_names, shares),
-            "prevalence",
-            f"Share of positive images per label. {alt}.",
-            "How many images have each label.",
-            figures,
-        )
-    ]
-    folds = run.record["folds"]
-    of_folds = np.array([folds["positives"][name] for name in run.label_names], float).T
+    of_folds = np.array([folds["positives"][name] for name in labels], float).T
     of_folds /= np.array(folds["rows"], float)[:, None]
     spread = ", ".join(
-        f"{label} {percent(low)} to {percent(high)}"
-        for label, low, high in zip(run.label_names, of_folds.min(axis=0), of_folds.max(axis=0), strict=True)
+        f"{label} {plotting.percent(low)} to {plotting.percent(high)}"
+        for label, low, high in zip(labels, of_folds.min(axis=0), of_folds.max(axis=0), strict=True)
     )
-    pictures.append(
-        to_picture(
-            draw_folds(run.label_names, of_folds, shares["train"]),
-            "folds",
-            f"Share of positives per label in each of the {folds['count']} folds. {spread}.",
-            f"How alike the {folds['count']} folds are: a dot per fold, a bar for all.",
-            figures,
-        )
+    prevalence = plotting.to_picture(
+        draw_prevalence(labels, shares),
+        "prevalence",
+        f"Share of positive images per label. {each}.",
+        "How many images have each label.",
+        figures,
+    )
+    alike = plotting.to_picture(
+        draw_folds(labels, of_folds, shares["train"]),
+        "folds",
+        f"Share of positives per label in each of the {folds['count']} folds. {spread}.",
+        f"How alike the {folds['count']} folds are: a dot per fold, a bar for all.",
+        figures,
     )
     return {
         "splits": [_describe_split(run, name) for name in run.record["splits"]],
-        "pictures": pictures,
-        "together": [_count_together(split, run.label_names) for split in run.splits.values()],
-        "combinations": [_count_combinations(split, run.label_names) for split in run.splits.values()],
+        "pictures": [prevalence, alike],
+        "together": [_count_together(split, labels) for split in run.splits.values()],
+        "combinations": [_count_combinations(split, labels) for split in run.splits.values()],
     }
 
 
@@ -154,49 +138,35 @@ def _across_folds(scope: str, count: int | None) -> str:
     return "not known" if count is None else str(count)
 
 
-def _height(labels: Sequence[str]) -> float:
-    """Give the inches that bars of all labels take."""
-    return 1.1 + 0.52 * len(labels)
-
-
 def draw_prevalence(labels: Sequence[str], shares: Mapping[str, np.ndarray]) -> Figure:
-    """Draw the share of positives per label as bars, one per split.
-
-    Args:
-        labels: the L labels.
-        shares: by split, float64 array (L,), 0-1.
-    """
-    figure, axes = new_figure(height=_height(labels))
+    """Draw the shares of positives, by split a float64 array (L,), 0-1, as bars, one per label and split."""
+    figure, axes = plotting.new_figure(height=_INCHES + _INCHES_LABEL * len(labels))
     thickness = 0.8 / len(shares)
     places = np.arange(len(labels))
     for index, ((split, values), colour) in enumerate(zip(shares.items(), (FIRST, SECOND), strict=False)):
         bars = axes.barh(places + (index - (len(shares) - 1) / 2) * thickness, 100 * values, thickness * 0.9,
                          color=colour, label=split)  # fmt: skip
         axes.bar_label(bars, [f"{100 * value:.1f}" for value in values], padding=3, fontsize=8, color=INK)
-    axes.set_yticks(places, [shorten(label, _LABEL) for label in labels])
-    axes.invert_yaxis()
-    axes.set(xlabel="positive, % of the images", xlim=(0, 112 * max(values.max() for values in shares.values())))
-    axes.grid(visible=False, axis="y")
+    _name_axes(axes, labels, max(values.max() for values in shares.values()))
     if len(shares) > 1:
-        add_legend(figure)
+        plotting.add_legend(figure)
     return figure
 
 
 def draw_folds(labels: Sequence[str], shares: np.ndarray, overall: np.ndarray) -> Figure:
-    """Draw each fold's share of positives as dots beside the share over all.
-
-    Args:
-        labels: the L labels.
-        shares: float64 array (F, L), 0-1: of each fold.
-        overall: float64 array (L,), 0-1.
-    """
-    figure, axes = new_figure(height=_height(labels))
+    """Draw each fold's share of positives as dots beside the share over all; float64 arrays (F, L) and (L,), 0-1."""
+    figure, axes = plotting.new_figure(height=_INCHES + _INCHES_LABEL * len(labels))
     places = np.arange(len(labels))
     axes.barh(places, 100 * overall, 0.62, color=GRID)
     for fold in shares:
         axes.plot(100 * fold, places, "o", color=FIRST, markersize=5, alpha=0.75)
-    axes.set_yticks(places, [shorten(label, _LABEL) for label in labels])
-    axes.invert_yaxis()
-    axes.set(xlabel="positive, % of the images", xlim=(0, 112 * max(shares.max(), overall.max())))
-    axes.grid(visible=False, axis="y")
+    _name_axes(axes, labels, max(shares.max(), overall.max()))
     return figure
+
+
+def _name_axes(axes: Axes, labels: Sequence[str], largest: float) -> None:
+    """Name bars by their labels, the first on top, and leave room beside the largest share."""
+    axes.set_yticks(range(len(labels)), [plotting.shorten(label, _LABEL) for label in labels])
+    axes.invert_yaxis()
+    axes.set(xlabel="positive, % of the images", xlim=(0, 112 * largest))
+    axes.grid(visible=False, axis="y")

@@ -8,7 +8,6 @@ from classify.inputs import warn_shared_groups
 from classify.report.data import describe_audit
 from classify.report.plotting import with_interval
 from classify.report.run_files import LabelledSplit, RunFiles
-from classify.scores.metrics import MACRO
 from classify.scores.thresholds import to_binary
 from features.common.text import first_few
 
@@ -40,13 +39,13 @@ def list_doubts(run: RunFiles) -> list[str]:
     random = [name for name, b in record["backbones"].items() if b["recipe"]["weights"] == "random"]
     if random:
         doubts.append(f"Random weights: {', '.join(random)} never learnt from any image.")
-    value, low, high = run.score(final, "oof", MACRO, "roc_auc")
+    value, low, high = run.score(final)
     if low <= 0.5 <= high:
         doubts.append(
             f"The final model may be no better than chance: its macro AUC is {with_interval((value, low, high))}."
         )
     doubts += _doubt_labels(run)
-    tested = run.score(final, "test", MACRO, "roc_auc")
+    tested = run.score(final, "test")
     if tested[2] < low or tested[1] > high:
         doubts.append(
             f"Test and out-of-fold disagree: the macro AUC is {with_interval(tested)} on test, and "
@@ -108,7 +107,7 @@ def _doubt_labels(run: RunFiles) -> list[str]:
             groups = None if split.groups is None else len({*split.groups[truth]} - {""})
             if truth.sum() < FEW_POSITIVES or (groups is not None and groups < FEW_GROUPS):
                 of_groups = "" if groups is None else f" in {groups} groups"
-                figures = with_interval(run.score(run.final_model, split.measured, name, "roc_auc"))
+                figures = with_interval(run.score(run.final_model, split.measured, name))
                 rough.append(f"{name} ({int(truth.sum())}{of_groups}; AUC {figures})")
         if rough:
             doubts.append(f"Few positives among the {_images(split)}, so that figures are rough: {', '.join(rough)}.")

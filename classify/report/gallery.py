@@ -3,9 +3,8 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -23,18 +22,10 @@ QUALITY = 82
 #: Bytes of all pictures, as they stand in the page, at the most: with the rest it stays below 8 MB.
 BUDGET = 6_000_000
 
-OUTCOME_NAMES = {
-    "example": "example",
-    "true_positive": "true positive",
-    "false_positive": "false positive",
-    "false_negative": "false negative",
-    "true_negative": "true negative",
-    "near_threshold": "near the threshold",
-}
+OUTCOME_NAMES = {key: key.replace("_", " ") for key in OUTCOMES} | {NEAR_THRESHOLD: "near the threshold"}
 
 
-@dataclass(frozen=True)
-class Pictures:
+class Pictures(NamedTuple):
     """The pictures of the gallery, as data URIs.
 
     Attributes:
@@ -140,11 +131,7 @@ def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = B
 
 
 def _data_uri(path: Path) -> str:
-    """Give a picture as a data URI of a small WebP.
-
-    Raises:
-        OSError: it is not a picture; Pillow also raises ValueError, SyntaxError or DecompressionBombError for it.
-    """
+    """Give a picture as a data URI of a small WebP."""
     with Image.open(path) as picture:
         small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     small.thumbnail((SIDE, SIDE))

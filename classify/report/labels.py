@@ -1,29 +1,15 @@
 """The labels of a run: four figures each, and the confusion matrix that the slider moves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from classify.report.plotting import (
-    FIRST,
-    GRID,
-    MUTED,
-    SECOND,
-    Picture,
-    add_legend,
-    file_stem,
-    new_figure,
-    percent,
-    short,
-    to_picture,
-    unit_axes,
-    with_interval,
-)
+from classify.report import plotting
+from classify.report.plotting import FIRST, GRID, MUTED, SECOND
 from classify.report.run_files import LabelledSplit, RunFiles
 from classify.rundir.files import COSTS
 from classify.scores.metrics import BINS
@@ -53,39 +39,33 @@ _Z = 1.96
 
 
 def describe_labels(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
-    """Gather one section per label.
-
-    Args:
-        run: the run.
-        figures: folder for the PNG files.
-    """
-    return [_describe_label(run, index, figures) for index in range(len(run.label_names))]
-
-
-def _describe_label(run: RunFiles, index: int, figures: Path) -> dict[str, Any]:
-    """Gather the section of one label."""
-    label, splits = run.label_names[index], run.splits.values()
-    threshold = run.threshold(label)
-    cuts = positions(threshold)
-    return {
-        "name": label,
-        "number": index + 1,
-        "threshold": threshold,
-        "rule": run.record["thresholds"]["rule"],
-        "metrics": [
+    """Gather one section per label; the PNG files go to the folder `figures`."""
+    splits, sections = run.splits.values(), []
+    for index, (label, threshold) in enumerate(zip(run.label_names, run.cuts.tolist(), strict=True)):
+        cuts = positions(threshold)
+        sections.append(
             {
-                "name": name,
-                "values": [with_interval(run.score(run.final_model, split.measured, label, key)) for split in splits],
+                "name": label,
+                "number": index + 1,
+                "threshold": threshold,
+                "metrics": [
+                    {"name": name, "values": [_score(run, split, label, metric) for split in splits]}
+                    for metric, name in _METRICS
+                ],
+                "costs": {name: plotting.short(run.thresholds.loc[label, name]) for name in COSTS},
+                "pictures": _draw(run, index, threshold, figures),
+                "cuts": np.round(cuts, 6).tolist(),
+                "start": int(np.searchsorted(cuts, threshold)) if np.isfinite(threshold) else len(cuts) - 1,
+                "half": int(np.searchsorted(cuts, 0.5)),
+                "splits": [_count(split, index, cuts) for split in splits],
             }
-            for key, name in _METRICS
-        ],
-        "costs": {name: short(run.thresholds.loc[label, name]) for name in COSTS},
-        "pictures": _draw(run, index, threshold, figures),
-        "cuts": np.round(cuts, 6).tolist(),
-        "start": int(np.searchsorted(cuts, threshold)) if np.isfinite(threshold) else len(cuts) - 1,
-        "half": int(np.searchsorted(cuts, 0.5)),
-        "splits": [_count(split, index, cuts) for split in splits],
-    }
+        )
+    return sections
+
+
+def _score(run: RunFiles, split: LabelledSplit, label: str, metric: str) -> str:
+    """Write a figure of the final model."""
+    return plotting.with_interval(run.score(run.final_model, split.measured, label, metric))
 
 
 def _count(split: LabelledSplit, index: int, cuts: np.ndarray) -> dict[str, Any]:
@@ -101,9 +81,9 @@ def _count(split: LabelledSplit, index: int, cuts: np.ndarray) -> dict[str, Any]
     }
 
 
-def _draw(run: RunFiles, index: int, threshold: float, figures: Path) -> list[Picture]:
+def _draw(run: RunFiles, index: int, threshold: float, figures: Path) -> list[plotting.Picture]:
     """Draw the four figures; a split where the label has one value only has no curve."""
-    label, stem = run.label_names[index], f"label_{file_stem(index, run.label_names[index])}"
+    label, stem = run.label_names[index], f"label_{plotting.file_stem(index, run.label_names[index])}"
     names = {"oof": "out-of-fold", "test": "test"}
     splits = [
         Scored(names[split.measured], split.labels[:, index], split.probabilities[:, index])
@@ -111,54 +91,44 @@ def _draw(run: RunFiles, index: int, threshold: float, figures: Path) -> list[Pi
         if split.labels[:, index].min() < split.labels[:, index].max()
     ]
 
-    def score_text(metric: str) -> str:
-        return ", ".join(
-            f"{with_interval(run.score(run.final_model, s.measured, label, metric))} on the {s.title}"
-            for s in run.splits.values()
-        )
+    def on_splits(metric: str) -> str:
+        return ", ".join(f"{_score(run, split, label, metric)} on the {split.title}" for split in run.splits.values())
 
-    prevalence = percent(float(splits[0].truth.mean()))
-    return [
-        to_picture(
+    prevalence = plotting.percent(float(splits[0].truth.mean()))
+    drawn = {
+        "roc": (
             draw_roc(splits, threshold),
-            f"{stem}_roc",
-            f"ROC curve of {label}. Area: {score_text('roc_auc')}.",
+            f"ROC curve of {label}. Area: {on_splits('roc_auc')}.",
             "ROC; dot: at the run's threshold; broken line: chance.",
-            figures,
         ),
-        to_picture(
+        "precision_recall": (
             draw_precision_recall(splits, threshold),
-            f"{stem}_precision_recall",
-            f"Precision-recall curve of {label}. Average precision: {score_text('average_precision')}. "
+            f"Precision-recall curve of {label}. Average precision: {on_splits('average_precision')}. "
             f"Chance: {prevalence} out-of-fold.",
             "Precision and recall; dot: at the run's threshold; broken line: chance.",
-            figures,
         ),
-        to_picture(
+        "calibration": (
             draw_calibration(splits),
-            f"{stem}_calibration",
-            f"Calibration of {label}. Expected calibration error: {score_text('calibration_error')}.",
+            f"Calibration of {label}. Expected calibration error: {on_splits('calibration_error')}.",
             "Calibration: on the broken line, 30 % mean 30 of 100; bars: 95 % intervals.",
-            figures,
         ),
-        to_picture(
+        "histogram": (
             draw_histogram(splits[0], threshold),
-            f"{stem}_histogram",
-            f"Out-of-fold probabilities of {label}: negatives and positives, and the threshold {short(threshold)}.",
+            f"Out-of-fold probabilities of {label}: negatives and positives, and the threshold "
+            f"{plotting.short(threshold)}.",
             "Out-of-fold probabilities of the negatives and the positives.",
-            figures,
         ),
+    }
+    return [
+        plotting.to_picture(figure, f"{stem}_{kind}", alt, caption, figures)
+        for kind, (figure, alt, caption) in drawn.items()
     ]
 
 
 def positions(threshold: float) -> np.ndarray:
-    """List the slider's positions, with the run's own threshold among them.
+    """List the slider's positions, float64 (P,), ascending, all different, 0-1; the run's own threshold is among them.
 
-    Args:
-        threshold: the run's; infinite where a label has no positive.
-
-    Returns:
-        float64 array (P,), ascending, all different, 0-1.
+    It is infinite where a label has no positive: then it is not.
     """
     return np.unique(np.append(POSITIONS, threshold)) if 0 <= threshold <= 1 else POSITIONS
 
@@ -182,38 +152,30 @@ def count_from(truth: np.ndarray, probability: np.ndarray, cuts: np.ndarray) -> 
     return len(hits) - np.searchsorted(hits, cuts), len(alarms) - np.searchsorted(alarms, cuts)
 
 
-@dataclass(frozen=True)
-class Scored:
-    """The rows of one split that one label is measured on.
-
-    Attributes:
-        name: what the legend calls them.
-        truth: uint8 array (N,), 0 or 1, both values.
-        probability: float32 array (N,), 0-1.
-    """
+class Scored(NamedTuple):
+    """The rows of a split that a label is measured on, by their name in the legend."""
 
     name: str
-    truth: np.ndarray
-    probability: np.ndarray
+    truth: np.ndarray  # uint8 (N,), 0 or 1, both values
+    probability: np.ndarray  # float32 (N,), 0-1
 
 
 def draw_roc(splits: Sequence[Scored], threshold: float) -> Figure:
     """Draw sensitivity against the share of false alarms; a dot at the threshold."""
-    figure, axes = new_figure()
+    figure, axes = plotting.unit_figure("1 - specificity", "sensitivity")
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
     for split, colour in zip(splits, (FIRST, SECOND), strict=False):
         false_alarms, found, _ = roc_curve(split.truth, split.probability)
         axes.plot(*thin(false_alarms, found), color=colour, label=split.name)
         decided = decide(split, threshold)
         axes.plot(decided[split.truth == 0].mean(), decided[split.truth == 1].mean(), "o", color=colour, markersize=6)
-    unit_axes(axes, "1 - specificity", "sensitivity")
-    add_legend(figure)
+    plotting.add_legend(figure)
     return figure
 
 
 def draw_precision_recall(splits: Sequence[Scored], threshold: float) -> Figure:
     """Draw precision against sensitivity; a dot at the threshold, a broken line at the share of positives."""
-    figure, axes = new_figure()
+    figure, axes = plotting.unit_figure("sensitivity (recall)", "precision (PPV)")
     for split, colour in zip(splits, (FIRST, SECOND), strict=False):
         precision, recall, _ = precision_recall_curve(split.truth, split.probability)
         axes.step(*thin(recall, precision), color=colour, label=split.name, where="post")
@@ -221,14 +183,13 @@ def draw_precision_recall(splits: Sequence[Scored], threshold: float) -> Figure:
         decided = decide(split, threshold)
         if decided.any():
             axes.plot(decided[split.truth == 1].mean(), split.truth[decided].mean(), "o", color=colour, markersize=6)
-    unit_axes(axes, "sensitivity (recall)", "precision (PPV)")
-    add_legend(figure)
+    plotting.add_legend(figure)
     return figure
 
 
 def draw_calibration(splits: Sequence[Scored]) -> Figure:
     """Draw the share of positives against the mean probability, in bins of equal width, with 95 % intervals."""
-    figure, axes = new_figure()
+    figure, axes = plotting.unit_figure("mean probability", "share of positives")
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
     for split, colour in zip(splits, (FIRST, SECOND), strict=False):
         mean, share, low, high = bin_calibration(split.truth, split.probability)
@@ -236,14 +197,13 @@ def draw_calibration(splits: Sequence[Scored]) -> Figure:
             mean, share, [share - low, high - share], color=colour, label=split.name,
             marker="o", markersize=3.5, linewidth=1.2, elinewidth=0.8,
         )  # fmt: skip
-    unit_axes(axes, "mean probability", "share of positives")
-    add_legend(figure)
+    plotting.add_legend(figure)
     return figure
 
 
 def draw_histogram(split: Scored, threshold: float) -> Figure:
     """Draw how many negatives and positives have which probability, on a logarithmic scale."""
-    figure, axes = new_figure()
+    figure, axes = plotting.new_figure()
     edges = np.linspace(0, 1, _BARS + 1).tolist()
     negatives, positives = (split.probability[split.truth == value] for value in (0, 1))
     axes.hist(negatives, edges, color=MUTED, alpha=0.45, label=f"negative ({len(negatives):,})")
@@ -255,7 +215,7 @@ def draw_histogram(split: Scored, threshold: float) -> Figure:
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.grid(visible=False, axis="x")
     axes.grid(color=GRID, axis="y")
-    add_legend(figure)
+    plotting.add_legend(figure)
     return figure
 
 

@@ -2,30 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from classify.report.plotting import (
-    FIRST,
-    SECOND,
-    WIDE,
-    Picture,
-    add_legend,
-    file_stem,
-    new_figure,
-    short,
-    shorten,
-    to_picture,
-    with_interval,
-)
+from classify.report import plotting
+from classify.report.plotting import FIRST, SECOND, WIDE
 from classify.report.run_files import RunFiles
 from classify.rundir.console import LEADERBOARD, rank_models
-from classify.scores.metrics import MACRO
 
 #: Models in the figure at the most; the table holds all.
 MODELS_SHOWN = 20
@@ -44,26 +31,19 @@ LATE = 0.98
 
 
 def describe_models(run: RunFiles, figures: Path) -> dict[str, Any]:
-    """Gather leaderboard, choice and backbones.
-
-    Args:
-        run: the run.
-        figures: folder for the PNG files.
-    """
+    """Gather leaderboard, choice and backbones; the PNG files go to the folder `figures`."""
     measured = [split.measured for split in run.splits.values()]
     ranked = _rank(run)
     shown = ranked[:MODELS_SHOWN]
     names = {"oof": "out-of-fold", "test": "test"}
-    scores = {
-        names[m]: np.array([run.score(model, m, MACRO, "roc_auc") for model in shown]).reshape(-1, 3) for m in measured
-    }
-    first = f"Best: {shown[0]}, {with_interval(run.score(shown[0], 'oof', MACRO, 'roc_auc'))} out-of-fold."
+    scores = {names[m]: np.array([run.score(model, m) for model in shown]) for m in measured}
+    first = f"Best: {shown[0]}, {plotting.with_interval(run.score(shown[0]))} out-of-fold."
     of_all = "" if len(shown) == len(ranked) else f" The {len(shown)} best of {len(ranked)}."
     return {
         "columns": LEADERBOARD,
         "rows": [_describe_model(run, model, measured) for model in ranked],
         "measured": measured,
-        "picture": to_picture(
+        "picture": plotting.to_picture(
             draw_models(shown, scores),
             "models",
             f"Macro ROC-AUC of {len(shown)} models with 95 % intervals. {first}",
@@ -77,7 +57,7 @@ def describe_models(run: RunFiles, figures: Path) -> dict[str, Any]:
 
 def _rank(run: RunFiles) -> list[str]:
     """Order the models as the leaderboard does."""
-    return rank_models({model: run.score(model, "oof", MACRO, "roc_auc")[0] for model in run.record["models"]})
+    return rank_models({model: run.score(model)[0] for model in run.record["models"]})
 
 
 def kind_of(entry: dict[str, Any]) -> str:
@@ -98,47 +78,43 @@ def _describe_model(run: RunFiles, model: str, measured: list[str]) -> dict[str,
         "kind": kind_of(entry),
         "backbones": ", ".join(entry["backbones"]) or "none",
         "backbone_count": len(entry["backbones"]),
-        "aucs": [run.score(model, m, MACRO, "roc_auc") for m in measured],
-        "values": [run.score(model, "oof", MACRO, column.metric) for column in LEADERBOARD],
-        "labels": [run.score(model, "oof", label, "roc_auc") for label in run.label_names],
+        "aucs": [run.score(model, m) for m in measured],
+        "values": [run.score(model, metric=column.metric) for column in LEADERBOARD],
+        "labels": [run.score(model, label=label) for label in run.label_names],
         "seconds": float(entry["fit_seconds"]),
         "converged": bool(entry["converged"]),
     }
 
 
 def _describe_choice(run: RunFiles, ranked: list[str]) -> dict[str, Any]:
-    """Say which model was chosen, by what rule, against which others, and what it is made of."""
-    final = run.final_model
+    """Say what the final model is made of, how good it is, and which is the best of the others."""
+    final, entry = run.final_model, run.record["models"][run.final_model]
     others = [model for model in ranked if model != final and final.split("+")[0] != model]
-    shares = sorted(run.record["models"][final]["shares"].items(), key=lambda item: -item[1])
+    shares = sorted(entry["shares"].items(), key=lambda item: -item[1])
     shown = [item for item in shares if item[1] >= _LEAST_SHARE]
     equal = len(shares) > 1 and math.isclose(shares[0][1], shares[-1][1], rel_tol=1e-6)
     return {
-        "name": final,
-        "rule": run.record["selection"]["means"],
-        "calibration": run.record["calibration"],
-        "kind": kind_of(run.record["models"][final]),
-        "members": run.record["models"][final]["members"],
+        "kind": kind_of(entry),
+        "members": entry["members"],
         "equal": [name for name, _ in shares] if equal else [],
         "shares": shown,
         "rest": len(shares) - len(shown),
         "rest_share": sum(share for _, share in shares[len(shown) :]),
-        "score": with_interval(run.score(final, "oof", MACRO, "roc_auc")),
+        "score": plotting.with_interval(run.score(final)),
         "runner_up": others[0] if others else None,
-        "runner_up_score": with_interval(run.score(others[0], "oof", MACRO, "roc_auc")) if others else "",
-        "count": len(ranked),
+        "runner_up_score": plotting.with_interval(run.score(others[0])) if others else "",
     }
 
 
 def _describe_returns(run: RunFiles, figures: Path) -> dict[str, Any] | None:
     """Show what each backbone adds; None of a run on one."""
     table = run.backbones
-    if table is None or table.empty:
+    if table.empty:
         return None
-    steps = ", ".join(f"{row.backbone} {short(row.macro_auc)} ({row.gain:+.3f})" for row in table.itertuples())
+    steps = ", ".join(f"{row.backbone} {plotting.short(row.macro_auc)} ({row.gain:+.3f})" for row in table.itertuples())
     return {
         "rows": table.to_dict("records"),
-        "picture": to_picture(
+        "picture": plotting.to_picture(
             draw_returns(table),
             "backbones",
             f"Macro ROC-AUC as backbones are added one by one: {steps}.",
@@ -149,83 +125,64 @@ def _describe_returns(run: RunFiles, figures: Path) -> dict[str, Any] | None:
 
 
 def describe_heads(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
-    """Show the curves of the best heads and say how they fit; empty of a run without heads.
-
-    Args:
-        run: the run.
-        figures: folder for the PNG files.
-    """
-    if run.curves is None:
+    """Show the curves of the best heads and say how they fit; empty of a run without heads."""
+    if run.curves.empty:
         return []
-    known = set(run.curves["model"])
-    heads = [model for model in _rank(run) if model in known][:_HEADS_SHOWN]
-    return [_describe_head(run, model, index, figures) for index, model in enumerate(heads)]
-
-
-def _describe_head(run: RunFiles, model: str, index: int, figures: Path) -> dict[str, Any]:
-    """Show one head."""
-    assert run.curves is not None
-    curves = run.curves[run.curves["model"] == model]
-    entry = run.record["models"][model]
-    verdict = judge_fit(curves, entry["best_epochs"], int(entry["spec"]["epochs"]))
-    # A head on all rows, which comes last, has no curves; 0 is not an epoch.
-    kept = {
-        fold: epoch for fold, epoch in zip(sorted(set(curves["fold"])), entry["best_epochs"], strict=False) if epoch
-    }
-    pictures: list[Picture] = []
-    for kind, name in (("loss", "loss"), ("auc", "ROC-AUC")):
-        if curves[[kind, f"validation_{kind}"]].notna().any(axis=None):
-            pictures.append(
-                to_picture(
-                    draw_curves(curves, kind, name, kept),
-                    f"curves_{file_stem(index, model)}_{kind}",
-                    f"{name} of {model} by epoch, training and validation. {verdict.sentence}",
-                    f"{name} by epoch; thin lines: the fits of single folds; thick: their mean while all go on.",
-                    figures,
-                )
+    of_heads = dict(iter(run.curves.groupby("model")))
+    shown = [model for model in _rank(run) if model in of_heads][:_HEADS_SHOWN]
+    sections = []
+    for index, model in enumerate(shown):
+        curves, entry = of_heads[model], run.record["models"][model]
+        kept = kept_epochs(curves, entry["best_epochs"])
+        verdict = judge_fit(curves, kept, int(entry["spec"]["epochs"]))
+        pictures = [
+            plotting.to_picture(
+                draw_curves(curves, kind, name, kept),
+                f"curves_{plotting.file_stem(index, model)}_{kind}",
+                f"{name} of {model} by epoch, training and validation. {verdict.sentence}",
+                f"{name} by epoch; thin lines: the fits of single folds; thick: their mean while all go on.",
+                figures,
             )
-    return {"name": model, "spec": entry["spec"], "verdict": verdict, "pictures": pictures}
+            for kind, name in (("loss", "loss"), ("auc", "ROC-AUC"))
+            if curves[[kind, f"validation_{kind}"]].notna().any(axis=None)
+        ]
+        sections.append({"name": model, "spec": entry["spec"], "verdict": verdict, "pictures": pictures})
+    return sections
 
 
-@dataclass(frozen=True)
-class FitVerdict:
-    """What the curves of a head say.
+def kept_epochs(curves: pd.DataFrame, best_epochs: Sequence[int]) -> dict[int, int]:
+    """Give the epoch, from 1, that a head was kept at, by fold; without the fits that have none, which is written as 0.
 
-    Attributes:
-        word: `overfit`, `underfit`, `well fit` or `not judged`.
-        sentence: why, with the figures.
+    The head on all rows, whose epoch comes last, has no curves.
     """
+    return {fold: best for fold, best in zip(sorted(set(curves["fold"])), best_epochs, strict=False) if best}
+
+
+class FitVerdict(NamedTuple):
+    """What the curves of a head say: `overfit`, `underfit`, `well fit` or `not judged`; and why, with the figures."""
 
     word: str
     sentence: str
 
 
-def judge_fit(curves: pd.DataFrame, best_epochs: list[int], epochs: int) -> FitVerdict:
+def judge_fit(curves: pd.DataFrame, kept: Mapping[int, int], epochs: int) -> FitVerdict:
     """Judge the epochs that a head was kept at, as the mean over its fits.
 
     Args:
-        curves: rows of one head in `curves.csv`: `fold`, `epoch`, `auc`, `validation_auc`, `validation_loss`.
-        best_epochs: the epoch of lowest validation loss of each fit, from 1; 0 where there was none.
+        curves: rows of one head in `curves.csv`: `fold`, `epoch`, `auc`, `validation_auc`.
+        kept: of `kept_epochs`.
         epochs: how many the head was allowed.
     """
-    fits = [fit for _, fit in curves.groupby("fold")]
-    best_epochs = best_epochs[: len(fits)]  # a head on all rows, which comes last, has no curves
-    kept = [
-        fit[fit["epoch"] == best].iloc[0]
-        for fit, best in zip(fits, best_epochs, strict=True)
-        if (fit["epoch"] == best).any()
-    ]
-    training = np.array([row["auc"] for row in kept], float)
-    held_out = np.array([row["validation_auc"] for row in kept], float)
-    known = ~(np.isnan(training) | np.isnan(held_out))
-    if not known.any():
+    at_kept = curves[curves["epoch"] == curves["fold"].map(kept)]
+    known = at_kept[["auc", "validation_auc"]].dropna()
+    if known.empty:
         return FitVerdict("not judged", "No epoch has an AUC on both sides, so nothing can be said.")
-    a, b = float(training[known].mean()), float(held_out[known].mean())
+    a, b = known.mean()
     figures = f"At the epochs kept the AUC is {a:.3f} on the images learnt from and {b:.3f} on those that stop it"
-    late = sum(best >= LATE * epochs for best in best_epochs)
-    unfinished = f"{late} of {len(best_epochs)} fits were best at the very end of the {epochs} epochs allowed"
+    fits, late = curves["fold"].nunique(), sum(epoch >= LATE * epochs for epoch in kept.values())
+    unfinished = f"{late} of {fits} fits were best at the very end of the {epochs} epochs allowed"
     if a - b > GAP:
-        more = f" Yet {unfinished}: it has not settled." if 2 * late > len(best_epochs) else ""
+        more = f" Yet {unfinished}: it has not settled." if 2 * late > fits else ""
         return FitVerdict(
             "overfit",
             f"{figures}: a gap of {a - b:.3f}, above {GAP:.2f}. Stronger L2, more dropout or more images may help."
@@ -237,7 +194,7 @@ def judge_fit(curves: pd.DataFrame, best_epochs: list[int], epochs: int) -> FitV
             f"{figures}: below {LOW_AUC:.2f} even where it learnt. A wider head, less L2 or dropout, or other features "
             "may help.",
         )
-    if 2 * late > len(best_epochs):
+    if 2 * late > fits:
         return FitVerdict("underfit", f"{figures}; {unfinished}. More epochs, or a higher learning rate, may help.")
     return FitVerdict("well fit", f"{figures}: high, and no more than {GAP:.2f} apart.")
 
@@ -249,32 +206,29 @@ def draw_models(names: Sequence[str], scores: Mapping[str, np.ndarray]) -> Figur
         names: M models, best first.
         scores: by what they were measured on, float64 array (M, 3): value, low, high; NaN where there is none.
     """
-    figure, axes = new_figure(WIDE, 0.9 + 0.26 * len(names))
+    figure, axes = plotting.new_figure(WIDE, 0.9 + 0.26 * len(names))
     places = np.arange(len(names))
     for index, ((measured, values), colour) in enumerate(zip(scores.items(), (FIRST, SECOND), strict=False)):
         y = places + (index - (len(scores) - 1) / 2) * 0.3
         axes.hlines(y, values[:, 1], values[:, 2], color=colour, linewidth=1.4)
         axes.plot(values[:, 0], y, "o", color=colour, markersize=5, label=measured)
-    axes.set_yticks(places, [shorten(name, _MODEL) for name in names])
+    axes.set_yticks(places, [plotting.shorten(name, _MODEL) for name in names])
     axes.invert_yaxis()
     axes.set(xlabel="macro ROC-AUC")
-    add_legend(figure)
+    plotting.add_legend(figure)
     return figure
 
 
 def draw_returns(table: pd.DataFrame) -> Figure:
-    """Draw what each backbone adds to the mean over those before it, with its interval.
-
-    Args:
-        table: `backbones.csv`.
-    """
-    figure, axes = new_figure(WIDE, 0.9 + 0.3 * len(table))
+    """Draw what each backbone of `backbones.csv` adds to the mean over those before it, with its interval."""
+    figure, axes = plotting.new_figure(WIDE, 0.9 + 0.3 * len(table))
     places = np.arange(len(table))
     before = (table["macro_auc"] - table["gain"]).to_numpy()
     axes.hlines(places, before + table["low"], before + table["high"], color=FIRST, linewidth=1.4)
     axes.plot(table["macro_auc"], places, "o", color=FIRST, markersize=5)
     axes.set_yticks(
-        places, [f"{'+ ' if place else ''}{shorten(name, _MODEL)}" for place, name in enumerate(table["backbone"])]
+        places,
+        [f"{'+ ' if place else ''}{plotting.shorten(name, _MODEL)}" for place, name in enumerate(table["backbone"])],
     )
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.set(xlabel="macro ROC-AUC of the mean over the backbones so far")
@@ -288,9 +242,9 @@ def draw_curves(curves: pd.DataFrame, kind: str, name: str, kept: Mapping[int, i
         curves: rows of one head in `curves.csv`.
         kind: `loss` or `auc`.
         name: what the axis is called.
-        kept: by fold, the epoch that its fit was kept at; each is a dot on the curve of its validation.
+        kept: of `kept_epochs`; each is a dot on the curve of its validation.
     """
-    figure, axes = new_figure()
+    figure, axes = plotting.new_figure()
     for column, colour, label in ((kind, FIRST, "training"), (f"validation_{kind}", SECOND, "validation")):
         table = curves.pivot_table(index="epoch", columns="fold", values=column)
         axes.plot(table.index, table.to_numpy(), color=colour, linewidth=0.6, alpha=0.35)
@@ -301,5 +255,5 @@ def draw_curves(curves: pd.DataFrame, kind: str, name: str, kept: Mapping[int, i
     if dots:
         axes.plot(*zip(*dots, strict=True), "o", color=SECOND, markersize=4, label="epochs kept")
     axes.set(xlabel="epoch", ylabel=name)
-    add_legend(figure)
+    plotting.add_legend(figure)
     return figure

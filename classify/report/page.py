@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,7 @@ from classify.report.gallery import describe_gallery
 from classify.report.labels import describe_labels
 from classify.report.models import describe_heads, describe_models
 from classify.report.run_files import RunFiles
-from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run, writing
-from classify.scores.metrics import MACRO
+from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run, remove, writing
 from features.common.files import replacing
 from features.common.text import make_console, render
 
@@ -35,10 +33,9 @@ _FILTERS: dict[str, Callable[..., str]] = {
 
 
 def write_report(folder: Path) -> None:
-    """Write the report of a run: `RUN/report.html`, and each of its figures in `RUN/figures/`.
+    """Write the report of a finished run: `RUN/report.html`, and each of its figures in `RUN/figures/`.
 
-    Args:
-        folder: of a finished run. Its earlier report is replaced when the new one is whole.
+    An earlier report is replaced when the new one is whole.
 
     Raises:
         InputError: the folder holds no finished run, a file of it is damaged or was changed by hand, or cannot be
@@ -53,29 +50,14 @@ def write_report(folder: Path) -> None:
             page = make_page(run, figures)
             with replacing(folder / REPORT) as path:
                 path.write_text(page, encoding="utf-8")
-            _replace_folder(figures, folder / FIGURES)
+            remove(folder / FIGURES)
+            figures.replace(folder / FIGURES)
     size = (folder / REPORT).stat().st_size / 1e6
     make_console().print(f"report: {folder / REPORT} ({size:.1f} MB)")
 
 
-def _replace_folder(new: Path, old: Path) -> None:
-    """Let a folder take the place of another, or of whatever is there."""
-    if old.is_dir() and not old.is_symlink():
-        shutil.rmtree(old)
-    else:
-        old.unlink(missing_ok=True)
-    new.replace(old)
-
-
 def make_page(run: RunFiles, figures: Path) -> str:
-    """Make the page of a run.
-
-    Args:
-        run: what its files say.
-        figures: an empty folder, for each figure as PNG.
-
-    Returns:
-        HTML that asks for nothing else.
+    """Make the page of a run, HTML that asks for nothing else; each figure goes to the folder `figures` as PNG, too.
 
     Raises:
         InputError: the run's pictures are damaged.
@@ -101,7 +83,7 @@ def make_page(run: RunFiles, figures: Path) -> str:
         "doubts": list_doubts(run),
         "command": command_line("classify run", run.folder, run.record),
         "title": Path(run.record["data"]).name or "data",
-        "overall": {s.measured: run.score(run.final_model, s.measured, MACRO, "roc_auc") for s in run.splits.values()},
+        "overall": {s.measured: run.score(run.final_model, s.measured) for s in run.splits.values()},
         "style": Markup((_TEMPLATE / "page.css").read_text(encoding="utf-8")),
         "script": Markup(script),
         # The page's own script may run and nothing else, whatever a label or an id may hold.

@@ -7,9 +7,9 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 from cycler import cycler
@@ -21,13 +21,7 @@ from matplotlib.figure import Figure
 #: series are told apart by the colour-blind as well, and have 4.5:1 against white.
 INK, MUTED, GRID = "#1c2733", "#5b6875", "#d5dce3"
 FIRST, SECOND = "#0b5fa5", "#b3430f"
-_VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    GRID: "--line",
-    FIRST: "--first",
-    SECOND: "--second",
-}
+_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", FIRST: "--first", SECOND: "--second"}
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -58,17 +52,9 @@ _PNG_DPI = 144
 DASH = "\u2013"
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure as the page shows it.
+class Picture(NamedTuple):
+    """A figure as the page shows it: its markup, and what stands below it."""
 
-    Attributes:
-        name: of its PNG file, without extension.
-        svg: its markup.
-        caption: what it shows, for everybody.
-    """
-
-    name: str
     svg: Markup
     caption: str
 
@@ -91,9 +77,11 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Ax
     return figure, figure.add_subplot()
 
 
-def unit_axes(axes: Axes, x: str, y: str) -> None:
-    """Let both axes run from 0 to 1 and bear these names."""
+def unit_figure(x: str, y: str) -> tuple[Figure, Axes]:
+    """Make a figure with axes of these names, which run from 0 to 1."""
+    figure, axes = new_figure()
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=x, ylabel=y)
+    return figure, axes
 
 
 def add_legend(figure: Figure) -> None:
@@ -117,7 +105,7 @@ def to_picture(figure: Figure, name: str, alt: str, caption: str, folder: Path) 
     # Ids in the markup are hashes of what they name; salted, so that no two figures of a page share one.
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return Picture(name, _for_page(text.getvalue(), alt), caption)
+    return Picture(_for_page(text.getvalue(), alt), caption)
 
 
 def _for_page(svg: str, alt: str) -> Markup:

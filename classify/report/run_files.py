@@ -8,16 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from classify.rundir.files import (
-    read_backbones,
-    read_curves,
-    read_gallery,
-    read_metrics,
-    read_out_of_fold,
-    read_predictions,
-    read_thresholds,
-)
-from classify.rundir.folder import SealedRun
+from classify.rundir.files import read_metrics, read_out_of_fold, read_predictions, read_run_table, read_thresholds
+from classify.rundir.folder import BACKBONES_TABLE, CURVES, GALLERY, SealedRun
+from classify.scores.metrics import MACRO
+from features.common.arrays import Groups, Labels, Probabilities
 from features.dataset.dataset import DEFAULT_GROUP
 from features.dataset.run_labels import RUN_LABELS, read_run_labels
 
@@ -28,17 +22,16 @@ class LabelledSplit:
 
     Attributes:
         name: `train` or `test`.
-        image_ids: N ids, in the data set's order.
-        groups: str array (N,), "" where an image has none; None where no groups are known.
-        labels: uint8 array (N, L), 0 or 1.
-        probabilities: float32 array (N, L), 0-1; of `train` out-of-fold.
+        image_ids: in the data set's order.
+        groups: None where no groups are known.
+        probabilities: of `train` out-of-fold.
     """
 
     name: str
     image_ids: tuple[str, ...]
-    groups: np.ndarray | None
-    labels: np.ndarray
-    probabilities: np.ndarray
+    groups: Groups | None
+    labels: Labels
+    probabilities: Probabilities
 
     @property
     def measured(self) -> str:
@@ -59,17 +52,17 @@ class RunFiles(SealedRun):
         splits: the labelled splits by name, `train` first.
         scores: `metrics.csv`: value, low and high by model, split, label and metric; NaN where a cell is empty.
         thresholds: the final model's rows of `thresholds.csv`, by label.
-        backbones: `backbones.csv`; None of a run on one backbone.
-        curves: `curves.csv`; None of a run without heads.
         gallery: `gallery.csv`.
+        backbones: `backbones.csv`; empty of a run on one backbone.
+        curves: `curves.csv`; empty of a run without heads.
     """
 
     splits: dict[str, LabelledSplit]
     scores: Mapping[tuple[str, str, str, str], tuple[float, float, float]]
     thresholds: pd.DataFrame
     gallery: pd.DataFrame
-    backbones: pd.DataFrame | None = None
-    curves: pd.DataFrame | None = None
+    backbones: pd.DataFrame
+    curves: pd.DataFrame
 
     @classmethod
     def read(cls, folder: Path) -> "RunFiles":
@@ -80,26 +73,27 @@ class RunFiles(SealedRun):
                 the message names it.
         """
         run = SealedRun.open(folder)
-        labels, final = run.label_names, run.final_model
         splits = {}
         for name, known in read_run_labels(run.file(RUN_LABELS)).items():
             if name == "train":
-                probabilities = read_out_of_fold(run, final, known.image_ids, labels)
+                probabilities = read_out_of_fold(run, run.final_model, known.image_ids)
             else:
-                probabilities = read_predictions(run, known.image_ids, labels)
+                probabilities = read_predictions(run, known.image_ids)
             splits[name] = LabelledSplit(name, known.image_ids, known.groups, known.labels, probabilities)
         return cls(
             folder=folder,
             record=run.record,
             splits=splits,
             scores=read_metrics(run),
-            thresholds=read_thresholds(run, final, labels),
-            gallery=read_gallery(run),
-            backbones=read_backbones(run),
-            curves=read_curves(run),
+            thresholds=read_thresholds(run, run.final_model),
+            gallery=read_run_table(run, GALLERY),
+            backbones=read_run_table(run, BACKBONES_TABLE),
+            curves=read_run_table(run, CURVES),
         )
 
-    def score(self, model: str, measured: str, label: str, metric: str) -> tuple[float, float, float]:
+    def score(
+        self, model: str, measured: str = "oof", label: str = MACRO, metric: str = "roc_auc"
+    ) -> tuple[float, float, float]:
         """Give one figure of `metrics.csv` with its interval: value, low, high; NaN where there is none."""
         return self.scores.get((model, measured, label, metric), (np.nan, np.nan, np.nan))
 
@@ -116,7 +110,3 @@ class RunFiles(SealedRun):
     def cuts(self) -> np.ndarray:
         """The final model's thresholds: float64 (L,)."""
         return self.thresholds.loc[list(self.label_names), "threshold"].to_numpy(np.float64)
-
-    def threshold(self, label: str) -> float:
-        """Give the final model's threshold of a label."""
-        return float(self.thresholds.loc[label, "threshold"])

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -19,8 +19,7 @@ from classify.scores.thresholds import measure_cost
 from features.common.text import first_few, make_console
 
 
-@dataclass(frozen=True)
-class LeaderboardColumn:
+class LeaderboardColumn(NamedTuple):
     """A column of the leaderboard: the mean of a metric over the labels, out-of-fold.
 
     Attributes:
@@ -48,13 +47,9 @@ LEADERBOARD = (
 
 
 def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_list: Path) -> None:
-    """Print the data, the folds, a leaderboard, what could not be predicted, and the files written.
+    """Print the data, the folds, a leaderboard, what could not be predicted, and the files written to the run's folder.
 
-    Args:
-        inputs: what the run learnt from.
-        experiment: what it found.
-        run: the run's folder, written.
-        rejected_list: the CSV file that lists the images that stage 1 rejected.
+    `rejected_list` is the CSV file of the images that stage 1 rejected.
     """
     console = make_console()
     train, test = inputs.train, inputs.test

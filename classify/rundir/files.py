@@ -36,6 +36,7 @@ from classify.scores.gallery import choose_gallery
 from classify.scores.metrics import describe_rule
 from classify.scores.resampling import DRAWS, ENDS
 from classify.scores.thresholds import measure_cost, to_binary
+from features.common.arrays import Labels, Probabilities, Thresholds
 from features.dataset.run_labels import NO_FOLD, RunLabels, write_run_labels
 
 _VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "iterative-stratification", "skops")
@@ -49,13 +50,8 @@ _WORDS = ("split", "ID", "model", "label", "metric", "rule", "backbone", "outcom
 def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping[str, Any]) -> None:
     """Write a run's files into an empty folder: tables, models, and last the record, which seals them.
 
-    Times stand in the record only, so that the tables of two equal runs are equal bytes.
-
-    Args:
-        folder: where to.
-        inputs: what the run learnt from.
-        experiment: what it found.
-        record: what the caller adds to the record: arguments, seconds.
+    Times stand in the record only, so that the tables of two equal runs are equal bytes. `record` is what the caller
+    adds to the record: arguments, seconds.
 
     Raises:
         InputError: the files cannot be written, as on a full disk.
@@ -87,8 +83,8 @@ def write_predictions(
     folder: Path,
     image_ids: Sequence[str],
     used_ids: Sequence[str],
-    probabilities: np.ndarray,
-    thresholds: np.ndarray,
+    probabilities: Probabilities,
+    thresholds: Thresholds,
     label_names: Sequence[str],
 ) -> None:
     """Write probabilities and decisions: `ID` and the labels, one row per image.
@@ -99,8 +95,8 @@ def write_predictions(
         folder: where to.
         image_ids: N images, in the order of the rows.
         used_ids: the M of them that have features.
-        probabilities: float32 array (M, L), 0-1.
-        thresholds: float64 array (L,): positive from there on.
+        probabilities: of those.
+        thresholds: positive from there on.
         label_names: the L labels.
 
     Raises:
@@ -113,10 +109,10 @@ def write_predictions(
         _write_table(known.reindex(list(image_ids)).rename_axis("ID").reset_index(), folder / name)
 
 
-def read_predictions(run: SealedRun, image_ids: Sequence[str], label_names: Sequence[str]) -> np.ndarray:
-    """Read the final model's probabilities of some test images: float32 (N, L)."""
-    table = _read_table(run, PROBABILITIES, label_names)
-    return table.set_index("ID").loc[list(image_ids), list(label_names)].to_numpy(np.float32)
+def read_predictions(run: SealedRun, image_ids: Sequence[str]) -> Probabilities:
+    """Read the final model's probabilities of some test images."""
+    table = read_run_table(run, PROBABILITIES).set_index("ID")
+    return table.loc[list(image_ids), list(run.label_names)].to_numpy(np.float32)
 
 
 def _write_out_of_fold(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
@@ -135,11 +131,11 @@ def _write_out_of_fold(folder: Path, inputs: Inputs, experiment: Experiment) -> 
     _write_table(pd.concat(tables), folder / OUT_OF_FOLD)
 
 
-def read_out_of_fold(run: SealedRun, model: str, image_ids: Sequence[str], label_names: Sequence[str]) -> np.ndarray:
-    """Read a model's out-of-fold probabilities of some training images: float32 (N, L)."""
-    table = _read_table(run, OUT_OF_FOLD, label_names)
+def read_out_of_fold(run: SealedRun, model: str, image_ids: Sequence[str]) -> Probabilities:
+    """Read a model's out-of-fold probabilities of some training images."""
+    table = read_run_table(run, OUT_OF_FOLD)
     own = table[table["model"] == model].set_index("ID")
-    return own.loc[list(image_ids), list(label_names)].to_numpy(np.float32)
+    return own.loc[list(image_ids), list(run.label_names)].to_numpy(np.float32)
 
 
 def _write_metrics(folder: Path, experiment: Experiment) -> None:
@@ -155,7 +151,7 @@ def _write_metrics(folder: Path, experiment: Experiment) -> None:
 
 def read_metrics(run: SealedRun) -> Mapping[tuple[str, str, str, str], tuple[float, float, float]]:
     """Read value, low and high by model, split, label and metric; NaN where a cell is empty."""
-    rows = _read_table(run, METRICS_TABLE).itertuples()
+    rows = read_run_table(run, METRICS_TABLE).itertuples()
     return {(row.model, row.split, row.label, row.metric): (row.value, row.low, row.high) for row in rows}
 
 
@@ -172,10 +168,10 @@ def _write_thresholds(folder: Path, inputs: Inputs, experiment: Experiment) -> N
     _write_table(pd.DataFrame(rows, columns=["model", "label", "rule", "threshold", *COSTS]), folder / THRESHOLDS)
 
 
-def read_thresholds(run: SealedRun, model: str, label_names: Sequence[str]) -> pd.DataFrame:
-    """Read the thresholds of a model and what they cost, a row per label in the order given, by label."""
-    table = _read_table(run, THRESHOLDS)
-    return table[table["model"] == model].set_index("label").loc[list(label_names)]
+def read_thresholds(run: SealedRun, model: str) -> pd.DataFrame:
+    """Read the thresholds of a model and what they cost, a row per label, by label."""
+    table = read_run_table(run, THRESHOLDS)
+    return table[table["model"] == model].set_index("label").loc[list(run.label_names)]
 
 
 def _write_backbones(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
@@ -193,11 +189,6 @@ def _write_backbones(folder: Path, inputs: Inputs, experiment: Experiment) -> No
     table["seconds"] = seconds.sum(axis=1, skipna=False)
     table["gain_per_second"] = table["gain"] / table["seconds"].where(table["seconds"] > 0)
     _write_table(table, folder / BACKBONES_TABLE)
-
-
-def read_backbones(run: SealedRun) -> pd.DataFrame | None:
-    """Read what each backbone adds; None of a run on one."""
-    return _read_table(run, BACKBONES_TABLE) if run.holds(BACKBONES_TABLE) else None
 
 
 def _write_curves(folder: Path, experiment: Experiment) -> None:
@@ -218,12 +209,7 @@ def _write_curves(folder: Path, experiment: Experiment) -> None:
     _write_table(pd.concat(tables), folder / CURVES)
 
 
-def read_curves(run: SealedRun) -> pd.DataFrame | None:
-    """Read the curves of the heads; None of a run without heads."""
-    return _read_table(run, CURVES) if run.holds(CURVES) else None
-
-
-def _labelled_splits(inputs: Inputs, experiment: Experiment) -> list[tuple[str, SplitInputs, np.ndarray, np.ndarray]]:
+def _labelled_splits(inputs: Inputs, experiment: Experiment) -> list[tuple[str, SplitInputs, Labels, Probabilities]]:
     """List the labelled splits: name, images, labels, and the final model's probabilities."""
     final, test = experiment.predictions[experiment.final_model], inputs.test
     splits = [("train", inputs.train, inputs.train_labels, final.out_of_fold)]
@@ -257,29 +243,25 @@ def _write_gallery(folder: Path, inputs: Inputs, experiment: Experiment) -> None
     _write_table(pd.DataFrame(rows, columns=["split", "ID", "label", "outcome", "rank"]), folder / GALLERY)
 
 
-def read_gallery(run: SealedRun) -> pd.DataFrame:
-    """Read the images worth looking at."""
-    return _read_table(run, GALLERY)
-
-
 def _write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as UTF-8 CSV with the same bytes on every system."""
     table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
 
-def _read_table(run: SealedRun, name: str, label_names: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table of a run: words as they stand, columns of labels as float32; an empty cell is a missing number.
+def read_run_table(run: SealedRun, name: str) -> pd.DataFrame:
+    """Read a table of a run; an empty one where the run wrote none, as `CURVES` without heads.
+
+    Words stay as they are, probabilities are float32, and an empty cell is a missing number.
 
     Raises:
         InputError: the file is missing, damaged, or was changed by hand.
     """
-    path = run.file(name)
-    types = dict.fromkeys(_WORDS, "object") | dict.fromkeys(label_names, "float32")
-    numbers = [
-        column for column in pd.read_csv(path, nrows=0, encoding="utf-8").columns if types.get(column) != "object"
-    ]
-    missing = {column: [""] for column in numbers}
-    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing, encoding="utf-8")
+    if not run.holds(name):
+        return pd.DataFrame()
+    types = dict.fromkeys(_WORDS, "object")
+    if name in (PROBABILITIES, OUT_OF_FOLD):
+        types |= dict.fromkeys(run.label_names, "float32")
+    return pd.read_csv(run.file(name), dtype=types, keep_default_na=False, na_values=[""], encoding="utf-8")
 
 
 def _save_models(folder: Path, experiment: Experiment) -> dict[str, list[str]]:

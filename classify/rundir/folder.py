@@ -47,12 +47,7 @@ _FORMAT = 2
 
 @dataclass(frozen=True)
 class SealedRun:
-    """A finished run whose record is what the run wrote.
-
-    Attributes:
-        folder: the run's.
-        record: what `MARK` holds.
-    """
+    """A finished run whose record, what `MARK` holds, is what the run wrote."""
 
     folder: Path
     record: Mapping[str, Any]
@@ -101,10 +96,7 @@ class SealedRun:
         return name in self.record["files"]
 
     def file(self, name: str) -> Path:
-        """Give the path of a file of the run, once its bytes are found to be those that the run wrote.
-
-        Args:
-            name: path within the run's folder, such as `metrics.csv`.
+        """Give the path of a file of the run, by its path within the folder; its bytes are those that the run wrote.
 
         Raises:
             InputError: it is missing, damaged, or was changed by hand.
@@ -150,16 +142,14 @@ def _remedy(folder: Path) -> str:
 def open_run(run: Path, overwrite: bool, groups: Path | None = None) -> Iterator[Path]:
     """Lend a folder to write a run's files to; when the block ends without an error, they become the run.
 
+    The folder is empty but for the `FINISHED` of an earlier run that was interrupted, which is not published. It is
+    gone after the block; if the block does not end well, `FINISHED` stays where it is, for the next run.
+
     Args:
         run: the run's folder; missing, empty, or with `overwrite` an earlier run.
         overwrite: whether an earlier run may be replaced, with all that was made of it later. Files that a person put
             into its folder stay.
         groups: the file of groups that the new run reads, which stays too.
-
-    Yields:
-        A folder inside `run`, empty but for the `FINISHED` of an earlier run that was interrupted, which is not
-        published. It is gone after the block; if the block does not end well, `FINISHED` stays where it is, for the
-        next run.
 
     Raises:
         InputError: `run` is a file, holds something else than a run, holds a run and `overwrite` is false, or cannot be
@@ -185,8 +175,7 @@ def open_run(run: Path, overwrite: bool, groups: Path | None = None) -> Iterator
 def hold_run(run: Path) -> Iterator[None]:
     """Keep other processes from writing to a run's folder while the block runs.
 
-    Args:
-        run: the run's folder; made where it is missing, and removed if it is still empty after the block.
+    It is made where it is missing, and removed if it is still empty after the block.
 
     Raises:
         InputError: another process holds it, or the folder cannot be written to.
@@ -223,7 +212,7 @@ def _clear(staging: Path) -> None:
         return
     for path in staging.iterdir():
         if path.name != FINISHED:
-            _remove(path)
+            remove(path)
     if not any(staging.iterdir()):
         staging.rmdir()
 
@@ -260,18 +249,18 @@ def _remove_stale(run: Path, groups: Path | None) -> None:
     if (run / AUDIT).exists():  # else a person put the groups there
         names += [name for name in _OF_AUDIT if groups is None or groups.resolve() != (run / name).resolve()]
     for name in names:
-        _remove(run / name)
+        remove(run / name)
     predictions = run / PREDICTIONS
     if predictions.is_symlink() or not predictions.is_dir():
         return
     for folder in (path.parent for path in list(predictions.glob(f"*/{PREDICTION}"))):
         for name in () if folder.is_symlink() else _OF_PREDICTION:
-            _remove(folder / name)
+            remove(folder / name)
         _remove_empty(folder)
     _remove_empty(predictions)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Remove a file, a link, or a folder with all that it holds; nothing where it is missing."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -13,6 +13,7 @@ from classify.inputs import columns_of
 from classify.models.files import Predictor, load_model
 from classify.rundir.files import read_thresholds
 from classify.rundir.folder import SealedRun
+from features.common.arrays import Features, Probabilities, Thresholds
 from features.common.errors import InputError
 from features.store.cache import FeatureCache
 from features.store.recipe import Recipe, extract_options
@@ -62,13 +63,13 @@ class SavedRun(SealedRun):
             seen |= set(self.needs(member))
         return tuple(name for name in self.widths if name in seen)
 
-    def thresholds(self, model: str) -> np.ndarray:
-        """Read a model's thresholds: float64 (L,).
+    def thresholds(self, model: str) -> Thresholds:
+        """Read a model's thresholds.
 
         Raises:
             InputError: the table is missing, damaged, or was changed by hand.
         """
-        return read_thresholds(self, model, self.label_names)["threshold"].to_numpy(np.float64)
+        return read_thresholds(self, model)["threshold"].to_numpy(np.float64)
 
     def extract_options(self, model: str) -> list[list[str]]:
         """Say with which options stage 1 makes the features that a model needs; see `recipe.extract_options`."""
@@ -96,15 +97,10 @@ class SavedRun(SealedRun):
                     f"{' and '.join(map(shlex.join, self.extract_options(model)))}."
                 )
 
-    def predict(self, model: str, features: np.ndarray) -> np.ndarray:
+    def predict(self, model: str, features: Features) -> Probabilities:
         """Predict, by the same models and the same arithmetic as in the run.
 
-        Args:
-            model: its name.
-            features: float32 array (N, D): the backbones that `needs` names, side by side.
-
-        Returns:
-            float32 array (N, L), 0-1.
+        The features are those of the backbones that `needs` names, side by side.
 
         Raises:
             InputError: a model's file is missing, damaged, or was changed by hand.
@@ -113,7 +109,7 @@ class SavedRun(SealedRun):
         with threadpool_limits(1, user_api="blas"):  # as in the run: threads change the last bits
             return self._predict(model, features, columns)
 
-    def _predict(self, model: str, features: np.ndarray, columns: dict[str, slice]) -> np.ndarray:
+    def _predict(self, model: str, features: Features, columns: dict[str, slice]) -> Probabilities:
         """Predict; `columns` are those of the features."""
         entry = self.models[model]
         files = [self.load_model(file) for file in entry["files"]]

@@ -65,11 +65,9 @@ def search(options: SearchOptions) -> int:
             until = began + options.minutes * 60
             ended = run_search(inputs, rows, options, until, study_file, on_trials, on_batch)
         trials = study_file.trials
-        if trials:
-            heads = {
-                f"best{place}": propose(trial, seed)
-                for place, trial in enumerate(best_trials(trials, _HEADS_KEPT), start=1)
-            }
+        best = best_trials(trials, _HEADS_KEPT)
+        heads = {f"best{place}": propose(trial, seed) for place, trial in enumerate(best, start=1)}
+        if heads:
             write_presets(out / BEST, heads)
     code = ended.exit_code if isinstance(ended, Stopped) else 0
     if not trials and not code:
@@ -87,7 +85,7 @@ def search(options: SearchOptions) -> int:
     seconds = time.perf_counter() - began
     console.print(f"study: {len(trials)} trials, {before} of them from earlier runs; {seconds:.0f} s; ended: {ended}")
     if trials:
-        console.print(_table(best_trials(trials, _HEADS_KEPT), heads))
+        console.print(_table(best, heads))
         console.print("of each combination of layers, dropout, optimiser and batch size the best trial only")
         console.print(_warn(trials))
         console.print(f"written to {out}: {BEST} ({', '.join(heads)}), {JOURNAL} (all trials)")

@@ -18,6 +18,7 @@ from classify.inputs import Inputs
 from classify.models.heads import ClassWeight, HeadSpec
 from classify.options import SearchOptions
 from classify.search.study import StudyFile
+from features.common.arrays import MemberProbabilities
 from features.common.errors import InputError, Stopped, unmasked_signals
 
 if TYPE_CHECKING:
@@ -194,16 +195,11 @@ def ask_batch(study: "optuna.Study", count: int, seed: int, finished: int) -> li
 
 
 def train_out_of_fold(
-    specs: Sequence[HeadSpec],
-    inputs: Inputs,
-    folds: Sequence[FoldRows],
-    seed: int,
-    on_epochs: Callable[[int], None],
-) -> np.ndarray:
-    """Train B heads together, once per fold, of which each row is held out by one; seed and callback of `train_bank`.
+    specs: Sequence[HeadSpec], inputs: Inputs, folds: Sequence[FoldRows], seed: int, on_epochs: Callable[[int], None]
+) -> MemberProbabilities:
+    """Train heads together, once per fold; each row is predicted by those of the fold that held it out.
 
-    Returns:
-        float32 array (N, L, B), 0-1: each row by the heads of the fold that held it out.
+    Seed and callback are those of `train_bank`.
     """
     features, labels = inputs.train.features, inputs.train_labels
     out_of_fold = np.empty((*labels.shape, len(specs)), dtype=np.float32)

@@ -87,7 +87,7 @@ def one_backbone(seed: int, rows: int, permute: bool = True) -> Inputs:
     return replace(inputs, columns={"alpha": slice(0, 41)})
 
 
-def test_permuted_labels_have_chance_inside_the_interval_of_every_baseline_head_and_ensemble():
+def test_permuted_labels_have_chance_inside_the_interval_of_every_baseline_head_and_ensemble(few_trees):
     # At this seed: an interval of permuted labels holds 0.5 in 8 of 10 permutations (see below), and all these models
     # see the same features and labels, so that they miss it together.
     heads = {**HEADS, **{name: PRESETS[name] for name in DEFAULT_PRESETS}}
@@ -98,15 +98,15 @@ def test_permuted_labels_have_chance_inside_the_interval_of_every_baseline_head_
     assert max(s.high - s.low for s in chance.values()) < 0.075
 
 
-def test_permuted_labels_score_as_chance_on_the_average_by_every_baseline_and_head():
+def test_permuted_labels_score_as_chance_on_the_average_by_every_baseline_and_head(few_trees):
     baselines = tuple(name for name in BASELINES if name != "prior")
     scores = [
         macro_aucs(run(one_backbone(seed, 240), folds=3, seed=seed, baselines=baselines, heads=HEADS))
-        for seed in range(6)
+        for seed in range(4)
     ]
     for model in scores[0]:
-        # One score spreads 0.03 here: 4 of the mean's standard deviations are 0.05.
-        assert np.mean([of_model[model].value for of_model in scores]) == pytest.approx(0.5, abs=0.05), model
+        # One score spreads 0.03 here: 4 of the mean's standard deviations are 0.06.
+        assert np.mean([of_model[model].value for of_model in scores]) == pytest.approx(0.5, abs=0.06), model
     # Each of them finds what there is to find.
     signal = run(one_backbone(0, 240, permute=False), folds=3, baselines=baselines, heads=HEADS)
     assert min(score.low for score in macro_aucs(signal).values()) > 0.55

@@ -11,8 +11,11 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.ensembles.ensembles import ENSEMBLES
+from classify.experiment import Experiment
 from classify.models.heads import HeadSpec, write_presets
+from classify.rundir.files import write_files
 from classify.rundir.saved_run import SavedRun
+from classify.scores.thresholds import to_binary
 from tests.classify.test_run import run
 from tests.classify.toy import LABELS, Toy, make_toy, reject, reseal, write_cache_file
 
@@ -42,12 +45,26 @@ def toy(tmp_path_factory) -> Toy:
 
 
 @pytest.fixture(scope="module")
-def finished(toy):
+def fitted(toy) -> tuple[Experiment, Path]:
+    """What a run found in memory, and its folder."""
+    seen = []
+
+    def watch(folder, inputs, experiment, record):
+        seen.append(experiment)
+        write_files(folder, inputs, experiment, record)
+
     write_presets(toy.data.parent / "mine.json", {"tiny": HEAD, "deep": replace(HEAD, hidden_units=(6,))})
     options = ("--preset", str(toy.data.parent / "mine.json"), "--folds", "2", "--baselines", "logistic,knn,prior")
-    code, said, out = run(toy, "run", *options, "--select", "stacking", "--calibration", "isotonic")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("classify.rundir.files.write_files", watch)
+        code, said, out = run(toy, "run", *options, "--select", "stacking", "--calibration", "isotonic")
     assert code == 0, said
-    return out
+    return seen[0], out
+
+
+@pytest.fixture(scope="module")
+def finished(fitted) -> Path:
+    return fitted[1]
 
 
 @pytest.fixture
@@ -61,15 +78,17 @@ def own(tmp_path):
     "model",
     ["logistic/alpha", "knn/all", "prior", "tiny/beta", "deep/all", *ENSEMBLES],
 )
-def test_every_kind_of_model_gives_the_test_split_the_probabilities_of_the_run(model, toy, finished):
-    # A run hands in its final model only, so each model is made the final one of a run of its own.
-    record = json.loads((finished / "run.json").read_text())
-    arguments = ("--preset", str(toy.data.parent / "mine.json"), "--folds", "2", "--baselines", "logistic,knn,prior")
-    expected = run(toy, "final", *arguments, "--select", model, "--overwrite")[2]
-    assert model in record["models"]
-    code, said, out = predict(toy, finished, "--model", model, "--images", str(toy.data / "test"), "--overwrite")
+def test_every_kind_of_model_gives_the_test_split_the_probabilities_of_the_run(model, toy, fitted, tmp_path):
+    experiment, finished = fitted  # the run's files hold the test predictions of its final model only
+    options = ("--model", model, "--images", str(toy.data / "test"), "--overwrite")
+    code, said, out = predict(toy, finished, *options)
     assert code == 0, said
-    assert_same_predictions(out, expected)
+    of_run, cuts = experiment.predictions[model].test, experiment.thresholds[model]
+    for name, values in zip(TABLES, (of_run, to_binary(of_run, cuts)), strict=True):
+        expected = pd.DataFrame(values, columns=LABELS)
+        expected.insert(0, "ID", toy.test_ids)
+        expected.to_csv(tmp_path / name, index=False)
+    assert_same_predictions(out, tmp_path)
 
 
 def test_the_final_model_is_the_default_calibrated_and_cut_as_in_the_run(toy, finished):

@@ -178,7 +178,7 @@ def test_a_label_with_fewer_positives_than_folds_is_one_warning_with_its_counts(
     assert json.loads((out / "run.json").read_text())["warnings"] == [warning]
 
 
-def test_dead_channels_are_ordinary_for_every_baseline_and_head(toy):
+def test_dead_channels_are_ordinary_for_every_baseline_and_head(toy, few_trees):
     """As ReLU leaves them: 0 in every image; and one that is alive in test only."""
     of_cache("train", lambda features: np.where(np.arange(12) < 4, 0, features))(toy)
     of_cache("test", lambda features: np.where(np.arange(12) < 3, 0, features))(toy)

@@ -9,7 +9,9 @@ import sys
 import time
 
 import pytest
+from typer.testing import CliRunner
 
+from extract.__main__ import app
 from features.common.keras_import import import_keras
 from features.store.cache import FeatureCache, verify_cache
 from tests import ROOT, heed_signals
@@ -18,6 +20,13 @@ from tests.extract.stand_ins import write_images
 
 def command(data, cache, model):
     return [sys.executable, "-m", "extract", "run", str(data), "--backbone", f"own={model}", "--cache", str(cache)]
+
+
+def run_here(data, cache, model):
+    """Run the command in this process, where Keras is loaded already; returns what it says."""
+    result = CliRunner().invoke(app, command(data, cache, model)[3:])
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +76,7 @@ def test_a_signal_ends_the_command_cleanly_and_it_goes_on_from_there(images, own
     kept = int(found[1].replace(",", ""))
     assert kept < 6000
 
-    again = subprocess.run(
-        command(images / "6000", cache, own_model), cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert f"{6000 - kept:,} rows extracted" in again.stdout
+    assert f"{6000 - kept:,} rows extracted" in run_here(images / "6000", cache, own_model)
     assert FeatureCache(cache).open("train", "own").rows == 6000
 
 
@@ -117,10 +123,9 @@ def assert_refused_without_loss(run, path, reason):
     assert not list(path.parent.rglob(".*.tmp"))
 
 
-def assert_finished_without_extracting(run, cache, count):
-    """All rows came from the parts."""
-    assert run.returncode == 0, run.stderr
-    assert f"nothing left to do: all {count:,} rows are up to date" in run.stdout
+def assert_finishes_without_extracting(data, cache, model, count):
+    """All rows come from the parts."""
+    assert f"nothing left to do: all {count:,} rows are up to date" in run_here(data, cache, model)
     assert [(rows, finding) for _, rows, finding in verify_cache(FeatureCache(cache))] == [(count, None)]
     assert not list(cache.rglob("*.npz"))
 
@@ -130,7 +135,7 @@ def test_a_quota_that_the_cache_file_does_not_fit_in_ends_with_a_message(flat_mo
     cache = tmp_path / "cache"
     refused = extract(tmp_path / "data", cache, flat_model, largest_file=1_000_000)  # parts: 0.9 MB at most
     assert_refused_without_loss(refused, cache / "train" / "own.h5", "File too large")
-    assert_finished_without_extracting(extract(tmp_path / "data", cache, flat_model), cache, 1500)
+    assert_finishes_without_extracting(tmp_path / "data", cache, flat_model, 1500)
 
 
 def test_a_disk_that_the_cache_file_does_not_fit_on_ends_with_a_message(flat_model, tmp_path, small_disk):
@@ -139,4 +144,4 @@ def test_a_disk_that_the_cache_file_does_not_fit_on_ends_with_a_message(flat_mod
     refused = extract(tmp_path / "data", cache, flat_model)
     assert_refused_without_loss(refused, cache / "train" / "own.h5", "No space left on device")
     subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
-    assert_finished_without_extracting(extract(tmp_path / "data", cache, flat_model), cache, 60)
+    assert_finishes_without_extracting(tmp_path / "data", cache, flat_model, 60)

@@ -26,7 +26,7 @@ def scored(run, split, metric, label, *score):
 
 def many_times(split: LabelledSplit) -> LabelledSplit:
     """Give every image fifty times over, each a patient of its own."""
-    labels, probabilities = (np.tile(array, (50, 1)) for array in (split.labels, split.probabilities))
+    labels, probabilities = np.tile(split.labels, (50, 1)), np.tile(split.probabilities, (50, 1))
     groups = np.array([f"{split.name}{row}" for row in range(len(labels))], object)
     return replace(split, image_ids=tuple(groups), groups=groups, labels=labels, probabilities=probabilities)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classify.report.models import judge_fit
+from classify.report.models import judge_fit, kept_epochs
 
 
 def curves(training, held_out, folds=2, epochs=100):
@@ -29,7 +29,8 @@ def curves(training, held_out, folds=2, epochs=100):
     ],
 )
 def test_the_word_and_its_reason(training, held_out, best, word, says):
-    verdict = judge_fit(curves(training, held_out), best, 100)
+    table = curves(training, held_out)
+    verdict = judge_fit(table, kept_epochs(table, best), 100)
     assert verdict.word == word
     assert says in verdict.sentence
 
@@ -37,6 +38,6 @@ def test_the_word_and_its_reason(training, held_out, best, word, says):
 def test_each_fit_is_judged_at_its_own_best_epoch_and_a_refit_has_no_part():
     rising = np.linspace(0.5, 1.0, 100)  # 0.695 at epoch 40 - that of the mean, 60, would be 0.798
     table = curves(rising, rising)
-    sentence = judge_fit(table, [40, 80, 100], 100).sentence
+    sentence = judge_fit(table, kept_epochs(table, [40, 80, 100]), 100).sentence
     expected = (rising[39] + rising[79]) / 2
     assert f"the AUC is {expected:.3f} on the images" in sentence
