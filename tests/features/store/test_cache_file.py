@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import h5py
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import features.store.cache_file
 from features.common.errors import InputError
+from features.common.keras_import import backend_name
 from features.store.cache import FeatureCache
 from features.store.cache_file import BLOCK_ROWS, CacheFile, DamagedFile, Selection, read_selections
 from tests.features.store.caches import RECIPE, digests_of, matrix_of, rows_of, write_cache, write_rows
@@ -94,8 +96,8 @@ def test_every_flipped_byte_of_ids_digests_and_attributes_is_refused(tmp_path):
     whole = path.read_bytes()
     with h5py.File(path) as file:
         content = [(file[name].id.get_offset(), file[name].nbytes) for name in ("image_ids", "image_digests")]
-    texts = (b"CPU", b"imagenet", b"3.15.0", b"pixel / 127.5", RECIPE.fingerprint.encode(), b"tensorflow")
-    content += [(whole.index(text), len(text)) for text in texts]
+    texts = ("CPU", "imagenet", version("keras"), "pixel / 127.5", RECIPE.fingerprint, backend_name())
+    content += [(whole.index(text.encode()), len(text)) for text in texts]
     for position in (offset + byte for offset, size in content for byte in range(size)):
         damaged = bytearray(whole)
         damaged[position] ^= 1 << position % 8
