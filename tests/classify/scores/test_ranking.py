@@ -21,7 +21,7 @@ def test_agrees_with_scikit_learn_on_explicit_resamples(seed, rows, levels, grou
     rng = np.random.default_rng(seed)
     truth = (rng.random(rows) < share).astype(np.uint8)
     scores = (rng.integers(0, levels, rows) / levels).astype(np.float32)
-    drawn = resample(rows, rng.choice(["a", "b", "c", "d"], rows) if grouped else None, seed, draws=40)
+    drawn = resample(rows, rng.choice(["a", "b", "c", "d"], rows) if grouped else None, seed, draws=20)
 
     auc, precision = rank_scores(truth, scores, drawn)
 
