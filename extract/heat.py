@@ -5,11 +5,10 @@ pair of image and label. Nothing else of the run is read, and no cache.
 """
 
 import errno
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from extract.run import find_images
 from extract.runtime import Extractor, cores, device_name, fold_batch_norms
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
-from features.common.files import digest, hold
+from features.common.files import digest, hold, remove
 from features.common.text import duration, first_few, make_console, size
 from features.store.gradients import CAM, CAM_RECORD, Gradients, heat_path, read_gradients, thumbnail_path, write_cam
 from features.store.recipe import Recipe
@@ -153,18 +152,18 @@ def _renewing(run: Path) -> Iterator[Path]:
         raise InputError(f"{target} holds no heat maps of Headbank ({CAM_RECORD} is missing). Remove or rename it.")
     with hold(lock):
         try:
-            shutil.rmtree(staging, ignore_errors=True)
+            remove(staging)
             (staging / "thumbnails").mkdir(parents=True)
             yield staging
-            if target.exists():
-                shutil.rmtree(target)
+            remove(target)
             staging.replace(target)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             remedy = "Make room on its disk." if full else "Make its folder writable."
             raise InputError(f"{target} cannot be written ({error.strerror or error}). {remedy}") from None
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            with suppress(OSError):
+                remove(staging)
             lock.unlink(missing_ok=True)  # while it is held, which `hold` allows
 
 

@@ -18,8 +18,8 @@ from classify.report.gallery import describe_gallery
 from classify.report.labels import describe_labels
 from classify.report.models import describe_heads, describe_models
 from classify.report.run_files import RunFiles
-from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run, remove, writing
-from features.common.files import replacing
+from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run, writing
+from features.common.files import remove, replacing
 from features.common.text import make_console, render
 
 _TEMPLATE = Path(__file__).parent / "template"

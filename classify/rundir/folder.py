@@ -11,7 +11,7 @@ from typing import Any, Self
 from features.audit.report import DUPLICATES, GROUPS
 from features.audit.report import RECORD as AUDIT
 from features.common.errors import InputError
-from features.common.files import digest, digest_file, hold
+from features.common.files import digest, digest_file, hold, remove
 from features.dataset.run_labels import MARK, RUN_LABELS
 from features.store.gradients import CAM, GRADIENTS
 
@@ -205,11 +205,13 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def _clear(staging: Path) -> None:
-    """Remove everything but finished fits."""
+    """Remove everything but finished fits; where a link leads, nothing."""
+    if staging.is_symlink():
+        staging.unlink()
     if not staging.is_dir():
         return
     for path in staging.iterdir():
-        if path.name != FINISHED:
+        if path.name != FINISHED or path.is_symlink():
             remove(path)
     if not any(staging.iterdir()):
         staging.rmdir()
@@ -256,14 +258,6 @@ def _remove_stale(run: Path, groups: Path | None) -> None:
             remove(folder / name)
         _remove_empty(folder)
     _remove_empty(predictions)
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with all that it holds; nothing where it is missing."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _remove_empty(folder: Path) -> None:

@@ -225,6 +225,18 @@ def test_a_second_time_replaces_the_first_and_a_stop_in_between_leaves_it(extrac
     assert not list(run.glob(".cam*"))
 
 
+def test_a_link_in_place_of_the_staging_folder_is_removed_and_what_it_leads_to_stays(extracted, tmp_path):
+    data, run, _ = extracted
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    (run / ".cam.partial").symlink_to(tmp_path / "mine")
+    code, said = call("heat", data, run)
+    assert code == 0, said
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    assert not (run / "cam").is_symlink()
+    assert not list(run.glob(".cam*"))
+
+
 def test_features_of_other_values_than_the_backbone_gives_here_are_a_warning(extracted):
     data, run, found = extracted
     shifted = tuple(replace(pair, rest=pair.rest + 0.25) for pair in found.pairs)

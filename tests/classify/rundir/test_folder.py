@@ -69,6 +69,20 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path):
         assert [p.name for p in (tmp_path / name).iterdir()] == ["run.json"]
 
 
+@pytest.mark.parametrize("name", [".partial", f".partial/{FINISHED}"])
+def test_a_link_in_place_of_the_staging_folder_is_removed_and_what_it_leads_to_stays(tmp_path, name):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    put(elsewhere, "mine")
+    (run / name).parent.mkdir(parents=True)
+    (run / name).symlink_to(elsewhere)
+    with open_run(run, False) as staging:
+        assert list(staging.iterdir()) == []
+        (staging / FINISHED).mkdir()
+        put(staging, f"{FINISHED}/a.npz", "run.json", text="1")
+    assert files(run) == {"run.json": "1"}
+    assert files(elsewhere) == {"mine": "stale"}
+
+
 def put(run, *names, text="stale"):
     for name in names:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
