@@ -34,8 +34,7 @@ APPS = {
     "scripts/pipeline.py": scripts.pipeline.app,
     "scripts/benchmark.py": scripts.benchmark.app,
 }
-#: The scripts that hand their words to a command, and those that take no options, or options of their own.
-SCRIPTS = {name: ("scripts/pipeline.py", name) for name in get_command(scripts.pipeline.app).commands}
+#: The scripts that take no options, or options of their own.
 PLAIN_SCRIPTS = {"scripts/setup.sh": {"--gpu"}, "scripts/demo.sh": set(), "scripts/test.sh": set()}
 
 
@@ -54,6 +53,8 @@ def commands() -> dict[tuple[str, ...], Any]:
 
 
 COMMANDS = commands()
+#: The scripts that hand their words to a command.
+SCRIPTS = {words[1]: words for words in COMMANDS if words[0] == "scripts/pipeline.py"}
 
 
 def code_lines() -> Iterator[tuple[str, str]]:
