@@ -158,7 +158,7 @@ def _renewing(run: Path) -> Iterator[Path]:
             remove(target)
             staging.replace(target)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             remedy = "Make room on its disk." if full else "Make its folder writable."
             raise InputError(f"{target} cannot be written ({error.strerror or error}). {remedy}") from None
         finally:

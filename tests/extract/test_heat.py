@@ -285,7 +285,12 @@ def test_a_folder_of_one_split_is_not_a_data_set(extracted, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "remedy"), [(errno.ENOSPC, "Make room on its disk."), (errno.EROFS, "Make its folder")]
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Make room on its disk."),
+        (errno.EFBIG, "Make room on its disk."),
+        (errno.EROFS, "Make its folder"),
+    ],
 )
 def test_what_the_disk_refuses_is_said_with_what_helps(number, remedy, extracted, monkeypatch):
     data, run, _ = extracted
