@@ -237,6 +237,22 @@ def test_a_link_in_place_of_the_staging_folder_is_removed_and_what_it_leads_to_s
     assert not list(run.glob(".cam*"))
 
 
+def test_heat_maps_of_a_run_that_is_replaced_meanwhile_are_not_published(extracted, monkeypatch):
+    data, run, found = extracted
+    assert call("heat", data, run)[0] == 0
+    (run / "cam" / "heat" / "9").mkdir()
+
+    def replaced(*arguments):
+        write_gradients(run, replace(found, model="ridge/own"))
+        return 0.0
+
+    monkeypatch.setattr(heat_module, "_largest_error", replaced)
+    code, said = call("heat", data, run)
+    assert (code, "gradients.h5 was replaced meanwhile, so no heat map of it is kept. Run again" in said) == (2, True)
+    assert (run / "cam" / "heat" / "9").exists()
+    assert not list(run.glob(".cam*"))
+
+
 def test_features_of_other_values_than_the_backbone_gives_here_are_a_warning(extracted):
     data, run, found = extracted
     shifted = tuple(replace(pair, rest=pair.rest + 0.25) for pair in found.pairs)
