@@ -43,6 +43,8 @@ FINISHED = "finished"
 _PARTIAL, _REPLACING, _LOCK = ".partial", ".replacing", ".lock"
 #: Version of what `MARK` holds. Before 2 there was neither a version nor a seal.
 _FORMAT = 2
+#: What the records of all versions hold, and hardly any other program's.
+_FIELDS = (b'"folds"', b'"final_model"')
 
 
 @dataclass(frozen=True)
@@ -227,10 +229,20 @@ def _check(run: Path, overwrite: bool) -> None:
         raise InputError(f"{run} is not a folder. Name another with --out.")
     if not any(path.name not in (_PARTIAL, _LOCK) for path in run.iterdir()):
         return
-    if not (run / MARK).exists() and not (run / _REPLACING).exists():
-        raise InputError(f"{run} is not empty and is not a run ({MARK} is missing). Name another folder with --out.")
+    if not (run / _REPLACING).exists() and not _is_ours(run / MARK):
+        why = "was not written by Headbank" if (run / MARK).exists() else "is missing"
+        raise InputError(f"{run} is not empty and is not a run ({MARK} {why}). Name another folder with --out.")
     if not overwrite:
         raise InputError(f"{run} holds a run already. Name another folder with --out, or replace it with --overwrite.")
+
+
+def _is_ours(record: Path) -> bool:
+    """Whether a file is the record of a run, of any version, maybe damaged."""
+    try:
+        content = record.read_bytes()
+    except OSError:
+        return False
+    return all(field in content for field in _FIELDS)
 
 
 def _publish(staging: Path, run: Path, groups: Path | None) -> None:
