@@ -32,7 +32,9 @@ from features.common.files import digest, digest_file, hold, remove
 from features.common.text import duration, first_few, make_console, size
 from features.store.gradients import (
     CAM,
+    CAM_LOCK,
     CAM_RECORD,
+    CAM_STAGING,
     GRADIENTS,
     Gradients,
     heat_path,
@@ -168,7 +170,7 @@ def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
 @contextmanager
 def _renewing(run: Path) -> Iterator[Path]:
     """Lend an empty folder that takes the place of RUN/cam when the block ends well."""
-    target, staging, lock = run / CAM, run / f".{CAM}.partial", run / f".{CAM}.lock"
+    target, staging, lock = run / CAM, run / CAM_STAGING, run / CAM_LOCK
     if target.is_symlink():
         raise InputError(f"{target} is a link, which a folder of heat maps would replace. Remove or rename it.")
     if target.exists() and not (target / CAM_RECORD).is_file():

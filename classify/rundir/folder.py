@@ -13,7 +13,7 @@ from features.audit.report import RECORD as AUDIT
 from features.common.errors import InputError
 from features.common.files import digest, digest_file, hold, remove
 from features.dataset.run_labels import RUN_LABELS
-from features.store.gradients import CAM, GRADIENTS
+from features.store.gradients import CAM, CAM_LOCK, CAM_STAGING, GRADIENTS
 
 #: What makes a folder a run: how it came about, and the digests of its files. It is published last.
 MARK = "run.json"
@@ -34,8 +34,9 @@ REPORT, FIGURES = "report.html", "figures"
 PREDICTIONS, PREDICTION = "predictions", "prediction.json"
 #: What the audit of the features leaves in a run's folder.
 _OF_AUDIT = (DUPLICATES, GROUPS, AUDIT)
-#: What lies in a folder of predictions; `cache` is the features that scripts/predict.sh keeps there.
-_OF_PREDICTION = (PROBABILITIES, DECISIONS, GRADIENTS, CAM, "cache", PREDICTION)
+#: What lies in a folder of predictions; `_CACHE` is the features that scripts/predict.sh keeps there.
+_CACHE = "cache"
+_OF_PREDICTION = (PROBABILITIES, DECISIONS, GRADIENTS, CAM, _CACHE, PREDICTION)
 #: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
 RUN_FILES = (*SEALED, GRADIENTS, REPORT, FIGURES, CAM, *_OF_AUDIT, PREDICTIONS, MARK)
 #: Where a run that is not finished keeps its finished fits.
@@ -259,16 +260,20 @@ def _publish(staging: Path, run: Path, groups: Path | None) -> None:
 
 def _remove_stale(run: Path, groups: Path | None) -> None:
     """Remove what an earlier run and its followers left; what a person put there, and `groups`, stay."""
-    names = [*SEALED, GRADIENTS, REPORT, FIGURES, CAM]
+    names = [*SEALED, GRADIENTS, REPORT, FIGURES, CAM, PREDICTION]
+    names += [path.name for path in run.glob(f".{FIGURES}????????")]  # of a killed report
     if (run / AUDIT).exists():  # else a person put the groups there
         names += [name for name in _OF_AUDIT if groups is None or groups.resolve() != (run / name).resolve()]
     for name in names:
         remove(run / name)
+    with suppress(InputError), hold(run / CAM_LOCK):  # else `extract heat` is at work, and will see what it drew for
+        remove(run / CAM_STAGING)
+        remove(run / CAM_LOCK)
     predictions = run / PREDICTIONS
     if predictions.is_symlink() or not predictions.is_dir():
         return
-    for folder in (path.parent for path in list(predictions.glob(f"*/{PREDICTION}"))):
-        for name in () if folder.is_symlink() else _OF_PREDICTION:
+    for folder in [path for path in predictions.iterdir() if path.is_dir() and not path.is_symlink()]:
+        for name in _OF_PREDICTION if (folder / PREDICTION).exists() else (_CACHE,):  # alone if it was interrupted
             remove(folder / name)
         _remove_empty(folder)
     _remove_empty(predictions)

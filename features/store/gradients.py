@@ -26,6 +26,8 @@ from features.store.recipe import Recipe
 GRADIENTS = "gradients.h5"
 #: What is drawn by it: the folder of pictures, and what says there how they were made.
 CAM, CAM_RECORD = "cam", "cam.json"
+#: Where the next CAM is made, and the lock that its maker holds.
+CAM_STAGING, CAM_LOCK = f".{CAM}.partial", f".{CAM}.lock"
 #: Columns of the tables of CAM. A box is in pixels of the image: its first column and row, and those after its last.
 _CAM_COLUMNS = {
     "images.csv": ("split", "ID", "file"),

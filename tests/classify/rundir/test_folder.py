@@ -7,6 +7,7 @@ import pytest
 
 from classify.rundir.folder import FINISHED, SealedRun, hold_run, open_run, seal
 from features.common.errors import InputError
+from features.common.files import hold
 
 
 def record(text):
@@ -117,6 +118,28 @@ def test_overwriting_removes_what_an_earlier_run_and_its_followers_left_and_noth
     (run / "predictions" / "mine").rmdir()
     write_run(run, "3", overwrite=True)
     assert not (run / "predictions").exists()
+
+
+def test_overwriting_removes_what_killed_commands_left(tmp_path):
+    write_run(tmp_path, "1")
+    put(tmp_path, ".cam.partial/cam.json", ".cam.lock", ".figuresab_cd12z/figures/a.png", "prediction.json")
+    put(tmp_path, "predictions/ward/cache/new/a.h5", "predictions/clinic/cache/new/a.h5")
+    put(tmp_path, "predictions/ward/notes.txt", text="mine")
+    write_run(tmp_path, "2", overwrite=True)
+    assert files(tmp_path) == {"metrics.csv": "2", "run.json": record("2"), "predictions/ward/notes.txt": "mine"}
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.csv", "run.json", "predictions"}
+    assert not (tmp_path / "predictions" / "clinic").exists()
+
+
+def test_overwriting_leaves_heat_maps_that_are_being_drawn_to_their_command(tmp_path):
+    write_run(tmp_path, "1")
+    put(tmp_path, ".cam.partial/cam.json")
+    with hold(tmp_path / ".cam.lock"):
+        write_run(tmp_path, "2", overwrite=True)
+        assert (tmp_path / ".cam.partial" / "cam.json").exists()
+        with pytest.raises(InputError, match="is being worked on"), hold(tmp_path / ".cam.lock"):
+            pass
+    assert (tmp_path / "metrics.csv").read_text() == "2"
 
 
 def test_overwriting_keeps_groups_of_a_person_and_those_that_the_new_run_reads(tmp_path):
