@@ -182,6 +182,16 @@ def test_images_that_changed_or_are_missing_or_damaged_are_left_out_and_said(ext
     assert (run / "cam" / "thumbnails" / "00000.jpg").exists()  # the earlier pictures stay
 
 
+def test_a_missing_image_that_the_table_names_is_a_fault_of_the_data_set(extracted):
+    data, run, _ = extracted
+    rows = [f"{path.stem},{number % 2}" for number, path in enumerate(sorted((data / "train").iterdir()))]
+    (data / "train.csv").write_text("\n".join(["ID,blood", *rows]))
+    assert call("heat", data, run)[0] == 0
+    (data / "train" / "a003.png").unlink()
+    code, said = call("heat", data, run)
+    assert (code, "a003" in said) == (2, True), said
+
+
 def test_predictions_of_a_plain_folder_are_drawn_from_it(extracted):
     data, run, found = extracted
     pairs = [pair for pair in found.pairs if pair.split == "train"]
