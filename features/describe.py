@@ -220,11 +220,11 @@ def describe_dataset(options: DescribeOptions) -> None:
     console = make_console()
     for description in descriptions:
         _print_split(console, description)
+    folder = options.out or (cache and cache / "describe")
     if faults.count:
-        _print_faults(console, faults)
+        _print_faults(console, faults, f"{PAGE} lists them" if folder else f"{PAGE} lists them, with --out")
     if cache is None:
         console.print("what the images are like is not known: name their cache with --cache, once they are extracted")
-    folder = options.out or (cache and cache / "describe")
     if folder is None:
         console.print(f"no page is written: name a folder for {PAGE} with --out")
         return
@@ -308,14 +308,14 @@ def _print_images(console: Console, summary: ImageSummary) -> None:
         console.print(f"  could not be read: {len(summary.rejected):,}{_colon(list(summary.rejected))}")
 
 
-def _print_faults(console: Console, faults: Faults) -> None:
-    """Print what `classify run` refuses."""
+def _print_faults(console: Console, faults: Faults, where: str) -> None:
+    """Print what `classify run` refuses; `where` says what lists the rest."""
     kinds = Counter(fault.kind for fault in faults.kept)
     console.print(f"{faults.count:,} faults that classify run refuses, of these kinds: {_counts(kinds)}")
     for fault in faults.kept[:_SHOWN]:
         console.print(f"  {fault}")
     if faults.count > _SHOWN:
-        console.print(f"  and {faults.count - _SHOWN:,} more: {PAGE} lists them")
+        console.print(f"  and {faults.count - _SHOWN:,} more: {where}")
 
 
 def _colon(names: Sequence[str]) -> str:

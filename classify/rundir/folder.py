@@ -12,11 +12,9 @@ from features.audit.report import DUPLICATES, GROUPS
 from features.audit.report import RECORD as AUDIT
 from features.common.errors import InputError
 from features.common.files import digest, digest_file, hold, remove
-from features.dataset.run_labels import RUN_LABELS
+from features.dataset.run_labels import MARK, RUN_LABELS
 from features.store.gradients import CAM, CAM_LOCK, CAM_STAGING, GRADIENTS
 
-#: What makes a folder a run: how it came about, and the digests of its files. It is published last.
-MARK = "run.json"
 #: The tables of a run; `files` writes and reads them, `features.dataset.run_labels` the labels.
 PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
 OUT_OF_FOLD, METRICS_TABLE, THRESHOLDS = "oof_probability.csv", "metrics.csv", "thresholds.csv"

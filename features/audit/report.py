@@ -13,7 +13,7 @@ from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console
 from features.dataset.dataset import read_dataset, write_groups_file
-from features.dataset.run_labels import RUN_LABELS, read_run_labels
+from features.dataset.run_labels import find_run_labels, read_run_labels
 from features.options import AuditOptions
 from features.store.cache import FeatureCache
 
@@ -43,7 +43,7 @@ def audit_cache(options: AuditOptions) -> None:
 
     cache, data, run = options.cache, options.data, options.run
     feature_cache = FeatureCache(cache)
-    known = {} if run is None else read_run_labels(run / RUN_LABELS)
+    known = {} if run is None else read_run_labels(find_run_labels(run))
     images, features, left_out = gather(read_dataset(data, options), feature_cache, known)
     train = images.rows("train")
     without_fold = 0 if run is None else int((images.folds[train] < 0).sum())
@@ -52,9 +52,11 @@ def audit_cache(options: AuditOptions) -> None:
             f"{run} held none of the {len(train)} training images of {data} out, so it has no folds of theirs. Name a "
             "run of this data set with --run, or none."
         )
+    folder = options.out or run or cache / "audit"
+    if options.groups is not None and options.groups.resolve() == (folder / GROUPS).resolve():
+        raise InputError(f"--groups {options.groups} would be replaced by the groups proposed. Name another --out.")
     with make_console(stderr=True).status(f"comparing {len(images.image_ids):,} images"):
         found = find_leaks(images, features)
-    folder = options.out or run or cache / "audit"
     summary = summarise(found)
     given = {"data": str(data), "cache": str(cache), "run": None if run is None else str(run)}
     _write_audit(found, folder, {**given, "splits_without_features": list(left_out), **summary})

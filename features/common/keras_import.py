@@ -53,9 +53,10 @@ def import_tensorflow() -> Any:
             with _quiet_import():
                 import tensorflow
         import tensorflow
-    except ImportError as error:
+    except (ImportError, ValueError) as error:  # ValueError: of a backend that Keras, which it loads, does not know
         raise InputError(
-            f"heads are trained in TensorFlow, which cannot be loaded: {error}. Run scripts/setup.sh."
+            f"heads are trained in TensorFlow, which cannot be loaded: {error}. Run scripts/setup.sh, or unset "
+            "KERAS_BACKEND."
         ) from None
     _forbid_tf32("tensorflow")
     return tensorflow

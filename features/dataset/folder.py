@@ -39,6 +39,8 @@ def refuse_id(cell: str) -> str:
             "An id must stay inside the data set: write the image's path relative to its folder, with / between the "
             'parts, without "..", drive or leading slash.'
         )
+    if "\r" in cell:  # pandas writes it unquoted, and reads it as the end of a line
+        return "An id must not hold a carriage return: remove it."
     return "" if to_image_id(cell) else "Every row needs an id: write it, or remove the row."
 
 
@@ -160,4 +162,6 @@ def _file_fault(entry: os.DirEntry[str], image_id: str, path: Path) -> Fault | N
         return Fault("image", Path(ascii(str(path))), "the name is not UTF-8", "Rename the file or folder.")
     if "\\" in image_id:
         return Fault("image", path, "the name holds a backslash", "Rename the file or folder.")
+    if "\r" in image_id:
+        return Fault("image", Path(ascii(str(path))), "the name holds a carriage return", "Rename the file or folder.")
     return None

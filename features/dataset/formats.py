@@ -11,6 +11,7 @@ import numpy as np
 from features.common.errors import InputError
 from features.dataset.folder import read_ids, refuse_id, to_image_id
 from features.dataset.table import (
+    KEPT_FAULTS,
     Fault,
     Faults,
     Table,
@@ -29,7 +30,6 @@ _VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 _ID, _LABEL = "ID", "Label"
 # The label columns of the RSNA 2019 Intracranial Hemorrhage Detection challenge.
 _RSNA_SUBTYPES = frozenset(("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any"))
-_KEPT_CELLS = 100
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _is_long(csv: Path, images: Collection[str], id_column: str | None) -> bool:
 
     A file with one label that happens to be called "Label" has the same header; the images tell which it is.
     """
-    rows = read_rows(csv)
+    rows = read_rows(csv, Faults())  # they are noted when it is read
     _, header = next(rows)
     if named(header) != (_ID, _LABEL) or id_column not in (None, _ID):
         return False
@@ -108,7 +108,7 @@ def _read_long(csv: Path, images: Collection[str], id_column: str | None, faults
     """Read a row for each image and label, one at a time: the file of the RSNA 2019 competition has 4.5 million."""
     if not _is_long(csv, images, id_column):
         return None
-    rows = read_rows(csv)
+    rows = read_rows(csv, faults)
     _, header = next(rows)
     id_place, label_place = (header.index(name) for name in (_ID, _LABEL))
     places: dict[str, int] = {}  # of each id
@@ -132,7 +132,7 @@ def _read_long(csv: Path, images: Collection[str], id_column: str | None, faults
             if place == len(first_lines):
                 first_lines.append(line)
         value = _VALUES.get(cells[label_place], UNKNOWN)
-        if value == UNKNOWN and len(refused[name]) < _KEPT_CELLS:
+        if value == UNKNOWN and len(refused[name]) < KEPT_FAULTS:
             refused[name].append((line, cells[label_place]))
         row_places.append(place)
         row_subtypes.append(subtypes.setdefault(name, len(subtypes)))
@@ -195,7 +195,7 @@ def _long_columns(
 
 def _read_wide(csv: Path, images: Collection[str], id_column: str | None, faults: Faults) -> Listing:
     """Read a row for each image, with a column for each label: 0 or 1 in at least half of the filled cells."""
-    table = read_table(csv)
+    table = read_table(csv, faults)
     id_place = _find_id_column(table, images, id_column)
     rows = read_ids(table, id_place, faults)
     table = table.keep(tuple(rows.values()))
@@ -212,7 +212,7 @@ def _read_wide(csv: Path, images: Collection[str], id_column: str | None, faults
         known = len(values) - len(refused)
         # Of the filled ones: a label that few rows have yet is a label.
         likely = bool(known) and 2 * known >= len(cells) - cells.count("")
-        first_refused = [(table.lines[row], cells[row]) for row in refused[:_KEPT_CELLS]]
+        first_refused = [(table.lines[row], cells[row]) for row in refused[:KEPT_FAULTS]]
         columns[name] = Column(name, values, likely, len(refused), first_refused)
     header, name = table.header, table.header[id_place]
     return Listing(csv, tuple(rows), table.lines, header, name, table, columns, unnamed=tuple(unnamed))

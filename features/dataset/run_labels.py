@@ -1,6 +1,7 @@
 """What a run knows of its labelled images, labels.csv: stage 2 writes and reads it, and the audit reads it."""
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from features.common.errors import InputError
+from features.common.files import digest_file
 
 #: The file in a run's folder: `split`, `ID`, `group`, `fold`, and the labels; one row per labelled image that has
 #: features. A cell is empty where no group is known, or no fold held the image out.
 RUN_LABELS = "labels.csv"
+#: What makes a folder a run, published last: how it came about, and under `files` the digest of each of its files.
+MARK = "run.json"
 NO_FOLD = -1
 _COLUMNS = ("split", "ID", "group", "fold")
 
@@ -48,7 +52,7 @@ def read_run_labels(path: Path) -> dict[str, RunLabels]:
     """Read what `write_run_labels` wrote, by split; both in the file's order.
 
     Raises:
-        InputError: it is missing, or is not such a table.
+        InputError: it cannot be read, or is not such a table.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -59,12 +63,23 @@ def read_run_labels(path: Path) -> dict[str, RunLabels]:
             raise ValueError(f"a row does not have {len(header)} cells")
         splits = dict.fromkeys(row[0] for row in rows)
         return {name: _to_split([row for row in rows if row[0] == name]) for name in splits}
-    except FileNotFoundError:
-        raise InputError(
-            f"{path.parent} is not a run: {path.name} is missing. Give the folder of a finished run."
-        ) from None
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}). Make the run again.") from None
+
+
+def find_run_labels(run: Path) -> Path:
+    """Find the labels.csv of a run; an `InputError` says that it is not the file that the run wrote."""
+    path = run / RUN_LABELS
+    try:
+        known = json.loads((run / MARK).read_text(encoding="utf-8"))["files"][RUN_LABELS]
+        found = digest_file(path).hex()
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{run} is not a run: {MARK} or {RUN_LABELS} is missing or damaged. Give the folder of a finished run."
+        ) from None
+    if found != known:
+        raise InputError(f"{path} was changed by hand, or is damaged. Put the original back, or make the run again.")
+    return path
 
 
 def _to_split(rows: Sequence[Sequence[str]]) -> RunLabels:

@@ -15,7 +15,7 @@ _UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*)?")
 _SHOWN_CHARACTERS = 60
 _SHOWN_NAMES = 20
 _SHOWN_FAULTS = 10
-_KEPT_FAULTS = 1000
+KEPT_FAULTS = 1000
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Faults:
 
     def add(self, *first: Fault, count: int | None = None) -> None:
         """Add faults; where these are only the first of them, `count` says how many there are."""
-        self.kept += first[: _KEPT_FAULTS - len(self.kept)]
+        self.kept += first[: KEPT_FAULTS - len(self.kept)]
         self.count += len(first) if count is None else count
 
     def refuse(self, hint: str = "") -> None:
@@ -123,9 +123,9 @@ class Table:
         return Table(self.path, self.header, columns, [self.lines[row] for row in rows])
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, faults: Faults | None = None) -> Table:
     """Read a whole CSV file, at least one row; see `read_rows`."""
-    rows = read_rows(path)
+    rows = read_rows(path, faults)
     _, header = next(rows)
     columns: tuple[list[str], ...] = tuple([] for _ in header)
     lines = array("q")
@@ -136,30 +136,33 @@ def read_table(path: Path) -> Table:
     return Table(path, tuple(header), columns, lines)
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def read_rows(path: Path, faults: Faults | None = None) -> Iterator[tuple[int, list[str]]]:
     """Read a CSV file row by row; blank lines are skipped, and a quoted cell may span lines.
 
     Args:
         path: comma-separated file, UTF-8 with or without byte order mark, with a header.
+        faults: gets the rows with too many or too few cells, which are left out; None refuses them after the last row.
 
     Yields:
         The line where a row begins (1-based), and its cells without blanks around. The header comes first, and at least
         one row after it; all rows have the header's number of cells.
 
     Raises:
-        InputError: the file cannot be opened, is not such a table, or, after the last row, has rows with too many or
-            too few cells.
+        InputError: the file cannot be opened, is not such a table, or has no row.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _split_rows(path, file)
+            found = Faults() if faults is None else faults
+            yield from _split_rows(path, file, found)
+            if faults is None:
+                found.refuse()
     except UnicodeDecodeError:
         raise _encoding_error(path) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Make it a readable file, or remove it.") from None
 
 
-def _split_rows(path: Path, text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+def _split_rows(path: Path, text: Iterable[str], faults: Faults) -> Iterator[tuple[int, list[str]]]:
     """Do the work of `read_rows` on the lines of an open file."""
     exhausted = False
 
@@ -170,7 +173,6 @@ def _split_rows(path: Path, text: Iterable[str]) -> Iterator[tuple[int, list[str
 
     reader = csv.reader(lines(), skipinitialspace=True)
     width, rows, line = 0, 0, 1
-    faults = Faults()
     try:
         for raw in reader:
             if exhausted:  # the reader asked for one line more than there is: it is still inside a quoted cell
@@ -195,8 +197,7 @@ def _split_rows(path: Path, text: Iterable[str]) -> Iterator[tuple[int, list[str
         raise InputError(f'{path}, line {line}: {error}. Close the quote (") that begins in this row.') from None
     if not width:
         raise InputError(f"{path} is empty. Write a header and one row for each image, or remove the file.")
-    faults.refuse()
-    if rows == 1:
+    if rows == 1 and not faults.count:
         raise InputError(f"{path} holds a header but no row. Write one row for each image, or remove the file.")
 
 

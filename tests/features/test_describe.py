@@ -230,3 +230,21 @@ def test_the_data_sets_own_cache_is_found_and_that_of_another_is_refused(data, t
     code, said = run(data, "--cache", other)
     assert (code, f"{other} holds no image of {data}, but others" in said) == (2, True), said
     assert not (other / "describe").exists()
+
+
+def test_rows_with_too_many_cells_are_listed_and_the_rest_is_described(tmp_path):
+    rows = "".join(f"i{number},{number % 2}{',9' * (number % 2)}\n" for number in range(300))
+    data = make(tmp_path, f"ID,bleed\n{rows}", train=" ".join(f"i{number}.png" for number in range(300)))
+    code, said = run(data)
+    assert code == 0
+    assert "151 faults that classify run refuses, of these kinds: table 150, image 1" in said
+    assert "and 143 more: describe.html lists them, with --out" in said
+    run(data, "--out", tmp_path / "page")
+    assert (tmp_path / "page" / "describe.html").read_text(encoding="utf-8").count("received 3 cells") == 150
+
+
+def test_every_cell_that_is_not_a_label_is_listed(tmp_path):
+    rows = "".join(f"i{number},{2 if number % 2 else 0}\n" for number in range(400))
+    data = make(tmp_path, f"ID,bleed\n{rows}", train=" ".join(f"i{number}.png" for number in range(400)))
+    run(data, "--labels", "bleed", "--out", tmp_path / "page")
+    assert (tmp_path / "page" / "describe.html").read_text(encoding="utf-8").count("received &#39;2&#39;") == 200

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from features.__main__ import app
+from features.common.files import digest
 from features.dataset.dataset import read_dataset
 from features.options import DatasetOptions
 from features.store.images_table import FactsTable, ImageFacts, Rejection, SeenImage, Stamp, replace_rejections
@@ -174,6 +175,30 @@ def test_blank_images_are_exact_duplicates_at_most_and_link_no_patients(planted)
     assert groups == planted.patients
 
 
+def write_run(folder: Path, labels: str) -> None:
+    """Write the labels.csv of a run, and the record of its digest."""
+    (folder / "labels.csv").write_text(labels)
+    (folder / "run.json").write_text(json.dumps({"files": {"labels.csv": digest(labels.encode()).hex()}}))
+
+
+def test_labels_of_a_run_that_were_changed_are_refused(planted, tmp_path):
+    planted.write()
+    write_run(tmp_path, "split,ID,group,fold\ntrain,t000,g,0\n")
+    (tmp_path / "labels.csv").write_text("split,ID,group,fold\ntrain,t000,g,1\n")
+    result = CliRunner().invoke(app, ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(tmp_path)])
+    assert (result.exit_code, "labels.csv was changed by hand, or is damaged." in result.stderr) == (2, True)
+
+
+def test_groups_that_were_given_are_never_replaced(planted, tmp_path):
+    planted.write()
+    groups = "ID,group\n" + "".join(f"{i},g{number}\n" for number, i in enumerate((*TRAIN, *TEST)))
+    (tmp_path / "groups.csv").write_text(groups)
+    options = ["--groups", str(tmp_path / "groups.csv"), "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, ["audit", str(planted.cache), "--data", str(planted.data), *options])
+    assert (result.exit_code, "would be replaced by the groups proposed" in result.stderr) == (2, True)
+    assert (tmp_path / "groups.csv").read_text() == groups
+
+
 def test_the_folds_of_a_run_are_audited_too(planted, tmp_path):
     planted.copy("t000", "t100")
     planted.copy("t010", "t110", noise=0.02)
@@ -181,16 +206,14 @@ def test_the_folds_of_a_run_are_audited_too(planted, tmp_path):
     run.mkdir()
     folds = {i: number % 5 for number, i in enumerate(TRAIN)} | {"t110": 1}
     lines = [f"train,{i},,{fold}\n" for i, fold in folds.items()]
-    (run / "labels.csv").write_text("split,ID,group,fold\n" + "".join(lines))
+    write_run(run, "split,ID,group,fold\n" + "".join(lines))
     said, duplicates, _, record = planted.audit("--run", str(run), "--out", str(planted.cache / "audit"))
     assert duplicates.set_index("first_ID")["across_folds"].to_dict() == {"t000": 0, "t010": 1}
     assert record["pairs"]["within train"]["across_folds"] == 1
     assert record["run"] == str(run)
     assert "within train 1 1 1 0" in said
 
-    (run / "labels.csv").write_text(
-        "split,ID,group,fold\ntest,t000,,\n" + "".join(f"train,{i},g,{i[-1]}\n" for i in TRAIN)
-    )
+    write_run(run, "split,ID,group,fold\ntest,t000,,\n" + "".join(f"train,{i},g,{i[-1]}\n" for i in TRAIN))
     planted.write()
     CliRunner().invoke(app, ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(run)])
     assert json.loads((run / "audit.json").read_text())["pairs"]["within train"]["across_folds"] == 0
@@ -201,12 +224,12 @@ def test_groups_that_only_the_run_knows_are_the_runs(planted, tmp_path):
     planted.patients = None
     rows = [f"train,{i},p{number // 3},{number % 5}\n" for number, i in enumerate(TRAIN)]
     rows += [f"test,{i},{'p0' if i == 'e000' else 'q'},\n" for i in TEST]
-    (tmp_path / "labels.csv").write_text("split,ID,group,fold\n" + "".join(rows))
+    write_run(tmp_path, "split,ID,group,fold\n" + "".join(rows))
     said, _, groups, record = planted.audit("--run", str(tmp_path), "--out", str(planted.cache / "audit"))
     assert record["groups"]["given"] == 51
     assert "with images in several splits: 1 (p0)" in said
     assert groups == {i: row.split(",")[2] for i, row in zip((*TRAIN, *TEST), rows, strict=True)}
-    (tmp_path / "labels.csv").write_text("split,ID,fold\n" + "".join(f"train,{i},0\n" for i in TRAIN))
+    write_run(tmp_path, "split,ID,fold\n" + "".join(f"train,{i},0\n" for i in TRAIN))
     options = ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(tmp_path)]
     result = CliRunner().invoke(app, options)
     assert (result.exit_code, "expected split, ID, group, fold and the labels" in result.stderr) == (2, True)
@@ -299,8 +322,11 @@ def test_a_run_without_folds_is_refused(planted, tmp_path):
     planted.write()
     options = ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(tmp_path)]
     result = CliRunner().invoke(app, options)
-    assert (result.exit_code, "is not a run: labels.csv is missing. Give the folder" in result.stderr) == (2, True)
-    (tmp_path / "labels.csv").write_text("split,ID,group\ntrain,t000,g\n")
+    assert (
+        result.exit_code,
+        "is not a run: run.json or labels.csv is missing or damaged. Give the folder" in result.stderr,
+    ) == (2, True)
+    write_run(tmp_path, "split,ID,group\ntrain,t000,g\n")
     result = CliRunner().invoke(app, options)
     assert (result.exit_code, "its columns are split, ID, group, expected split, ID, group, fold" in result.stderr) == (
         2,
@@ -311,12 +337,12 @@ def test_a_run_without_folds_is_refused(planted, tmp_path):
 def test_a_run_of_another_data_set_is_refused_and_one_of_a_part_is_told(planted, tmp_path):
     planted.write()
     options = ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(tmp_path)]
-    (tmp_path / "labels.csv").write_text("split,ID,group,fold\ntrain,other,g,0\n")
+    write_run(tmp_path, "split,ID,group,fold\ntrain,other,g,0\n")
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 2
     assert f"{tmp_path} held none of the 150 training images of {planted.data} out" in result.stderr
     assert not (tmp_path / "audit.json").exists()
-    (tmp_path / "labels.csv").write_text("split,ID,group,fold\ntrain,t000,g,0\ntrain,t001,g,1\n")
+    write_run(tmp_path, "split,ID,group,fold\ntrain,t000,g,0\ntrain,t001,g,1\n")
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 0
     assert f"train: {tmp_path} did not hold 148 of 150 images out" in result.output

@@ -89,12 +89,19 @@ def test_a_duplicate_id_column_stops_both(tmp_path):
         ("ID,a\nx,1\n", "", ("train holds no image", ".png", "remove the folder")),
         ("ID,a\nx,1\n", "notes.txt .x.png", ("train holds no image",)),
         ("ID,a\nx,1\n", "x\\y.png", ("holds a backslash", "Rename")),
+        ('ID,a\n"x\ry",1\n', "x.png", ("line 2", "must not hold a carriage return: remove it")),
     ],
 )
 def test_errors_of_ids_and_images(tmp_path, content, images, parts):
     make(tmp_path, content, train=images)
     for message in (message_of(tmp_path), images_message_of(tmp_path)):
         assert_says(message, tmp_path, *parts)
+
+
+def test_a_file_whose_name_the_tables_could_not_hold_is_a_fault(tmp_path):
+    make(tmp_path, "ID,a\nx,1\n", train="x.png")
+    (tmp_path / "train" / "y\rz.png").write_bytes(b"")
+    assert_says(message_of(tmp_path), "y\\rz.png", "the name holds a carriage return. Rename the file or folder.")
 
 
 @pytest.mark.parametrize("cell", ["/etc/x", "../x", "s/../../x", "..", "s\\x", "C:x", "c:/x", "x\0"])

@@ -83,7 +83,8 @@ def test_the_message_shows_ten_faults_and_counts_the_others(tmp_path):
 
 def test_all_rows_with_a_wrong_number_of_cells_are_named_at_once(tmp_path):
     make(tmp_path, "ID,a\nx,1\ny,0,2\nz\nw,1,3\n", train="x.png y.png z.png w.png")
-    assert_says(message_of(tmp_path), "3 faults", "line 3: received 3", "line 4: received 1", "line 5: received 3")
+    assert_says(message_of(tmp_path), "4 faults", "line 3: received 3", "line 4: received 1", "line 5: received 3")
+    assert "3 of 4 images in" in message_of(tmp_path)
 
 
 def test_all_faults_of_a_folder_are_named_at_once(tmp_path):

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from features.common.errors import InputError
-from features.dataset.run_labels import NO_FOLD, RUN_LABELS, RunLabels, read_run_labels, write_run_labels
+from features.dataset.run_labels import (
+    NO_FOLD,
+    RUN_LABELS,
+    RunLabels,
+    find_run_labels,
+    read_run_labels,
+    write_run_labels,
+)
 
 
 def test_comes_back_as_it_was_written_whatever_words_it_holds(tmp_path):
@@ -48,5 +55,5 @@ def test_what_is_not_such_a_table_is_one_message(tmp_path, text, message):
 
 
 def test_a_folder_without_it_is_not_a_run(tmp_path):
-    with pytest.raises(InputError, match=r"is not a run: labels\.csv is missing"):
-        read_run_labels(tmp_path / RUN_LABELS)
+    with pytest.raises(InputError, match=r"is not a run: run\.json or labels\.csv is missing or damaged"):
+        find_run_labels(tmp_path)
