@@ -40,8 +40,7 @@ def predict_split(options: PredictOptions) -> int:
         have = ", ".join(feature_cache.splits()) or "none"
         raise InputError(f"{feature_cache.root} holds no split {split!r}. Choose one of those that it has: {have}.")
     saved.refuse_other_features(feature_cache, split, name)
-    # The prior sees no features, but a cache file says which images there are.
-    backbones = saved.needs(name) or tuple(saved.widths)[:1]
+    backbones = saved.opens(name)
     image_ids, used_ids = _list_images(feature_cache, split, backbones, images)
     _, features = feature_cache.read(split, backbones, used_ids)
     probabilities = saved.predict(name, features)

@@ -255,7 +255,8 @@ def test_a_run_or_split_that_cannot_be_used_is_one_message(spoil, options, messa
 def test_the_options_of_a_run_are_those_of_the_backbones_that_its_model_needs(own):
     _, finished = own
     saved = SavedRun.open(finished)
-    for model, names in (("logistic/beta", "beta"), ("mean", "alpha,beta")):
+    saved.record["models"]["prior"] = {"members": [], "backbones": [], "shares": {}}  # it sees which images there are
+    for model, names in (("logistic/beta", "beta"), ("mean", "alpha,beta"), ("prior", "alpha")):
         expected = f"--backbones {names} --weights random --precision float32 --dtype float32"
         assert saved.extract_options(model) == [expected.split()]
 
