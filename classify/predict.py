@@ -101,16 +101,23 @@ def check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is not a folder. Name another with --out.")
-    if not any((out / name).exists() for name in (PROBABILITIES, DECISIONS, PREDICTION)):
+    if (out / MARK).exists():
+        raise InputError(f"{out} holds a run, which predictions would spoil. Name another folder with --out.")
+    found = [name for name in (PREDICTION, PROBABILITIES, DECISIONS, GRADIENTS, CAM) if (out / name).exists()]
+    if not found:
         return
+    path = out / PREDICTION
     try:
-        record = json.loads((out / PREDICTION).read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{out} holds predictions that are not from `predict`. Name another with --out.") from None
+        raise InputError(
+            f"{out} holds {', '.join(found)} that `predict` did not write ({PREDICTION} is missing). Name another "
+            "folder with --out."
+        ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{out / PREDICTION} cannot be read ({error}). Name another folder with --out.") from None
+        raise InputError(f"{path} cannot be read ({error}). Name another folder with --out.") from None
     if not isinstance(record, dict) or "images" not in record:
-        raise InputError(f"{out / PREDICTION} does not say of which images. Name another folder with --out.")
+        raise InputError(f"{path} does not say of which images. Name another folder with --out.")
     if not overwrite:
         raise InputError(
             f"{out} holds predictions already. Name another folder with --out, or replace them with --overwrite."

@@ -173,10 +173,27 @@ def test_predictions_are_replaced_only_where_they_are_the_same_ones_and_it_is_as
         code, said, _ = predict(toy, finished, *options)
         assert (code, message in said) == (2, True), said
     assert predict(toy, finished, *images, "--overwrite")[0] == 0
-    kept = (finished / TABLES[0]).read_bytes()
-    code, said, _ = predict(toy, finished, "--overwrite", out="run")
-    assert (code, "holds predictions that are not from `predict`" in said) == (2, True)
-    assert (finished / TABLES[0]).read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("run.json", "gradients.h5", "cam/cam.json"), "holds a run, which predictions would spoil"),
+        (
+            ("gradients.h5",),
+            "holds gradients.h5 that `predict` did not write (prediction.json is missing). Name another",
+        ),
+        (("cam/cam.json", "cam/photo.jpg"), "holds cam that `predict` did not write"),
+        (TABLES, "holds predictions_probability.csv, predictions_binary.csv that `predict` did not write"),
+    ],
+)
+def test_a_folder_that_holds_something_else_is_refused_and_stays_as_it_was(names, message, toy, finished, tmp_path):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    code, said, _ = predict(toy, finished, "--overwrite", out=tmp_path)
+    assert (code, message in said) == (2, True), said
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {*names}
 
 
 def change(out, **values):
