@@ -63,7 +63,7 @@ class NewImagesOptions:
     )
 
 
-@command(app)
+@command(app, "scripts/extract.sh")
 def extract(options: ExtractOptions) -> int:
     """Stage 1: extract the features of every image of DATA that are not in the cache yet; cached ones are kept.
 
@@ -77,7 +77,7 @@ def extract(options: ExtractOptions) -> int:
     return run_extraction(options)
 
 
-@command(app)
+@command(app, "scripts/classify.sh")
 def classify(options: ClassifyOptions) -> int:
     """Stage 2: train on the cached features, predict, draw where the model looks, and write RUN/report.html.
 
@@ -115,7 +115,7 @@ def _draw(options: ClassifyOptions) -> int:
         return EXIT_FAULT
 
 
-@command(app)
+@command(app, "scripts/predict.sh")
 def predict(options: NewImagesOptions) -> int:
     """Extract a folder of new images as the run's features were, and predict them.
 
@@ -154,4 +154,4 @@ def predict(options: NewImagesOptions) -> int:
 
 
 if __name__ == "__main__":
-    app(prog_name="scripts/pipeline.py")
+    app(prog_name="")  # the commands have the names of their scripts, as usage and help show them

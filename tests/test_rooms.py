@@ -37,7 +37,7 @@ TABLES = (
 )
 #: What only the report draws with.
 OF_THE_REPORT = ("matplotlib", "jinja2")
-#: What a room may never import, not even inside a function (DESIGN.md, "Three rooms").
+#: What a room may never import, not even inside a function (docs/contributing.md, "The map").
 FORBIDDEN = {
     "extract": {"classify"},
     "features": {"extract", "classify", *HEAVY, "cv2", "pydicom"},

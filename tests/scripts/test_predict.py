@@ -55,4 +55,6 @@ def test_bad_usage_is_one_message_and_exit_2(tmp_path):
     ):
         done = script("predict.sh", *arguments)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
-    assert "Extract a folder of new images" in script("predict.sh", "--help").stdout
+    said = script("predict.sh", "--help").stdout
+    assert "Usage: scripts/predict.sh" in said
+    assert "Extract a folder of new images" in said
