@@ -228,8 +228,7 @@ def _look_up(
         int64 (N, R), the fits that held the image out, `NO_FIT` where the run did not learn from it.
     """
     run.refuse_other_features(cache, split, model)
-    # A model may see no features; which files the images are is known by any cache file.
-    backbones = run.needs(model) or tuple(run.widths)[:1]
+    backbones = run.opens(model)
     known = [cache.open(split, name).index for name in backbones]
     _, features = cache.read(split, backbones, image_ids)
     scores = run.predict(model, features)
@@ -321,7 +320,7 @@ def _find(run: SavedRun, cache: FeatureCache, model: str, ids: Sequence[str]) ->
     Raises:
         InputError: no split has an image; the message names the first.
     """
-    backbone = (run.needs(model) or tuple(run.widths))[0]
+    backbone = run.opens(model)[0]
     wanted = [to_image_id(image_id) for image_id in ids]  # they may carry the extension, as in the CSV
     splits = [split for split in cache.splits() if backbone in cache.backbones(split)]
     found = [(split, i) for split in splits for i in cache.open(split, backbone).index.keys() & {*wanted}]

@@ -37,6 +37,7 @@ from classify.scores.metrics import describe_rule
 from classify.scores.resampling import DRAWS, ENDS
 from classify.scores.thresholds import measure_cost, to_binary
 from features.common.arrays import Labels, Probabilities, Thresholds
+from features.common.files import replacing
 from features.dataset.run_labels import NO_FOLD, RunLabels, write_run_labels
 
 _VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "iterative-stratification", "skops")
@@ -100,13 +101,14 @@ def write_predictions(
         label_names: the L labels.
 
     Raises:
-        OSError: the folder cannot be written to.
+        InputError: the folder cannot be written to, or the disk is full.
     """
     for name, values in ((PROBABILITIES, probabilities), (DECISIONS, to_binary(probabilities, thresholds))):
         known = pd.DataFrame(values, columns=list(label_names), index=list(used_ids))
         if values.dtype == np.uint8:
             known = known.astype("UInt8")  # pandas' own integers may be missing
-        _write_table(known.reindex(list(image_ids)).rename_axis("ID").reset_index(), folder / name)
+        with replacing(folder / name) as temporary:
+            _write_table(known.reindex(list(image_ids)).rename_axis("ID").reset_index(), temporary)
 
 
 def read_predictions(run: SealedRun, image_ids: Sequence[str]) -> Probabilities:

@@ -30,11 +30,13 @@ SEALED = (
 REPORT, FIGURES = "report.html", "figures"
 #: The folder of predictions of new images, a folder each, and what says in such a folder how they were made.
 PREDICTIONS, PREDICTION = "predictions", "prediction.json"
+#: Where predictions lie until they are whole. The record leaves it last, so that it says whose the others are.
+PREDICTION_PARTIAL = ".prediction.partial"
 #: What the audit of the features leaves in a run's folder.
 _OF_AUDIT = (DUPLICATES, GROUPS, AUDIT)
 #: What lies in a folder of predictions; `_CACHE` is the features that scripts/predict.sh keeps there.
 _CACHE = "cache"
-_OF_PREDICTION = (PROBABILITIES, DECISIONS, GRADIENTS, CAM, _CACHE, PREDICTION)
+_OF_PREDICTION = (PROBABILITIES, DECISIONS, GRADIENTS, CAM, _CACHE, PREDICTION_PARTIAL, PREDICTION)
 #: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
 RUN_FILES = (*SEALED, GRADIENTS, REPORT, FIGURES, CAM, *_OF_AUDIT, PREDICTIONS, MARK)
 #: Where a run that is not finished keeps its finished fits.
@@ -160,7 +162,7 @@ def open_run(run: Path, overwrite: bool, groups: Path | None = None) -> Iterator
     staging = run / _PARTIAL
     with hold_run(run):
         with writing(run):
-            _clear(staging)  # of what a killed run left
+            clear(staging)  # of what a killed run left
             staging.mkdir(exist_ok=True)
         try:
             yield staging
@@ -169,19 +171,19 @@ def open_run(run: Path, overwrite: bool, groups: Path | None = None) -> Iterator
                 _publish(staging, run, groups)
                 shutil.rmtree(staging / FINISHED, ignore_errors=True)
         finally:
-            _clear(staging)
+            clear(staging)
 
 
 @contextmanager
-def hold_run(run: Path) -> Iterator[None]:
-    """Keep other processes from writing to a run's folder while the block runs.
+def hold_run(run: Path, name: str = _LOCK) -> Iterator[None]:
+    """Keep other processes from writing to a folder of a run, or of predictions, while the block runs.
 
-    It is made where it is missing, and removed if it is still empty after the block.
+    It is made where it is missing, and removed if it is still empty after the block. `name` is the lock's.
 
     Raises:
         InputError: another process holds it, or the folder cannot be written to.
     """
-    existed, lock = run.exists(), run / _LOCK
+    existed, lock = run.exists(), run / name
     with hold(lock):
         try:
             yield
@@ -207,14 +209,14 @@ def writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _clear(staging: Path) -> None:
-    """Remove everything but finished fits; where a link leads, nothing."""
+def clear(staging: Path, kept: str = FINISHED) -> None:
+    """Remove a folder with everything but `kept`; where a link leads, nothing."""
     if staging.is_symlink():
         staging.unlink()
     if not staging.is_dir():
         return
     for path in staging.iterdir():
-        if path.name != FINISHED or path.is_symlink():
+        if path.name != kept or path.is_symlink():
             remove(path)
     if not any(staging.iterdir()):
         staging.rmdir()
