@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from classify.explain import Reasons, explain, say_what_was_explained
+from classify.explain import Explainer, Reasons, explain, say_what_was_explained
 from classify.options import PredictOptions
 from classify.rundir.files import write_predictions
 from classify.rundir.folder import (
@@ -30,8 +30,6 @@ from features.dataset.folder import scan_images
 from features.store.cache import FeatureCache
 from features.store.gradients import CAM, CAM_RECORD, GRADIENTS, write_gradients
 
-_LOCK = ".prediction.lock"
-
 
 def predict_split(options: PredictOptions) -> int:
     """Predict the images of a split.
@@ -46,7 +44,7 @@ def predict_split(options: PredictOptions) -> int:
     saved = SavedRun.open(run)
     name = saved.choose(options.model)
     check_folder(out, images, options.overwrite)
-    with hold_run(out, _LOCK):
+    with hold_run(out, ".prediction.lock"):
         check_folder(out, images, options.overwrite)  # another process may have written meanwhile
         feature_cache = FeatureCache(options.cache)
         if split not in feature_cache.splits():
@@ -59,9 +57,8 @@ def predict_split(options: PredictOptions) -> int:
         probabilities = saved.predict(name, features)
         explained = None
         if options.heat:
-            explained = explain(
-                saved, feature_cache, name, _surest(split, used_ids, probabilities, options.heat), len(used_ids)
-            )
+            surest = _surest(split, used_ids, probabilities, options.heat)
+            explained = explain(Explainer(saved, name), feature_cache, surest, len(used_ids))
         record = {
             "run": str(run.resolve()),
             "run_digest": digest_file(run / MARK).hex(),
@@ -96,9 +93,6 @@ def _publishing(out: Path) -> Iterator[Path]:
     """Lend a folder to write predictions to; when the block ends without an error, they replace those of `out`.
 
     Whatever ends it, there are the earlier predictions, or a record, the lent folder's, that says what replaces them.
-
-    Raises:
-        InputError: `out` cannot be written to.
     """
     staging = out / PREDICTION_PARTIAL
     with writing(out):

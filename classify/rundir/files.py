@@ -133,11 +133,11 @@ def _write_out_of_fold(folder: Path, inputs: Inputs, experiment: Experiment) -> 
     _write_table(pd.concat(tables), folder / OUT_OF_FOLD)
 
 
-def read_out_of_fold(run: SealedRun, model: str, image_ids: Sequence[str]) -> Probabilities:
-    """Read a model's out-of-fold probabilities of some training images."""
-    table = read_run_table(run, OUT_OF_FOLD)
-    own = table[table["model"] == model].set_index("ID")
-    return own.loc[list(image_ids), list(run.label_names)].to_numpy(np.float32)
+def read_out_of_fold(run: SealedRun, models: Sequence[str], image_ids: Sequence[str]) -> dict[str, Probabilities]:
+    """Read the out-of-fold probabilities of some training images, by model."""
+    table, columns = read_run_table(run, OUT_OF_FOLD), list(run.label_names)
+    of_models = {model: table[table["model"] == model].set_index("ID") for model in models}
+    return {model: own.loc[list(image_ids), columns].to_numpy(np.float32) for model, own in of_models.items()}
 
 
 def _write_metrics(folder: Path, experiment: Experiment) -> None:
