@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as cached
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ Reasons = Mapping[Key, Sequence[tuple[str, int]]]
 NO_FIT = -1
 #: Below this share or coefficient a member changes no picture: fitted weights come near 0 without reaching it.
 _LEAST_SHARE = 1e-6
+#: Two scores that differ by no more are of the same image: features of other engines or half the bits differ by less.
+_SAME_SCORE = 0.01
 #: Images whose gradients are computed at a time: those of all labels are in memory.
 _BLOCK = 32
 
@@ -64,8 +67,10 @@ class Explainer:
     Args:
         run: the run.
         model: name of the model.
+        learnt: whether images of `train` are those that the run learnt from.
 
     Attributes:
+        run, model: the arguments.
         backbones: whose features `explain` takes, side by side, in this order.
         columns: which columns of them are each backbone's.
         weights: of the members.
@@ -74,8 +79,8 @@ class Explainer:
         InputError: a model's file is missing or damaged.
     """
 
-    def __init__(self, run: SavedRun, model: str) -> None:
-        self._run = run
+    def __init__(self, run: SavedRun, model: str, *, learnt: bool = False) -> None:
+        self.run, self.model, self._learnt = run, model, learnt
         self._load: Callable[[str], Any] = cached(run.load_model)  # each file once
         self.backbones = run.needs(model)
         self.columns = columns_of({name: run.widths[name] for name in self.backbones})
@@ -92,13 +97,11 @@ class Explainer:
         Raises:
             InputError: a model's file is missing or damaged.
         """
-        labels = len(self._run.label_names)
+        labels = len(self.run.label_names)
         gradients = np.zeros((len(features), labels, features.shape[1]), np.float32)
         intercepts = np.zeros((len(features), labels), np.float32)
         for member, weight in self.weights.members.items():
-            entry = self._run.models[member]
-            own = [self.columns[name] for name in entry["backbones"]]
-            seen = slice(own[0].start, own[-1].stop)
+            seen = self._seen(member)
             for of_repeat in fits.T:
                 for fit in np.unique(of_repeat):
                     rows = np.flatnonzero(of_repeat == fit)
@@ -110,14 +113,50 @@ class Explainer:
                         intercepts[rows] += share * found.intercepts
         return Linearised(gradients, intercepts)
 
+    @cached_property
+    def held_out(self) -> dict[str, tuple[int, ...]]:
+        """Of the images that the run learnt from, by id, the fits that held them out: one a repeat."""
+        return _read_held_out(self.run) if self._learnt else {}
+
+    def refuse_other_images(self, cache: FeatureCache, reasons: Reasons) -> None:
+        """Refuse images of `train` to which the models that never saw them give another score than in the run.
+
+        Raises:
+            InputError: features are missing, or are not those that the run learnt from.
+        """
+        train = dict.fromkeys(image_id for split, image_id, _ in reasons if split == "train")
+        known = [image_id for image_id in train if image_id in self.held_out]
+        if not known:
+            return
+        self.run.refuse_other_features(cache, "train", self.model)
+        _, features = cache.read("train", self.run.opens(self.model), known)
+        fits = np.array([self.held_out[image_id] for image_id in known])
+        of_run = read_out_of_fold(self.run, tuple(self.weights.members or self.weights.left_out), known)
+        for member, expected in of_run.items():
+            models = {fit: self._load(self._files(member, fit)[0]) for fit in np.unique(fits)}
+            of_fit = {fit: model.predict_proba(features[:, self._seen(member)]) for fit, model in models.items()}
+            found = np.array([np.mean([of_fit[fit][row] for fit in own], axis=0) for row, own in enumerate(fits)])
+            other = np.flatnonzero((np.abs(found - expected) > _SAME_SCORE).any(axis=1))
+            if other.size:
+                raise InputError(
+                    f"{cache.root} does not hold the train images that {self.run.folder} learnt from: {len(other)} of "
+                    f"{len(known)} get another score by {member} than in the run (first: {known[other[0]]}). Name the "
+                    "cache that it learnt from with --cache, or make the run again."
+                )
+
+    def _seen(self, member: str) -> slice:
+        """Which columns a baseline or head sees."""
+        own = [self.columns[name] for name in self.run.models[member]["backbones"]]
+        return slice(own[0].start, own[-1].stop) if own else slice(0)
+
     def others(self) -> tuple[str, ...]:
         """The baselines and heads of the run that have a gradient."""
-        models = self._run.models.items()
+        models = self.run.models.items()
         return tuple(name for name, entry in models if not entry["members"] and self._has_gradient(name))
 
     def _files(self, member: str, fit: int = NO_FIT) -> list[str]:
         """The file of one fit, or those that predict new images."""
-        files: list[str] = self._run.models[member]["files"]
+        files: list[str] = self.run.models[member]["files"]
         if fit == NO_FIT:
             return files
         return [model_path(Path(MODELS), member, f"fold{fit}", Path(files[0]).suffix).as_posix()]
@@ -128,7 +167,7 @@ class Explainer:
 
     def _weigh(self, model: str) -> ModelWeights:
         """Weigh the members of a model, down to baselines and heads."""
-        entry = self._run.models[model]
+        entry = self.run.models[model]
         if len(entry["members"]) == 1:
             return self._weigh(entry["members"][0])
         coefficients, shares = None, {model: 1.0}
@@ -137,7 +176,7 @@ class Explainer:
             shares = {member: entry["shares"].get(member, 0.0) for member in entry["members"]}
         weights: dict[str, np.ndarray] = {}
         left_out: dict[str, str] = {}
-        whole = np.zeros(len(self._run.label_names))
+        whole = np.zeros(len(self.run.label_names))
         for index, (member, share) in enumerate(shares.items()):
             weight = np.full(len(whole), share) if coefficients is None else np.asarray(coefficients)[:, index]
             if weight.max() < _LEAST_SHARE:
@@ -155,39 +194,41 @@ class Explainer:
 
 def explain_gallery(run: SavedRun, cache: FeatureCache, model: str) -> Gradients:
     """Explain a model of a run at the images of its gallery; see `explain`."""
+    return explain(Explainer(run, model, learnt=True), cache, *_read_gallery(run))
+
+
+def _read_gallery(run: SavedRun) -> tuple[Reasons, int]:
+    """Read the pairs of a run's gallery, and how many images they were chosen from."""
     numbers = {name: number for number, name in enumerate(run.label_names)}
     reasons: dict[Key, list[tuple[str, int]]] = {}
     for row in read_run_table(run, GALLERY).itertuples():
         reasons.setdefault((row.split, row.ID, numbers[row.label]), []).append((row.outcome, int(row.rank)))
-    images = sum(len(split.image_ids) for split in read_run_labels(run.file(RUN_LABELS)).values())
-    return explain(run, cache, model, reasons, images)
+    return reasons, sum(len(split.image_ids) for split in read_run_labels(run.file(RUN_LABELS)).values())
 
 
-def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons, chosen_of: int) -> Gradients:
+def explain(explainer: Explainer, cache: FeatureCache, reasons: Reasons, chosen_of: int) -> Gradients:
     """Explain a model of a run at pairs of image and label.
 
     A training image is explained by the models of the folds that held it out, any other by those that predict new
     images.
 
     Args:
-        run: the run.
+        explainer: of the model.
         cache: the features of the images.
-        model: name of the model.
         reasons: the pairs, at least one, and why they are shown.
         chosen_of: how many images they were chosen from.
 
     Raises:
         InputError: features are missing or not those that the run learnt from, or a file of the run is damaged.
     """
-    explainer = Explainer(run, model)
-    weights = explainer.weights
+    run, model, weights = explainer.run, explainer.model, explainer.weights
     pairs: list[Pair] = []
     vectors: list[np.ndarray] = []
     images = list(dict.fromkeys(key[:2] for key in reasons))
     with progress_bar("explaining", len(images)) as advance:
         for split in dict.fromkeys(split for split, _ in images):
             image_ids = [image_id for other, image_id in images if other == split]
-            known, features, fits = _look_up(run, cache, model, split, image_ids, reasons)
+            known, features, fits = _look_up(explainer, cache, split, image_ids, reasons)
             for start in range(0, len(image_ids), _BLOCK):
                 block = slice(start, start + _BLOCK)
                 found = explainer.explain(features[block], fits[block]) if weights.members else None
@@ -219,7 +260,7 @@ def explain(run: SavedRun, cache: FeatureCache, model: str, reasons: Reasons, ch
 
 
 def _look_up(
-    run: SavedRun, cache: FeatureCache, model: str, split: str, image_ids: Sequence[str], reasons: Reasons
+    explainer: Explainer, cache: FeatureCache, split: str, image_ids: Sequence[str], reasons: Reasons
 ) -> tuple[list[list[Pair]], np.ndarray, np.ndarray]:
     """Gather what the run and the cache know of N images of one split.
 
@@ -227,19 +268,19 @@ def _look_up(
         Of each image its pairs, without gradients; float32 (N, D), the features of the backbones that the model needs;
         int64 (N, R), the fits that held the image out, `NO_FIT` where the run did not learn from it.
     """
+    run, model = explainer.run, explainer.model
     run.refuse_other_features(cache, split, model)
-    # A model may see no features; which files the images are is known by any cache file.
-    backbones = run.needs(model) or tuple(run.widths)[:1]
+    backbones = run.opens(model)
     known = [cache.open(split, name).index for name in backbones]
     _, features = cache.read(split, backbones, image_ids)
     scores = run.predict(model, features)
     fits = np.full((len(image_ids), 1), NO_FIT)
-    if split == "train":
-        held_out = _held_out(run)
-        learnt = [row for row, image_id in enumerate(image_ids) if image_id in held_out]
+    held_out = explainer.held_out if split == "train" else {}
+    learnt = [row for row, image_id in enumerate(image_ids) if image_id in held_out]
+    if learnt:
         ids = [image_ids[row] for row in learnt]
-        scores[learnt] = read_out_of_fold(run, model, ids)
-        fits = np.full((len(image_ids), len(next(iter(held_out.values())))), NO_FIT)
+        scores[learnt] = read_out_of_fold(run, (model,), ids)[model]
+        fits = np.full((len(image_ids), len(held_out[ids[0]])), NO_FIT)
         fits[learnt] = [held_out[image_id] for image_id in ids]
     positive = to_binary(scores, run.thresholds(model)).astype(bool)
 
@@ -262,7 +303,7 @@ def _look_up(
     return [pairs_of(row, image_id) for row, image_id in enumerate(image_ids)], features, fits
 
 
-def _held_out(run: SavedRun) -> dict[str, tuple[int, ...]]:
+def _read_held_out(run: SavedRun) -> dict[str, tuple[int, ...]]:
     """Say of each training image of a run, by id, which fits held it out: one a repeat.
 
     The tables hold the folds of the first repeat only; those of the others are drawn again, by the same seed.
@@ -303,11 +344,10 @@ def write_explanation(options: GradientsOptions) -> None:
             "Name it with --cache."
         )
     cache = FeatureCache(cache_folder)
-    if ids is None:
-        found = explain_gallery(saved, cache, model)
-    else:
-        reasons = _find(saved, cache, model, ids)
-        found = explain(saved, cache, model, reasons, len(reasons) // len(saved.label_names))
+    reasons, chosen_of = _read_gallery(saved) if ids is None else _find(saved, cache, model, ids)
+    explainer = Explainer(saved, model, learnt=True)
+    explainer.refuse_other_images(cache, reasons)
+    found = explain(explainer, cache, reasons, chosen_of)
     if found.no_heat and options.model is not None:
         others = f"Name one of {', '.join(found.instead)}." if found.instead else "No other model of the run has one."
         raise InputError(f"{found.no_heat}. {others}")
@@ -315,13 +355,13 @@ def write_explanation(options: GradientsOptions) -> None:
     say_what_was_explained(found, options.run)
 
 
-def _find(run: SavedRun, cache: FeatureCache, model: str, ids: Sequence[str]) -> Reasons:
-    """Find images by their ids in the splits of a cache: all labels of each.
+def _find(run: SavedRun, cache: FeatureCache, model: str, ids: Sequence[str]) -> tuple[Reasons, int]:
+    """Find images by their ids in the splits of a cache: all labels of each, and how many images.
 
     Raises:
         InputError: no split has an image; the message names the first.
     """
-    backbone = (run.needs(model) or tuple(run.widths))[0]
+    backbone = run.opens(model)[0]
     wanted = [to_image_id(image_id) for image_id in ids]  # they may carry the extension, as in the CSV
     splits = [split for split in cache.splits() if backbone in cache.backbones(split)]
     found = [(split, i) for split in splits for i in cache.open(split, backbone).index.keys() & {*wanted}]
@@ -331,7 +371,8 @@ def _find(run: SavedRun, cache: FeatureCache, model: str, ids: Sequence[str]) ->
             f"--ids names {len(missing)} images that {cache.root} does not have in {', '.join(splits)} (first: "
             f"{min(missing)}). Check the ids, or extract the images."
         )
-    return {(split, image_id, label): () for split, image_id in sorted(found) for label in range(len(run.label_names))}
+    labels = range(len(run.label_names))
+    return {(split, image_id, label): () for split, image_id in sorted(found) for label in labels}, len(found)
 
 
 def say_what_was_explained(found: Gradients, run: Path) -> None:

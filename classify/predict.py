@@ -1,21 +1,30 @@
 """What `python -m classify predict` does: read, predict, write, say so."""
 
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
-from classify.explain import Reasons, explain, say_what_was_explained
+from classify.explain import Explainer, Reasons, explain, say_what_was_explained
 from classify.options import PredictOptions
 from classify.rundir.files import write_predictions
-from classify.rundir.folder import DECISIONS, MARK, PREDICTION, PROBABILITIES, writing
+from classify.rundir.folder import (
+    DECISIONS,
+    MARK,
+    PREDICTION,
+    PREDICTION_PARTIAL,
+    PROBABILITIES,
+    clear,
+    hold_run,
+    writing,
+)
 from classify.rundir.saved_run import SavedRun
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
-from features.common.files import digest_file, replacing
+from features.common.files import digest_file, remove, replacing
 from features.common.text import make_console
 from features.dataset.folder import scan_images
 from features.store.cache import FeatureCache
@@ -35,43 +44,38 @@ def predict_split(options: PredictOptions) -> int:
     saved = SavedRun.open(run)
     name = saved.choose(options.model)
     check_folder(out, images, options.overwrite)
-    feature_cache = FeatureCache(options.cache)
-    if split not in feature_cache.splits():
-        have = ", ".join(feature_cache.splits()) or "none"
-        raise InputError(f"{feature_cache.root} holds no split {split!r}. Choose one of those that it has: {have}.")
-    saved.refuse_other_features(feature_cache, split, name)
-    # The prior sees no features, but a cache file says which images there are.
-    backbones = saved.needs(name) or tuple(saved.widths)[:1]
-    image_ids, used_ids = _list_images(feature_cache, split, backbones, images)
-    _, features = feature_cache.read(split, backbones, used_ids)
-    probabilities = saved.predict(name, features)
-    explained = None
-    if options.heat:
-        explained = explain(
-            saved, feature_cache, name, _surest(split, used_ids, probabilities, options.heat), len(used_ids)
-        )
-    record = {
-        "run": str(run.resolve()),
-        "run_digest": digest_file(run / MARK).hex(),
-        "model": name,
-        "cache": str(feature_cache.root.resolve()),
-        "split": split,
-        "images": None if images is None else str(images.resolve()),
-        "fingerprints": {backbone: saved.recipes[backbone].fingerprint for backbone in backbones},
-        "predicted": len(used_ids),
-        "rejected": sorted(set(image_ids) - set(used_ids)),
-    }
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / PREDICTION).unlink(missing_ok=True)
-        (out / GRADIENTS).unlink(missing_ok=True)
-        if (out / CAM / CAM_RECORD).is_file():  # heat maps of the predictions that are replaced
-            shutil.rmtree(out / CAM)
-        write_predictions(out, image_ids, used_ids, probabilities, saved.thresholds(name), saved.label_names)
-    if explained is not None:
-        write_gradients(out, explained)
-    with replacing(out / PREDICTION) as temporary:
-        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with hold_run(out, ".prediction.lock"):
+        check_folder(out, images, options.overwrite)  # another process may have written meanwhile
+        feature_cache = FeatureCache(options.cache)
+        if split not in feature_cache.splits():
+            have = ", ".join(feature_cache.splits()) or "none"
+            raise InputError(f"{feature_cache.root} holds no split {split!r}. Choose one of those that it has: {have}.")
+        saved.refuse_other_features(feature_cache, split, name)
+        backbones = saved.opens(name)
+        image_ids, used_ids = _list_images(feature_cache, split, backbones, images)
+        _, features = feature_cache.read(split, backbones, used_ids)
+        probabilities = saved.predict(name, features)
+        explained = None
+        if options.heat:
+            surest = _surest(split, used_ids, probabilities, options.heat)
+            explained = explain(Explainer(saved, name), feature_cache, surest, len(used_ids))
+        record = {
+            "run": str(run.resolve()),
+            "run_digest": digest_file(run / MARK).hex(),
+            "model": name,
+            "cache": str(feature_cache.root.resolve()),
+            "split": split,
+            "images": None if images is None else str(images.resolve()),
+            "fingerprints": {backbone: saved.recipes[backbone].fingerprint for backbone in backbones},
+            "predicted": len(used_ids),
+            "rejected": sorted(set(image_ids) - set(used_ids)),
+        }
+        with _publishing(out) as staging:
+            write_predictions(staging, image_ids, used_ids, probabilities, saved.thresholds(name), saved.label_names)
+            if explained is not None:
+                write_gradients(staging, explained)
+            with replacing(staging / PREDICTION) as temporary:
+                temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     console = make_console()
     console.print(f"{len(used_ids):,} of {len(image_ids):,} images of {images or split} predicted by {name} of {run}")
@@ -82,6 +86,30 @@ def predict_split(options: PredictOptions) -> int:
     if explained is not None:
         say_what_was_explained(explained, out)
     return EXIT_REJECTED if rejected else 0
+
+
+@contextmanager
+def _publishing(out: Path) -> Iterator[Path]:
+    """Lend a folder to write predictions to; when the block ends without an error, they replace those of `out`.
+
+    Whatever ends it, there are the earlier predictions, or a record, the lent folder's, that says what replaces them.
+    """
+    staging = out / PREDICTION_PARTIAL
+    with writing(out):
+        clear(staging, PREDICTION)
+        staging.mkdir(exist_ok=True)
+    try:
+        yield staging
+        with writing(out):
+            (out / PREDICTION).unlink(missing_ok=True)
+            (out / GRADIENTS).unlink(missing_ok=True)
+            if (out / CAM / CAM_RECORD).is_file():  # heat maps of the predictions that are replaced
+                remove(out / CAM)
+            for name in (PROBABILITIES, DECISIONS, GRADIENTS, PREDICTION):
+                if (staging / name).exists():
+                    (staging / name).replace(out / name)
+    finally:
+        clear(staging, PREDICTION)
 
 
 def _surest(split: str, image_ids: Sequence[str], probabilities: np.ndarray, count: int) -> Reasons:
@@ -102,17 +130,25 @@ def check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is not a folder. Name another with --out.")
-    if not any((out / name).exists() for name in (PROBABILITIES, DECISIONS, PREDICTION)):
+    if (out / MARK).exists():
+        raise InputError(f"{out} holds a run, which predictions would spoil. Name another folder with --out.")
+    found = [name for name in (PREDICTION, PROBABILITIES, DECISIONS, GRADIENTS, CAM) if (out / name).exists()]
+    if not found:
         return
+    unfinished = PREDICTION not in found
+    path = out / PREDICTION_PARTIAL / PREDICTION if unfinished else out / PREDICTION
     try:
-        record = json.loads((out / PREDICTION).read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{out} holds predictions that are not from `predict`. Name another with --out.") from None
+        raise InputError(
+            f"{out} holds {', '.join(found)} that `predict` did not write ({PREDICTION} is missing). Name another "
+            "folder with --out."
+        ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{out / PREDICTION} cannot be read ({error}). Name another folder with --out.") from None
+        raise InputError(f"{path} cannot be read ({error}). Name another folder with --out.") from None
     if not isinstance(record, dict) or "images" not in record:
-        raise InputError(f"{out / PREDICTION} does not say of which images. Name another folder with --out.")
-    if not overwrite:
+        raise InputError(f"{path} does not say of which images. Name another folder with --out.")
+    if not overwrite and not unfinished:
         raise InputError(
             f"{out} holds predictions already. Name another folder with --out, or replace them with --overwrite."
         )

@@ -28,9 +28,20 @@ from extract.run import find_images
 from extract.runtime import Extractor, cores, device_name, fold_batch_norms
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
-from features.common.files import digest, hold, remove
+from features.common.files import digest, digest_file, hold, remove
 from features.common.text import duration, first_few, make_console, size
-from features.store.gradients import CAM, CAM_RECORD, Gradients, heat_path, read_gradients, thumbnail_path, write_cam
+from features.store.gradients import (
+    CAM,
+    CAM_LOCK,
+    CAM_RECORD,
+    CAM_STAGING,
+    GRADIENTS,
+    Gradients,
+    heat_path,
+    read_gradients,
+    thumbnail_path,
+    write_cam,
+)
 from features.store.recipe import Recipe
 
 #: Images that are decoded at a time, while the block before is computed.
@@ -73,11 +84,12 @@ def draw_heat(options: HeatOptions) -> int:
         The exit code: 0 done, 3 done but some images are left out.
 
     Raises:
-        InputError: there are no gradients, no image can be shown, the backbones are not those of the features, or the
-            folder cannot be written to.
+        InputError: there are no gradients or they are replaced meanwhile, no image can be shown, the backbones are not
+            those of the features, or the folder cannot be written to.
     """
     console = make_console()
     start = time.monotonic()
+    before = _digest_gradients(options.run)
     found = read_gradients(options.run)
     wanted = _list_images(found, options)
     console.print(f"{found.count} of {options.data} by {', '.join(found.recipes) or 'no backbone'}")
@@ -97,12 +109,25 @@ def draw_heat(options: HeatOptions) -> int:
         images = [(image.split, image.image_id, image.file) for image in shown]
         write_cam(folder, found, (images, pairs, boxes), left_out, error)
         pictures = sum(path.stat().st_size for path in folder.rglob("*.*"))
+        if _digest_gradients(options.run) != before:
+            raise InputError(
+                f"{options.run / GRADIENTS} was replaced meanwhile, so no heat map of it is kept. Run again, with the "
+                "data set of what is there now."
+            )
     console.print(
         f"{len(shown):,} thumbnails, {len(heats):,} heat maps, {len(boxes):,} boxes where {found.model} says yes, in "
         f"{options.run / CAM} ({size(pictures)}, {duration(time.monotonic() - start)})"
     )
     _say_what_is_missing(found, options.run, left_out, error, console.print)
     return EXIT_REJECTED if left_out else 0
+
+
+def _digest_gradients(run: Path) -> bytes:
+    """Digest what says what to draw; nothing where it cannot be read, which its reader reports."""
+    try:
+        return digest_file(run / GRADIENTS)
+    except OSError:
+        return b""
 
 
 def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
@@ -145,7 +170,7 @@ def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
 @contextmanager
 def _renewing(run: Path) -> Iterator[Path]:
     """Lend an empty folder that takes the place of RUN/cam when the block ends well."""
-    target, staging, lock = run / CAM, run / f".{CAM}.partial", run / f".{CAM}.lock"
+    target, staging, lock = run / CAM, run / CAM_STAGING, run / CAM_LOCK
     if target.is_symlink():
         raise InputError(f"{target} is a link, which a folder of heat maps would replace. Remove or rename it.")
     if target.exists() and not (target / CAM_RECORD).is_file():
@@ -158,7 +183,7 @@ def _renewing(run: Path) -> Iterator[Path]:
             remove(target)
             staging.replace(target)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             remedy = "Make room on its disk." if full else "Make its folder writable."
             raise InputError(f"{target} cannot be written ({error.strerror or error}). {remedy}") from None
         finally:

@@ -142,9 +142,9 @@ def test_only_the_report_loads_what_it_draws_with():
         ("classify report --help", "RUN/report.html"),
         ("classify search --help", "STUDY"),
         ("scripts.pipeline --help", "predict"),
-        ("scripts.pipeline extract --help", "--backbones"),
-        ("scripts.pipeline classify --help", "--no-pictures"),
-        ("scripts.pipeline predict --help", "IMAGES"),
+        ("scripts.pipeline scripts/extract.sh --help", "--backbones"),
+        ("scripts.pipeline scripts/classify.sh --help", "--no-pictures"),
+        ("scripts.pipeline scripts/predict.sh --help", "IMAGES"),
         ("classify gradients --help", "--model"),
     ],
 )

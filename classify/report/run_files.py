@@ -76,7 +76,7 @@ class RunFiles(SealedRun):
         splits = {}
         for name, known in read_run_labels(run.file(RUN_LABELS)).items():
             if name == "train":
-                probabilities = read_out_of_fold(run, run.final_model, known.image_ids)
+                probabilities = read_out_of_fold(run, [run.final_model], known.image_ids)[run.final_model]
             else:
                 probabilities = read_predictions(run, known.image_ids)
             splits[name] = LabelledSplit(name, known.image_ids, known.groups, known.labels, probabilities)

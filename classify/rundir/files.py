@@ -37,6 +37,7 @@ from classify.scores.metrics import describe_rule
 from classify.scores.resampling import DRAWS, ENDS
 from classify.scores.thresholds import measure_cost, to_binary
 from features.common.arrays import Labels, Probabilities, Thresholds
+from features.common.files import replacing
 from features.dataset.run_labels import NO_FOLD, RunLabels, write_run_labels
 
 _VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "iterative-stratification", "skops")
@@ -100,13 +101,14 @@ def write_predictions(
         label_names: the L labels.
 
     Raises:
-        OSError: the folder cannot be written to.
+        InputError: the folder cannot be written to, or the disk is full.
     """
     for name, values in ((PROBABILITIES, probabilities), (DECISIONS, to_binary(probabilities, thresholds))):
         known = pd.DataFrame(values, columns=list(label_names), index=list(used_ids))
         if values.dtype == np.uint8:
             known = known.astype("UInt8")  # pandas' own integers may be missing
-        _write_table(known.reindex(list(image_ids)).rename_axis("ID").reset_index(), folder / name)
+        with replacing(folder / name) as temporary:
+            _write_table(known.reindex(list(image_ids)).rename_axis("ID").reset_index(), temporary)
 
 
 def read_predictions(run: SealedRun, image_ids: Sequence[str]) -> Probabilities:
@@ -131,11 +133,11 @@ def _write_out_of_fold(folder: Path, inputs: Inputs, experiment: Experiment) -> 
     _write_table(pd.concat(tables), folder / OUT_OF_FOLD)
 
 
-def read_out_of_fold(run: SealedRun, model: str, image_ids: Sequence[str]) -> Probabilities:
-    """Read a model's out-of-fold probabilities of some training images."""
-    table = read_run_table(run, OUT_OF_FOLD)
-    own = table[table["model"] == model].set_index("ID")
-    return own.loc[list(image_ids), list(run.label_names)].to_numpy(np.float32)
+def read_out_of_fold(run: SealedRun, models: Sequence[str], image_ids: Sequence[str]) -> dict[str, Probabilities]:
+    """Read the out-of-fold probabilities of some training images, by model."""
+    table, columns = read_run_table(run, OUT_OF_FOLD), list(run.label_names)
+    of_models = {model: table[table["model"] == model].set_index("ID") for model in models}
+    return {model: own.loc[list(image_ids), columns].to_numpy(np.float32) for model, own in of_models.items()}
 
 
 def _write_metrics(folder: Path, experiment: Experiment) -> None:

@@ -13,7 +13,7 @@ from features.audit.report import RECORD as AUDIT
 from features.common.errors import InputError
 from features.common.files import digest, digest_file, hold, remove
 from features.dataset.run_labels import MARK, RUN_LABELS
-from features.store.gradients import CAM, GRADIENTS
+from features.store.gradients import CAM, CAM_LOCK, CAM_STAGING, GRADIENTS
 
 #: The tables of a run; `files` writes and reads them, `features.dataset.run_labels` the labels.
 PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
@@ -30,10 +30,13 @@ SEALED = (
 REPORT, FIGURES = "report.html", "figures"
 #: The folder of predictions of new images, a folder each, and what says in such a folder how they were made.
 PREDICTIONS, PREDICTION = "predictions", "prediction.json"
+#: Where predictions lie until they are whole. The record leaves it last, so that it says whose the others are.
+PREDICTION_PARTIAL = ".prediction.partial"
 #: What the audit of the features leaves in a run's folder.
 _OF_AUDIT = (DUPLICATES, GROUPS, AUDIT)
-#: What lies in a folder of predictions; `cache` is the features that scripts/predict.sh keeps there.
-_OF_PREDICTION = (PROBABILITIES, DECISIONS, GRADIENTS, CAM, "cache", PREDICTION)
+#: What lies in a folder of predictions; `_CACHE` is the features that scripts/predict.sh keeps there.
+_CACHE = "cache"
+_OF_PREDICTION = (PROBABILITIES, DECISIONS, GRADIENTS, CAM, _CACHE, PREDICTION_PARTIAL, PREDICTION)
 #: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
 RUN_FILES = (*SEALED, GRADIENTS, REPORT, FIGURES, CAM, *_OF_AUDIT, PREDICTIONS, MARK)
 #: Where a run that is not finished keeps its finished fits.
@@ -41,6 +44,8 @@ FINISHED = "finished"
 _PARTIAL, _REPLACING, _LOCK = ".partial", ".replacing", ".lock"
 #: Version of what `MARK` holds. Before 2 there was neither a version nor a seal.
 _FORMAT = 2
+#: What the records of all versions hold, and hardly any other program's.
+_FIELDS = (b'"folds"', b'"final_model"')
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def open_run(run: Path, overwrite: bool, groups: Path | None = None) -> Iterator
     staging = run / _PARTIAL
     with hold_run(run):
         with writing(run):
-            _clear(staging)  # of what a killed run left
+            clear(staging)  # of what a killed run left
             staging.mkdir(exist_ok=True)
         try:
             yield staging
@@ -166,19 +171,19 @@ def open_run(run: Path, overwrite: bool, groups: Path | None = None) -> Iterator
                 _publish(staging, run, groups)
                 shutil.rmtree(staging / FINISHED, ignore_errors=True)
         finally:
-            _clear(staging)
+            clear(staging)
 
 
 @contextmanager
-def hold_run(run: Path) -> Iterator[None]:
-    """Keep other processes from writing to a run's folder while the block runs.
+def hold_run(run: Path, name: str = _LOCK) -> Iterator[None]:
+    """Keep other processes from writing to a folder of a run, or of predictions, while the block runs.
 
-    It is made where it is missing, and removed if it is still empty after the block.
+    It is made where it is missing, and removed if it is still empty after the block. `name` is the lock's.
 
     Raises:
         InputError: another process holds it, or the folder cannot be written to.
     """
-    existed, lock = run.exists(), run / _LOCK
+    existed, lock = run.exists(), run / name
     with hold(lock):
         try:
             yield
@@ -204,14 +209,14 @@ def writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _clear(staging: Path) -> None:
-    """Remove everything but finished fits; where a link leads, nothing."""
+def clear(staging: Path, kept: str = FINISHED) -> None:
+    """Remove a folder with everything but `kept`; where a link leads, nothing."""
     if staging.is_symlink():
         staging.unlink()
     if not staging.is_dir():
         return
     for path in staging.iterdir():
-        if path.name != FINISHED or path.is_symlink():
+        if path.name != kept or path.is_symlink():
             remove(path)
     if not any(staging.iterdir()):
         staging.rmdir()
@@ -225,10 +230,20 @@ def _check(run: Path, overwrite: bool) -> None:
         raise InputError(f"{run} is not a folder. Name another with --out.")
     if not any(path.name not in (_PARTIAL, _LOCK) for path in run.iterdir()):
         return
-    if not (run / MARK).exists() and not (run / _REPLACING).exists():
-        raise InputError(f"{run} is not empty and is not a run ({MARK} is missing). Name another folder with --out.")
+    if not (run / _REPLACING).exists() and not _is_ours(run / MARK):
+        why = "was not written by Headbank" if (run / MARK).exists() else "is missing"
+        raise InputError(f"{run} is not empty and is not a run ({MARK} {why}). Name another folder with --out.")
     if not overwrite:
         raise InputError(f"{run} holds a run already. Name another folder with --out, or replace it with --overwrite.")
+
+
+def _is_ours(record: Path) -> bool:
+    """Whether a file is the record of a run, of any version, maybe damaged."""
+    try:
+        content = record.read_bytes()
+    except OSError:
+        return False
+    return all(field in content for field in _FIELDS)
 
 
 def _publish(staging: Path, run: Path, groups: Path | None) -> None:
@@ -245,16 +260,20 @@ def _publish(staging: Path, run: Path, groups: Path | None) -> None:
 
 def _remove_stale(run: Path, groups: Path | None) -> None:
     """Remove what an earlier run and its followers left; what a person put there, and `groups`, stay."""
-    names = [*SEALED, GRADIENTS, REPORT, FIGURES, CAM]
+    names = [*SEALED, GRADIENTS, REPORT, FIGURES, CAM, PREDICTION]
+    names += [path.name for path in run.glob(f".{FIGURES}????????")]  # of a killed report
     if (run / AUDIT).exists():  # else a person put the groups there
         names += [name for name in _OF_AUDIT if groups is None or groups.resolve() != (run / name).resolve()]
     for name in names:
         remove(run / name)
+    with suppress(InputError), hold(run / CAM_LOCK):  # else `extract heat` is at work, and will see what it drew for
+        remove(run / CAM_STAGING)
+        remove(run / CAM_LOCK)
     predictions = run / PREDICTIONS
     if predictions.is_symlink() or not predictions.is_dir():
         return
-    for folder in (path.parent for path in list(predictions.glob(f"*/{PREDICTION}"))):
-        for name in () if folder.is_symlink() else _OF_PREDICTION:
+    for folder in [path for path in predictions.iterdir() if path.is_dir() and not path.is_symlink()]:
+        for name in _OF_PREDICTION if (folder / PREDICTION).exists() else (_CACHE,):  # alone if it was interrupted
             remove(folder / name)
         _remove_empty(folder)
     _remove_empty(predictions)

@@ -63,6 +63,10 @@ class SavedRun(SealedRun):
             seen |= set(self.needs(member))
         return tuple(name for name in self.widths if name in seen)
 
+    def opens(self, model: str) -> tuple[str, ...]:
+        """Name the backbones whose cache files a prediction opens: a model without any sees which images there are."""
+        return self.needs(model) or tuple(self.widths)[:1]
+
     def thresholds(self, model: str) -> Thresholds:
         """Read a model's thresholds.
 
@@ -72,8 +76,8 @@ class SavedRun(SealedRun):
         return read_thresholds(self, model)["threshold"].to_numpy(np.float64)
 
     def extract_options(self, model: str) -> list[list[str]]:
-        """Say with which options stage 1 makes the features that a model needs; see `recipe.extract_options`."""
-        return extract_options({name: self.recipes[name] for name in self.needs(model)})
+        """Say with which options stage 1 makes the features that a model opens; see `recipe.extract_options`."""
+        return extract_options({name: self.recipes[name] for name in self.opens(model)})
 
     def refuse_other_features(self, cache: FeatureCache, split: str, model: str) -> None:
         """Refuse features that were extracted in another way than those that the run learnt from.

@@ -26,6 +26,8 @@ from features.store.recipe import Recipe
 GRADIENTS = "gradients.h5"
 #: What is drawn by it: the folder of pictures, and what says there how they were made.
 CAM, CAM_RECORD = "cam", "cam.json"
+#: Where the next CAM is made, and the lock that its maker holds.
+CAM_STAGING, CAM_LOCK = f".{CAM}.partial", f".{CAM}.lock"
 #: Columns of the tables of CAM. A box is in pixels of the image: its first column and row, and those after its last.
 _CAM_COLUMNS = {
     "images.csv": ("split", "ID", "file"),
@@ -235,8 +237,9 @@ def read_cam(run: Path) -> tuple[dict[str, Any], dict[tuple[str, str], str] | No
     try:
         if path.is_file():
             record = json.loads(path.read_text(encoding="utf-8"))
-            if not (isinstance(record, dict) and record.keys() >= {"model", "left_out", "no_heat"}):
-                raise ValueError("model, left_out or no_heat is missing")
+            kinds = {"model": str, "left_out": dict, "no_heat": str}
+            if not (isinstance(record, dict) and all(isinstance(record.get(name), kinds[name]) for name in kinds)):
+                raise ValueError("model, left_out or no_heat is missing, or of another type")
         path = run / CAM / "images.csv"
         if path.is_file():
             with path.open(encoding="utf-8", newline="") as file:

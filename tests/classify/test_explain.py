@@ -1,6 +1,7 @@
 """classify.explain: each image by models that never saw it, members weighted as the ensemble weighs them."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from features.store.gradients import Gradients, read_gradients
 from tests.classify.models.test_gradients import LABELS as HEAD_LABELS
 from tests.classify.models.test_gradients import WIDTH, head
 from tests.classify.test_run import run
-from tests.classify.toy import LABELS, label_test_split, make_toy, write_cache_file
+from tests.classify.toy import LABELS, change_cache_file, label_test_split, make_toy, write_cache_file
 
 HEAD = HeadSpec(dropout=0.2, learning_rate=3e-3, batch_size=64, epochs=3)
 
@@ -291,3 +292,36 @@ def test_predictions_have_the_gradients_of_their_surest_images(own):
     predict("--overwrite")
     assert not (folder / "gradients.h5").exists()
     assert not (folder / "cam").exists()
+
+
+def test_another_image_of_the_same_id_does_not_get_the_out_of_fold_score(own, tmp_path):
+    toy, out = own
+    other = tmp_path / "other"
+    shutil.copytree(toy.cache, other)
+    ids = change_cache_file(other / "train" / "beta.h5", lambda features: np.copyto(features, features[::-1].copy()))
+    before = (out / "gradients.h5").read_bytes()
+    for options, first in (((), ""), (("--ids", ids[3]), f"{ids[3]}). Name the cache that it learnt from")):
+        code, said = gradients(out, "--cache", str(other), *options)
+        assert (code, f"{other} does not hold the train images that {out} learnt from" in said) == (2, True), said
+        assert f"get another score by logistic/all than in the run (first: {first}" in said
+    assert (out / "gradients.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_predictions_of_a_split_called_train_are_those_of_new_images(changed, own, tmp_path):
+    toy, out = own
+    if changed:
+        change_cache_file(toy.cache / "train" / "beta.h5", lambda features: np.copyto(features, features[::-1].copy()))
+    arguments = ["predict", str(out), "--cache", str(toy.cache), "--split", "train", "--out", str(tmp_path / "new")]
+    assert CliRunner().invoke(app, [*arguments, "--heat", "4"]).exit_code == 0
+    table = pd.read_csv(tmp_path / "new" / "predictions_probability.csv", dtype={"ID": str}).set_index("ID")
+    found = read_gradients(tmp_path / "new")
+    assert len(found.pairs) == 12
+    for pair in found.pairs:
+        assert pair.score == pytest.approx(table.loc[pair.image_id, LABELS[pair.label]], abs=1e-6)
+    saved = SavedRun.open(out)
+    _, features = FeatureCache(toy.cache).read("train", ["alpha", "beta"], [pair.image_id for pair in found.pairs])
+    expected = logits_of(Explainer(saved, "logistic/all"), features, new(len(features)))
+    assert_same_logits(
+        np.array([pair.logit for pair in found.pairs]), expected[range(12), [pair.label for pair in found.pairs]]
+    )

@@ -1,5 +1,6 @@
 """`python -m classify predict`: a finished run gives new images what it would have given them itself."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from classify.ensembles.ensembles import ENSEMBLES
 from classify.experiment import Experiment
 from classify.models.heads import HeadSpec, write_presets
 from classify.rundir.files import write_files
+from classify.rundir.folder import hold_run
 from classify.rundir.saved_run import SavedRun
 from classify.scores.thresholds import to_binary
 from tests.classify.test_run import run
@@ -173,10 +175,86 @@ def test_predictions_are_replaced_only_where_they_are_the_same_ones_and_it_is_as
         code, said, _ = predict(toy, finished, *options)
         assert (code, message in said) == (2, True), said
     assert predict(toy, finished, *images, "--overwrite")[0] == 0
-    kept = (finished / TABLES[0]).read_bytes()
-    code, said, _ = predict(toy, finished, "--overwrite", out="run")
-    assert (code, "holds predictions that are not from `predict`" in said) == (2, True)
-    assert (finished / TABLES[0]).read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("run.json", "gradients.h5", "cam/cam.json"), "holds a run, which predictions would spoil"),
+        (
+            ("gradients.h5",),
+            "holds gradients.h5 that `predict` did not write (prediction.json is missing). Name another",
+        ),
+        (("cam/cam.json", "cam/photo.jpg"), "holds cam that `predict` did not write"),
+        (TABLES, "holds predictions_probability.csv, predictions_binary.csv that `predict` did not write"),
+    ],
+)
+def test_a_folder_that_holds_something_else_is_refused_and_stays_as_it_was(names, message, toy, finished, tmp_path):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    code, said, _ = predict(toy, finished, "--overwrite", out=tmp_path)
+    assert (code, message in said) == (2, True), said
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {*names}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_disk_that_fills_up_keeps_the_earlier_predictions_or_none(toy, finished, monkeypatch, tmp_path):
+    options, write = ("--model", "logistic/alpha"), pd.DataFrame.to_csv
+
+    def fill(table, path, **options):
+        write(table, path, **options)
+        if "binary" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def predict_on_a_full_disk(*options):
+        with monkeypatch.context() as patch:
+            patch.setattr(pd.DataFrame, "to_csv", fill)
+            code, said, _ = predict(toy, finished, *options, out=tmp_path / "new")
+        assert (code, "predictions_binary.csv cannot be written: No space left on device." in said) == (2, True), said
+
+    predict_on_a_full_disk(*options)
+    assert not (tmp_path / "new").exists()
+    assert predict(toy, finished, *options, "--heat", "2", out=tmp_path / "new")[0] == 0
+    before = contents(tmp_path / "new")
+    assert before.keys() == {*TABLES, "prediction.json", "gradients.h5"}
+    predict_on_a_full_disk("--model", "prior", "--overwrite")
+    assert contents(tmp_path / "new") == before
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_what_was_stopped_while_it_took_its_place_is_finished_by_the_same_command(
+    place, toy, finished, monkeypatch, tmp_path
+):
+    options, replace_file, placed = ("--model", "logistic/alpha"), Path.replace, []
+
+    def stop(path, target):
+        if path.parent.name == ".prediction.partial" and target.parent == tmp_path / "new":
+            placed.append(target.name)
+            if len(placed) > place:
+                raise KeyboardInterrupt
+        return replace_file(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        assert predict(toy, finished, *options, out=tmp_path / "new")[0] == 130
+    assert not (tmp_path / "new" / "prediction.json").exists()
+    code, said, _ = predict(toy, finished, *options, "--images", str(toy.data / "test"), out=tmp_path / "new")
+    assert (code, "holds predictions of other images" in said) == ((2, True) if place else (0, False))
+    if place:
+        assert predict(toy, finished, *options, out=tmp_path / "new")[0] == 0
+    assert contents(tmp_path / "new").keys() == {*TABLES, "prediction.json"}
+    assert not (tmp_path / "new" / ".prediction.partial").exists()
+
+
+def test_two_at_once_do_not_write_to_one_folder(toy, finished, tmp_path):
+    with hold_run(tmp_path, ".prediction.lock"):
+        code, said, _ = predict(toy, finished, out=tmp_path)
+    assert (code, f"{tmp_path} is being worked on by process" in said) == (2, True), said
+    assert not any(tmp_path.iterdir())
 
 
 def change(out, **values):
@@ -255,7 +333,8 @@ def test_a_run_or_split_that_cannot_be_used_is_one_message(spoil, options, messa
 def test_the_options_of_a_run_are_those_of_the_backbones_that_its_model_needs(own):
     _, finished = own
     saved = SavedRun.open(finished)
-    for model, names in (("logistic/beta", "beta"), ("mean", "alpha,beta")):
+    saved.record["models"]["prior"] = {"members": [], "backbones": [], "shares": {}}  # it sees which images there are
+    for model, names in (("logistic/beta", "beta"), ("mean", "alpha,beta"), ("prior", "alpha")):
         expected = f"--backbones {names} --weights random --precision float32 --dtype float32"
         assert saved.extract_options(model) == [expected.split()]
 

@@ -330,7 +330,7 @@ def test_a_disk_that_is_full_exits_2_and_keeps_what_was_fitted(toy, monkeypatch)
     monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
     code, said, out = run(toy)
     assert code == 2
-    assert "cannot be written (No space left on device)" in said
+    assert "predictions_probability.csv cannot be written: No space left on device." in said
     assert sorted(path.name for path in out.parent.iterdir()) == ["cache", "run", "toy"]
     assert [str(path.relative_to(out)) for path in out.rglob("*") if path.is_dir()] == [".partial", ".partial/finished"]
     assert not (out / ".lock").exists()

@@ -182,6 +182,16 @@ def test_images_that_changed_or_are_missing_or_damaged_are_left_out_and_said(ext
     assert (run / "cam" / "thumbnails" / "00000.jpg").exists()  # the earlier pictures stay
 
 
+def test_a_missing_image_that_the_table_names_is_a_fault_of_the_data_set(extracted):
+    data, run, _ = extracted
+    rows = [f"{path.stem},{number % 2}" for number, path in enumerate(sorted((data / "train").iterdir()))]
+    (data / "train.csv").write_text("\n".join(["ID,blood", *rows]))
+    assert call("heat", data, run)[0] == 0
+    (data / "train" / "a003.png").unlink()
+    code, said = call("heat", data, run)
+    assert (code, "a003" in said) == (2, True), said
+
+
 def test_predictions_of_a_plain_folder_are_drawn_from_it(extracted):
     data, run, found = extracted
     pairs = [pair for pair in found.pairs if pair.split == "train"]
@@ -237,6 +247,22 @@ def test_a_link_in_place_of_the_staging_folder_is_removed_and_what_it_leads_to_s
     assert not list(run.glob(".cam*"))
 
 
+def test_heat_maps_of_a_run_that_is_replaced_meanwhile_are_not_published(extracted, monkeypatch):
+    data, run, found = extracted
+    assert call("heat", data, run)[0] == 0
+    (run / "cam" / "heat" / "9").mkdir()
+
+    def replaced(*arguments):
+        write_gradients(run, replace(found, model="ridge/own"))
+        return 0.0
+
+    monkeypatch.setattr(heat_module, "_largest_error", replaced)
+    code, said = call("heat", data, run)
+    assert (code, "gradients.h5 was replaced meanwhile, so no heat map of it is kept. Run again" in said) == (2, True)
+    assert (run / "cam" / "heat" / "9").exists()
+    assert not list(run.glob(".cam*"))
+
+
 def test_features_of_other_values_than_the_backbone_gives_here_are_a_warning(extracted):
     data, run, found = extracted
     shifted = tuple(replace(pair, rest=pair.rest + 0.25) for pair in found.pairs)
@@ -285,7 +311,12 @@ def test_a_folder_of_one_split_is_not_a_data_set(extracted, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "remedy"), [(errno.ENOSPC, "Make room on its disk."), (errno.EROFS, "Make its folder")]
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Make room on its disk."),
+        (errno.EFBIG, "Make room on its disk."),
+        (errno.EROFS, "Make its folder"),
+    ],
 )
 def test_what_the_disk_refuses_is_said_with_what_helps(number, remedy, extracted, monkeypatch):
     data, run, _ = extracted

@@ -49,7 +49,8 @@ def write_pictures(run_folder: Path, without: str = "") -> None:
     images["file"] = [f"{number:05d}" for number in range(len(images))]
     (cam / "thumbnails").mkdir(parents=True)
     images.to_csv(cam / "images.csv", index=False)
-    (cam / "cam.json").write_text(json.dumps({"model": "greedy", "left_out": ["forest/all", "knn/all"], "no_heat": ""}))
+    left_out = dict.fromkeys(("forest/all", "knn/all"), "no gradient")
+    (cam / "cam.json").write_text(json.dumps({"model": "greedy", "left_out": left_out, "no_heat": ""}))
     palette = np.arange(256, dtype=np.uint8)
     for label in range(3):
         (cam / "heat" / str(label)).mkdir(parents=True)

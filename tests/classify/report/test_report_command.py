@@ -186,9 +186,11 @@ def test_the_gallery_says_whose_heat_it_shows(reported, copied):
     page = (copied / "report.html").read_text()
     assert "No heat maps: forest has no <b>gradient." in words(page)
     assert 'id="all-heat"' not in page
-    (copied / "cam" / "cam.json").write_text("{}")
-    with pytest.raises(InputError, match=r"cam\.json cannot be read.*extract heat"):
-        describe_gallery(RunFiles.read(copied))
+    whole = {"model": "forest", "left_out": {}, "no_heat": ""}
+    for damaged in ({}, [], *(whole | {name: 1} for name in whole)):
+        (copied / "cam" / "cam.json").write_text(json.dumps(damaged))
+        with pytest.raises(InputError, match=r"cam\.json cannot be read \(model, left_out.*extract heat"):
+            describe_gallery(RunFiles.read(copied))
 
 
 def test_a_run_without_groups_test_heads_or_several_models_has_its_report_too(toy, tmp_path):
@@ -284,7 +286,9 @@ def test_a_folder_that_cannot_be_written_has_a_remedy_that_the_command_has(copie
 def test_pictures_whose_model_has_no_heat_stand_without_it(copied):
     write_pictures(copied)
     shutil.rmtree(copied / "cam" / "heat")
-    (copied / "cam" / "cam.json").write_text(json.dumps({"model": "knn/all", "left_out": ["knn/all"], "no_heat": ""}))
+    (copied / "cam" / "cam.json").write_text(
+        json.dumps({"model": "knn/all", "left_out": {"knn/all": "no"}, "no_heat": ""})
+    )
     gallery = describe_gallery(RunFiles.read(copied))
     assert gallery["with_pictures"] == len(gallery["cards"])
     assert (gallery["pictures"].heat, {card["heat"] for card in gallery["cards"]}) == ({}, {""})

@@ -1,11 +1,17 @@
 """A run's folder is whole or absent, and nothing else is ever replaced."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from classify.rundir.folder import FINISHED, SealedRun, hold_run, open_run, seal
 from features.common.errors import InputError
+from features.common.files import hold
+
+
+def record(text):
+    return json.dumps({"folds": {}, "final_model": text})
 
 
 def interrupt_run(run, error, overwrite=False, fit=None):
@@ -20,7 +26,7 @@ def interrupt_run(run, error, overwrite=False, fit=None):
 def write_run(run, text, names=("metrics.csv", "run.json"), overwrite=False):
     with open_run(run, overwrite) as staging:
         for name in names:
-            (staging / name).write_text(text)
+            (staging / name).write_text(record(text) if name == "run.json" else text)
 
 
 def test_publishes_what_was_written_and_leaves_nothing_beside_it(tmp_path):
@@ -40,7 +46,7 @@ def test_an_interrupted_overwrite_leaves_the_earlier_run(tmp_path):
     write_run(tmp_path / "run", "1")
     with pytest.raises(KeyboardInterrupt):
         interrupt_run(tmp_path / "run", KeyboardInterrupt, overwrite=True)
-    assert {p.name: p.read_text() for p in (tmp_path / "run").iterdir()} == {"metrics.csv": "1", "run.json": "1"}
+    assert files(tmp_path / "run") == {"metrics.csv": "1", "run.json": record("1")}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -54,8 +60,8 @@ def test_an_interrupted_run_lends_its_finished_fits_to_the_next_and_publishes_no
     with open_run(run, overwrite) as staging:
         assert [p.name for p in staging.iterdir()] == [FINISHED]
         assert (staging / FINISHED / "a.npz").read_text() == "a"
-        (staging / "run.json").write_text("2")
-    assert {p.name: p.read_text() for p in run.iterdir()} == {"run.json": "2"}
+        (staging / "run.json").write_text(record("2"))
+    assert {p.name: p.read_text() for p in run.iterdir()} == {"run.json": record("2")}
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
@@ -78,8 +84,8 @@ def test_a_link_in_place_of_the_staging_folder_is_removed_and_what_it_leads_to_s
     with open_run(run, False) as staging:
         assert list(staging.iterdir()) == []
         (staging / FINISHED).mkdir()
-        put(staging, f"{FINISHED}/a.npz", "run.json", text="1")
-    assert files(run) == {"run.json": "1"}
+        put(staging, f"{FINISHED}/a.npz", "run.json", text=record("1"))
+    assert files(run) == {"run.json": record("1")}
     assert files(elsewhere) == {"mine": "stale"}
 
 
@@ -103,7 +109,7 @@ def test_overwriting_removes_what_an_earlier_run_and_its_followers_left_and_noth
     mine = ("notes.txt", "predictions/ward/notes.txt", "predictions/mine/predictions_binary.csv")
     put(run, *mine, text="mine")
     write_run(run, "2", overwrite=True)
-    assert files(run) == {"metrics.csv": "2", "run.json": "2"} | dict.fromkeys(mine, "mine")
+    assert files(run) == {"metrics.csv": "2", "run.json": record("2")} | dict.fromkeys(mine, "mine")
     assert (run / FINISHED).is_dir()
     assert not (run / "predictions" / "clinic").exists()
     put(run, "predictions/ward/prediction.json")
@@ -114,6 +120,28 @@ def test_overwriting_removes_what_an_earlier_run_and_its_followers_left_and_noth
     assert not (run / "predictions").exists()
 
 
+def test_overwriting_removes_what_killed_commands_left(tmp_path):
+    write_run(tmp_path, "1")
+    put(tmp_path, ".cam.partial/cam.json", ".cam.lock", ".figuresab_cd12z/figures/a.png", "prediction.json")
+    put(tmp_path, "predictions/ward/cache/new/a.h5", "predictions/clinic/cache/new/a.h5")
+    put(tmp_path, "predictions/ward/notes.txt", text="mine")
+    write_run(tmp_path, "2", overwrite=True)
+    assert files(tmp_path) == {"metrics.csv": "2", "run.json": record("2"), "predictions/ward/notes.txt": "mine"}
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.csv", "run.json", "predictions"}
+    assert not (tmp_path / "predictions" / "clinic").exists()
+
+
+def test_overwriting_leaves_heat_maps_that_are_being_drawn_to_their_command(tmp_path):
+    write_run(tmp_path, "1")
+    put(tmp_path, ".cam.partial/cam.json")
+    with hold(tmp_path / ".cam.lock"):
+        write_run(tmp_path, "2", overwrite=True)
+        assert (tmp_path / ".cam.partial" / "cam.json").exists()
+        with pytest.raises(InputError, match="is being worked on"), hold(tmp_path / ".cam.lock"):
+            pass
+    assert (tmp_path / "metrics.csv").read_text() == "2"
+
+
 def test_overwriting_keeps_groups_of_a_person_and_those_that_the_new_run_reads(tmp_path):
     run = tmp_path / "run"
     write_run(run, "1")
@@ -121,11 +149,11 @@ def test_overwriting_keeps_groups_of_a_person_and_those_that_the_new_run_reads(t
     write_run(run, "2", overwrite=True)  # no audit made them
     put(run, "audit.json", "duplicates.csv")
     with open_run(run, True, run / "groups.csv") as staging:
-        (staging / "run.json").write_text("3")
-    assert files(run) == {"groups.csv": "stale", "run.json": "3"}
+        (staging / "run.json").write_text(record("3"))
+    assert files(run) == {"groups.csv": "stale", "run.json": record("3")}
     put(run, "audit.json")
     write_run(run, "4", overwrite=True)
-    assert files(run) == {"metrics.csv": "4", "run.json": "4"}
+    assert files(run) == {"metrics.csv": "4", "run.json": record("4")}
 
 
 def test_a_folder_of_predictions_that_is_a_link_stays_with_what_it_leads_to(tmp_path):
@@ -143,7 +171,7 @@ def write_models(run, *names, overwrite=False):
         for name in names:
             (staging / "models" / name).mkdir(parents=True)
             (staging / "models" / name / "fold0.keras").write_text(name)
-        (staging / "run.json").write_text("")
+        (staging / "run.json").write_text(record(""))
 
 
 def test_overwriting_replaces_the_models_whole_or_takes_them_away(tmp_path):
@@ -177,14 +205,14 @@ def test_an_earlier_run_is_refused_without_overwrite(tmp_path):
     write_run(tmp_path / "run", "1")
     with pytest.raises(InputError, match=r"holds a run already.*--overwrite"):
         write_run(tmp_path / "run", "2")
-    assert (tmp_path / "run" / "run.json").read_text() == "1"
+    assert (tmp_path / "run" / "run.json").read_text() == record("1")
 
 
 def test_a_run_that_appears_meanwhile_is_not_replaced(tmp_path):
     write_run(tmp_path / "other", "1")
     with pytest.raises(InputError, match="holds a run already"), open_run(tmp_path / "run", False):
         (tmp_path / "other" / "run.json").rename(tmp_path / "run" / "run.json")
-    assert files(tmp_path / "run") == {"run.json": "1"}
+    assert files(tmp_path / "run") == {"run.json": record("1")}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -195,6 +223,20 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, overwrite):
         write_run(tmp_path / "photos", "1", overwrite=overwrite)
     assert [p.name for p in (tmp_path / "photos").iterdir()] == ["metrics.csv"]
     assert (tmp_path / "photos" / "metrics.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ['{"mlflow": 1}', "{}", "", '{"final_model": "x.pt", "format": 2}'])
+def test_the_record_of_another_program_makes_no_run(tmp_path, text):
+    put(tmp_path, "run.json", "models/my.pt", "figures/paper.pdf", text=text)
+    with pytest.raises(InputError, match=r"is not a run \(run.json was not written by Headbank\)"):
+        write_run(tmp_path, "1", overwrite=True)
+    assert files(tmp_path) == dict.fromkeys(("run.json", "models/my.pt", "figures/paper.pdf"), text)
+
+
+def test_a_damaged_run_is_replaced(tmp_path):
+    put(tmp_path, "run.json", text=record("1")[:-1])
+    write_run(tmp_path, "2", overwrite=True)
+    assert files(tmp_path) == {"metrics.csv": "2", "run.json": record("2")}
 
 
 def test_a_file_in_the_way_is_refused(tmp_path):
