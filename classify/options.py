@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,9 @@ from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule, c
 from features.common.cli import choose_names, option_words, split_names
 from features.common.errors import InputError
 from features.options import OF_DATASET, DatasetOptions
+
+if TYPE_CHECKING:
+    from classify.settings import Settings
 
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
 _NO_ARGUMENTS = ("data", "out", "overwrite")
@@ -101,8 +104,8 @@ class RunOptions(DatasetOptions):
         values = {name: getattr(self, name) for name in names}
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
-    def settings(self) -> dict[str, Any]:
-        """Read what was chosen about folds and models: the arguments of `Settings`, but for the number of jobs.
+    def settings(self) -> "Settings":
+        """Read what was chosen about folds and models.
 
         Raises:
             InputError: a name is not known, or is duplicated.
@@ -115,17 +118,22 @@ class RunOptions(DatasetOptions):
         if self.calibration not in ("none", *CALIBRATIONS):
             known = ", ".join(CALIBRATIONS)
             raise InputError(f"--calibration: {self.calibration!r} is not a calibration. Expected {known}; or none.")
-        # Which backbones there are is known later: `run_experiment` checks the whole name.
+        # Which backbones there are is known later: `check_settings` checks the whole name.
         if self.select.partition("/")[0] not in (*baselines, *heads, *ensembles):
             check_rule(self.select, [*(f"{name}/BACKBONE" for name in (*baselines, *heads)), *ensembles])
-        return {
+        from joblib import cpu_count  # both here, as they take half a second, and asking for help needs neither
+
+        from classify.settings import Settings
+
+        return Settings(
             **{name: getattr(self, name) for name in ("folds", "repeats", "refit", "seed", "gap", "select")},
-            "baselines": baselines,
-            "heads": heads,
-            "ensembles": ensembles,
-            "calibration": None if self.calibration == "none" else self.calibration,
-            "threshold": ThresholdRule.parse(self.threshold),
-        }
+            jobs=self.jobs or cpu_count(),
+            baselines=baselines,
+            heads=heads,
+            ensembles=ensembles,
+            calibration=None if self.calibration == "none" else self.calibration,
+            threshold=ThresholdRule.parse(self.threshold),
+        )
 
 
 def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
