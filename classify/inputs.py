@@ -90,9 +90,7 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
             f"--cache {cache.root}"
         )
     if "train" not in dataset.splits:
-        raise InputError(
-            f"{dataset.root} has no folder train, so there is nothing to learn from. Add train/ and train.csv."
-        )
+        raise InputError(f"{dataset.root} has no folder train to learn from. Add train/ and train.csv.")
     if dataset.splits["train"].labels is None:
         raise InputError(
             f"{dataset.root / 'train.csv'} is missing, so there is nothing to learn from. It names each image of "

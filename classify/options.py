@@ -14,7 +14,7 @@ import typer
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.baselines import BASELINES
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
-from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule, check_rule
+from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule
 from features.common.cli import choose_names, option_words, split_names
 from features.common.errors import InputError
 from features.options import OF_DATASET, DatasetOptions
@@ -58,14 +58,10 @@ class RunOptions(DatasetOptions):
         typer.Option("--refit", help="Predict test by each model fitted on all rows, not by the mean over the folds'."),
     ] = False
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the heads and the intervals.")] = 0
-    baselines: Annotated[str, typer.Option(metavar="A,B", help=f"Baselines to fit: {', '.join(BASELINES)}.")] = (
-        "logistic"
-    )
+    baselines: Annotated[str, typer.Option(metavar="A,B", help=f"Baselines: {', '.join(BASELINES)}.")] = "logistic"
     preset: Annotated[
         str,
-        typer.Option(
-            metavar="A,B", help=f"Heads to train: {', '.join(PRESETS)}; files of presets (FILE.json); or none."
-        ),
+        typer.Option(metavar="A,B", help=f"Heads: {', '.join(PRESETS)}; files of presets (FILE.json); or none."),
     ] = ",".join(DEFAULT_PRESETS)
     ensemble: Annotated[
         str | None,
@@ -80,9 +76,7 @@ class RunOptions(DatasetOptions):
     ] = "roc_auc"
     calibration: Annotated[
         str,
-        typer.Option(
-            metavar=f"[{'|'.join(('none', *CALIBRATIONS))}]", help="Calibrate the final model per label, cross-fitted."
-        ),
+        typer.Option(metavar=f"[{'|'.join(('none', *CALIBRATIONS))}]", help="Calibrate the final model, cross-fitted."),
     ] = "none"
     threshold: Annotated[
         str,
@@ -118,9 +112,6 @@ class RunOptions(DatasetOptions):
         if self.calibration not in ("none", *CALIBRATIONS):
             known = ", ".join(CALIBRATIONS)
             raise InputError(f"--calibration: {self.calibration!r} is not a calibration. Expected {known}; or none.")
-        # Which backbones there are is known later: `check_settings` checks the whole name.
-        if self.select.partition("/")[0] not in (*baselines, *heads, *ensembles):
-            check_rule(self.select, [*(f"{name}/BACKBONE" for name in (*baselines, *heads)), *ensembles])
         from joblib import cpu_count  # both here, as they take half a second, and asking for help needs neither
 
         from classify.settings import Settings
@@ -203,9 +194,7 @@ class PredictOptions:
     model: ModelName = None
     heat: Annotated[
         int,
-        typer.Option(
-            metavar="N", min=0, help="Write DIR/gradients.h5 for extract heat: the N surest images of each label."
-        ),
+        typer.Option(metavar="N", min=0, help="Write DIR/gradients.h5 for extract heat: the N surest images a label."),
     ] = 0
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that DIR holds.")] = False
 

@@ -64,13 +64,9 @@ def check_settings(settings: Settings, inputs: Inputs) -> None:
     Raises:
         InputError: the data are too few for the folds, or have no groups for the gap; or `select` names no model.
     """
-    groups, compares = inputs.train.groups, "--gap compares random folds with grouped ones, but"
-    if settings.gap and groups is None:
-        raise InputError(f"{compares} no groups are known. Name them: --groups.")
-    if settings.gap and groups is not None and len(np.unique(groups)) == len(groups):
-        raise InputError(
-            f"{compares} each of the {len(groups)} groups holds one image, so both are the same. Name others with "
-            "--groups or --group-column."
-        )
+    groups = inputs.train.groups
+    if settings.gap and (groups is None or len(np.unique(groups)) == len(groups)):
+        why = "no groups are known" if groups is None else f"each of the {len(groups)} groups holds one image"
+        raise InputError(f"--gap compares random folds with grouped ones, but {why}. Use --groups or --group-column.")
     check_rule(settings.select, list(chain(*list_models(settings, inputs.columns))))
     refuse_few(len(inputs.train_labels), groups, settings.folds)
