@@ -5,6 +5,8 @@ if __name__ == "__main__":  # before the imports that take their time
 
     end_silently()
 
+from pathlib import Path
+
 from classify.options import GradientsOptions, PredictOptions, RunFolder, RunOptions, SearchOptions
 from features.common.cli import application, command
 
@@ -36,6 +38,9 @@ def search(options: SearchOptions) -> int:
     Exit codes: 0 done, or the time is up; 2 bad usage or bad input; 130, 143 and 129 stopped by Ctrl-C, SIGTERM and
     SIGHUP: finished batches are kept.
     """
+    from classify.search.study import check_study_folder
+
+    check_study_folder(options.out)
     from classify.search.command import search as search_heads
 
     return search_heads(options)
@@ -49,6 +54,7 @@ def predict(options: PredictOptions) -> int:
 
     Exit codes: 0 done; 2 bad usage or bad input; 3 done, but rejected images have no prediction.
     """
+    _check_run(options.run)
     from classify.predict import predict_split
 
     return predict_split(options)
@@ -63,6 +69,7 @@ def report(run: RunFolder) -> None:
 
     Exit codes: 0 done; 2 bad usage or bad input.
     """
+    _check_run(run)
     # Imported here, not above: Matplotlib takes a second, and nothing else needs it.
     from classify.report.page import write_report
 
@@ -77,9 +84,17 @@ def gradients(options: GradientsOptions) -> None:
 
     Exit codes: 0 done; 2 bad usage or bad input.
     """
+    _check_run(options.run)
     from classify.explain import write_explanation
 
     write_explanation(options)
+
+
+def _check_run(run: Path) -> None:
+    """Refuse a folder that holds no finished run before the imports that take seconds."""
+    from classify.rundir.folder import SealedRun
+
+    SealedRun.open(run)
 
 
 if __name__ == "__main__":

@@ -1,51 +1,25 @@
 """Run stage 2 in memory: folds, models, ensembles, the final model, thresholds, scores."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from sklearn.base import BaseEstimator
 
-from classify.crossfit.models import Candidate, cross_fit, cross_fit_heads, feature_sets, list_heads
+from classify.crossfit.models import Candidate, cross_fit, cross_fit_heads
 from classify.crossfit.plan import FitPlan, Folds, Prediction, in_threads, make_repeats
 from classify.crossfit.resume import KEEP_NONE, FinishedFits
-from classify.ensembles.ensembles import ENSEMBLES
 from classify.ensembles.estimators import calibrate, combine
-from classify.inputs import Inputs, warn_shared_groups
+from classify.inputs import Inputs, feature_sets, warn_shared_groups
 from classify.models.baselines import BASELINES, PRIOR
-from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
-from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbones, refuse_ungrouped
-from classify.scores.metrics import DEFAULT_RULE, Score, ThresholdRule, check_rule, select_model
+from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbones
+from classify.scores.metrics import Score, select_model
 from classify.scores.resampling import resample
 from classify.scores.scoring import score
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
+from classify.settings import Settings, list_models
 from features.common.arrays import Decisions, Thresholds
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a person chooses about a run; see `RunOptions`.
-
-    Attributes:
-        baselines: names of `BASELINES`, in their order.
-        heads: specs by name; no name is a baseline's.
-        ensembles: names of `ENSEMBLES`, in their order; only made of several models.
-        calibration: a name of `CALIBRATIONS`, applied to the final model; None for none.
-    """
-
-    folds: int = 5
-    repeats: int = 1
-    refit: bool = False
-    seed: int = 0
-    jobs: int = 1
-    baselines: tuple[str, ...] = ("logistic",)
-    heads: Mapping[str, HeadSpec] = field(default_factory=dict)
-    ensembles: tuple[str, ...] = tuple(ENSEMBLES)
-    select: str = "roc_auc"
-    calibration: str | None = None
-    threshold: ThresholdRule = DEFAULT_RULE
-    gap: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,34 +67,6 @@ class Experiment:
         return {name: of_model for name, of_model in heads.items() if of_model}
 
 
-def list_models(
-    columns: dict[str, slice], settings: Settings
-) -> tuple[dict[str, Candidate], list[str], tuple[str, ...]]:
-    """List the models of a run: the baselines by name, such as `logistic/resnet50`; the heads; the ensembles.
-
-    The prior sees no features, so it is one model. It is a floor, not a member of ensembles; a single model makes none.
-    """
-    candidates = {
-        f"{baseline}/{name}": Candidate(BASELINES[baseline].make(), seen)
-        for baseline in settings.baselines
-        if baseline != PRIOR
-        for name, seen in feature_sets(columns).items()
-    }
-    heads = list_heads(columns, settings.heads)
-    members = len(candidates) + len(heads)
-    if PRIOR in settings.baselines:
-        candidates[PRIOR] = Candidate(BASELINES[PRIOR].make(), slice(0, 0))
-    return candidates, heads, settings.ensembles if members > 1 else ()
-
-
-def count_steps(columns: dict[str, slice], settings: Settings) -> int:
-    """How often `run_experiment` calls `on_step`."""
-    candidates, heads, ensembles = list_models(columns, settings)
-    fitted = len(candidates) + len(heads)
-    fits = settings.folds * settings.repeats + settings.refit
-    return fitted * fits + len(ensembles) + (fitted + len(ensembles)) + settings.gap * 2 * fits
-
-
 def run_experiment(
     inputs: Inputs, settings: Settings, on_step: Callable[[], None], finished: FinishedFits = KEEP_NONE
 ) -> Experiment:
@@ -128,17 +74,14 @@ def run_experiment(
 
     Args:
         inputs: the joined data set and features.
-        settings: what was chosen.
+        settings: what was chosen, as `check_settings` lets it pass.
         on_step: called `count_steps` times, from any thread: per fit, per ensemble and per model scored.
         finished: the fits of an earlier run that was interrupted; new ones are added.
-
-    Raises:
-        InputError: the data are too few for the folds or have no groups for the gap; or `select` names no model.
     """
-    if settings.gap:
-        refuse_ungrouped(inputs)
-    candidates, head_names, ensembles = list_models(inputs.columns, settings)
-    check_rule(settings.select, [*candidates, *head_names, *ensembles])
+    names, _, ensembles = list_models(settings, inputs.columns)
+    seen = {"": slice(0, 0), **feature_sets(inputs.columns)}  # the prior's name has no backbone
+    parts = {name: name.partition("/") for name in names}
+    candidates = {name: Candidate(BASELINES[kind].make(), seen[on]) for name, (kind, _, on) in parts.items()}
     repeats = make_repeats(inputs, settings.folds, settings.repeats, settings.seed)
     plan = FitPlan(repeats, settings.refit)
     baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step, finished)

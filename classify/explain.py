@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as cached
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -273,12 +274,14 @@ def _look_up(
     backbones = run.opens(model)
     known = [cache.open(split, name).index for name in backbones]
     _, features = cache.read(split, backbones, image_ids)
-    scores = run.predict(model, features)
-    fits = np.full((len(image_ids), 1), NO_FIT)
     held_out = explainer.held_out if split == "train" else {}
-    learnt = [row for row, image_id in enumerate(image_ids) if image_id in held_out]
-    if learnt:
-        ids = [image_ids[row] for row in learnt]
+    learnt = np.array([image_id in held_out for image_id in image_ids])
+    scores = np.empty((len(image_ids), len(run.label_names)), np.float32)
+    fits = np.full((len(image_ids), 1), NO_FIT)
+    if not learnt.all():
+        scores[~learnt] = run.predict(model, features[~learnt])
+    if learnt.any():
+        ids = list(compress(image_ids, learnt))
         scores[learnt] = read_out_of_fold(run, (model,), ids)[model]
         fits = np.full((len(image_ids), len(held_out[ids[0]])), NO_FIT)
         fits[learnt] = [held_out[image_id] for image_id in ids]
@@ -306,10 +309,8 @@ def _look_up(
 def _read_held_out(run: SavedRun) -> dict[str, tuple[int, ...]]:
     """Say of each training image of a run, by id, which fits held it out: one a repeat.
 
-    The tables hold the folds of the first repeat only; those of the others are drawn again, by the same seed.
-
-    Raises:
-        InputError: they come out otherwise, as with another version of the stratifier.
+    The tables hold the folds of the first repeat only; those of the others are drawn again, by the same seed: an
+    `InputError` says that they come out otherwise, as with another version of the stratifier.
     """
     known = read_run_labels(run.file(RUN_LABELS))["train"]
     folds, seed = run.record["folds"], run.record["arguments"]["seed"]
@@ -356,11 +357,7 @@ def write_explanation(options: GradientsOptions) -> None:
 
 
 def _find(run: SavedRun, cache: FeatureCache, model: str, ids: Sequence[str]) -> tuple[Reasons, int]:
-    """Find images by their ids in the splits of a cache: all labels of each, and how many images.
-
-    Raises:
-        InputError: no split has an image; the message names the first.
-    """
+    """Find images by their ids in the splits of a cache, which have them all: all labels of each, and how many."""
     backbone = run.opens(model)[0]
     wanted = [to_image_id(image_id) for image_id in ids]  # they may carry the extension, as in the CSV
     splits = [split for split in cache.splits() if backbone in cache.backbones(split)]

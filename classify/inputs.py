@@ -1,6 +1,6 @@
 """Join a data set with its cached features, by image id."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, compress
 
@@ -90,9 +90,7 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
             f"--cache {cache.root}"
         )
     if "train" not in dataset.splits:
-        raise InputError(
-            f"{dataset.root} has no folder train, so there is nothing to learn from. Add train/ and train.csv."
-        )
+        raise InputError(f"{dataset.root} has no folder train to learn from. Add train/ and train.csv.")
     if dataset.splits["train"].labels is None:
         raise InputError(
             f"{dataset.root / 'train.csv'} is missing, so there is nothing to learn from. It names each image of "
@@ -115,6 +113,26 @@ def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
     """Say which columns are each backbone's, of backbones side by side in this order."""
     ends = list(accumulate(widths.values()))
     return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
+
+
+def feature_sets(columns: Mapping[str, slice]) -> dict[str, slice]:
+    """List what a kind of model is fitted on: each backbone's columns and, of several, those of `all` side by side."""
+    # Of one backbone, all would be the same model twice.
+    width = max(own.stop for own in columns.values())
+    return {**columns, "all": slice(0, width)} if len(columns) > 1 else dict(columns)
+
+
+def list_fitted(kinds: Iterable[str], columns: Mapping[str, slice]) -> list[str]:
+    """List the models of some kinds by name, such as `logistic/resnet50`: one for each set of features."""
+    return [f"{kind}/{seen}" for kind in kinds for seen in feature_sets(columns)]
+
+
+def refuse_few(rows: int, groups: Groups | None, folds: int) -> None:
+    """Refuse, by an `InputError`, to split fewer rows than folds or, where they are known, fewer groups (rows,)."""
+    unit, units = (rows, "rows") if groups is None else (len(np.unique(groups)), "groups")
+    if unit < folds:
+        remedy = f"Use --folds {unit} or fewer." if unit > 1 else "Add data, or name another --group-column."
+        raise InputError(f"{folds} folds need at least {folds} {units}; there are {unit}. {remedy}")
 
 
 def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> SplitInputs:

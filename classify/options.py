@@ -7,17 +7,20 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.baselines import BASELINES
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
-from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule, check_rule
+from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule
 from features.common.cli import choose_names, option_words, split_names
 from features.common.errors import InputError
 from features.options import OF_DATASET, DatasetOptions
+
+if TYPE_CHECKING:
+    from classify.settings import Settings
 
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
 _NO_ARGUMENTS = ("data", "out", "overwrite")
@@ -55,14 +58,10 @@ class RunOptions(DatasetOptions):
         typer.Option("--refit", help="Predict test by each model fitted on all rows, not by the mean over the folds'."),
     ] = False
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the heads and the intervals.")] = 0
-    baselines: Annotated[str, typer.Option(metavar="A,B", help=f"Baselines to fit: {', '.join(BASELINES)}.")] = (
-        "logistic"
-    )
+    baselines: Annotated[str, typer.Option(metavar="A,B", help=f"Baselines: {', '.join(BASELINES)}.")] = "logistic"
     preset: Annotated[
         str,
-        typer.Option(
-            metavar="A,B", help=f"Heads to train: {', '.join(PRESETS)}; files of presets (FILE.json); or none."
-        ),
+        typer.Option(metavar="A,B", help=f"Heads: {', '.join(PRESETS)}; files of presets (FILE.json); or none."),
     ] = ",".join(DEFAULT_PRESETS)
     ensemble: Annotated[
         str | None,
@@ -77,9 +76,7 @@ class RunOptions(DatasetOptions):
     ] = "roc_auc"
     calibration: Annotated[
         str,
-        typer.Option(
-            metavar=f"[{'|'.join(('none', *CALIBRATIONS))}]", help="Calibrate the final model per label, cross-fitted."
-        ),
+        typer.Option(metavar=f"[{'|'.join(('none', *CALIBRATIONS))}]", help="Calibrate the final model, cross-fitted."),
     ] = "none"
     threshold: Annotated[
         str,
@@ -101,8 +98,8 @@ class RunOptions(DatasetOptions):
         values = {name: getattr(self, name) for name in names}
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
-    def settings(self) -> dict[str, Any]:
-        """Read what was chosen about folds and models: the arguments of `Settings`, but for the number of jobs.
+    def settings(self) -> "Settings":
+        """Read what was chosen about folds and models.
 
         Raises:
             InputError: a name is not known, or is duplicated.
@@ -115,17 +112,19 @@ class RunOptions(DatasetOptions):
         if self.calibration not in ("none", *CALIBRATIONS):
             known = ", ".join(CALIBRATIONS)
             raise InputError(f"--calibration: {self.calibration!r} is not a calibration. Expected {known}; or none.")
-        # Which backbones there are is known later: `run_experiment` checks the whole name.
-        if self.select.partition("/")[0] not in (*baselines, *heads, *ensembles):
-            check_rule(self.select, [*(f"{name}/BACKBONE" for name in (*baselines, *heads)), *ensembles])
-        return {
+        from joblib import cpu_count  # both here, as they take half a second, and asking for help needs neither
+
+        from classify.settings import Settings
+
+        return Settings(
             **{name: getattr(self, name) for name in ("folds", "repeats", "refit", "seed", "gap", "select")},
-            "baselines": baselines,
-            "heads": heads,
-            "ensembles": ensembles,
-            "calibration": None if self.calibration == "none" else self.calibration,
-            "threshold": ThresholdRule.parse(self.threshold),
-        }
+            jobs=self.jobs or cpu_count(),
+            baselines=baselines,
+            heads=heads,
+            ensembles=ensembles,
+            calibration=None if self.calibration == "none" else self.calibration,
+            threshold=ThresholdRule.parse(self.threshold),
+        )
 
 
 def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
@@ -195,9 +194,7 @@ class PredictOptions:
     model: ModelName = None
     heat: Annotated[
         int,
-        typer.Option(
-            metavar="N", min=0, help="Write DIR/gradients.h5 for extract heat: the N surest images of each label."
-        ),
+        typer.Option(metavar="N", min=0, help="Write DIR/gradients.h5 for extract heat: the N surest images a label."),
     ] = 0
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that DIR holds.")] = False
 

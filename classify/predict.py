@@ -149,9 +149,7 @@ def check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
     if not isinstance(record, dict) or "images" not in record:
         raise InputError(f"{path} does not say of which images. Name another folder with --out.")
     if not overwrite and not unfinished:
-        raise InputError(
-            f"{out} holds predictions already. Name another folder with --out, or replace them with --overwrite."
-        )
+        raise InputError(f"{out} holds predictions. Name another folder with --out, or replace them with --overwrite.")
     ours = None if images is None else str(images.resolve())
     if record["images"] != ours:
         raise InputError(
@@ -163,11 +161,7 @@ def check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
 def _list_images(
     cache: FeatureCache, split: str, backbones: Sequence[str], images: Path | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """List the images to predict, and those of them that have features.
-
-    Raises:
-        InputError: none has features, or images have changed since they were extracted.
-    """
+    """List the images to predict, and those of them that have features; refuse images that have changed since."""
     if images is None:
         rejected = cache.rejected(split)
         cached = [image_id for image_id in cache.open(split, backbones[0]).image_ids if image_id not in rejected]

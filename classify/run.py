@@ -10,6 +10,7 @@ import typer
 from classify.inputs import read_inputs
 from classify.options import RunOptions
 from classify.rundir.folder import FINISHED, open_run
+from classify.settings import check_settings, count_steps
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
 from features.common.text import progress_bar
@@ -29,7 +30,7 @@ def run_classification(options: RunOptions) -> int:
         KeyboardInterrupt: it was stopped; that finished fits are kept has been said.
     """
     backbones = split_names(options.backbones, "--backbones")
-    chosen = options.settings()
+    settings = options.settings()
     try:
         with unmasked_signals(), open_run(options.out, options.overwrite, options.groups) as staging:
             started = time.perf_counter()
@@ -37,19 +38,18 @@ def run_classification(options: RunOptions) -> int:
             cache = FeatureCache(options.cache or default_cache(options.data))
             inputs = read_inputs(dataset, cache, backbones)
 
-            import joblib
+            check_settings(settings, inputs)
 
             from classify.crossfit.resume import FinishedFits, identify_inputs
-            from classify.experiment import Settings, count_steps, run_experiment
+            from classify.experiment import run_experiment
             from classify.explain import explain_gallery, say_what_was_explained
             from classify.rundir.console import print_summary
             from classify.rundir.files import write_files
             from classify.rundir.saved_run import SavedRun
 
-            settings = Settings(jobs=options.jobs or joblib.cpu_count(), **chosen)
             finished = FinishedFits(staging / FINISHED, identify_inputs(inputs))
             read = time.perf_counter()
-            with progress_bar("fitting and scoring", count_steps(inputs.columns, settings)) as advance:
+            with progress_bar("fitting and scoring", count_steps(settings, inputs.columns)) as advance:
                 experiment = run_experiment(inputs, settings, advance, finished)
             seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
             where = {"data": str(options.data), "cache": str(cache.root)}

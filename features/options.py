@@ -73,9 +73,7 @@ class DescribeOptions(DatasetOptions):
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the data set.", show_default=False)]
     cache: Annotated[
         Path | None,
-        typer.Option(
-            metavar="CACHE", help="Folder of its features: what was seen of the images.", show_default="its own"
-        ),
+        typer.Option(metavar="CACHE", help="Folder of its features: what the images are like.", show_default="its own"),
     ] = None
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of describe.html.", show_default="CACHE/describe")

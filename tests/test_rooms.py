@@ -22,6 +22,7 @@ ORDER = (
     {"crossfit"},
     {"ensembles"},
     {"scores"},
+    {"settings"},
     {"options"},
     {"experiment", "search"},
     {"rundir"},

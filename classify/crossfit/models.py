@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from classify.bank import train as bank
 from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction, in_threads, make_folds
 from classify.crossfit.resume import KEEP_NONE, FinishedFits
-from classify.inputs import Inputs
+from classify.inputs import Inputs, feature_sets, list_fitted
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
 from features.common.arrays import Probabilities, RowIndices
@@ -38,13 +38,6 @@ class CrossFitted(NamedTuple):
     predictions: dict[str, Prediction]
     models: dict[str, tuple[BaseEstimator | TrainedHead, ...]]
     warnings: tuple[str, ...]
-
-
-def feature_sets(columns: Mapping[str, slice]) -> dict[str, slice]:
-    """List what a kind of model is fitted on: each backbone's columns and, of several, those of `all` side by side."""
-    # Of one backbone, all would be the same model twice.
-    width = max(own.stop for own in columns.values())
-    return {**columns, "all": slice(0, width)} if len(columns) > 1 else dict(columns)
 
 
 def cross_fit(
@@ -110,11 +103,6 @@ class FoldRows(NamedTuple):
     held_out: RowIndices
 
 
-def list_heads(columns: Mapping[str, slice], specs: Mapping[str, HeadSpec]) -> list[str]:
-    """List the models that `cross_fit_heads` makes: per spec one for each backbone and, of several, one on all."""
-    return [f"{spec}/{seen}" for spec in specs for seen in feature_sets(columns)]
-
-
 def cross_fit_heads(
     specs: Mapping[str, HeadSpec],
     inputs: Inputs,
@@ -123,7 +111,7 @@ def cross_fit_heads(
     on_fit: Callable[[], None],
     finished: FinishedFits = KEEP_NONE,
 ) -> CrossFitted:
-    """Train every head once for each fit of the plan, on each backbone and on all; in the order of `list_heads`.
+    """Train every head once for each fit of the plan, on each backbone and on all; in the order of `list_fitted`.
 
     The rows that decide when a head stops are taken from the fold's training rows, so that no head knows anything of
     the rows that it is scored on. The head that is refitted on all rows has none to spare: it trains for the median of
@@ -158,7 +146,7 @@ def cross_fit_heads(
             of_head = [of_fit[index] for of_fit in of_fits]
             heads[f"{spec}/{name}"] = tuple(fit.model for fit in of_head if isinstance(fit.model, TrainedHead))
             predictions[f"{spec}/{name}"] = plan.gather(of_head, backbones_within(columns, inputs))
-    order = list_heads(inputs.columns, specs)
+    order = list_fitted(specs, inputs.columns)
     for name in order:
         diverged = sum(head.best_epoch == 0 for head in heads[name])
         if diverged:

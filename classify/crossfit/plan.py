@@ -11,10 +11,9 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.inputs import Inputs
+from classify.inputs import Inputs, refuse_few
 from classify.models.trained_head import TrainedHead
 from features.common.arrays import Groups, Labels, Probabilities, RowIndices
-from features.common.errors import InputError
 
 #: The fit on all training rows.
 REFIT = "refit"
@@ -70,16 +69,13 @@ def make_folds(labels: Labels, groups: Groups | None, label_names: tuple[str, ..
     Raises:
         InputError: there are fewer rows, or fewer groups, than folds.
     """
-    unit, units = (len(labels), "rows") if groups is None else (len(np.unique(groups)), "groups")
-    if unit < count:
-        remedy = f"Use --folds {unit} or fewer." if unit > 1 else "Add data, or name another --group-column."
-        raise InputError(f"{count} folds need at least {count} {units}; there are {unit}. {remedy}")
+    refuse_few(len(labels), groups, count)
     if groups is None:
         fold_of_row = _stratify(np.column_stack([labels == 1, _label_pairs(labels)]), count, seed)
     else:
         fold_of_row = _stratify_groups(labels, groups, count, seed)
     warnings = _uneven_folds(fold_of_row, labels, label_names, groups, count)
-    return Folds(fold_of_row, count, None if groups is None else unit, warnings)
+    return Folds(fold_of_row, count, None if groups is None else len(np.unique(groups)), warnings)
 
 
 def _stratify(traits: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -59,7 +59,7 @@ class FinishedFits:
         """
         if self._folder is None:
             return fit()
-        path = self._folder / f"{_digest(self._identity, *what)}.fits"
+        path = self._folder / f"{digest_parts(self._identity, *what)}.fits"
         if path.exists():
             stored = path.read_bytes()
             content = stored[DIGEST_BYTES:]
@@ -86,10 +86,10 @@ def identify_inputs(inputs: Inputs) -> str:
     versions = [platform.python_version(), *(version(name) for name in _PACKAGES)]
     test = [] if inputs.test is None else [inputs.test.features]
     groups = [] if inputs.train.groups is None else [inputs.train.groups]
-    return _digest(versions, *code, inputs.train.features, inputs.train_labels, *groups, *test)
+    return digest_parts(versions, *code, inputs.train.features, inputs.train_labels, *groups, *test)
 
 
-def _digest(*parts: Any) -> str:
+def digest_parts(*parts: Any) -> str:
     """Digest arrays by shape, type and content, anything else by its `repr`."""
     whole = blake2b(digest_size=DIGEST_BYTES)
     for part in parts:

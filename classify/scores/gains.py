@@ -14,7 +14,6 @@ from classify.inputs import Inputs
 from classify.models.baselines import BASELINES
 from classify.scores.resampling import Resampling, percentile_interval, rank_scores
 from features.common.arrays import Labels
-from features.common.errors import InputError
 
 #: The model that is scored both ways, on all backbones side by side: quick, and by itself it has no folds within folds.
 MODEL = "logistic"
@@ -100,18 +99,6 @@ class Gap:
         labels = {name: {"random": random, "grouped": grouped} for name, (random, grouped) in self.by_label.items()}
         about = {"model": f"{MODEL}, all backbones", "metric": "macro roc_auc, out-of-fold"}
         return about | asdict(self) | {"by_label": labels}
-
-
-def refuse_ungrouped(inputs: Inputs) -> None:
-    """Refuse, by an `InputError`, to measure a gap where no groups are known, or every image is one of its own."""
-    groups = inputs.train.groups
-    if groups is None:
-        raise InputError("--gap compares random folds with grouped ones, but no groups are known. Name them: --groups.")
-    if len(np.unique(groups)) == len(groups):
-        raise InputError(
-            f"--gap compares random folds with grouped ones, but each of the {len(groups)} groups holds one image, so "
-            "both are the same. Name others with --groups or --group-column."
-        )
 
 
 def measure_gap(

@@ -24,7 +24,7 @@ from classify.search.search import (
     propose,
     run_search,
 )
-from classify.search.study import JOURNAL, StudyFile, check_study_folder, open_study
+from classify.search.study import JOURNAL, StudyFile, open_study
 from features.common.cli import split_names
 from features.common.errors import InputError, Stopped
 from features.common.text import make_console
@@ -48,7 +48,6 @@ def search(options: SearchOptions) -> int:
     began = time.perf_counter()
     out, seed = options.out, options.seed
     backbones = split_names(options.backbones, "--backbones")
-    check_study_folder(out)
     dataset = read_dataset(options.data, options)
     dataset = replace(dataset, splits={name: split for name, split in dataset.splits.items() if name == "train"})
     feature_cache = FeatureCache(options.cache or default_cache(options.data))

@@ -4,7 +4,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from classify.bank import train as bank
 from classify.bank.auc import mean_auc
 from classify.crossfit.models import FoldRows, split_rows
 from classify.crossfit.plan import Folds, make_folds
+from classify.crossfit.resume import digest_parts
 from classify.inputs import Inputs
 from classify.models.heads import ClassWeight, HeadSpec
 from classify.options import SearchOptions
@@ -96,12 +96,12 @@ def identify_study(inputs: Inputs, folds: Sequence[FoldRows], options: SearchOpt
     return {
         "label names": ", ".join(inputs.label_names),
         "backbones": inputs.train.fingerprints,
-        "features": _digest(inputs.train.features),
-        "labels": _digest(inputs.train_labels),
+        "features": digest_parts(inputs.train.features),
+        "labels": digest_parts(inputs.train_labels),
         "seed": options.seed,
         "number of folds": options.folds,
-        "folds": _digest(*rows),
-        "search space": blake2b(repr(space).encode(), digest_size=8).hexdigest(),
+        "folds": digest_parts(*rows),
+        "search space": digest_parts(space),
     }
 
 
@@ -252,12 +252,3 @@ def _tell(
     for trial, auc, by_fold in zip(trials, mean_auc(out_of_fold, labels), of_folds.T, strict=True):
         trial.set_user_attr(FOLD_AUCS, [None if np.isnan(value) else float(value) for value in by_fold])
         study.tell(trial, float(auc))
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    """Digest the shapes and values of arrays."""
-    digest = blake2b(digest_size=8)
-    for array in arrays:
-        digest.update(str(array.shape).encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

@@ -113,9 +113,7 @@ def collect_images(folder: Path, faults: Faults) -> dict[str, Path]:
         faults.add(Fault("image", folder, what, remedy))
     if not images:
         faults.refuse()
-        raise InputError(
-            f"{folder} holds no image. Put images there ({', '.join(IMAGE_SUFFIXES)}), or remove the folder."
-        )
+        raise InputError(f"{folder} holds no image. Put images there ({', '.join(IMAGE_SUFFIXES)}), or remove it.")
     return images
 
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from classify.ensembles.ensembles import ENSEMBLES
-from classify.experiment import Experiment, Settings, count_steps, run_experiment
+from classify.experiment import Experiment, run_experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES
 from classify.models.heads import PRESETS, HeadSpec
 from classify.scores.metrics import MACRO, Score, ThresholdRule
 from classify.scores.resampling import resample
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
+from classify.settings import Settings, check_settings, count_steps
 from features.common.errors import InputError
 
 LOGISTIC = ["logistic/alpha", "logistic/beta", "logistic/all"]
@@ -172,7 +173,7 @@ def test_models_of_several_backbones_and_their_ensembles():
     assert list(experiment.predictions) == [*LOGISTIC, *ENSEMBLES]
     *members, mean = [experiment.predictions[name].out_of_fold for name in (*LOGISTIC, "mean")]
     np.testing.assert_allclose(mean, np.mean(members, axis=0), rtol=1e-6)
-    assert len(ticks) == count_steps(inputs.columns, settings) == 9 + 6 + 9
+    assert len(ticks) == count_steps(settings, inputs.columns) == 9 + 6 + 9
 
 
 def test_every_model_names_its_backbones():
@@ -201,7 +202,7 @@ def test_a_final_model_by_name_and_the_ensembles_that_were_asked_for():
     assert experiment.final_model == "logistic/beta"
     assert list(experiment.predictions) == [*LOGISTIC, "greedy"]
     with pytest.raises(InputError, match=r"--select 'mean': expected a metric \(roc_auc, .* logistic/all, greedy\)"):
-        run(two_backbones(1, rows=100), select="mean", ensembles=("greedy",))
+        check_settings(Settings(select="mean", ensembles=("greedy",)), two_backbones(1, rows=100))
 
 
 def test_calibration_makes_the_final_model_of_the_chosen_one():

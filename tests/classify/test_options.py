@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from classify.__main__ import app as classify
 from classify.ensembles.ensembles import ENSEMBLES
 from classify.options import RunOptions, command_line
+from classify.settings import Settings
 from extract.__main__ import app as extract
 from features.__main__ import app as features
 from features.common.errors import InputError
@@ -55,15 +56,15 @@ def test_options_that_were_not_given_are_not_said():
     assert command_line("features audit", Path("r"), bare) == "python -m features audit c --data d --run r"
 
 
-def settings(**options: Any) -> dict[str, object]:
+def settings(**options: Any) -> Settings:
     return RunOptions(data=Path("data"), out=Path("run"), **options).settings()
 
 
 def test_baselines_and_ensembles_are_chosen_by_name_in_their_own_order():
     chosen = settings(baselines="prior,svm,logistic", ensemble="stacking,mean")
-    assert (chosen["baselines"], chosen["ensembles"]) == (("logistic", "svm", "prior"), ("mean", "stacking"))
-    assert settings()["ensembles"] == tuple(ENSEMBLES)
-    assert settings(ensemble="none")["ensembles"] == ()
+    assert (chosen.baselines, chosen.ensembles) == (("logistic", "svm", "prior"), ("mean", "stacking"))
+    assert settings().ensembles == tuple(ENSEMBLES)
+    assert settings(ensemble="none").ensembles == ()
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_predictions_are_replaced_only_where_they_are_the_same_ones_and_it_is_as
     images = ("--images", str(toy.data / "test"))
     assert predict(toy, finished, *images)[0] == 0
     for options, message in (
-        (images, "holds predictions already"),
+        (images, "holds predictions. Name"),
         (("--overwrite",), "holds predictions of other images"),
     ):
         code, said, _ = predict(toy, finished, *options)

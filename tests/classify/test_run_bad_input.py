@@ -13,6 +13,7 @@ from classify.models.heads import HeadSpec, write_presets
 from features.store.cache import FeatureCache
 from tests.classify.test_run import run
 from tests.classify.toy import LABELS, Toy, label_test_split, make_toy, write_cache_file
+from tests.test_rooms import HEAVY, RUN, packages_loaded
 
 Change = Callable[[Toy], None]
 
@@ -20,6 +21,24 @@ Change = Callable[[Toy], None]
 @pytest.fixture
 def toy(tmp_path) -> Toy:
     return make_toy(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("run DATA --cache CACHE --out RUN --folds 41", "41 folds need at least 41 groups; there are 40."),
+        ("run DATA --cache CACHE --out RUN --select logistic/gamma", "--select 'logistic/gamma': expected a metric"),
+        ("predict RUN --cache CACHE --split test --out DIR", "RUN holds no finished run"),
+        ("report RUN", "RUN holds no finished run"),
+        ("gradients RUN", "RUN holds no finished run"),
+        ("search DATA --cache CACHE --out CACHE", "CACHE is not a study: it holds test, but no study.journal."),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_imports_that_take_seconds(toy, command, says):
+    places = {"DATA": str(toy.data), "CACHE": str(toy.cache)}
+    done, loaded = packages_loaded(RUN, "classify", *(places.get(word, word) for word in command.split()))
+    assert (done.returncode, done.stderr.replace(str(toy.cache), "CACHE").partition(says)[0]) == (2, "error: ")
+    assert loaded & {*HEAVY, "pandas", "sklearn", "scipy", "optuna", "matplotlib"} == set()
 
 
 def of_cache(split: str, change: Callable[[np.ndarray], np.ndarray], rows: slice = slice(None), **recipe) -> Change:

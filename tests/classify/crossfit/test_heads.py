@@ -7,11 +7,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from classify.bank import train as bank
-from classify.crossfit.models import cross_fit_heads, list_heads, split_rows
+from classify.crossfit.models import cross_fit_heads, split_rows
 from classify.crossfit.plan import FitPlan, Folds, make_folds
-from classify.experiment import Settings, count_steps, run_experiment
-from classify.inputs import Inputs, SplitInputs
+from classify.experiment import run_experiment
+from classify.inputs import Inputs, SplitInputs, list_fitted
 from classify.models.heads import HeadSpec
+from classify.settings import Settings, count_steps
 
 QUICK = HeadSpec(dropout=0.0, learning_rate=1e-2, batch_size=20, epochs=3)
 SPECS = {"quick": QUICK, "slow": replace(QUICK, learning_rate=1e-3)}
@@ -70,8 +71,8 @@ MODELS = ["quick/alpha", "quick/beta", "quick/all", "slow/alpha", "slow/beta", "
 
 
 def test_a_head_per_backbone_and_one_on_all(fitted, inputs):
-    assert list_heads(inputs.columns, SPECS) == list(fitted.predictions) == list(fitted.models) == MODELS
-    assert list_heads({"alpha": slice(0, 4)}, SPECS) == ["quick/alpha", "slow/alpha"]
+    assert list_fitted(SPECS, inputs.columns) == list(fitted.predictions) == list(fitted.models) == MODELS
+    assert list_fitted(SPECS, {"alpha": slice(0, 4)}) == ["quick/alpha", "slow/alpha"]
     both = ("alpha", "beta")
     assert [p.backbones for p in fitted.predictions.values()] == [("alpha",), ("beta",), both] * 2
     assert [head.spec for head in fitted.models["slow/beta"]] == [SPECS["slow"]] * 3
@@ -197,7 +198,7 @@ def test_heads_are_models_like_any_other(inputs):
     ticks = []
     settings = Settings(folds=3, baselines=(), heads=SPECS, ensembles=("mean",), select="quick/beta")
     experiment = run_experiment(inputs, settings, lambda: ticks.append(1))
-    assert len(ticks) == count_steps(inputs.columns, settings) == 18 + 1 + 7
+    assert len(ticks) == count_steps(settings, inputs.columns) == 18 + 1 + 7
     assert list(experiment.predictions) == [*MODELS, "mean"]
     assert experiment.final_model == "quick/beta"
     members = [experiment.predictions[name].out_of_fold for name in MODELS]

@@ -11,10 +11,11 @@ from sklearn.preprocessing import StandardScaler
 from classify.bank import train as bank
 from classify.crossfit.models import Candidate, CrossFitted, cross_fit, cross_fit_heads, split_rows
 from classify.crossfit.plan import FitPlan, Folds, make_repeats
-from classify.experiment import Experiment, Settings, count_steps, run_experiment
+from classify.experiment import Experiment, run_experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES
 from classify.models.heads import HeadSpec
+from classify.settings import Settings, count_steps
 
 QUICK = HeadSpec(dropout=0.0, learning_rate=0.3, batch_size=20, epochs=9, patience=4)
 FOLDS, REPEATS = 3, 2
@@ -168,7 +169,7 @@ def run(**choices) -> tuple[Experiment, int]:
     ticks: list[int] = []
     settings = Settings(folds=FOLDS, baselines=("logistic", "prior"), **choices)
     experiment = run_experiment(INPUTS, settings, lambda: ticks.append(1))
-    assert len(ticks) == count_steps(INPUTS.columns, settings)
+    assert len(ticks) == count_steps(settings, INPUTS.columns)
     return experiment, len(ticks)
 
 

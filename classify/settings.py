@@ -1,0 +1,72 @@
+"""What a person chooses about a run, and which models that makes: light, so that a wrong choice is refused at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+
+from classify.ensembles.ensembles import ENSEMBLES
+from classify.inputs import Inputs, list_fitted, refuse_few
+from classify.models.baselines import PRIOR
+from classify.models.heads import HeadSpec
+from classify.scores.metrics import DEFAULT_RULE, ThresholdRule, check_rule
+from features.common.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person chooses about a run; see `RunOptions`.
+
+    Attributes:
+        baselines: names of `BASELINES`, in their order.
+        heads: specs by name; no name is a baseline's.
+        ensembles: names of `ENSEMBLES`, in their order; only made of several models.
+        calibration: a name of `CALIBRATIONS`, applied to the final model; None for none.
+    """
+
+    folds: int = 5
+    repeats: int = 1
+    refit: bool = False
+    seed: int = 0
+    jobs: int = 1
+    baselines: tuple[str, ...] = ("logistic",)
+    heads: Mapping[str, HeadSpec] = field(default_factory=dict)
+    ensembles: tuple[str, ...] = tuple(ENSEMBLES)
+    select: str = "roc_auc"
+    calibration: str | None = None
+    threshold: ThresholdRule = DEFAULT_RULE
+    gap: bool = False
+
+
+def list_models(settings: Settings, columns: Mapping[str, slice]) -> tuple[list[str], list[str], tuple[str, ...]]:
+    """List the models of a run by name: the baselines, such as `logistic/resnet50`; the heads; the ensembles.
+
+    The prior sees no features, so it is one model. It is a floor, not a member of ensembles; a single model makes none.
+    """
+    baselines = list_fitted([name for name in settings.baselines if name != PRIOR], columns)
+    heads = list_fitted(settings.heads, columns)
+    ensembles = settings.ensembles if len(baselines) + len(heads) > 1 else ()
+    return baselines + [PRIOR] * (PRIOR in settings.baselines), heads, ensembles
+
+
+def count_steps(settings: Settings, columns: Mapping[str, slice]) -> int:
+    """How often `run_experiment` calls `on_step`."""
+    baselines, heads, ensembles = list_models(settings, columns)
+    fitted = len(baselines) + len(heads)
+    fits = settings.folds * settings.repeats + settings.refit
+    return fitted * fits + len(ensembles) + (fitted + len(ensembles)) + settings.gap * 2 * fits
+
+
+def check_settings(settings: Settings, inputs: Inputs) -> None:
+    """Refuse what cannot be done with these inputs.
+
+    Raises:
+        InputError: the data are too few for the folds, or have no groups for the gap; or `select` names no model.
+    """
+    groups = inputs.train.groups
+    if settings.gap and (groups is None or len(np.unique(groups)) == len(groups)):
+        why = "no groups are known" if groups is None else f"each of the {len(groups)} groups holds one image"
+        raise InputError(f"--gap compares random folds with grouped ones, but {why}. Use --groups or --group-column.")
+    check_rule(settings.select, list(chain(*list_models(settings, inputs.columns))))
+    refuse_few(len(inputs.train_labels), groups, settings.folds)
