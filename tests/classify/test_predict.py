@@ -80,7 +80,8 @@ def plain(tmp_path_factory) -> tuple[Toy, Path]:
 @pytest.fixture
 def own(plain, tmp_path) -> tuple[Toy, Path]:
     """A copy of them that a test may spoil."""
-    return copy_run(*plain, tmp_path)
+    toy, out = plain
+    return copy_run(toy, out, tmp_path)
 
 
 @pytest.mark.parametrize(
