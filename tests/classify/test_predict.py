@@ -2,7 +2,6 @@
 
 import errno
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,10 @@ from classify.rundir.folder import hold_run
 from classify.rundir.saved_run import SavedRun
 from classify.scores.thresholds import to_binary
 from tests.classify.test_run import run
-from tests.classify.toy import LABELS, Toy, make_toy, reject, reseal, write_cache_file
+from tests.classify.toy import LABELS, Toy, copy_run, make_toy, reject, reseal, write_cache_file
 
 TABLES = ("predictions_probability.csv", "predictions_binary.csv")
-HEAD = HeadSpec(dropout=0.2, learning_rate=3e-3, batch_size=64, epochs=3)
+HEAD = HeadSpec(hidden_units=(6,), dropout=0.2, learning_rate=3e-3, batch_size=64, epochs=3)
 
 
 def predict(toy: Toy, run_folder, *options: str, split="test", out="new"):
@@ -55,7 +54,7 @@ def fitted(toy) -> tuple[Experiment, Path]:
         seen.append(experiment)
         write_files(folder, inputs, experiment, record)
 
-    write_presets(toy.data.parent / "mine.json", {"tiny": HEAD, "deep": replace(HEAD, hidden_units=(6,))})
+    write_presets(toy.data.parent / "mine.json", {"deep": HEAD})
     options = ("--preset", str(toy.data.parent / "mine.json"), "--folds", "2", "--baselines", "logistic,knn,prior")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("classify.rundir.files.write_files", watch)
@@ -69,16 +68,25 @@ def finished(fitted) -> Path:
     return fitted[1]
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> tuple[Toy, Path]:
+    """A data set, its cache and a run of logistic models."""
+    toy = make_toy(tmp_path_factory.mktemp("plain"))
+    code, said, out = run(toy, "run", "--folds", "2")
+    assert code == 0, said
+    return toy, out
+
+
 @pytest.fixture
-def own(tmp_path):
-    """A data set, its cache and a run that a test may spoil."""
-    toy = make_toy(tmp_path)
-    return toy, run(toy)[2]
+def own(plain, tmp_path) -> tuple[Toy, Path]:
+    """A copy of them that a test may spoil."""
+    toy, out = plain
+    return copy_run(toy, out, tmp_path)
 
 
 @pytest.mark.parametrize(
     "model",
-    ["logistic/alpha", "knn/all", "prior", "tiny/beta", "deep/all", *ENSEMBLES],
+    ["logistic/alpha", "knn/all", "prior", "deep/beta", "deep/all", *ENSEMBLES],
 )
 def test_every_kind_of_model_gives_the_test_split_the_probabilities_of_the_run(model, toy, fitted, tmp_path):
     experiment, finished = fitted  # the run's files hold the test predictions of its final model only
@@ -281,7 +289,7 @@ def test_labels_may_be_called_like_numbers_and_missing_values(tmp_path):
     toy = make_toy(tmp_path)
     names = dict(zip(LABELS, ("1", "NA", "nan"), strict=True))
     pd.read_csv(toy.data / "train.csv").rename(columns=names).to_csv(toy.data / "train.csv", index=False)
-    finished = run(toy)[2]
+    finished = run(toy, "run", "--folds", "2", "--ensemble", "mean")[2]
     code, said, out = predict(toy, finished)
     assert code == 0, said
     assert list(pd.read_csv(out / TABLES[1]).columns) == ["ID", "1", "NA", "nan"]

@@ -1,8 +1,9 @@
 """A small data set with its feature cache, made from numbers: no image is ever decoded by stage 2."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,14 @@ def reseal(run: Path, **values: Any) -> None:
     """Make a run whole again after a test changed its files, or here its record, as if the run had written them so."""
     record = json.loads((run / "run.json").read_text()) | values
     seal(run, {name: value for name, value in record.items() if name not in ("format", "files", "seal")})
+
+
+def copy_run(toy: Toy, run: Path, root: Path) -> tuple[Toy, Path]:
+    """Copy a data set, its cache and a run of it that lies beside them, as if the run had been made there."""
+    shutil.copytree(toy.data.parent, root, dirs_exist_ok=True)
+    copy = replace(toy, data=root / toy.data.name, cache=root / toy.cache.name)
+    reseal(root / run.name, data=str(copy.data), cache=str(copy.cache))
+    return copy, root / run.name
 
 
 def reject(toy: Toy, *paths: str) -> None:

@@ -11,7 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from extract.__main__ import app
+from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import BACKBONES, CHALLENGE
+from extract.backbones.weights import Weights
 from features.common.keras_import import import_keras
 from features.store.cache import FeatureCache
 from tests.extract.backbones.test_efficientnet_lite import GOLDEN, draw_image
@@ -32,35 +34,52 @@ def relative_error(features, reference):
 
 
 @pytest.mark.parametrize("row", KERAS_ROWS, ids=lambda row: row.name)
-def test_a_keras_backbone_gives_what_keras_applications_gives(row, tmp_path):
+def test_a_keras_backbone_gives_what_keras_applications_gives(row, tmp_path, monkeypatch):
+    keras = import_keras()
     size = row.input_size
     folder = tmp_path / "data" / "test"
     folder.mkdir(parents=True)
-    red = np.zeros((size, size, 3), np.uint8)
-    red[..., 0] = 255
-    noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
-    for name, image in (("a_red", red), ("b_noise", noise)):
+    red = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    red[:, size // 2 :] = 255, 0, 0
+    blue = red[..., ::-1]
+    for name, image in (("a_red", red), ("b_blue", blue)):
         cv2.imwrite(str(folder / f"{name}.png"), image[..., ::-1])
+    builder = getattr(keras.applications, row.builder)
+    built = []
+
+    def build(**arguments):
+        assert arguments == {"include_top": False, "weights": None, "pooling": "avg", "input_shape": (size, size, 3)}
+        built.append(builder(**arguments))
+        return built[0]
+
+    monkeypatch.setattr(keras.applications, row.builder, build)
     cache = tmp_path / "cache"
     result = extract(
         tmp_path / "data", "--backbones", row.name, "--weights", "random", "--cache", cache, "--batch-size", 2
     )
     assert result.exit_code == 0, result.output
-    _, features = FeatureCache(cache).read("test", [row.name], ["a_red", "b_noise"])
+    _, features = FeatureCache(cache).read("test", [row.name], ["a_red", "b_blue"])
 
-    keras = import_keras()
-    keras.utils.set_random_seed(0)
-    builder = getattr(keras.applications, row.builder)
-    model = builder(include_top=False, weights=None, pooling="avg", input_shape=(size, size, 3))
+    (model,) = built
     preprocess_input = sys.modules[builder.__module__].preprocess_input
-    blue = red[..., ::-1]
-    of_red, of_noise, of_blue = np.asarray(model(preprocess_input(np.stack([red, noise, blue]).astype(np.float32))))
+    of_red, of_blue = np.asarray(model(preprocess_input(np.stack([red, blue]).astype(np.float32))))
     assert features.shape == (2, row.width)
     assert model.count_params() == row.parameters
     assert relative_error(features[0], of_red) < 1e-4
-    assert relative_error(features[1], of_noise) < 1e-4
+    assert relative_error(features[1], of_blue) < 1e-4
     assert relative_error(of_blue, of_red) > 1e-3  # the checks above could have failed
     keras.backend.clear_session()
+
+
+def test_random_weights_are_those_of_seed_0():
+    keras = import_keras()
+    frozen = FrozenBackbone.of_table(BACKBONES["vgg16"], Weights("random", "random", "", None), "float32")
+    weights = [frozen.build().get_weights() for _ in range(2)]
+    keras.utils.set_random_seed(0)
+    weights.append(keras.applications.VGG16(include_top=False, weights=None).get_weights())
+    for first, second, of_keras in zip(*weights, strict=True):
+        np.testing.assert_array_equal(first, of_keras)
+        np.testing.assert_array_equal(second, of_keras)
 
 
 def test_embedded_backbones_give_the_golden_features(tmp_path):

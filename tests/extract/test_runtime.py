@@ -68,30 +68,23 @@ def test_a_batch_is_computed_in_equal_parts_at_the_same_time(model, images, monk
     assert cut == [parts] * -(-len(images) // sum(parts))
 
 
-def test_threads_that_the_user_set_stay():
+def test_a_cpu_computes_a_batch_for_every_few_cores_and_threads_that_the_user_set_stay():
     program = """
-from extract import runtime
-runtime.cores = lambda: 20
-runtime.split_cores()
-print(runtime.batches_at_a_time())
-"""
-    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_NUM_INTRAOP_THREADS": "5"}
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert result.stdout.split() == ["1"], result.stderr
-
-
-def test_a_cpu_computes_a_batch_for_every_few_cores():
-    program = """
+import os
 from extract import runtime
 from extract.extraction import default_batch_size
 runtime.cores = lambda: 20
+os.environ["TF_NUM_INTRAOP_THREADS"] = "5"
+runtime.split_cores()
+print(runtime.batches_at_a_time())
+del os.environ["TF_NUM_INTRAOP_THREADS"]
 print(default_batch_size("CPU"))  # asked before the first backbone is built
 import tensorflow as tf
 print(tf.config.threading.get_intra_op_parallelism_threads(), runtime.batches_at_a_time())
 """
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert result.stdout.split() == ["32", "5", "4"], result.stderr
+    assert result.stdout.split() == ["1", "32", "5", "4"], result.stderr
 
 
 def test_the_weights_are_frozen_when_it_is_compiled(model, images):

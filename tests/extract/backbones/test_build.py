@@ -24,40 +24,54 @@ def relative_error(features, reference):
     return np.linalg.norm(features - reference) / np.linalg.norm(reference)
 
 
-def test_efficientnet_is_scaled_as_keras_scales_it_with_imagenet_weights(keras, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def efficientnet(keras):
+    """EfficientNetB2 of random weights, as the product builds it."""
+    weights = Weights("random", "random", "", None)
+    return FrozenBackbone.of_table(BACKBONES["efficientnetb2"], weights, "float32").build()
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (1, 260, 260, 3)).astype(np.float32)
+
+
+def test_efficientnet_pads_as_the_classifier_that_was_trained(keras, efficientnet, pixels):
+    """Without an input shape keras.applications pads odd maps (65, 33, 17 pixels) at the other side."""
+    classifier = keras.applications.EfficientNetB2(weights=None)
+    trunk = keras.Model(classifier.input, classifier.get_layer("avg_pool").output)
+    trunk.set_weights(efficientnet.get_weights())
+    assert relative_error(np.asarray(efficientnet(pixels)), np.asarray(trunk(pixels))) < 1e-5
+
+
+def test_efficientnet_is_scaled_as_keras_scales_it_with_imagenet_weights(
+    keras, efficientnet, pixels, tmp_path, monkeypatch
+):
     from keras.src.utils import file_utils
 
-    row = BACKBONES["efficientnetb2"]
-    keras.utils.set_random_seed(5)
-    shape = (260, 260, 3)
-    source = keras.applications.EfficientNetB2(include_top=False, weights=None, pooling="avg", input_shape=shape)
-    normalization = next(layer for layer in source.layers if isinstance(layer, keras.layers.Normalization))
+    normalization = next(layer for layer in efficientnet.layers if isinstance(layer, keras.layers.Normalization))
     normalization.adapt_mean.assign([0.485, 0.456, 0.406])
     normalization.adapt_variance.assign([0.229, 0.224, 0.225])
     normalization.finalize_state()
+    unscaled = np.asarray(efficientnet(pixels))
     path = tmp_path / "efficientnetb2_notop.weights.h5"
-    source.save_weights(path)
+    efficientnet.save_weights(path)
     # Keras' own loader, with our file in place of its download.
     monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: str(path))
-    theirs = keras.applications.EfficientNetB2(include_top=False, weights="imagenet", pooling="avg", input_shape=shape)
-    ours = FrozenBackbone.of_table(row, Weights("imagenet", "imagenet", "", path), "float32").build()
-    images = np.random.default_rng(0).integers(0, 256, (1, 260, 260, 3)).astype(np.float32)
-    expected = np.asarray(theirs(images))
-    assert relative_error(np.asarray(ours(images)), expected) < 1e-5
-    plain = FrozenBackbone.of_table(row, Weights("file", "a file", "", path), "float32").build()
-    assert relative_error(np.asarray(plain(images)), np.asarray(source(images))) < 1e-6
-    assert relative_error(np.asarray(plain(images)), expected) > 1e-3  # the scaling is no formality
+    theirs = keras.applications.EfficientNetB2(
+        include_top=False, weights="imagenet", pooling="avg", input_shape=(260, 260, 3)
+    )
+    expected = np.asarray(theirs(pixels))
+    assert relative_error(unscaled, expected) > 1e-3  # the scaling is no formality
 
-
-def test_efficientnet_pads_as_the_classifier_that_was_trained(keras):
-    """Without an input shape keras.applications pads odd maps (65, 33, 17 pixels) at the other side."""
-    frozen = FrozenBackbone.of_table(BACKBONES["efficientnetb2"], Weights("random", "random", "", None), "float32")
-    ours = frozen.build()
-    classifier = keras.applications.EfficientNetB2(weights=None)
-    trunk = keras.Model(classifier.input, classifier.get_layer("avg_pool").output)
-    trunk.set_weights(ours.get_weights())
-    images = np.random.default_rng(0).integers(0, 256, (1, 260, 260, 3)).astype(np.float32)
-    assert relative_error(np.asarray(ours(images)), np.asarray(trunk(images))) < 1e-5
+    monkeypatch.setattr(keras.applications, "EfficientNetB2", lambda **_: efficientnet)  # built once is enough
+    for weights, features, tolerance in (
+        (Weights("file", "a file", "", path), unscaled, 1e-6),
+        (Weights("imagenet", "imagenet", "", path), expected, 1e-5),
+    ):
+        efficientnet.set_weights([np.zeros_like(weight) for weight in efficientnet.get_weights()])
+        loaded = FrozenBackbone.of_table(BACKBONES["efficientnetb2"], weights, "float32").build()
+        assert relative_error(np.asarray(loaded(pixels)), features) < tolerance
 
 
 def test_weights_of_another_architecture_are_refused_by_name(keras, tmp_path):

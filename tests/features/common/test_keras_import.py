@@ -29,24 +29,31 @@ def test_native_chatter_is_silenced_and_stderr_comes_back(capfd):
     assert capfd.readouterr().err == "before after"
 
 
-@pytest.mark.parametrize("function", ["import_keras", "import_tensorflow"])
-def test_both_imports_are_silent_exact_and_leave_room_on_the_gpu(function):
+def test_both_imports_are_silent_exact_and_leave_room_on_the_gpu():
     done = in_a_fresh_interpreter(
         "assert not {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)\n"
-        f"{function}()\n"
+        "import_keras()\n"
         "import tensorflow as tf\n"
         "print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'], os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])\n"
+        "print(tf.config.experimental.tensor_float_32_execution_enabled())\n"
+        "tf.config.experimental.enable_tensor_float_32_execution(True)\n"
+        "import_tensorflow()\n"
         "print(tf.config.experimental.tensor_float_32_execution_enabled())"
     )
     assert done.stderr == ""
-    assert done.stdout.split() == ["true", "false", "False"]
+    assert done.stdout.split() == ["true", "false", "False", "False"]
 
 
-def test_settings_of_the_user_stay():
-    done = in_a_fresh_interpreter(
-        "import_tensorflow(); print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'])", TF_FORCE_GPU_ALLOW_GROWTH="false"
+@pytest.mark.parametrize(("of_user", "read"), [({}, "true"), ({"TF_FORCE_GPU_ALLOW_GROWTH": "false"}, "false")])
+def test_tensorflow_alone_is_imported_as_silently_and_settings_of_the_user_stay(tmp_path, of_user, read):
+    (tmp_path / "tensorflow.py").write_text(  # a stand-in, which is imported in no time
+        "import os\nfrom types import SimpleNamespace\nos.write(2, b'chatter')\n"
+        "print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'], os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])\n"
+        "config = SimpleNamespace(experimental=SimpleNamespace(enable_tensor_float_32_execution=print))\n"
     )
-    assert done.stdout.split() == ["false"], done.stderr
+    done = in_a_fresh_interpreter("import_tensorflow()", PYTHONPATH=str(tmp_path), **of_user)
+    assert done.stderr == ""
+    assert done.stdout.split() == [read, "false", "False"]
 
 
 def test_an_unknown_backend_and_a_missing_tensorflow_are_input_errors():
