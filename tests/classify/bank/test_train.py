@@ -212,10 +212,10 @@ def test_heads_that_exceed_the_memory_train_in_shares(features, y, monkeypatch):
 
 
 def test_heads_that_exceed_the_cache_train_in_turn(features, y, monkeypatch):
-    hidden = replace(FIVE, hidden_units=(16,), dropout=0.3, epochs=3)
-    specs = [replace(hidden, seed=seed) for seed in range(5)] + [replace(FIVE, epochs=3)]
+    linear = replace(FIVE, dropout=0.3, epochs=2)
+    specs = [replace(linear, seed=seed) for seed in range(5)] + [replace(FIVE, hidden_units=(4,), epochs=2)]
     together = train(specs, features, y)
-    monkeypatch.setattr(bank_stack, "PARAMETERS_IN_CACHE", 2 * hidden.count_parameters(WIDTH, LABELS))
+    monkeypatch.setattr(bank_stack, "PARAMETERS_IN_CACHE", 2 * linear.count_parameters(WIDTH, LABELS))
     stacks = make_stacks(specs, y, WIDTH)
     assert [stack.members for stack in stacks] == [[0, 1], [2], [3], [4], [5]]
     assert [[stack.members for stack in group] for group in trained_together(stacks)] == [
