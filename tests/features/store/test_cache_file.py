@@ -74,11 +74,11 @@ def test_threads_do_not_change_a_bit(tmp_path, monkeypatch):
 
 
 def test_every_flipped_bit_of_features_and_digests_is_refused(tmp_path):
-    path = write_cache(tmp_path, [f"image {number}" for number in range(7)], width=4)
+    path = write_cache(tmp_path, [f"image {number}" for number in range(3)], width=2)
     whole = path.read_bytes()
     with h5py.File(path) as file:
         content = [(file[name].id.get_offset(), file[name].nbytes) for name in ("features", "block_digests")]
-    assert [size for _, size in content] == [7 * 4 * 4, 16]
+    assert [size for _, size in content] == [3 * 2 * 4, 16]
     for bit in (8 * offset + bit for offset, size in content for bit in range(8 * size)):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
@@ -86,7 +86,7 @@ def test_every_flipped_bit_of_features_and_digests_is_refused(tmp_path):
         with pytest.raises(DamagedFile) as caught:
             FeatureCache(tmp_path).read("train", ["net"])
         assert str(caught.value) == (
-            f"{path} is damaged (rows 0 to 6 (images image 0 to image 6) are not those that were written). "
+            f"{path} is damaged (rows 0 to 2 (images image 0 to image 2) are not those that were written). "
             f"Run: python -m features verify {tmp_path}"
         )
 
