@@ -29,6 +29,10 @@ TABLES = (
 )
 
 
+#: Options of a run of which a test looks at no figure.
+FEW = ("--folds", "2", "--ensemble", "mean")
+
+
 @pytest.fixture
 def toy(tmp_path) -> Toy:
     return make_toy(tmp_path)
@@ -119,7 +123,7 @@ def test_equal_runs_have_equal_bytes_whatever_the_jobs_and_another_seed_has_othe
 def test_rejected_test_images_keep_their_rows_with_empty_cells_and_exit_3(toy):
     lost = toy.test_ids[4]
     reject(toy, f"test/{lost}.png", f"train/{toy.train_ids[0]}.png")
-    code, said, out = run(toy)
+    code, said, out = run(toy, "run", *FEW)
     assert code == 3
     for name in TABLES[:2]:
         lines = (out / name).read_text().splitlines()
@@ -138,7 +142,7 @@ def test_rejected_test_images_keep_their_rows_with_empty_cells_and_exit_3(toy):
 
 def test_rejected_train_images_alone_are_said_and_exit_0(toy):
     reject(toy, *(f"train/{image_id}.png" for image_id in toy.train_ids[:12]))
-    code, said, _ = run(toy)
+    code, said, _ = run(toy, "run", *FEW)
     assert code == 0
     assert "12 of 200 images have no features and are left out" in said
     assert f"{toy.train_ids[9]} and 2 more (" in said
@@ -149,7 +153,7 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
         path.unlink()
     (toy.data / "test").rmdir()
     (toy.data / "test.csv").unlink()
-    code, said, out = run(toy)
+    code, said, out = run(toy, "run", *FEW)
     assert code == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "backbones.csv",
@@ -170,17 +174,17 @@ def test_patients_in_train_and_in_test_are_a_warning(toy):
     table = pd.read_csv(toy.data / "test.csv")
     patient = pd.read_csv(toy.data / "train.csv")["patient"].iloc[0]
     table.assign(patient=[patient, *["new"] * (len(table) - 1)]).to_csv(toy.data / "test.csv", index=False)
-    code, said, out = run(toy)
+    code, said, out = run(toy, "run", *FEW)
     told = f"1 group is in train and in test, so that the figures of test are too good: {patient}."
     assert (code, f"warning: {told}" in said) == (0, True), said
     assert told in json.loads((out / "run.json").read_text())["warnings"]
     table[["ID"]].assign(patient=patient).to_csv(toy.data / "test.csv", index=False)  # no labels, so no figures
-    assert "in train and in test" not in run(toy, "run", "--overwrite")[1]
+    assert "in train and in test" not in run(toy, "run", *FEW, "--overwrite")[1]
 
 
 def test_a_labelled_test_split_is_scored_too(toy):
     label_test_split(toy)
-    _, _, out = run(toy, "run", "--select", "mean")
+    _, _, out = run(toy, "run", *FEW, "--select", "mean")
     metrics = pd.read_csv(out / "metrics.csv").set_index(["model", "split", "label", "metric"])["value"]
     predicted = pd.read_csv(out / "predictions_binary.csv")[list(LABELS)].to_numpy()
     for index, label in enumerate(LABELS):
@@ -190,7 +194,7 @@ def test_a_labelled_test_split_is_scored_too(toy):
 
 def test_the_labels_and_the_gallery_are_written_for_the_report(toy):
     label_test_split(toy)
-    _, _, out = run(toy, "run", "--select", "mean")
+    _, _, out = run(toy, "run", *FEW, "--select", "mean")
     table = pd.read_csv(out / "labels.csv", dtype={"fold": "Int64"})
     assert list(table.columns) == ["split", "ID", "group", "fold", *LABELS]
     assert list(table["ID"]) == [*toy.train_ids, *toy.test_ids]
@@ -235,13 +239,13 @@ def test_one_backbone_is_one_model_and_says_so(toy):
 def test_without_groups_the_folds_say_what_that_means(toy):
     table = pd.read_csv(toy.data / "train.csv").drop(columns="patient")
     table.to_csv(toy.data / "train.csv", index=False)
-    assert "no groups known: images of one group may be on both sides" in run(toy)[1]
+    assert "no groups known: images of one group may be on both sides" in run(toy, "run", *FEW)[1]
 
 
 def test_a_file_of_groups_makes_the_folds(toy):
     path = toy.data.parent / "groups.csv"
     pd.DataFrame({"ID": toy.train_ids, "group": np.arange(200) // 20}).to_csv(path, index=False)
-    _, said, out = run(toy, "run", "--groups", str(path))
+    _, said, out = run(toy, "run", *FEW, "--groups", str(path))
     assert "10 groups, none of them in two folds" in said
     folds = pd.read_csv(out / "oof_probability.csv")["fold"].to_numpy().reshape(-1, 20)
     assert (np.ptp(folds, axis=1) == 0).all()
@@ -249,12 +253,12 @@ def test_a_file_of_groups_makes_the_folds(toy):
 
 
 def test_overwrite_replaces_a_run_and_only_then(toy):
-    first = run(toy)[2]
+    first = run(toy, "run", *FEW)[2]
     kept = (first / "metrics.csv").read_bytes()
-    code, said, _ = run(toy)
+    code, said, _ = run(toy, "run", *FEW)
     assert (code, "holds a run already" in said) == (2, True)
     assert (first / "metrics.csv").read_bytes() == kept
-    assert run(toy, "run", "--overwrite", "--seed", "1")[0] == 0
+    assert run(toy, "run", *FEW, "--overwrite", "--seed", "1")[0] == 0
     assert (first / "metrics.csv").read_bytes() != kept
 
 
@@ -314,13 +318,13 @@ def test_features_that_are_not_finite_exit_2_and_name_file_and_image(toy, split,
         f"features). Run: python -m features verify {toy.cache}"
     )
     assert not out.exists()
-    assert run(toy, "run", "--backbones", "alpha")[0] == 0
+    assert run(toy, "run", *FEW, "--backbones", "alpha")[0] == 0
 
 
 def test_a_rejected_image_may_have_any_features(toy):
     stored = change_cache_file(toy.cache / "train" / "beta.h5", lambda features: features.__setitem__((3, 5), np.nan))
     reject(toy, f"train/{stored[3]}.png")
-    assert run(toy)[0] == 0
+    assert run(toy, "run", *FEW)[0] == 0
 
 
 def test_a_disk_that_is_full_exits_2_and_keeps_what_was_fitted(toy, monkeypatch):
@@ -328,7 +332,7 @@ def test_a_disk_that_is_full_exits_2_and_keeps_what_was_fitted(toy, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
-    code, said, out = run(toy)
+    code, said, out = run(toy, "run", *FEW)
     assert code == 2
     assert "predictions_probability.csv cannot be written: No space left on device." in said
     assert sorted(path.name for path in out.parent.iterdir()) == ["cache", "run", "toy"]

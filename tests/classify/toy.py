@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 
 from classify.rundir.folder import seal
 from features.common.files import digest
+from features.common.keras_import import import_tensorflow
 from features.store.assembly import assemble
 from features.store.cache_file import CacheFile
 from features.store.images_table import ImageFacts
@@ -101,6 +103,17 @@ def reseal(run: Path, **values: Any) -> None:
     """Make a run whole again after a test changed its files, or here its record, as if the run had written them so."""
     record = json.loads((run / "run.json").read_text()) | values
     seal(run, {name: value for name, value in record.items() if name not in ("format", "files", "seal")})
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Train heads op by op: to compile them takes seconds for every shape. The tests of the bank compile them."""
+    config = import_tensorflow().config
+    config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        config.run_functions_eagerly(False)
 
 
 def copy_run(toy: Toy, run: Path, root: Path) -> tuple[Toy, Path]:

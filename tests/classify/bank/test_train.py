@@ -12,6 +12,7 @@ from classify.bank.train import batch_order, train_bank
 from classify.models.heads import HeadSpec
 from features.common.errors import InputError
 from features.common.keras_import import import_keras, import_tensorflow
+from tests.classify.toy import uncompiled
 
 ROWS, WIDTH, LABELS, SEED = 90, 24, 3, 5
 TRAIN, VALIDATION = np.arange(0, 90, 3), np.setdiff1d(np.arange(90), np.arange(0, 90, 3))[:41]
@@ -32,6 +33,13 @@ def y(features):
 
 def train(specs, features, y, **options):
     return train_bank(specs, features, y, TRAIN, VALIDATION, seed=SEED, **options)
+
+
+@pytest.fixture
+def op_by_op():
+    """Nothing is compiled."""
+    with uncompiled():
+        yield
 
 
 def train_in_keras(spec, features, y, train_rows=TRAIN):
@@ -203,7 +211,7 @@ def test_a_head_that_diverges_has_no_best_epoch_and_harms_no_other(features, y):
     assert np.isfinite(diverged.predict_proba(features)).all()
 
 
-def test_heads_that_exceed_the_memory_train_in_shares(features, y, monkeypatch):
+def test_heads_that_exceed_the_memory_train_in_shares(features, y, op_by_op, monkeypatch):
     specs = [replace(FIVE, epochs=2, seed=seed) for seed in range(3)]
     together = train(specs, features, y)
     monkeypatch.setattr(bank, "PARAMETERS_AT_A_TIME", FIVE.count_parameters(WIDTH, LABELS))
@@ -211,11 +219,11 @@ def test_heads_that_exceed_the_memory_train_in_shares(features, y, monkeypatch):
         np.testing.assert_allclose(one.predict_proba(features), other.predict_proba(features), atol=1e-5)
 
 
-def test_heads_that_exceed_the_cache_train_in_turn(features, y, monkeypatch):
-    hidden = replace(FIVE, hidden_units=(16,), dropout=0.3, epochs=3)
-    specs = [replace(hidden, seed=seed) for seed in range(5)] + [replace(FIVE, epochs=3)]
+def test_heads_that_exceed_the_cache_train_in_turn(features, y, op_by_op, monkeypatch):
+    linear = replace(FIVE, dropout=0.3, epochs=2)
+    specs = [replace(linear, seed=seed) for seed in range(5)] + [replace(FIVE, hidden_units=(4,), epochs=2)]
     together = train(specs, features, y)
-    monkeypatch.setattr(bank_stack, "PARAMETERS_IN_CACHE", 2 * hidden.count_parameters(WIDTH, LABELS))
+    monkeypatch.setattr(bank_stack, "PARAMETERS_IN_CACHE", 2 * linear.count_parameters(WIDTH, LABELS))
     stacks = make_stacks(specs, y, WIDTH)
     assert [stack.members for stack in stacks] == [[0, 1], [2], [3], [4], [5]]
     assert [[stack.members for stack in group] for group in trained_together(stacks)] == [
