@@ -16,7 +16,7 @@ from classify.models.files import model_path
 from classify.models.trained_head import Linearised
 from classify.options import GradientsOptions
 from classify.rundir.files import read_out_of_fold, read_run_table
-from classify.rundir.folder import GALLERY, MODELS
+from classify.rundir.folder import GALLERY, MODELS, hold_run
 from classify.rundir.saved_run import SavedRun
 from classify.scores.thresholds import to_binary
 from features.common.cli import split_names
@@ -246,6 +246,7 @@ def explain(explainer: Explainer, cache: FeatureCache, reasons: Reasons, chosen_
                     advance()
     columns = explainer.columns if vectors else {}
     return Gradients(
+        run=run.record["seal"],
         model=model,
         label_names=run.label_names,
         chosen_of=chosen_of,
@@ -336,24 +337,27 @@ def write_explanation(options: GradientsOptions) -> None:
         InputError: no finished run, no features, an image that no split has, or a model without gradients.
     """
     ids = split_names(options.ids, "--ids")
-    saved = SavedRun.open(options.run)
-    model = saved.choose(options.model)
-    cache_folder = options.cache or Path(saved.record["cache"])
-    if options.cache is None and not cache_folder.is_dir():
-        raise InputError(
-            f"{cache_folder}, the cache that {options.run} learnt from, is not there as seen from {Path.cwd()}. "
-            "Name it with --cache."
-        )
-    cache = FeatureCache(cache_folder)
-    reasons, chosen_of = _read_gallery(saved) if ids is None else _find(saved, cache, model, ids)
-    explainer = Explainer(saved, model, learnt=True)
-    explainer.refuse_other_images(cache, reasons)
-    found = explain(explainer, cache, reasons, chosen_of)
-    if found.no_heat and options.model is not None:
-        others = f"Name one of {', '.join(found.instead)}." if found.instead else "No other model of the run has one."
-        raise InputError(f"{found.no_heat}. {others}")
-    write_gradients(options.run, found)
-    say_what_was_explained(found, options.run)
+    with hold_run(options.run):
+        saved = SavedRun.open(options.run)
+        model = saved.choose(options.model)
+        cache_folder = options.cache or Path(saved.record["cache"])
+        if options.cache is None and not cache_folder.is_dir():
+            raise InputError(
+                f"{cache_folder}, the cache that {options.run} learnt from, is not there as seen from {Path.cwd()}. "
+                "Name it with --cache."
+            )
+        cache = FeatureCache(cache_folder)
+        reasons, chosen_of = _read_gallery(saved) if ids is None else _find(saved, cache, model, ids)
+        explainer = Explainer(saved, model, learnt=True)
+        explainer.refuse_other_images(cache, reasons)
+        found = explain(explainer, cache, reasons, chosen_of)
+        if found.no_heat and options.model is not None:
+            others = (
+                f"Name one of {', '.join(found.instead)}." if found.instead else "No other model of the run has one."
+            )
+            raise InputError(f"{found.no_heat}. {others}")
+        write_gradients(options.run, found)
+        say_what_was_explained(found, options.run)
 
 
 def _find(run: SavedRun, cache: FeatureCache, model: str, ids: Sequence[str]) -> tuple[Reasons, int]:

@@ -84,6 +84,8 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
             "Rename the column, or leave it out with --labels."
         )
     names = tuple(cache.backbones("train") if backbones is None else backbones)
+    if not names and "train" in dataset.splits:
+        cache.has_features("train", dataset.splits["train"].image_ids)  # refuses a split of rejected images
     if not names:
         raise InputError(
             f"{cache.root} holds no features of the split train. Run: scripts/extract.sh {dataset.root} "

@@ -80,9 +80,7 @@ class RunOptions(DatasetOptions):
     ] = "none"
     threshold: Annotated[
         str,
-        typer.Option(
-            metavar="RULE", help=f"What a threshold is chosen for: {', '.join(rule.form for rule in THRESHOLD_RULES)}."
-        ),
+        typer.Option(metavar="RULE", help=f"Aim of thresholds: {', '.join(rule.form for rule in THRESHOLD_RULES)}."),
     ] = "f1"
     gap: Annotated[
         bool, typer.Option("--gap", help="Also score by folds that cut groups: what the leak would be worth.")

@@ -144,7 +144,7 @@ def check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
             f"{out} holds {', '.join(found)} that `predict` did not write ({PREDICTION} is missing). Name another "
             "folder with --out."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}). Name another folder with --out.") from None
     if not isinstance(record, dict) or "images" not in record:
         raise InputError(f"{path} does not say of which images. Name another folder with --out.")

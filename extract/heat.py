@@ -4,7 +4,6 @@ The backbones run over the images once more, cut before their pooling, and each 
 pair of image and label. Nothing else of the run is read, and no cache.
 """
 
-import errno
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,7 @@ from extract.run import find_images
 from extract.runtime import Extractor, cores, device_name, fold_batch_norms
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
-from features.common.files import digest, digest_file, hold, remove
+from features.common.files import FULL, digest, digest_file, hold, remove
 from features.common.text import duration, first_few, make_console, size
 from features.store.gradients import (
     CAM,
@@ -183,8 +182,7 @@ def _renewing(run: Path) -> Iterator[Path]:
             remove(target)
             staging.replace(target)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            remedy = "Make room on its disk." if full else "Make its folder writable."
+            remedy = "Make room on its disk." if error.errno in FULL else "Make its folder writable."
             raise InputError(f"{target} cannot be written ({error.strerror or error}). {remedy}") from None
         finally:
             with suppress(OSError):
@@ -315,7 +313,8 @@ def _say_what_is_missing(
 ) -> None:
     """Say what has no heat, which members have no part in it, and which images are left out."""
     if found.no_heat:
-        others = f"python -m classify gradients {run} --model NAME, one of {first_few(found.instead)}"
+        of_predictions = "(of predictions: classify predict --heat 6 --model NAME)"
+        others = f"python -m classify gradients {run} --model NAME {of_predictions}, one of {first_few(found.instead)}"
         say(f"without heat: {found.no_heat}. With heat: {others if found.instead else 'no model of the run'}")
     elif found.left_out:
         say(f"without a gradient, so left out: {', '.join(found.left_out)} ({1 - found.covered:.0%} of the shares)")

@@ -11,9 +11,7 @@ from features.options import IdColumn
 
 WeightsDir = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FOLDER", help="Folder that may hold the ImageNet weights, under the names that Keras gives them."
-    ),
+    typer.Option(metavar="FOLDER", help="Folder that may hold the ImageNet weights, under Keras' names."),
 ]
 
 
@@ -46,9 +44,7 @@ class ExtractOptions:
         Literal["float32", "mixed"],
         typer.Option(help="Arithmetic; mixed is float16 where it is safe, meant for GPUs."),
     ] = "float32"
-    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Stored type; float16 takes half the space.")] = (
-        "float32"
-    )
+    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Stored type; float16 takes half.")] = "float32"
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -77,9 +73,7 @@ class HeatOptions:
 
     data: Annotated[
         Path,
-        typer.Argument(
-            metavar="DATA", help="The data set, or the folder of the images that were predicted.", show_default=False
-        ),
+        typer.Argument(metavar="DATA", help="The data set, or the folder of predicted images.", show_default=False),
     ]
     run: Annotated[
         Path,

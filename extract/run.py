@@ -138,9 +138,7 @@ def _conclude(report: Report, cache: Path, seconds: float, console: Console, rec
     if report.rows or received:
         print_report(report, console)
     if received:
-        console.print(
-            f"stopped after {duration(seconds)}: {report.rows:,} new rows are kept; the same command goes on."
-        )
+        console.print(f"stopped after {duration(seconds)}: {report.rows:,} new rows are kept; run again to go on.")
         return 128 + received[0]
     if report.rows:
         total = sum(path.stat().st_size for path in cache.glob("*/*.h5"))

@@ -206,10 +206,24 @@ class Prediction:
 def in_threads(jobs: int, act: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
     """Call a function with each of some tuples of arguments, so many at a time, in threads, which share the features.
 
-    Each has one BLAS thread: how a product is cut between threads changes its last bits, and so would `jobs`.
+    Each has one BLAS thread: how a product is cut between threads changes its last bits, and so would `jobs`. If a call
+    fails, its error is raised once no other is at work: Python must not end while a thread is in C++ code.
     """
+    failed: list[Exception] = []
+
+    def guarded(*call: Any) -> Any:
+        try:
+            return None if failed else act(*call)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failed.append(error)
+
+    calls = list(calls)
     with threadpool_limits(1, user_api="blas"):
-        return Parallel(n_jobs=jobs, backend="threading")(delayed(act)(*call) for call in calls)
+        pool = Parallel(n_jobs=min(jobs, len(calls) or 1), backend="threading")
+        results = pool(delayed(guarded)(*call) for call in calls)
+    if failed:
+        raise failed[0]
+    return results
 
 
 def mean_probabilities(members: Sequence[Probabilities]) -> Probabilities:

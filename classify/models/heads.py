@@ -20,6 +20,7 @@ from features.common.errors import InputError
 Optimiser = Literal["adam", "sgd"]
 ClassWeight = Literal["none", "balanced"]
 _Count = Annotated[int, Ge(1)]
+_Width = Annotated[int, Ge(1), Le(16_384)]  # wider than any backbone: more is a slip, and would fill the memory
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class HeadSpec:
         seed: of the initial weights.
     """
 
-    hidden_units: tuple[_Count, ...] = ()
+    hidden_units: tuple[_Width, ...] = ()
     batch_norm: bool = True
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.5
     l2: Annotated[float, Ge(0)] = 1e-4

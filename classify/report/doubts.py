@@ -41,9 +41,7 @@ def list_doubts(run: RunFiles) -> list[str]:
         doubts.append(f"Random weights: {', '.join(random)} never learnt from any image.")
     value, low, high = run.score(final)
     if low <= 0.5 <= high:
-        doubts.append(
-            f"The final model may be no better than chance: its macro AUC is {with_interval((value, low, high))}."
-        )
+        doubts.append(f"The final model may be no better than chance: macro AUC {with_interval((value, low, high))}.")
     doubts += _doubt_labels(run)
     tested = run.score(final, "test")
     if tested[2] < low or tested[1] > high:

@@ -46,6 +46,8 @@ def describe_gallery(run: RunFiles) -> dict[str, Any]:
         InputError: `RUN/cam` is damaged.
     """
     heat_record, files = read_cam(run.folder)
+    if heat_record and heat_record["run"] != run.record["seal"]:
+        raise InputError(f"{run.folder / CAM} holds heat maps of another run. {how_to_draw(run.folder)}")
     cards = _list_cards(run, files)
     wanted = sorted((card for card in cards if card["file"]), key=lambda card: card["rank"])
     pictures = embed_pictures(run.folder / CAM, [(card["file"], card["number"]) for card in wanted])

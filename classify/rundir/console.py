@@ -91,9 +91,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     console.print(_threshold_table(inputs, experiment))
     if test is None:
         needless = "; --refit changes what predicts new images only" if settings.refit else ""
-        console.print(
-            f"test: the data set has no test split, so there are only out-of-fold results, no predictions{needless}"
-        )
+        console.print(f"test: the data set has no test split, so there are only out-of-fold results{needless}")
     else:
         _print_test(console, test, experiment.final_model + (", refitted" if settings.refit else ""), rejected_list)
     written = [name for name in RUN_FILES if (run / name).exists()]

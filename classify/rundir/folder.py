@@ -71,7 +71,7 @@ class SealedRun:
             )
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path} cannot be read ({error}). {_remedy(folder)}") from None
         version = record.get("format") if isinstance(record, dict) else None
         if version != _FORMAT:

@@ -53,9 +53,7 @@ def check_study_folder(folder: Path) -> None:
     if folder.is_dir() and not (folder / JOURNAL).exists():
         others = sorted(path.name for path in folder.iterdir() if path.name != f"{JOURNAL}.lock")
         if others:
-            raise InputError(
-                f"{folder} is not a study: it holds {others[0]}, but no {JOURNAL}. Name another folder with --out."
-            )
+            raise InputError(f"{folder} is not a study: it holds {others[0]}, but no {JOURNAL}. Name another --out.")
 
 
 @contextmanager
@@ -100,7 +98,7 @@ def _load(path: Path) -> "optuna.Study":
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
             storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), Held(str(path))))
-        except (ValueError, KeyError, TypeError, AssertionError) as error:  # what Optuna raises on changed lines
+        except (ValueError, LookupError, TypeError, AssertionError) as error:  # what Optuna raises on changed lines
             raise InputError(f"{path} is damaged: {error!r}. Name another folder with --out, or delete it.") from None
     if _NAME in optuna.get_all_study_names(storage):  # to make it "if it is not there" would add a line each time
         return optuna.load_study(storage=storage, study_name=_NAME)

@@ -42,11 +42,9 @@ class FrozenBackbone:
     pooling: str = "avg"
 
     @classmethod
-    def of_table(cls, architecture: Backbone, weights: Weights, precision: str) -> "FrozenBackbone":
+    def of_table(cls, row: Backbone, weights: Weights, precision: str) -> "FrozenBackbone":
         """A backbone of the table."""
-        return cls(
-            architecture.name, architecture.input_size, architecture.preprocessing, weights, precision, architecture
-        )
+        return cls(row.name, row.input_size, row.preprocessing, weights, precision, row)
 
     @classmethod
     def of_model(cls, name: str, weights: Weights, cached: Recipe | None = None) -> "FrozenBackbone":

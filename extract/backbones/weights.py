@@ -81,9 +81,7 @@ def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None) -> W
     endings = (".pth",) if backbone.embedded else (".weights.h5", ".h5")
     names = [f"{backbone.name}{ending}" for ending in endings]
     if not folder.is_dir():
-        raise InputError(
-            f"--weights takes imagenet, random, or a folder with {' or '.join(names)}; {choice!r} is none of these."
-        )
+        raise InputError(f"--weights takes imagenet, random, or a folder with {' or '.join(names)}; not {choice!r}.")
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
         raise InputError(f"{folder} holds no weights of {backbone.name}. Put them there as {' or '.join(names)}.")
@@ -121,9 +119,7 @@ def check_name(option: str, name: str) -> None:
         InputError: the message begins with the option.
     """
     if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
-        raise InputError(
-            f"{option} {name!r}: a name is made of letters, digits, '_', '-' and '.'. Choose another name."
-        )
+        raise InputError(f"{option} {name!r}: a name is made of letters, digits, '_', '-' and '.'. Choose another.")
 
 
 def _digest(path: Path, backbone: Backbone | None = None) -> str:

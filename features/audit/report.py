@@ -234,9 +234,7 @@ def _print_groups(console: Console, audit: "Audit", groups: dict[str, Any]) -> N
             "show which belong together. Give groups, such as patients: these groups keep none together"
         )
     else:
-        console.print(
-            "groups: none given (--group-column, --groups), so similar images of one patient are near duplicates, too"
-        )
+        console.print("groups: none (--group-column, --groups), so similar images of one patient are near duplicates")
         console.print(
             f"{proposed} proposed for {len(images.image_ids):,} images, by a laxer threshold; the largest has "
             f"{groups['largest']:,} images. This is a stopgap: most images of a patient differ more, and still leak. "

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 a fault of ours; 2 bad usage or bad input; 3 done, but som
 """
 
 import dataclasses
+import errno
 import inspect
 import logging
 import sys
@@ -17,11 +18,14 @@ import typer
 import typer.core
 
 from features.common.errors import InputError, Stopped, raising_signals
+from features.common.files import FULL
 
 EXIT_FAULT = 1
 EXIT_BAD_INPUT = 2
 EXIT_REJECTED = 3
 EXIT_BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE
+#: What the system answers for a path that a person has to change, wherever it is met: no fault of ours.
+_OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, *FULL)
 
 _Act = TypeVar("_Act", bound=Callable[[Any], int | None])
 
@@ -88,6 +92,10 @@ class Command(typer.core.TyperGroup):
             # Typer's own exceptions (usage, exit, abort) carry an exit code: they are not faults.
             if isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code"):
                 raise
+            if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+                what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+                typer.echo(f"error: {what}. Check the path, its rights and the room on its disk.", err=True)
+                raise typer.Exit(EXIT_BAD_INPUT) from None
             report_fault(error)
             raise typer.Exit(EXIT_FAULT) from None
 
@@ -139,8 +147,6 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[_Act], _Act]
 
 def application(purpose: str) -> typer.Typer:
     """Make the Typer application of one room, whose sub-commands may raise `InputError`; `--help` says its purpose."""
-    app = typer.Typer(
-        cls=Command, help=purpose, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-    )
+    app = typer.Typer(cls=Command, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback(help=purpose)(lambda: None)  # without a callback Typer would fold a lone sub-command away
     return app

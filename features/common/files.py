@@ -24,6 +24,8 @@ from features.common.errors import InputError
 DIGEST_BYTES = 16
 #: What a temporary file is called: `.{name}.{random}.tmp`.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
+#: What the system answers where a disk or a quota is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: What a file system answers that has no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -124,8 +126,8 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             while True:
-                # "a+" because opening must not wipe what the holder wrote about itself.
-                file = stack.enter_context(open(path, "a+", encoding="utf-8", opener=_open_no_link))
+                # "a" because opening must not wipe what the holder wrote; no buffer, so that closing cannot fail.
+                file = stack.enter_context(open(path, "ab+", buffering=0, opener=_open_no_link))
                 _refuse_foreign(path, file)
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
                 if _is_at(file.fileno(), path):
@@ -138,8 +140,7 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
                 "command": " ".join(sys.argv),
             }
             file.truncate(0)
-            file.write(json.dumps(about))
-            file.flush()
+            file.write(json.dumps(about).encode())
         except BlockingIOError:
             # A hidden lock file stands for its folder, a.h5.lock for a.h5.
             what = path.parent if path.name.startswith(".") else path.with_suffix("")
@@ -156,7 +157,7 @@ def _open_no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
-def _refuse_foreign(path: Path, file: IO[str]) -> None:
+def _refuse_foreign(path: Path, file: IO[bytes]) -> None:
     """Refuse to write into what is no lock file: a device, a pipe, or another name of somebody's file."""
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
@@ -167,6 +168,8 @@ def _why_not_locked(path: Path, error: OSError) -> str:
     """Say why a lock file could not be had, and what to do."""
     if error.errno == errno.ELOOP:
         return "it is a symbolic link. Remove it, and run again."
+    if error.errno in FULL:
+        return f"{error.strerror}. Make room on its disk."
     if error.errno in _NO_LOCKS:
         return f"{error.strerror}. The file system of {path.parent} has no locks: work in a folder on another one."
     return (

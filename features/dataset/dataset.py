@@ -117,9 +117,7 @@ def read_with_faults(root: Path, options: DatasetOptions = _DEFAULTS) -> tuple[D
             there.
     """
     if options.groups is not None and options.group_column is not None:
-        raise InputError(
-            f"--groups {options.groups} and --group-column {options.group_column} both name the groups. Give one."
-        )
+        raise InputError(f"--groups {options.groups} and --group-column {options.group_column}: give one of them.")
     faults = Faults()
     parts = _find_parts(root, options, faults)
     listings: dict[str, Listing] = {}

@@ -35,11 +35,14 @@ class FeatureCache:
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that have cache files, sorted."""
-        return tuple(sorted({path.parent.name for path in self.root.glob("[!.]*/[!.]*.h5")}))
+        folders = sorted(path.name for path in self.root.iterdir() if path.is_dir())
+        return tuple(name for name in folders if not name.startswith(".") and self.backbones(name))
 
     def backbones(self, split: str) -> tuple[str, ...]:
         """Names of the backbones cached for a split, sorted."""
-        return tuple(sorted(path.stem for path in (self.root / split).glob("[!.]*.h5")))
+        folder = self.root / split
+        files = folder.iterdir() if folder.is_dir() else ()  # no glob: it is silent where the folder cannot be read
+        return tuple(sorted(path.stem for path in files if path.suffix == ".h5" and not path.name.startswith(".")))
 
     def unfinished(self) -> tuple[str, ...]:
         """Where an extraction was stopped before its end: `{split}/{backbone}`, sorted. Its rows wait in parts."""
@@ -244,9 +247,10 @@ def default_cache(root: Path) -> Path:
     """
     cache = Path(__file__).parents[1] / "cache" / root.resolve().name
     owner = cache / _OWNER
-    if owner.exists() and owner.read_text(encoding="utf-8") != str(root.resolve()):
+    found = owner.read_text(encoding="utf-8", errors="replace") if owner.exists() else str(root.resolve())
+    if found != str(root.resolve()):
         raise InputError(
-            f"{cache} holds the features of {owner.read_text(encoding='utf-8')}, not of {root.resolve()}. "
+            f"{cache} holds the features of {found}, not of {root.resolve()}. "
             f"Name another folder with --cache. If the data set has moved, remove {owner} and run again."
         )
     return cache

@@ -35,7 +35,7 @@ _CAM_COLUMNS = {
     "boxes.csv": ("split", "ID", "label", "x0", "y0", "x1", "y1", "score", "heat"),
 }
 #: Version of the file's layout.
-GRADIENTS_SCHEMA = 1
+GRADIENTS_SCHEMA = 2
 #: Bits of a float32's mantissa that `rounded` clears: 10 of 23 remain, as in float16, with the range of float32.
 _CLEARED_BITS = 13
 
@@ -71,6 +71,7 @@ class Gradients:
     """What is known of P pairs.
 
     Attributes:
+        run: the seal of the run whose model it is.
         chosen_of: how many images those of the pairs were chosen from.
         members: share of each baseline and head in the model's logit, label by label.
         left_out: by name, why a member has no part.
@@ -81,6 +82,7 @@ class Gradients:
         vectors: by backbone float32 (P, D); empty without gradients.
     """
 
+    run: str
     model: str
     label_names: tuple[str, ...]
     chosen_of: int
@@ -208,6 +210,7 @@ def write_cam(
             writer.writerow(columns)
             writer.writerows(rows)
     record = {
+        "run": found.run,
         "model": found.model,
         "labels": found.label_names,
         "members": {
@@ -237,16 +240,16 @@ def read_cam(run: Path) -> tuple[dict[str, Any], dict[tuple[str, str], str] | No
     try:
         if path.is_file():
             record = json.loads(path.read_text(encoding="utf-8"))
-            kinds = {"model": str, "left_out": dict, "no_heat": str}
+            kinds = {"run": str, "model": str, "left_out": dict, "no_heat": str}
             if not (isinstance(record, dict) and all(isinstance(record.get(name), kinds[name]) for name in kinds)):
-                raise ValueError("model, left_out or no_heat is missing, or of another type")
+                raise ValueError("run, model, left_out or no_heat is missing, or of another type")
         path = run / CAM / "images.csv"
         if path.is_file():
             with path.open(encoding="utf-8", newline="") as file:
                 _, *rows = csv.reader(file)
             # As numbers: a name that leads elsewhere must not bring another file into the report.
             files = {(split, image_id): f"{int(number):05d}" for split, image_id, number in rows}
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}). {how_to_draw(run)}") from None
     return record, files
 

@@ -15,6 +15,7 @@ from classify.ensembles.ensembles import ENSEMBLES
 from classify.explain import NO_FIT, Explainer
 from classify.models.files import load_model
 from classify.models.heads import HeadSpec, write_presets
+from classify.rundir.folder import hold_run
 from classify.rundir.saved_run import SavedRun
 from features.common.files import digest
 from features.store.cache import FeatureCache
@@ -284,6 +285,15 @@ def test_what_cannot_be_explained_is_one_message(spoil, options, message, own):
     spoil(toy, out)
     code, said = gradients(out, *options)
     assert (code, message in said) == (2, True), said
+    assert (out / "gradients.h5").read_bytes() == before
+
+
+def test_gradients_are_not_written_into_a_run_that_another_process_works_on(own):
+    _, out = own
+    before = (out / "gradients.h5").read_bytes()
+    with hold_run(out):
+        code, said = gradients(out)
+    assert (code, f"{out} is being worked on by" in said) == (2, True)
     assert (out / "gradients.h5").read_bytes() == before
 
 

@@ -166,7 +166,7 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
         "run.json",
         "thresholds.csv",
     ]
-    assert "no test split, so there are only out-of-fold results, no predictions" in said
+    assert "no test split, so there are only out-of-fold results" in said
 
 
 def test_patients_in_train_and_in_test_are_a_warning(toy):
@@ -271,7 +271,7 @@ def test_overwrite_replaces_a_run_and_only_then(toy):
         (("--labels", "stroke"), "stroke"),
         (("--group-column", "clinic"), "has no column 'clinic'"),
         (("--groups", "none.csv"), "none.csv cannot be read: No such file or directory"),
-        (("--groups", "g.csv", "--group-column", "patient"), "both name the groups. Give one."),
+        (("--groups", "g.csv", "--group-column", "patient"), "--group-column patient: give one of them."),
         (("--folds", "41"), "41 folds need at least 41 groups; there are 40. Use --folds 40 or fewer."),
         (("--folds", "1"), "greater than or equal to 2"),
         (("--baselines", "tree"), "--baselines 'tree': tree is not a baseline. Expected some of logistic, svm, knn"),

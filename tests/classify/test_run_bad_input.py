@@ -26,6 +26,7 @@ def toy(tmp_path) -> Toy:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
+        (f"report {'long' * 75}", f"{'long' * 75}/run.json: File name too long. Check the path"),
         ("run DATA --cache CACHE --out RUN --folds 41", "41 folds need at least 41 groups; there are 40."),
         ("run DATA --cache CACHE --out RUN --select logistic/gamma", "--select 'logistic/gamma': expected a metric"),
         ("predict RUN --cache CACHE --split test --out DIR", "RUN holds no finished run"),

@@ -56,7 +56,9 @@ def explain(cache: Path, images: list[tuple[str, str]], backbones: tuple[str, ..
     recipes = {name: features.open(images[0][0], name).recipe for name in backbones}
     stacked = {name: np.stack(rows) for name, rows in vectors.items()}
     members = {"ridge/all": (1.0, 1.0)}
-    return Gradients("ridge/all", LABELS, 7, members, {"knn/all": "no"}, 0.9, "", (), recipes, tuple(pairs), stacked)
+    return Gradients(
+        "0" * 32, "ridge/all", LABELS, 7, members, {"knn/all": "no"}, 0.9, "", (), recipes, tuple(pairs), stacked
+    )
 
 
 @pytest.fixture
@@ -214,7 +216,8 @@ def test_without_gradients_there_are_thumbnails_and_what_to_run(extracted):
     assert code == 0, said
     assert "3 thumbnails, 0 heat maps, 0 boxes" in said
     assert "without heat: neither knn nor a member has one" in said
-    assert f"python -m classify gradients {run} --model NAME, one of ridge/all" in said
+    assert f"python -m classify gradients {run} --model NAME (of predictions: classify predict --heat 6" in said
+    assert "--model NAME), one of ridge/all" in said
     tables = {"images.csv", "boxes.csv", "pairs.csv", "cam.json"}
     assert {path.name for path in (run / "cam").iterdir()} == {"thumbnails", *tables}
     assert (run / "cam" / "boxes.csv").read_text() == "split,ID,label,x0,y0,x1,y1,score,heat\n"

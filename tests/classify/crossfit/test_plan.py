@@ -1,5 +1,7 @@
 """Repeated folds and refitted models: which rows each fit learns from, and whose probabilities count."""
 
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +12,13 @@ from sklearn.preprocessing import StandardScaler
 
 from classify.bank import train as bank
 from classify.crossfit.models import Candidate, CrossFitted, cross_fit, cross_fit_heads, split_rows
-from classify.crossfit.plan import FitPlan, Folds, make_repeats
+from classify.crossfit.plan import FitPlan, Folds, in_threads, make_repeats
 from classify.experiment import Experiment, run_experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES
 from classify.models.heads import HeadSpec
 from classify.settings import Settings, count_steps
+from features.common.errors import InputError
 
 QUICK = HeadSpec(dropout=0.0, learning_rate=0.3, batch_size=20, epochs=9, patience=4)
 FOLDS, REPEATS = 3, 2
@@ -189,3 +192,27 @@ def test_a_whole_experiment_with_repeats_and_refit():
     once, _ = run()
     assert (once.predictions["prior"].out_of_fold != experiment.predictions["prior"].out_of_fold).any()
     np.testing.assert_array_equal(once.folds.fold_of_row, experiment.folds.fold_of_row)
+
+
+def test_an_error_of_one_call_waits_for_those_at_work_and_begins_no_other():
+    begun: list[int] = []
+    ended: list[int] = []
+    both = threading.Barrier(2)
+
+    def act(number: int) -> None:
+        begun.append(number)
+        if number < 2:
+            both.wait(60)
+        if number == 0:
+            raise InputError("the disk is full")
+        time.sleep(0.2)
+        ended.append(number)
+
+    with pytest.raises(InputError, match="the disk is full"):
+        in_threads(2, act, [(number,) for number in range(50)])
+    assert (sorted(begun), ended) == ([0, 1], [1])
+
+
+def test_there_are_no_more_threads_than_calls():
+    assert in_threads(10**6, int, [("1",), ("2",)]) == [1, 2]
+    assert in_threads(10**6, int, []) == []

@@ -61,6 +61,7 @@ def test_fields_that_are_left_out_have_their_defaults(tmp_path):
         ('{"a": {"hidden_units": 64}}', "hidden_units is 64. Expected a valid array"),
         ('{"a": {"hidden_units": [64.5]}}', r"hidden_units is \[64.5\]. Expected a valid integer"),
         ('{"a": {"hidden_units": [0]}}', r"hidden_units is \[0\]. Expected greater than or equal to 1"),
+        ('{"a": {"hidden_units": [8, 16385]}}', "Expected less than or equal to 16384"),
         ('{"a": {"batch_norm": 1}}', "batch_norm is 1. Expected a valid boolean"),
         ('{"a": {"epochs": 10.0}}', "epochs is 10.0. Expected a valid integer"),
         ('{"a": {"optimiser": "rmsprop"}}', "optimiser is 'rmsprop'. Expected 'adam' or 'sgd'"),

@@ -42,6 +42,12 @@ def rename(run_folder: Path, old: str, new: str) -> None:
     reseal(run_folder)
 
 
+def seal_of(run_folder: Path) -> str:
+    """The seal of a run; nothing where a test needs no run."""
+    path = run_folder / "run.json"
+    return str(json.loads(path.read_text())["seal"]) if path.exists() else ""
+
+
 def write_pictures(run_folder: Path, without: str = "") -> None:
     """Write RUN/cam as `extract heat` does: grey thumbnails, heat with a palette that is transparent where cold."""
     gallery, cam = pd.read_csv(run_folder / "gallery.csv"), run_folder / "cam"
@@ -50,7 +56,8 @@ def write_pictures(run_folder: Path, without: str = "") -> None:
     (cam / "thumbnails").mkdir(parents=True)
     images.to_csv(cam / "images.csv", index=False)
     left_out = dict.fromkeys(("forest/all", "knn/all"), "no gradient")
-    (cam / "cam.json").write_text(json.dumps({"model": "greedy", "left_out": left_out, "no_heat": ""}))
+    about = {"run": seal_of(run_folder), "model": "greedy", "left_out": left_out, "no_heat": ""}
+    (cam / "cam.json").write_text(json.dumps(about))
     palette = np.arange(256, dtype=np.uint8)
     for label in range(3):
         (cam / "heat" / str(label)).mkdir(parents=True)
@@ -92,8 +99,8 @@ def reported(plain_run, tmp_path_factory) -> Path:
     gallery = pd.read_csv(out / "gallery.csv")
     surest = gallery[(gallery["split"] == "train") & (gallery["outcome"] == "true_positive")]
     rename(out, surest["ID"].iloc[0], HOSTILE)
-    write_pictures(out, without=surest["ID"].iloc[1])
     (out / "audit.json").write_text(json.dumps(AUDIT))
     reseal(out, gap=GAP)
+    write_pictures(out, without=surest["ID"].iloc[1])
     write_report(out)
     return out

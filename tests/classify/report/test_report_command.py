@@ -19,7 +19,7 @@ from classify.report.plotting import DASH
 from classify.report.run_files import RunFiles
 from classify.rundir.folder import hold_run
 from features.common.errors import InputError
-from tests.classify.report.conftest import HOSTILE, HOSTILE_GROUP, rename, write_pictures
+from tests.classify.report.conftest import HOSTILE, HOSTILE_GROUP, rename, seal_of, write_pictures
 from tests.classify.toy import LABELS, reseal
 
 
@@ -180,17 +180,20 @@ def test_the_gallery_says_whose_heat_it_shows(reported, copied):
     text = words((reported / "report.html").read_text())
     assert "The heat is of greedy, without its members forest/all, knn/all, which have no gradient." in text
     (copied / "cam").mkdir()
-    without = {"model": "forest", "left_out": {}, "no_heat": "forest has no <b>gradient"}
+    without = {"run": seal_of(copied), "model": "forest", "left_out": {}, "no_heat": "forest has no <b>gradient"}
     (copied / "cam" / "cam.json").write_text(json.dumps(without))
     write_report(copied)
     page = (copied / "report.html").read_text()
     assert "No heat maps: forest has no <b>gradient." in words(page)
     assert 'id="all-heat"' not in page
-    whole = {"model": "forest", "left_out": {}, "no_heat": ""}
+    whole = without | {"no_heat": ""}
     for damaged in ({}, [], *(whole | {name: 1} for name in whole)):
         (copied / "cam" / "cam.json").write_text(json.dumps(damaged))
-        with pytest.raises(InputError, match=r"cam\.json cannot be read \(model, left_out.*extract heat"):
+        with pytest.raises(InputError, match=r"cam\.json cannot be read \(run, model, left_out.*extract heat"):
             describe_gallery(RunFiles.read(copied))
+    (copied / "cam" / "cam.json").write_text(json.dumps(whole | {"run": "0" * 32}))
+    with pytest.raises(InputError, match=r"cam holds heat maps of another run\. Make it again: .* extract heat DATA"):
+        describe_gallery(RunFiles.read(copied))
 
 
 def test_a_run_without_groups_test_heads_or_several_models_has_its_report_too(toy, tmp_path):
@@ -286,9 +289,9 @@ def test_a_folder_that_cannot_be_written_has_a_remedy_that_the_command_has(copie
 def test_pictures_whose_model_has_no_heat_stand_without_it(copied):
     write_pictures(copied)
     shutil.rmtree(copied / "cam" / "heat")
-    (copied / "cam" / "cam.json").write_text(
-        json.dumps({"model": "knn/all", "left_out": {"knn/all": "no"}, "no_heat": ""})
-    )
+    path = copied / "cam" / "cam.json"
+    about = json.loads(path.read_text()) | {"model": "knn/all", "left_out": {"knn/all": "no"}}
+    path.write_text(json.dumps(about))
     gallery = describe_gallery(RunFiles.read(copied))
     assert gallery["with_pictures"] == len(gallery["cards"])
     assert (gallery["pictures"].heat, {card["heat"] for card in gallery["cards"]}) == ({}, {""})

@@ -158,7 +158,7 @@ def test_without_groups_linked_images_are_one_proposed_group_that_reads_back(pla
     assert groups["t000"] == groups["t050"] == groups["e000"] != groups["t001"]
     assert all(name.startswith("proposed-") for name in groups.values())
     assert record["groups"]["proposed"] <= 208
-    assert "groups: none given" in said
+    assert "groups: none (--group-column" in said
     options = DatasetOptions(groups=planted.cache / "audit" / "groups.csv")
     read = read_dataset(planted.data, options).splits
     assert read["train"].groups[0] == read["train"].groups[50] == read["test"].groups[0]

@@ -1,5 +1,7 @@
 """Exit codes and messages: of `python -m features verify`, and of any command line made by `application`."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +86,31 @@ def test_bad_input_is_one_message_and_2():
     result = run(InputError("a.csv, line 3: received x. Write 0 or 1."))
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "error: a.csv, line 3: received x. Write 0 or 1.\n"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG, errno.ENOSPC, errno.EROFS])
+def test_what_the_system_refuses_is_no_fault_of_ours(number):
+    reason = os.strerror(number)
+    for error, what in ((OSError(number, reason, "a/b"), f"a/b: {reason}"), (OSError(number, reason), reason)):
+        result = run(error)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == f"error: {what}. Check the path, its rights and the room on its disk.\n"
+
+
+def test_a_split_whose_folder_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    write_cache(tmp_path, "abc", "test")
+    write_cache(tmp_path, "abc", "train")
+
+    def listdir(path):
+        if Path(path) == tmp_path / "train":  # as root, whom no rights stop
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return names(path)
+
+    names = os.listdir
+    monkeypatch.setattr(os, "listdir", listdir)
+    result = verify(tmp_path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {tmp_path}/train: Permission denied. Check the path")
 
 
 def test_a_fault_of_ours_is_1_with_the_traceback_in_a_file(tmp_path, monkeypatch):

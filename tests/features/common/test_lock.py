@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -136,13 +137,17 @@ def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path):
         pytest.fail("locked below a file")
 
 
-def test_a_full_disk_is_said(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("features.common.files.json.dumps", full)
-    with pytest.raises(InputError, match="cannot be locked: No space left on device"), hold(tmp_path / "a.lock"):
-        pytest.fail("the lock was taken")
+def test_a_full_disk_is_said(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        with (
+            pytest.raises(InputError, match=r"cannot be locked: File too large\. Make room"),
+            hold(tmp_path / "a.lock"),
+        ):
+            pytest.fail("the lock was taken")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
 
 @pytest.mark.parametrize("make", ["symlink_to", "hardlink_to"])

@@ -86,7 +86,7 @@ def test_a_duplicate_id_column_stops_both(tmp_path):
         ('ID,a\nx,1\n"y,0\nz,1\n', "x.png", ("line 3", "a quoted cell does not end", "Close the quote")),
         ('ID,a\nx,1\n"' + "y,0\n" * 40_000, "x.png", ("line 3", "field larger", "Close the quote")),
         ("ID,a\nx,1\n", "x.png y.dcm", ("1 DICOM file", "y.dcm", "not supported yet", "Convert them to PNG")),
-        ("ID,a\nx,1\n", "", ("train holds no image", ".png", "remove the folder")),
+        ("ID,a\nx,1\n", "", ("train holds no image", ".png", "remove it")),
         ("ID,a\nx,1\n", "notes.txt .x.png", ("train holds no image",)),
         ("ID,a\nx,1\n", "x\\y.png", ("holds a backslash", "Rename")),
         ('ID,a\n"x\ry",1\n', "x.png", ("line 2", "must not hold a carriage return: remove it")),

@@ -66,7 +66,7 @@ def test_every_fault_is_one_message(data, tmp_path, text, says):
 
 def test_a_file_and_a_column_exclude_each_other(data, tmp_path):
     message = message_of(data, groups=tmp_path / "groups.csv", group_column="patient")
-    assert message == f"--groups {tmp_path}/groups.csv and --group-column patient both name the groups. Give one."
+    assert message == f"--groups {tmp_path}/groups.csv and --group-column patient: give one of them."
 
 
 def test_a_file_that_is_not_there(data, tmp_path):

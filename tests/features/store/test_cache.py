@@ -279,6 +279,14 @@ def images(tmp_path):
     return tmp_path / "cache", paths
 
 
+def test_an_owner_that_is_no_text_is_another_owner(tmp_path, monkeypatch):
+    monkeypatch.setattr("features.store.cache.__file__", str(tmp_path / "features" / "store" / "cache.py"))
+    cache = claim_default_cache(tmp_path / "mine")
+    (cache / "dataset.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="holds the features of \ufffd\ufffd, not of"):
+        default_cache(tmp_path / "mine")
+
+
 def refuse_changed(images) -> None:
     root, paths = images
     FeatureCache(root).refuse_changed("train", ["net"], ["a", "b"], paths)

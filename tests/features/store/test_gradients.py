@@ -14,6 +14,7 @@ from features.store.recipe import Recipe
 def gradients_of(count: int, widths: dict[str, int]) -> Gradients:
     generator = np.random.default_rng(0)
     return Gradients(
+        run="0" * 32,
         model="mean",
         label_names=("blood", "Brüche"),
         chosen_of=1000,
@@ -79,6 +80,6 @@ def test_a_missing_file_and_another_layout_name_what_to_run(tmp_path):
     with pytest.raises(InputError, match="is damaged"):
         read_gradients(tmp_path)
     with h5py.File(tmp_path / GRADIENTS, "w") as file:
-        file["about"] = np.frombuffer(b'{"schema_version": 2, "recipes": {}}', np.uint8)
-    with pytest.raises(InputError, match="has layout 2, but this Headbank reads 1"):
+        file["about"] = np.frombuffer(b'{"schema_version": 3, "recipes": {}}', np.uint8)
+    with pytest.raises(InputError, match="has layout 3, but this Headbank reads 2"):
         read_gradients(tmp_path)
