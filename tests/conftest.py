@@ -6,19 +6,40 @@ from pathlib import Path
 
 import pytest
 
+from features.common.keras_import import import_keras
+
 # OpenMP's threads wait for work by spinning, and take the cores from the other workers of the suite: boosted trees are
 # then several times as slow. Set before scikit-learn loads OpenMP; no computed value changes.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-
 #: The rooms whose tests take longest.
 _FIRST = ("extract", "classify", "scripts")
+#: What may run apart from its file, for it shares nothing with it; and what runs together, for it shares a run.
+_APART, _TOGETHER = "test_a_keras_backbone_gives_what_keras_applications_gives", Path("classify", "report")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin that spreads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no worker of the suite waits for another in the end."""
+    """Begin with what takes longest, and spread the tests by file, so that no worker waits for another in the end."""
     folder = Path(__file__).parent
     items.sort(key=lambda item: item.path.relative_to(folder).parts[0] not in _FIRST)
+    for item in items:
+        file = item.path.relative_to(folder)
+        apart, together = item.name.startswith(_APART), file.is_relative_to(_TOGETHER)
+        item.add_marker(pytest.mark.xdist_group(item.name if apart else str(_TOGETHER if together else file)))
+
+
+@pytest.fixture(scope="session")
+def own_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a tiny model of one's own: 16 x 16 pixels to 4 features."""
+    keras = import_keras()
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3), keras.layers.ReLU()]
+    )
+    path = tmp_path_factory.mktemp("model") / "own.keras"
+    model.save(path)
+    return path
 
 
 def pytest_collection_finish() -> None:
