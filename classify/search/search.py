@@ -154,7 +154,8 @@ def run_search(
                 out_of_fold = train_out_of_fold(specs, inputs, folds, options.seed, report)
                 longest = max(longest, time.perf_counter() - started)
                 _tell(study, trials, out_of_fold, inputs.train_labels, folds)
-                study_file.add([study.trials[trial.number] for trial in trials])
+                finished = study.trials  # a deep copy of them all
+                study_file.add([finished[trial.number] for trial in trials])
                 on_batch()
     except _OutOfTime:
         return "the time is up"

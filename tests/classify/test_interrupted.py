@@ -46,6 +46,28 @@ def at_once(toy) -> Path:
     return run(toy, "at_once")[2]
 
 
+@pytest.fixture(scope="module")
+def heads_options(toy) -> tuple[str, ...]:
+    """Options of a short run of heads."""
+    mine = str(toy.data.parent / "mine.json")
+    return ("--preset", mine, "--folds", "3", "--baselines", "prior", "--backbones", "alpha")
+
+
+@pytest.fixture(scope="module")
+def heads_at_once(toy, heads_options) -> Path:
+    """A run of heads that nothing stops."""
+    return run(toy, "heads_at_once", *heads_options)[2]
+
+
+@pytest.fixture(scope="module")
+def killed(toy, tmp_path_factory) -> tuple[int, Path]:
+    """The exit code and the folder of a run that was killed, for tests to copy."""
+    code, _ = stop_run(toy, "killed", signal.SIGKILL, "--jobs", "2")
+    folder = tmp_path_factory.mktemp("killed") / "run"
+    (toy.data.parent / "killed").rename(folder)
+    return code, folder
+
+
 def stop_run(toy: Toy, out: str, number: int, *options: str, kept: int = KEPT, stand: bool = True) -> tuple[int, Path]:
     """Start a run, and send it a signal once it keeps so many fits.
 
@@ -107,32 +129,32 @@ def fits(monkeypatch) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("number", "jobs", "code", "left"),
-    [
-        (signal.SIGINT, "1", 130, []),
-        (signal.SIGTERM, "2", 143, []),
-        (signal.SIGKILL, "2", -signal.SIGKILL, [".lock"]),
-    ],
+    ("number", "code", "left"), [(signal.SIGTERM, 143, []), (signal.SIGKILL, -signal.SIGKILL, [".lock"])]
 )
-def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(toy, at_once, fits, number, jobs, code, left):
-    out = f"stopped{int(number)}"
-    returned, finished = stop_run(toy, out, number, "--jobs", jobs)
+def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(toy, at_once, fits, request, number, code, left):
+    stopped = toy.data.parent / f"stopped{int(number)}"
+    if number == signal.SIGKILL:
+        returned, folder = request.getfixturevalue("killed")
+        shutil.copytree(folder, stopped)
+    else:
+        returned, _ = stop_run(toy, stopped.name, number, "--jobs", "1")
     assert returned == code
-    assert len(list(finished.glob("*.fits"))) == KEPT
-    assert sorted(path.name for path in (toy.data.parent / out).iterdir()) == sorted([".partial", *left])
+    assert len(list((stopped / ".partial" / "finished").glob("*.fits"))) == KEPT
+    assert sorted(path.name for path in stopped.iterdir()) == sorted([".partial", *left])
     assert hidden(toy.data.parent) == []
 
-    assert run(toy, out, "--jobs", "2")[0] == 0
+    assert run(toy, stopped.name, "--jobs", "2")[0] == 0
     assert len(fits) == 15 - KEPT
     assert set(tables(at_once)) == set(TABLES)
-    assert tables(toy.data.parent / out) == tables(at_once)
-    assert hidden(toy.data.parent / out) == []
-    assert not (toy.data.parent / out / "finished").exists()
-    assert len(list((toy.data.parent / out / "models").rglob("*.skops"))) == 15 + 6
+    assert tables(stopped) == tables(at_once)
+    assert hidden(stopped) == []
+    assert not (stopped / "finished").exists()
+    assert len(list((stopped / "models").rglob("*.skops"))) == 15 + 6
 
 
 def test_a_forest_in_two_threads_is_stopped_without_a_trace(toy):
-    options = ("--jobs", "2", "--baselines", "forest", "--repeats", "4")  # 60 fits, of which nothing stands
+    # 60 fits, of which nothing stands; of one label, they are short.
+    options = ("--jobs", "2", "--baselines", "forest", "--repeats", "4", "--labels", "epidural")
     code, finished = stop_run(toy, "forest", signal.SIGINT, *options, kept=1, stand=False)
     assert code == 130
     assert 1 <= len(list(finished.glob("*.fits"))) < 60
@@ -140,13 +162,10 @@ def test_a_forest_in_two_threads_is_stopped_without_a_trace(toy):
     shutil.rmtree(finished.parent)
 
 
-def test_a_run_that_is_stopped_in_the_midst_of_heads_reuses_them(toy, monkeypatch):
-    mine = str(toy.data.parent / "mine.json")
-    options = ("--preset", mine, "--folds", "3", "--baselines", "prior", "--backbones", "alpha")
+def test_a_run_that_is_stopped_in_the_midst_of_heads_reuses_them(toy, heads_options, heads_at_once, monkeypatch):
     trained = []
     train_bank = bank.train_bank
-    _, _, once = run(toy, "heads_once", *options)
-    code, finished = stop_run(toy, "heads", signal.SIGINT, *options, kept=4, stand=False)
+    code, finished = stop_run(toy, "heads", signal.SIGINT, *heads_options, kept=4, stand=False)
     assert code == 130
     kept = len(list(finished.glob("*.fits"))) - 3  # the prior's
     assert 1 <= kept < 3
@@ -156,22 +175,22 @@ def test_a_run_that_is_stopped_in_the_midst_of_heads_reuses_them(toy, monkeypatc
         return train_bank(*arguments)
 
     monkeypatch.setattr(bank, "train_bank", watch)
-    assert run(toy, "heads", *options)[0] == 0
+    assert run(toy, "heads", *heads_options)[0] == 0
     assert len(trained) == 3 - kept
-    assert tables(toy.data.parent / "heads") == tables(once)
+    assert tables(toy.data.parent / "heads") == tables(heads_at_once)
     heads, of_once = (
         {
             model: facts.get("best_epochs")
             for model, facts in json.loads((folder / "run.json").read_text())["models"].items()
         }
-        for folder in (toy.data.parent / "heads", once)
+        for folder in (toy.data.parent / "heads", heads_at_once)
     )
     assert heads == of_once
     assert hidden(toy.data.parent / "heads") == []
 
 
-def test_other_options_after_a_stop_do_not_mix_with_what_was_kept(toy, fits):
-    stop_run(toy, "other", signal.SIGKILL, "--jobs", "2")
+def test_other_options_after_a_stop_do_not_mix_with_what_was_kept(toy, killed, fits):
+    shutil.copytree(killed[1], toy.data.parent / "other")
     options = ("--seed", "1", "--baselines", "logistic,prior", "--backbones", "beta")
     _, _, expected = run(toy, "other_expected", *options)
     fits.clear()
@@ -183,28 +202,25 @@ def test_other_options_after_a_stop_do_not_mix_with_what_was_kept(toy, fits):
     assert hidden(out) == []
 
 
-def test_an_overwrite_that_is_stopped_leaves_the_earlier_run_whole(toy, fits):
-    _, _, expected = run(toy, "overwrite_expected", "--seed", "1")
-    _, _, out = run(toy, "overwritten")
+def test_an_overwrite_that_is_stopped_leaves_the_earlier_run_whole(toy, at_once, fits):
+    _, _, out = run(toy, "overwritten", "--seed", "1", "--baselines", "prior", "--backbones", "beta")
     before = contents(out)
-    code, finished = stop_run(toy, "overwritten", signal.SIGINT, "--seed", "1", "--overwrite")
+    code, finished = stop_run(toy, "overwritten", signal.SIGINT, "--overwrite")
     assert code == 130
+    assert len(list(finished.glob("*.fits"))) == KEPT
     assert contents(out) == before
     assert finished.parent == out / ".partial"
-    fits.clear()
-    assert run(toy, "overwritten", "--seed", "1", "--overwrite")[0] == 0
+    assert run(toy, "overwritten", "--overwrite")[0] == 0
     assert len(fits) == 15 - KEPT
-    assert tables(out) == tables(expected)
+    assert tables(out) == tables(at_once)
     assert not (out / ".partial").exists()
     assert not (out / "finished").exists()
 
 
-def test_a_signal_at_any_moment_stops_a_run_without_harm(toy, tmp_path, monkeypatch):
+def test_a_signal_at_any_moment_stops_a_run_without_harm(toy, heads_options, heads_at_once, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # where a fault of ours would be written
-    mine = str(toy.data.parent / "mine.json")
-    options = ("--preset", mine, "--folds", "2", "--baselines", "prior", "--backbones", "alpha", "--jobs", "2")
-    _, _, once = run(toy, "any_once", *options)
-    began = time.perf_counter()  # of the second run: the first one imports and compiles
+    options = (*heads_options, "--jobs", "2")
+    began = time.perf_counter()  # of a second run: the first one imported and compiled
     run(toy, "any_timed", *options)
     seconds = time.perf_counter() - began
     out = toy.data.parent / "any"
@@ -222,7 +238,7 @@ def test_a_signal_at_any_moment_stops_a_run_without_harm(toy, tmp_path, monkeypa
             codes.add(result.exit_code)
             assert result.exit_code == 0 or (result.exit_code, hidden(toy.data.parent)) == (ENDING[number], [])
             if (out / "run.json").exists():  # the signal came too late, or after all was written
-                assert tables(out) == tables(once)
+                assert tables(out) == tables(heads_at_once)
                 shutil.rmtree(out)
             else:
                 assert (result.exit_code, result.stdout) == (ENDING[number], "")
@@ -234,5 +250,5 @@ def test_a_signal_at_any_moment_stops_a_run_without_harm(toy, tmp_path, monkeypa
     assert codes & set(ENDING.values())
     assert list(tmp_path.glob("headbank-fault-*")) == []
     assert run(toy, "any", *options)[0] == 0
-    assert tables(out) == tables(once)
+    assert tables(out) == tables(heads_at_once)
     assert hidden(out) == []

@@ -5,12 +5,17 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from classify.bank import train as bank
+from classify.bank.epoch import compile_epoch
+from classify.bank.network import StackKind
 from classify.rundir.folder import seal
 from features.common.files import digest
 from features.common.keras_import import import_tensorflow
@@ -107,13 +112,30 @@ def reseal(run: Path, **values: Any) -> None:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Train heads op by op: to compile them takes seconds for every shape. The tests of the bank compile them."""
+    """Train heads op by op: to compile them takes seconds for every shape. The tests of the bank compile them.
+
+    For shapes that a few epochs train; where there are more, `without_xla` costs less.
+    """
     config = import_tensorflow().config
     config.run_functions_eagerly(True)
     try:
         yield
     finally:
         config.run_functions_eagerly(False)
+
+
+@contextmanager
+def without_xla() -> Iterator[None]:
+    """Train heads as graphs of TensorFlow's own kernels: of a shape, XLA takes most of the time of the first epoch."""
+    tf = import_tensorflow()
+
+    @cache
+    def build_graph(kinds: tuple[StackKind, ...], batch_size: int) -> Any:
+        return tf.function(compile_epoch(kinds, batch_size).python_function, autograph=False)  # type: ignore[attr-defined]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bank, "compile_epoch", build_graph)
+        yield
 
 
 def copy_run(toy: Toy, run: Path, root: Path) -> tuple[Toy, Path]:

@@ -14,6 +14,8 @@ from classify.inputs import Inputs, SplitInputs, list_fitted
 from classify.models.heads import HeadSpec
 from classify.settings import Settings, count_steps
 
+pytestmark = pytest.mark.usefixtures("graphs")
+
 QUICK = HeadSpec(dropout=0.0, learning_rate=1e-2, batch_size=20, epochs=3)
 SPECS = {"quick": QUICK, "slow": replace(QUICK, learning_rate=1e-3)}
 
@@ -24,7 +26,7 @@ def split_inputs(features: np.ndarray, groups: np.ndarray | None = None) -> Spli
 
 
 def make_inputs(rows: int = 60, grouped: bool = True) -> Inputs:
-    """Sizes that come out alike: TensorFlow compiles anew, for seconds, for every shape."""
+    """Sizes that come out alike: TensorFlow traces again for every shape."""
     rng = np.random.default_rng(0)
     features, test = rng.normal(size=(rows, 8)), rng.normal(size=(7, 8))
     labels = (features[:, [0, 5]] > 0).astype(np.uint8)

@@ -20,6 +20,8 @@ from classify.models.heads import HeadSpec
 from classify.settings import Settings, count_steps
 from features.common.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("graphs")
+
 QUICK = HeadSpec(dropout=0.0, learning_rate=0.3, batch_size=20, epochs=9, patience=4)
 FOLDS, REPEATS = 3, 2
 
@@ -109,7 +111,7 @@ def test_a_refitted_baseline_learns_from_all_rows_as_scikit_learn_does():
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_every_baseline_is_refitted(name):
+def test_every_baseline_is_refitted(few_trees, name):
     candidates = {name: Candidate(BASELINES[name].make(), slice(0, 8))}
     plan = FitPlan((Folds(EVERY // 3 % 2, 2, None, ()),), refit=True)
     found = cross_fit(candidates, INPUTS, plan, 2, lambda: None)

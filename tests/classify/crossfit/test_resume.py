@@ -21,6 +21,8 @@ from classify.models.estimators import OneVsRest
 from classify.models.heads import HeadSpec
 from features.common.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("graphs")
+
 ROOM = Path(classify.__file__).parent
 #: What the fits import that does not decide them: what inputs and the table of baselines hold is part of the digest.
 NOT_DECIDING = {"inputs", "models.baselines"}
@@ -50,7 +52,7 @@ def make_inputs() -> Inputs:
 
 FOLDS = Folds(np.arange(ROWS) // 2 % 2, 2, None, ())
 INPUTS = make_inputs()
-#: One backbone: of heads, every other width is compiled anew, for seconds.
+#: One backbone: of heads, every other width is traced again.
 LONE = replace(INPUTS, columns={"alpha": slice(0, 8)})
 
 

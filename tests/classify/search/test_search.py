@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from zlib import crc32
 
 import numpy as np
@@ -63,9 +65,16 @@ class FakeBank:
         return [self.head(spec, X[train_rows] - 5, y[train_rows]) for spec in specs]
 
 
+@pytest.fixture(scope="module")
+def unspoilt(tmp_path_factory) -> Toy:
+    return make_toy(tmp_path_factory.mktemp("search"))
+
+
 @pytest.fixture
-def toy(tmp_path) -> Toy:
-    return make_toy(tmp_path)
+def toy(unspoilt, tmp_path) -> Toy:
+    """A copy that a test may change."""
+    shutil.copytree(unspoilt.data.parent, tmp_path, dirs_exist_ok=True)
+    return replace(unspoilt, data=tmp_path / unspoilt.data.name, cache=tmp_path / unspoilt.cache.name)
 
 
 @pytest.fixture
@@ -380,7 +389,7 @@ def test_what_the_best_score_is_worth_is_said(toy, fake):
     assert f"{cross_fitted_choice(by_fold):.4f} if each fold is scored by the trial that was best on the others" in said
 
 
-def test_the_bank_itself_trains_a_batch(toy, monkeypatch):
+def test_the_bank_itself_trains_a_batch(toy, graphs, monkeypatch):
     monkeypatch.setattr(search, "EPOCHS", 3)
     code, said, out = run(toy, "study", "--trials", "2", "--folds", "2", "--backbones", "beta", "--minutes", "20")
     assert code == 0
