@@ -1,25 +1,41 @@
-"""`python -m tests.classify.standing_run N ...`: stage 2's command, that comes to a stand after N fits of `logistic`.
+"""`python -m tests.classify.standing_run N ...`: stage 2's command, that comes to a stand in fit N + 1.
 
-So a test can stop it at a known place, however fast or slow the machine is.
+Counted are the fits of `OneVsRest`, of which it begins no more, and the banks of heads, of which it trains one more for
+an epoch. So a test can stop it at a known place, however fast or slow the machine is.
 """
 
 import itertools
 import sys
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from classify.__main__ import app
+from classify.bank import train as bank
 from classify.models.estimators import OneVsRest
+from classify.models.trained_head import TrainedHead
+
+
+def stand(_: int = 0) -> None:
+    """Wait for a signal; a test that never sends it fails in the end."""
+    threading.Event().wait(1200)
+
 
 if __name__ == "__main__":
     allowed = int(sys.argv.pop(1))
     fit, number = OneVsRest.fit, itertools.count(1)
+    train_bank: Callable[..., list[TrainedHead]] = bank.train_bank
 
-    def stand(self: OneVsRest, X: np.ndarray, y: np.ndarray) -> OneVsRest:
+    def fit_or_stand(self: OneVsRest, X: np.ndarray, y: np.ndarray) -> OneVsRest:
         if next(number) > allowed:
-            threading.Event().wait(1200)  # a test that never stops it fails in the end
+            stand()
         return fit(self, X, y)
 
-    OneVsRest.fit = stand  # type: ignore[method-assign]
+    def train_or_stand(*arguments: Any) -> list[TrainedHead]:
+        return train_bank(*arguments, stand) if next(number) > allowed else train_bank(*arguments)
+
+    OneVsRest.fit = fit_or_stand  # type: ignore[method-assign]
+    bank.train_bank = train_or_stand  # type: ignore[assignment]
     app()

@@ -68,7 +68,7 @@ def killed(toy, tmp_path_factory) -> tuple[int, Path]:
     return code, folder
 
 
-def stop_run(toy: Toy, out: str, number: int, *options: str, kept: int = KEPT, stand: bool = True) -> tuple[int, Path]:
+def stop_run(toy: Toy, out: str, number: int, *options: str, kept: int = KEPT, stand: int = KEPT) -> tuple[int, Path]:
     """Start a run, and send it a signal once it keeps so many fits.
 
     Args:
@@ -77,14 +77,14 @@ def stop_run(toy: Toy, out: str, number: int, *options: str, kept: int = KEPT, s
         number: of the signal.
         options: of the command.
         kept: after how many files.
-        stand: whether it comes to a stand there, or goes on until the signal arrives.
+        stand: after how many fits of `OneVsRest`, or banks of heads, it comes to a stand.
 
     Returns:
         The exit code, and the folder of finished fits.
     """
     root = toy.data.parent
     finished = root / out / ".partial" / "finished"
-    command = [sys.executable, "-m", "tests.classify.standing_run", str(kept if stand else 10**6), "run"]
+    command = [sys.executable, "-m", "tests.classify.standing_run", str(stand), "run"]
     command += [str(toy.data), "--cache", str(toy.cache), "--out", str(root / out), *options]
     command += [] if "--preset" in options else ["--preset", "none"]
     with subprocess.Popen(
@@ -155,7 +155,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(toy, at_once
 def test_a_forest_in_two_threads_is_stopped_without_a_trace(toy):
     # 60 fits, of which nothing stands; of one label, they are short.
     options = ("--jobs", "2", "--baselines", "forest", "--repeats", "4", "--labels", "epidural")
-    code, finished = stop_run(toy, "forest", signal.SIGINT, *options, kept=1, stand=False)
+    code, finished = stop_run(toy, "forest", signal.SIGINT, *options, kept=1, stand=10**6)
     assert code == 130
     assert 1 <= len(list(finished.glob("*.fits"))) < 60
     assert hidden(toy.data.parent / "forest") == [".partial"]
@@ -165,10 +165,9 @@ def test_a_forest_in_two_threads_is_stopped_without_a_trace(toy):
 def test_a_run_that_is_stopped_in_the_midst_of_heads_reuses_them(toy, heads_options, heads_at_once, monkeypatch):
     trained = []
     train_bank = bank.train_bank
-    code, finished = stop_run(toy, "heads", signal.SIGINT, *heads_options, kept=4, stand=False)
+    code, finished = stop_run(toy, "heads", signal.SIGINT, *heads_options, kept=4, stand=1)
     assert code == 130
-    kept = len(list(finished.glob("*.fits"))) - 3  # the prior's
-    assert 1 <= kept < 3
+    assert len(list(finished.glob("*.fits"))) == 4  # three of the prior, and the first bank
 
     def watch(*arguments):
         trained.append(arguments)
@@ -176,7 +175,7 @@ def test_a_run_that_is_stopped_in_the_midst_of_heads_reuses_them(toy, heads_opti
 
     monkeypatch.setattr(bank, "train_bank", watch)
     assert run(toy, "heads", *heads_options)[0] == 0
-    assert len(trained) == 3 - kept
+    assert len(trained) == 2
     assert tables(toy.data.parent / "heads") == tables(heads_at_once)
     heads, of_once = (
         {
