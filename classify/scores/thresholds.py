@@ -51,7 +51,8 @@ def _fit_label(truth: np.ndarray, probability: np.ndarray, rule: ThresholdRule) 
     predicted = np.flatnonzero(last_of_level) + 1.0
     levels = ranked[last_of_level]
     cuts = np.append((levels[:-1] + levels[1:]) / 2, 0.0)  # in float64 the middle of two float32 is exact
-    return float(cuts[np.argmax(rule.aim.objective(tp, predicted, positives, len(truth) - positives, rule.value))])
+    reached = rule.aim.objective(tp, predicted, positives, len(truth) - positives, rule.value)
+    return float(cuts[np.argmax(np.round(reached.astype(np.float64), 12))])  # rounding must not part equal cuts
 
 
 def _measure(labels: Labels, binary: Decisions) -> np.ndarray:

@@ -154,8 +154,7 @@ def run_search(
                 out_of_fold = train_out_of_fold(specs, inputs, folds, options.seed, report)
                 longest = max(longest, time.perf_counter() - started)
                 _tell(study, trials, out_of_fold, inputs.train_labels, folds)
-                finished = study.trials  # a deep copy of them all
-                study_file.add([finished[trial.number] for trial in trials])
+                study_file.add([study.get_trials(deepcopy=False)[trial.number] for trial in trials])
                 on_batch()
     except _OutOfTime:
         return "the time is up"

@@ -46,6 +46,15 @@ def test_no_other_cut_is_better_and_of_equal_cuts_it_is_the_highest(seed, rows, 
     np.testing.assert_array_equal(got, cuts[max(equal)])
 
 
+def test_cuts_that_differ_by_rounding_alone_are_equal():
+    # Youden's index is 1/3 - 0 after two positives of six, 1 - 2/3 after all six and two negatives of three.
+    truth = np.array([1, 1, 0, 1, 1, 0, 1, 1, 0], np.uint8)
+    assert 1 / 3 != 1 - 2 / 3
+    p = np.linspace(0.9, 0.1, 9).astype(np.float32)
+    (threshold,) = fit_thresholds(truth[:, None], p[:, None], ThresholdRule.parse("youden"))
+    assert p[1] > threshold > p[2]
+
+
 def test_a_cut_lies_in_the_middle_and_the_lowest_takes_all():
     truth, p = np.array([[0], [1], [1]], np.uint8), np.array([[0.25], [0.5], [0.75]], np.float32)
     assert fit_thresholds(truth, p, ThresholdRule.parse("f1")) == [0.375]
