@@ -18,15 +18,21 @@ _FIRST = ("extract", "classify", "scripts")
 _APART, _TOGETHER = "test_a_keras_backbone_gives_what_keras_applications_gives", Path("classify", "report")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin that spreads the groups
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Spread the tests over the workers by file, so that what a file shares is made once."""
+    file = _file(item)
+    apart, together = item.name.startswith(_APART), file.is_relative_to(_TOGETHER)
+    item.add_marker(pytest.mark.xdist_group(item.name if apart else str(_TOGETHER if together else file)))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, and spread the tests by file, so that no worker waits for another in the end."""
-    folder = Path(__file__).parent
-    items.sort(key=lambda item: item.path.relative_to(folder).parts[0] not in _FIRST)
-    for item in items:
-        file = item.path.relative_to(folder)
-        apart, together = item.name.startswith(_APART), file.is_relative_to(_TOGETHER)
-        item.add_marker(pytest.mark.xdist_group(item.name if apart else str(_TOGETHER if together else file)))
+    """Begin with what takes longest, so that no worker of the suite waits for another in the end."""
+    items.sort(key=lambda item: _file(item).parts[0] not in _FIRST)
+
+
+def _file(item: pytest.Item) -> Path:
+    """The file of a test, within this folder."""
+    return item.path.relative_to(Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")
