@@ -52,7 +52,7 @@ def _fit_label(truth: np.ndarray, probability: np.ndarray, rule: ThresholdRule) 
     levels = ranked[last_of_level]
     cuts = np.append((levels[:-1] + levels[1:]) / 2, 0.0)  # in float64 the middle of two float32 is exact
     reached = rule.aim.objective(tp, predicted, positives, len(truth) - positives, rule.value)
-    return float(cuts[np.argmax(np.round(reached.astype(np.float64), 12))])  # rounding must not part equal cuts
+    return float(cuts[np.argmax(reached >= reached.max() - 1e-12)])  # equal cuts may differ by rounding
 
 
 def _measure(labels: Labels, binary: Decisions) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from features.common.errors import InputError
@@ -82,22 +83,15 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Iterator[StudyFile]
 def _load(path: Path) -> "optuna.Study":
     """Read or begin the journal, without Optuna's own messages."""
     import optuna
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+    from optuna.storages.journal import JournalFileBackend
 
-    class Held(JournalFileOpenLock):
-        """`open_study` holds the study already; Optuna's own lock would stay for 30 s after a kill."""
-
-        def acquire(self) -> bool:
-            return True
-
-        def release(self) -> None:
-            pass
-
+    # `open_study` holds the study already; Optuna's own lock would stay for 30 s after a kill.
+    held: Any = SimpleNamespace(acquire=lambda: True, release=lambda: None)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
-            storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), Held(str(path))))
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), held))
         except (ValueError, LookupError, TypeError, AssertionError) as error:  # what Optuna raises on changed lines
             raise InputError(f"{path} is damaged: {error!r}. Name another folder with --out, or delete it.") from None
     if _NAME in optuna.get_all_study_names(storage):  # to make it "if it is not there" would add a line each time
@@ -106,12 +100,18 @@ def _load(path: Path) -> "optuna.Study":
 
 
 def _cut_half_line(path: Path) -> None:
-    """Cut off half a line that a crash left: Optuna would append to it, and could not read the file any more."""
+    """Cut off half a line that a crash left, as Optuna could not append to it; but nothing of what is no journal."""
     if not path.exists():
         return
     with path.open("r+b") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+        *lines, half = file.read().split(b"\n")
+        try:
+            known = all("op_code" in json.loads(line) for line in lines) and half.startswith(b'{"op_code"'[: len(half)])
+        except (ValueError, TypeError):
+            known = False
+        if not known:
+            raise InputError(f"{path} is damaged, or of another program. Name another folder with --out, or delete it.")
+        file.truncate(sum(len(line) + 1 for line in lines))
 
 
 def _compare(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -129,7 +129,8 @@ def fits(monkeypatch) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "left"), [(signal.SIGTERM, 143, []), (signal.SIGKILL, -signal.SIGKILL, [".lock"])]
+    ("number", "code", "left"),
+    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, []), (signal.SIGKILL, -signal.SIGKILL, [".lock"])],
 )
 def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(toy, at_once, fits, request, number, code, left):
     stopped = toy.data.parent / f"stopped{int(number)}"

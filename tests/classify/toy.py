@@ -1,4 +1,4 @@
-"""A small data set with its feature cache, made from numbers: no image is ever decoded by stage 2."""
+"""A small data set with its feature cache, made from numbers: stage 2 decodes no image of it; and quick training."""
 
 import json
 import shutil
@@ -112,7 +112,7 @@ def reseal(run: Path, **values: Any) -> None:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Train heads op by op: to compile them takes seconds for every shape. The tests of the bank compile them.
+    """Train heads op by op: to compile them takes seconds for every shape. Some tests of the bank compile them.
 
     For shapes that a few epochs train; where there are more, `without_xla` costs less.
     """

@@ -13,10 +13,10 @@ def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_new_images_are_extracted_and_predicted_and_a_second_time_only_what_is_new(tmp_path, own_model):
+def test_new_images_are_extracted_and_predicted_and_a_second_time_only_what_is_new(tmp_path):
     write_phantom(tmp_path / "data", {"train": 60, "test": 12}, size=64, seed=0, jobs=1)
     cache, run, images = tmp_path / "cache", tmp_path / "run", tmp_path / "new images"
-    done = script("extract.sh", tmp_path / "data", "--backbone", f"own={own_model}", "--cache", cache)
+    done = script("extract.sh", tmp_path / "data", "--backbones", "efficientnet_lite0", "--cache", cache)
     assert done.returncode == 0, done.stderr
     options = ("--cache", cache, "--preset", "none", "--folds", "2", "--labels", "intraparenchymal,subarachnoid")
     assert script("classify.sh", tmp_path / "data", "--out", run, *options, "--no-pictures").returncode == 0

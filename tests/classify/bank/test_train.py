@@ -204,7 +204,7 @@ def test_balanced_class_weights_make_a_rare_label_count_as_much_as_its_lack(feat
     np.testing.assert_allclose(balanced.predict_proba(constant), 0.5, atol=1e-3)
 
 
-def test_dropout_adds_the_noise_that_it_should_where_rows_share_masks(features, op_by_op):
+def test_dropout_adds_the_noise_that_it_should_where_rows_share_masks(features):
     # 9 rows a mask, and a last batch of 20. With every target 1/2 the loss is even and convex in the logit z, so noise
     # raises it by half its second derivative, 1/4 at most, times the noise's variance: sum((w * x)^2) at rate 1/2.
     spec = replace(FIVE, batch_norm=False, dropout=0.5, l2=0.0, label_smoothing=1.0, learning_rate=1e-12, epochs=1)

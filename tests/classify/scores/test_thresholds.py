@@ -55,6 +55,14 @@ def test_cuts_that_differ_by_rounding_alone_are_equal():
     assert p[1] > threshold > p[2]
 
 
+def test_equal_cuts_whose_index_ends_in_half_a_decimal_are_equal():
+    # 1369/8192 after 4,107 positives and no negative, and after 12,299 positives and one negative of three.
+    truth = np.repeat([1, 0, 1, 0, 1], [4107, 1, 8192, 2, 12277]).astype(np.uint8)
+    p = np.linspace(1, 0, len(truth)).astype(np.float32)
+    (threshold,) = fit_thresholds(truth[:, None], p[:, None], ThresholdRule.parse("youden"))
+    assert (p >= threshold).sum() == 4107
+
+
 def test_a_cut_lies_in_the_middle_and_the_lowest_takes_all():
     truth, p = np.array([[0], [1], [1]], np.uint8), np.array([[0.25], [0.5], [0.75]], np.float32)
     assert fit_thresholds(truth, p, ThresholdRule.parse("f1")) == [0.375]

@@ -350,11 +350,20 @@ def test_half_a_line_left_by_a_crash_is_cut_off_and_damage_is_refused(toy, fake)
     code, said, _ = run(toy, "study", "--trials", "4", "--batch", "2")
     assert (code, "holds 3 trials" in said, len(trials_of(out))) == (0, True, 4)
 
-    for damaged in (b"rubbish\n" + journal, re.sub(rb'("params":{"hidden_units":)\d', rb"\g<1>9", journal)):
+    *whole, _ = journal.splitlines(keepends=True)
+    zeroed, foreign = b"".join(whole) + b"\0" * 40 + b"\n", b"my precious notes, without a line's end"
+    for damaged in (
+        b"rubbish\n" + journal,
+        zeroed,
+        foreign,
+        journal + b"notes",
+        re.sub(rb'("params":{"hidden_units":)\d', rb"\g<1>9", journal),
+    ):
         assert damaged != journal
         (out / JOURNAL).write_bytes(damaged)
         code, said, _ = run(toy)
         assert (code, f"{JOURNAL} is damaged" in said) == (2, True), said
+        assert (out / JOURNAL).read_bytes() == damaged
 
 
 def test_the_cross_fitted_choice_takes_each_fold_from_the_trial_that_is_best_on_the_others():
