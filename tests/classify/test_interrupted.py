@@ -243,8 +243,8 @@ def test_a_signal_at_any_moment_stops_a_run_without_harm(toy, heads_options, hea
             else:
                 assert (result.exit_code, result.stdout) == (ENDING[number], "")
                 assert REUSED.sub("", result.stderr) in ("", SAID)
-                # Before anything was fitted RUN may be there and empty.
-                assert not out.exists() or [path.name for path in out.iterdir()] in ([], [".partial"])
+                # In the first moments RUN may be left empty, or with a lock that nobody holds.
+                assert not out.exists() or {path.name for path in out.iterdir()} <= {".lock", ".partial"}
     finally:
         for number, handler in zip(ENDING, outside, strict=True):
             signal.signal(number, handler)
