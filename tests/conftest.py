@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from features.common.keras_import import import_keras
-
 # OpenMP's threads wait for work by spinning, and take the cores from the other workers of the suite: boosted trees are
 # then several times as slow. Set before scikit-learn loads OpenMP; no computed value changes.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -33,19 +31,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _file(item: pytest.Item) -> Path:
     """The file of a test, within this folder."""
     return item.path.relative_to(Path(__file__).parent)
-
-
-@pytest.fixture(scope="session")
-def own_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a tiny model of one's own: 16 x 16 pixels to 4 features."""
-    keras = import_keras()
-    keras.utils.set_random_seed(3)
-    model = keras.Sequential(
-        [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3), keras.layers.ReLU()]
-    )
-    path = tmp_path_factory.mktemp("model") / "own.keras"
-    model.save(path)
-    return path
 
 
 def pytest_collection_finish() -> None:

@@ -1,0 +1,18 @@
+"""What the tests of stage 1 share: Keras is imported once, and so is the tiny model."""
+
+import pytest
+
+from features.common.keras_import import import_keras
+
+
+@pytest.fixture(scope="session")
+def own_model(tmp_path_factory):
+    """The file of a tiny model of one's own: 16 x 16 pixels to 4 features."""
+    keras = import_keras()
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3), keras.layers.ReLU()]
+    )
+    path = tmp_path_factory.mktemp("model") / "own.keras"
+    model.save(path)
+    return path
