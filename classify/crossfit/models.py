@@ -62,7 +62,8 @@ def cross_fit(
     def fit(candidate: Candidate, rows: FitRows) -> list[Fit]:
         started = time.perf_counter()
         seen = inputs.train.features[:, candidate.columns]
-        model = clone(candidate.estimator).fit(seen[rows.learnt], inputs.train_labels[rows.learnt])
+        groups = None if inputs.train.groups is None else inputs.train.groups[rows.learnt]
+        model = clone(candidate.estimator).fit(seen[rows.learnt], inputs.train_labels[rows.learnt], groups)
         predicted = _predict(model, inputs, candidate.columns, rows.held_out, rows.predicts_test)
         return [Fit(model, *predicted, model.converged_, time.perf_counter() - started)]
 

@@ -18,12 +18,11 @@ from sklearn.isotonic import IsotonicRegression
 from classify.bank.auc import mean_auc
 from classify.crossfit.plan import Folds, Prediction, in_threads, mean_probabilities
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
+from classify.models.estimators import fit_line
 from features.common.arrays import Labels, MemberProbabilities, Probabilities
 
 #: Probabilities are clipped by this much before a logarithm, as scikit-learn does with float32.
 PROBABILITY_EPSILON = float(np.finfo(np.float32).eps)
-#: The bounds of a slope on the logit. Above 0, so that calibration never turns a ranking round.
-_SLOPES = (0.01, 100.0)
 
 
 def to_logit(probabilities: np.ndarray) -> np.ndarray:
@@ -223,8 +222,7 @@ class SigmoidCalibration(BaseEstimator):
     """A straight line on the logit, per label: probability = sigmoid(slope * logit + intercept).
 
     With an intercept it is Platt scaling; without one it is temperature scaling, whose temperature is 1 / slope
-    (Guo et al. 2017). The targets are Platt's (1999): (P + 1) / (P + 2) for P positives, 1 / (N + 2) for N negatives,
-    so that labels that a score separates, or of one value only, get no probability of 0 or 1.
+    (Guo et al. 2017). See `fit_line`.
 
     Args:
         intercept: whether there is one.
@@ -239,18 +237,7 @@ class SigmoidCalibration(BaseEstimator):
 
     def fit(self, X: Probabilities, y: Labels) -> "SigmoidCalibration":
         """Minimise the log loss."""
-        bounds = [_SLOPES, (None, None) if self.intercept else (0.0, 0.0)]
-        lines = []
-        for x, truth in zip(to_logit(X).T, y.T, strict=True):
-            positives = int(truth.sum())
-            target = np.where(truth == 1, (positives + 1) / (positives + 2), 1 / (len(truth) - positives + 2))
-
-            def loss(line: np.ndarray, x: np.ndarray = x, target: np.ndarray = target) -> tuple[float, np.ndarray]:
-                z = line[0] * x + line[1]
-                residual = expit(z) - target
-                return np.mean(np.logaddexp(0, z) - target * z), np.array([np.mean(residual * x), np.mean(residual)])
-
-            lines.append(minimize(loss, [1.0, 0.0], jac=True, bounds=bounds, options={"ftol": 1e-12}).x)
+        lines = [fit_line(x, truth, self.intercept) for x, truth in zip(to_logit(X).T, y.T, strict=True)]
         self.slope_, self.intercept_ = np.array(lines).T
         return self
 

@@ -41,10 +41,9 @@ def _logistic() -> "ClassifierMixin":
 
 
 def _svm() -> "ClassifierMixin":
-    from sklearn.calibration import CalibratedClassifierCV
-    from sklearn.svm import LinearSVC
+    from classify.models.estimators import PlattScaledSVM
 
-    return CalibratedClassifierCV(LinearSVC(C=1e-4, random_state=0), cv=3, ensemble=False)
+    return PlattScaledSVM(C=1e-4, parts=3)
 
 
 def _knn() -> "ClassifierMixin":

@@ -62,7 +62,10 @@ def test_a_linear_baseline_is_linearised_through_its_scaler_and_calibration(name
     assert model.has_gradient
     found = model.linearise(X)
     logits = np.einsum("nld,nd->nl", found.gradients, X) + found.intercepts
-    np.testing.assert_allclose(logits, logit(model.predict_proba(X).astype(np.float64)), atol=1e-4)
+    expected = logit(model.predict_proba(X).astype(np.float64))
+    near = np.abs(expected) < 6  # beyond, a float32 probability does not hold so many digits of its logit
+    assert near.mean() > 0.8
+    np.testing.assert_allclose(logits[near], expected[near], atol=1e-4)
     assert (found.gradients[:, 2] == 0).all()
     assert (found.gradients[:, :2] != 0).any(axis=(0, 2)).all()
 
