@@ -16,7 +16,7 @@ from classify.models.trained_head import TrainedHead
 from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbones
 from classify.scores.metrics import Score, select_model
 from classify.scores.resampling import resample
-from classify.scores.scoring import score
+from classify.scores.scoring import ByFold, score
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
 from classify.settings import Settings, list_models
 from features.common.arrays import Decisions, Thresholds
@@ -57,7 +57,7 @@ class Experiment:
 
     @property
     def folds(self) -> Folds:
-        """Of the first repeat, by which ensembles, calibrations and thresholds are cross-fitted."""
+        """Of the first repeat, by which thresholds are cross-fitted."""
         return self.plan.repeats[0]
 
     @property
@@ -91,23 +91,23 @@ def run_experiment(
     warnings = [*shared, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
     predictions = baselines.predictions | heads.predictions
     members = {name: prediction for name, prediction in predictions.items() if name != PRIOR}
-    labels, folds = inputs.train_labels, repeats[0]
+    labels = inputs.train_labels
     draws = resample(len(labels), inputs.train.groups, settings.seed)
-    returns = rank_backbones(members, labels, draws) if len(inputs.columns) > 1 else []
+    returns = rank_backbones(members, labels, plan.fold_of_row, draws) if len(inputs.columns) > 1 else []
     gap = None
     if settings.gap:
         gap = measure_gap(inputs, plan, settings.seed, settings.jobs, draws, on_step, finished)
-    combined, fitted = combine(ensembles, members, labels, folds, settings.jobs, on_step)
+    combined, fitted = combine(ensembles, members, labels, repeats, settings.jobs, on_step)
     predictions |= combined
 
-    judged = _judge_models(predictions, inputs, folds, settings, on_step)
+    judged = _judge_models(predictions, inputs, plan, settings, on_step)
     final = select_model(settings.select, {name: judged[name].scores["oof"] for name in predictions})
     members_of = dict.fromkeys(combined, tuple(members))
     if settings.calibration is not None:
         chosen, final = final, f"{final}+{settings.calibration}"
-        predictions[final], fitted[final] = calibrate(settings.calibration, predictions[chosen], labels, folds)
+        predictions[final], fitted[final] = calibrate(settings.calibration, predictions[chosen], labels, repeats)
         members_of[final] = (chosen,)
-        judged |= _judge_models({final: predictions[final]}, inputs, folds, settings, lambda: None)
+        judged |= _judge_models({final: predictions[final]}, inputs, plan, settings, lambda: None)
     return Experiment(
         settings=settings,
         plan=plan,
@@ -134,7 +134,7 @@ class _Judged(NamedTuple):
 
 
 def _judge_models(
-    predictions: dict[str, Prediction], inputs: Inputs, folds: Folds, settings: Settings, on_step: Callable[[], None]
+    predictions: dict[str, Prediction], inputs: Inputs, plan: FitPlan, settings: Settings, on_step: Callable[[], None]
 ) -> dict[str, _Judged]:
     """Fit thresholds out-of-fold and score each model, in their order; all models meet the same draws."""
     labels, names, rule = inputs.train_labels, inputs.label_names, settings.threshold
@@ -145,8 +145,9 @@ def _judge_models(
 
     def judge(prediction: Prediction) -> _Judged:
         thresholds = fit_thresholds(labels, prediction.out_of_fold, rule)
-        decisions = cross_fit_binary(labels, prediction.out_of_fold, rule, folds)
-        scores = {"oof": score(labels, prediction.out_of_fold, decisions, names, train_draws)}
+        decisions = cross_fit_binary(labels, prediction.out_of_fold, rule, plan.repeats[0])
+        by_fold = ByFold(prediction.by_repeat, plan.fold_of_row)
+        scores = {"oof": score(labels, prediction.out_of_fold, decisions, names, train_draws, by_fold)}
         if test_labels is not None and prediction.test is not None:
             binary = to_binary(prediction.test, thresholds)
             scores["test"] = score(test_labels, prediction.test, binary, names, test_draws)

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from sklearn.utils.validation import has_fit_parameter
 
 from classify.models.trained_head import Linearised
 from features.common.arrays import Features, Groups, Labels, Probabilities
@@ -24,7 +25,7 @@ class OneVsRest(BaseEstimator):
     of succession, never 0 or 1, so that a surprise in the held-out rows costs a finite log loss.
 
     Args:
-        classifier: unfitted, with `predict_proba`; a `PlattScaledSVM` is fitted with the groups, too.
+        classifier: unfitted, with `predict_proba`; its `fit` is given the groups if it takes them.
         components: principal components to keep, at most; None to keep the features.
         least: the fewest rows of either value that the classifier can learn from.
 
@@ -52,7 +53,7 @@ class OneVsRest(BaseEstimator):
             if min(positives, len(truth) - positives) < self.least:
                 self.classifiers_.append((positives + 1) / (len(truth) + 2))
             else:
-                grouped = {"groups": groups} if isinstance(self.classifier, PlattScaledSVM) else {}
+                grouped = {"groups": groups} if has_fit_parameter(self.classifier, "groups") else {}
                 fitted = clone(self.classifier).fit(seen, truth, **grouped)
                 self.converged_ &= _has_converged(fitted)
                 self.classifiers_.append(fitted)

@@ -25,7 +25,8 @@ class Sums:
     Attributes:
         log_loss, squared_error: sums over the cells.
         bin_errors: float64 array (B, BINS): per bin of the probability the sum of truth - probability.
-        auc: area under the ROC curve; NaN without both values.
+        auc: area under the ROC curve, out-of-fold over the pairs within a fold; NaN without both values.
+        pooled_auc: the same over all pairs.
         precision: average precision; NaN without a positive.
     """
 
@@ -37,6 +38,7 @@ class Sums:
     squared_error: Any
     bin_errors: Any
     auc: Any
+    pooled_auc: Any
     precision: Any
 
     @property
@@ -62,7 +64,8 @@ class Metric:
 
 #: Of each label, of all cells together (`MICRO`), and as the mean over the labels (`MACRO`).
 METRICS: dict[str, Metric] = {
-    "roc_auc": Metric(lambda s: s.auc, "highest", "all {cells} have the value {value}"),
+    "roc_auc": Metric(lambda s: s.auc, "highest", "no model met both values among {cells}"),
+    "pooled_roc_auc": Metric(lambda s: s.pooled_auc, undefined="all {cells} have the value {value}"),
     "average_precision": Metric(lambda s: s.precision, "highest"),
     "log_loss": Metric(lambda s: s.log_loss / s.count, "lowest"),
     "brier": Metric(lambda s: s.squared_error / s.count, "lowest"),

@@ -2,16 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from classify.ensembles.estimators import PROBABILITY_EPSILON
 from classify.scores.metrics import BINS, MACRO, METRICS, MICRO, OVERALL, ROW_METRICS, Score, Sums
-from classify.scores.resampling import Resampling, percentile_interval, rank_scores
+from classify.scores.resampling import Resampling, auc_within_folds, percentile_interval, rank_scores
 from features.common.arrays import Decisions, Labels, Probabilities
 
 #: The label of RSNA 2019 that is positive where any other is.
 ANY = "any"
+
+
+class ByFold(NamedTuple):
+    """What each fold's model gave the rows that it held out, in every repeat.
+
+    Attributes:
+        by_repeat: float32 array (R, N, L), or (R, N) of one label.
+        fold_of_row: int64 array (R, N).
+    """
+
+    by_repeat: np.ndarray
+    fold_of_row: np.ndarray
 
 
 def score(
@@ -20,8 +33,11 @@ def score(
     binary: Decisions,
     label_names: tuple[str, ...],
     resampling: Resampling,
+    by_fold: ByFold | None = None,
 ) -> list[Score]:
     """Compute every metric with its percentile interval; see `METRICS` for what is not defined.
+
+    The ROC-AUC is that of the pairs within `by_fold`, if it is given, where several models predicted the rows.
 
     The weighted log loss is RSNA 2019's: `any` counts twice, every other label once. Where no label is called `any`, it
     is derived: positive where a label is, with the probability 1 - product of (1 - probability).
@@ -33,10 +49,15 @@ def score(
     sums = np.stack([_sum(*columns, resampling) for columns in zip(labels.T, probabilities.T, binary.T, strict=True)])
     of_names: dict[str, dict[str, np.ndarray]] = {}
     for index, name in enumerate(label_names):
-        ranks = rank_scores(labels[:, index], probabilities[:, index], resampling)
+        of_label = by_fold and ByFold(by_fold.by_repeat[:, :, index], by_fold.fold_of_row)
+        ranks = _rank(labels[:, index], probabilities[:, index], resampling, of_label)
         of_names[name] = _compute(sums[index], *ranks)
-    cells = Resampling(np.repeat(resampling.unit_of_row, len(label_names)), resampling.weights)
-    of_names[MICRO] = _compute(sums.sum(axis=0), *rank_scores(labels.ravel(), probabilities.ravel(), cells))
+    count = len(label_names)
+    cells = Resampling(np.repeat(resampling.unit_of_row, count), resampling.weights)
+    of_cells = by_fold and ByFold(
+        by_fold.by_repeat.reshape(len(by_fold.by_repeat), -1), np.repeat(by_fold.fold_of_row, count, axis=1)
+    )
+    of_names[MICRO] = _compute(sums.sum(axis=0), *_rank(labels.ravel(), probabilities.ravel(), cells, of_cells))
 
     enough = resampling.unit_count > 1
     scores = []
@@ -46,6 +67,14 @@ def score(
     scores += [_macro(metric, {name: of_names[name][metric] for name in label_names}, enough) for metric in METRICS]
     of_rows = _compute_rows(labels, probabilities, binary, label_names, resampling)
     return scores + [_make(OVERALL, metric, of_rows[metric], enough, "") for metric in ROW_METRICS]
+
+
+def _rank(
+    truth: np.ndarray, probability: np.ndarray, resampling: Resampling, by_fold: ByFold | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The last fields of `Sums` for one label, or for all cells."""
+    pooled, precision = rank_scores(truth, probability, resampling)
+    return auc_within_folds(truth, *by_fold, resampling) if by_fold else pooled, pooled, precision
 
 
 def _losses(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
@@ -63,10 +92,10 @@ def _sum(truth: np.ndarray, probability: np.ndarray, predicted: np.ndarray, resa
     return resampling.sum(np.column_stack([outcome, _losses(truth, probability), error**2, bins * error[:, None]]))
 
 
-def _compute(sums: np.ndarray, auc: np.ndarray, precision: np.ndarray) -> dict[str, np.ndarray]:
+def _compute(sums: np.ndarray, *ranks: np.ndarray) -> dict[str, np.ndarray]:
     """Make the metrics of one label, or of all cells, from sums of `_sum`: float64 (B,), NaN where not defined."""
     tp, fp, fn, tn, log_loss, squared_error = sums[:, :6].T
-    summed = Sums(tp, fp, fn, tn, log_loss, squared_error, sums[:, 6:], auc, precision)
+    summed = Sums(tp, fp, fn, tn, log_loss, squared_error, sums[:, 6:], *ranks)
     with np.errstate(invalid="ignore"):
         return {name: metric.formula(summed) for name, metric in METRICS.items()}
 

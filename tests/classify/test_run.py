@@ -78,9 +78,11 @@ def test_writes_a_run(toy):
     assert set(metrics["split"]) == {"oof"}
     assert (metrics["low"] <= metrics["high"]).all()
     of_mean = metrics[(metrics["model"] == "mean") & (metrics["metric"] == "roc_auc")].set_index("label")["value"]
-    pairs = wide["mean"][toy.train_ids].to_numpy()
-    truth = toy.train_labels[:, 0] == 1
-    expected = np.mean(pairs[truth][:, None] > pairs[~truth][None])
+    probability = wide["mean"][toy.train_ids].to_numpy()
+    fold = out_of_fold[out_of_fold["model"] == "mean"]["fold"].to_numpy()
+    positive, negative = (np.flatnonzero(toy.train_labels[:, 0] == value) for value in (1, 0))
+    same = fold[positive][:, None] == fold[negative]
+    expected = (probability[positive][:, None] > probability[negative])[same].mean()
     assert of_mean[LABELS[0]] == pytest.approx(expected, abs=1e-6)
     assert of_mean["macro"] > 0.75
 
@@ -222,7 +224,7 @@ def test_an_undefined_metric_is_an_empty_cell_with_its_reason_in_run_json(toy):
     assert "logistic/alpha,test,intraparenchymal,roc_auc,,,\n" in (out / "metrics.csv").read_text()
     undefined = json.loads((out / "run.json").read_text())["undefined_metrics"]
     reasons = {(u["split"], u["label"], u["metric"]): u["reason"] for u in undefined}
-    assert reasons["test", "intraparenchymal", "roc_auc"] == "all 30 rows have the value 0"
+    assert reasons["test", "intraparenchymal", "roc_auc"] == "no model met both values among 30 rows"
     assert reasons["test", "macro", "roc_auc"] == "undefined for intraparenchymal"
     assert not [key for key in reasons if key[0] == "oof"]
 

@@ -38,6 +38,7 @@ def reference(labels, probabilities, binary):
     gaps = in_bin[in_bin > 0] / len(p) * abs(positive - predicted)
     return {
         "roc_auc": roc_auc_score(labels, probabilities),
+        "pooled_roc_auc": roc_auc_score(labels, probabilities),
         "average_precision": average_precision_score(labels, probabilities),
         "log_loss": log_loss(labels, probabilities),
         "brier": brier_score_loss(labels, p),
@@ -81,6 +82,7 @@ def test_averages_and_exact_match_are_scikit_learns_own(example):
     for name in (MICRO, MACRO):
         expected = {
             "roc_auc": roc_auc_score(labels, probabilities, average=name),
+            "pooled_roc_auc": roc_auc_score(labels, probabilities, average=name),
             "average_precision": average_precision_score(labels, probabilities, average=name),
             "f1": f1_score(labels, binary, average=name),
             "f2": fbeta_score(labels, binary, beta=2, average=name),
@@ -248,7 +250,7 @@ def test_an_undefined_value_is_none_with_a_reason_and_left_out_of_the_mean():
         warnings.simplefilter("error")
         scores = table(labels, probabilities, ("a", "b"))
     assert scores["b", "roc_auc"].value is None
-    assert scores["b", "roc_auc"].reason == "all 3 rows have the value 0"
+    assert scores["b", "roc_auc"].reason == "no model met both values among 3 rows"
     assert scores["b", "average_precision"].reason == "none of 3 rows is positive"
     assert scores["b", "f1"].reason == "none of 3 rows is positive or predicted positive"
     assert scores[MACRO, "roc_auc"].value == pytest.approx(0.5)
@@ -266,7 +268,7 @@ def test_no_label_with_both_values_leaves_the_mean_undefined():
     assert scores[MACRO, "roc_auc"].reason == "undefined for a, b"
     assert scores[MACRO, "average_precision"].value == 1
     assert scores["a", "specificity"].reason == "none of 4 rows is negative"
-    assert scores[MICRO, "roc_auc"].reason == "all 8 cells have the value 1"
+    assert scores[MICRO, "roc_auc"].reason == "no model met both values among 8 cells"
 
 
 def test_f1_of_false_alarms_only_is_zero_not_undefined():
