@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from classify.report import plotting
@@ -15,12 +16,16 @@ from classify.rundir.files import COSTS
 from classify.scores.metrics import BINS
 from classify.scores.thresholds import to_binary
 
-#: Rows of the table of figures: metric and name; thresholds have no part in the first five.
+#: Rows of the table of figures: metric and name; thresholds have no part in those before F1.
 _METRICS = (
     ("roc_auc", "ROC-AUC"),
     ("average_precision", "average precision"),
     ("brier", "Brier score"),
+    ("brier_skill", "Brier skill"),
     ("log_loss", "log loss"),
+    ("log_loss_skill", "log loss skill"),
+    ("calibration_slope", "calibration slope"),
+    ("calibration_intercept", "calibration intercept"),
     ("calibration_error", "calibration error"),
     ("f1", "F1"),
     ("f2", "F2"),
@@ -109,7 +114,8 @@ def _draw(run: RunFiles, index: int, threshold: float, figures: Path) -> list[pl
         ),
         "calibration": (
             draw_calibration(splits),
-            f"Calibration of {label}. Expected calibration error: {on_splits('calibration_error')}.",
+            f"Calibration of {label}. Slope of the logit: {on_splits('calibration_slope')}; intercept: "
+            f"{on_splits('calibration_intercept')}.",
             "Calibration: on the broken line, 30 % mean 30 of 100; bars: 95 % intervals.",
         ),
         "histogram": (
@@ -178,6 +184,9 @@ def draw_precision_recall(splits: Sequence[Scored], threshold: float) -> Figure:
     figure, axes = plotting.unit_figure("sensitivity (recall)", "precision (PPV)")
     for split, colour in zip(splits, (FIRST, SECOND), strict=False):
         precision, recall, _ = precision_recall_curve(split.truth, split.probability)
+        # Before the first positive there is no recall to draw a precision at: the curve begins with that of the first.
+        begun = recall > 0
+        precision, recall = np.append(precision[begun], precision[begun][-1]), np.append(recall[begun], 0)
         axes.step(*thin(recall, precision), color=colour, label=split.name, where="post")
         axes.axhline(split.truth.mean(), color=colour, linewidth=0.8, linestyle=(0, (3, 3)))
         decided = decide(split, threshold)
@@ -213,6 +222,7 @@ def draw_histogram(split: Scored, threshold: float) -> Figure:
     axes.set_yscale("log")
     axes.set(xlim=(0, 1), xlabel="probability", ylabel="images (logarithmic)")
     axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_minor_formatter(NullFormatter())  # matplotlib's own writes powers of ten as raw mathematics
     axes.grid(visible=False, axis="x")
     axes.grid(color=GRID, axis="y")
     plotting.add_legend(figure)

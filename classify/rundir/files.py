@@ -23,6 +23,7 @@ from classify.rundir.folder import (
     CURVES,
     DECISIONS,
     GALLERY,
+    LEADERBOARD_TABLE,
     METRICS_TABLE,
     MODELS,
     OUT_OF_FOLD,
@@ -33,7 +34,7 @@ from classify.rundir.folder import (
     writing,
 )
 from classify.scores.gallery import choose_gallery
-from classify.scores.metrics import describe_rule
+from classify.scores.metrics import METRICS, describe_rule
 from classify.scores.resampling import DRAWS, ENDS
 from classify.scores.thresholds import measure_cost, to_binary
 from features.common.arrays import Labels, Probabilities, Thresholds
@@ -70,6 +71,7 @@ def _write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
         test, thresholds = inputs.test, experiment.thresholds[experiment.final_model]
         write_predictions(folder, test.image_ids, test.used_ids, final.test, thresholds, inputs.label_names)
     _write_out_of_fold(folder, inputs, experiment)
+    _write_leaderboard(folder, experiment)
     _write_metrics(folder, experiment)
     _write_thresholds(folder, inputs, experiment)
     if experiment.returns:
@@ -138,6 +140,28 @@ def read_out_of_fold(run: SealedRun, models: Sequence[str], image_ids: Sequence[
     table, columns = read_run_table(run, OUT_OF_FOLD), list(run.label_names)
     of_models = {model: table[table["model"] == model].set_index("ID") for model in models}
     return {model: own.loc[list(image_ids), columns].to_numpy(np.float32) for model, own in of_models.items()}
+
+
+def _write_leaderboard(folder: Path, experiment: Experiment) -> None:
+    """Write how each model that was chosen among stands beside the final one, on the same draws; best first.
+
+    `model`, `metric`, `value`, `low`, `high` (out-of-fold, the mean over the labels), `difference` from the final
+    model, `difference_low`, `difference_high`, `won` (the share of draws in which it is better than the final model),
+    `tied` (1: not to be told from the best) and `backbones`, how many.
+    """
+    metric = experiment.selector
+    rows = []
+    for model, beside in experiment.comparisons.items():
+        macro = experiment.macro(model, metric)
+        ends = macro.value, macro.low, macro.high, beside.difference, beside.low, beside.high
+        backbones = len(experiment.predictions[model].backbones)
+        rows.append((model, metric, *ends, beside.won, int(beside.tied), backbones))
+    numbers = ["value", "low", "high", "difference", "difference_low", "difference_high", "won"]
+    table = pd.DataFrame(rows, columns=["model", "metric", *numbers, "tied", "backbones"])
+    best_first = table.astype(dict.fromkeys(numbers, "float64")).sort_values(
+        "value", ascending=METRICS[metric].sign < 0, kind="stable", na_position="last"
+    )
+    _write_table(best_first, folder / LEADERBOARD_TABLE)
 
 
 def _write_metrics(folder: Path, experiment: Experiment) -> None:
@@ -327,7 +351,12 @@ def _describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Se
         },
         "refit": settings.refit,
         "final_model": experiment.final_model,
-        "selection": {"rule": settings.select, "means": describe_rule(settings.select)},
+        "selection": {
+            "rule": settings.select,
+            "means": describe_rule(settings.select),
+            "left_out": experiment.left_out,
+            "nested": None if experiment.nested is None else experiment.nested.describe(settings.select),
+        },
         "calibration": settings.calibration,
         "thresholds": {
             "rule": settings.threshold.text,

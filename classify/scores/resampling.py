@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
+from classify.ensembles.estimators import to_logit
 from features.common.arrays import Groups
 
 #: How many resamples an interval is made from.
@@ -12,6 +14,8 @@ DRAWS = 1000
 ENDS = (2.5, 97.5)
 #: Resamples at a time: 32 rows of weights of 8,542 rows are 1 MB, which stays in a core's cache.
 _BLOCK = 32
+#: Steps of Newton's method, at most, and a step that only a fit without a solution takes.
+_STEPS, _FAR = 50, 50.0
 
 
 @dataclass(frozen=True)
@@ -156,3 +160,55 @@ def _rank(
         with np.errstate(invalid="ignore"):
             precision[block] = (hits_here * hits / np.maximum(seen, 1)).sum(axis=1) / positives
     return lost, pairs, precision
+
+
+def fit_logits(truth: np.ndarray, probability: np.ndarray, resampling: Resampling) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the truth by a line of the logits: what the probabilities lack to be calibrated (Cox 1958).
+
+    The line of a draw is one step of Newton's method from that of all rows, as the one-step bootstrap has it (Moulton
+    and Zeger 1991, section 3): sums of weights, where a whole fit would take as long as a thousand fits.
+
+    Args:
+        truth: uint8 array (N,), 0 or 1.
+        probability: float array (N,).
+        resampling: of the same rows.
+
+    Returns:
+        Two float64 arrays (1 + draws,): the slope of the line, 1 where the probabilities are neither too sure nor too
+        unsure; and the intercept of a line of slope 1, 0 where they are neither too high nor too low on average. NaN
+        where there is no such line; see `Sums`.
+    """
+    logits = to_logit(probability)
+    line = _newton(truth, np.column_stack([np.ones(len(truth)), logits]), np.zeros(len(truth)), resampling)
+    shift = _newton(truth, np.ones((len(truth), 1)), logits, resampling)
+    return line[:, 1], shift[:, 0]
+
+
+def _newton(truth: np.ndarray, columns: np.ndarray, offset: np.ndarray, resampling: Resampling) -> np.ndarray:
+    """Logistic regression of the truth on columns (N, K): float64 (1 + draws, K), NaN where it does not converge."""
+    width = columns.shape[1]
+    every = Resampling(resampling.unit_of_row, resampling.weights[:1])
+    found = np.zeros(width)
+    unknown = np.full((len(resampling.weights), width), np.nan)
+    for _ in range(_STEPS):
+        step = _step(truth, columns, expit(columns @ found + offset), every)[0]
+        if not np.abs(step).max() < _FAR:
+            return unknown
+        found = found + step
+        if np.abs(step).max() < 1e-8:
+            break
+    else:
+        return unknown
+    return found + _step(truth, columns, expit(columns @ found + offset), resampling)
+
+
+def _step(truth: np.ndarray, columns: np.ndarray, probability: np.ndarray, resampling: Resampling) -> np.ndarray:
+    """One step of Newton's method in every resample: float64 (B, K), NaN where it is not defined."""
+    width = columns.shape[1]
+    spread = probability * (1 - probability)
+    products = (columns[:, :, None] * columns[:, None] * spread[:, None, None]).reshape(len(truth), -1)
+    sums = resampling.sum(np.column_stack([columns * (truth - probability)[:, None], products]))
+    gradient, hessian = sums[:, :width], sums[:, width:].reshape(-1, width, width)
+    singular = np.linalg.det(hessian) <= 1e-9 * hessian[:, 0, 0] ** width
+    steps = np.linalg.solve(np.where(singular[:, None, None], np.eye(width), hessian), gradient[:, :, None])[:, :, 0]
+    return np.where(singular[:, None], np.nan, steps)

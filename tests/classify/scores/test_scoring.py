@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.special import expit
 from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -19,15 +22,20 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from classify.ensembles.estimators import to_logit
 from classify.scores.metrics import MACRO, METRICS, MICRO, OVERALL, ROW_METRICS
 from classify.scores.resampling import Resampling, resample
 from classify.scores.scoring import score
+
+#: The shares of positives that the models are thought to have learnt from.
+PRIOR = 0.3
 
 
 def table(labels, probabilities, label_names, threshold=0.5, resampling=None):
     binary = (probabilities >= threshold).astype(np.uint8)
     resampling = resampling or resample(len(labels), None, 0, draws=20)
-    return {(s.label, s.metric): s for s in score(labels, probabilities, binary, label_names, resampling)}
+    prior = np.full(labels.shape, PRIOR, np.float32)
+    return {(s.label, s.metric): s for s in score(labels, probabilities, binary, prior, label_names, resampling).scores}
 
 
 def reference(labels, probabilities, binary):
@@ -36,12 +44,17 @@ def reference(labels, probabilities, binary):
     positive, predicted = calibration_curve(labels, p, n_bins=15)  # of the bins that hold a cell, in order
     in_bin = np.histogram(p, np.linspace(0, 1, 16))[0]
     gaps = in_bin[in_bin > 0] / len(p) * abs(positive - predicted)
+    logits, prior = to_logit(probabilities), np.full(len(p), np.float32(PRIOR), float)
     return {
         "roc_auc": roc_auc_score(labels, probabilities),
         "pooled_roc_auc": roc_auc_score(labels, probabilities),
         "average_precision": average_precision_score(labels, probabilities),
         "log_loss": log_loss(labels, probabilities),
         "brier": brier_score_loss(labels, p),
+        "log_loss_skill": 1 - log_loss(labels, probabilities) / log_loss(labels, prior),
+        "brier_skill": 1 - brier_score_loss(labels, p) / brier_score_loss(labels, prior),
+        "calibration_slope": LogisticRegression(C=np.inf, tol=1e-8).fit(logits[:, None], labels).coef_[0, 0],
+        "calibration_intercept": brentq(lambda shift: (expit(logits + shift) - labels).sum(), -20, 20),
         "calibration_error": gaps.sum(),
         "f1": f1_score(labels, binary),
         "f2": fbeta_score(labels, binary, beta=2),
@@ -111,9 +124,11 @@ def test_intervals_are_percentiles_of_scikit_learns_values_on_explicit_resamples
         values |= {(MACRO, metric): np.mean([of[metric] for of in of_labels]) for metric in METRICS}
         values[OVERALL, "exact_match"] = (y == binary).all(axis=1).mean()
         draws.append(values)
-    for key in draws[0]:
+    for key in (key for key in draws[0] if key[1] != "calibration_error"):
         ends = np.percentile([values[key] for values in draws], [2.5, 97.5])
-        np.testing.assert_allclose([scores[key].low, scores[key].high], ends, rtol=1e-6, err_msg=str(key))
+        # A line of a draw is one step of Newton's method from that of all rows.
+        near = {"rtol": 0.03, "atol": 0.03} if "slope" in key[1] or "intercept" in key[1] else {"rtol": 1e-6, "atol": 1e-7}
+        np.testing.assert_allclose([scores[key].low, scores[key].high], ends, err_msg=str(key), **near)
         assert scores[key].low < scores[key].value < scores[key].high
         assert scores[key].interval_reason == ""
 
@@ -174,8 +189,10 @@ def test_weighted_log_loss_of_rsnas_six_labels_is_scikit_learns_with_any_weighte
 
 def test_the_calibration_error_is_of_15_bins_and_its_signs_do_not_cancel():
     labels, p = np.array([[1], [0], [0]], np.uint8), np.array([[0.9], [0.95], [1.0]], np.float32)
-    error = table(labels, p, ("a",))["a", "calibration_error"].value
-    assert error == pytest.approx((0.1 + (0.95 + 1.0)) / 3)  # 0.9 is in the last bin but one, 13/15 to 14/15
+    error = table(labels, p, ("a",))["a", "calibration_error"]
+    assert error.value == pytest.approx((0.1 + (0.95 + 1.0)) / 3)  # 0.9 is in the last bin but one, 13/15 to 14/15
+    assert (error.low, error.high) == (None, None)
+    assert "chance alone lifts" in error.interval_reason
 
 
 def test_exact_match_is_of_whole_rows(example):
@@ -202,6 +219,30 @@ def test_one_group_has_values_but_no_intervals(example):
     scores = table(labels, probabilities, ("a", "b", "c"), resampling=drawn).values()
     assert {(s.low, s.high, s.interval_reason) for s in scores} == {(None, None, "one group only: nothing to resample")}
     assert all(s.value is not None for s in scores)
+
+
+def test_the_line_of_the_logits_says_how_probabilities_were_distorted():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(-1, 1.5, size=(20_000, 1))
+    labels = (rng.random(logits.shape) < expit(logits)).astype(np.uint8)
+    too_sure = table(labels, expit(2 * logits).astype(np.float32), ("a",))
+    assert too_sure["a", "calibration_slope"].value == pytest.approx(0.5, abs=0.03)
+    too_low = table(labels, expit(logits - 1).astype(np.float32), ("a",))
+    assert too_low["a", "calibration_slope"].value == pytest.approx(1, abs=0.05)
+    assert too_low["a", "calibration_intercept"].value == pytest.approx(1, abs=0.06)
+    for scores in (too_sure, too_low):
+        assert scores["a", "calibration_slope"].low < scores["a", "calibration_slope"].high
+
+
+def test_one_probability_and_probabilities_without_an_error_have_no_line():
+    labels = (np.arange(20) < 8).astype(np.uint8)[:, None]
+    for p in (np.full((20, 1), 0.3, np.float32), np.linspace(0.9, 0.1, 20, dtype=np.float32)[:, None]):
+        slope = table(labels, p, ("a",))["a", "calibration_slope"]
+        assert (slope.value, slope.low) == (None, None)
+        assert "one probability, or are told apart" in slope.reason
+    assert table(labels, np.full((20, 1), 0.4, np.float32), ("a",))[
+        "a", "calibration_intercept"
+    ].value == pytest.approx(0, abs=1e-6)
 
 
 def test_no_draw_with_the_class_leaves_the_interval_out():
@@ -238,7 +279,7 @@ def test_each_label_agrees_with_closed_forms(seed, rows, levels):
 
 def test_order_is_labels_then_macro_and_within_the_metrics(example):
     labels, probabilities = example
-    scores = score(labels, probabilities, labels, ("a", "b", "c"), resample(200, None, 0, draws=2))
+    scores, _ = score(labels, probabilities, labels, probabilities, ("a", "b", "c"), resample(200, None, 0, draws=2))
     expected = [(label, metric) for label in ("a", "b", "c", MICRO, MACRO) for metric in METRICS]
     assert [(s.label, s.metric) for s in scores] == expected + [(OVERALL, metric) for metric in ROW_METRICS]
 
