@@ -14,6 +14,7 @@ from classify.report.plotting import FIRST, GRID, MUTED, SECOND
 from classify.report.run_files import LabelledSplit, RunFiles
 from classify.rundir.files import COSTS
 from classify.scores.metrics import BINS
+from classify.scores.small import wilson
 from classify.scores.thresholds import to_binary
 
 #: Rows of the table of figures: metric and name; thresholds have no part in those before F1.
@@ -39,8 +40,6 @@ POSITIONS = np.r_[np.arange(100) / 1e4, np.arange(10, 990) / 1e3, np.arange(9900
 #: Points of a curve at the most: more than a screen can show.
 _POINTS = 300
 _BARS = 40
-#: The normal deviate of a 95 % interval.
-_Z = 1.96
 
 
 def describe_labels(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
@@ -252,9 +251,7 @@ def bin_calibration(truth: np.ndarray, probability: np.ndarray) -> tuple[np.ndar
     mean = (np.bincount(bins, exact, BINS)[filled]) / count[filled]
     share = (np.bincount(bins, truth, BINS)[filled]) / count[filled]
     n = count[filled]
-    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return mean, share, np.clip(middle - half, 0, share), np.clip(middle + half, share, 1)
+    return mean, share, *wilson(share, n)
 
 
 def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -46,7 +46,7 @@ _VERSIONED_OF_HEADS = ("tensorflow", "keras")
 #: Columns of the thresholds: what the run's thresholds cost, cross-fitted, and what 0.5 would.
 COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
 #: Columns whose cells are words, also `NA` and `007`.
-_WORDS = ("split", "ID", "model", "label", "metric", "rule", "backbone", "outcome")
+_WORDS = ("split", "ID", "model", "label", "metric", "rule", "backbone", "outcome", "interval")
 
 
 def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping[str, Any]) -> None:
@@ -165,13 +165,13 @@ def _write_leaderboard(folder: Path, experiment: Experiment) -> None:
 
 
 def _write_metrics(folder: Path, experiment: Experiment) -> None:
-    """Write `model`, `split`, `label`, `metric`, `value`, `low`, `high`; an undefined value is an empty cell."""
+    """Write `model`, `split`, `label`, `metric`, `value`, `low`, `high`, `interval`; what is undefined is empty."""
     rows = [
-        (model, split, score.label, score.metric, score.value, score.low, score.high)
+        (model, split, score.label, score.metric, score.value, score.low, score.high, score.interval)
         for (model, split), scores in experiment.scores.items()
         for score in scores
     ]
-    table = pd.DataFrame(rows, columns=["model", "split", "label", "metric", "value", "low", "high"])
+    table = pd.DataFrame(rows, columns=["model", "split", "label", "metric", "value", "low", "high", "interval"])
     _write_table(table.astype({"value": "float64", "low": "float64", "high": "float64"}), folder / METRICS_TABLE)
 
 

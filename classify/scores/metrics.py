@@ -121,6 +121,7 @@ class Score:
         metric: one of `METRICS` or `ROW_METRICS`.
         reason: why it is not defined, or which labels the mean leaves out; empty otherwise.
         interval_reason: why there is no interval, or which draws it leaves out; empty otherwise.
+        interval: how the interval was made: `bootstrap`, or as `scores/small.py` says; empty where there is none.
     """
 
     label: str
@@ -130,6 +131,7 @@ class Score:
     high: float | None = None
     reason: str = ""
     interval_reason: str = ""
+    interval: str = ""
 
 
 def find_macro(scores: Iterable[Score], metric: str) -> Score:

@@ -10,8 +10,11 @@ import numpy as np
 from classify.ensembles.estimators import PROBABILITY_EPSILON
 from classify.scores.metrics import BINS, MACRO, METRICS, MICRO, OVERALL, ROW_METRICS, SELECTORS, Score, Sums
 from classify.scores.resampling import Resampling, auc_within_folds, fit_logits, percentile_interval, rank_scores
+from classify.scores.small import Interval, auc_interval, few_units, share_interval
 from features.common.arrays import Decisions, Labels, Probabilities
 
+#: What the interval of a score is made by, where nothing else is said.
+BOOTSTRAP = "bootstrap"
 #: The label of RSNA 2019 that is positive where any other is.
 ANY = "any"
 
@@ -85,12 +88,41 @@ def score(
     scores = []
     for name, metrics in of_names.items():
         column = labels if name == MICRO else labels[:, label_names.index(name)]
-        scores += [_make(name, metric, metrics[metric], enough, _why(metric, column)) for metric in METRICS]
+        made = {metric: _make(name, metric, metrics[metric], enough, _why(metric, column)) for metric in METRICS}
+        if name != MICRO and enough and few_units(column, resampling.unit_of_row):
+            index = label_names.index(name)
+            of_label = by_fold and ByFold(by_fold.by_repeat[:, :, index], by_fold.fold_of_row)
+            made |= _few(made, column, probabilities[:, index], binary[:, index], resampling, of_label)
+        scores += made.values()
     macro = {metric: {name: of_names[name][metric] for name in label_names} for metric in METRICS}
     scores += [_macro(metric, of_labels, left_out, enough) for metric, of_labels in macro.items()]
     of_rows = _compute_rows(labels, probabilities, binary, label_names, resampling)
     scores += [_make(OVERALL, metric, of_rows[metric], enough, "") for metric in ROW_METRICS]
     return Scored(scores, {metric: mean_over_labels(macro[metric], left_out) for metric in SELECTORS})
+
+
+def _few(
+    scores: Mapping[str, Score],
+    truth: np.ndarray,
+    probability: np.ndarray,
+    binary: np.ndarray,
+    resampling: Resampling,
+    by_fold: ByFold | None,
+) -> dict[str, Score]:
+    """Give the scores of a label with few groups of positives or negatives intervals that hold, where there are any."""
+    units = resampling.unit_of_row
+    one_model = ByFold(probability[None], np.zeros((1, len(truth)), int))
+    made: dict[str, Interval] = {}
+    if scores["roc_auc"].value is not None:
+        made["roc_auc"] = auc_interval(scores["roc_auc"].value, truth, *(by_fold or one_model), units)
+    for metric, value in (("sensitivity", 1), ("specificity", 0)):
+        rows = truth == value
+        if rows.any():
+            made[metric] = share_interval(binary[rows] == value, units[rows])
+    return {
+        metric: replace(scores[metric], low=low, high=high, interval_reason=reason, interval=how)
+        for metric, (low, high, how, reason) in made.items()
+    }
 
 
 def score_label(
@@ -192,4 +224,5 @@ def _make(name: str, metric: str, values: np.ndarray, enough: bool, why: str) ->
     reason = f"undefined in {left_out} of {len(drawn)} draws, which it leaves out" if left_out else ""
     if low is None:
         reason = f"undefined in all of {len(drawn)} draws"
-    return Score(name, metric, value, low, high, interval_reason=reason)
+        return Score(name, metric, value, interval_reason=reason)
+    return Score(name, metric, value, low, high, interval_reason=reason, interval=BOOTSTRAP)
