@@ -8,6 +8,7 @@ from classify.inputs import warn_shared_groups
 from classify.report.data import describe_audit
 from classify.report.plotting import with_interval
 from classify.report.run_files import LabelledSplit, RunFiles, ends_of
+from classify.scores.choice import may_be_chance
 from classify.scores.thresholds import to_binary
 from features.common.text import first_few
 
@@ -41,7 +42,7 @@ def list_doubts(run: RunFiles) -> list[str]:
     chance = [(value, low, high)]
     if record["selection"]["nested"] and record["selection"]["rule"] == "roc_auc":
         chance.append(ends_of(record["selection"]["nested"]))
-    if any(least <= 0.5 <= most for _, least, most in chance):
+    if any(may_be_chance(auc, least) for auc, least, _ in chance):
         doubts.append(f"The final model may be no better than chance: macro AUC {with_interval(chance[-1])}.")
     doubts += _doubt_labels(run)
     tested = run.score(final, "test")

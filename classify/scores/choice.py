@@ -1,5 +1,6 @@
 """Choose the final model: the simplest of those that are tied with the best; and say what the choice flatters."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -35,6 +36,15 @@ class Comparison(NamedTuple):
     high: float | None
     won: float
     tied: bool
+
+
+def may_be_chance(value: float, low: float) -> bool:
+    """Whether an out-of-fold AUC, with the low end of its interval, may be chance, 0.5.
+
+    Where nothing can be learnt, an out-of-fold score counts each pair of rows twice, once in each direction, and
+    spreads sqrt(2) more than the interval of the fitted models says, which is widened here by so much.
+    """
+    return not value - math.sqrt(2) * (value - low) > 0.5  # also where there is no interval
 
 
 def macro_labels(label_names: Sequence[str], train: Labels, test: Labels | None) -> dict[str, str]:

@@ -1,0 +1,108 @@
+"""Simulations with a known truth: whether intervals hold it, and what scores say where there is nothing to learn."""
+
+from functools import partial
+
+import numpy as np
+from joblib import Parallel, delayed
+from rich.table import Table
+from scipy.stats import norm
+
+from classify.experiment import Experiment, run_experiment
+from classify.inputs import Inputs, SplitInputs
+from classify.scores.choice import may_be_chance
+from classify.scores.resampling import resample
+from classify.scores.scoring import ByFold, score
+from classify.settings import Settings
+from features.common.text import make_console
+
+#: Patients, and positives among their ten slices each, of the cases.
+PATIENTS, POSITIVES = (20, 60, 120), (3, 10, 30, 100)
+_SLICES, _FOLDS = 10, 5
+#: Of the simulated scores: the distance of positives from negatives, in standard deviations; how alike slices of one
+#: patient are; the sensitivity of the decisions.
+_DISTANCE, _CORRELATION, _SENSITIVITY = 1.2, 0.4, 0.8
+
+
+def simulate_slices(
+    rng: np.random.Generator, patients: int, positives: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw slices whose scores are alike within a patient; the positives are of as few as a third of the patients.
+
+    Returns:
+        uint8 (N,) truth, float64 (N,) scores, int64 (N,) patients.
+    """
+    patient = np.repeat(np.arange(patients), _SLICES)
+    bleeding = min(positives, max(patients // 3, -(-positives // _SLICES)))
+    truth = np.zeros((patients, _SLICES), np.uint8)
+    order = rng.permutation(patients)[:bleeding]
+    for number in range(positives):
+        truth[order[number % bleeding], number // bleeding] = 1
+    truth = truth.ravel()
+    of_patient = rng.normal(size=patients)[patient]
+    noise = np.sqrt(_CORRELATION) * of_patient + np.sqrt(1 - _CORRELATION) * rng.normal(size=len(truth))
+    return truth, _DISTANCE * truth + noise, patient
+
+
+def _hold(patients: int, positives: int, seed: int) -> dict[str, bool | None]:
+    """Whether the intervals of one simulated label hold the truth; None where none is given."""
+    truth, scores, patient = simulate_slices(np.random.default_rng([patients, positives, seed]), patients, positives)
+    p = norm.cdf(scores).astype(np.float32)[:, None]
+    decided = (scores >= _DISTANCE - norm.ppf(_SENSITIVITY)).astype(np.uint8)[:, None]
+    drawn = resample(len(truth), patient.astype(str), seed, draws=400)
+    by_fold = ByFold(p[None], (patient % _FOLDS)[None])
+    found = score(truth[:, None], p, decided, p, ("label",), drawn, by_fold).scores
+    known = {s.metric: s for s in found if s.label == "label"}
+    expected = {"roc_auc": norm.cdf(_DISTANCE / np.sqrt(2)), "sensitivity": _SENSITIVITY}
+    ends = {metric: (known[metric].low, known[metric].high) for metric in expected}
+    return {
+        metric: None if low is None or high is None else low <= expected[metric] <= high
+        for metric, (low, high) in ends.items()
+    }
+
+
+def _learn_from_noise(seed: int) -> tuple[float, float, bool]:
+    """Run stage 2 on labels that nothing knows of: the chosen model's AUC, the nested one, whether it says so."""
+    rng = np.random.default_rng(seed)
+    patients, names = 60, ("first", "second")
+    groups = np.repeat(np.arange(patients), 5).astype(str)
+    features = rng.normal(size=(len(groups), 90)).astype(np.float32)
+    labels = (rng.random((len(groups), 2)) < 0.3).astype(np.uint8)
+    ids = tuple(map(str, range(len(groups))))
+    train = SplitInputs(ids, np.ones(len(ids), bool), features, None, groups, {})
+    columns = {f"b{number}": slice(30 * number, 30 * number + 30) for number in range(3)}
+    inputs = Inputs(names, columns, train, labels, None)
+    experiment: Experiment = run_experiment(inputs, Settings(seed=seed, baselines=("logistic", "knn")), lambda: None)
+    chosen = experiment.macro(experiment.final_model, "roc_auc")
+    nested = experiment.nested.macro("roc_auc") if experiment.nested else chosen
+    doubtful = [
+        one for one in (chosen, nested) if one.value is None or one.low is None or may_be_chance(one.value, one.low)
+    ]
+    return float(chosen.value or 0), float(nested.value or 0), bool(doubtful)
+
+
+def benchmark_honesty(simulations: int, runs: int, jobs: int) -> None:
+    """Print how often 95 % intervals hold the truth, and what runs on noise say."""
+    console, pool = make_console(), Parallel(n_jobs=jobs)
+    table = Table(box=None, header_style="bold")
+    for heading in ("patients", "positives", "AUC held", "sensitivity held"):
+        table.add_column(heading, justify="right")
+    for patients in PATIENTS:
+        for positives in POSITIVES:
+            hold = partial(_hold, patients, positives)
+            found = pool(delayed(hold)(seed) for seed in range(simulations))
+            cells = []
+            for metric in ("roc_auc", "sensitivity"):
+                held = [one[metric] for one in found if one[metric] is not None]
+                given = "" if len(held) == len(found) else f" (given in {len(held) / len(found):.0%})"
+                cells.append(f"{np.mean(held):.1%}{given}" if held else "none given")
+            table.add_row(str(patients), str(positives), *cells)
+    console.print(f"95 % intervals that hold the truth, {simulations} simulations each")
+    console.print(table)
+    chosen, nested, said = map(
+        np.array, zip(*pool(delayed(_learn_from_noise)(seed) for seed in range(runs)), strict=True)
+    )
+    console.print(
+        f"{runs} runs on noise: macro AUC of the model chosen {chosen.mean():.3f}, nested {nested.mean():.3f} "
+        f"(standard error {nested.std() / np.sqrt(runs):.3f}); 'may be no better than chance' is said in "
+        f"{said.mean():.0%}"
+    )
