@@ -54,7 +54,7 @@ def test_the_gradient_of_a_head_is_keras_own(hidden):
     np.testing.assert_allclose(model.linearise(X).gradients, expected, rtol=2e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["logistic", "svm"])
+@pytest.mark.parametrize("name", ["logistic", "ridge_regression", "svm"])
 def test_a_linear_baseline_is_linearised_through_its_scaler_and_calibration(name):
     labels = Y.copy()
     labels[:, 2] = 1  # of one value only: a constant probability
