@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 from joblib import Parallel, delayed
 from rich.table import Table
+from scipy.special import expit, logit
 from scipy.stats import norm
 
 from classify.experiment import Experiment, run_experiment
@@ -33,11 +34,10 @@ def simulate_slices(
     """
     patient = np.repeat(np.arange(patients), _SLICES)
     bleeding = min(positives, max(patients // 3, -(-positives // _SLICES)))
-    truth = np.zeros((patients, _SLICES), np.uint8)
+    truth = np.zeros(patients * _SLICES, np.uint8)
     order = rng.permutation(patients)[:bleeding]
-    for number in range(positives):
-        truth[order[number % bleeding], number // bleeding] = 1
-    truth = truth.ravel()
+    numbers = np.arange(positives)
+    truth[order[numbers % bleeding] * _SLICES + numbers // bleeding] = 1
     of_patient = rng.normal(size=patients)[patient]
     noise = np.sqrt(_CORRELATION) * of_patient + np.sqrt(1 - _CORRELATION) * rng.normal(size=len(truth))
     return truth, _DISTANCE * truth + noise, patient
@@ -46,13 +46,15 @@ def simulate_slices(
 def _hold(patients: int, positives: int, seed: int) -> dict[str, bool | None]:
     """Whether the intervals of one simulated label hold the truth; None where none is given."""
     truth, scores, patient = simulate_slices(np.random.default_rng([patients, positives, seed]), patients, positives)
-    p = norm.cdf(scores).astype(np.float32)[:, None]
+    # What a calibrated model gives: of two normal distributions, positives _DISTANCE above negatives.
+    odds = logit(truth.mean()) + _DISTANCE * scores - _DISTANCE**2 / 2
+    p = expit(odds).astype(np.float32)[:, None]
     decided = (scores >= _DISTANCE - norm.ppf(_SENSITIVITY)).astype(np.uint8)[:, None]
     drawn = resample(len(truth), patient.astype(str), seed, draws=400)
     by_fold = ByFold(p[None], (patient % _FOLDS)[None])
     found = score(truth[:, None], p, decided, p, ("label",), drawn, by_fold).scores
     known = {s.metric: s for s in found if s.label == "label"}
-    expected = {"roc_auc": norm.cdf(_DISTANCE / np.sqrt(2)), "sensitivity": _SENSITIVITY}
+    expected = {"roc_auc": norm.cdf(_DISTANCE / np.sqrt(2)), "sensitivity": _SENSITIVITY, "calibration_slope": 1.0}
     ends = {metric: (known[metric].low, known[metric].high) for metric in expected}
     return {
         metric: None if low is None or high is None else low <= expected[metric] <= high
@@ -84,14 +86,14 @@ def benchmark_honesty(simulations: int, runs: int, jobs: int) -> None:
     """Print how often 95 % intervals hold the truth, and what runs on noise say."""
     console, pool = make_console(), Parallel(n_jobs=jobs)
     table = Table(box=None, header_style="bold")
-    for heading in ("patients", "positives", "AUC held", "sensitivity held"):
+    for heading in ("patients", "positives", "AUC", "sensitivity", "calibration slope"):
         table.add_column(heading, justify="right")
     for patients in PATIENTS:
         for positives in POSITIVES:
             hold = partial(_hold, patients, positives)
             found = pool(delayed(hold)(seed) for seed in range(simulations))
             cells = []
-            for metric in ("roc_auc", "sensitivity"):
+            for metric in found[0]:
                 held = [one[metric] for one in found if one[metric] is not None]
                 given = "" if len(held) == len(found) else f" (given in {len(held) / len(found):.0%})"
                 cells.append(f"{np.mean(held):.1%}{given}" if held else "none given")

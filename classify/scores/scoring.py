@@ -85,7 +85,7 @@ def score(
     of_names[MICRO] = _compute(np.sum(sums, axis=0), *_rank(labels.ravel(), probabilities.ravel(), cells, of_cells))
 
     enough = resampling.unit_count > 1
-    scores = []
+    scores: list[Score] = []
     for name, metrics in of_names.items():
         column = labels if name == MICRO else labels[:, label_names.index(name)]
         made = {metric: _make(name, metric, metrics[metric], enough, _why(metric, column)) for metric in METRICS}

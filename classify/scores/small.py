@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
 #: Groups (rows, where none are known) of the positives, or of the negatives, below which a label has few.
 FEW_UNITS = 30
@@ -73,8 +74,8 @@ def auc_interval(
         return (value - auc) ** 2 - _Z**2 * scale * _hanley_mcneil(value, positives, negatives)
 
     tiny = 1e-9
-    low = brentq(beyond, tiny, auc) if auc > tiny and beyond(tiny) > 0 else 0.0
-    high = brentq(beyond, auc, 1 - tiny) if auc < 1 - tiny and beyond(1 - tiny) > 0 else 1.0
+    low = brentq(beyond, tiny, auc - tiny) if auc > 2 * tiny and beyond(tiny) > 0 else 0.0
+    high = brentq(beyond, auc + tiny, 1 - tiny) if auc < 1 - 2 * tiny and beyond(1 - tiny) > 0 else 1.0
     return Interval(float(low), float(high), "Hanley-McNeil, moderated by groups")
 
 
@@ -88,14 +89,16 @@ def share_interval(hits: np.ndarray, unit_of_row: np.ndarray) -> Interval:
     count = len(hits) / design_effect(hits.astype(np.float64), unit_of_row)
     if count < _LEAST:
         return Interval(None, None, "", f"{len(hits)} rows that count for {count:.1f}: no interval holds")
-    low, high = wilson(np.array(hits.mean()), np.array(count))
+    groups = len(np.unique(unit_of_row))
+    deviate = float(student.ppf(0.975, groups - 1)) if groups > 1 else _Z  # the design effect is of so many groups
+    low, high = wilson(np.array(hits.mean()), np.array(count), deviate)
     return Interval(float(low), float(high), "Wilson, by the design effect of groups")
 
 
-def wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def wilson(share: np.ndarray, count: np.ndarray, deviate: float = _Z) -> tuple[np.ndarray, np.ndarray]:
     """Give the ends of the 95 % intervals of shares (Wilson 1927), each of so many independent rows."""
-    middle = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
-    half = _Z / (1 + _Z**2 / count) * np.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
+    middle = (share + deviate**2 / (2 * count)) / (1 + deviate**2 / count)
+    half = deviate / (1 + deviate**2 / count) * np.sqrt(share * (1 - share) / count + deviate**2 / (4 * count**2))
     return np.clip(middle - half, 0, share), np.clip(middle + half, share, 1)
 
 

@@ -124,9 +124,10 @@ def test_intervals_are_percentiles_of_scikit_learns_values_on_explicit_resamples
         values |= {(MACRO, metric): np.mean([of[metric] for of in of_labels]) for metric in METRICS}
         values[OVERALL, "exact_match"] = (y == binary).all(axis=1).mean()
         draws.append(values)
-    for key in (key for key in draws[0] if key[1] != "calibration_error"):
+    # A line of a draw is one step of Newton's method from that of all rows: near it where positives are not few.
+    rough = {(MACRO, "calibration_slope"), *((name, "calibration_error") for name in ("c", MICRO, MACRO))}
+    for key in draws[0].keys() - rough:
         ends = np.percentile([values[key] for values in draws], [2.5, 97.5])
-        # A line of a draw is one step of Newton's method from that of all rows.
         near = (
             {"rtol": 0.03, "atol": 0.03} if "slope" in key[1] or "intercept" in key[1] else {"rtol": 1e-6, "atol": 1e-7}
         )
