@@ -26,6 +26,7 @@ TABLES = (
     "backbones.csv",
     "labels.csv",
     "gallery.csv",
+    "leaderboard.csv",
 )
 
 
@@ -73,10 +74,11 @@ def test_writes_a_run(toy):
     np.testing.assert_allclose(wide["mean"], wide[LOGISTIC].mean(axis=1), rtol=1e-5)
 
     metrics = pd.read_csv(out / TABLES[3])
-    assert list(metrics.columns) == ["model", "split", "label", "metric", "value", "low", "high"]
+    assert list(metrics.columns) == ["model", "split", "label", "metric", "value", "low", "high", "interval"]
     assert len(metrics) == len(MODELS) * ((len(LABELS) + 2) * len(METRICS) + len(ROW_METRICS))
     assert set(metrics["split"]) == {"oof"}
-    assert (metrics["low"] <= metrics["high"]).all()
+    assert set(metrics.loc[metrics["low"].isna(), "metric"]) == {"calibration_error"}
+    assert (metrics["low"] <= metrics["high"]).sum() == metrics["low"].notna().sum()
     of_mean = metrics[(metrics["model"] == "mean") & (metrics["metric"] == "roc_auc")].set_index("label")["value"]
     probability = wide["mean"][toy.train_ids].to_numpy()
     fold = out_of_fold[out_of_fold["model"] == "mean"]["fold"].to_numpy()
@@ -102,10 +104,15 @@ def test_records_what_it_did(toy):
     assert record["splits"]["train"]["positives"] == dict(zip(LABELS, toy.train_labels.sum(axis=0), strict=True))
     assert record["splits"]["train"]["fingerprints"] == record["splits"]["test"]["fingerprints"]
     assert record["splits"]["test"]["positives"] is None
-    aucs = (
-        pd.read_csv(out / "metrics.csv").query("label == 'macro' and metric == 'roc_auc'").set_index("model")["value"]
+    leaderboard = pd.read_csv(out / "leaderboard.csv").set_index("model")
+    assert leaderboard["value"].is_monotonic_decreasing
+    tied = leaderboard[leaderboard["tied"] == 1]
+    assert tied.loc[record["final_model"], "backbones"] == tied["backbones"].min()
+    assert leaderboard.loc[record["final_model"], "difference"] == 0
+    assert leaderboard["value"].max() - leaderboard.loc[record["final_model"], "value"] == pytest.approx(
+        leaderboard["difference"].max()
     )
-    assert aucs[record["final_model"]] == pytest.approx(aucs.max(), abs=1e-4)
+    assert len(record["selection"]["nested"]["chosen_by_fold"]) == 4
     assert record["models"]["logistic/all"]["backbones"] == ["alpha", "beta"]
     assert record["intervals"]["draws"] == 1000
     assert record["versions"]["numpy"] == np.__version__
@@ -221,12 +228,13 @@ def test_an_undefined_metric_is_an_empty_cell_with_its_reason_in_run_json(toy):
     toy.test_labels[:, 1] = 0
     label_test_split(toy)
     _, _, out = run(toy, "run", "--backbones", "alpha")
-    assert "logistic/alpha,test,intraparenchymal,roc_auc,,,\n" in (out / "metrics.csv").read_text()
+    assert "logistic/alpha,test,intraparenchymal,roc_auc,,,,\n" in (out / "metrics.csv").read_text()
     undefined = json.loads((out / "run.json").read_text())["undefined_metrics"]
     reasons = {(u["split"], u["label"], u["metric"]): u["reason"] for u in undefined}
     assert reasons["test", "intraparenchymal", "roc_auc"] == "no model met both values among 30 rows"
-    assert reasons["test", "macro", "roc_auc"] == "undefined for intraparenchymal"
-    assert not [key for key in reasons if key[0] == "oof"]
+    for split in ("oof", "test"):
+        assert reasons[split, "macro", "roc_auc"] == "without intraparenchymal (all of test has the value 0)"
+    assert {label for split, label, _ in reasons if split == "oof"} == {"macro"}
 
 
 def test_one_backbone_is_one_model_and_says_so(toy):

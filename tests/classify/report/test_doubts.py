@@ -40,7 +40,7 @@ def test_a_run_with_nothing_wrong_has_only_the_doubts_that_always_hold(run):
     quiet.record["backbones"] = {}
     doubts = list_doubts(replace(quiet, splits={name: many_times(split) for name, split in quiet.splits.items()}))
     assert len(doubts) == 1
-    assert doubts[-1].startswith(f"The final model is the best of {len(run.record['models'])} on the very images")
+    assert doubts[-1].startswith(f"The final model was chosen among {len(run.record['models'])} on the images")
 
 
 @pytest.mark.parametrize(
