@@ -130,7 +130,8 @@ def run_experiment(
     plan = FitPlan(repeats, settings.refit)
     prior = cross_fit({PRIOR: Candidate(BASELINES[PRIOR].make(), seen[""])}, inputs, plan, 1, lambda: None)
     baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step, finished)
-    heads = cross_fit_heads(settings.heads, inputs, plan, settings.seed, on_step, finished)
+    specs = {name: spec.for_rows(len(inputs.train_labels)) for name, spec in settings.heads.items()}
+    heads = cross_fit_heads(specs, inputs, plan, settings.seed, on_step, finished)
     scored = inputs.test if inputs.test and inputs.test.labels is not None else None
     shared = warn_shared_groups(inputs.train.groups, scored.groups if scored else None)
     warnings = [*shared, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]

@@ -15,6 +15,7 @@ from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold, score
 from classify.settings import Settings
 from features.common.text import make_console
+from scripts.benchmark_means import benchmark_means
 
 #: Patients, and positives among their ten slices each, of the cases.
 PATIENTS, POSITIVES = (20, 60, 120), (3, 10, 30, 100)
@@ -83,7 +84,7 @@ def _learn_from_noise(seed: int) -> tuple[float, float, bool]:
 
 
 def benchmark_honesty(simulations: int, runs: int, jobs: int) -> None:
-    """Print how often 95 % intervals hold the truth, and what runs on noise say."""
+    """Print how often 95 % intervals hold the truth, what runs on noise say, and what means of models are worth."""
     console, pool = make_console(), Parallel(n_jobs=jobs)
     table = Table(box=None, header_style="bold")
     for heading in ("patients", "positives", "AUC", "sensitivity", "calibration slope"):
@@ -108,3 +109,4 @@ def benchmark_honesty(simulations: int, runs: int, jobs: int) -> None:
         f"(standard error {nested.std() / np.sqrt(runs):.3f}); 'may be no better than chance' is said in "
         f"{said.mean():.0%}"
     )
+    benchmark_means(min(simulations, 100), jobs, console)
