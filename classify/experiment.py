@@ -1,9 +1,11 @@
 """Run stage 2 in memory: folds, models, ensembles, the final model, thresholds, scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from classify.crossfit.models import Candidate, cross_fit, cross_fit_heads
@@ -13,10 +15,11 @@ from classify.ensembles.estimators import calibrate, combine
 from classify.inputs import Inputs, feature_sets, warn_shared_groups
 from classify.models.baselines import BASELINES, PRIOR
 from classify.models.trained_head import TrainedHead
+from classify.scores.choice import Comparison, Nested, Permutations, choose, choose_nested, macro_labels
 from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbones
-from classify.scores.metrics import Score, select_model
+from classify.scores.metrics import SELECTORS, Score, find_macro
 from classify.scores.resampling import resample
-from classify.scores.scoring import score
+from classify.scores.scoring import ByFold, score
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
 from classify.settings import Settings, list_models
 from features.common.arrays import Decisions, Thresholds
@@ -37,8 +40,12 @@ class Experiment:
         returns: what each backbone adds; empty of a single one.
         scores: by model and split: `oof`, of `decisions`, or, where the test images are labelled, `test`, of decisions
             by `thresholds`.
+        comparisons: by model that was chosen among, how it stands beside the final one.
+        nested: what the choice is worth on rows that had no part in it; None where nothing was chosen.
+        left_out: the labels that have no part in means over labels, and why.
         warnings: what a reader of the scores has to know.
         gap: what a leak would be worth; None where it was not asked for.
+        permutations: how well chance does; None where it was not asked for.
     """
 
     settings: Settings
@@ -52,12 +59,30 @@ class Experiment:
     decisions: dict[str, Decisions]
     returns: list[BackboneReturn]
     scores: dict[tuple[str, str], list[Score]]
+    comparisons: dict[str, Comparison]
+    nested: Nested | None
+    left_out: dict[str, str]
     warnings: tuple[str, ...]
     gap: Gap | None = None
+    permutations: Permutations | None = None
+
+    @property
+    def chosen_model(self) -> str:
+        """The final model before its calibration."""
+        return self.members[self.final_model][0] if self.settings.calibration else self.final_model
+
+    @property
+    def selector(self) -> str:
+        """The metric that models are compared by: that of the rule, or the ROC-AUC where it names a model."""
+        return self.settings.select if self.settings.select in SELECTORS else "roc_auc"
+
+    def macro(self, model: str, metric: str, split: str = "oof") -> Score:
+        """The mean of a metric over the labels."""
+        return find_macro(self.scores[model, split], metric)
 
     @property
     def folds(self) -> Folds:
-        """Of the first repeat, by which ensembles, calibrations and thresholds are cross-fitted."""
+        """Of the first repeat, by which thresholds are cross-fitted."""
         return self.plan.repeats[0]
 
     @property
@@ -84,6 +109,7 @@ def run_experiment(
     candidates = {name: Candidate(BASELINES[kind].make(), seen[on]) for name, (kind, _, on) in parts.items()}
     repeats = make_repeats(inputs, settings.folds, settings.repeats, settings.seed)
     plan = FitPlan(repeats, settings.refit)
+    prior = cross_fit({PRIOR: Candidate(BASELINES[PRIOR].make(), seen[""])}, inputs, plan, 1, lambda: None)
     baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step, finished)
     heads = cross_fit_heads(settings.heads, inputs, plan, settings.seed, on_step, finished)
     scored = inputs.test if inputs.test and inputs.test.labels is not None else None
@@ -91,23 +117,30 @@ def run_experiment(
     warnings = [*shared, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
     predictions = baselines.predictions | heads.predictions
     members = {name: prediction for name, prediction in predictions.items() if name != PRIOR}
-    labels, folds = inputs.train_labels, repeats[0]
+    labels = inputs.train_labels
     draws = resample(len(labels), inputs.train.groups, settings.seed)
-    returns = rank_backbones(members, labels, draws) if len(inputs.columns) > 1 else []
+    returns = rank_backbones(members, labels, plan.fold_of_row, draws) if len(inputs.columns) > 1 else []
     gap = None
     if settings.gap:
         gap = measure_gap(inputs, plan, settings.seed, settings.jobs, draws, on_step, finished)
-    combined, fitted = combine(ensembles, members, labels, folds, settings.jobs, on_step)
+    combined, fitted = combine(ensembles, members, labels, repeats, settings.jobs, on_step)
     predictions |= combined
 
-    judged = _judge_models(predictions, inputs, folds, settings, on_step)
-    final = select_model(settings.select, {name: judged[name].scores["oof"] for name in predictions})
+    left_out = macro_labels(inputs.label_names, labels, scored.labels if scored else None)
+    judge = partial(_judge_models, inputs, plan, settings, prior.predictions[PRIOR], left_out)
+    judged = judge(predictions, on_step)
+    rule = settings.select if settings.select in SELECTORS else "roc_auc"
+    draws_of = {name: found.draws[rule] for name, found in judged.items()}
+    final, beside = choose(settings.select, draws_of, predictions, combined)
+    nested = None
+    if len(predictions) > 1 and settings.select in SELECTORS:
+        nested = choose_nested(rule, predictions, combined, inputs, left_out, repeats[0], settings.seed, settings.jobs)
     members_of = dict.fromkeys(combined, tuple(members))
     if settings.calibration is not None:
         chosen, final = final, f"{final}+{settings.calibration}"
-        predictions[final], fitted[final] = calibrate(settings.calibration, predictions[chosen], labels, folds)
+        predictions[final], fitted[final] = calibrate(settings.calibration, predictions[chosen], labels, repeats)
         members_of[final] = (chosen,)
-        judged |= _judge_models({final: predictions[final]}, inputs, folds, settings, lambda: None)
+        judged |= judge({final: predictions[final]}, lambda: None)
     return Experiment(
         settings=settings,
         plan=plan,
@@ -120,21 +153,31 @@ def run_experiment(
         decisions={name: found.decisions for name, found in judged.items()},
         returns=returns,
         scores={(name, split): scores for name, found in judged.items() for split, scores in found.scores.items()},
+        comparisons=beside,
+        nested=nested,
+        left_out=left_out,
         warnings=tuple(dict.fromkeys(warnings)),  # repeats may miss the same labels
         gap=gap,
     )
 
 
 class _Judged(NamedTuple):
-    """The thresholds of a model, its decisions of the training rows, its scores by split."""
+    """The thresholds of a model, its decisions of the training rows, its scores by split, the draws beside them."""
 
     thresholds: Thresholds
     decisions: Decisions
     scores: dict[str, list[Score]]
+    draws: dict[str, np.ndarray]
 
 
 def _judge_models(
-    predictions: dict[str, Prediction], inputs: Inputs, folds: Folds, settings: Settings, on_step: Callable[[], None]
+    inputs: Inputs,
+    plan: FitPlan,
+    settings: Settings,
+    prior: Prediction,
+    left_out: Mapping[str, str],
+    predictions: dict[str, Prediction],
+    on_step: Callable[[], None],
 ) -> dict[str, _Judged]:
     """Fit thresholds out-of-fold and score each model, in their order; all models meet the same draws."""
     labels, names, rule = inputs.train_labels, inputs.label_names, settings.threshold
@@ -145,13 +188,17 @@ def _judge_models(
 
     def judge(prediction: Prediction) -> _Judged:
         thresholds = fit_thresholds(labels, prediction.out_of_fold, rule)
-        decisions = cross_fit_binary(labels, prediction.out_of_fold, rule, folds)
-        scores = {"oof": score(labels, prediction.out_of_fold, decisions, names, train_draws)}
-        if test_labels is not None and prediction.test is not None:
+        decisions = cross_fit_binary(labels, prediction.out_of_fold, rule, plan.repeats[0])
+        by_fold = ByFold(prediction.by_repeat, plan.fold_of_row[: len(prediction.by_repeat)])
+        of_train = labels, prediction.out_of_fold, decisions, prior.out_of_fold
+        scores, draws = score(*of_train, names, train_draws, by_fold, left_out)
+        of_splits = {"oof": scores}
+        if test_labels is not None and prediction.test is not None and prior.test is not None:
             binary = to_binary(prediction.test, thresholds)
-            scores["test"] = score(test_labels, prediction.test, binary, names, test_draws)
+            of_test = test_labels, prediction.test, binary, prior.test
+            of_splits["test"] = score(*of_test, names, test_draws, left_out=left_out).scores
         on_step()
-        return _Judged(thresholds, decisions, scores)
+        return _Judged(thresholds, decisions, of_splits, draws)
 
     judged = in_threads(settings.jobs, judge, zip(predictions.values()))
     return dict(zip(predictions, judged, strict=True))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure Headbank, side by side in one run: `scripts/benchmark.py extract`, `read`, `heads`, `audit`, `cam`."""
+"""Measure Headbank, side by side in one run: `scripts/benchmark.py` and a command; `--help` lists them."""
 
 import os
 import sys
@@ -41,6 +41,7 @@ from features.dataset.dataset import read_images
 from scripts.benchmark_audit import benchmark_audit
 from scripts.benchmark_cam import benchmark_cam
 from scripts.benchmark_heads import benchmark_heads
+from scripts.benchmark_honesty import benchmark_honesty
 from scripts.benchmark_precision import benchmark_precision
 from scripts.benchmark_read import ROWS, benchmark_read
 
@@ -116,6 +117,15 @@ def benchmark_leak_audit(
 ) -> None:
     """How many of 50 planted near duplicates the audit finds among 1,000 phantom slices, and how many wrong pairs."""
     benchmark_audit([1 + number for number in range(seeds)], backbones)
+
+
+@app.command("honesty")
+def benchmark_scores(
+    simulations: Annotated[int, typer.Option(min=1, help="Simulated labels of each size.")] = 400,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of stage 2 on noise.")] = 100,
+) -> None:
+    """How often intervals hold a known truth, also of rare labels; and what a run says where nothing can be learnt."""
+    benchmark_honesty(simulations, runs, cores())
 
 
 @app.command("read")

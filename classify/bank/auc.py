@@ -5,21 +5,31 @@ import numpy as np
 from features.common.arrays import Labels
 
 
-def mean_auc(logits: np.ndarray, y: Labels) -> np.ndarray:
+def mean_auc(logits: np.ndarray, y: Labels, fold_of_row: np.ndarray | None = None) -> np.ndarray:
     """Compute the ROC-AUC of many heads at once, ties counted as half, also of scores that differ in the last bit only.
 
     Args:
         logits: float32 array (N, L, H), any monotonic score.
         y: the truth.
+        fold_of_row: int array (N,), if only rows of one fold are to be compared; see `auc_within_folds`.
 
     Returns:
-        float32 array (H,), 0-1: the mean over the labels that have both values, NaN if none has.
+        float32 array (H,), 0-1: the mean over the labels that have both values (in some fold), NaN if none has.
     """
+    every = np.arange(len(y))
+    folds = [every] if fold_of_row is None else [every[fold_of_row == fold] for fold in np.unique(fold_of_row)]
     of_labels = []
-    for label, truth in enumerate(y.T):
-        positives = int(truth.sum())
-        if 0 < positives < len(truth):
-            of_labels.append(_auc(logits[:, label], truth, positives))
+    for label in range(y.shape[1]):
+        won, pairs = np.zeros(logits.shape[2]), 0
+        for rows in folds:
+            truth = y[rows, label]
+            positives = int(truth.sum())
+            if 0 < positives < len(truth):
+                own = positives * (len(truth) - positives)
+                won += own * _auc(logits[rows, label], truth, positives)
+                pairs += own
+        if pairs:
+            of_labels.append(won / pairs)
     return np.mean(of_labels, axis=0).astype(np.float32) if of_labels else np.full(logits.shape[2], np.nan, np.float32)
 
 

@@ -62,7 +62,8 @@ def cross_fit(
     def fit(candidate: Candidate, rows: FitRows) -> list[Fit]:
         started = time.perf_counter()
         seen = inputs.train.features[:, candidate.columns]
-        model = clone(candidate.estimator).fit(seen[rows.learnt], inputs.train_labels[rows.learnt])
+        groups = None if inputs.train.groups is None else inputs.train.groups[rows.learnt]
+        model = clone(candidate.estimator).fit(seen[rows.learnt], inputs.train_labels[rows.learnt], groups)
         predicted = _predict(model, inputs, candidate.columns, rows.held_out, rows.predicts_test)
         return [Fit(model, *predicted, model.converged_, time.perf_counter() - started)]
 
@@ -96,11 +97,16 @@ def backbones_within(columns: slice, inputs: Inputs) -> tuple[str, ...]:
 
 
 class FoldRows(NamedTuple):
-    """A fold's rows: to learn from, to decide when a head stops, to score."""
+    """A fold's rows: to learn from, to decide when a head stops, to score.
+
+    Attributes:
+        lacking: labels of which the rows that decide, or those to learn from, have one value alone, though both exist.
+    """
 
     train: RowIndices
     validation: RowIndices
     held_out: RowIndices
+    lacking: tuple[str, ...] = ()
 
 
 def cross_fit_heads(
@@ -128,13 +134,18 @@ def cross_fit_heads(
         "that the heads learnt from decided"
         for fit, rows in zip(fits, split, strict=True)
         if rows is None and fit.name != REFIT
+    ] + [
+        f"heads of {fit.name}: the rows that decide when a head stops, or those that it learns from, have one value "
+        f"alone of {', '.join(rows.lacking)}"
+        for fit, rows in zip(fits, split, strict=True)
+        if rows is not None and rows.lacking
     ]
     predictions: dict[str, Prediction] = {}
     heads: dict[str, tuple[TrainedHead, ...]] = {}
     for name, columns in feature_sets(inputs.columns).items():
         of_fits: list[list[Fit]] = []
         for fit, rows in zip(fits, split, strict=True):
-            parts = rows or FoldRows(fit.learnt, fit.learnt, fit.held_out)
+            parts = (rows or FoldRows(fit.learnt, fit.learnt, fit.held_out))[:3]
             asked = list(specs.values())
             if fit.name == REFIT:
                 asked = [_fixed_epochs(spec, [of_fit[i] for of_fit in of_fits]) for i, spec in enumerate(asked)]
@@ -168,8 +179,9 @@ def _fixed_epochs(spec: HeadSpec, of_folds: Sequence[Fit]) -> HeadSpec:
 def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: int) -> FoldRows | None:
     """Choose the rows of a fold that decide when its heads stop: whole groups, with like shares of every label.
 
-    They are one of `VALIDATION_PARTS` parts, or of as many as there are groups, of the rows that are learnt from. None
-    if there is only one group to learn from, or if no label has both values.
+    They are one of `VALIDATION_PARTS` parts, or of as many as there are groups, of the rows that are learnt from: the
+    one that with the rest lacks the fewest labels, and of these the nearest to its share, as a large group makes parts
+    uneven. None if there is only one group to learn from, or if no label has both values.
     """
     labels, groups = inputs.train_labels[learnt], inputs.train.groups
     of_learnt = None if groups is None else groups[learnt]
@@ -179,20 +191,38 @@ def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: i
         return None
     names = tuple(name for name, varies in zip(inputs.label_names, varied, strict=True) if varies)
     parts = make_folds(labels[:, varied], of_learnt, names, min(VALIDATION_PARTS, units), seed)
-    return FoldRows(learnt[parts.fold_of_row != 0], learnt[parts.fold_of_row == 0], held_out)
+    varying = labels[:, varied]
+
+    def lacking(part: int) -> tuple[str, ...]:
+        own = parts.fold_of_row == part
+        constant = [(np.ptp(varying[rows], axis=0) == 0) for rows in (own, ~own)]
+        return tuple(name for name, lacks in zip(names, np.any(constant, axis=0), strict=True) if lacks)
+
+    def unevenness(part: int) -> float:
+        return abs(float((parts.fold_of_row == part).mean()) - 1 / parts.count)
+
+    best = min(range(parts.count), key=lambda part: (len(lacking(part)), unevenness(part)))
+    own = parts.fold_of_row == best
+    return FoldRows(learnt[~own], learnt[own], held_out, lacking(best))
 
 
 def _train(
-    specs: list[HeadSpec], inputs: Inputs, columns: slice, rows: FoldRows, seed: int, predicts_test: bool
+    specs: list[HeadSpec],
+    inputs: Inputs,
+    columns: slice,
+    rows: tuple[RowIndices, RowIndices, RowIndices],
+    seed: int,
+    predicts_test: bool,
 ) -> list[Fit]:
     """Train a bank, and let each head predict the rows held out and, where asked, the test rows."""
     features = inputs.train.features[:, columns]
-    heads = bank.train_bank(specs, features, inputs.train_labels, rows.train, rows.validation, seed)
+    learnt, validation, held_out = rows
+    heads = bank.train_bank(specs, features, inputs.train_labels, learnt, validation, seed)
     fits = []
     with threadpool_limits(1, user_api="blas"):  # as for every other model: threads change the last bits
         for head in heads:
             started = time.perf_counter()
-            predicted = _predict(head, inputs, columns, rows.held_out, predicts_test)
+            predicted = _predict(head, inputs, columns, held_out, predicts_test)
             fits.append(Fit(head, *predicted, head.best_epoch > 0, head.seconds + time.perf_counter() - started))
     return fits
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -187,7 +188,8 @@ class Prediction:
     """The probabilities that a model gives.
 
     Attributes:
-        out_of_fold: of each training row, by the model of the fold that held it out; of several repeats the mean.
+        by_repeat: float32 array (R, N, L), 0-1: of each training row, by the model of the fold that held it out, in
+            every repeat.
         test: of the test rows: the mean over the models of all folds, or of the model that was refitted.
         converged: whether every fit has.
         seconds: the time that fitting and predicting took, summed over the fits; of an ensemble, without its members'.
@@ -195,12 +197,17 @@ class Prediction:
         shares: of an ensemble that is a weighted mean, the share of each member that has one.
     """
 
-    out_of_fold: Probabilities
+    by_repeat: np.ndarray
     test: Probabilities | None
     converged: bool = True
     seconds: float = 0.0
     backbones: tuple[str, ...] = ()
     shares: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def out_of_fold(self) -> Probabilities:
+        """The mean over the repeats."""
+        return mean_probabilities(list(self.by_repeat))
 
 
 def in_threads(jobs: int, act: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
@@ -247,14 +254,20 @@ class FitPlan:
             fits.append(FitRows(REFIT, every, every[:0], True))
         return fits
 
+    @property
+    def fold_of_row(self) -> np.ndarray:
+        """Which fold holds each training row out, in every repeat: int64 (R, N)."""
+        return np.stack([folds.fold_of_row for folds in self.repeats])
+
     def gather(self, fits: Sequence[Fit], backbones: tuple[str, ...]) -> Prediction:
         """Put the probabilities of a model's fits together, given in the order of `fits()`."""
-        total = np.zeros((len(self.repeats[0].fold_of_row), fits[0].out_of_fold.shape[1]))
-        for rows, fit in zip(self.fits(), fits, strict=True):
-            total[rows.held_out] += fit.out_of_fold
+        by_repeat = np.empty((*self.fold_of_row.shape, fits[0].out_of_fold.shape[1]), np.float32)
+        for number, (rows, fit) in enumerate(zip(self.fits(), fits, strict=True)):
+            if len(rows.held_out):
+                by_repeat[number // self.repeats[0].count, rows.held_out] = fit.out_of_fold
         of_test = [fit.test for fit in fits if fit.test is not None]
         return Prediction(
-            (total / len(self.repeats)).astype(np.float32),
+            by_repeat,
             mean_probabilities(of_test) if of_test else None,
             all(fit.converged for fit in fits),
             sum(fit.seconds for fit in fits),

@@ -14,16 +14,16 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, clone
 from sklearn.isotonic import IsotonicRegression
+from sklearn.utils.validation import has_fit_parameter
 
 from classify.bank.auc import mean_auc
 from classify.crossfit.plan import Folds, Prediction, in_threads, mean_probabilities
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
-from features.common.arrays import Labels, MemberProbabilities, Probabilities
+from classify.models.estimators import fit_line
+from features.common.arrays import Labels, MemberProbabilities, Probabilities, RowIndices
 
 #: Probabilities are clipped by this much before a logarithm, as scikit-learn does with float32.
 PROBABILITY_EPSILON = float(np.finfo(np.float32).eps)
-#: The bounds of a slope on the logit. Above 0, so that calibration never turns a ranking round.
-_SLOPES = (0.01, 100.0)
 
 
 def to_logit(probabilities: np.ndarray) -> np.ndarray:
@@ -191,26 +191,29 @@ class GreedySelection(_WeightedMean):
         self.patience = patience
         self.seed = seed
 
-    def fit(self, X: MemberProbabilities, y: Labels) -> "GreedySelection":
-        """Learn from the probabilities of K models and the truth; labels of one value do not count."""
+    def fit(self, X: MemberProbabilities, y: Labels, fold_of_row: np.ndarray | None = None) -> "GreedySelection":
+        """Learn from the probabilities of K models and the truth; labels of one value in every fold do not count.
+
+        Only rows of one fold, int (N,), are compared: the folds are those that the probabilities come from.
+        """
         models = X.shape[2]
         size = min(models, max(2, math.ceil(self.share * models)))
         rng = np.random.default_rng(self.seed)
         # Bags that hold the same models make the same selection.
         drawn = [tuple(np.sort(rng.choice(models, size, replace=False)).tolist()) for _ in range(self.bags)]
-        found = {bag: self._select(X[:, :, bag], y) for bag in dict.fromkeys(drawn)}
+        found = {bag: self._select(X[:, :, bag], y, fold_of_row) for bag in dict.fromkeys(drawn)}
         self.selections_ = [np.array(bag)[found[bag]] for bag in drawn]
         shares = [np.bincount(selection, minlength=models) / len(selection) for selection in self.selections_]
         self.weights_ = np.mean(shares, axis=0)
         return self
 
-    def _select(self, members: MemberProbabilities, y: Labels) -> np.ndarray:
+    def _select(self, members: MemberProbabilities, y: Labels, fold_of_row: np.ndarray | None) -> np.ndarray:
         """Select from the models of one bag; gives int64 positions in the bag, in the order of adding."""
         total = np.zeros((*y.shape, 1), dtype=np.float32)
         selection: list[int] = []
         best, kept = -np.inf, 1
         while len(selection) < self.steps and len(selection) - kept < self.patience:
-            values = np.nan_to_num(mean_auc(total + members, y), nan=0.5)
+            values = np.nan_to_num(mean_auc(total + members, y, fold_of_row), nan=0.5)
             selection.append(int(values.argmax()))
             total = total + members[:, :, selection[-1:]]
             # Rounding in the sums of equal members must not look like a gain.
@@ -223,8 +226,7 @@ class SigmoidCalibration(BaseEstimator):
     """A straight line on the logit, per label: probability = sigmoid(slope * logit + intercept).
 
     With an intercept it is Platt scaling; without one it is temperature scaling, whose temperature is 1 / slope
-    (Guo et al. 2017). The targets are Platt's (1999): (P + 1) / (P + 2) for P positives, 1 / (N + 2) for N negatives,
-    so that labels that a score separates, or of one value only, get no probability of 0 or 1.
+    (Guo et al. 2017). See `fit_line`.
 
     Args:
         intercept: whether there is one.
@@ -239,18 +241,7 @@ class SigmoidCalibration(BaseEstimator):
 
     def fit(self, X: Probabilities, y: Labels) -> "SigmoidCalibration":
         """Minimise the log loss."""
-        bounds = [_SLOPES, (None, None) if self.intercept else (0.0, 0.0)]
-        lines = []
-        for x, truth in zip(to_logit(X).T, y.T, strict=True):
-            positives = int(truth.sum())
-            target = np.where(truth == 1, (positives + 1) / (positives + 2), 1 / (len(truth) - positives + 2))
-
-            def loss(line: np.ndarray, x: np.ndarray = x, target: np.ndarray = target) -> tuple[float, np.ndarray]:
-                z = line[0] * x + line[1]
-                residual = expit(z) - target
-                return np.mean(np.logaddexp(0, z) - target * z), np.array([np.mean(residual * x), np.mean(residual)])
-
-            lines.append(minimize(loss, [1.0, 0.0], jac=True, bounds=bounds, options={"ftol": 1e-12}).x)
+        lines = [fit_line(x, truth, self.intercept) for x, truth in zip(to_logit(X).T, y.T, strict=True)]
         self.slope_, self.intercept_ = np.array(lines).T
         return self
 
@@ -284,7 +275,7 @@ class IsotonicCalibration(BaseEstimator):
 
 
 def cross_fit_second_level(
-    estimator: BaseEstimator, out_of_fold: np.ndarray, labels: Labels, folds: Folds, test: np.ndarray | None
+    estimator: BaseEstimator, by_repeat: np.ndarray, labels: Labels, repeats: Sequence[Folds], test: np.ndarray | None
 ) -> tuple[Prediction, BaseEstimator]:
     """Fit on the rows of all folds but one, predict that one, in turn; then fit on all rows and predict test.
 
@@ -292,20 +283,25 @@ def cross_fit_second_level(
 
     Args:
         estimator: one of `estimators.py`, not fitted.
-        out_of_fold: `Probabilities` of one model or `MemberProbabilities` of several, which never saw the row's fold.
+        by_repeat: float32 array (R, N, L) of one model or (R, N, L, K) of several, which never saw the row's fold.
         labels: of the training rows.
-        folds: those that `out_of_fold` comes from.
+        repeats: the folds of each repeat.
         test: the test rows by the same models; None without test rows.
 
     Returns:
-        The cross-fitted probabilities and those of test; the estimator fitted on all rows.
+        The cross-fitted probabilities and those of test; the estimator fitted on all rows, on the mean over repeats.
     """
     started = time.perf_counter()
-    crossed = np.empty(labels.shape, dtype=np.float32)
-    for learnt, held_out in folds.split():
-        model = clone(estimator).fit(out_of_fold[learnt], labels[learnt])
-        crossed[held_out] = model.predict_proba(out_of_fold[held_out])
-    fitted = clone(estimator).fit(out_of_fold, labels)
+
+    def fit(probabilities: np.ndarray, rows: RowIndices, folds: Folds) -> BaseEstimator:
+        ranked = {"fold_of_row": folds.fold_of_row[rows]} if has_fit_parameter(estimator, "fold_of_row") else {}
+        return clone(estimator).fit(probabilities[rows], labels[rows], **ranked)
+
+    crossed = np.empty((len(repeats), *labels.shape), dtype=np.float32)
+    for own, probabilities, folds in zip(crossed, by_repeat, repeats, strict=True):
+        for learnt, held_out in folds.split():
+            own[held_out] = fit(probabilities, learnt, folds).predict_proba(probabilities[held_out])
+    fitted = fit(mean_probabilities(list(by_repeat)), np.arange(len(labels)), repeats[0])
     of_test = None if test is None else fitted.predict_proba(test)
     return Prediction(crossed, of_test, seconds=time.perf_counter() - started), fitted
 
@@ -314,17 +310,17 @@ def combine(
     ensembles: Sequence[str],
     members: Mapping[str, Prediction],
     labels: Labels,
-    folds: Folds,
+    repeats: Sequence[Folds],
     jobs: int,
     on_fit: Callable[[], None],
 ) -> tuple[dict[str, Prediction], dict[str, BaseEstimator]]:
-    """Cross-fit ensembles of all members, by the folds of their out-of-fold probabilities, `jobs` at a time.
+    """Cross-fit ensembles of all members, by the folds of the members' probabilities, `jobs` at a time.
 
     Args:
         ensembles: names of `ENSEMBLES`.
         members: the models by name, of any kind; all with test probabilities or none.
         labels: of the training rows.
-        folds: those of the members.
+        repeats: the folds of the members.
         jobs: changes no probability.
         on_fit: called once per ensemble, from any thread.
 
@@ -333,12 +329,12 @@ def combine(
     """
     if not ensembles:
         return {}, {}
-    out_of_fold = np.stack([p.out_of_fold for p in members.values()], axis=2)
+    by_repeat = np.stack([p.by_repeat for p in members.values()], axis=3)
     of_test = [p.test for p in members.values() if p.test is not None]
     test = np.stack(of_test, axis=2) if of_test else None
 
     def fit(name: str) -> tuple[Prediction, BaseEstimator]:
-        prediction, fitted = cross_fit_second_level(ENSEMBLES[name].make(), out_of_fold, labels, folds, test)
+        prediction, fitted = cross_fit_second_level(ENSEMBLES[name].make(), by_repeat, labels, repeats, test)
         # A stacking has coefficients per label, which are not shares; every member counts there.
         shares = dict(zip(members, getattr(fitted, "weights_", np.ones(0)).tolist(), strict=False))
         shares = {member: share for member, share in shares.items() if share > 0}
@@ -351,9 +347,9 @@ def combine(
 
 
 def calibrate(
-    calibration: str, prediction: Prediction, labels: Labels, folds: Folds
+    calibration: str, prediction: Prediction, labels: Labels, repeats: Sequence[Folds]
 ) -> tuple[Prediction, BaseEstimator]:
     """Calibrate a model per label, cross-fitted by its folds; gives the calibration fitted on all rows, too."""
     estimator = CALIBRATIONS[calibration].make()
-    new, fitted = cross_fit_second_level(estimator, prediction.out_of_fold, labels, folds, prediction.test)
-    return replace(prediction, out_of_fold=new.out_of_fold, test=new.test, seconds=new.seconds), fitted
+    new, fitted = cross_fit_second_level(estimator, prediction.by_repeat, labels, repeats, prediction.test)
+    return replace(prediction, by_repeat=new.by_repeat, test=new.test, seconds=new.seconds), fitted

@@ -21,8 +21,6 @@ HEAD_SUFFIX, ESTIMATOR_SUFFIX = ".keras", ".skops"
 #: Types within scikit-learn's estimators that are trusted beside those that skops trusts by itself, and our own
 #: estimators. Reading a file that names any other is refused, so that a run from elsewhere cannot run its own code.
 TRUSTED = (
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
 )

@@ -7,7 +7,8 @@ import numpy as np
 from classify.inputs import warn_shared_groups
 from classify.report.data import describe_audit
 from classify.report.plotting import with_interval
-from classify.report.run_files import LabelledSplit, RunFiles
+from classify.report.run_files import LabelledSplit, RunFiles, ends_of
+from classify.scores.choice import describe_nested, may_be_chance
 from classify.scores.thresholds import to_binary
 from features.common.text import first_few
 
@@ -17,8 +18,8 @@ FEW_POSITIVES, FEW_GROUPS = 50, 10
 LARGE_GROUP = 0.25
 #: Difference of sensitivities, fitted and cross-fitted, from which on a threshold is called unsteady.
 UNSTEADY = 0.15
-#: Expected calibration error above which probabilities do not match frequencies.
-POOR_CALIBRATION = 0.1
+#: p-value above which what a model knows may be chance.
+_SIGNIFICANT = 0.05
 
 
 def list_doubts(run: RunFiles) -> list[str]:
@@ -40,8 +41,17 @@ def list_doubts(run: RunFiles) -> list[str]:
     if random:
         doubts.append(f"Random weights: {', '.join(random)} never learnt from any image.")
     value, low, high = run.score(final)
-    if low <= 0.5 <= high:
-        doubts.append(f"The final model may be no better than chance: macro AUC {with_interval((value, low, high))}.")
+    chance = [(value, low, high)]
+    if record["selection"]["nested"] and record["selection"]["rule"] == "roc_auc":
+        chance.append(ends_of(record["selection"]["nested"]))
+    if any(may_be_chance(auc, least) for auc, least, _ in chance):
+        doubts.append(f"The final model may be no better than chance: macro AUC {with_interval(chance[-1])}.")
+    permuted = record["selection"]["permutations"]
+    if permuted and permuted["p_value"] is not None and permuted["p_value"] > _SIGNIFICANT:
+        doubts.append(
+            f"Runs on shuffled labels do as well, p = {permuted['p_value']:.3f} by {permuted['runs']} of them: what "
+            "the final model seems to know may be chance."
+        )
     doubts += _doubt_labels(run)
     tested = run.score(final, "test")
     if tested[2] < low or tested[1] > high:
@@ -51,10 +61,12 @@ def list_doubts(run: RunFiles) -> list[str]:
         )
     if "test" not in run.splits:
         doubts.append("No labelled test images: every figure is from the training images, out-of-fold.")
-    if len(record["models"]) > 1 and record["selection"]["rule"] not in record["models"]:
+    nested = record["selection"]["nested"]
+    if nested and nested["value"] is not None:
         doubts.append(
-            f"The final model is the best of {len(record['models'])} on the very images that its figures are of, so "
-            "they flatter it a little."
+            f"The final model was chosen among {len(run.leaderboard)} on the images that its figures are of, which "
+            f"flatters it: {describe_nested(nested)}, the macro {record['selection']['rule']} is "
+            f"{with_interval(ends_of(nested))}."
         )
     for name, split in record["splits"].items():
         if split["rejected"]:
@@ -115,14 +127,28 @@ def _doubt_labels(run: RunFiles) -> list[str]:
                 f"{', '.join(none)}: no AUC on the {_images(split)}, which all have the same value. Means over the "
                 "labels leave them out there."
             )
-    errors = {name: run.score(run.final_model, "oof", name, "calibration_error")[0] for name in run.label_names}
-    poor = [f"{name} ({error:.3f})" for name, error in errors.items() if error > POOR_CALIBRATION]
-    if poor:
+    return doubts + _doubt_probabilities(run) + _doubt_thresholds(run)
+
+
+def _doubt_probabilities(run: RunFiles) -> list[str]:
+    """List the labels whose probabilities are not to be taken at their word."""
+    doubts = []
+    slopes = {name: run.score(run.final_model, "oof", name, "calibration_slope") for name in run.label_names}
+    for kind, how, found in (
+        ("too sure", "slope below 1", [name for name, (_, _, high) in slopes.items() if high < 1]),
+        ("too unsure", "slope above 1", [name for name, (_, low, _) in slopes.items() if low > 1]),
+    ):
+        if found:
+            of_labels = ", ".join(f"{name} ({with_interval(slopes[name])})" for name in found)
+            doubts.append(f"Probabilities that are {kind} (calibration {how}): {of_labels}. --calibration may help.")
+    skills = {name: run.score(run.final_model, "oof", name, "log_loss_skill")[0] for name in run.label_names}
+    worse = [name for name, skill in skills.items() if skill < 0]
+    if worse:
         doubts.append(
-            f"Probabilities that do not match frequencies (calibration error): {', '.join(poor)}. "
-            "--calibration may help."
+            f"The log loss is above that of giving every image the share of positives: {', '.join(worse)}. "
+            "These probabilities may rank well, but are not to be taken at their word: --calibration may help."
         )
-    return doubts + _doubt_thresholds(run)
+    return doubts
 
 
 def _images(split: LabelledSplit) -> str:

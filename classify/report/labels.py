@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from classify.report import plotting
@@ -13,14 +14,19 @@ from classify.report.plotting import FIRST, GRID, MUTED, SECOND
 from classify.report.run_files import LabelledSplit, RunFiles
 from classify.rundir.files import COSTS
 from classify.scores.metrics import BINS
+from classify.scores.small import wilson
 from classify.scores.thresholds import to_binary
 
-#: Rows of the table of figures: metric and name; thresholds have no part in the first five.
+#: Rows of the table of figures: metric and name; thresholds have no part in those before F1.
 _METRICS = (
     ("roc_auc", "ROC-AUC"),
     ("average_precision", "average precision"),
     ("brier", "Brier score"),
+    ("brier_skill", "Brier skill"),
     ("log_loss", "log loss"),
+    ("log_loss_skill", "log loss skill"),
+    ("calibration_slope", "calibration slope"),
+    ("calibration_intercept", "calibration intercept"),
     ("calibration_error", "calibration error"),
     ("f1", "F1"),
     ("f2", "F2"),
@@ -34,8 +40,6 @@ POSITIONS = np.r_[np.arange(100) / 1e4, np.arange(10, 990) / 1e3, np.arange(9900
 #: Points of a curve at the most: more than a screen can show.
 _POINTS = 300
 _BARS = 40
-#: The normal deviate of a 95 % interval.
-_Z = 1.96
 
 
 def describe_labels(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
@@ -109,7 +113,8 @@ def _draw(run: RunFiles, index: int, threshold: float, figures: Path) -> list[pl
         ),
         "calibration": (
             draw_calibration(splits),
-            f"Calibration of {label}. Expected calibration error: {on_splits('calibration_error')}.",
+            f"Calibration of {label}. Slope of the logit: {on_splits('calibration_slope')}; intercept: "
+            f"{on_splits('calibration_intercept')}.",
             "Calibration: on the broken line, 30 % mean 30 of 100; bars: 95 % intervals.",
         ),
         "histogram": (
@@ -178,6 +183,9 @@ def draw_precision_recall(splits: Sequence[Scored], threshold: float) -> Figure:
     figure, axes = plotting.unit_figure("sensitivity (recall)", "precision (PPV)")
     for split, colour in zip(splits, (FIRST, SECOND), strict=False):
         precision, recall, _ = precision_recall_curve(split.truth, split.probability)
+        # Before the first positive there is no recall to draw a precision at: the curve begins with that of the first.
+        begun = recall > 0
+        precision, recall = np.append(precision[begun], precision[begun][-1]), np.append(recall[begun], 0)
         axes.step(*thin(recall, precision), color=colour, label=split.name, where="post")
         axes.axhline(split.truth.mean(), color=colour, linewidth=0.8, linestyle=(0, (3, 3)))
         decided = decide(split, threshold)
@@ -213,6 +221,7 @@ def draw_histogram(split: Scored, threshold: float) -> Figure:
     axes.set_yscale("log")
     axes.set(xlim=(0, 1), xlabel="probability", ylabel="images (logarithmic)")
     axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_minor_formatter(NullFormatter())  # matplotlib's own writes powers of ten as raw mathematics
     axes.grid(visible=False, axis="x")
     axes.grid(color=GRID, axis="y")
     plotting.add_legend(figure)
@@ -242,9 +251,7 @@ def bin_calibration(truth: np.ndarray, probability: np.ndarray) -> tuple[np.ndar
     mean = (np.bincount(bins, exact, BINS)[filled]) / count[filled]
     share = (np.bincount(bins, truth, BINS)[filled]) / count[filled]
     n = count[filled]
-    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return mean, share, np.clip(middle - half, 0, share), np.clip(middle + half, share, 1)
+    return mean, share, *wilson(share, n)
 
 
 def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from classify.report import plotting
 from classify.report.plotting import FIRST, SECOND, WIDE
-from classify.report.run_files import RunFiles
+from classify.report.run_files import RunFiles, ends_of
 from classify.rundir.console import LEADERBOARD, rank_models
+from classify.scores.choice import describe_nested
 
 #: Models in the figure at the most; the table holds all.
 MODELS_SHOWN = 20
@@ -51,6 +52,7 @@ def describe_models(run: RunFiles, figures: Path) -> dict[str, Any]:
             figures,
         ),
         "chosen": _describe_choice(run, ranked),
+        "metric": run.leaderboard["metric"].iloc[0],
         "returns": _describe_returns(run, figures),
     }
 
@@ -72,8 +74,12 @@ def kind_of(entry: dict[str, Any]) -> str:
 def _describe_model(run: RunFiles, model: str, measured: list[str]) -> dict[str, Any]:
     """Make one row of the leaderboard."""
     entry = run.record["models"][model]
+    compared = run.leaderboard.loc[model] if model in run.leaderboard.index else None  # a calibration is not chosen
+    columns = ["difference", "difference_low", "difference_high"]
     return {
         "name": model,
+        "beside": None if compared is None else tuple(compared[columns].astype(float)),
+        "tied": compared is not None and bool(compared["tied"]),
         "final": model == run.final_model,
         "kind": kind_of(entry),
         "backbones": ", ".join(entry["backbones"]) or "none",
@@ -92,6 +98,7 @@ def _describe_choice(run: RunFiles, ranked: list[str]) -> dict[str, Any]:
     others = [model for model in ranked if model != final and final.split("+")[0] != model]
     shares = sorted(entry["shares"].items(), key=lambda item: -item[1])
     shown = [item for item in shares if item[1] >= _LEAST_SHARE]
+    nested = run.record["selection"]["nested"]
     equal = len(shares) > 1 and math.isclose(shares[0][1], shares[-1][1], rel_tol=1e-6)
     return {
         "kind": kind_of(entry),
@@ -101,6 +108,10 @@ def _describe_choice(run: RunFiles, ranked: list[str]) -> dict[str, Any]:
         "rest": len(shares) - len(shown),
         "rest_share": sum(share for _, share in shares[len(shown) :]),
         "score": plotting.with_interval(run.score(final)),
+        "tied": int(run.leaderboard["tied"].sum()),
+        "nested": nested and plotting.with_interval(ends_of(nested)),
+        "how_nested": nested and describe_nested(nested),
+        "permutations": run.record["selection"]["permutations"],
         "runner_up": others[0] if others else None,
         "runner_up_score": plotting.with_interval(run.score(others[0])) if others else "",
     }

@@ -1,5 +1,6 @@
 """Read the files of a run that the report shows."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from classify.rundir.files import read_metrics, read_out_of_fold, read_predictions, read_run_table, read_thresholds
-from classify.rundir.folder import BACKBONES_TABLE, CURVES, GALLERY, SealedRun
+from classify.rundir.folder import BACKBONES_TABLE, CURVES, GALLERY, LEADERBOARD_TABLE, SealedRun
 from classify.scores.metrics import MACRO
 from features.common.arrays import Groups, Labels, Probabilities
 from features.dataset.dataset import DEFAULT_GROUP
@@ -51,6 +52,7 @@ class RunFiles(SealedRun):
     Attributes:
         splits: the labelled splits by name, `train` first.
         scores: `metrics.csv`: value, low and high by model, split, label and metric; NaN where a cell is empty.
+        leaderboard: `leaderboard.csv`, by model.
         thresholds: the final model's rows of `thresholds.csv`, by label.
         gallery: `gallery.csv`.
         backbones: `backbones.csv`; empty of a run on one backbone.
@@ -59,6 +61,7 @@ class RunFiles(SealedRun):
 
     splits: dict[str, LabelledSplit]
     scores: Mapping[tuple[str, str, str, str], tuple[float, float, float]]
+    leaderboard: pd.DataFrame
     thresholds: pd.DataFrame
     gallery: pd.DataFrame
     backbones: pd.DataFrame
@@ -85,6 +88,7 @@ class RunFiles(SealedRun):
             record=run.record,
             splits=splits,
             scores=read_metrics(run),
+            leaderboard=read_run_table(run, LEADERBOARD_TABLE).set_index("model"),
             thresholds=read_thresholds(run, run.final_model),
             gallery=read_run_table(run, GALLERY),
             backbones=read_run_table(run, BACKBONES_TABLE),
@@ -110,3 +114,9 @@ class RunFiles(SealedRun):
     def cuts(self) -> np.ndarray:
         """The final model's thresholds: float64 (L,)."""
         return self.thresholds.loc[list(self.label_names), "threshold"].to_numpy(np.float64)
+
+
+def ends_of(score: Mapping[str, float | None]) -> tuple[float, float, float]:
+    """Value, low and high of a score of the record, which has a missing one as null; NaN then."""
+    value, low, high = (math.nan if end is None else end for end in (score["value"], score["low"], score["high"]))
+    return value, low, high

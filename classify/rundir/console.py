@@ -12,8 +12,9 @@ from rich.text import Text
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.rundir.folder import RUN_FILES
+from classify.scores.choice import describe_nested
 from classify.scores.gains import MODEL
-from classify.scores.metrics import MACRO, Score, describe_rule
+from classify.scores.metrics import MACRO, METRICS, Score, describe_rule
 from classify.scores.resampling import DRAWS
 from classify.scores.thresholds import measure_cost
 from features.common.text import first_few, make_console
@@ -67,7 +68,13 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     console.print(f"folds: {experiment.folds.describe()}{repeated}")
     console.print(_leaderboard(experiment, len(inputs.columns)))
     beside = "but for the last column, " if test is not None and test.labels is not None else ""
-    console.print(f"*: the final model; {beside}scores are out-of-fold, all folds together, the mean over labels")
+    console.print(
+        f"*: the final model; =: tied with the best; {beside}scores are out-of-fold, the mean over labels; AUC: over "
+        "pairs within a fold"
+    )
+    if experiment.left_out:
+        why = ", ".join(f"{name} ({reason})" for name, reason in experiment.left_out.items())
+        console.print(f"means over labels are without {why}")
     console.print(
         "accuracy in brackets: of predicting all-negative; seconds: of fitting, an ensemble's without its members'"
     )
@@ -75,6 +82,13 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     console.print(
         f"in square brackets: 95 % interval from {DRAWS} bootstrap draws of {unit}, the fitted models as given"
     )
+    skills = {model: experiment.macro(model, "log_loss_skill").value for model in experiment.predictions}
+    unskilled = [model for model, skill in skills.items() if skill is not None and skill < 0]
+    if unskilled:
+        console.print(
+            "log loss above that of giving every image the share of positives (--calibration may help): "
+            f"{', '.join(unskilled)}"
+        )
     if len(experiment.predictions) == 1:
         console.print("only one model, so there is no ensemble: each would be the same model again")
     if experiment.returns:
@@ -87,6 +101,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
         )
     before = ", before its calibration" if settings.calibration else ""
     console.print(f"final model: {experiment.final_model} ({describe_rule(settings.select)}{before})")
+    _print_choice(console, experiment)
     console.print(f"its thresholds, for {settings.threshold.text}, cross-fitted on the training images:")
     console.print(_threshold_table(inputs, experiment))
     if test is None:
@@ -96,6 +111,26 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
         _print_test(console, test, experiment.final_model + (", refitted" if settings.refit else ""), rejected_list)
     written = [name for name in RUN_FILES if (run / name).exists()]
     console.print(f"written to {run}: {', '.join(written)}")
+
+
+def _print_choice(console: Console, experiment: Experiment) -> None:
+    """Say what the choice among the models flatters, and what a model of fewer backbones would lose."""
+    metric, final = experiment.selector, experiment.chosen_model
+    if nested := experiment.nested:
+        how, figure = describe_nested(nested.describe()), _figure(nested.value, nested.low, nested.high)
+        console.print(f"{how}: macro {metric} {figure}; the final model's own is of the images that it was chosen on")
+    if permutations := experiment.permutations:
+        console.print(
+            f"better than chance: p = {_short(permutations.p_value)}, by {len(permutations.values)} runs on labels "
+            "shuffled by group"
+        )
+    backbones = {model: len(experiment.predictions[model].backbones) for model in experiment.comparisons}
+    lone = [model for model, count in backbones.items() if count == 1]
+    if backbones[final] > 1 and lone:
+        best = max(lone, key=lambda model: experiment.comparisons[model].difference * METRICS[metric].sign)
+        beside = experiment.comparisons[best]
+        interval = "" if beside.low is None else f" [{beside.low:+.3f}, {beside.high:+.3f}]"
+        console.print(f"the best on one backbone, {best}: {beside.difference:+.3f}{interval} beside the final model")
 
 
 def _print_test(console: Console, test: SplitInputs, predictor: str, rejected_list: Path) -> None:
@@ -129,13 +164,14 @@ def _leaderboard(experiment: Experiment, backbone_count: int) -> Table:
         model: {score.metric: score for score in experiment.scores[model, "oof"] if score.label == MACRO}
         for model in experiment.predictions
     }
+    tied = {model for model, beside in experiment.comparisons.items() if beside.tied}
     for model in rank_models({model: macro["roc_auc"].value for model, macro in of_models.items()}):
         macro = of_models[model]
         of_test = [s for s in experiment.scores.get((model, "test"), []) if (s.label, s.metric) == (MACRO, "roc_auc")]
         prediction = experiment.predictions[model]
         final = model == experiment.final_model
         table.add_row(
-            Text(f"{model} *" if final else model),
+            Text(f"{model}{' *' if final else ' =' if model in tied else ''}"),
             f"{len(prediction.backbones)} of {backbone_count}",
             _with_interval(macro["roc_auc"]),
             *(_short(macro[column.metric].value) for column in columns),
@@ -173,8 +209,12 @@ def _threshold_table(inputs: Inputs, experiment: Experiment) -> Table:
 
 def _with_interval(score: Score) -> Text:
     """Write a score as `0.894 [0.858, 0.925]`, or without an interval where it has none."""
-    interval = f" [{_short(score.low)}, {_short(score.high)}]" if score.low is not None else ""
-    return Text(_short(score.value) + interval)
+    return Text(_figure(score.value, score.low, score.high))
+
+
+def _figure(value: float | None, low: float | None, high: float | None) -> str:
+    """Write a figure with its interval, where it has one."""
+    return _short(value) + ("" if low is None else f" [{_short(low)}, {_short(high)}]")
 
 
 def _short(value: float | None) -> str:

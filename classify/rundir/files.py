@@ -23,6 +23,7 @@ from classify.rundir.folder import (
     CURVES,
     DECISIONS,
     GALLERY,
+    LEADERBOARD_TABLE,
     METRICS_TABLE,
     MODELS,
     OUT_OF_FOLD,
@@ -33,7 +34,7 @@ from classify.rundir.folder import (
     writing,
 )
 from classify.scores.gallery import choose_gallery
-from classify.scores.metrics import describe_rule
+from classify.scores.metrics import METRICS, describe_rule
 from classify.scores.resampling import DRAWS, ENDS
 from classify.scores.thresholds import measure_cost, to_binary
 from features.common.arrays import Labels, Probabilities, Thresholds
@@ -45,7 +46,7 @@ _VERSIONED_OF_HEADS = ("tensorflow", "keras")
 #: Columns of the thresholds: what the run's thresholds cost, cross-fitted, and what 0.5 would.
 COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
 #: Columns whose cells are words, also `NA` and `007`.
-_WORDS = ("split", "ID", "model", "label", "metric", "rule", "backbone", "outcome")
+_WORDS = ("split", "ID", "model", "label", "metric", "rule", "backbone", "outcome", "interval")
 
 
 def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping[str, Any]) -> None:
@@ -70,6 +71,7 @@ def _write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
         test, thresholds = inputs.test, experiment.thresholds[experiment.final_model]
         write_predictions(folder, test.image_ids, test.used_ids, final.test, thresholds, inputs.label_names)
     _write_out_of_fold(folder, inputs, experiment)
+    _write_leaderboard(folder, experiment)
     _write_metrics(folder, experiment)
     _write_thresholds(folder, inputs, experiment)
     if experiment.returns:
@@ -140,14 +142,36 @@ def read_out_of_fold(run: SealedRun, models: Sequence[str], image_ids: Sequence[
     return {model: own.loc[list(image_ids), columns].to_numpy(np.float32) for model, own in of_models.items()}
 
 
+def _write_leaderboard(folder: Path, experiment: Experiment) -> None:
+    """Write how each model that was chosen among stands beside the final one, on the same draws; best first.
+
+    `model`, `metric`, `value`, `low`, `high` (out-of-fold, the mean over the labels), `difference` from the final
+    model, `difference_low`, `difference_high`, `won` (the share of draws in which it is better than the final model),
+    `tied` (1: not to be told from the best) and `backbones`, how many.
+    """
+    metric = experiment.selector
+    rows = []
+    for model, beside in experiment.comparisons.items():
+        macro = experiment.macro(model, metric)
+        ends = macro.value, macro.low, macro.high, beside.difference, beside.low, beside.high
+        backbones = len(experiment.predictions[model].backbones)
+        rows.append((model, metric, *ends, beside.won, int(beside.tied), backbones))
+    numbers = ["value", "low", "high", "difference", "difference_low", "difference_high", "won"]
+    table = pd.DataFrame(rows, columns=["model", "metric", *numbers, "tied", "backbones"])
+    best_first = table.astype(dict.fromkeys(numbers, "float64")).sort_values(
+        "value", ascending=METRICS[metric].sign < 0, kind="stable", na_position="last"
+    )
+    _write_table(best_first, folder / LEADERBOARD_TABLE)
+
+
 def _write_metrics(folder: Path, experiment: Experiment) -> None:
-    """Write `model`, `split`, `label`, `metric`, `value`, `low`, `high`; an undefined value is an empty cell."""
+    """Write `model`, `split`, `label`, `metric`, `value`, `low`, `high`, `interval`; what is undefined is empty."""
     rows = [
-        (model, split, score.label, score.metric, score.value, score.low, score.high)
+        (model, split, score.label, score.metric, score.value, score.low, score.high, score.interval)
         for (model, split), scores in experiment.scores.items()
         for score in scores
     ]
-    table = pd.DataFrame(rows, columns=["model", "split", "label", "metric", "value", "low", "high"])
+    table = pd.DataFrame(rows, columns=["model", "split", "label", "metric", "value", "low", "high", "interval"])
     _write_table(table.astype({"value": "float64", "low": "float64", "high": "float64"}), folder / METRICS_TABLE)
 
 
@@ -327,7 +351,13 @@ def _describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Se
         },
         "refit": settings.refit,
         "final_model": experiment.final_model,
-        "selection": {"rule": settings.select, "means": describe_rule(settings.select)},
+        "selection": {
+            "rule": settings.select,
+            "means": describe_rule(settings.select),
+            "left_out": experiment.left_out,
+            "nested": experiment.nested and experiment.nested.describe(),
+            "permutations": experiment.permutations and experiment.permutations.describe(),
+        },
         "calibration": settings.calibration,
         "thresholds": {
             "rule": settings.threshold.text,

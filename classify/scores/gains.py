@@ -12,7 +12,7 @@ from classify.crossfit.plan import FitPlan, Prediction, make_repeats, mean_proba
 from classify.crossfit.resume import KEEP_NONE, FinishedFits
 from classify.inputs import Inputs
 from classify.models.baselines import BASELINES
-from classify.scores.resampling import Resampling, percentile_interval, rank_scores
+from classify.scores.resampling import Resampling, auc_within_folds, percentile_interval
 from features.common.arrays import Labels
 
 #: The model that is scored both ways, on all backbones side by side: quick, and by itself it has no folds within folds.
@@ -36,35 +36,43 @@ class BackboneReturn:
     high: float | None
 
 
-def rank_backbones(members: Mapping[str, Prediction], labels: Labels, resampling: Resampling) -> list[BackboneReturn]:
+def rank_backbones(
+    members: Mapping[str, Prediction], labels: Labels, fold_of_row: np.ndarray, resampling: Resampling
+) -> list[BackboneReturn]:
     """Add backbones one by one, each time the one that raises the macro ROC-AUC of the mean over backbones the most.
 
     A backbone stands for the mean of its models. The order is chosen on the rows that the gains are
     of, which flatters the early ones a little; a mean has nothing else that could be fitted.
 
     Of the members, which are no ensembles, those count that see one backbone alone; every label has both values. Of
-    equal backbones the first is first.
+    equal backbones the first is first. The folds are int (R, N), of every repeat.
     """
     of_backbones: dict[str, list[np.ndarray]] = {}
     for prediction in members.values():
         if len(prediction.backbones) == 1:
-            of_backbones.setdefault(prediction.backbones[0], []).append(prediction.out_of_fold)
+            of_backbones.setdefault(prediction.backbones[0], []).append(prediction.by_repeat)
     left = {name: mean_probabilities(of_models).astype(np.float64) for name, of_models in of_backbones.items()}
 
     returns: list[BackboneReturn] = []
-    total = np.zeros(labels.shape)
+    total = np.zeros((len(fold_of_row), *labels.shape))
     before = np.full(len(resampling.weights), 0.5)
     while left:
-        candidates = np.stack([total + probabilities for probabilities in left.values()], axis=2)
-        best = list(left)[int(mean_auc(candidates, labels).argmax())]
+        candidates = np.stack([total + probabilities for probabilities in left.values()], axis=3)
+        values = [mean_auc(own, labels, folds) for own, folds in zip(candidates, fold_of_row, strict=True)]
+        best = list(left)[int(np.mean(values, axis=0).argmax())]
         total = total + left.pop(best)
-        aucs = [rank_scores(*columns, resampling)[0] for columns in zip(labels.T, total.T, strict=True)]
-        after = np.mean(aucs, axis=0)
+        after = np.mean(_aucs(labels, total, fold_of_row, resampling), axis=0)
         gains = after - before
         low, high = percentile_interval(gains) if resampling.unit_count > 1 else (None, None)
         returns.append(BackboneReturn(best, float(after[0]), float(gains[0]), low, high))
         before = after
     return returns
+
+
+def _aucs(labels: Labels, by_repeat: np.ndarray, fold_of_row: np.ndarray, resampling: Resampling) -> np.ndarray:
+    """The ROC-AUC of each label, over the pairs within a fold: float64 (L, 1 + draws)."""
+    of_labels = enumerate(labels.T)
+    return np.stack([auc_within_folds(truth, by_repeat[:, :, n], fold_of_row, resampling) for n, truth in of_labels])
 
 
 @dataclass(frozen=True)
@@ -121,9 +129,8 @@ def measure_gap(
     labels = inputs.train_labels
     aucs = []
     for own in (replace(plan, repeats=repeats), plan):
-        out_of_fold = cross_fit(candidates, inputs, own, jobs, on_fit, finished).predictions[MODEL].out_of_fold
-        columns = zip(labels.T, out_of_fold.T, strict=True)
-        aucs.append(np.stack([rank_scores(*column, resampling)[0] for column in columns]))
+        by_repeat = cross_fit(candidates, inputs, own, jobs, on_fit, finished).predictions[MODEL].by_repeat
+        aucs.append(_aucs(labels, by_repeat, own.fold_of_row, resampling))
     random, grouped = (of_labels.mean(axis=0) for of_labels in aucs)
     by_label = {name: (float(aucs[0][row, 0]), float(aucs[1][row, 0])) for row, name in enumerate(inputs.label_names)}
     return Gap(_figure(random), _figure(grouped), _figure(random - grouped), by_label)

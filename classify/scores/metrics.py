@@ -5,7 +5,7 @@ module loads no numpy, so that help texts can read the tables: formulas use noth
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,14 @@ class Sums:
 
     Attributes:
         log_loss, squared_error: sums over the cells.
+        prior_log_loss, prior_squared_error: the same of the shares of positives that the models learnt from.
         bin_errors: float64 array (B, BINS): per bin of the probability the sum of truth - probability.
-        auc: area under the ROC curve; NaN without both values.
+        auc: area under the ROC curve, out-of-fold over the pairs within a fold; NaN without both values.
+        pooled_auc: the same over all pairs.
         precision: average precision; NaN without a positive.
+        slope: of the logit, fitted to the truth; NaN without both values, where the logits tell them apart without an
+            error, and where they are all the same.
+        intercept: what has to be added to the logits to fit the truth; NaN without both values.
     """
 
     tp: Any
@@ -35,9 +40,14 @@ class Sums:
     tn: Any
     log_loss: Any
     squared_error: Any
+    prior_log_loss: Any
+    prior_squared_error: Any
     bin_errors: Any
     auc: Any
+    pooled_auc: Any
     precision: Any
+    slope: Any
+    intercept: Any
 
     @property
     def count(self) -> Any:
@@ -53,20 +63,38 @@ class Metric:
         formula: gives the metric of each resample; NaN where it is not defined.
         chooses: `highest` or `lowest` where the best macro value may choose the final model; empty otherwise.
         undefined: why it is not defined, of `cells` that all have the truth `value`.
+        no_interval: why it has none, if it has none.
     """
 
     formula: Callable[[Sums], Any]
     chooses: str = ""
     undefined: str = "none of {cells} is positive"
+    no_interval: str = ""
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return -1 if self.chooses == "lowest" else 1
 
 
 #: Of each label, of all cells together (`MICRO`), and as the mean over the labels (`MACRO`).
 METRICS: dict[str, Metric] = {
-    "roc_auc": Metric(lambda s: s.auc, "highest", "all {cells} have the value {value}"),
+    "roc_auc": Metric(lambda s: s.auc, "highest", "no model met both values among {cells}"),
+    "pooled_roc_auc": Metric(lambda s: s.pooled_auc, undefined="all {cells} have the value {value}"),
     "average_precision": Metric(lambda s: s.precision, "highest"),
     "log_loss": Metric(lambda s: s.log_loss / s.count, "lowest"),
     "brier": Metric(lambda s: s.squared_error / s.count, "lowest"),
-    "calibration_error": Metric(lambda s: abs(s.bin_errors).sum(axis=1) / s.count),
+    "log_loss_skill": Metric(lambda s: 1 - s.log_loss / s.prior_log_loss),
+    "brier_skill": Metric(lambda s: 1 - s.squared_error / s.prior_squared_error),
+    "calibration_slope": Metric(
+        lambda s: s.slope,
+        undefined="all {cells} have one value, or one probability, or are told apart without an error",
+    ),
+    "calibration_intercept": Metric(lambda s: s.intercept, undefined="all {cells} have the value {value}"),
+    "calibration_error": Metric(
+        lambda s: abs(s.bin_errors).sum(axis=1) / s.count,
+        no_interval="chance alone lifts a sum of absolute errors above 0, and more so in a draw",
+    ),
     "f1": Metric(
         lambda s: 2 * s.tp / (2 * s.tp + s.fp + s.fn), undefined="none of {cells} is positive or predicted positive"
     ),
@@ -89,10 +117,11 @@ class Score:
     """One figure; None where it is not defined, as the ends of its 95 % interval.
 
     Attributes:
-        label: the label, `MICRO`, `MACRO` for the mean over the labels that have a value, or `OVERALL`.
+        label: the label, `MICRO`, `MACRO` for the mean over labels, or `OVERALL`.
         metric: one of `METRICS` or `ROW_METRICS`.
         reason: why it is not defined, or which labels the mean leaves out; empty otherwise.
         interval_reason: why there is no interval, or which draws it leaves out; empty otherwise.
+        interval: how the interval was made: `bootstrap`, or as `scores/small.py` says; empty where there is none.
     """
 
     label: str
@@ -102,6 +131,12 @@ class Score:
     high: float | None = None
     reason: str = ""
     interval_reason: str = ""
+    interval: str = ""
+
+
+def find_macro(scores: Iterable[Score], metric: str) -> Score:
+    """Find the mean of a metric over the labels among the scores of a model."""
+    return next(score for score in scores if (score.label, score.metric) == (MACRO, metric))
 
 
 def check_rule(rule: str, models: Collection[str]) -> None:
@@ -113,28 +148,11 @@ def check_rule(rule: str, models: Collection[str]) -> None:
         )
 
 
-def select_model(rule: str, scores: Mapping[str, list[Score]]) -> str:
-    """Choose the model that the rule of `check_rule` names, or the one with the best macro score.
-
-    Of the out-of-fold scores the simpler model's are first: it wins a tie, and where no model has a value.
-    """
-    if rule in scores:
-        return rule
-    sign = 1 if METRICS[rule].chooses == "highest" else -1
-    values = {
-        model: sign * round(score.value, DECIMALS)
-        for model, of_model in scores.items()
-        for score in of_model
-        if (score.label, score.metric) == (MACRO, rule) and score.value is not None
-    }
-    return max(values, key=lambda model: values[model], default=next(iter(scores)))
-
-
 def describe_rule(rule: str) -> str:
     """Say in words how the final model is chosen."""
     if rule not in SELECTORS:
         return f"named by --select {rule}"
-    return f"{METRICS[rule].chooses} cross-fitted macro {rule}, ties ({DECIMALS} decimals) to the simpler"
+    return f"the fewest backbones of the models tied with the {METRICS[rule].chooses} cross-fitted macro {rule}"
 
 
 @dataclass(frozen=True)

@@ -1,51 +1,153 @@
 """Score probabilities and decisions: per label, over all labels, each figure with its bootstrap interval."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
 from classify.ensembles.estimators import PROBABILITY_EPSILON
-from classify.scores.metrics import BINS, MACRO, METRICS, MICRO, OVERALL, ROW_METRICS, Score, Sums
-from classify.scores.resampling import Resampling, percentile_interval, rank_scores
+from classify.scores.metrics import BINS, MACRO, METRICS, MICRO, OVERALL, ROW_METRICS, SELECTORS, Score, Sums
+from classify.scores.resampling import Resampling, auc_within_folds, fit_logits, percentile_interval, rank_scores
+from classify.scores.small import Interval, auc_interval, few_units, share_interval
 from features.common.arrays import Decisions, Labels, Probabilities
 
+#: What the interval of a score is made by, where nothing else is said.
+BOOTSTRAP = "bootstrap"
 #: The label of RSNA 2019 that is positive where any other is.
 ANY = "any"
+
+
+class ByFold(NamedTuple):
+    """What each fold's model gave the rows that it held out, in every repeat.
+
+    Attributes:
+        by_repeat: float32 array (R, N, L), or (R, N) of one label.
+        fold_of_row: int64 array (R, N).
+    """
+
+    by_repeat: np.ndarray
+    fold_of_row: np.ndarray
+
+
+class SplitScores(NamedTuple):
+    """The scores of a model on one split.
+
+    Attributes:
+        scores: by label in the order of the labels, then micro, then macro, each in the order of `METRICS`; then
+            overall, in the order of `ROW_METRICS`.
+        draws: of each of `SELECTORS` the mean over the labels, on the rows as they are, then on each draw: float64
+            (1 + draws,).
+    """
+
+    scores: list[Score]
+    draws: dict[str, np.ndarray]
 
 
 def score(
     labels: Labels,
     probabilities: Probabilities,
     binary: Decisions,
+    prior: Probabilities,
     label_names: tuple[str, ...],
     resampling: Resampling,
-) -> list[Score]:
+    by_fold: ByFold | None = None,
+    left_out: Mapping[str, str] = MappingProxyType({}),
+) -> SplitScores:
     """Compute every metric with its percentile interval; see `METRICS` for what is not defined.
 
     The weighted log loss is RSNA 2019's: `any` counts twice, every other label once. Where no label is called `any`, it
     is derived: positive where a label is, with the probability 1 - product of (1 - probability).
 
-    Returns:
-        The scores by label in the order of `label_names`, then micro, then macro, each in the order of `METRICS`; then
-        overall, in the order of `ROW_METRICS`.
+    Args:
+        labels: the truth.
+        probabilities: of the same rows.
+        binary: what was decided of them.
+        prior: the shares of positives that the models learnt from: what skill is measured against.
+        label_names: the L labels.
+        resampling: of the rows.
+        by_fold: where several models predicted the rows; the ROC-AUC is then over the pairs of rows within a fold.
+        left_out: the labels that have no part in the mean over the labels, and why.
     """
-    sums = np.stack([_sum(*columns, resampling) for columns in zip(labels.T, probabilities.T, binary.T, strict=True)])
+    sums: list[np.ndarray] = []
     of_names: dict[str, dict[str, np.ndarray]] = {}
     for index, name in enumerate(label_names):
-        ranks = rank_scores(labels[:, index], probabilities[:, index], resampling)
-        of_names[name] = _compute(sums[index], *ranks)
-    cells = Resampling(np.repeat(resampling.unit_of_row, len(label_names)), resampling.weights)
-    of_names[MICRO] = _compute(sums.sum(axis=0), *rank_scores(labels.ravel(), probabilities.ravel(), cells))
+        of_label = by_fold and ByFold(by_fold.by_repeat[:, :, index], by_fold.fold_of_row)
+        truth, probability = labels[:, index], probabilities[:, index]
+        sums.append(_sum(truth, probability, binary[:, index], prior[:, index], resampling))
+        of_names[name] = _compute(sums[-1], *_rank(truth, probability, resampling, of_label))
+    count = len(label_names)
+    cells = Resampling(np.repeat(resampling.unit_of_row, count), resampling.weights)
+    of_cells = by_fold and ByFold(
+        by_fold.by_repeat.reshape(len(by_fold.by_repeat), -1), np.repeat(by_fold.fold_of_row, count, axis=1)
+    )
+    of_names[MICRO] = _compute(np.sum(sums, axis=0), *_rank(labels.ravel(), probabilities.ravel(), cells, of_cells))
 
     enough = resampling.unit_count > 1
-    scores = []
+    scores: list[Score] = []
     for name, metrics in of_names.items():
         column = labels if name == MICRO else labels[:, label_names.index(name)]
-        scores += [_make(name, metric, metrics[metric], enough, _why(metric, column)) for metric in METRICS]
-    scores += [_macro(metric, {name: of_names[name][metric] for name in label_names}, enough) for metric in METRICS]
+        made = {metric: _make(name, metric, metrics[metric], enough, _why(metric, column)) for metric in METRICS}
+        if name != MICRO and enough and few_units(column, resampling.unit_of_row):
+            index = label_names.index(name)
+            of_label = by_fold and ByFold(by_fold.by_repeat[:, :, index], by_fold.fold_of_row)
+            made |= _few(made, column, probabilities[:, index], binary[:, index], resampling, of_label)
+        scores += made.values()
+    macro = {metric: {name: of_names[name][metric] for name in label_names} for metric in METRICS}
+    scores += [_macro(metric, of_labels, left_out, enough) for metric, of_labels in macro.items()]
     of_rows = _compute_rows(labels, probabilities, binary, label_names, resampling)
-    return scores + [_make(OVERALL, metric, of_rows[metric], enough, "") for metric in ROW_METRICS]
+    scores += [_make(OVERALL, metric, of_rows[metric], enough, "") for metric in ROW_METRICS]
+    return SplitScores(scores, {metric: mean_over_labels(macro[metric], left_out) for metric in SELECTORS})
+
+
+def _few(
+    scores: Mapping[str, Score],
+    truth: np.ndarray,
+    probability: np.ndarray,
+    binary: np.ndarray,
+    resampling: Resampling,
+    by_fold: ByFold | None,
+) -> dict[str, Score]:
+    """Give the scores of a label with few groups of positives or negatives intervals that hold, where there are any."""
+    units = resampling.unit_of_row
+    one_model = ByFold(probability[None], np.zeros((1, len(truth)), int))
+    made: dict[str, Interval] = {}
+    if scores["roc_auc"].value is not None:
+        made["roc_auc"] = auc_interval(scores["roc_auc"].value, truth, *(by_fold or one_model), units)
+    for metric, value in (("sensitivity", 1), ("specificity", 0)):
+        rows = truth == value
+        if rows.any():
+            made[metric] = share_interval(binary[rows] == value, units[rows])
+    return {
+        metric: replace(scores[metric], low=low, high=high, interval_reason=reason, interval=how)
+        for metric, (low, high, how, reason) in made.items()
+    }
+
+
+def score_label(
+    truth: np.ndarray, probability: np.ndarray, resampling: Resampling, by_fold: ByFold
+) -> dict[str, np.ndarray]:
+    """Compute the metrics by which a model may be chosen, for one label: float64 (1 + draws,) each."""
+    nothing = np.zeros(len(truth), np.uint8)
+    sums = _sum(truth, probability, nothing, nothing, resampling)
+    metrics = _compute(sums, *_rank(truth, probability, resampling, by_fold))
+    return {name: metrics[name] for name in SELECTORS}
+
+
+def mean_over_labels(of_labels: Mapping[str, np.ndarray], left_out: Collection[str]) -> np.ndarray:
+    """Average a metric over the labels for which it is defined, without those left out: float64 (1 + draws,)."""
+    kept = [values for name, values in of_labels.items() if name not in left_out and not np.isnan(values[0])]
+    return np.mean(kept, axis=0) if kept else np.full_like(next(iter(of_labels.values())), np.nan)
+
+
+def _rank(
+    truth: np.ndarray, probability: np.ndarray, resampling: Resampling, by_fold: ByFold | None
+) -> tuple[np.ndarray, ...]:
+    """The last fields of `Sums`, for one label or for all cells."""
+    pooled, precision = rank_scores(truth, probability, resampling)
+    within = auc_within_folds(truth, *by_fold, resampling) if by_fold else pooled
+    return within, pooled, precision, *fit_logits(truth, probability, resampling)
 
 
 def _losses(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
@@ -54,19 +156,22 @@ def _losses(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
     return -np.log(np.where(truth == 1, clipped, 1 - clipped))
 
 
-def _sum(truth: np.ndarray, probability: np.ndarray, predicted: np.ndarray, resampling: Resampling) -> np.ndarray:
-    """Sum the first fields of `Sums`, for one label, over every resample: float64 (B, 6 + BINS)."""
-    probability = probability.astype(np.float64)
+def _sum(
+    truth: np.ndarray, probability: np.ndarray, predicted: np.ndarray, prior: np.ndarray, resampling: Resampling
+) -> np.ndarray:
+    """Sum the first fields of `Sums`, for one label, over every resample: float64 (B, 8 + BINS)."""
+    probability, prior = probability.astype(np.float64), prior.astype(np.float64)
     outcome = np.eye(4)[2 * (1 - predicted.astype(int)) + (predicted != truth)][:, [0, 1, 3, 2]]
     error = truth - probability
     bins = np.eye(BINS)[np.minimum((probability * BINS).astype(int), BINS - 1)]
-    return resampling.sum(np.column_stack([outcome, _losses(truth, probability), error**2, bins * error[:, None]]))
+    losses = [_losses(truth, probability), error**2, _losses(truth, prior), (truth - prior) ** 2]
+    return resampling.sum(np.column_stack([outcome, *losses, bins * error[:, None]]))
 
 
-def _compute(sums: np.ndarray, auc: np.ndarray, precision: np.ndarray) -> dict[str, np.ndarray]:
+def _compute(sums: np.ndarray, *of_scores: np.ndarray) -> dict[str, np.ndarray]:
     """Make the metrics of one label, or of all cells, from sums of `_sum`: float64 (B,), NaN where not defined."""
-    tp, fp, fn, tn, log_loss, squared_error = sums[:, :6].T
-    summed = Sums(tp, fp, fn, tn, log_loss, squared_error, sums[:, 6:], auc, precision)
+    counts: Iterable[np.ndarray] = (*sums[:, :8].T, sums[:, 8:], *of_scores)
+    summed = Sums(*counts)
     with np.errstate(invalid="ignore"):
         return {name: metric.formula(summed) for name, metric in METRICS.items()}
 
@@ -97,14 +202,12 @@ def _why(metric: str, truth: np.ndarray) -> str:
     return METRICS[metric].undefined.format(cells=cells, value=truth.flat[0])
 
 
-def _macro(metric: str, of_labels: Mapping[str, np.ndarray], enough: bool) -> Score:
-    """Average a metric over the labels for which it is defined."""
-    defined = [values for values in of_labels.values() if not np.isnan(values[0])]
-    left_out = [name for name, values in of_labels.items() if np.isnan(values[0])]
-    reason = f"undefined for {', '.join(left_out)}" if left_out else ""
-    if not defined:
-        return Score(MACRO, metric, None, reason=reason)
-    return replace(_make(MACRO, metric, np.mean(defined, axis=0), enough, ""), reason=reason)
+def _macro(metric: str, of_labels: Mapping[str, np.ndarray], left_out: Mapping[str, str], enough: bool) -> Score:
+    """Average a metric over the labels for which it is defined, and say which have no part in it."""
+    undefined = [name for name, values in of_labels.items() if name not in left_out and np.isnan(values[0])]
+    reasons = [f"without {name} ({why})" for name, why in left_out.items()]
+    reasons += [f"undefined for {', '.join(undefined)}"] * bool(undefined)
+    return replace(_make(MACRO, metric, mean_over_labels(of_labels, left_out), enough, ""), reason="; ".join(reasons))
 
 
 def _make(name: str, metric: str, values: np.ndarray, enough: bool, why: str) -> Score:
@@ -114,9 +217,12 @@ def _make(name: str, metric: str, values: np.ndarray, enough: bool, why: str) ->
     value, drawn = float(values[0]), values[1:]
     if not enough:
         return Score(name, metric, value, interval_reason="one group only: nothing to resample")
+    if metric in METRICS and METRICS[metric].no_interval:
+        return Score(name, metric, value, interval_reason=METRICS[metric].no_interval)
     low, high = percentile_interval(values)
     left_out = int(np.isnan(drawn).sum())
     reason = f"undefined in {left_out} of {len(drawn)} draws, which it leaves out" if left_out else ""
     if low is None:
         reason = f"undefined in all of {len(drawn)} draws"
-    return Score(name, metric, value, low, high, interval_reason=reason)
+        return Score(name, metric, value, interval_reason=reason)
+    return Score(name, metric, value, low, high, interval_reason=reason, interval=BOOTSTRAP)

@@ -247,8 +247,11 @@ def _tell(
     labels: np.ndarray,
     folds: Sequence[FoldRows],
 ) -> None:
-    """Tell Optuna how good the heads of a batch are: all folds scored together, and one by one as an attribute."""
+    """Tell Optuna how good the heads of a batch are: over the pairs within a fold; the folds alone as an attribute."""
+    fold_of_row = np.empty(len(labels), dtype=np.int64)
+    for number, fold in enumerate(folds):
+        fold_of_row[fold.held_out] = number
     of_folds = np.array([mean_auc(out_of_fold[fold.held_out], labels[fold.held_out]) for fold in folds])
-    for trial, auc, by_fold in zip(trials, mean_auc(out_of_fold, labels), of_folds.T, strict=True):
+    for trial, auc, by_fold in zip(trials, mean_auc(out_of_fold, labels, fold_of_row), of_folds.T, strict=True):
         trial.set_user_attr(FOLD_AUCS, [None if np.isnan(value) else float(value) for value in by_fold])
         study.tell(trial, float(auc))

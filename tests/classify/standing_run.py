@@ -28,10 +28,10 @@ if __name__ == "__main__":
     fit, number = OneVsRest.fit, itertools.count(1)
     train_bank: Callable[..., list[TrainedHead]] = bank.train_bank
 
-    def fit_or_stand(self: OneVsRest, X: np.ndarray, y: np.ndarray) -> OneVsRest:
+    def fit_or_stand(self: OneVsRest, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> OneVsRest:
         if next(number) > allowed:
             stand()
-        return fit(self, X, y)
+        return fit(self, X, y, groups)
 
     def train_or_stand(*arguments: Any) -> list[TrainedHead]:
         return train_bank(*arguments, stand) if next(number) > allowed else train_bank(*arguments)

@@ -120,9 +120,9 @@ def fits(monkeypatch) -> list[int]:
     made: list[int] = []
     fit = OneVsRest.fit
 
-    def counted(self, X, y):
+    def counted(self, X, y, groups=None):
         made.append(len(X))
-        return fit(self, X, y)
+        return fit(self, X, y, groups)
 
     monkeypatch.setattr(OneVsRest, "fit", counted)
     return made

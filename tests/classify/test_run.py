@@ -26,6 +26,7 @@ TABLES = (
     "backbones.csv",
     "labels.csv",
     "gallery.csv",
+    "leaderboard.csv",
 )
 
 
@@ -73,14 +74,17 @@ def test_writes_a_run(toy):
     np.testing.assert_allclose(wide["mean"], wide[LOGISTIC].mean(axis=1), rtol=1e-5)
 
     metrics = pd.read_csv(out / TABLES[3])
-    assert list(metrics.columns) == ["model", "split", "label", "metric", "value", "low", "high"]
+    assert list(metrics.columns) == ["model", "split", "label", "metric", "value", "low", "high", "interval"]
     assert len(metrics) == len(MODELS) * ((len(LABELS) + 2) * len(METRICS) + len(ROW_METRICS))
     assert set(metrics["split"]) == {"oof"}
-    assert (metrics["low"] <= metrics["high"]).all()
+    assert set(metrics.loc[metrics["low"].isna(), "metric"]) == {"calibration_error"}
+    assert (metrics["low"] <= metrics["high"]).sum() == metrics["low"].notna().sum()
     of_mean = metrics[(metrics["model"] == "mean") & (metrics["metric"] == "roc_auc")].set_index("label")["value"]
-    pairs = wide["mean"][toy.train_ids].to_numpy()
-    truth = toy.train_labels[:, 0] == 1
-    expected = np.mean(pairs[truth][:, None] > pairs[~truth][None])
+    probability = wide["mean"][toy.train_ids].to_numpy()
+    fold = out_of_fold[out_of_fold["model"] == "mean"]["fold"].to_numpy()
+    positive, negative = (np.flatnonzero(toy.train_labels[:, 0] == value) for value in (1, 0))
+    same = fold[positive][:, None] == fold[negative]
+    expected = (probability[positive][:, None] > probability[negative])[same].mean()
     assert of_mean[LABELS[0]] == pytest.approx(expected, abs=1e-6)
     assert of_mean["macro"] > 0.75
 
@@ -100,10 +104,15 @@ def test_records_what_it_did(toy):
     assert record["splits"]["train"]["positives"] == dict(zip(LABELS, toy.train_labels.sum(axis=0), strict=True))
     assert record["splits"]["train"]["fingerprints"] == record["splits"]["test"]["fingerprints"]
     assert record["splits"]["test"]["positives"] is None
-    aucs = (
-        pd.read_csv(out / "metrics.csv").query("label == 'macro' and metric == 'roc_auc'").set_index("model")["value"]
+    leaderboard = pd.read_csv(out / "leaderboard.csv").set_index("model")
+    assert leaderboard["value"].is_monotonic_decreasing
+    tied = leaderboard[leaderboard["tied"] == 1]
+    assert tied.loc[record["final_model"], "backbones"] == tied["backbones"].min()
+    assert leaderboard.loc[record["final_model"], "difference"] == 0
+    assert leaderboard["value"].max() - leaderboard.loc[record["final_model"], "value"] == pytest.approx(
+        leaderboard["difference"].max()
     )
-    assert aucs[record["final_model"]] == pytest.approx(aucs.max(), abs=1e-4)
+    assert len(record["selection"]["nested"]["chosen"]) == 4
     assert record["models"]["logistic/all"]["backbones"] == ["alpha", "beta"]
     assert record["intervals"]["draws"] == 1000
     assert record["versions"]["numpy"] == np.__version__
@@ -160,6 +169,7 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
         "gallery.csv",
         "gradients.h5",
         "labels.csv",
+        "leaderboard.csv",
         "metrics.csv",
         "models",
         "oof_probability.csv",
@@ -219,12 +229,13 @@ def test_an_undefined_metric_is_an_empty_cell_with_its_reason_in_run_json(toy):
     toy.test_labels[:, 1] = 0
     label_test_split(toy)
     _, _, out = run(toy, "run", "--backbones", "alpha")
-    assert "logistic/alpha,test,intraparenchymal,roc_auc,,,\n" in (out / "metrics.csv").read_text()
+    assert "logistic/alpha,test,intraparenchymal,roc_auc,,,,\n" in (out / "metrics.csv").read_text()
     undefined = json.loads((out / "run.json").read_text())["undefined_metrics"]
     reasons = {(u["split"], u["label"], u["metric"]): u["reason"] for u in undefined}
-    assert reasons["test", "intraparenchymal", "roc_auc"] == "all 30 rows have the value 0"
-    assert reasons["test", "macro", "roc_auc"] == "undefined for intraparenchymal"
-    assert not [key for key in reasons if key[0] == "oof"]
+    assert reasons["test", "intraparenchymal", "roc_auc"] == "no model met both values among 30 rows"
+    for split in ("oof", "test"):
+        assert reasons[split, "macro", "roc_auc"] == "without intraparenchymal (all of test has the value 0)"
+    assert {label for split, label, _ in reasons if split == "oof"} == {"macro"}
 
 
 def test_one_backbone_is_one_model_and_says_so(toy):
@@ -274,7 +285,10 @@ def test_overwrite_replaces_a_run_and_only_then(toy):
         (("--groups", "g.csv", "--group-column", "patient"), "--group-column patient: give one of them."),
         (("--folds", "41"), "41 folds need at least 41 groups; there are 40. Use --folds 40 or fewer."),
         (("--folds", "1"), "greater than or equal to 2"),
-        (("--baselines", "tree"), "--baselines 'tree': tree is not a baseline. Expected some of logistic, svm, knn"),
+        (
+            ("--baselines", "tree"),
+            "--baselines 'tree': tree is not a baseline. Expected some of logistic, ridge_regression, svm",
+        ),
         (("--ensemble", "median"), "--ensemble 'median': median is not an ensemble. Expected mean, logit_mean"),
         (("--ensemble", "mean,mean"), "--ensemble 'mean,mean': expected different names"),
         (

@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from classify.bank.auc import mean_auc
+from classify.scores.resampling import auc_within_folds, resample
 
 
 def test_the_auc_of_many_heads_is_scikit_learns():
@@ -21,3 +22,17 @@ def test_labels_of_one_value_have_no_auc():
     logits = np.array([[[0.0], [1.0]], [[1.0], [0.0]]], dtype=np.float32)
     assert mean_auc(logits, np.array([[0, 1], [1, 1]], dtype=np.uint8)).tolist() == [1.0]
     assert np.isnan(mean_auc(logits, np.array([[0, 1], [0, 1]], dtype=np.uint8))).all()
+
+
+def test_over_the_pairs_within_folds_each_fold_has_its_own_order():
+    rng = np.random.default_rng(2)
+    logits, y, folds = rng.normal(size=(90, 2, 4)).astype(np.float32), rng.integers(0, 2, (90, 2)), np.arange(90) % 4
+    y[folds == 3, 1] = 1  # a fold without pairs
+    drawn = resample(90, None, seed=0, draws=1)
+    expected = [
+        np.mean(
+            [auc_within_folds(y[:, label], logits[None, :, label, head], folds[None], drawn)[0] for label in (0, 1)]
+        )
+        for head in range(4)
+    ]
+    np.testing.assert_allclose(mean_auc(logits, y.astype(np.uint8), folds), expected, rtol=1e-6)

@@ -30,18 +30,19 @@ def members() -> tuple[dict[str, Prediction], np.ndarray]:
     train, test = (rng.random((rows, 2, 3)).astype(np.float32) for rows in (60, 8))
     backbones = [("alpha",), ("beta",), ("alpha", "beta")]
     return {
-        f"m{index}": Prediction(train[:, :, index], test[:, :, index], backbones=backbones[index]) for index in range(3)
+        f"m{index}": Prediction(train[None, :, :, index], test[:, :, index], backbones=backbones[index])
+        for index in range(3)
     }, labels
 
 
 def test_rows_held_out_are_new_and_test_is_by_all_rows():
     rows = np.random.default_rng(0).random((68, 1)).astype(np.float32)
     labels = np.zeros((60, 1), np.uint8)
-    prediction, fitted = cross_fit_second_level(Memory(), rows[:60], labels, FOLDS, rows[60:])
+    prediction, fitted = cross_fit_second_level(Memory(), rows[None, :60], labels, [FOLDS], rows[60:])
     np.testing.assert_allclose(prediction.out_of_fold, 0.4)
     np.testing.assert_allclose(prediction.test, 0.6)
     assert fitted.rows_ == 60
-    assert cross_fit_second_level(Memory(), rows[:60], labels, FOLDS, None)[0].test is None
+    assert cross_fit_second_level(Memory(), rows[None, :60], labels, [FOLDS], None)[0].test is None
 
 
 @pytest.mark.parametrize("name", [*ENSEMBLES, *CALIBRATIONS])
@@ -52,8 +53,8 @@ def test_the_labels_of_a_fold_have_no_part_in_its_own_probabilities(name, member
 
     def run(truth):
         if name in CALIBRATIONS:
-            return calibrate(name, predictions["m0"], truth, FOLDS)[0]
-        return combine([name], predictions, truth, FOLDS, 1, lambda: None)[0][name]
+            return calibrate(name, predictions["m0"], truth, [FOLDS])[0]
+        return combine([name], predictions, truth, [FOLDS], 1, lambda: None)[0][name]
 
     first, other = run(labels), run(turned)
     np.testing.assert_array_equal(first.out_of_fold[FOLDS.fold_of_row == 1], other.out_of_fold[FOLDS.fold_of_row == 1])
@@ -64,7 +65,7 @@ def test_the_labels_of_a_fold_have_no_part_in_its_own_probabilities(name, member
 def test_ensembles_name_their_members_shares_and_backbones(members):
     predictions, labels = members
     ticks = []
-    made, fitted = combine(["mean", "greedy", "stacking"], predictions, labels, FOLDS, 2, lambda: ticks.append(1))
+    made, fitted = combine(["mean", "greedy", "stacking"], predictions, labels, [FOLDS], 2, lambda: ticks.append(1))
     assert list(made) == list(fitted) == ["mean", "greedy", "stacking"]
     assert made["mean"].shares == pytest.approx({"m0": 1 / 3, "m1": 1 / 3, "m2": 1 / 3})
     assert made["stacking"].shares == {}
@@ -78,11 +79,11 @@ def test_ensembles_name_their_members_shares_and_backbones(members):
 
 def test_no_ensemble_asked_for_is_none_made(members):
     predictions, labels = members
-    assert combine([], predictions, labels, FOLDS, 1, lambda: None) == ({}, {})
+    assert combine([], predictions, labels, [FOLDS], 1, lambda: None) == ({}, {})
 
 
 def test_without_test_rows_there_are_no_test_probabilities(members):
     predictions, labels = members
-    lone = {name: Prediction(p.out_of_fold, None) for name, p in predictions.items()}
-    assert combine(["weights"], lone, labels, FOLDS, 1, lambda: None)[0]["weights"].test is None
-    assert calibrate("platt", lone["m0"], labels, FOLDS)[0].test is None
+    lone = {name: Prediction(p.by_repeat, None) for name, p in predictions.items()}
+    assert combine(["weights"], lone, labels, [FOLDS], 1, lambda: None)[0]["weights"].test is None
+    assert calibrate("platt", lone["m0"], labels, [FOLDS])[0].test is None

@@ -115,7 +115,7 @@ def test_bags_keep_the_folds_of_a_rare_label_comparable_where_one_selection_does
         X = (1 / (1 + np.exp(3 - z * rng.choice([0.3, 1, 3], 12)))).astype(np.float32)
         folds = make_folds(y, None, ("rare",), 5, seed)
         for model, aucs in ((GreedySelection(), bagged), (lone_bag(), single)):
-            aucs.append(roc_auc_score(y, cross_fit_second_level(model, X, y, folds, None)[0].out_of_fold))
+            aucs.append(roc_auc_score(y, cross_fit_second_level(model, X[None], y, [folds], None)[0].out_of_fold))
         mean.append(np.mean([roc_auc_score(y, X[:, 0, member]) for member in range(12)]))
     assert np.mean(bagged) > np.mean(single) + 0.03  # 0.996 and 0.944
     assert np.mean(bagged) > np.mean(mean) + 0.1

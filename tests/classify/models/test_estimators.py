@@ -2,12 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
+from classify.models import estimators
 from classify.models.baselines import BASELINES
+from classify.models.estimators import PlattScaledSVM
 
 WRAPPED = ["svm", "knn", "forest", "boosting"]
 
@@ -58,7 +64,7 @@ def test_equal_rows_give_equal_bits(name, rows):
 
 
 def test_a_machine_that_stops_early_is_not_called_converged(rows):
-    model = BASELINES["svm"].make().set_params(classifier__estimator__max_iter=1, classifier__estimator__C=1.0)
+    model = BASELINES["svm"].make().set_params(classifier__max_iter=1, classifier__C=1.0)
     with pytest.warns(UserWarning, match="failed to converge"):
         assert not model.fit(*rows).converged_
 
@@ -67,3 +73,72 @@ def test_the_prior_is_the_share_of_positives_whatever_the_features(rows):
     X, y = rows
     probabilities = BASELINES["prior"].make().fit(X[:, :0], y).predict_proba(X[:7, :0])
     np.testing.assert_allclose(probabilities, np.tile((y.sum(axis=0) + 1) / 242, (7, 1)), rtol=1e-6)
+
+
+def test_without_groups_the_platt_scaled_machine_is_scikit_learns(rows):
+    X, y = StandardScaler().fit_transform(rows[0]), rows[1]
+    theirs = CalibratedClassifierCV(LinearSVC(C=1e-3, random_state=0), cv=3, ensemble=False).fit(X, y[:, 1])
+    ours = PlattScaledSVM(C=1e-3).fit(X, y[:, 1])
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-4)
+
+
+def test_the_probabilities_of_a_platt_scaled_machine_rise_with_its_decisions_also_where_it_learnt_nothing():
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        X, y = rng.normal(size=(60, 10)), rng.permutation(np.arange(60) < 8).astype(np.uint8)
+        groups = np.repeat(np.arange(15), 4) if seed % 2 else None
+        model = PlattScaledSVM().fit(X, y, groups)
+        order = np.argsort(model.machine_.decision_function(X))
+        assert (np.diff(model.predict_proba(X)[order, 1]) > 0).all()
+
+
+def test_a_platt_scaled_machine_that_knows_patients_by_sight_is_not_sure_of_the_next_one():
+    rng = np.random.default_rng(0)
+    groups = rng.permutation(np.repeat(np.arange(40), 8))
+    X = rng.normal(size=(40, 60))[groups] + 0.1 * rng.normal(size=(320, 60))
+    y = rng.permutation(np.arange(40) < 20)[groups].astype(np.uint8)
+    spread = [logit(PlattScaledSVM(C=1.0).fit(X, y, known).predict_proba(X)[:, 1]).std() for known in (groups, None)]
+    assert spread[0] < 0.5 < 3 < spread[1]
+
+
+def test_positives_of_one_group_alone_give_next_to_laplaces_rule():
+    X = np.random.default_rng(0).normal(size=(30, 4))
+    y = (np.arange(30) < 4).astype(np.uint8)
+    model = PlattScaledSVM().fit(X, y, groups=np.repeat(np.arange(6), 5))
+    np.testing.assert_allclose(model.predict_proba(X)[:, 1], 5 / 32, atol=1e-2)
+
+
+@pytest.mark.parametrize("width", [20, 150])
+def test_ridge_regression_scores_each_group_as_a_fit_without_it_would(width, monkeypatch):
+    rng = np.random.default_rng(0)
+    groups = rng.permutation(np.repeat(np.arange(25), 4))
+    X = rng.normal(size=(100, width)).astype(np.float32)
+    y = (X[:, :2] + rng.normal(size=(100, 2)) > 0.3).astype(np.uint8)
+    seen = []
+    monkeypatch.setattr(estimators, "fit_line", lambda scores, truth: seen.append(scores) or (1.0, 0.0))
+    estimators.RidgeRegression(penalties=(0.5,)).fit(X, y, groups)
+    Z = (X - X.mean(axis=0)) / X.std(axis=0)
+    for group in range(25):
+        without = Ridge(alpha=0.5 * 100).fit(Z[groups != group], y[groups != group])
+        expected = without.predict(Z[groups == group])
+        np.testing.assert_allclose(np.column_stack(seen)[groups == group], expected, atol=1e-5)
+
+
+def test_ridge_regression_is_scikit_learns_with_the_penalty_that_it_chose(rows):
+    X, y = rows
+    model = estimators.RidgeRegression().fit(X, y)
+    Z = StandardScaler().fit_transform(X.astype(np.float64))
+    for label in range(2):
+        theirs = Ridge(alpha=model.penalty_[label] * len(X)).fit(Z, y[:, label])
+        expected = expit(model.slope_[label] * theirs.predict(Z) + model.shift_[label])
+        np.testing.assert_allclose(model.predict_proba(X)[:, label], expected, atol=1e-5)
+    assert (model.slope_ > 0).all()
+
+
+def test_ridge_regression_chooses_a_stronger_penalty_where_patients_tell_more_than_labels():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 8)
+    X = rng.normal(size=(40, 60))[groups] + 0.1 * rng.normal(size=(320, 60))
+    y = rng.permutation(np.arange(40) < 20)[groups].astype(np.uint8)[:, None]
+    chosen = [estimators.RidgeRegression().fit(X, y, known).penalty_[0] for known in (groups, None)]
+    assert chosen[0] > 10 * chosen[1]

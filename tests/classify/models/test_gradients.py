@@ -54,7 +54,7 @@ def test_the_gradient_of_a_head_is_keras_own(hidden):
     np.testing.assert_allclose(model.linearise(X).gradients, expected, rtol=2e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["logistic", "svm"])
+@pytest.mark.parametrize("name", ["logistic", "ridge_regression", "svm"])
 def test_a_linear_baseline_is_linearised_through_its_scaler_and_calibration(name):
     labels = Y.copy()
     labels[:, 2] = 1  # of one value only: a constant probability
@@ -62,7 +62,10 @@ def test_a_linear_baseline_is_linearised_through_its_scaler_and_calibration(name
     assert model.has_gradient
     found = model.linearise(X)
     logits = np.einsum("nld,nd->nl", found.gradients, X) + found.intercepts
-    np.testing.assert_allclose(logits, logit(model.predict_proba(X).astype(np.float64)), atol=1e-4)
+    expected = logit(model.predict_proba(X).astype(np.float64))
+    near = np.abs(expected) < 6  # beyond, a float32 probability does not hold so many digits of its logit
+    assert near.mean() > 0.8
+    np.testing.assert_allclose(logits[near], expected[near], atol=1e-4)
     assert (found.gradients[:, 2] == 0).all()
     assert (found.gradients[:, :2] != 0).any(axis=(0, 2)).all()
 

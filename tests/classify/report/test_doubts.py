@@ -35,11 +35,12 @@ def test_a_run_with_nothing_wrong_has_only_the_doubts_that_always_hold(run):
     quiet = scored(changed(run, warnings=[]), "oof", "roc_auc", "macro", 0.9, 0.85, 0.95)
     quiet = scored(quiet, "test", "roc_auc", "macro", 0.88, 0.8, 0.96)
     for label in run.label_names:
-        quiet = scored(quiet, "oof", "calibration_error", label, 0.02, 0.01, 0.03)
+        quiet = scored(quiet, "oof", "calibration_slope", label, 1.1, 0.8, 1.3)
+        quiet = scored(quiet, "oof", "log_loss_skill", label, 0.2, 0.1, 0.3)
     quiet.record["backbones"] = {}
     doubts = list_doubts(replace(quiet, splits={name: many_times(split) for name, split in quiet.splits.items()}))
     assert len(doubts) == 1
-    assert doubts[-1].startswith(f"The final model is the best of {len(run.record['models'])} on the very images")
+    assert doubts[-1].startswith(f"The final model was chosen among {len(run.record['models'])} on the images")
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,16 @@ def test_a_run_with_nothing_wrong_has_only_the_doubts_that_always_hold(run):
         (lambda run: scored(run, "oof", "roc_auc", "macro", 0.55, 0.49, 0.6), "may be no better than chance"),
         (lambda run: scored(run, "test", "roc_auc", "macro", 0.6, 0.5, 0.65), "Test and out-of-fold disagree"),
         (
-            lambda run: scored(run, "oof", "calibration_error", "epidural", 0.2, 0.1, 0.3),
-            "do not match frequencies (calibration error): epidural (0.200)",
+            lambda run: scored(run, "oof", "calibration_slope", "epidural", 0.5, 0.3, 0.9),
+            "too sure (calibration slope below 1): epidural (0.500 [0.300, 0.900])",
+        ),
+        (
+            lambda run: scored(run, "oof", "calibration_slope", "epidural", 1.5, 1.2, 1.9),
+            "too unsure (calibration slope above 1): epidural (1.500 [1.200, 1.900])",
+        ),
+        (
+            lambda run: scored(run, "oof", "log_loss_skill", "epidural", -0.1, -0.2, 0.1),
+            "above that of giving every image the share of positives: epidural",
         ),
         (lambda run: replace(run, splits={"train": run.splits["train"]}), "No labelled test images"),
         (lambda run: changed(run, warnings=["fold 1 lacks x"]), "fold 1 lacks x"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from classify.scores.resampling import resample
+from classify.scores.resampling import auc_within_folds, rank_scores, resample
 
 
 def test_first_the_rows_as_they_are_then_draws_of_as_many_units():
@@ -43,3 +43,36 @@ def test_equal_seeds_give_equal_draws_and_others_others():
     first, again, other = (resample(9, None, seed, 5).weights for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
+
+
+def test_the_auc_within_folds_counts_the_pairs_of_every_fold_and_repeat():
+    rng = np.random.default_rng(0)
+    truth, groups = rng.integers(0, 2, 60), rng.integers(0, 20, 60)
+    by_repeat = rng.integers(0, 9, (2, 60)) / 8  # with ties
+    fold_of_row = np.stack([groups % 3, groups // 7])
+    drawn = resample(60, groups, seed=1, draws=20)
+    found = auc_within_folds(truth, by_repeat, fold_of_row, drawn)
+    for value, weights in zip(found, drawn.weights[:, drawn.unit_of_row], strict=True):
+        won = pairs = 0.0
+        for scores, folds in zip(by_repeat, fold_of_row, strict=True):
+            for i in np.flatnonzero(truth == 1):
+                for j in np.flatnonzero((truth == 0) & (folds == folds[i])):
+                    pairs += weights[i] * weights[j]
+                    won += weights[i] * weights[j] * ((scores[i] > scores[j]) + (scores[i] == scores[j]) / 2)
+        assert value == pytest.approx(won / pairs, abs=1e-12)
+    one_fold = auc_within_folds(truth, by_repeat[:1], np.zeros((1, 60), int), drawn)
+    np.testing.assert_allclose(one_fold, rank_scores(truth, by_repeat[0], drawn)[0])
+
+
+def test_what_knows_nothing_but_its_fold_has_an_auc_of_a_half_within_folds_and_less_over_all():
+    rng = np.random.default_rng(0)
+    fold_of_row, truth = np.arange(200) % 5, (rng.random(200) < 0.2).astype(int)
+    prior = np.array([truth[fold_of_row != fold].mean() for fold in range(5)])[fold_of_row]
+    drawn = resample(200, None, seed=1, draws=50)
+    assert (auc_within_folds(truth, prior[None], fold_of_row[None], drawn) == 0.5).all()
+    assert rank_scores(truth, prior, drawn)[0][0] < 0.45
+
+
+def test_folds_of_one_value_give_no_auc():
+    truth, drawn = np.repeat([0, 1], 10), resample(20, None, seed=1, draws=3)
+    assert np.isnan(auc_within_folds(truth, np.random.default_rng(0).random((1, 20)), truth[None], drawn)).all()

@@ -1,0 +1,132 @@
+"""Simulations with a known truth: whether intervals hold it, and what scores say where there is nothing to learn."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+from rich.table import Table
+from scipy.special import expit, logit
+from scipy.stats import norm
+
+from classify.experiment import run_experiment
+from classify.inputs import Inputs, SplitInputs
+from classify.scores.choice import may_be_chance
+from classify.scores.resampling import resample
+from classify.scores.scoring import ByFold, score
+from classify.settings import Settings
+from classify.validation import validate
+from features.common.text import make_console
+
+#: Patients, and positives among their ten slices each, of the cases.
+PATIENTS, POSITIVES = (20, 60, 120), (3, 10, 30, 100)
+_SLICES, _FOLDS = 10, 5
+#: Of the simulated scores: the distance of positives from negatives, in standard deviations; how alike slices of one
+#: patient are; the sensitivity of the decisions.
+_DISTANCE, _CORRELATION, _SENSITIVITY = 1.2, 0.4, 0.8
+
+
+def simulate_slices(
+    rng: np.random.Generator, patients: int, positives: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw slices whose scores are alike within a patient; the positives are of as few as a third of the patients.
+
+    Returns:
+        uint8 (N,) truth, float64 (N,) scores, int64 (N,) patients.
+    """
+    patient = np.repeat(np.arange(patients), _SLICES)
+    bleeding = min(positives, max(patients // 3, -(-positives // _SLICES)))
+    truth = np.zeros(patients * _SLICES, np.uint8)
+    order = rng.permutation(patients)[:bleeding]
+    numbers = np.arange(positives)
+    truth[order[numbers % bleeding] * _SLICES + numbers // bleeding] = 1
+    of_patient = rng.normal(size=patients)[patient]
+    noise = np.sqrt(_CORRELATION) * of_patient + np.sqrt(1 - _CORRELATION) * rng.normal(size=len(truth))
+    return truth, _DISTANCE * truth + noise, patient
+
+
+def _hold(patients: int, positives: int, seed: int) -> dict[str, bool | None]:
+    """Whether the intervals of one simulated label hold the truth; None where none is given."""
+    truth, scores, patient = simulate_slices(np.random.default_rng([patients, positives, seed]), patients, positives)
+    # What a calibrated model gives: of two normal distributions, positives _DISTANCE above negatives.
+    odds = logit(truth.mean()) + _DISTANCE * scores - _DISTANCE**2 / 2
+    p = expit(odds).astype(np.float32)[:, None]
+    decided = (scores >= _DISTANCE - norm.ppf(_SENSITIVITY)).astype(np.uint8)[:, None]
+    drawn = resample(len(truth), patient.astype(str), seed, draws=400)
+    by_fold = ByFold(p[None], (patient % _FOLDS)[None])
+    found = score(truth[:, None], p, decided, p, ("label",), drawn, by_fold).scores
+    known = {s.metric: s for s in found if s.label == "label"}
+    expected = {"roc_auc": norm.cdf(_DISTANCE / np.sqrt(2)), "sensitivity": _SENSITIVITY, "calibration_slope": 1.0}
+    ends = {metric: (known[metric].low, known[metric].high) for metric in expected}
+    return {
+        metric: None if low is None or high is None else low <= expected[metric] <= high
+        for metric, (low, high) in ends.items()
+    }
+
+
+class Noise(NamedTuple):
+    """What a run, or each of R runs, arrays (R,), says of labels that nothing knows of.
+
+    Attributes:
+        chosen: AUC of the model that it chose.
+        nested: the same, chosen on the other folds; `refitted` as `--nested` has it.
+        said: whether it says that it may be no better than chance.
+    """
+
+    chosen: Any
+    nested: Any
+    refitted: Any
+    said: Any
+
+
+def _learn_from_noise(seed: int) -> Noise:
+    """Run stage 2 on labels that nothing knows of."""
+    rng = np.random.default_rng(seed)
+    patients, names = 60, ("first", "second")
+    groups = np.repeat(np.arange(patients), 5).astype(str)
+    features = rng.normal(size=(len(groups), 90)).astype(np.float32)
+    labels = (rng.random((len(groups), 2)) < 0.3).astype(np.uint8)
+    ids = tuple(map(str, range(len(groups))))
+    train = SplitInputs(ids, np.ones(len(ids), bool), features, None, groups, {})
+    columns = {f"b{number}": slice(30 * number, 30 * number + 30) for number in range(3)}
+    inputs = Inputs(names, columns, train, labels, None)
+    settings = Settings(seed=seed, baselines=("logistic", "knn"), nested=True)
+    experiment = run_experiment(inputs, settings, lambda: None)
+    chosen, nested = experiment.macro(experiment.final_model, "roc_auc"), experiment.nested
+    refitted = validate(inputs, settings, experiment, lambda: None).nested
+    assert nested is not None
+    assert refitted is not None
+    said = any(one.value is None or one.low is None or may_be_chance(one.value, one.low) for one in (chosen, nested))
+    values = [np.nan if one.value is None else one.value for one in (chosen, nested, refitted)]
+    return Noise(values[0], values[1], values[2], said)
+
+
+def benchmark_honesty(simulations: int, runs: int, jobs: int) -> None:
+    """Print how often 95 % intervals hold the truth, and what runs on noise say."""
+    console, pool = make_console(), Parallel(n_jobs=jobs)
+    table = Table(box=None, header_style="bold")
+    for heading in ("patients", "positives", "AUC", "sensitivity", "calibration slope"):
+        table.add_column(heading, justify="right")
+    for patients in PATIENTS:
+        for positives in POSITIVES:
+            hold = partial(_hold, patients, positives)
+            found = pool(delayed(hold)(seed) for seed in range(simulations))
+            cells = []
+            for metric in found[0]:
+                held = [one[metric] for one in found if one[metric] is not None]
+                given = "" if len(held) == len(found) else f" (given in {len(held) / len(found):.0%})"
+                cells.append(f"{np.mean(held):.1%}{given}" if held else "none given")
+            table.add_row(str(patients), str(positives), *cells)
+    console.print(f"95 % intervals that hold the truth, {simulations} simulations each")
+    console.print(table)
+    noise = Noise(*map(np.array, zip(*pool(delayed(_learn_from_noise)(seed) for seed in range(runs)), strict=True)))
+    console.print(
+        f"{runs} runs on noise: macro AUC of the model chosen {_mean(noise.chosen)}, chosen on the other folds "
+        f"{_mean(noise.nested)}, fitted and chosen again without each fold {_mean(noise.refitted)}; 'may be no better "
+        f"than chance' is said in {np.mean(noise.said):.0%}"
+    )
+
+
+def _mean(values: np.ndarray) -> str:
+    """Write a mean and its standard error."""
+    return f"{values.mean():.3f} (standard error {values.std() / np.sqrt(len(values)):.3f})"
