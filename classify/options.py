@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from classify.settings import Settings
 
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
-_NO_ARGUMENTS = ("data", "out", "overwrite")
+_NO_ARGUMENTS = ("data", "out", "overwrite", "fits_gb")
 
 CacheFolder = Annotated[
     Path | None,
@@ -88,6 +88,9 @@ class RunOptions(DatasetOptions):
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
     ] = None
+    fits_gb: Annotated[
+        float, typer.Option(min=0, help="Gigabytes of fits to keep in CACHE/fits for later runs; 0 keeps none.")
+    ] = 2.0
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False
 
     def arguments(self) -> dict[str, Any]:
