@@ -169,7 +169,7 @@ def _draw(
 ) -> np.ndarray:
     """The macro score of a model on some rows: float64 (1 + draws,)."""
     of_labels = {
-        name: score_label(truth, own, resampling, ByFold(own[None], fold_of_row[None]))[metric]
+        name: score_label(metric, truth, own, resampling, ByFold(own[None], fold_of_row[None]))
         for (name, truth), own in zip(labels.items(), probabilities.T, strict=True)
         if name not in left_out
     }
