@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from classify.crossfit.models import Candidate, cross_fit
-from classify.crossfit.plan import FitPlan, make_repeats
+from classify.crossfit.plan import FitPlan, in_threads, make_repeats
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES, PRIOR
 from classify.scores.choice import choose_nested
@@ -71,7 +71,7 @@ def benchmark_scoring(rows: int, width: int, label_count: int, baselines: tuple[
     with _timed("scores of a model", table):
         of_rows = inputs.train_labels, one.out_of_fold, binary, predictions[PRIOR].out_of_fold
         by_fold = ByFold(one.by_repeat, plan.fold_of_row)
-        score(*of_rows, inputs.label_names, drawn, by_fold)
+        in_threads(1, score, [(*of_rows, inputs.label_names, drawn, by_fold)])
     with _timed(f"nested choice among {len(predictions)}", table):
         choose_nested("roc_auc", predictions, (), inputs, (), plan.repeats[0], settings)
     console.print(f"{rows} rows of {width} features, {label_count} labels, no groups, {jobs} jobs")

@@ -1,9 +1,12 @@
 """Resamples are of whole groups, as many as there are, and the same for the same seed."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from classify.scores.resampling import auc_within_folds, rank_scores, resample
+from classify.scores import resampling
+from classify.scores.resampling import auc_within_folds, fit_logits, rank_scores, resample
 from tests.classify.scores.draws import weights_of
 
 
@@ -44,6 +47,44 @@ def test_equal_seeds_give_equal_draws_and_others_others():
     first, again, other = (weights_of(resample(9, None, seed, 5)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
+
+
+def test_draws_in_blocks_are_those_of_one_piece():
+    drawn = np.random.default_rng(5).integers(0, 300, size=(150, 300))
+    counts = [np.bincount(own, minlength=300) for own in drawn]
+    np.testing.assert_array_equal(weights_of(resample(300, None, seed=5, draws=150))[1:], counts)
+
+
+def test_ranks_that_share_a_step_move_no_interval(monkeypatch):
+    rng = np.random.default_rng(3)
+    truth = (rng.random(4000) < 0.3).astype(np.uint8)
+    scores, folds = truth + rng.normal(size=4000), rng.integers(0, 5, 4000)
+    drawn = resample(4000, None, seed=1, draws=200)
+
+    def rank() -> list[np.ndarray]:
+        return [*rank_scores(truth, scores, drawn), auc_within_folds(truth, scores[None], folds[None], drawn)]
+
+    exact = rank()
+    monkeypatch.setattr(resampling, "_LEVELS", 200)  # of 1,200 positives
+    for one, other in zip(exact, rank(), strict=True):
+        assert one[0] == other[0]
+        assert 0 < abs(one - other).max() < 0.05 * one[1:].std()  # 1000 draws give an end within 0.08
+
+
+def test_scores_hold_no_array_of_draws_and_rows():
+    rows, draws = 50_000, 1000
+    rng = np.random.default_rng(0)
+    truth, scores = (rng.random(rows) < 0.05).astype(np.uint8), rng.random(rows).astype(np.float32)
+    tracemalloc.start()
+    drawn = resample(rows, None, seed=0, draws=draws)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    auc_within_folds(truth, scores[None], rng.integers(0, 5, (1, rows)), drawn)
+    fit_logits(truth, scores, drawn)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 1.1 * rows * draws  # a byte each, where they were 27
+    assert peak - held < rows * draws  # nor a second one
 
 
 def test_the_auc_within_folds_counts_the_pairs_of_every_fold_and_repeat():
