@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from classify.crossfit.models import Candidate, cross_fit
-from classify.crossfit.plan import FitPlan, in_threads, make_repeats
+from classify.crossfit.plan import FitPlan, Prediction, in_threads, make_repeats
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES, PRIOR
 from classify.scores.choice import choose_nested
@@ -58,7 +58,7 @@ def benchmark_scoring(rows: int, width: int, label_count: int, baselines: tuple[
         inputs = make_inputs(rows, width, label_count)
     with _timed("folds", table):
         plan = FitPlan(make_repeats(inputs, settings.folds, 1, 0))
-    predictions = {}
+    predictions: dict[str, Prediction] = {}
     for name in (PRIOR, *baselines):
         with _timed(f"fit {name}", table):
             candidate = Candidate(BASELINES[name].make(), slice(0, width))
