@@ -73,6 +73,6 @@ def benchmark_scoring(rows: int, width: int, label_count: int, baselines: tuple[
         by_fold = ByFold(one.by_repeat, plan.fold_of_row)
         in_threads(1, score, [(*of_rows, inputs.label_names, drawn, by_fold)])
     with _timed(f"nested choice among {len(predictions)}", table):
-        choose_nested("roc_auc", predictions, (), inputs, (), plan.repeats[0], settings)
+        choose_nested("roc_auc", predictions, (), inputs, (), plan.repeats[0], settings.seed, jobs)
     console.print(f"{rows} rows of {width} features, {label_count} labels, no groups, {jobs} jobs")
     console.print(table)

@@ -27,7 +27,7 @@ def stratify(traits: np.ndarray, count: int, seed: int) -> np.ndarray:
     of_traits = np.outer(np.full(count, 1 / count), left)
     fold_of_place = np.zeros(len(traits), np.int64)
 
-    def put(place: int, folds: np.ndarray) -> None:
+    def put(place: np.integer, folds: np.ndarray) -> None:
         folds = folds[wanted[folds] == wanted[folds].max()]
         fold = folds[random.choice(len(folds))] if len(folds) > 1 else folds[0]
         fold_of_place[place] = fold

@@ -76,7 +76,7 @@ class RidgePath:
         rows = len(self._truth)
         turned = self._turned if self._scores is None else np.sqrt(self._squares)[:, None] * self._turned
         alone = np.empty((self._shrunk.shape[1], *self._truth.shape))
-        for members in _batches(np.arange(rows) if groups is None else groups):
+        for members in _batches(np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]):
             batch = np.concatenate(members)
             scores = self._see(batch) @ self._basis if self._scores is None else self._scores[batch]
             ends = np.cumsum([len(group) for group in members])
@@ -97,12 +97,11 @@ class RidgePath:
         return (self._X[rows] - self.mean) / self.scale
 
 
-def _batches(groups: Groups) -> Iterator[list[np.ndarray]]:
+def _batches(group_of_row: np.ndarray) -> Iterator[list[np.ndarray]]:
     """Yield the rows of each group, some groups at a time: some thousand rows, or one larger group."""
-    units = np.unique(groups, return_inverse=True)[1]
     batch: list[np.ndarray] = []
     count = 0
-    for group in np.split(np.argsort(units, kind="stable"), np.cumsum(np.bincount(units))[:-1]):
+    for group in np.split(np.argsort(group_of_row, kind="stable"), np.cumsum(np.bincount(group_of_row))[:-1]):
         if batch and count + len(group) > _ROWS:
             yield batch
             batch, count = [], 0

@@ -144,24 +144,24 @@ class _Ranks(NamedTuple):
         kind: int64 (N,), of the ordered rows: 0 a negative above the slot's positives, 1 one tied with them, 2 one.
         slot: int64 (N,), of the ordered rows, ascending.
         starts: int64 (P,), the first slot of each part.
-        count: of all slots.
+        slots: how many there are.
     """
 
     order: np.ndarray
     kind: np.ndarray
     slot: np.ndarray
     starts: np.ndarray
-    count: int
+    slots: int
 
     def merge(self, most: int) -> "_Ranks":
         """Let neighbouring slots be one, some `most` in all; a part's slots are shared out evenly."""
-        if self.count <= most:
+        if self.slots <= most:
             return self
-        sizes = np.diff(np.append(self.starts, self.count)) - 1  # without the slot below the last positive
-        new_sizes = np.ceil(sizes * (most / self.count)).astype(np.int64)
+        sizes = np.diff(np.append(self.starts, self.slots)) - 1  # without the slot below the last positive
+        new_sizes = np.ceil(sizes * (most / self.slots)).astype(np.int64)
         new_starts = np.cumsum(new_sizes + 1) - new_sizes - 1
         part = np.repeat(np.arange(len(sizes)), sizes + 1)
-        place = np.arange(self.count) - self.starts[part]
+        place = np.arange(self.slots) - self.starts[part]
         new = new_starts[part] + place * new_sizes[part] // np.maximum(sizes[part], 1)
         leads = np.append(True, new[1:] != new[:-1])
         kind = np.where((self.kind == 0) & ~leads[self.slot], 1, self.kind)
@@ -218,8 +218,9 @@ def _average_precision(counts: _Counts) -> np.ndarray:
 
 def _count_rows(ranks: _Ranks) -> _Counts:
     """Count the rows as they are: a single column."""
-    cells = np.bincount(ranks.kind * ranks.count + ranks.slot, minlength=3 * ranks.count)
-    return _Counts(*cells.reshape(3, -1, 1).astype(np.float64), ranks.starts)
+    cells = np.bincount(ranks.kind * ranks.slots + ranks.slot, minlength=3 * ranks.slots)
+    above, tied, positives = cells.reshape(3, -1, 1).astype(np.float64)
+    return _Counts(above, tied, positives, ranks.starts)
 
 
 def _count(
@@ -234,14 +235,15 @@ def _count(
     exact, rough = _count_rows(ranks), _count_rows(merged)
     values = [metric(exact) for metric in metrics]
     moved = [value - metric(rough) for value, metric in zip(values, metrics, strict=True)]
-    shape = (3 * merged.count, resampling.unit_count)
-    cells = merged.kind * merged.count + merged.slot, resampling.unit_of_row[merged.order]
+    shape = (3 * merged.slots, resampling.unit_count)
+    cells = merged.kind * merged.slots + merged.slot, resampling.unit_of_row[merged.order]
     summing = csr_matrix(coo_matrix((np.ones(len(merged.order), np.float32), cells), shape))
     drawn = []
     for block in resampling.blocks:
         # Whole numbers below 2**24, so that float32 sums are exact in any order.
-        counts = (summing @ block.astype(np.float32)).reshape(3, merged.count, -1).astype(np.float64)
-        drawn.append([metric(_Counts(*counts, merged.starts)) for metric in metrics])
+        counts = (summing @ block.astype(np.float32)).reshape(3, merged.slots, -1).astype(np.float64)
+        of_draws = _Counts(counts[0], counts[1], counts[2], merged.starts)
+        drawn.append([metric(of_draws) for metric in metrics])
     of_metrics = zip(values, moved, zip(*drawn, strict=True), strict=True)
     return [np.concatenate([value, np.concatenate(draws) + move]) for value, move, draws in of_metrics]
 
