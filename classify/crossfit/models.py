@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.bank import train as bank
+from classify.crossfit.memory import jobs_in_memory
 from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction, in_threads, make_folds
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
 from classify.inputs import Inputs, feature_sets, list_fitted
@@ -66,7 +67,7 @@ def cross_fit(
         candidates: the models by name.
         inputs: what to learn from and predict.
         plan: the fits.
-        jobs: how many fits run at a time. It does not change any probability.
+        jobs: how many fits run at a time, as far as the memory has room. It does not change any probability.
         on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
         store: finished fits; new ones are added.
         keys: of the inputs; without them nothing is found or kept.
@@ -96,6 +97,9 @@ def cross_fit(
         for rows, key in zip(plan.fits(), of_candidates.get(name, [None] * len(plan.fits())), strict=True)
     ]
     fits = plan.fits()
+    rows = max(len(fit.learnt) for fit in fits)
+    sizes = [(one.estimator, rows * inputs.train.features[:, one.columns].shape[1]) for one in candidates.values()]
+    jobs = jobs_in_memory(min(jobs, len(sizes) * len(fits)), sizes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
         fitted = in_threads(jobs, recall, calls)
