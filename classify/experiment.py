@@ -20,9 +20,16 @@ from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbon
 from classify.scores.metrics import SELECTORS, Score, find_macro
 from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold, score
-from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
+from classify.scores.thresholds import (
+    Promise,
+    cross_fit_binary,
+    fit_thresholds,
+    make_promises,
+    to_binary,
+    warn_few_positives,
+)
 from classify.settings import Settings, list_models
-from features.common.arrays import Decisions, Thresholds
+from features.common.arrays import Decisions, Probabilities, Thresholds
 
 
 class Nested(NamedTuple):
@@ -66,6 +73,7 @@ class Experiment:
         left_out: the labels that have no part in means over labels, and why.
         warnings: what a reader of the scores has to know.
         gap: what a leak would be worth; None where it was not asked for.
+        promises: what the final model's thresholds rest on, by label, where a sensitivity was to be promised.
     """
 
     settings: Settings
@@ -84,6 +92,7 @@ class Experiment:
     left_out: dict[str, str]
     warnings: tuple[str, ...]
     gap: Gap | None = None
+    promises: tuple[Promise, ...] = ()
 
     @property
     def chosen_model(self) -> str:
@@ -133,7 +142,8 @@ def run_experiment(
     heads = cross_fit_heads(settings.heads, inputs, plan, settings.seed, on_step, finished)
     scored = inputs.test if inputs.test and inputs.test.labels is not None else None
     shared = warn_shared_groups(inputs.train.groups, scored.groups if scored else None)
-    warnings = [*shared, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
+    few = warn_few_positives(inputs.label_names, inputs.train_labels)
+    warnings = [*shared, *few, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
     predictions = baselines.predictions | heads.predictions
     members = {name: prediction for name, prediction in predictions.items() if name != PRIOR}
     labels = inputs.train_labels
@@ -156,11 +166,17 @@ def run_experiment(
         crossed, by_fold = choose_nested(rule, predictions, combined, inputs, left_out, repeats[0], settings)
         nested = Nested(by_fold, judge({"": crossed}, lambda: None)[""].scores["oof"])
     members_of = dict.fromkeys(combined, tuple(members))
+    of_scale: _OfScale = predictions[final].out_of_fold, None
     if settings.calibration is not None:
         chosen, final = final, f"{final}+{settings.calibration}"
         predictions[final], fitted[final] = calibrate(settings.calibration, predictions[chosen], labels, repeats)
         members_of[final] = (chosen,)
-        judged |= judge({final: predictions[final]}, lambda: None)
+        of_scale = predictions[chosen].out_of_fold, fitted[final]
+        judged |= judge({final: predictions[final]}, lambda: None, of_scale)
+    promises: list[Promise] = []
+    if settings.threshold.confidence:
+        scaled = _scale(*of_scale)
+        promises = make_promises(labels, scaled, settings.threshold, inputs.train.groups)
     return Experiment(
         settings=settings,
         plan=plan,
@@ -178,7 +194,17 @@ def run_experiment(
         left_out=left_out,
         warnings=tuple(dict.fromkeys(warnings)),  # repeats may miss the same labels
         gap=gap,
+        promises=tuple(promises),
     )
+
+
+#: Out-of-fold probabilities before a calibration, and the calibration that was fitted on all of them, if any.
+_OfScale = tuple[Probabilities, BaseEstimator | None]
+
+
+def _scale(before: Probabilities, calibration: BaseEstimator | None) -> Probabilities:
+    """Put out-of-fold probabilities on the one scale that new images get, on which thresholds are fitted."""
+    return before if calibration is None else calibration.predict_proba(before)
 
 
 class _Judged(NamedTuple):
@@ -198,17 +224,22 @@ def _judge_models(
     left_out: Mapping[str, str],
     predictions: dict[str, Prediction],
     on_step: Callable[[], None],
+    calibrated: _OfScale | None = None,
 ) -> dict[str, _Judged]:
-    """Fit thresholds out-of-fold and score each model, in their order; all models meet the same draws."""
-    labels, names, rule = inputs.train_labels, inputs.label_names, settings.threshold
+    """Fit thresholds out-of-fold and score each model, in their order; all models meet the same draws.
+
+    `calibrated` says of a single model, which is a calibrated one, what its thresholds are fitted on.
+    """
+    labels, names, rule, groups = inputs.train_labels, inputs.label_names, settings.threshold, inputs.train.groups
     train_draws = resample(len(labels), inputs.train.groups, settings.seed)
     test_labels = inputs.test.labels if inputs.test else None
     if inputs.test and test_labels is not None:
         test_draws = resample(len(test_labels), inputs.test.groups, settings.seed)
 
     def judge(prediction: Prediction) -> _Judged:
-        thresholds = fit_thresholds(labels, prediction.out_of_fold, rule)
-        decisions = cross_fit_binary(labels, prediction.out_of_fold, rule, plan.repeats[0])
+        before, calibration = calibrated or (prediction.out_of_fold, None)
+        thresholds = fit_thresholds(labels, _scale(before, calibration), rule, groups)
+        decisions = cross_fit_binary(labels, before, rule, plan.repeats[0], groups, calibration)
         by_fold = ByFold(prediction.by_repeat, plan.fold_of_row[: len(prediction.by_repeat)])
         of_train = labels, prediction.out_of_fold, decisions, prior.out_of_fold
         scores, draws = score(*of_train, names, train_draws, by_fold, left_out)

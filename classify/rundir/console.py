@@ -103,6 +103,8 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     _print_choice(console, experiment)
     console.print(f"its thresholds, for {settings.threshold.text}, cross-fitted on the training images:")
     console.print(_threshold_table(inputs, experiment))
+    for name, promise in zip(inputs.label_names, experiment.promises, strict=False):
+        console.print(f"{settings.threshold.text} of {name} rests on: {promise.describe()}")
     if test is None:
         needless = "; --refit changes what predicts new images only" if settings.refit else ""
         console.print(f"test: the data set has no test split, so there are only out-of-fold results{needless}")

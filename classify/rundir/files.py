@@ -363,6 +363,10 @@ def _describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Se
             "of_final_model": dict(
                 zip(inputs.label_names, experiment.thresholds[experiment.final_model].tolist(), strict=True)
             ),
+            "promises": {
+                name: {"rests_on": promise.describe()} | promise._asdict()
+                for name, promise in zip(inputs.label_names, experiment.promises, strict=False)
+            },
         },
         "intervals": {
             "percentiles": ENDS,

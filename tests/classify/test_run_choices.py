@@ -28,7 +28,8 @@ def test_thresholds_are_those_of_the_rule_and_their_cost_is_said(toy):
     probabilities, rule = out_of_fold[list(LABELS)].to_numpy(), ThresholdRule.parse("sensitivity=0.9")
     expected = fit_thresholds(toy.train_labels, probabilities, rule)
     np.testing.assert_allclose(table.loc[final]["threshold"], expected)
-    assert record["thresholds"] == {"rule": rule.text, "of_final_model": table.loc[final]["threshold"].to_dict()}
+    of_final = table.loc[final]["threshold"].to_dict()
+    assert record["thresholds"] == {"rule": rule.text, "of_final_model": of_final, "promises": {}}
     folds = Folds(out_of_fold["fold"].to_numpy(), 5, 40, ())
     found = cross_fit_binary(toy.train_labels, probabilities, rule, folds)[toy.train_labels[:, 1] == 1, 1].mean()
     row = table.loc[final, LABELS[1]]
