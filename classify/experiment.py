@@ -17,9 +17,11 @@ from classify.models.baselines import BASELINES, PRIOR
 from classify.models.trained_head import TrainedHead
 from classify.scores.choice import Comparison, choose, choose_nested, macro_labels
 from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbones
-from classify.scores.metrics import SELECTORS, Score, find_macro
+from classify.scores.metrics import SELECTORS, Score, ThresholdRule, find_macro
 from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold, score
+from classify.scores.tables.operating_points import list_operating_points
+from classify.scores.tables.splits import Readings, SplitReading
 from classify.scores.thresholds import (
     Promise,
     cross_fit_binary,
@@ -74,6 +76,7 @@ class Experiment:
         warnings: what a reader of the scores has to know.
         gap: what a leak would be worth; None where it was not asked for.
         promises: what the final model's thresholds rest on, by label, where a sensitivity was to be promised.
+        readings: what else the final model's predictions say.
     """
 
     settings: Settings
@@ -93,6 +96,7 @@ class Experiment:
     warnings: tuple[str, ...]
     gap: Gap | None = None
     promises: tuple[Promise, ...] = ()
+    readings: Readings | None = None
 
     @property
     def chosen_model(self) -> str:
@@ -195,6 +199,7 @@ def run_experiment(
         warnings=tuple(dict.fromkeys(warnings)),  # repeats may miss the same labels
         gap=gap,
         promises=tuple(promises),
+        readings=_read(inputs, plan, settings, predictions[final], judged[final], of_scale),
     )
 
 
@@ -205,6 +210,29 @@ _OfScale = tuple[Probabilities, BaseEstimator | None]
 def _scale(before: Probabilities, calibration: BaseEstimator | None) -> Probabilities:
     """Put out-of-fold probabilities on the one scale that new images get, on which thresholds are fitted."""
     return before if calibration is None else calibration.predict_proba(before)
+
+
+def _read(
+    inputs: Inputs, plan: FitPlan, settings: Settings, final: Prediction, judged: "_Judged", of_scale: _OfScale
+) -> Readings:
+    """Tabulate what the final model says of each labelled split."""
+    labels, groups, (before, calibration) = inputs.train_labels, inputs.train.groups, of_scale
+    drawn = resample(len(labels), groups, settings.seed)
+    by_fold = ByFold(final.by_repeat, plan.fold_of_row[: len(final.by_repeat)])
+    splits = [SplitReading("oof", labels, final.out_of_fold, judged.decisions, groups, drawn, by_fold)]
+    if inputs.test and inputs.test.labels is not None and final.test is not None:
+        truth, groups_of_test = inputs.test.labels, inputs.test.groups
+        drawn = resample(len(truth), groups_of_test, settings.seed)
+        decided = to_binary(final.test, judged.thresholds)
+        splits.append(SplitReading("test", truth, final.test, decided, groups_of_test, drawn, None))
+
+    def fit(rule: ThresholdRule) -> tuple[Thresholds, Decisions]:
+        fitted = fit_thresholds(labels, _scale(before, calibration), rule, groups)
+        return fitted, cross_fit_binary(labels, before, rule, plan.repeats[0], groups, calibration)
+
+    names = inputs.label_names
+    points = list_operating_points(names, splits, settings.threshold, judged.thresholds, fit, settings.prevalences)
+    return Readings(points)
 
 
 class _Judged(NamedTuple):

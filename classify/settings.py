@@ -11,6 +11,7 @@ from classify.inputs import Inputs, list_fitted, refuse_few
 from classify.models.baselines import PRIOR
 from classify.models.heads import HeadSpec
 from classify.scores.metrics import DEFAULT_RULE, ThresholdRule, check_rule
+from classify.scores.prevalence import check_prevalences
 from features.common.errors import InputError
 
 
@@ -23,6 +24,7 @@ class Settings:
         heads: specs by name; no name is a baseline's.
         ensembles: names of `ENSEMBLES`, in their order; only made of several models.
         calibration: a name of `CALIBRATIONS`, applied to the final model; None for none.
+        prevalences: by label, what predictive values are for where it is not the label's share of the images.
     """
 
     folds: int = 5
@@ -37,6 +39,7 @@ class Settings:
     calibration: str | None = None
     threshold: ThresholdRule = DEFAULT_RULE
     gap: bool = False
+    prevalences: Mapping[str, float] = field(default_factory=dict)
 
 
 def list_models(settings: Settings, columns: Mapping[str, slice]) -> tuple[list[str], list[str], tuple[str, ...]]:
@@ -64,6 +67,7 @@ def check_settings(settings: Settings, inputs: Inputs) -> None:
     Raises:
         InputError: the data are too few for the folds, or have no groups for the gap; or `select` names no model.
     """
+    check_prevalences(settings.prevalences, inputs.label_names)
     groups = inputs.train.groups
     if settings.gap and (groups is None or len(np.unique(groups)) == len(groups)):
         why = "no groups are known" if groups is None else f"each of the {len(groups)} groups holds one image"

@@ -26,6 +26,7 @@ from classify.rundir.folder import (
     LEADERBOARD_TABLE,
     METRICS_TABLE,
     MODELS,
+    OPERATING_POINTS,
     OUT_OF_FOLD,
     PROBABILITIES,
     THRESHOLDS,
@@ -37,7 +38,7 @@ from classify.scores.gallery import choose_gallery
 from classify.scores.metrics import METRICS, describe_rule
 from classify.scores.resampling import DRAWS, ENDS
 from classify.scores.thresholds import measure_cost, to_binary
-from features.common.arrays import Labels, Probabilities, Thresholds
+from features.common.arrays import Decisions, Labels, Probabilities
 from features.common.files import replacing
 from features.dataset.run_labels import NO_FOLD, RunLabels, write_run_labels
 
@@ -46,7 +47,7 @@ _VERSIONED_OF_HEADS = ("tensorflow", "keras")
 #: Columns of the thresholds: what the run's thresholds cost, cross-fitted, and what 0.5 would.
 COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
 #: Columns whose cells are words, also `NA` and `007`.
-_WORDS = ("split", "ID", "model", "label", "metric", "rule", "backbone", "outcome", "interval")
+_WORDS = ("split", "ID", "model", "label", "metric", "rule", "backbone", "outcome", "interval", "at", "figure")
 
 
 def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping[str, Any]) -> None:
@@ -69,7 +70,8 @@ def _write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
     final = experiment.predictions[experiment.final_model]
     if inputs.test is not None and final.test is not None:
         test, thresholds = inputs.test, experiment.thresholds[experiment.final_model]
-        write_predictions(folder, test.image_ids, test.used_ids, final.test, thresholds, inputs.label_names)
+        decisions = to_binary(final.test, thresholds)
+        write_predictions(folder, test.image_ids, test.used_ids, final.test, decisions, inputs.label_names)
     _write_out_of_fold(folder, inputs, experiment)
     _write_leaderboard(folder, experiment)
     _write_metrics(folder, experiment)
@@ -80,6 +82,9 @@ def _write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
         _write_curves(folder, experiment)
     _write_labels(folder, inputs, experiment)
     _write_gallery(folder, inputs, experiment)
+    for name, rows in zip((OPERATING_POINTS,), experiment.readings or ((),), strict=True):
+        if rows:
+            _write_table(pd.DataFrame(rows), folder / name)
 
 
 def write_predictions(
@@ -87,7 +92,7 @@ def write_predictions(
     image_ids: Sequence[str],
     used_ids: Sequence[str],
     probabilities: Probabilities,
-    thresholds: Thresholds,
+    decisions: Decisions,
     label_names: Sequence[str],
 ) -> None:
     """Write probabilities and decisions: `ID` and the labels, one row per image.
@@ -99,13 +104,13 @@ def write_predictions(
         image_ids: N images, in the order of the rows.
         used_ids: the M of them that have features.
         probabilities: of those.
-        thresholds: positive from there on.
+        decisions: of those, too.
         label_names: the L labels.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
     """
-    for name, values in ((PROBABILITIES, probabilities), (DECISIONS, to_binary(probabilities, thresholds))):
+    for name, values in ((PROBABILITIES, probabilities), (DECISIONS, decisions)):
         known = pd.DataFrame(values, columns=list(label_names), index=list(used_ids))
         if values.dtype == np.uint8:
             known = known.astype("UInt8")  # pandas' own integers may be missing
