@@ -1,6 +1,6 @@
 """Run stage 2 in memory: folds, models, ensembles, the final model, thresholds, scores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,8 +20,9 @@ from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbon
 from classify.scores.metrics import SELECTORS, Score, ThresholdRule, find_macro
 from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold, score
-from classify.scores.tables.operating_points import list_operating_points
-from classify.scores.tables.splits import Readings, SplitReading
+from classify.scores.tables.groups import GroupFigure, score_groups
+from classify.scores.tables.operating_points import OperatingFigure, list_operating_points
+from classify.scores.tables.splits import SplitReading
 from classify.scores.thresholds import (
     Promise,
     cross_fit_binary,
@@ -53,6 +54,13 @@ class Nested(NamedTuple):
         """The choice and its score as plain values, fit for JSON."""
         macro = self.macro(metric)
         return {"chosen_by_fold": list(self.chosen), "value": macro.value, "low": macro.low, "high": macro.high}
+
+
+class Readings(NamedTuple):
+    """What the final model's predictions say beside their scores: rows of tables, empty where there is none."""
+
+    operating_points: Sequence[OperatingFigure] = ()
+    groups: Sequence[GroupFigure] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class Experiment:
     warnings: tuple[str, ...]
     gap: Gap | None = None
     promises: tuple[Promise, ...] = ()
-    readings: Readings | None = None
+    readings: Readings = Readings()  # noqa: RUF009 - it cannot change
 
     @property
     def chosen_model(self) -> str:
@@ -232,7 +240,9 @@ def _read(
 
     names = inputs.label_names
     points = list_operating_points(names, splits, settings.threshold, judged.thresholds, fit, settings.prevalences)
-    return Readings(points)
+    scaled = _scale(before, calibration)
+    groups_read = score_groups(names, splits, scaled, settings.threshold, plan.repeats[0], settings.seed)
+    return Readings(points, groups_read)
 
 
 class _Judged(NamedTuple):

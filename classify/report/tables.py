@@ -1,4 +1,4 @@
-"""The tables of what a reader acts on: operating points."""
+"""The tables of what a reader acts on: operating points, and scores by group."""
 
 from typing import Any
 
@@ -7,7 +7,9 @@ import pandas as pd
 from classify.report import plotting
 from classify.report.run_files import RunFiles
 from classify.rundir.files import read_run_table
-from classify.rundir.folder import OPERATING_POINTS
+from classify.rundir.folder import GROUP_SCORES, OPERATING_POINTS
+from classify.scores.metrics import MACRO
+from classify.scores.tables.groups import GROUP_METRICS
 
 #: Columns of the table of a label, in their order.
 _POINTS = {
@@ -43,6 +45,39 @@ def describe_points(run: RunFiles) -> dict[str, list[dict[str, Any]]]:
         ]
         for label, of_label in table.groupby("label", sort=False)
     }
+
+
+def describe_groups(run: RunFiles) -> list[dict[str, Any]]:
+    """Gather a table of scores by group for each split; none where no groups are known."""
+    table = read_run_table(run, GROUP_SCORES)
+    if table.empty:
+        return []
+    titles = {split.measured: split.title for split in run.splits.values()}
+    return [
+        {
+            "title": titles[split],
+            "groups": int(rows["groups"].iloc[0]),
+            "rows": [
+                {
+                    "label": "mean over the labels" if label == MACRO else label,
+                    "positives": "" if label == MACRO else int(own["positives"].iloc[0]),
+                    "summary": summary,
+                    "by_image": plotting.with_interval(run.score(run.final_model, split, label)),
+                    "threshold": plotting.short(own["threshold"].iloc[0]),
+                    "values": [_score(own, metric) for metric in GROUP_METRICS],
+                }
+                for label, of_label in rows.groupby("label", sort=False)
+                for summary, own in of_label.groupby("summary", sort=False)
+            ],
+        }
+        for split, rows in table.groupby("split", sort=False)
+    ]
+
+
+def _score(rows: pd.DataFrame, metric: str) -> tuple[str, str]:
+    """Write a score and its interval."""
+    row = rows[rows["metric"] == metric].iloc[0]
+    return plotting.short(row["value"]), plotting.interval(row["low"], row["high"])
 
 
 def _cell(rows: pd.DataFrame, figure: str) -> tuple[str, str]:

@@ -105,6 +105,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     console.print(_threshold_table(inputs, experiment))
     for name, promise in zip(inputs.label_names, experiment.promises, strict=False):
         console.print(f"{settings.threshold.text} of {name} rests on: {promise.describe()}")
+    _print_groups(console, experiment)
     if test is None:
         needless = "; --refit changes what predicts new images only" if settings.refit else ""
         console.print(f"test: the data set has no test split, so there are only out-of-fold results{needless}")
@@ -130,6 +131,17 @@ def _print_choice(console: Console, experiment: Experiment) -> None:
         beside = experiment.comparisons[best]
         interval = "" if beside.low is None else f" [{beside.low:+.3f}, {beside.high:+.3f}]"
         console.print(f"the best on one backbone, {best}: {beside.difference:+.3f}{interval} beside the final model")
+
+
+def _print_groups(console: Console, experiment: Experiment) -> None:
+    """Say what the final model is worth by group, beside its worth by image."""
+    of_groups = [f for f in experiment.readings.groups if (f.split, f.label, f.metric) == ("oof", MACRO, "roc_auc")]
+    if of_groups:
+        each = "; ".join(
+            f"{_with_interval(Score(MACRO, f.metric, f.value, f.low, f.high))} by the {f.summary}" for f in of_groups
+        )
+        by_image = _with_interval(experiment.macro(experiment.final_model, "roc_auc"))
+        console.print(f"by group ({of_groups[0].groups}), macro AUC: {each}; by image {by_image}")
 
 
 def _print_test(console: Console, test: SplitInputs, predictor: str, rejected_list: Path) -> None:

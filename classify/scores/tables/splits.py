@@ -1,8 +1,6 @@
 """What the final model says of the images of a split: what the tables of readings are made of."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -35,9 +33,3 @@ class SplitReading:
     def unit_of_row(self) -> np.ndarray:
         """The group of each image, or itself: int64 (N,)."""
         return self.resampling.unit_of_row
-
-
-class Readings(NamedTuple):
-    """The tables of the final model, each a list of rows, empty where there is none; see the modules."""
-
-    operating_points: Sequence[NamedTuple] = ()
