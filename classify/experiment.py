@@ -23,6 +23,7 @@ from classify.scores.scoring import ByFold, score
 from classify.scores.tables.groups import GroupFigure, score_groups
 from classify.scores.tables.operating_points import OperatingFigure, list_operating_points
 from classify.scores.tables.splits import SplitReading
+from classify.scores.tables.subgroups import SubgroupFigure, score_subgroups
 from classify.scores.thresholds import (
     Promise,
     cross_fit_binary,
@@ -61,6 +62,7 @@ class Readings(NamedTuple):
 
     operating_points: Sequence[OperatingFigure] = ()
     groups: Sequence[GroupFigure] = ()
+    subgroups: Sequence[SubgroupFigure] = ()
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,10 @@ def _read(
     points = list_operating_points(names, splits, settings.threshold, judged.thresholds, fit, settings.prevalences)
     scaled = _scale(before, calibration)
     groups_read = score_groups(names, splits, scaled, settings.threshold, plan.repeats[0], settings.seed)
-    return Readings(points, groups_read)
+    columns = {name: {"oof": cells} for name, cells in inputs.train.columns.items()}
+    for name, cells in (inputs.test.columns if len(splits) > 1 and inputs.test else {}).items():
+        columns[name]["test"] = cells
+    return Readings(points, groups_read, score_subgroups(names, splits, columns))
 
 
 class _Judged(NamedTuple):

@@ -93,6 +93,12 @@ class RunOptions(DatasetOptions):
         typer.Option(metavar="RULE", help=f"Aim of thresholds: {', '.join(rule.form for rule in THRESHOLD_RULES)}."),
     ] = "f1"
     prevalence: Prevalences = None
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B", help="Also score subgroups of the images, by columns of train.csv such as scanner."
+        ),
+    ] = None
     gap: Annotated[
         bool, typer.Option("--gap", help="Also score by folds that cut groups: what the leak would be worth.")
     ] = False

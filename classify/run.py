@@ -30,11 +30,11 @@ def run_classification(options: RunOptions) -> int:
         KeyboardInterrupt: it was stopped; that finished fits are kept has been said.
     """
     backbones = split_names(options.backbones, "--backbones")
-    settings = options.settings()
+    settings, by = options.settings(), split_names(options.by, "--by") or ()
     try:
         with unmasked_signals(), open_run(options.out, options.overwrite, options.groups) as staging:
             started = time.perf_counter()
-            dataset = read_dataset(options.data, options)
+            dataset = read_dataset(options.data, options, by)
             cache = FeatureCache(options.cache or default_cache(options.data))
             inputs = read_inputs(dataset, cache, backbones)
 

@@ -12,6 +12,7 @@ from classify.models.baselines import PRIOR
 from classify.models.heads import HeadSpec
 from classify.scores.metrics import DEFAULT_RULE, ThresholdRule, check_rule
 from classify.scores.prevalence import check_prevalences
+from classify.scores.tables.columns import name_subgroups
 from features.common.errors import InputError
 
 
@@ -65,9 +66,13 @@ def check_settings(settings: Settings, inputs: Inputs) -> None:
     """Refuse what cannot be done with these inputs.
 
     Raises:
-        InputError: the data are too few for the folds, or have no groups for the gap; or `select` names no model.
+        InputError: the data are too few for the folds, or have no groups for the gap; `select` names no model, a
+            prevalence no label, or a column has too many values for subgroups.
     """
     check_prevalences(settings.prevalences, inputs.label_names)
+    for name, cells in inputs.train.columns.items():
+        of_test = inputs.test.columns if inputs.test and inputs.test.labels is not None else {}
+        name_subgroups(name, {"oof": cells, "test": of_test.get(name, cells[:0])})
     groups = inputs.train.groups
     if settings.gap and (groups is None or len(np.unique(groups)) == len(groups)):
         why = "no groups are known" if groups is None else f"each of the {len(groups)} groups holds one image"

@@ -8,7 +8,7 @@ import pandas as pd
 from classify.crossfit.plan import REFIT
 from classify.experiment import Experiment
 from classify.inputs import Inputs
-from classify.rundir.folder import BACKBONES_TABLE, CURVES, GROUP_SCORES, OPERATING_POINTS
+from classify.rundir.folder import BACKBONES_TABLE, CURVES, GROUP_SCORES, OPERATING_POINTS, SUBGROUPS
 
 
 def write_backbones(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
@@ -48,7 +48,7 @@ def write_curves(folder: Path, experiment: Experiment) -> None:
 
 def write_readings(folder: Path, experiment: Experiment) -> None:
     """Write the rows of `Readings`: a table each, with the names of their fields as columns; none of no rows."""
-    for name, rows in zip((OPERATING_POINTS, GROUP_SCORES), experiment.readings, strict=True):
+    for name, rows in zip((OPERATING_POINTS, GROUP_SCORES, SUBGROUPS), experiment.readings, strict=True):
         if rows:
             table = pd.DataFrame(rows)
             counts = [column for column in table if column in ("images", "groups", "positives")]
