@@ -1,9 +1,9 @@
 """Run stage 2 in memory: folds, models, ensembles, the final model, thresholds, scores."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -15,54 +15,15 @@ from classify.ensembles.estimators import calibrate, combine
 from classify.inputs import Inputs, feature_sets, warn_shared_groups
 from classify.models.baselines import BASELINES, PRIOR
 from classify.models.trained_head import TrainedHead
-from classify.scores.choice import Comparison, choose, choose_nested, macro_labels
+from classify.scores.choice import Comparison, Nested, Permutations, choose, choose_nested, macro_labels
 from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbones
-from classify.scores.metrics import SELECTORS, Score, ThresholdRule, find_macro
+from classify.scores.metrics import SELECTORS, Score, find_macro
 from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold, score
-from classify.scores.tables.groups import GroupFigure, score_groups
-from classify.scores.tables.operating_points import OperatingFigure, list_operating_points
-from classify.scores.tables.splits import SplitReading
-from classify.scores.tables.subgroups import SubgroupFigure, score_subgroups
-from classify.scores.thresholds import (
-    Promise,
-    cross_fit_binary,
-    fit_thresholds,
-    make_promises,
-    to_binary,
-    warn_few_positives,
-)
+from classify.scores.tables.readings import Readings
+from classify.scores.thresholds import cross_fit_binary, fit_thresholds, put_on_scale, to_binary, warn_few_positives
 from classify.settings import Settings, list_models
 from features.common.arrays import Decisions, Probabilities, Thresholds
-
-
-class Nested(NamedTuple):
-    """The choice of the final model, made once for each fold on the rows of the others.
-
-    Attributes:
-        chosen: the model that predicts each fold.
-        scores: of these predictions, as `Experiment.scores`.
-    """
-
-    chosen: tuple[str, ...]
-    scores: list[Score]
-
-    def macro(self, metric: str) -> Score:
-        """The mean of a metric over the labels."""
-        return find_macro(self.scores, metric)
-
-    def describe(self, metric: str) -> dict[str, Any]:
-        """The choice and its score as plain values, fit for JSON."""
-        macro = self.macro(metric)
-        return {"chosen_by_fold": list(self.chosen), "value": macro.value, "low": macro.low, "high": macro.high}
-
-
-class Readings(NamedTuple):
-    """What the final model's predictions say beside their scores: rows of tables, empty where there is none."""
-
-    operating_points: Sequence[OperatingFigure] = ()
-    groups: Sequence[GroupFigure] = ()
-    subgroups: Sequence[SubgroupFigure] = ()
 
 
 @dataclass(frozen=True)
@@ -85,8 +46,8 @@ class Experiment:
         left_out: the labels that have no part in means over labels, and why.
         warnings: what a reader of the scores has to know.
         gap: what a leak would be worth; None where it was not asked for.
-        promises: what the final model's thresholds rest on, by label, where a sensitivity was to be promised.
-        readings: what else the final model's predictions say.
+        permutations: how well chance does; None where it was not asked for.
+        readings: what else the final model's predictions say; `read_final` adds it.
     """
 
     settings: Settings
@@ -105,7 +66,7 @@ class Experiment:
     left_out: dict[str, str]
     warnings: tuple[str, ...]
     gap: Gap | None = None
-    promises: tuple[Promise, ...] = ()
+    permutations: Permutations | None = None
     readings: Readings = Readings()  # noqa: RUF009 - it cannot change
 
     @property
@@ -121,6 +82,12 @@ class Experiment:
     def macro(self, model: str, metric: str, split: str = "oof") -> Score:
         """The mean of a metric over the labels."""
         return find_macro(self.scores[model, split], metric)
+
+    @property
+    def before_calibration(self) -> tuple[Probabilities, BaseEstimator | None]:
+        """The final model's out-of-fold probabilities before its calibration, and that, fitted on all of them."""
+        calibration = self.ensembles[self.final_model] if self.settings.calibration else None
+        return self.predictions[self.chosen_model].out_of_fold, calibration
 
     @property
     def folds(self) -> Folds:
@@ -177,20 +144,13 @@ def run_experiment(
     final, beside = choose(settings.select, draws_of, predictions, combined)
     nested = None
     if len(predictions) > 1 and settings.select in SELECTORS:
-        crossed, by_fold = choose_nested(rule, predictions, combined, inputs, left_out, repeats[0], settings)
-        nested = Nested(by_fold, judge({"": crossed}, lambda: None)[""].scores["oof"])
+        nested = choose_nested(rule, predictions, combined, inputs, left_out, repeats[0], settings.seed, settings.jobs)
     members_of = dict.fromkeys(combined, tuple(members))
-    of_scale: _OfScale = predictions[final].out_of_fold, None
     if settings.calibration is not None:
         chosen, final = final, f"{final}+{settings.calibration}"
         predictions[final], fitted[final] = calibrate(settings.calibration, predictions[chosen], labels, repeats)
         members_of[final] = (chosen,)
-        of_scale = predictions[chosen].out_of_fold, fitted[final]
-        judged |= judge({final: predictions[final]}, lambda: None, of_scale)
-    promises: list[Promise] = []
-    if settings.threshold.confidence:
-        scaled = _scale(*of_scale)
-        promises = make_promises(labels, scaled, settings.threshold, inputs.train.groups)
+        judged |= judge({final: predictions[final]}, lambda: None, (predictions[chosen].out_of_fold, fitted[final]))
     return Experiment(
         settings=settings,
         plan=plan,
@@ -208,50 +168,11 @@ def run_experiment(
         left_out=left_out,
         warnings=tuple(dict.fromkeys(warnings)),  # repeats may miss the same labels
         gap=gap,
-        promises=tuple(promises),
-        readings=_read(inputs, plan, settings, predictions[final], judged[final], of_scale),
     )
 
 
-#: Out-of-fold probabilities before a calibration, and the calibration that was fitted on all of them, if any.
-_OfScale = tuple[Probabilities, BaseEstimator | None]
-
-
-def _scale(before: Probabilities, calibration: BaseEstimator | None) -> Probabilities:
-    """Put out-of-fold probabilities on the one scale that new images get, on which thresholds are fitted."""
-    return before if calibration is None else calibration.predict_proba(before)
-
-
-def _read(
-    inputs: Inputs, plan: FitPlan, settings: Settings, final: Prediction, judged: "_Judged", of_scale: _OfScale
-) -> Readings:
-    """Tabulate what the final model says of each labelled split."""
-    labels, groups, (before, calibration) = inputs.train_labels, inputs.train.groups, of_scale
-    drawn = resample(len(labels), groups, settings.seed)
-    by_fold = ByFold(final.by_repeat, plan.fold_of_row[: len(final.by_repeat)])
-    splits = [SplitReading("oof", labels, final.out_of_fold, judged.decisions, groups, drawn, by_fold)]
-    if inputs.test and inputs.test.labels is not None and final.test is not None:
-        truth, groups_of_test = inputs.test.labels, inputs.test.groups
-        drawn = resample(len(truth), groups_of_test, settings.seed)
-        decided = to_binary(final.test, judged.thresholds)
-        splits.append(SplitReading("test", truth, final.test, decided, groups_of_test, drawn, None))
-
-    def fit(rule: ThresholdRule) -> tuple[Thresholds, Decisions]:
-        fitted = fit_thresholds(labels, _scale(before, calibration), rule, groups)
-        return fitted, cross_fit_binary(labels, before, rule, plan.repeats[0], groups, calibration)
-
-    names = inputs.label_names
-    points = list_operating_points(names, splits, settings.threshold, judged.thresholds, fit, settings.prevalences)
-    scaled = _scale(before, calibration)
-    groups_read = score_groups(names, splits, scaled, settings.threshold, plan.repeats[0], settings.seed)
-    columns = {name: {"oof": cells} for name, cells in inputs.train.columns.items()}
-    for name, cells in (inputs.test.columns if len(splits) > 1 and inputs.test else {}).items():
-        columns[name]["test"] = cells
-    return Readings(points, groups_read, score_subgroups(names, splits, columns))
-
-
 class _Judged(NamedTuple):
-    """The thresholds of a model, its decisions of the training rows, its scores by split, the draws of `Scored`."""
+    """The thresholds of a model, its decisions of the training rows, its scores by split, the draws beside them."""
 
     thresholds: Thresholds
     decisions: Decisions
@@ -267,11 +188,11 @@ def _judge_models(
     left_out: Mapping[str, str],
     predictions: dict[str, Prediction],
     on_step: Callable[[], None],
-    calibrated: _OfScale | None = None,
+    calibrated: tuple[Probabilities, BaseEstimator] | None = None,
 ) -> dict[str, _Judged]:
     """Fit thresholds out-of-fold and score each model, in their order; all models meet the same draws.
 
-    `calibrated` says of a single model, which is a calibrated one, what its thresholds are fitted on.
+    Of a single model that is calibrated come the probabilities before that, and the calibration fitted on all of them.
     """
     labels, names, rule, groups = inputs.train_labels, inputs.label_names, settings.threshold, inputs.train.groups
     train_draws = resample(len(labels), inputs.train.groups, settings.seed)
@@ -281,7 +202,7 @@ def _judge_models(
 
     def judge(prediction: Prediction) -> _Judged:
         before, calibration = calibrated or (prediction.out_of_fold, None)
-        thresholds = fit_thresholds(labels, _scale(before, calibration), rule, groups)
+        thresholds = fit_thresholds(labels, put_on_scale(before, calibration), rule, groups)
         decisions = cross_fit_binary(labels, before, rule, plan.repeats[0], groups, calibration)
         by_fold = ByFold(prediction.by_repeat, plan.fold_of_row[: len(prediction.by_repeat)])
         of_train = labels, prediction.out_of_fold, decisions, prior.out_of_fold

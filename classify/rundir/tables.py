@@ -1,7 +1,9 @@
 """Tables of a run that are written as they are: what backbones add, curves of heads, what a reader acts on."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -48,7 +50,13 @@ def write_curves(folder: Path, experiment: Experiment) -> None:
 
 def write_readings(folder: Path, experiment: Experiment) -> None:
     """Write the rows of `Readings`: a table each, with the names of their fields as columns; none of no rows."""
-    for name, rows in zip((OPERATING_POINTS, GROUP_SCORES, SUBGROUPS), experiment.readings, strict=True):
+    readings = experiment.readings
+    tables: dict[str, Sequence[NamedTuple]] = {
+        OPERATING_POINTS: readings.operating_points,
+        GROUP_SCORES: readings.groups,
+        SUBGROUPS: readings.subgroups,
+    }
+    for name, rows in tables.items():
         if rows:
             table = pd.DataFrame(rows)
             counts = [column for column in table if column in ("images", "groups", "positives")]

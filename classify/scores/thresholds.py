@@ -123,6 +123,11 @@ def warn_few_positives(label_names: Sequence[str], labels: Labels) -> list[str]:
     ]
 
 
+def put_on_scale(before: Probabilities, calibration: BaseEstimator | None) -> Probabilities:
+    """Put out-of-fold probabilities on the one scale that new images get, on which thresholds are fitted."""
+    return before if calibration is None else calibration.predict_proba(before)
+
+
 def cross_fit_binary(
     labels: Labels,
     out_of_fold: Probabilities,

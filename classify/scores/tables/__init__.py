@@ -5,4 +5,5 @@
 - `groups`: its scores by patient, or whatever groups are.
 - `columns`: which subgroup each image is of.
 - `subgroups`: its scores by columns of the data set, such as scanner and sex.
+- `readings`: all of them.
 """
