@@ -16,7 +16,7 @@ from classify.scores.choice import describe_nested
 from classify.scores.gains import MODEL
 from classify.scores.metrics import MACRO, METRICS, Score, describe_rule
 from classify.scores.resampling import DRAWS
-from classify.scores.tables.subgroups import LEAST_IMAGES, list_small
+from classify.scores.tables.subgroups import LEAST_SUBGROUP, list_small
 from classify.scores.thresholds import measure_cost
 from features.common.text import first_few, make_console
 
@@ -163,7 +163,7 @@ def _print_subgroups(console: Console, experiment: Experiment, inputs: Inputs) -
     count = len({(f.column, f.subgroup) for f in figures})
     console.print(f"{count} subgroups, in {SUBGROUPS}; by chance, 1 of 20 intervals of a difference leaves 0 out")
     if small := list_small(figures):
-        console.print(f"subgroups of fewer than {LEAST_IMAGES} images, not scored: {first_few(small)}")
+        console.print(f"subgroups of fewer than {LEAST_SUBGROUP} images, not scored: {first_few(small)}")
     test = inputs.test if inputs.test is not None and inputs.test.labels is not None else None
     missing = [name for name in inputs.train.columns if test is not None and name not in test.columns]
     if missing:

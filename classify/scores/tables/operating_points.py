@@ -14,7 +14,7 @@ from features.common.arrays import Decisions, Thresholds
 #: The sensitivities that thresholds are fitted for, beside the run's own rule.
 SENSITIVITIES = ("0.90", "0.95", "0.99")
 #: The figures of a point, in their order.
-FIGURES = ("sensitivity", "specificity", "ppv", "npv", "lr_positive", "lr_negative")
+POINT_FIGURES = ("sensitivity", "specificity", "ppv", "npv", "lr_positive", "lr_negative")
 #: A figure, the ends of its interval, and how that was made.
 _Ends = tuple[float | None, float | None, float | None, str]
 
@@ -25,7 +25,7 @@ class OperatingFigure(NamedTuple):
     Attributes:
         at: the rule that the threshold is fitted for.
         prevalence: that the predictive values are for.
-        figure: one of `FIGURES`.
+        figure: one of `POINT_FIGURES`.
         interval: how the 95 % interval was made; empty where there is none.
     """
 
@@ -78,7 +78,7 @@ def list_operating_points(
 def measure_point(
     truth: np.ndarray, binary: np.ndarray, unit_of_row: np.ndarray, prevalence: float
 ) -> dict[str, _Ends]:
-    """Compute `FIGURES` of decisions, each with its 95 % interval and how that was made.
+    """Compute `POINT_FIGURES` of decisions, each with its 95 % interval and how that was made.
 
     Shares have Wilson's interval, for as many images as they count for by the design effect of groups. The ratios' are
     made of those of the two shares by MOVER-R (Donner and Zou 2012; Newcombe 2016), as if these were independent.
@@ -92,7 +92,7 @@ def measure_point(
     """
     nothing: _Ends = (None, None, None, "")
     if truth.min() == truth.max():
-        found: dict[str, _Ends] = dict.fromkeys(FIGURES, nothing)
+        found: dict[str, _Ends] = dict.fromkeys(POINT_FIGURES, nothing)
         if len(truth):
             figure = "sensitivity" if truth[0] else "specificity"
             found[figure] = _share(binary == truth[0], unit_of_row)

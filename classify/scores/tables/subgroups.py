@@ -16,7 +16,7 @@ from classify.scores.tables.columns import name_subgroups
 from classify.scores.tables.splits import SplitReading
 
 #: Images below which a subgroup is named, but not scored.
-LEAST_IMAGES = 20
+LEAST_SUBGROUP = 20
 #: The metrics of subgroups.
 SUBGROUP_METRICS = ("roc_auc", "average_precision", "sensitivity", "specificity")
 
@@ -74,7 +74,7 @@ def score_subgroups(
 
 def list_small(figures: Sequence[SubgroupFigure]) -> list[str]:
     """Name the subgroups that are too small to be scored, with their images."""
-    small = {f"{f.column} {f.subgroup} ({f.split}, {f.images})": None for f in figures if f.images < LEAST_IMAGES}
+    small = {f"{f.column} {f.subgroup} ({f.split}, {f.images})": None for f in figures if f.images < LEAST_SUBGROUP}
     return list(small)
 
 
@@ -83,13 +83,13 @@ def _score(
 ) -> list[SubgroupFigure]:
     """Score one subgroup, bool (N,), beside the rest."""
     images = int(own.sum())
-    enough = images >= LEAST_IMAGES
+    enough = images >= LEAST_SUBGROUP
     parts = [np.flatnonzero(own), np.flatnonzero(~own)]
     figures: list[SubgroupFigure] = []
     drawn: list[dict[str, dict[str, np.ndarray]]] = [{metric: {} for metric in SUBGROUP_METRICS} for _ in parts]
     for index, label in enumerate(label_names):
         positives = int(split.labels[own, index].sum())
-        sides = [_draw(split, rows, index) if enough and len(rows) >= LEAST_IMAGES else {} for rows in parts]
+        sides = [_draw(split, rows, index) if enough and len(rows) >= LEAST_SUBGROUP else {} for rows in parts]
         intervals = [_intervals(split, rows, index, side) for rows, side in zip(parts, sides, strict=True)]
         for metric in SUBGROUP_METRICS:
             ends = [found.get(metric) for found in intervals]

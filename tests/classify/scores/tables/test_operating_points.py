@@ -6,7 +6,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 from classify.scores.prevalence import check_prevalences, parse_prevalences, shift_probability
-from classify.scores.tables.operating_points import FIGURES, measure_point
+from classify.scores.tables.operating_points import POINT_FIGURES, measure_point
 from features.common.errors import InputError
 
 
@@ -14,7 +14,7 @@ def test_figures_are_those_of_the_counts():
     truth = np.repeat([1, 0], [40, 160]).astype(np.uint8)
     binary = np.repeat([1, 0, 1, 0], [30, 10, 16, 144])
     found = measure_point(truth, binary, np.arange(200), 0.2)
-    values = {figure: found[figure][0] for figure in FIGURES}
+    values = {figure: found[figure][0] for figure in POINT_FIGURES}
     assert values == {
         "sensitivity": pytest.approx(0.75),
         "specificity": pytest.approx(0.9),
@@ -45,7 +45,7 @@ def test_without_an_error_a_ratio_is_infinite_or_0_and_has_the_end_that_it_can_h
 
 def test_what_no_image_can_tell_is_left_out():
     found = measure_point(np.ones(20, np.uint8), np.repeat([1, 0], 10), np.arange(20), 0.5)
-    assert {figure: found[figure][0] for figure in FIGURES} == dict.fromkeys(FIGURES) | {"sensitivity": 0.5}
+    assert {figure: found[figure][0] for figure in POINT_FIGURES} == dict.fromkeys(POINT_FIGURES) | {"sensitivity": 0.5}
     never = measure_point(np.repeat([1, 0], 10).astype(np.uint8), np.zeros(20), np.arange(20), 0.5)
     assert never["lr_positive"][0] is None
     assert never["ppv"][0] is None
@@ -66,7 +66,7 @@ def test_intervals_hold_the_truth(positives, patients):
         "ppv": expit(logit(prevalence) + np.log(sensitivity / (1 - specificity))),
         "npv": expit(-logit(prevalence) - np.log((1 - sensitivity) / specificity)),
     }
-    held = dict.fromkeys(FIGURES, 0)
+    held = dict.fromkeys(POINT_FIGURES, 0)
     for seed in range(300):
         rng = np.random.default_rng([positives, seed])
         of_patient = rng.normal(size=len(truth))[patient]

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 from classify.scores.resampling import resample
 from classify.scores.tables.columns import MISSING, name_subgroups
 from classify.scores.tables.splits import SplitReading
-from classify.scores.tables.subgroups import LEAST_IMAGES, list_small, score_subgroups
+from classify.scores.tables.subgroups import LEAST_SUBGROUP, list_small, score_subgroups
 from features.common.errors import InputError
 
 
@@ -84,7 +84,7 @@ def test_a_small_subgroup_is_named_and_not_scored_and_a_label_that_it_lacks_has_
     lacking = {f.metric: f for f in found if (f.subgroup, f.label) == ("B", "y")}
     assert lacking["roc_auc"].value is lacking["sensitivity"].value is lacking["roc_auc"].difference is None
     assert lacking["specificity"].value is not None
-    assert len(split.labels[scanner == "A"]) >= LEAST_IMAGES
+    assert len(split.labels[scanner == "A"]) >= LEAST_SUBGROUP
 
 
 def test_values_are_subgroups_and_a_blank_cell_is_missing():
