@@ -85,7 +85,7 @@ def score_groups(
                 of_repeats = [reduce_groups(own, split.unit_of_row, count) for own in split.by_fold.by_repeat]
                 by_fold = ByFold(np.stack(of_repeats), split.by_fold.fold_of_row[:, first])
                 binary = cross_fit_binary(truth, learnt, rule, by_group)
-            prior = np.broadcast_to(truth.mean(axis=0, dtype=np.float32), truth.shape)
+            prior = np.broadcast_to((truth.sum(axis=0) + 1) / (len(truth) + 2), truth.shape)  # of no group metric
             drawn = resample(len(truth), None, seed)  # the draws of groups that images have, too
             scores = score(truth, probabilities, binary, prior, label_names, drawn, by_fold, left_out).scores
             positives = dict(zip(label_names, truth.sum(axis=0).tolist(), strict=True))
