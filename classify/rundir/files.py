@@ -39,7 +39,7 @@ from features.common.arrays import Decisions, Labels, Probabilities
 from features.common.files import replacing
 from features.dataset.run_labels import NO_FOLD, RunLabels, write_run_labels
 
-_VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "iterative-stratification", "skops")
+_VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "skops")
 _VERSIONED_OF_HEADS = ("tensorflow", "keras")
 #: Columns of the thresholds: what the run's thresholds cost, cross-fitted, and what 0.5 would.
 COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
@@ -138,14 +138,14 @@ def _write_out_of_fold(folder: Path, inputs: Inputs, experiment: Experiment) -> 
     Of several repeats the probability is the mean, and the fold that of the first: ensembles, calibrations and
     thresholds are cross-fitted by it.
     """
-    tables = []
+    columns = pd.DataFrame(columns=["ID", "model", "fold", *inputs.label_names])
+    write_table(columns, folder / OUT_OF_FOLD)
     for name, prediction in experiment.predictions.items():
         table = pd.DataFrame(prediction.out_of_fold, columns=list(inputs.label_names))
         table.insert(0, "ID", list(inputs.train.used_ids))
         table.insert(1, "model", name)
         table.insert(2, "fold", experiment.folds.fold_of_row)
-        tables.append(table)
-    write_table(pd.concat(tables), folder / OUT_OF_FOLD)
+        write_table(table, folder / OUT_OF_FOLD, append=True)  # all of them at once would take as much again
 
 
 def read_out_of_fold(run: SealedRun, models: Sequence[str], image_ids: Sequence[str]) -> dict[str, Probabilities]:

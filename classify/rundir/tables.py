@@ -63,6 +63,7 @@ def write_readings(folder: Path, experiment: Experiment) -> None:
             write_table(table.astype(dict.fromkeys(counts, "Int64")), folder / name)  # which may be missing
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as UTF-8 CSV with the same bytes on every system."""
-    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+def write_table(table: pd.DataFrame, path: Path, append: bool = False) -> None:
+    """Write a table as UTF-8 CSV with the same bytes on every system, or append its rows to one."""
+    mode = "a" if append else "w"
+    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8", mode=mode, header=not append)
