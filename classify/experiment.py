@@ -8,21 +8,23 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from classify.crossfit.models import Candidate, cross_fit, cross_fit_heads
+from classify.crossfit.models import Candidate, cross_fit, cross_fit_heads, list_baseline_keys, list_head_keys
 from classify.crossfit.plan import FitPlan, Folds, Prediction, in_threads, make_repeats
-from classify.crossfit.resume import KEEP_NONE, FinishedFits
+from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore, describe_reuse, digest_parts
 from classify.ensembles.estimators import calibrate, combine
 from classify.inputs import Inputs, feature_sets, warn_shared_groups
 from classify.models.baselines import BASELINES, PRIOR
+from classify.models.files import SavedEstimator
 from classify.models.trained_head import TrainedHead
 from classify.scores.choice import Comparison, Nested, Permutations, choose, choose_nested, macro_labels
 from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbones
 from classify.scores.metrics import SELECTORS, Score, find_macro
 from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold, score
-from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
+from classify.scores.tables.readings import Readings
+from classify.scores.thresholds import cross_fit_binary, fit_thresholds, put_on_scale, to_binary, warn_few_positives
 from classify.settings import Settings, list_models
-from features.common.arrays import Decisions, Thresholds
+from features.common.arrays import Decisions, Probabilities, Thresholds
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,13 @@ class Experiment:
         warnings: what a reader of the scores has to know.
         gap: what a leak would be worth; None where it was not asked for.
         permutations: how well chance does; None where it was not asked for.
+        readings: what else the final model's predictions say; `read_final` adds it.
     """
 
     settings: Settings
     plan: FitPlan
     predictions: dict[str, Prediction]
-    models: dict[str, tuple[BaseEstimator | TrainedHead, ...]]
+    models: dict[str, tuple[SavedEstimator | TrainedHead, ...]]
     ensembles: dict[str, BaseEstimator]
     members: dict[str, tuple[str, ...]]
     final_model: str
@@ -65,6 +68,7 @@ class Experiment:
     warnings: tuple[str, ...]
     gap: Gap | None = None
     permutations: Permutations | None = None
+    readings: Readings = Readings()  # noqa: RUF009 - it cannot change
 
     @property
     def chosen_model(self) -> str:
@@ -81,6 +85,12 @@ class Experiment:
         return find_macro(self.scores[model, split], metric)
 
     @property
+    def before_calibration(self) -> tuple[Probabilities, BaseEstimator | None]:
+        """The final model's out-of-fold probabilities before its calibration, and that, fitted on all of them."""
+        calibration = self.ensembles[self.final_model] if self.settings.calibration else None
+        return self.predictions[self.chosen_model].out_of_fold, calibration
+
+    @property
     def folds(self) -> Folds:
         """Of the first repeat, by which thresholds are cross-fitted."""
         return self.plan.repeats[0]
@@ -93,7 +103,11 @@ class Experiment:
 
 
 def run_experiment(
-    inputs: Inputs, settings: Settings, on_step: Callable[[], None], finished: FinishedFits = KEEP_NONE
+    inputs: Inputs,
+    settings: Settings,
+    on_step: Callable[[], None],
+    store: FitStore = KEEP_NONE,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Experiment:
     """Make folds, cross-fit baselines, heads and ensembles, score each, choose the final one by the rule, calibrate it.
 
@@ -101,7 +115,8 @@ def run_experiment(
         inputs: the joined data set and features.
         settings: what was chosen, as `check_settings` lets it pass.
         on_step: called `count_steps` times, from any thread: per fit, per ensemble and per model scored.
-        finished: the fits of an earlier run that was interrupted; new ones are added.
+        store: the fits of earlier runs; new ones are added.
+        say: called with a line, before the first fit, that says which fits are kept and which are to be made.
     """
     names, _, ensembles = list_models(settings, inputs.columns)
     seen = {"": slice(0, 0), **feature_sets(inputs.columns)}  # the prior's name has no backbone
@@ -109,13 +124,20 @@ def run_experiment(
     candidates = {name: Candidate(BASELINES[kind].make(), seen[on]) for name, (kind, _, on) in parts.items()}
     repeats = make_repeats(inputs, settings.folds, settings.repeats, settings.seed)
     plan = FitPlan(repeats, settings.refit)
-    prior = cross_fit({PRIOR: Candidate(BASELINES[PRIOR].make(), seen[""])}, inputs, plan, 1, lambda: None)
-    baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step, finished)
+    keys = FitKeys(inputs)
+    found_by = list_baseline_keys(candidates, inputs, plan, keys)
     specs = {name: spec.for_rows(len(inputs.train_labels)) for name, spec in settings.heads.items()}
-    heads = cross_fit_heads(specs, inputs, plan, settings.seed, on_step, finished)
+    found_by |= list_head_keys(specs, inputs, plan, settings.seed, keys)
+    changed = store.compare(keys.parts | {"folds": digest_parts(plan.fold_of_row), "the seed": repr(settings.seed)})
+    if said := describe_reuse(store, found_by, changed):
+        say(said)
+    prior = cross_fit({PRIOR: Candidate(BASELINES[PRIOR].make(), seen[""])}, inputs, plan, 1, lambda: None)
+    baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step, store, keys)
+    heads = cross_fit_heads(specs, inputs, plan, settings.seed, on_step, store, keys)
     scored = inputs.test if inputs.test and inputs.test.labels is not None else None
     shared = warn_shared_groups(inputs.train.groups, scored.groups if scored else None)
-    warnings = [*shared, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
+    few = warn_few_positives(inputs.label_names, inputs.train_labels)
+    warnings = [*shared, *few, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
     predictions = baselines.predictions | heads.predictions
     members = {name: prediction for name, prediction in predictions.items() if name != PRIOR}
     labels = inputs.train_labels
@@ -123,7 +145,7 @@ def run_experiment(
     returns = rank_backbones(members, labels, plan.fold_of_row, draws) if len(inputs.columns) > 1 else []
     gap = None
     if settings.gap:
-        gap = measure_gap(inputs, plan, settings.seed, settings.jobs, draws, on_step, finished)
+        gap = measure_gap(inputs, plan, settings.seed, settings.jobs, draws, on_step, store)
     combined, fitted = combine(ensembles, members, labels, repeats, settings.jobs, on_step)
     predictions |= combined
 
@@ -141,7 +163,7 @@ def run_experiment(
         chosen, final = final, f"{final}+{settings.calibration}"
         predictions[final], fitted[final] = calibrate(settings.calibration, predictions[chosen], labels, repeats)
         members_of[final] = (chosen,)
-        judged |= judge({final: predictions[final]}, lambda: None)
+        judged |= judge({final: predictions[final]}, lambda: None, (predictions[chosen].out_of_fold, fitted[final]))
     return Experiment(
         settings=settings,
         plan=plan,
@@ -179,17 +201,22 @@ def _judge_models(
     left_out: Mapping[str, str],
     predictions: dict[str, Prediction],
     on_step: Callable[[], None],
+    calibrated: tuple[Probabilities, BaseEstimator] | None = None,
 ) -> dict[str, _Judged]:
-    """Fit thresholds out-of-fold and score each model, in their order; all models meet the same draws."""
-    labels, names, rule = inputs.train_labels, inputs.label_names, settings.threshold
+    """Fit thresholds out-of-fold and score each model, in their order; all models meet the same draws.
+
+    Of a single model that is calibrated come the probabilities before that, and the calibration fitted on all of them.
+    """
+    labels, names, rule, groups = inputs.train_labels, inputs.label_names, settings.threshold, inputs.train.groups
     train_draws = resample(len(labels), inputs.train.groups, settings.seed)
     test_labels = inputs.test.labels if inputs.test else None
     if inputs.test and test_labels is not None:
         test_draws = resample(len(test_labels), inputs.test.groups, settings.seed)
 
     def judge(prediction: Prediction) -> _Judged:
-        thresholds = fit_thresholds(labels, prediction.out_of_fold, rule)
-        decisions = cross_fit_binary(labels, prediction.out_of_fold, rule, plan.repeats[0])
+        before, calibration = calibrated or (prediction.out_of_fold, None)
+        thresholds = fit_thresholds(labels, put_on_scale(before, calibration), rule, groups)
+        decisions = cross_fit_binary(labels, before, rule, plan.repeats[0], groups, calibration)
         by_fold = ByFold(prediction.by_repeat, plan.fold_of_row[: len(prediction.by_repeat)])
         of_train = labels, prediction.out_of_fold, decisions, prior.out_of_fold
         scores, draws = score(*of_train, names, train_draws, by_fold, left_out)

@@ -26,7 +26,7 @@ ORDER = (
     {"options"},
     {"experiment", "search"},
     {"rundir"},
-    {"explain", "validation"},
+    {"explain", "readings", "validation"},
     {"report", "predict", "run", "__main__"},
 )
 #: Tables of names, which help texts read: they load none of these.

@@ -15,6 +15,8 @@ from features.common.arrays import Features, Groups, Labels, Probabilities
 
 #: The least slope of a fitted line: above 0, so that calibration never turns a ranking round.
 _LEAST_SLOPE = 0.01
+#: Rows at a time that a scaler learns from.
+_ROWS = 8192
 
 
 class OneVsRest(BaseEstimator):
@@ -40,7 +42,9 @@ class OneVsRest(BaseEstimator):
 
     def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "OneVsRest":
         """Learn from rows of features and their labels; the groups are of the rows, None where none are known."""
-        self.scaler_ = StandardScaler().fit(X)
+        self.scaler_ = StandardScaler()
+        for start in range(0, len(X), _ROWS):  # at once it takes float64 copies of all features
+            self.scaler_.partial_fit(X[start : start + _ROWS])
         self.reducer_, self.converged_ = None, True
         seen = self.scaler_.transform(X)
         if self.components is not None:

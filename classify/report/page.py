@@ -18,6 +18,7 @@ from classify.report.gallery import describe_gallery
 from classify.report.labels import describe_labels
 from classify.report.models import describe_heads, describe_models
 from classify.report.run_files import RunFiles
+from classify.report.tables import describe_groups, describe_subgroups
 from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run, writing
 from features.common.files import remove, replacing
 from features.common.text import make_console, render
@@ -79,6 +80,8 @@ def make_page(run: RunFiles, figures: Path) -> str:
     values = sections | {
         "run": run,
         "gallery": gallery,
+        "groups": describe_groups(run),
+        "subgroups": describe_subgroups(run),
         "audit": describe_audit(run),
         "doubts": list_doubts(run),
         "command": command_line("classify run", run.folder, run.record),

@@ -1,7 +1,6 @@
 """The folder of a run: its files by name, how they become a run all at once, and the seal that proves them whole."""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,13 +18,14 @@ from features.store.gradients import CAM, CAM_LOCK, CAM_STAGING, GRADIENTS
 PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
 OUT_OF_FOLD, METRICS_TABLE, THRESHOLDS = "oof_probability.csv", "metrics.csv", "thresholds.csv"
 BACKBONES_TABLE, CURVES, GALLERY = "backbones.csv", "curves.csv", "gallery.csv"
-LEADERBOARD_TABLE = "leaderboard.csv"
+LEADERBOARD_TABLE, OPERATING_POINTS = "leaderboard.csv", "operating_points.csv"
+GROUP_SCORES, SUBGROUPS = "group_scores.csv", "subgroups.csv"
 #: The folder of a run's fitted models.
 MODELS = "models"
 #: What a run writes and seals, beside `MARK`.
 SEALED = (
     PROBABILITIES, DECISIONS, OUT_OF_FOLD, LEADERBOARD_TABLE, METRICS_TABLE, THRESHOLDS, BACKBONES_TABLE, CURVES,
-    RUN_LABELS, GALLERY, MODELS,
+    RUN_LABELS, GALLERY, OPERATING_POINTS, GROUP_SCORES, SUBGROUPS, MODELS,
 )  # fmt: skip
 #: What `report` makes of a finished run: the page, and the folder of its figures.
 REPORT, FIGURES = "report.html", "figures"
@@ -40,8 +40,6 @@ _CACHE = "cache"
 _OF_PREDICTION = (PROBABILITIES, DECISIONS, GRADIENTS, CAM, _CACHE, PREDICTION_PARTIAL, PREDICTION)
 #: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
 RUN_FILES = (*SEALED, GRADIENTS, REPORT, FIGURES, CAM, *_OF_AUDIT, PREDICTIONS, MARK)
-#: Where a run that is not finished keeps its finished fits.
-FINISHED = "finished"
 _PARTIAL, _REPLACING, _LOCK = ".partial", ".replacing", ".lock"
 #: Version of what `MARK` holds. Before 2 there was neither a version nor a seal.
 _FORMAT = 2
@@ -146,8 +144,7 @@ def _remedy(folder: Path) -> str:
 def open_run(run: Path, overwrite: bool, groups: Path | None = None) -> Iterator[Path]:
     """Lend a folder to write a run's files to; when the block ends without an error, they become the run.
 
-    The folder is empty but for the `FINISHED` of an earlier run that was interrupted, which is not published. It is
-    gone after the block; if the block does not end well, `FINISHED` stays where it is, for the next run.
+    The folder is empty, and gone after the block.
 
     Args:
         run: the run's folder; missing, empty, or with `overwrite` an earlier run.
@@ -170,7 +167,6 @@ def open_run(run: Path, overwrite: bool, groups: Path | None = None) -> Iterator
             _check(run, overwrite)
             with writing(run):
                 _publish(staging, run, groups)
-                shutil.rmtree(staging / FINISHED, ignore_errors=True)
         finally:
             clear(staging)
 
@@ -210,8 +206,8 @@ def writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def clear(staging: Path, kept: str = FINISHED) -> None:
-    """Remove a folder with everything but `kept`; where a link leads, nothing."""
+def clear(staging: Path, kept: str | None = None) -> None:
+    """Remove a folder with everything but what is called `kept`; where a link leads, nothing."""
     if staging.is_symlink():
         staging.unlink()
     if not staging.is_dir():

@@ -27,6 +27,8 @@ TABLES = (
     "labels.csv",
     "gallery.csv",
     "leaderboard.csv",
+    "operating_points.csv",
+    "group_scores.csv",
 )
 
 
@@ -40,9 +42,10 @@ def toy(tmp_path) -> Toy:
 
 
 def run(toy: Toy, out="run", *options: str):
-    """Run the command; without heads, which take their seconds, unless they are asked for."""
+    """Run the command; without heads, which take their seconds, and without earlier fits, unless asked for."""
     arguments = ["run", str(toy.data), "--cache", str(toy.cache), "--out", str(toy.data.parent / out), *options]
     arguments += [] if "--preset" in options else ["--preset", "none"]
+    arguments += [] if "--fits-gb" in options else ["--fits-gb", "0"]
     result = CliRunner().invoke(app, arguments)
     return result.exit_code, " ".join(result.output.split()), toy.data.parent / out
 
@@ -168,11 +171,13 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
         "backbones.csv",
         "gallery.csv",
         "gradients.h5",
+        "group_scores.csv",
         "labels.csv",
         "leaderboard.csv",
         "metrics.csv",
         "models",
         "oof_probability.csv",
+        "operating_points.csv",
         "run.json",
         "thresholds.csv",
     ]
