@@ -101,7 +101,7 @@ def test_a_refitted_baseline_learns_from_all_rows_as_scikit_learn_does():
     np.testing.assert_array_equal(found.out_of_fold, before.out_of_fold)
     assert INPUTS.test is not None
     assert found.test is not None
-    C = refit.models["logistic"][-1].C_
+    C = BASELINES["logistic"].make().fit(INPUTS.train.features, INPUTS.train_labels, INPUTS.train.groups).C_
     for label in range(2):
         pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=C, tol=1e-8, max_iter=5000))
         pipeline.fit(INPUTS.train.features.astype(np.float64), INPUTS.train_labels[:, label])
