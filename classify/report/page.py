@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from features.common.text import make_console, render
 _TEMPLATE = Path(__file__).parent / "template"
 _FILTERS: dict[str, Callable[..., str]] = {
     "short": plotting.short,
-    "interval": lambda score: plotting.interval(*score[1:]),
+    "interval": lambda score: plotting.interval(*score[1:3]),
+    "signed_interval": lambda score: plotting.signed_interval(*score[1:3]),
     "with_interval": plotting.with_interval,
     "percent": plotting.percent,
     "thousands": "{:,}".format,
@@ -70,7 +71,6 @@ def make_page(run: RunFiles, figures: Path) -> str:
             "labels": describe_labels(run, figures),
         }
     gallery = describe_gallery(run)
-    script = (_TEMPLATE / "page.js").read_text(encoding="utf-8")
     embedded = {
         "labels": [{key: label[key] for key in ("cuts", "start", "half", "splits")} for label in sections["labels"]],
         "thumbnails": gallery["pictures"].thumbnails,
@@ -84,13 +84,23 @@ def make_page(run: RunFiles, figures: Path) -> str:
         "command": command_line("classify run", run.folder, run.record),
         "title": Path(run.record["data"]).name or "data",
         "overall": {s.measured: run.score(run.final_model, s.measured) for s in run.splits.values()},
-        "style": Markup((_TEMPLATE / "page.css").read_text(encoding="utf-8")),
-        "script": Markup(script),
-        # The page's own script may run and nothing else, whatever a label or an id may hold.
-        "script_digest": base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
         "embedded": _json_for_html(embedded),
     }
-    return render(_TEMPLATE / "page.html", values, _FILTERS)
+    return fill_page("page.html", ("sort.js", "page.js"), values)
+
+
+def fill_page(template: str, scripts: Sequence[str], values: Mapping[str, Any]) -> str:
+    """Fill in a page of `template/`, with the one style and some of the scripts there: HTML that asks for nothing else.
+
+    The page's own script may run and nothing else, whatever a label or an id may hold.
+    """
+    script = "\n".join((_TEMPLATE / name).read_text(encoding="utf-8") for name in scripts)
+    shell = {
+        "style": Markup((_TEMPLATE / "page.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        "script_digest": base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
+    }
+    return render(_TEMPLATE / template, {**values, **shell}, _FILTERS)
 
 
 def _json_for_html(value: Any) -> Markup:
