@@ -14,7 +14,7 @@ from classify.options import command_line
 from classify.report import plotting
 from classify.report.data import describe_audit, describe_data
 from classify.report.doubts import list_doubts
-from classify.report.gallery import describe_gallery
+from classify.report.gallery import describe_gallery, describe_label_errors
 from classify.report.labels import describe_labels
 from classify.report.models import describe_heads, describe_models
 from classify.report.run_files import RunFiles
@@ -79,6 +79,7 @@ def make_page(run: RunFiles, figures: Path) -> str:
     values = sections | {
         "run": run,
         "gallery": gallery,
+        "errors": describe_label_errors(run, gallery["cards"]),
         "audit": describe_audit(run),
         "doubts": list_doubts(run),
         "command": command_line("classify run", run.folder, run.record),

@@ -1,6 +1,6 @@
 """The files of a finished run: tables, fitted models, and the record of how it came about, which seals them.
 
-Every CSV file is written and read here, but for the labels, which the audit reads too.
+Every CSV file is written and read here, but for the labels, which the audit reads too, and those that `images` writes.
 """
 
 import platform
@@ -22,7 +22,6 @@ from classify.rundir.folder import (
     BACKBONES_TABLE,
     CURVES,
     DECISIONS,
-    GALLERY,
     LEADERBOARD_TABLE,
     METRICS_TABLE,
     MODELS,
@@ -33,7 +32,8 @@ from classify.rundir.folder import (
     seal,
     writing,
 )
-from classify.scores.gallery import choose_gallery
+from classify.rundir.images import write_gallery, write_label_errors
+from classify.scores.label_errors import find_duplicates, find_label_errors
 from classify.scores.metrics import METRICS, describe_rule
 from classify.scores.resampling import DRAWS, ENDS
 from classify.scores.thresholds import measure_cost, to_binary
@@ -46,7 +46,20 @@ _VERSIONED_OF_HEADS = ("tensorflow", "keras")
 #: Columns of the thresholds: what the run's thresholds cost, cross-fitted, and what 0.5 would.
 COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
 #: Columns whose cells are words, also `NA` and `007`.
-_WORDS = ("split", "ID", "model", "label", "metric", "rule", "backbone", "outcome", "interval")
+_WORDS = (
+    "split",
+    "ID",
+    "model",
+    "label",
+    "metric",
+    "rule",
+    "backbone",
+    "outcome",
+    "interval",
+    "why",
+    "duplicate_of",
+    "group",
+)
 
 
 def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Mapping[str, Any]) -> None:
@@ -79,7 +92,12 @@ def _write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
     if experiment.heads:
         _write_curves(folder, experiment)
     _write_labels(folder, inputs, experiment)
-    _write_gallery(folder, inputs, experiment)
+    train, model = inputs.train, experiment.final_model
+    alike = find_duplicates(train.features, inputs.columns, train.groups)
+    errors = find_label_errors(inputs.train_labels, final.out_of_fold, alike)
+    write_label_errors(folder, inputs, errors)
+    splits = _labelled_splits(inputs, experiment)
+    write_gallery(folder, inputs.label_names, experiment.thresholds[model], splits, errors)
 
 
 def write_predictions(
@@ -256,17 +274,6 @@ def _write_labels(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
         for name, images, labels, _ in _labelled_splits(inputs, experiment)
     }
     write_run_labels(folder, inputs.label_names, splits)
-
-
-def _write_gallery(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
-    """Write the images worth looking at, by the final model: `split`, `ID`, `label`, `outcome`, `rank`."""
-    thresholds = experiment.thresholds[experiment.final_model]
-    rows = [
-        (split, images.used_ids[choice.row], inputs.label_names[choice.label], choice.outcome, choice.rank)
-        for split, images, labels, probabilities in _labelled_splits(inputs, experiment)
-        for choice in choose_gallery(labels, probabilities, thresholds, images.groups)
-    ]
-    _write_table(pd.DataFrame(rows, columns=["split", "ID", "label", "outcome", "rank"]), folder / GALLERY)
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

@@ -27,6 +27,7 @@ TABLES = (
     "labels.csv",
     "gallery.csv",
     "leaderboard.csv",
+    "label_errors.csv",
 )
 
 
