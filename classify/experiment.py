@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -15,7 +15,7 @@ from classify.ensembles.estimators import calibrate, combine
 from classify.inputs import Inputs, feature_sets, warn_shared_groups
 from classify.models.baselines import BASELINES, PRIOR
 from classify.models.trained_head import TrainedHead
-from classify.scores.choice import Comparison, choose, choose_nested, macro_labels
+from classify.scores.choice import Comparison, Nested, Permutations, choose, choose_nested, macro_labels
 from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbones
 from classify.scores.metrics import SELECTORS, Score, find_macro
 from classify.scores.resampling import resample
@@ -23,27 +23,6 @@ from classify.scores.scoring import ByFold, score
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
 from classify.settings import Settings, list_models
 from features.common.arrays import Decisions, Thresholds
-
-
-class Nested(NamedTuple):
-    """The choice of the final model, made once for each fold on the rows of the others.
-
-    Attributes:
-        chosen: the model that predicts each fold.
-        scores: of these predictions, as `Experiment.scores`.
-    """
-
-    chosen: tuple[str, ...]
-    scores: list[Score]
-
-    def macro(self, metric: str) -> Score:
-        """The mean of a metric over the labels."""
-        return find_macro(self.scores, metric)
-
-    def describe(self, metric: str) -> dict[str, Any]:
-        """The choice and its score as plain values, fit for JSON."""
-        macro = self.macro(metric)
-        return {"chosen_by_fold": list(self.chosen), "value": macro.value, "low": macro.low, "high": macro.high}
 
 
 @dataclass(frozen=True)
@@ -66,6 +45,7 @@ class Experiment:
         left_out: the labels that have no part in means over labels, and why.
         warnings: what a reader of the scores has to know.
         gap: what a leak would be worth; None where it was not asked for.
+        permutations: how well chance does; None where it was not asked for.
     """
 
     settings: Settings
@@ -84,6 +64,7 @@ class Experiment:
     left_out: dict[str, str]
     warnings: tuple[str, ...]
     gap: Gap | None = None
+    permutations: Permutations | None = None
 
     @property
     def chosen_model(self) -> str:
@@ -153,8 +134,7 @@ def run_experiment(
     final, beside = choose(settings.select, draws_of, predictions, combined)
     nested = None
     if len(predictions) > 1 and settings.select in SELECTORS:
-        crossed, by_fold = choose_nested(rule, predictions, combined, inputs, left_out, repeats[0], settings)
-        nested = Nested(by_fold, judge({"": crossed}, lambda: None)[""].scores["oof"])
+        nested = choose_nested(rule, predictions, combined, inputs, left_out, repeats[0], settings)
     members_of = dict.fromkeys(combined, tuple(members))
     if settings.calibration is not None:
         chosen, final = final, f"{final}+{settings.calibration}"

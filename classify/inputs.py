@@ -1,7 +1,7 @@
 """Join a data set with its cached features, by image id."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, compress
 
 import numpy as np
@@ -51,6 +51,17 @@ class SplitInputs:
         """The ids of the N - M images that stage 1 rejected."""
         return tuple(compress(self.image_ids, ~self.has_features))
 
+    def take(self, rows: np.ndarray) -> "SplitInputs":
+        """Some of the M images, by row: int array (n,)."""
+        return replace(
+            self,
+            image_ids=tuple(np.array(self.used_ids, dtype=object)[rows]),
+            has_features=np.ones(len(rows), dtype=bool),
+            features=self.features[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            groups=None if self.groups is None else self.groups[rows],
+        )
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -69,6 +80,11 @@ class Inputs:
     train_labels: Labels
     test: SplitInputs | None
     recipes: dict[str, Recipe] = field(default_factory=dict)
+
+    def select(self, rows: np.ndarray, test_rows: np.ndarray | None = None) -> "Inputs":
+        """Learn from some of the training images alone, and predict others of them, or none: int arrays (n,)."""
+        test = None if test_rows is None else self.train.take(test_rows)
+        return replace(self, train=self.train.take(rows), train_labels=self.train_labels[rows], test=test)
 
 
 def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] | None) -> Inputs:

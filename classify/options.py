@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
 _NO_ARGUMENTS = ("data", "out", "overwrite", "note")
 
+#: Options that are fields of `Settings` as they are.
+_AS_GIVEN = ("folds", "repeats", "refit", "seed", "gap", "nested", "permutations", "select")
+
 CacheFolder = Annotated[
     Path | None,
     typer.Option(metavar="CACHE", help="Folder of the features.", show_default="features/cache/NAME OF DATA"),
@@ -85,6 +88,20 @@ class RunOptions(DatasetOptions):
     gap: Annotated[
         bool, typer.Option("--gap", help="Also score by folds that cut groups: what the leak would be worth.")
     ] = False
+    nested: Annotated[
+        bool,
+        typer.Option(
+            "--nested", help="Run again without each fold, to score what choosing the final model is worth on new data."
+        ),
+    ] = False
+    permutations: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Run again N times on labels shuffled by group: how often chance does as well as the final model.",
+        ),
+    ] = 0
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
     ] = None
@@ -118,7 +135,7 @@ class RunOptions(DatasetOptions):
         from classify.settings import Settings
 
         return Settings(
-            **{name: getattr(self, name) for name in ("folds", "repeats", "refit", "seed", "gap", "select")},
+            **{name: getattr(self, name) for name in _AS_GIVEN},
             jobs=self.jobs or cpu_count(),
             baselines=baselines,
             heads=heads,

@@ -46,11 +46,13 @@ def run_classification(options: RunOptions) -> int:
             from classify.rundir.console import print_summary
             from classify.rundir.files import write_files
             from classify.rundir.saved_run import SavedRun
+            from classify.validation import validate
 
             finished = FinishedFits(staging / FINISHED, identify_inputs(inputs))
             read = time.perf_counter()
             with progress_bar("fitting and scoring", count_steps(settings, inputs.columns)) as advance:
                 experiment = run_experiment(inputs, settings, advance, finished)
+                experiment = validate(inputs, settings, experiment, advance)
             seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
             where = {"data": str(options.data), "cache": str(cache.root)}
             record = {**where, "note": options.note, "arguments": options.arguments(), "seconds": seconds}

@@ -1,7 +1,7 @@
 """What a person chooses about a run, and which models that makes: light, so that a wrong choice is refused at once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
@@ -37,6 +37,16 @@ class Settings:
     calibration: str | None = None
     threshold: ThresholdRule = DEFAULT_RULE
     gap: bool = False
+    nested: bool = False
+    permutations: int = 0
+
+    def within_fold(self) -> "Settings":
+        """Those of a run on the rows of all folds but one, which chooses a model for that one."""
+        return replace(self.once_more(), folds=self.folds - 1)
+
+    def once_more(self) -> "Settings":
+        """Those of a run that is made to be compared with this one."""
+        return replace(self, repeats=1, refit=False, gap=False, nested=False, permutations=0)
 
 
 def list_models(settings: Settings, columns: Mapping[str, slice]) -> tuple[list[str], list[str], tuple[str, ...]]:
@@ -51,11 +61,16 @@ def list_models(settings: Settings, columns: Mapping[str, slice]) -> tuple[list[
 
 
 def count_steps(settings: Settings, columns: Mapping[str, slice]) -> int:
-    """How often `run_experiment` calls `on_step`."""
+    """How often `run_experiment` and `validate` call `on_step`."""
     baselines, heads, ensembles = list_models(settings, columns)
     fitted = len(baselines) + len(heads)
     fits = settings.folds * settings.repeats + settings.refit
-    return fitted * fits + len(ensembles) + (fitted + len(ensembles)) + settings.gap * 2 * fits
+    steps = fitted * fits + len(ensembles) + (fitted + len(ensembles)) + settings.gap * 2 * fits
+    if settings.nested:
+        steps += settings.folds * count_steps(settings.within_fold(), columns)
+    if settings.permutations:
+        steps += settings.permutations * count_steps(settings.once_more(), columns)
+    return steps
 
 
 def check_settings(settings: Settings, inputs: Inputs) -> None:
@@ -68,5 +83,7 @@ def check_settings(settings: Settings, inputs: Inputs) -> None:
     if settings.gap and (groups is None or len(np.unique(groups)) == len(groups)):
         why = "no groups are known" if groups is None else f"each of the {len(groups)} groups holds one image"
         raise InputError(f"--gap compares random folds with grouped ones, but {why}. Use --groups or --group-column.")
+    if settings.nested and settings.folds < 3:
+        raise InputError("--nested chooses on the other folds by folds of their own: use --folds 3 or more.")
     check_rule(settings.select, list(chain(*list_models(settings, inputs.columns))))
     refuse_few(len(inputs.train_labels), groups, settings.folds)

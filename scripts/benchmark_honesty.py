@@ -1,6 +1,7 @@
 """Simulations with a known truth: whether intervals hold it, and what scores say where there is nothing to learn."""
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -8,12 +9,13 @@ from rich.table import Table
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from classify.experiment import Experiment, run_experiment
+from classify.experiment import run_experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.scores.choice import may_be_chance
 from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold, score
 from classify.settings import Settings
+from classify.validation import validate
 from features.common.text import make_console
 
 #: Patients, and positives among their ten slices each, of the cases.
@@ -62,8 +64,23 @@ def _hold(patients: int, positives: int, seed: int) -> dict[str, bool | None]:
     }
 
 
-def _learn_from_noise(seed: int) -> tuple[float, float, bool]:
-    """Run stage 2 on labels that nothing knows of: the chosen model's AUC, the nested one, whether it says so."""
+class Noise(NamedTuple):
+    """What a run, or each of R runs, arrays (R,), says of labels that nothing knows of.
+
+    Attributes:
+        chosen: AUC of the model that it chose.
+        nested: the same, chosen on the other folds; `refitted` as `--nested` has it.
+        said: whether it says that it may be no better than chance.
+    """
+
+    chosen: Any
+    nested: Any
+    refitted: Any
+    said: Any
+
+
+def _learn_from_noise(seed: int) -> Noise:
+    """Run stage 2 on labels that nothing knows of."""
     rng = np.random.default_rng(seed)
     patients, names = 60, ("first", "second")
     groups = np.repeat(np.arange(patients), 5).astype(str)
@@ -73,13 +90,14 @@ def _learn_from_noise(seed: int) -> tuple[float, float, bool]:
     train = SplitInputs(ids, np.ones(len(ids), bool), features, None, groups, {})
     columns = {f"b{number}": slice(30 * number, 30 * number + 30) for number in range(3)}
     inputs = Inputs(names, columns, train, labels, None)
-    experiment: Experiment = run_experiment(inputs, Settings(seed=seed, baselines=("logistic", "knn")), lambda: None)
-    chosen = experiment.macro(experiment.final_model, "roc_auc")
-    nested = experiment.nested.macro("roc_auc") if experiment.nested else chosen
-    doubtful = [
-        one for one in (chosen, nested) if one.value is None or one.low is None or may_be_chance(one.value, one.low)
-    ]
-    return float(chosen.value or 0), float(nested.value or 0), bool(doubtful)
+    settings = Settings(seed=seed, baselines=("logistic", "knn"), nested=True)
+    experiment = run_experiment(inputs, settings, lambda: None)
+    chosen, nested = experiment.macro(experiment.final_model, "roc_auc"), experiment.nested
+    refitted = validate(inputs, settings, experiment, lambda: None).nested
+    assert nested is not None
+    assert refitted is not None
+    said = any(one.value is None or one.low is None or may_be_chance(one.value, one.low) for one in (chosen, nested))
+    return Noise(*(float(one.value or np.nan) for one in (chosen, nested, refitted)), said)
 
 
 def benchmark_honesty(simulations: int, runs: int, jobs: int) -> None:
@@ -100,11 +118,14 @@ def benchmark_honesty(simulations: int, runs: int, jobs: int) -> None:
             table.add_row(str(patients), str(positives), *cells)
     console.print(f"95 % intervals that hold the truth, {simulations} simulations each")
     console.print(table)
-    chosen, nested, said = map(
-        np.array, zip(*pool(delayed(_learn_from_noise)(seed) for seed in range(runs)), strict=True)
-    )
+    noise = Noise(*map(np.array, zip(*pool(delayed(_learn_from_noise)(seed) for seed in range(runs)), strict=True)))
     console.print(
-        f"{runs} runs on noise: macro AUC of the model chosen {chosen.mean():.3f}, nested {nested.mean():.3f} "
-        f"(standard error {nested.std() / np.sqrt(runs):.3f}); 'may be no better than chance' is said in "
-        f"{said.mean():.0%}"
+        f"{runs} runs on noise: macro AUC of the model chosen {_mean(noise.chosen)}, chosen on the other folds "
+        f"{_mean(noise.nested)}, fitted and chosen again without each fold {_mean(noise.refitted)}; 'may be no better "
+        f"than chance' is said in {np.mean(noise.said):.0%}"
     )
+
+
+def _mean(values: np.ndarray) -> str:
+    """Write a mean and its standard error."""
+    return f"{values.mean():.3f} (standard error {values.std() / np.sqrt(len(values)):.3f})"

@@ -8,7 +8,7 @@ from classify.inputs import warn_shared_groups
 from classify.report.data import describe_audit
 from classify.report.plotting import with_interval
 from classify.report.run_files import LabelledSplit, RunFiles, ends_of
-from classify.scores.choice import may_be_chance
+from classify.scores.choice import describe_nested, may_be_chance
 from classify.scores.thresholds import to_binary
 from features.common.text import first_few
 
@@ -18,6 +18,8 @@ FEW_POSITIVES, FEW_GROUPS = 50, 10
 LARGE_GROUP = 0.25
 #: Difference of sensitivities, fitted and cross-fitted, from which on a threshold is called unsteady.
 UNSTEADY = 0.15
+#: p-value above which what a model knows may be chance.
+_SIGNIFICANT = 0.05
 
 
 def list_doubts(run: RunFiles) -> list[str]:
@@ -44,6 +46,12 @@ def list_doubts(run: RunFiles) -> list[str]:
         chance.append(ends_of(record["selection"]["nested"]))
     if any(may_be_chance(auc, least) for auc, least, _ in chance):
         doubts.append(f"The final model may be no better than chance: macro AUC {with_interval(chance[-1])}.")
+    permuted = record["selection"]["permutations"]
+    if permuted and permuted["p_value"] is not None and permuted["p_value"] > _SIGNIFICANT:
+        doubts.append(
+            f"Runs on shuffled labels do as well, p = {permuted['p_value']:.3f} by {permuted['runs']} of them: what "
+            "the final model seems to know may be chance."
+        )
     doubts += _doubt_labels(run)
     tested = run.score(final, "test")
     if tested[2] < low or tested[1] > high:
@@ -57,7 +65,7 @@ def list_doubts(run: RunFiles) -> list[str]:
     if nested and nested["value"] is not None:
         doubts.append(
             f"The final model was chosen among {len(run.leaderboard)} on the images that its figures are of, which "
-            f"flatters it: chosen on the other folds and scored on each, the macro {record['selection']['rule']} is "
+            f"flatters it: {describe_nested(nested)}, the macro {record['selection']['rule']} is "
             f"{with_interval(ends_of(nested))}."
         )
     for name, split in record["splits"].items():

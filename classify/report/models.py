@@ -13,6 +13,7 @@ from classify.report import plotting
 from classify.report.plotting import FIRST, SECOND, WIDE
 from classify.report.run_files import RunFiles, ends_of
 from classify.rundir.console import LEADERBOARD, rank_models
+from classify.scores.choice import describe_nested
 
 #: Models in the figure at the most; the table holds all.
 MODELS_SHOWN = 20
@@ -109,6 +110,8 @@ def _describe_choice(run: RunFiles, ranked: list[str]) -> dict[str, Any]:
         "score": plotting.with_interval(run.score(final)),
         "tied": int(run.leaderboard["tied"].sum()),
         "nested": nested and plotting.with_interval(ends_of(nested)),
+        "how_nested": nested and describe_nested(nested),
+        "permutations": run.record["selection"]["permutations"],
         "runner_up": others[0] if others else None,
         "runner_up_score": plotting.with_interval(run.score(others[0])) if others else "",
     }

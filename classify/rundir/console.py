@@ -12,6 +12,7 @@ from rich.text import Text
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.rundir.folder import RUN_FILES
+from classify.scores.choice import describe_nested
 from classify.scores.gains import MODEL
 from classify.scores.metrics import MACRO, METRICS, Score, describe_rule
 from classify.scores.resampling import DRAWS
@@ -115,11 +116,13 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
 def _print_choice(console: Console, experiment: Experiment) -> None:
     """Say what the choice among the models flatters, and what a model of fewer backbones would lose."""
     metric, final = experiment.selector, experiment.chosen_model
-    if experiment.nested:
+    if nested := experiment.nested:
+        how, figure = describe_nested(nested.describe()), _figure(nested.value, nested.low, nested.high)
+        console.print(f"{how}: macro {metric} {figure}; the final model's own is of the images that it was chosen on")
+    if permutations := experiment.permutations:
         console.print(
-            f"choosing on the other folds, scoring on each: macro {metric} "
-            f"{_with_interval(experiment.nested.macro(metric))}; the final model's own figure is of the images that it "
-            "was chosen on"
+            f"better than chance: p = {_short(permutations.p_value)}, by {len(permutations.values)} runs on labels "
+            "shuffled by group"
         )
     backbones = {model: len(experiment.predictions[model].backbones) for model in experiment.comparisons}
     lone = [model for model, count in backbones.items() if count == 1]
@@ -206,8 +209,12 @@ def _threshold_table(inputs: Inputs, experiment: Experiment) -> Table:
 
 def _with_interval(score: Score) -> Text:
     """Write a score as `0.894 [0.858, 0.925]`, or without an interval where it has none."""
-    interval = f" [{_short(score.low)}, {_short(score.high)}]" if score.low is not None else ""
-    return Text(_short(score.value) + interval)
+    return Text(_figure(score.value, score.low, score.high))
+
+
+def _figure(value: float | None, low: float | None, high: float | None) -> str:
+    """Write a figure with its interval, where it has one."""
+    return _short(value) + ("" if low is None else f" [{_short(low)}, {_short(high)}]")
 
 
 def _short(value: float | None) -> str:

@@ -362,7 +362,8 @@ def _describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Se
             "rule": settings.select,
             "means": describe_rule(settings.select),
             "left_out": experiment.left_out,
-            "nested": None if experiment.nested is None else experiment.nested.describe(settings.select),
+            "nested": experiment.nested and experiment.nested.describe(),
+            "permutations": experiment.permutations and experiment.permutations.describe(),
         },
         "calibration": settings.calibration,
         "thresholds": {

@@ -113,7 +113,7 @@ def test_records_what_it_did(toy):
     assert leaderboard["value"].max() - leaderboard.loc[record["final_model"], "value"] == pytest.approx(
         leaderboard["difference"].max()
     )
-    assert len(record["selection"]["nested"]["chosen_by_fold"]) == 4
+    assert len(record["selection"]["nested"]["chosen"]) == 4
     assert record["models"]["logistic/all"]["backbones"] == ["alpha", "beta"]
     assert record["intervals"]["draws"] == 1000
     assert record["versions"]["numpy"] == np.__version__
