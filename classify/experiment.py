@@ -134,7 +134,7 @@ def run_experiment(
     final, beside = choose(settings.select, draws_of, predictions, combined)
     nested = None
     if len(predictions) > 1 and settings.select in SELECTORS:
-        nested = choose_nested(rule, predictions, combined, inputs, left_out, repeats[0], settings)
+        nested = choose_nested(rule, predictions, combined, inputs, left_out, repeats[0], settings.seed, settings.jobs)
     members_of = dict.fromkeys(combined, tuple(members))
     if settings.calibration is not None:
         chosen, final = final, f"{final}+{settings.calibration}"
@@ -162,7 +162,7 @@ def run_experiment(
 
 
 class _Judged(NamedTuple):
-    """The thresholds of a model, its decisions of the training rows, its scores by split, the draws of `Scored`."""
+    """The thresholds of a model, its decisions of the training rows, its scores by split, the draws beside them."""
 
     thresholds: Thresholds
     decisions: Decisions

@@ -97,7 +97,8 @@ def _learn_from_noise(seed: int) -> Noise:
     assert nested is not None
     assert refitted is not None
     said = any(one.value is None or one.low is None or may_be_chance(one.value, one.low) for one in (chosen, nested))
-    return Noise(*(float(one.value or np.nan) for one in (chosen, nested, refitted)), said)
+    values = [np.nan if one.value is None else one.value for one in (chosen, nested, refitted)]
+    return Noise(values[0], values[1], values[2], said)
 
 
 def benchmark_honesty(simulations: int, runs: int, jobs: int) -> None:

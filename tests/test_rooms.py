@@ -26,7 +26,7 @@ ORDER = (
     {"options"},
     {"experiment", "search"},
     {"rundir"},
-    {"explain"},
+    {"explain", "validation"},
     {"report", "predict", "run"},
     {"compare", "__main__"},
 )

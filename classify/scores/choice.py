@@ -12,7 +12,6 @@ from classify.models.baselines import PRIOR
 from classify.scores.metrics import DECIMALS, METRICS, SELECTORS
 from classify.scores.resampling import DRAWS, percentile_interval, resample
 from classify.scores.scoring import ByFold, mean_over_labels, score_label
-from classify.settings import Settings
 from features.common.arrays import Labels, Probabilities
 
 #: Positives in train below which a label has no part in the mean over the labels: its scores are chance.
@@ -165,7 +164,8 @@ def choose_nested(
     inputs: Inputs,
     left_out: Collection[str],
     folds: Folds,
-    settings: Settings,
+    seed: int,
+    jobs: int,
 ) -> Nested:
     """Make the choice once for each fold, on the rows of the other folds, and score that fold by the model chosen.
 
@@ -179,23 +179,24 @@ def choose_nested(
         inputs: the truth.
         left_out: the labels that have no part in the macro score.
         folds: of the first repeat.
-        settings: seed of the draws, jobs.
+        seed: of the draws.
+        jobs: folds at a time.
     """
 
     def choose_without(learnt: np.ndarray, held_out: np.ndarray) -> str:
         rows = inputs.select(learnt)
         draws = {
-            model: draw_macro(rule, rows, one.by_repeat[0, learnt], left_out, folds.fold_of_row[learnt], settings.seed)
+            model: draw_macro(rule, rows, one.by_repeat[0, learnt], left_out, folds.fold_of_row[learnt], seed)
             for model, one in predictions.items()
         }
         return choose(rule, draws, predictions, ensembles)[0]
 
     splits = list(folds.split())
-    chosen = in_threads(settings.jobs, choose_without, splits)
+    chosen = in_threads(jobs, choose_without, splits)
     by_row = np.empty(inputs.train_labels.shape, np.float32)
     for (_, held_out), model in zip(splits, chosen, strict=True):
         by_row[held_out] = predictions[model].by_repeat[0, held_out]
-    return score_nested(rule, chosen, by_row, inputs, left_out, folds, settings.seed, refitted=False)
+    return score_nested(rule, chosen, by_row, inputs, left_out, folds, seed, refitted=False)
 
 
 def score_nested(
@@ -211,7 +212,8 @@ def score_nested(
     """Score what the models chosen for each fold gave its rows; arguments as those of `choose_nested` and `Nested`."""
     draws = draw_macro(rule, inputs, probabilities, left_out, folds.fold_of_row, seed, DRAWS)
     value = None if np.isnan(draws[0]) else float(draws[0])
-    return Nested(tuple(chosen), value, *percentile_interval(draws), refitted)
+    low, high = percentile_interval(draws)
+    return Nested(tuple(chosen), value, low, high, refitted)
 
 
 def draw_macro(

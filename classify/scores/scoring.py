@@ -31,7 +31,7 @@ class ByFold(NamedTuple):
     fold_of_row: np.ndarray
 
 
-class Scored(NamedTuple):
+class SplitScores(NamedTuple):
     """The scores of a model on one split.
 
     Attributes:
@@ -54,7 +54,7 @@ def score(
     resampling: Resampling,
     by_fold: ByFold | None = None,
     left_out: Mapping[str, str] = MappingProxyType({}),
-) -> Scored:
+) -> SplitScores:
     """Compute every metric with its percentile interval; see `METRICS` for what is not defined.
 
     The weighted log loss is RSNA 2019's: `any` counts twice, every other label once. Where no label is called `any`, it
@@ -98,7 +98,7 @@ def score(
     scores += [_macro(metric, of_labels, left_out, enough) for metric, of_labels in macro.items()]
     of_rows = _compute_rows(labels, probabilities, binary, label_names, resampling)
     scores += [_make(OVERALL, metric, of_rows[metric], enough, "") for metric in ROW_METRICS]
-    return Scored(scores, {metric: mean_over_labels(macro[metric], left_out) for metric in SELECTORS})
+    return SplitScores(scores, {metric: mean_over_labels(macro[metric], left_out) for metric in SELECTORS})
 
 
 def _few(

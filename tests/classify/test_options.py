@@ -70,7 +70,10 @@ def test_baselines_and_ensembles_are_chosen_by_name_in_their_own_order():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"baselines": "svm,tree"}, "--baselines 'svm,tree': tree is not a baseline. Expected some of logistic, svm"),
+        (
+            {"baselines": "svm,tree"},
+            "--baselines 'svm,tree': tree is not a baseline. Expected some of logistic, ridge_reg",
+        ),
         ({"ensemble": "median"}, "--ensemble 'median': median is not an ensemble. Expected mean, .*; or none."),
         ({"ensemble": "mean,none"}, "--ensemble 'mean,none': none is not an ensemble. Expected mean, .*; or none."),
     ],

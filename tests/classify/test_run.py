@@ -170,6 +170,7 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
         "gallery.csv",
         "gradients.h5",
         "labels.csv",
+        "leaderboard.csv",
         "metrics.csv",
         "models",
         "oof_probability.csv",
@@ -285,7 +286,10 @@ def test_overwrite_replaces_a_run_and_only_then(toy):
         (("--groups", "g.csv", "--group-column", "patient"), "--group-column patient: give one of them."),
         (("--folds", "41"), "41 folds need at least 41 groups; there are 40. Use --folds 40 or fewer."),
         (("--folds", "1"), "greater than or equal to 2"),
-        (("--baselines", "tree"), "--baselines 'tree': tree is not a baseline. Expected some of logistic, svm, knn"),
+        (
+            ("--baselines", "tree"),
+            "--baselines 'tree': tree is not a baseline. Expected some of logistic, ridge_regression, svm",
+        ),
         (("--ensemble", "median"), "--ensemble 'median': median is not an ensemble. Expected mean, logit_mean"),
         (("--ensemble", "mean,mean"), "--ensemble 'mean,mean': expected different names"),
         (

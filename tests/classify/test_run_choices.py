@@ -49,7 +49,8 @@ def test_ensembles_and_calibration_are_as_asked_for(toy):
     assert list(record["models"]) == [*LOGISTIC, "mean", "greedy", "greedy+platt"]
     assert record["final_model"] == "greedy+platt"
     assert sum(record["models"]["greedy"]["shares"].values()) == pytest.approx(1)
-    assert record["selection"] == {"rule": "greedy", "means": "named by --select greedy"}
+    assert record["selection"]["means"] == "named by --select greedy"
+    assert record["selection"]["nested"] is None
     assert "predicted by greedy+platt" in said
     run(toy, "bare", "--ensemble", "none")
     assert list(json.loads((out.parent / "bare" / "run.json").read_text())["models"]) == LOGISTIC

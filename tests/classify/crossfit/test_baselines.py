@@ -17,7 +17,7 @@ class Memory(BaseEstimator):
 
     converged_ = True
 
-    def fit(self, X, y):
+    def fit(self, X, y, groups=None):
         self.seen_ = set(X[:, 0].tolist())
         self.share_ = len(y) / 100
         return self
@@ -31,7 +31,7 @@ class Echo(BaseEstimator):
 
     converged_ = True
 
-    def fit(self, X, y):
+    def fit(self, X, y, groups=None):
         return self
 
     def predict_proba(self, X):
@@ -91,7 +91,7 @@ class Threads(Echo):
 
     seen: ClassVar[list[int]] = []
 
-    def fit(self, X, y):
+    def fit(self, X, y, groups=None):
         self.seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
         return self
 

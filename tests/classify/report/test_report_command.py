@@ -94,7 +94,9 @@ def test_says_what_the_runs_files_say(without_pictures):
     text = words((without_pictures / "report.html").read_text())
     record = json.loads((without_pictures / "run.json").read_text())
     final = record["final_model"]
-    metrics = pd.read_csv(without_pictures / "metrics.csv").set_index(["model", "split", "label", "metric"])
+    metrics = pd.read_csv(without_pictures / "metrics.csv").set_index(["model", "split", "label", "metric"])[
+        ["value", "low", "high"]
+    ]
     for split in ("oof", "test"):
         value, low, high = metrics.loc[(final, split, "macro", "roc_auc")]
         assert f"{value:.3f} [{low:.3f}, {high:.3f}]" in text

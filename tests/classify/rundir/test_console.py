@@ -42,7 +42,7 @@ def test_one_line_a_model_best_first_with_the_figures_of_the_metrics(toy):
     aucs = [metrics.loc[(words[0], "oof", "roc_auc"), "value"] for words in lines]
     assert aucs == sorted(aucs, reverse=True)
     for model, *words in lines:
-        shown = words[words[0] == "*" :]
+        shown = words[words[0] in "*=" :]
         backbones = {"prior": "0", "logistic/alpha": "1", "logistic/beta": "1"}.get(model, "2")
         assert shown[:3] == [backbones, "of", "2"]
         oof = metrics.loc[(model, "oof")]

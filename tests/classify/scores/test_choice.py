@@ -10,7 +10,6 @@ from classify.scores.choice import LEAST_POSITIVES, choose, choose_nested, macro
 from classify.scores.metrics import MACRO, find_macro
 from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold, score
-from classify.settings import Settings
 from tests.classify.test_experiment import make_inputs
 
 
@@ -102,7 +101,7 @@ def test_the_best_of_many_models_of_noise_is_flattered_and_the_nested_choice_is_
         predictions, inputs, folds, judge = noise(seed)
         of_models = {name: judge(prediction).draws["roc_auc"] for name, prediction in predictions.items()}
         final, _ = choose("roc_auc", of_models, predictions, ())
-        found = choose_nested("roc_auc", predictions, (), inputs, (), folds, Settings())
+        found = choose_nested("roc_auc", predictions, (), inputs, (), folds, 0, 1)
         assert len(found.chosen) == 5
         chosen.append(of_models[final][0])
         nested.append(found.value)
@@ -117,9 +116,7 @@ def test_the_nested_choice_of_a_fold_does_not_depend_on_its_labels():
     turned[folds.fold_of_row == 2] ^= 1
     other = replace(inputs, train_labels=turned)
     for rule in ("roc_auc", "average_precision", "log_loss", "brier"):
-        first, second = (
-            choose_nested(rule, predictions, (), own, (), folds, Settings()).chosen for own in (inputs, other)
-        )
+        first, second = (choose_nested(rule, predictions, (), own, (), folds, 0, 1).chosen for own in (inputs, other))
         assert first[2] == second[2]
 
 
