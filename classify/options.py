@@ -255,3 +255,15 @@ class CompareOptions:
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="The page to write; an earlier comparison there is replaced.")
     ] = Path("compare.html")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnOptions:
+    """The options of `python -m classify learn`."""
+
+    run: RunFolder
+    model: ModelName = None
+    draws: Annotated[int, typer.Option(min=1, help="Times that each share of the groups is drawn.")] = 3
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
+    ] = None

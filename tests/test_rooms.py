@@ -27,7 +27,7 @@ ORDER = (
     {"experiment", "search"},
     {"rundir"},
     {"explain", "validation"},
-    {"report", "predict", "run"},
+    {"report", "predict", "run", "learn"},
     {"compare", "__main__"},
 )
 #: Tables of names, which help texts read: they load none of these.

@@ -16,6 +16,7 @@ from classify.report.data import describe_audit, describe_data
 from classify.report.doubts import list_doubts
 from classify.report.gallery import describe_gallery, describe_label_errors
 from classify.report.labels import describe_labels
+from classify.report.learning import describe_learning
 from classify.report.models import describe_heads, describe_models
 from classify.report.run_files import RunFiles
 from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run, writing
@@ -69,6 +70,7 @@ def make_page(run: RunFiles, figures: Path) -> str:
             "models": describe_models(run, figures),
             "heads": describe_heads(run, figures),
             "labels": describe_labels(run, figures),
+            "learning": describe_learning(run, figures),
         }
     gallery = describe_gallery(run)
     embedded = {
