@@ -30,11 +30,11 @@ from rich.table import Table
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import EMBEDDED, backbone_named
 from extract.backbones.weights import find_weights
-from extract.extraction import CompiledBackbones, ExtractionOptions, extract
+from extract.extraction import CompiledBackbones, ExtractionOptions, default_batch_size, extract
 from extract.pipeline import Images
 from extract.report import Report
-from extract.runtime import cores
-from features.common.cli import application
+from extract.runtime import cores, device_name
+from features.common.cli import application, split_names
 from features.common.keras_import import import_keras, silent_stderr
 from features.common.text import make_console
 from features.dataset.dataset import read_images
@@ -42,6 +42,7 @@ from scripts.benchmark_audit import benchmark_audit
 from scripts.benchmark_cam import benchmark_cam
 from scripts.benchmark_heads import benchmark_heads
 from scripts.benchmark_honesty import benchmark_honesty
+from scripts.benchmark_precision import benchmark_precision
 from scripts.benchmark_read import ROWS, benchmark_read
 
 if TYPE_CHECKING:
@@ -57,14 +58,23 @@ _BATCH = 32
 def benchmark_extract(
     images: Annotated[int, typer.Option(min=32, help="Phantom slices of 512 x 512.")] = 200,
     repeats: Annotated[int, typer.Option(min=1, help="Repeats, alternating; medians are printed.")] = 5,
+    backbones: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A,B",
+            help="Backbones, with seeded random weights. May be given several times: each is one row.",
+            show_default=f"{', '.join(EMBEDDED)} with ImageNet weights; {', '.join(FOUR)}",
+        ),
+    ] = None,
 ) -> None:
     """Images per second of the extraction against Keras' own loop, and what the decoding costs.
 
-    The usual way, per backbone: keras.utils.image_dataset_from_directory at its size, preprocess_input mapped over
-    it, model.predict. Both sides start from the same files, are warm, and keep their features; ours also hashes the
-    files, writes the cache and flushes it to the disk.
+    The usual way, per backbone: keras.utils.image_dataset_from_directory at its size (read by Grain where KERAS_BACKEND
+    is not TensorFlow), preprocess_input mapped over it, model.predict. Both sides start from the same files, are warm,
+    and keep their features; ours also hashes the files, writes the cache and flushes it to the disk.
     """
     console = make_console()
+    rows = [(split_names(names, "--backbones") or (), "random") for names in backbones or ()]
     # A process of its own for the usual way: ours changes how TensorFlow shares out the cores.
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, context, _start_usual) as usual:
@@ -73,12 +83,13 @@ def benchmark_extract(
         ids, paths = read_images(data)["train"]
         split = Images("train", ids, paths)
         console.print(
-            f"{images} phantom slices of 512 x 512, {cores()} cores, medians of {repeats} alternating repeats"
+            f"{images} phantom slices of 512 x 512, {cores()} cores, {device_name()}, medians of {repeats} "
+            f"alternating repeats"
         )
         table = Table(box=None, header_style="bold")
         for column in ("backbones", "usual images/s", "ours images/s", "ratio", "range", "device waits", "GFLOP/s"):
             table.add_column(column, justify="left" if column == "backbones" else "right")
-        for names, weights in ((EMBEDDED, "imagenet"), (FOUR, "random")):
+        for names, weights in rows or ((EMBEDDED, "imagenet"), (FOUR, "random")):
             _compare(split, names, weights, repeats, table, usual)
         console.print(table)
         rate = usual.submit(_matrix_product_rate, repeats).result()
@@ -136,6 +147,18 @@ def benchmark_heat_maps(
     Real ImageNet weights, the default models of `classify run`, phantoms of two seeds.
     """
     benchmark_cam(images, train)
+
+
+@app.command("precision")
+def benchmark_devices(
+    images: Annotated[int, typer.Option(min=1, help="Phantom slices of 512 x 512.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed repeats of 4 batches; medians are printed.")] = 5,
+    backbones: Annotated[str, typer.Option(metavar="A,B", help="Backbones, with seeded random weights.")] = ",".join(
+        FOUR
+    ),
+) -> None:
+    """How far the features of a GPU are from those of the CPU, with TF32 and without (as Headbank computes). On JAX."""
+    benchmark_precision(_frozen(split_names(backbones, "--backbones") or (), "random"), images, repeats)
 
 
 def _make_phantom(folder: Path, images: int) -> None:
@@ -229,9 +252,16 @@ def _build_usual(backbones: list[FrozenBackbone], images: int) -> float:
     """
     _USUAL[:] = [(backbone, backbone.build()) for backbone in backbones]
     for backbone, model in _USUAL:
-        pixels = np.zeros((_BATCH + images % _BATCH, backbone.input_size, backbone.input_size, 3))
-        model.predict(pixels, batch_size=_BATCH, verbose=0)
+        batch = _usual_batch()
+        pixels = np.zeros((batch + images % batch, backbone.input_size, backbone.input_size, 3))
+        model.predict(pixels, batch_size=batch, verbose=0)
     return sum(_flops(model) for _, model in _USUAL)
+
+
+def _usual_batch() -> int:
+    """Images a batch of the usual way: Keras' default on a CPU, as many as ours on a GPU."""
+    device = device_name()
+    return _BATCH if device == "CPU" else default_batch_size(device)
 
 
 def _time_usual(split: Images) -> float:
@@ -245,8 +275,9 @@ def _time_usual(split: Images) -> float:
             split.paths[0].parent,
             labels=None,
             image_size=(backbone.input_size, backbone.input_size),
-            batch_size=_BATCH,
+            batch_size=_usual_batch(),
             shuffle=False,
+            format="tf" if keras.backend.backend() == "tensorflow" else "grain",
             verbose=False,
         )
         features.append(model.predict(dataset.map(_preprocess_input(backbone)), verbose=0))
@@ -283,14 +314,16 @@ def _flops(model: "keras.Model") -> float:
 
 
 def _matrix_product_rate(repeats: int) -> float:
-    """GFLOP/s of a float32 product of two square matrices in TensorFlow, all cores on it."""
-    import tensorflow as tf
+    """GFLOP/s of a float32 product of two square matrices in Keras' backend, the whole device on it."""
+    keras = import_keras()
+    side = 2048 if device_name() == "CPU" else 16384
+    matrix = keras.random.normal((side, side), seed=0)
 
-    side = 2048
-    matrix = tf.random.stateless_normal((side, side), (0, 0))
-    tf.linalg.matmul(matrix, matrix)
-    times = [_seconds(lambda: tf.linalg.matmul(matrix, matrix).numpy()) for _ in range(max(5, repeats))]
-    return 2 * side**3 / statistics.median(times) / 1e9
+    def multiply() -> float:
+        return float(keras.ops.matmul(matrix, matrix)[0, 0])  # a number of the product: it is there then
+
+    multiply()
+    return 2 * side**3 / statistics.median(_seconds(multiply) for _ in range(max(5, repeats))) / 1e9
 
 
 def _decoding_line(split: Images, repeats: int) -> str:
