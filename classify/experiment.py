@@ -20,9 +20,10 @@ from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbon
 from classify.scores.metrics import SELECTORS, Score, find_macro
 from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold, score
-from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
+from classify.scores.tables.readings import Readings
+from classify.scores.thresholds import cross_fit_binary, fit_thresholds, put_on_scale, to_binary, warn_few_positives
 from classify.settings import Settings, list_models
-from features.common.arrays import Decisions, Thresholds
+from features.common.arrays import Decisions, Probabilities, Thresholds
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Experiment:
         warnings: what a reader of the scores has to know.
         gap: what a leak would be worth; None where it was not asked for.
         permutations: how well chance does; None where it was not asked for.
+        readings: what else the final model's predictions say; `read_final` adds it.
     """
 
     settings: Settings
@@ -65,6 +67,7 @@ class Experiment:
     warnings: tuple[str, ...]
     gap: Gap | None = None
     permutations: Permutations | None = None
+    readings: Readings = Readings()  # noqa: RUF009 - it cannot change
 
     @property
     def chosen_model(self) -> str:
@@ -79,6 +82,12 @@ class Experiment:
     def macro(self, model: str, metric: str, split: str = "oof") -> Score:
         """The mean of a metric over the labels."""
         return find_macro(self.scores[model, split], metric)
+
+    @property
+    def before_calibration(self) -> tuple[Probabilities, BaseEstimator | None]:
+        """The final model's out-of-fold probabilities before its calibration, and that, fitted on all of them."""
+        calibration = self.ensembles[self.final_model] if self.settings.calibration else None
+        return self.predictions[self.chosen_model].out_of_fold, calibration
 
     @property
     def folds(self) -> Folds:
@@ -114,7 +123,8 @@ def run_experiment(
     heads = cross_fit_heads(settings.heads, inputs, plan, settings.seed, on_step, finished)
     scored = inputs.test if inputs.test and inputs.test.labels is not None else None
     shared = warn_shared_groups(inputs.train.groups, scored.groups if scored else None)
-    warnings = [*shared, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
+    few = warn_few_positives(inputs.label_names, inputs.train_labels)
+    warnings = [*shared, *few, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
     predictions = baselines.predictions | heads.predictions
     members = {name: prediction for name, prediction in predictions.items() if name != PRIOR}
     labels = inputs.train_labels
@@ -140,7 +150,7 @@ def run_experiment(
         chosen, final = final, f"{final}+{settings.calibration}"
         predictions[final], fitted[final] = calibrate(settings.calibration, predictions[chosen], labels, repeats)
         members_of[final] = (chosen,)
-        judged |= judge({final: predictions[final]}, lambda: None)
+        judged |= judge({final: predictions[final]}, lambda: None, (predictions[chosen].out_of_fold, fitted[final]))
     return Experiment(
         settings=settings,
         plan=plan,
@@ -178,17 +188,22 @@ def _judge_models(
     left_out: Mapping[str, str],
     predictions: dict[str, Prediction],
     on_step: Callable[[], None],
+    calibrated: tuple[Probabilities, BaseEstimator] | None = None,
 ) -> dict[str, _Judged]:
-    """Fit thresholds out-of-fold and score each model, in their order; all models meet the same draws."""
-    labels, names, rule = inputs.train_labels, inputs.label_names, settings.threshold
+    """Fit thresholds out-of-fold and score each model, in their order; all models meet the same draws.
+
+    Of a single model that is calibrated come the probabilities before that, and the calibration fitted on all of them.
+    """
+    labels, names, rule, groups = inputs.train_labels, inputs.label_names, settings.threshold, inputs.train.groups
     train_draws = resample(len(labels), inputs.train.groups, settings.seed)
     test_labels = inputs.test.labels if inputs.test else None
     if inputs.test and test_labels is not None:
         test_draws = resample(len(test_labels), inputs.test.groups, settings.seed)
 
     def judge(prediction: Prediction) -> _Judged:
-        thresholds = fit_thresholds(labels, prediction.out_of_fold, rule)
-        decisions = cross_fit_binary(labels, prediction.out_of_fold, rule, plan.repeats[0])
+        before, calibration = calibrated or (prediction.out_of_fold, None)
+        thresholds = fit_thresholds(labels, put_on_scale(before, calibration), rule, groups)
+        decisions = cross_fit_binary(labels, before, rule, plan.repeats[0], groups, calibration)
         by_fold = ByFold(prediction.by_repeat, plan.fold_of_row[: len(prediction.by_repeat)])
         of_train = labels, prediction.out_of_fold, decisions, prior.out_of_fold
         scores, draws = score(*of_train, names, train_draws, by_fold, left_out)

@@ -324,8 +324,8 @@ def _read_held_out(run: SavedRun) -> dict[str, tuple[int, ...]]:
         fits = np.column_stack([of_repeat.fold_of_row + count * r for r, of_repeat in enumerate(drawn)])
         if (fits[:, 0] != known.folds).any():
             raise InputError(
-                f"the folds of {run.folder} cannot be drawn again: another version of iterative-stratification drew "
-                "them. Make the run again."
+                f"the folds of {run.folder} cannot be drawn again: another version of Headbank drew them. "
+                "Make the run again."
             )
     return dict(zip(known.image_ids, map(tuple, fits.tolist()), strict=True))
 

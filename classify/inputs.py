@@ -28,6 +28,7 @@ class SplitInputs:
         labels: of the M images; None where the split is not labelled.
         groups: of the M images; None where no groups are known.
         fingerprints: of each backbone's cache file.
+        columns: str (M,) by name: cells of the columns to split the images by; those that the split has.
         cache_bytes: the size of each backbone's cache file.
         extraction_seconds: what each backbone took for the M images; None where its cache file does not say.
     """
@@ -40,6 +41,7 @@ class SplitInputs:
     fingerprints: dict[str, str]
     cache_bytes: dict[str, int] = field(default_factory=dict)
     extraction_seconds: dict[str, float | None] = field(default_factory=dict)
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def used_ids(self) -> tuple[str, ...]:
@@ -60,6 +62,7 @@ class SplitInputs:
             features=self.features[rows],
             labels=None if self.labels is None else self.labels[rows],
             groups=None if self.groups is None else self.groups[rows],
+            columns={name: cells[rows] for name, cells in self.columns.items()},
         )
 
 
@@ -172,6 +175,7 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
             name: None if file.seconds_per_image is None else file.seconds_per_image * len(wanted)
             for name, file in files.items()
         },
+        columns={name: cells[has_features] for name, cells in split.columns.items()},
     )
 
 

@@ -21,6 +21,7 @@ from classify.scores.learning import LearningCurve, make_curve
 from classify.scores.resampling import auc_within_folds, resample
 from classify.scores.scoring import mean_over_labels
 from features.common.arrays import RowIndices
+from features.common.cli import split_names
 from features.common.errors import InputError
 from features.common.text import make_console, progress_bar
 from features.dataset.dataset import read_dataset
@@ -96,7 +97,8 @@ def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
     given = DatasetOptions(**{**words, "groups": words["groups"] and Path(words["groups"])})
     cache = FeatureCache(Path(record["cache"]))
     run.refuse_other_features(cache, "train", model)
-    inputs = read_inputs(read_dataset(Path(record["data"]), given), cache, list(record["backbones"]))
+    by = split_names(record["arguments"]["by"], "--by") or ()
+    inputs = read_inputs(read_dataset(Path(record["data"]), given, by), cache, list(record["backbones"]))
     known = read_run_labels(run.file(RUN_LABELS))["train"]
     same = known.image_ids == inputs.train.used_ids and np.array_equal(known.labels, inputs.train_labels)
     if not same:

@@ -15,6 +15,7 @@ from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.baselines import BASELINES
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
 from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule
+from classify.scores.prevalence import parse_prevalences
 from features.common.cli import choose_names, option_words, split_names
 from features.common.errors import InputError
 from features.options import OF_DATASET, DatasetOptions
@@ -35,6 +36,15 @@ CacheFolder = Annotated[
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", show_default=False)]
 ModelName = Annotated[
     str | None, typer.Option(metavar="NAME", help="A model of the run.", show_default="the run's final model")
+]
+
+Prevalences = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LABEL=SHARE",
+        help="How common a label is where the model is used, such as epidural=0.01; repeatable.",
+        show_default="its share of the training images",
+    ),
 ]
 
 
@@ -85,6 +95,13 @@ class RunOptions(DatasetOptions):
         str,
         typer.Option(metavar="RULE", help=f"Aim of thresholds: {', '.join(rule.form for rule in THRESHOLD_RULES)}."),
     ] = "f1"
+    prevalence: Prevalences = None
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B", help="Also score subgroups of the images, by columns of train.csv such as scanner."
+        ),
+    ] = None
     gap: Annotated[
         bool, typer.Option("--gap", help="Also score by folds that cut groups: what the leak would be worth.")
     ] = False
@@ -142,6 +159,7 @@ class RunOptions(DatasetOptions):
             ensembles=ensembles,
             calibration=None if self.calibration == "none" else self.calibration,
             threshold=ThresholdRule.parse(self.threshold),
+            prevalences=parse_prevalences(self.prevalence),
         )
 
 
@@ -210,6 +228,7 @@ class PredictOptions:
         ),
     ] = None
     model: ModelName = None
+    prevalence: Prevalences = None
     heat: Annotated[
         int,
         typer.Option(metavar="N", min=0, help="Write DIR/gradients.h5 for extract heat: the N surest images a label."),

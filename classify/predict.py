@@ -22,6 +22,8 @@ from classify.rundir.folder import (
     writing,
 )
 from classify.rundir.saved_run import SavedRun
+from classify.scores.prevalence import check_prevalences, parse_prevalences, shift_probability
+from classify.scores.thresholds import to_binary
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.files import digest_file, remove, replacing
@@ -43,6 +45,8 @@ def predict_split(options: PredictOptions) -> int:
     run, out, split, images = options.run, options.out, options.split, options.images
     saved = SavedRun.open(run)
     name = saved.choose(options.model)
+    prevalences = parse_prevalences(options.prevalence)
+    check_prevalences(prevalences, saved.label_names)
     check_folder(out, images, options.overwrite)
     with hold_run(out, ".prediction.lock"):
         check_folder(out, images, options.overwrite)  # another process may have written meanwhile
@@ -69,9 +73,16 @@ def predict_split(options: PredictOptions) -> int:
             "fingerprints": {backbone: saved.recipes[backbone].fingerprint for backbone in backbones},
             "predicted": len(used_ids),
             "rejected": sorted(set(image_ids) - set(used_ids)),
+            "prevalences": prevalences,
         }
+        decisions = to_binary(probabilities, saved.thresholds(name))
+        shares = [saved.learnt_share(label) for label in saved.label_names]
+        for column, (label, share) in enumerate(zip(saved.label_names, shares, strict=True)):
+            if label in prevalences:
+                exact = probabilities[:, column].astype(np.float64)
+                probabilities[:, column] = shift_probability(exact, share, prevalences[label])
         with _publishing(out) as staging:
-            write_predictions(staging, image_ids, used_ids, probabilities, saved.thresholds(name), saved.label_names)
+            write_predictions(staging, image_ids, used_ids, probabilities, decisions, saved.label_names)
             if explained is not None:
                 write_gradients(staging, explained)
             with replacing(staging / PREDICTION) as temporary:
@@ -79,6 +90,12 @@ def predict_split(options: PredictOptions) -> int:
 
     console = make_console()
     console.print(f"{len(used_ids):,} of {len(image_ids):,} images of {images or split} predicted by {name} of {run}")
+    for label, prevalence in prevalences.items():
+        console.print(
+            f"{label}: probabilities are for a prevalence of {prevalence:g}, shifted from the "
+            f"{saved.learnt_share(label):.4g} of the training images; its threshold moves along, so that "
+            "decisions stay"
+        )
     rejected = len(image_ids) - len(used_ids)
     if rejected:
         console.print(f"{rejected} could not be read by stage 1, so their cells are empty: {PREDICTION} lists them")

@@ -30,11 +30,11 @@ def run_classification(options: RunOptions) -> int:
         KeyboardInterrupt: it was stopped; that finished fits are kept has been said.
     """
     backbones = split_names(options.backbones, "--backbones")
-    settings = options.settings()
+    settings, by = options.settings(), split_names(options.by, "--by") or ()
     try:
         with unmasked_signals(), open_run(options.out, options.overwrite, options.groups) as staging:
             started = time.perf_counter()
-            dataset = read_dataset(options.data, options)
+            dataset = read_dataset(options.data, options, by)
             cache = FeatureCache(options.cache or default_cache(options.data))
             inputs = read_inputs(dataset, cache, backbones)
 
@@ -43,6 +43,7 @@ def run_classification(options: RunOptions) -> int:
             from classify.crossfit.resume import FinishedFits, identify_inputs
             from classify.experiment import run_experiment
             from classify.explain import explain_gallery, say_what_was_explained
+            from classify.readings import read_final
             from classify.rundir.console import print_summary
             from classify.rundir.files import write_files
             from classify.rundir.saved_run import SavedRun
@@ -52,7 +53,7 @@ def run_classification(options: RunOptions) -> int:
             read = time.perf_counter()
             with progress_bar("fitting and scoring", count_steps(settings, inputs.columns)) as advance:
                 experiment = run_experiment(inputs, settings, advance, finished)
-                experiment = validate(inputs, settings, experiment, advance)
+                experiment = validate(inputs, settings, read_final(inputs, experiment), advance)
             seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
             where = {"data": str(options.data), "cache": str(cache.root)}
             record = {**where, "note": options.note, "arguments": options.arguments(), "seconds": seconds}

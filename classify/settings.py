@@ -11,6 +11,8 @@ from classify.inputs import Inputs, list_fitted, refuse_few
 from classify.models.baselines import PRIOR
 from classify.models.heads import HeadSpec
 from classify.scores.metrics import DEFAULT_RULE, ThresholdRule, check_rule
+from classify.scores.prevalence import check_prevalences
+from classify.scores.tables.columns import name_subgroups
 from features.common.errors import InputError
 
 
@@ -23,6 +25,7 @@ class Settings:
         heads: specs by name; no name is a baseline's.
         ensembles: names of `ENSEMBLES`, in their order; only made of several models.
         calibration: a name of `CALIBRATIONS`, applied to the final model; None for none.
+        prevalences: by label, what predictive values are for where it is not the label's share of the images.
     """
 
     folds: int = 5
@@ -37,6 +40,7 @@ class Settings:
     calibration: str | None = None
     threshold: ThresholdRule = DEFAULT_RULE
     gap: bool = False
+    prevalences: Mapping[str, float] = field(default_factory=dict)
     nested: bool = False
     permutations: int = 0
 
@@ -77,8 +81,13 @@ def check_settings(settings: Settings, inputs: Inputs) -> None:
     """Refuse what cannot be done with these inputs.
 
     Raises:
-        InputError: the data are too few for the folds, or have no groups for the gap; or `select` names no model.
+        InputError: the data are too few for the folds, or have no groups for the gap; `select` names no model, a
+            prevalence no label, or a column has too many values for subgroups.
     """
+    check_prevalences(settings.prevalences, inputs.label_names)
+    for name, cells in inputs.train.columns.items():
+        of_test = inputs.test.columns if inputs.test and inputs.test.labels is not None else {}
+        name_subgroups(name, {"oof": cells, "test": of_test.get(name, cells[:0])})
     groups = inputs.train.groups
     if settings.gap and (groups is None or len(np.unique(groups)) == len(groups)):
         why = "no groups are known" if groups is None else f"each of the {len(groups)} groups holds one image"

@@ -44,6 +44,7 @@ from scripts.benchmark_heads import benchmark_heads
 from scripts.benchmark_honesty import benchmark_honesty
 from scripts.benchmark_precision import benchmark_precision
 from scripts.benchmark_read import ROWS, benchmark_read
+from scripts.benchmark_scoring import benchmark_scoring
 
 if TYPE_CHECKING:
     import keras
@@ -126,6 +127,17 @@ def benchmark_scores(
 ) -> None:
     """How often intervals hold a known truth, also of rare labels; and what a run says where nothing can be learnt."""
     benchmark_honesty(simulations, runs, cores())
+
+
+@app.command("scoring")
+def benchmark_stage_2(
+    rows: Annotated[int, typer.Option(min=100, help="Rows of train.")] = 10_000,
+    width: Annotated[int, typer.Option(min=2, help="Features of the one backbone.")] = 1280,
+    labels: Annotated[int, typer.Option(min=1, help="Labels.")] = 10,
+    baselines: Annotated[str, typer.Option(metavar="A,B", help="Baselines to fit.")] = "logistic",
+) -> None:
+    """Seconds and memory of folds, baselines and scores, without heads, on numbers drawn by a seed."""
+    benchmark_scoring(rows, width, labels, tuple(baselines.split(",")), cores())
 
 
 @app.command("read")

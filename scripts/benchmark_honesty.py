@@ -7,13 +7,15 @@ import numpy as np
 from joblib import Parallel, delayed
 from rich.table import Table
 from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.stats import gamma, norm
 
 from classify.experiment import run_experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.scores.choice import may_be_chance
+from classify.scores.metrics import ThresholdRule
 from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold, score
+from classify.scores.thresholds import fit_thresholds, make_promise
 from classify.settings import Settings
 from classify.validation import validate
 from features.common.text import make_console
@@ -24,6 +26,12 @@ _SLICES, _FOLDS = 10, 5
 #: Of the simulated scores: the distance of positives from negatives, in standard deviations; how alike slices of one
 #: patient are; the sensitivity of the decisions.
 _DISTANCE, _CORRELATION, _SENSITIVITY = 1.2, 0.4, 0.8
+#: What thresholds are fitted for, and on what: positives, patients that have one, whether their logits are skewed.
+_PROMISED, _AIMED = ThresholdRule.parse("sensitivity>=0.95@95"), ThresholdRule.parse("sensitivity=0.95")
+_PROMISES = (
+    (8, 8, False), (24, 24, False), (24, 24, True), (24, 8, False),
+    (120, 120, False), (120, 120, True), (240, 40, False),
+)  # fmt: skip
 
 
 def simulate_slices(
@@ -62,6 +70,40 @@ def _hold(patients: int, positives: int, seed: int) -> dict[str, bool | None]:
         metric: None if low is None or high is None else low <= expected[metric] <= high
         for metric, (low, high) in ends.items()
     }
+
+
+def _keep_promise(positives: int, patients: int, skewed: bool, seed: int) -> tuple[bool, bool, str]:
+    """Whether the population's sensitivity is as promised; as aimed at without a confidence; what the promise is by.
+
+    Scores of the positives are normal, alike by a half within a patient, or skewed to the left (a gamma distribution).
+    """
+    rng = np.random.default_rng([positives, patients, seed])
+    patient = np.arange(positives) % patients
+    alike = 0.5 if patients < positives else 0.0
+    scores = np.sqrt(alike) * rng.normal(size=patients)[patient] + np.sqrt(1 - alike) * rng.normal(size=positives)
+    lowest = norm.ppf(1 - _PROMISED.value)
+    if skewed:
+        scores, lowest = -rng.gamma(2, size=positives), -gamma.ppf(_PROMISED.value, 2)
+    truth = np.repeat([1, 0], [positives, 300]).astype(np.uint8)
+    p = expit(np.append(scores, rng.normal(size=300) - 2)).astype(np.float32)
+    promise = make_promise(truth, p, _PROMISED, np.append(patient, patients + np.arange(300)))
+    (aimed,) = fit_thresholds(truth[:, None], p[:, None], _AIMED)
+    return logit(promise.threshold) <= lowest, logit(aimed) <= lowest, promise.how
+
+
+def _print_promises(simulations: int, pool: Parallel) -> None:
+    """Print how often the population's sensitivity is what the threshold was fitted for."""
+    console, table = make_console(), Table(box=None, header_style="bold")
+    for heading in ("positives", "patients", "their logits", _PROMISED.text, _AIMED.text, "promised by"):
+        table.add_column(heading, justify="right")
+    for positives, patients, skewed in _PROMISES:
+        keep = partial(_keep_promise, positives, patients, skewed)
+        kept, aimed, ways = zip(*pool(delayed(keep)(seed) for seed in range(simulations)), strict=True)
+        shares = f"{np.mean(kept):.1%}", f"{np.mean(aimed):.1%}"
+        kind = "skewed to the left" if skewed else "normal"
+        table.add_row(str(positives), str(patients), kind, *shares, max(set(ways), key=ways.count))
+    console.print(f"thresholds that reach the sensitivity in the population, {simulations} simulations each")
+    console.print(table)
 
 
 class Noise(NamedTuple):
@@ -119,6 +161,7 @@ def benchmark_honesty(simulations: int, runs: int, jobs: int) -> None:
             table.add_row(str(patients), str(positives), *cells)
     console.print(f"95 % intervals that hold the truth, {simulations} simulations each")
     console.print(table)
+    _print_promises(simulations, pool)
     noise = Noise(*map(np.array, zip(*pool(delayed(_learn_from_noise)(seed) for seed in range(runs)), strict=True)))
     console.print(
         f"{runs} runs on noise: macro AUC of the model chosen {_mean(noise.chosen)}, chosen on the other folds "

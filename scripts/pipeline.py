@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from classify.options import ModelName, PredictOptions, RunFolder, RunOptions
+from classify.options import ModelName, PredictOptions, Prevalences, RunFolder, RunOptions
 from extract.options import ExtractOptions, HeatOptions, WeightsDir
 from features.common.cli import (
     EXIT_BAD_INPUT,
@@ -58,6 +58,7 @@ class NewImagesOptions:
     ] = None
     model: ModelName = None
     weights_dir: WeightsDir = None
+    prevalence: Prevalences = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that --out DIR holds.")] = (
         False
     )
@@ -124,10 +125,12 @@ def predict(options: NewImagesOptions) -> int:
     """
     from classify.predict import check_folder, predict_split
     from classify.rundir.saved_run import SavedRun
+    from classify.scores.prevalence import check_prevalences, parse_prevalences
 
     run, images = options.run, options.images
     saved = SavedRun.open(run)
     model = saved.choose(options.model)
+    check_prevalences(parse_prevalences(options.prevalence), saved.label_names)
     if not images.is_dir():
         raise InputError(f"{images} is not a folder. Give the folder of the images to predict.")
     out = options.out or run / "predictions" / images.resolve().name
@@ -148,7 +151,14 @@ def predict(options: NewImagesOptions) -> int:
             return code
     return predict_split(
         PredictOptions(
-            run=run, cache=cache, split=_NEW, out=out, images=images, model=options.model, overwrite=overwrite
+            run=run,
+            cache=cache,
+            split=_NEW,
+            out=out,
+            images=images,
+            model=options.model,
+            prevalence=options.prevalence,
+            overwrite=overwrite,
         )
     )
 

@@ -26,7 +26,7 @@ ORDER = (
     {"options"},
     {"experiment", "search"},
     {"rundir"},
-    {"explain", "validation"},
+    {"explain", "readings", "validation"},
     {"report", "predict", "run", "learn"},
     {"compare", "__main__"},
 )

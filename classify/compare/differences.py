@@ -71,9 +71,10 @@ def score_runs(joined: JoinedRuns, on_step: Callable[[], None]) -> tuple[list[Sc
     def score_one(run: ComparedRun, index: int) -> dict[str, np.ndarray]:
         probability = run.probabilities[:, index]
         by_fold = ByFold(probability[None], run.fold_of_row[None])
-        found = score_label(joined.labels[:, index], probability, resampling, by_fold)
+        truth = joined.labels[:, index]
+        found = {metric: score_label(metric, truth, probability, resampling, by_fold) for metric in COMPARED}
         on_step()
-        return {metric: found[metric] for metric in COMPARED}
+        return found
 
     calls = [(run, index) for run in joined.runs for index in range(len(joined.label_names))]
     scored = iter(in_threads(cpu_count(), score_one, calls))

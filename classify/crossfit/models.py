@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.bank import train as bank
+from classify.crossfit.memory import jobs_in_memory
 from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction, in_threads, make_folds
 from classify.crossfit.resume import KEEP_NONE, FinishedFits
 from classify.inputs import Inputs, feature_sets, list_fitted
@@ -54,7 +55,7 @@ def cross_fit(
         candidates: the models by name.
         inputs: what to learn from and predict.
         plan: the fits.
-        jobs: how many fits run at a time. It does not change any probability.
+        jobs: how many fits run at a time, as far as the memory has room. It does not change any probability.
         on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
         finished: fits of an earlier, interrupted run; new ones are added.
     """
@@ -74,6 +75,9 @@ def cross_fit(
         return found
 
     fits = plan.fits()
+    rows = max(len(fit.learnt) for fit in fits)
+    sizes = [(one.estimator, rows * inputs.train.features[:, one.columns].shape[1]) for one in candidates.values()]
+    jobs = jobs_in_memory(min(jobs, len(sizes) * len(fits)), sizes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
         fitted = in_threads(jobs, recall, product(candidates.values(), fits))

@@ -7,11 +7,11 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from classify.crossfit.stratify import stratify
 from classify.inputs import Inputs, refuse_few
 from classify.models.trained_head import TrainedHead
 from features.common.arrays import Groups, Labels, Probabilities, RowIndices
@@ -72,22 +72,12 @@ def make_folds(labels: Labels, groups: Groups | None, label_names: tuple[str, ..
     """
     refuse_few(len(labels), groups, count)
     if groups is None:
-        fold_of_row = _stratify(np.column_stack([labels == 1, _label_pairs(labels)]), count, seed)
+        every = np.ones(len(labels), bool)  # a trait of all rows: those of no label are spread, too
+        fold_of_row = stratify(np.column_stack([labels == 1, _label_pairs(labels), every]), count, seed)
     else:
         fold_of_row = _stratify_groups(labels, groups, count, seed)
     warnings = _uneven_folds(fold_of_row, labels, label_names, groups, count)
     return Folds(fold_of_row, count, None if groups is None else len(np.unique(groups)), warnings)
-
-
-def _stratify(traits: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Split U units so that every trait, bool (U, T), is spread evenly; gives the fold of each unit, int64 (U,)."""
-    # A constant trait changes nothing, but the stratifier refuses a single column.
-    traits = np.column_stack([traits, np.ones(len(traits), dtype=bool)])
-    splitter = MultilabelStratifiedKFold(n_splits=count, shuffle=True, random_state=seed)
-    fold_of_unit = np.empty(len(traits), dtype=np.int64)
-    for fold, (_, held_out) in enumerate(splitter.split(traits, traits)):
-        fold_of_unit[held_out] = fold
-    return fold_of_unit
 
 
 def _label_pairs(labels: Labels) -> np.ndarray:
@@ -102,12 +92,12 @@ def _stratify_groups(labels: Labels, groups: Groups, count: int, seed: int) -> n
     sizes = np.bincount(group_of_row)
     positives = np.column_stack([np.bincount(group_of_row, weights=column) for column in labels.T])
     pairs = [np.bincount(group_of_row, weights=pair) > 0 for pair in _label_pairs(labels).T]
-    traits = np.column_stack([_group_traits(sizes, positives), *pairs])
+    traits = np.column_stack([_group_traits(sizes, positives), *pairs, np.ones(len(sizes), bool)])
 
     shares = np.column_stack([sizes, positives]) / np.append(len(labels), positives.sum(axis=0))
     best, best_unevenness = np.empty(0, dtype=np.int64), (np.inf, np.inf)
     for draw_seed in np.random.SeedSequence(seed).generate_state(GROUP_DRAWS):
-        fold_of_group = _stratify(traits, count, int(draw_seed))
+        fold_of_group = stratify(traits, count, int(draw_seed))
         fold_shares = np.column_stack([np.bincount(fold_of_group, weights=s, minlength=count) for s in shares.T])
         unevenness = (float((fold_shares == 0).sum()), float(((fold_shares - 1 / count) ** 2).sum()))
         if unevenness < best_unevenness:

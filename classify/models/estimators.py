@@ -11,11 +11,14 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils.validation import has_fit_parameter
 
+from classify.models.closed_form import RidgePath
 from classify.models.trained_head import Linearised
 from features.common.arrays import Features, Groups, Labels, Probabilities
 
 #: The least slope of a fitted line: above 0, so that calibration never turns a ranking round.
 _LEAST_SLOPE = 0.01
+#: Rows at a time that a scaler learns from.
+_ROWS = 8192
 
 
 class OneVsRest(BaseEstimator):
@@ -41,7 +44,9 @@ class OneVsRest(BaseEstimator):
 
     def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "OneVsRest":
         """Learn from rows of features and their labels; the groups are of the rows, None where none are known."""
-        self.scaler_ = StandardScaler().fit(X)
+        self.scaler_ = StandardScaler()
+        for start in range(0, len(X), _ROWS):  # at once it takes float64 copies of all features
+            self.scaler_.partial_fit(X[start : start + _ROWS])
         self.reducer_, self.converged_ = None, True
         seen = self.scaler_.transform(X)
         if self.components is not None:
@@ -158,10 +163,8 @@ class PlattScaledSVM(ClassifierMixin, BaseEstimator):
 class RidgeRegression(BaseEstimator):
     """Least squares with an L2 penalty, on labels as numbers, in closed form; a line makes its scores probabilities.
 
-    One singular value decomposition gives the exact scores that each group would have had without its own rows, for
-    every penalty: with the hat matrix H of all rows, the intercept's part in it, the residuals of a group g are
-    (I - H_gg)^-1 times its fitted residuals (Cook and Weisberg 1982, section 3.2, of rows). Penalty and line are fitted
-    to these, per label: the penalty of the least log loss.
+    Penalty and line are fitted to the exact scores that each group would have had without its own rows, per label: the
+    penalty of the least log loss. See `RidgePath`.
 
     Args:
         penalties: to choose from, in units of the rows: for twice as many rows, twice as strong.
@@ -183,21 +186,10 @@ class RidgeRegression(BaseEstimator):
     def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "RidgeRegression":
         """Learn from rows of features, their labels and, where known, their groups."""
         rows, truth = len(X), y.astype(np.float64)
-        self.mean_, self.scale_ = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
-        self.scale_[self.scale_ == 0] = 1.0
-        left, singular, right = np.linalg.svd((X - self.mean_) / self.scale_, full_matrices=False)
-        own = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
-        members = np.split(np.argsort(own, kind="stable"), np.cumsum(np.bincount(own))[:-1])
-        projected, intercept = left.T @ truth, truth.mean(axis=0)
+        path = RidgePath(X, truth, rows * np.array(self.penalties))
+        self.mean_, self.scale_, self.intercept_ = path.mean, path.scale, path.intercept
         losses, lines = [], []
-        for penalty in self.penalties:
-            kept = singular**2 / (singular**2 + penalty * rows)
-            residual = truth - intercept - left @ (kept[:, None] * projected)
-            alone = np.empty_like(truth)
-            for group in members:
-                part = left[group]
-                hat = 1 / rows + (part * kept) @ part.T
-                alone[group] = truth[group] - np.linalg.solve(np.eye(len(group)) - hat, residual[group])
+        for alone in path.scores_alone(groups):
             fitted = [fit_line(*columns) for columns in zip(alone.T, truth.T, strict=True)]
             logits = alone * [slope for slope, _ in fitted] + [shift for _, shift in fitted]
             losses.append(np.mean(np.logaddexp(0, logits) - truth * logits, axis=0))
@@ -205,8 +197,7 @@ class RidgeRegression(BaseEstimator):
         best = np.argmin(losses, axis=0)
         self.penalty_ = np.array(self.penalties)[best]
         self.slope_, self.shift_ = np.array([lines[choice][label] for label, choice in enumerate(best)]).T
-        shrunk = singular[:, None] / (singular[:, None] ** 2 + self.penalty_ * rows)
-        self.coef_, self.intercept_ = right.T @ (shrunk * projected), intercept
+        self.coef_ = path.coefficients(self.penalty_ * rows)
         constant = np.ptp(y, axis=0) == 0
         self.slope_[constant] = 0.0
         self.shift_[constant] = logit((y.sum(axis=0) + 1) / (rows + 2))[constant]

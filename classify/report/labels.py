@@ -12,6 +12,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from classify.report import plotting
 from classify.report.plotting import FIRST, GRID, MUTED, SECOND
 from classify.report.run_files import LabelledSplit, RunFiles
+from classify.report.tables import describe_points
 from classify.rundir.files import COSTS
 from classify.scores.metrics import BINS
 from classify.scores.small import wilson
@@ -44,7 +45,7 @@ _BARS = 40
 
 def describe_labels(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
     """Gather one section per label; the PNG files go to the folder `figures`."""
-    splits, sections = run.splits.values(), []
+    splits, sections, points = run.splits.values(), [], describe_points(run)
     for index, (label, threshold) in enumerate(zip(run.label_names, run.cuts.tolist(), strict=True)):
         cuts = positions(threshold)
         sections.append(
@@ -57,6 +58,7 @@ def describe_labels(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
                     for metric, name in _METRICS
                 ],
                 "costs": {name: plotting.short(run.thresholds.loc[label, name]) for name in COSTS},
+                "points": points.get(label, []),
                 "pictures": _draw(run, index, threshold, figures),
                 "cuts": np.round(cuts, 6).tolist(),
                 "start": int(np.searchsorted(cuts, threshold)) if np.isfinite(threshold) else len(cuts) - 1,

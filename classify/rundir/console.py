@@ -11,11 +11,12 @@ from rich.text import Text
 
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
-from classify.rundir.folder import RUN_FILES
+from classify.rundir.folder import RUN_FILES, SUBGROUPS
 from classify.scores.choice import describe_nested
 from classify.scores.gains import MODEL
 from classify.scores.metrics import MACRO, METRICS, Score, describe_rule
 from classify.scores.resampling import DRAWS
+from classify.scores.tables.subgroups import LEAST_SUBGROUP, list_small
 from classify.scores.thresholds import measure_cost
 from features.common.text import first_few, make_console
 
@@ -104,6 +105,10 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
     _print_choice(console, experiment)
     console.print(f"its thresholds, for {settings.threshold.text}, cross-fitted on the training images:")
     console.print(_threshold_table(inputs, experiment))
+    for name, promise in zip(inputs.label_names, experiment.readings.promises, strict=False):
+        console.print(f"{settings.threshold.text} of {name} rests on: {promise.describe()}")
+    _print_groups(console, experiment)
+    _print_subgroups(console, experiment, inputs)
     if test is None:
         needless = "; --refit changes what predicts new images only" if settings.refit else ""
         console.print(f"test: the data set has no test split, so there are only out-of-fold results{needless}")
@@ -131,6 +136,38 @@ def _print_choice(console: Console, experiment: Experiment) -> None:
         beside = experiment.comparisons[best]
         interval = "" if beside.low is None else f" [{beside.low:+.3f}, {beside.high:+.3f}]"
         console.print(f"the best on one backbone, {best}: {beside.difference:+.3f}{interval} beside the final model")
+
+
+def _print_groups(console: Console, experiment: Experiment) -> None:
+    """Say what the final model is worth by group, beside its worth by image."""
+    of_groups = [f for f in experiment.readings.groups if (f.split, f.label, f.metric) == ("oof", MACRO, "roc_auc")]
+    if of_groups:
+        each = "; ".join(
+            f"{_with_interval(Score(MACRO, f.metric, f.value, f.low, f.high))} by the {f.summary}" for f in of_groups
+        )
+        by_image = _with_interval(experiment.macro(experiment.final_model, "roc_auc"))
+        console.print(f"by group ({of_groups[0].groups}), macro AUC: {each}; by image {by_image}")
+
+
+def _print_subgroups(console: Console, experiment: Experiment, inputs: Inputs) -> None:
+    """Say which subgroups differ from the rest, which are too small to score, and which columns test does not have."""
+    figures = experiment.readings.subgroups
+    if not figures:
+        return
+    for f in figures:
+        low, high = f.difference_low, f.difference_high
+        if f.metric == "roc_auc" and low is not None and high is not None and (low > 0 or high < 0):
+            where = f"{f.column} {f.subgroup} ({f.split}, {f.label})"
+            apart = f"{f.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+            console.print(f"subgroup {where}: AUC {f.value:.3f}, the rest {f.rest:.3f}: {apart}")
+    count = len({(f.column, f.subgroup) for f in figures})
+    console.print(f"{count} subgroups, in {SUBGROUPS}; by chance, 1 of 20 intervals of a difference leaves 0 out")
+    if small := list_small(figures):
+        console.print(f"subgroups of fewer than {LEAST_SUBGROUP} images, not scored: {first_few(small)}")
+    test = inputs.test if inputs.test is not None and inputs.test.labels is not None else None
+    missing = [name for name in inputs.train.columns if test is not None and name not in test.columns]
+    if missing:
+        console.print(f"test.csv does not have {', '.join(missing)}: not scored by that on test")
 
 
 def _print_test(console: Console, test: SplitInputs, predictor: str, rejected_list: Path) -> None:

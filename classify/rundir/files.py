@@ -1,6 +1,6 @@
 """The files of a finished run: tables, fitted models, and the record of how it came about, which seals them.
 
-Every CSV file is written and read here, but for the labels, which the audit reads too, and those that `images` writes.
+Each CSV file is written here, by `images` or by `tables`, and read here; but the labels, which the audit reads too.
 """
 
 import platform
@@ -13,14 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from classify.crossfit.plan import REFIT
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.models.files import dump_trusted, ensemble_path, save_fits
 from classify.models.trained_head import TrainedHead
 from classify.rundir.folder import (
-    BACKBONES_TABLE,
-    CURVES,
     DECISIONS,
     LEADERBOARD_TABLE,
     METRICS_TABLE,
@@ -33,15 +30,16 @@ from classify.rundir.folder import (
     writing,
 )
 from classify.rundir.images import write_gallery, write_label_errors
+from classify.rundir.tables import write_backbones, write_curves, write_readings, write_table
 from classify.scores.label_errors import find_duplicates, find_label_errors
 from classify.scores.metrics import METRICS, describe_rule
 from classify.scores.resampling import DRAWS, ENDS
 from classify.scores.thresholds import measure_cost, to_binary
-from features.common.arrays import Labels, Probabilities, Thresholds
+from features.common.arrays import Decisions, Labels, Probabilities
 from features.common.files import replacing
 from features.dataset.run_labels import NO_FOLD, RunLabels, write_run_labels
 
-_VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "iterative-stratification", "skops")
+_VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "skops")
 _VERSIONED_OF_HEADS = ("tensorflow", "keras")
 #: Columns of the thresholds: what the run's thresholds cost, cross-fitted, and what 0.5 would.
 COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
@@ -59,6 +57,9 @@ _WORDS = (
     "why",
     "duplicate_of",
     "group",
+    "at",
+    "figure",
+    "summary",
 )
 
 
@@ -82,15 +83,16 @@ def _write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
     final = experiment.predictions[experiment.final_model]
     if inputs.test is not None and final.test is not None:
         test, thresholds = inputs.test, experiment.thresholds[experiment.final_model]
-        write_predictions(folder, test.image_ids, test.used_ids, final.test, thresholds, inputs.label_names)
+        decisions = to_binary(final.test, thresholds)
+        write_predictions(folder, test.image_ids, test.used_ids, final.test, decisions, inputs.label_names)
     _write_out_of_fold(folder, inputs, experiment)
     _write_leaderboard(folder, experiment)
     _write_metrics(folder, experiment)
     _write_thresholds(folder, inputs, experiment)
     if experiment.returns:
-        _write_backbones(folder, inputs, experiment)
+        write_backbones(folder, inputs, experiment)
     if experiment.heads:
-        _write_curves(folder, experiment)
+        write_curves(folder, experiment)
     _write_labels(folder, inputs, experiment)
     train, model = inputs.train, experiment.final_model
     alike = find_duplicates(train.features, inputs.columns, train.groups)
@@ -98,6 +100,7 @@ def _write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
     write_label_errors(folder, inputs, errors)
     splits = _labelled_splits(inputs, experiment)
     write_gallery(folder, inputs.label_names, experiment.thresholds[model], splits, errors)
+    write_readings(folder, experiment)
 
 
 def write_predictions(
@@ -105,7 +108,7 @@ def write_predictions(
     image_ids: Sequence[str],
     used_ids: Sequence[str],
     probabilities: Probabilities,
-    thresholds: Thresholds,
+    decisions: Decisions,
     label_names: Sequence[str],
 ) -> None:
     """Write probabilities and decisions: `ID` and the labels, one row per image.
@@ -117,18 +120,18 @@ def write_predictions(
         image_ids: N images, in the order of the rows.
         used_ids: the M of them that have features.
         probabilities: of those.
-        thresholds: positive from there on.
+        decisions: of those, too.
         label_names: the L labels.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
     """
-    for name, values in ((PROBABILITIES, probabilities), (DECISIONS, to_binary(probabilities, thresholds))):
+    for name, values in ((PROBABILITIES, probabilities), (DECISIONS, decisions)):
         known = pd.DataFrame(values, columns=list(label_names), index=list(used_ids))
         if values.dtype == np.uint8:
             known = known.astype("UInt8")  # pandas' own integers may be missing
         with replacing(folder / name) as temporary:
-            _write_table(known.reindex(list(image_ids)).rename_axis("ID").reset_index(), temporary)
+            write_table(known.reindex(list(image_ids)).rename_axis("ID").reset_index(), temporary)
 
 
 def read_predictions(run: SealedRun, image_ids: Sequence[str]) -> Probabilities:
@@ -143,14 +146,14 @@ def _write_out_of_fold(folder: Path, inputs: Inputs, experiment: Experiment) -> 
     Of several repeats the probability is the mean, and the fold that of the first: ensembles, calibrations and
     thresholds are cross-fitted by it.
     """
-    tables = []
+    columns = pd.DataFrame(columns=["ID", "model", "fold", *inputs.label_names])
+    write_table(columns, folder / OUT_OF_FOLD)
     for name, prediction in experiment.predictions.items():
         table = pd.DataFrame(prediction.out_of_fold, columns=list(inputs.label_names))
         table.insert(0, "ID", list(inputs.train.used_ids))
         table.insert(1, "model", name)
         table.insert(2, "fold", experiment.folds.fold_of_row)
-        tables.append(table)
-    _write_table(pd.concat(tables), folder / OUT_OF_FOLD)
+        write_table(table, folder / OUT_OF_FOLD, append=True)  # all of them at once would take as much again
 
 
 def read_out_of_fold(run: SealedRun, models: Sequence[str], image_ids: Sequence[str]) -> dict[str, Probabilities]:
@@ -179,7 +182,7 @@ def _write_leaderboard(folder: Path, experiment: Experiment) -> None:
     best_first = table.astype(dict.fromkeys(numbers, "float64")).sort_values(
         "value", ascending=METRICS[metric].sign < 0, kind="stable", na_position="last"
     )
-    _write_table(best_first, folder / LEADERBOARD_TABLE)
+    write_table(best_first, folder / LEADERBOARD_TABLE)
 
 
 def _write_metrics(folder: Path, experiment: Experiment) -> None:
@@ -190,7 +193,7 @@ def _write_metrics(folder: Path, experiment: Experiment) -> None:
         for score in scores
     ]
     table = pd.DataFrame(rows, columns=["model", "split", "label", "metric", "value", "low", "high", "interval"])
-    _write_table(table.astype({"value": "float64", "low": "float64", "high": "float64"}), folder / METRICS_TABLE)
+    write_table(table.astype({"value": "float64", "low": "float64", "high": "float64"}), folder / METRICS_TABLE)
 
 
 def read_metrics(run: SealedRun) -> Mapping[tuple[str, str, str, str], tuple[float, float, float]]:
@@ -209,48 +212,13 @@ def _write_thresholds(folder: Path, inputs: Inputs, experiment: Experiment) -> N
             (model, label, rule.text, threshold, *cost)
             for label, threshold, cost in zip(inputs.label_names, thresholds, costs, strict=True)
         ]
-    _write_table(pd.DataFrame(rows, columns=["model", "label", "rule", "threshold", *COSTS]), folder / THRESHOLDS)
+    write_table(pd.DataFrame(rows, columns=["model", "label", "rule", "threshold", *COSTS]), folder / THRESHOLDS)
 
 
 def read_thresholds(run: SealedRun, model: str) -> pd.DataFrame:
     """Read the thresholds of a model and what they cost, a row per label, by label."""
     table = read_run_table(run, THRESHOLDS)
     return table[table["model"] == model].set_index("label").loc[list(run.label_names)]
-
-
-def _write_backbones(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
-    """Write what each backbone adds, in the order in which they were added to the mean; only with several.
-
-    `backbone`, `macro_auc`, `gain`, `low`, `high`, `megabytes`, `gain_per_megabyte`, `seconds`, `gain_per_second`. The
-    megabytes are of the cache, the seconds of the device that extracted the rows in use, over all splits; empty cells
-    where a cache file does not say them.
-    """
-    splits = [inputs.train] if inputs.test is None else [inputs.train, inputs.test]
-    table = pd.DataFrame([asdict(entry) for entry in experiment.returns]).astype({"low": "float64", "high": "float64"})
-    table["megabytes"] = [sum(s.cache_bytes[name] for s in splits) / 1e6 for name in table["backbone"]]
-    table["gain_per_megabyte"] = table["gain"] / table["megabytes"]
-    seconds = pd.DataFrame([[s.extraction_seconds[name] for s in splits] for name in table["backbone"]], dtype=float)
-    table["seconds"] = seconds.sum(axis=1, skipna=False)
-    table["gain_per_second"] = table["gain"] / table["seconds"].where(table["seconds"] > 0)
-    _write_table(table, folder / BACKBONES_TABLE)
-
-
-def _write_curves(folder: Path, experiment: Experiment) -> None:
-    """Write a row per epoch of every cross-fitted head; one on all rows has nothing to be measured by.
-
-    `model`, `fold` (from 0, over all repeats), `epoch` (from 1), `loss`, `auc`, `validation_loss`, `validation_auc`; an
-    AUC that no label has is an empty cell.
-    """
-    tables = []
-    for model, of_fits in experiment.heads.items():
-        for fold, (fit, head) in enumerate(zip(experiment.plan.fits(), of_fits, strict=True)):
-            if fit.name != REFIT:
-                table = pd.DataFrame(asdict(head.curves))
-                table.insert(0, "model", model)
-                table.insert(1, "fold", fold)
-                table.insert(2, "epoch", range(1, len(table) + 1))
-                tables.append(table)
-    _write_table(pd.concat(tables), folder / CURVES)
 
 
 def _labelled_splits(inputs: Inputs, experiment: Experiment) -> list[tuple[str, SplitInputs, Labels, Probabilities]]:
@@ -274,11 +242,6 @@ def _write_labels(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
         for name, images, labels, _ in _labelled_splits(inputs, experiment)
     }
     write_run_labels(folder, inputs.label_names, splits)
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as UTF-8 CSV with the same bytes on every system."""
-    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
 
 def read_run_table(run: SealedRun, name: str) -> pd.DataFrame:
@@ -371,6 +334,10 @@ def _describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Se
             "of_final_model": dict(
                 zip(inputs.label_names, experiment.thresholds[experiment.final_model].tolist(), strict=True)
             ),
+            "promises": {
+                name: {"rests_on": promise.describe()} | promise._asdict()
+                for name, promise in zip(inputs.label_names, experiment.readings.promises, strict=False)
+            },
         },
         "intervals": {
             "percentiles": ENDS,

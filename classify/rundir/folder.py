@@ -19,13 +19,14 @@ from features.store.gradients import CAM, CAM_LOCK, CAM_STAGING, GRADIENTS
 PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
 OUT_OF_FOLD, METRICS_TABLE, THRESHOLDS = "oof_probability.csv", "metrics.csv", "thresholds.csv"
 BACKBONES_TABLE, CURVES, GALLERY = "backbones.csv", "curves.csv", "gallery.csv"
-LEADERBOARD_TABLE, LABEL_ERRORS = "leaderboard.csv", "label_errors.csv"
+LEADERBOARD_TABLE, OPERATING_POINTS, LABEL_ERRORS = "leaderboard.csv", "operating_points.csv", "label_errors.csv"
+GROUP_SCORES, SUBGROUPS = "group_scores.csv", "subgroups.csv"
 #: The folder of a run's fitted models.
 MODELS = "models"
 #: What a run writes and seals, beside `MARK`.
 SEALED = (
     PROBABILITIES, DECISIONS, OUT_OF_FOLD, LEADERBOARD_TABLE, METRICS_TABLE, THRESHOLDS, BACKBONES_TABLE, CURVES,
-    RUN_LABELS, LABEL_ERRORS, GALLERY, MODELS,
+    RUN_LABELS, LABEL_ERRORS, GALLERY, OPERATING_POINTS, GROUP_SCORES, SUBGROUPS, MODELS,
 )  # fmt: skip
 #: What `learn` adds to a finished run.
 LEARNING_CURVE = "learning_curve.csv"

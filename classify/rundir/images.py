@@ -7,6 +7,7 @@ import pandas as pd
 
 from classify.inputs import Inputs, SplitInputs
 from classify.rundir.folder import GALLERY, LABEL_ERRORS
+from classify.rundir.tables import write_table
 from classify.scores.gallery import choose_gallery, show_label_errors
 from classify.scores.label_errors import LabelError
 from features.common.arrays import Labels, Probabilities, Thresholds
@@ -32,7 +33,7 @@ def write_gallery(
         choices = choose_gallery(labels, probabilities, thresholds, images.groups)
         choices += show_label_errors(errors) if split == "train" else []
         rows += [(split, images.used_ids[c.row], label_names[c.label], c.outcome, c.rank) for c in choices]
-    _write(folder / GALLERY, pd.DataFrame(rows, columns=list(_OF_GALLERY)))
+    write_table(pd.DataFrame(rows, columns=list(_OF_GALLERY)), folder / GALLERY)
 
 
 def write_label_errors(folder: Path, inputs: Inputs, errors: Sequence[LabelError]) -> None:
@@ -52,9 +53,4 @@ def write_label_errors(folder: Path, inputs: Inputs, errors: Sequence[LabelError
         )
         for rank, error in enumerate(errors, start=1)
     ]
-    _write(folder / LABEL_ERRORS, pd.DataFrame(rows, columns=list(_OF_ERRORS)))
-
-
-def _write(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as UTF-8 CSV with the same bytes on every system."""
-    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    write_table(pd.DataFrame(rows, columns=list(_OF_ERRORS)), folder / LABEL_ERRORS)

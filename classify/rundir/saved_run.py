@@ -75,6 +75,11 @@ class SavedRun(SealedRun):
         """
         return read_thresholds(self, model)["threshold"].to_numpy(np.float64)
 
+    def learnt_share(self, label: str) -> float:
+        """The share of positives among the training images that the run learnt from."""
+        train = self.record["splits"]["train"]
+        return train["positives"][label] / (train["images"] - len(train["rejected"]))
+
     def extract_options(self, model: str) -> list[list[str]]:
         """Say with which options stage 1 makes the features that a model opens; see `recipe.extract_options`."""
         return extract_options({name: self.recipes[name] for name in self.opens(model)})

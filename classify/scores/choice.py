@@ -228,7 +228,7 @@ def draw_macro(
     """Compute the macro score of a model on the training rows of some inputs, and on draws: float64 (1 + draws,)."""
     resampling = resample(len(probabilities), inputs.train.groups, seed, draws)
     of_labels = {
-        name: score_label(truth, own, resampling, ByFold(own[None], fold_of_row[None]))[metric]
+        name: score_label(metric, truth, own, resampling, ByFold(own[None], fold_of_row[None]))
         for name, truth, own in zip(inputs.label_names, inputs.train_labels.T, probabilities.T, strict=True)
         if name not in left_out
     }

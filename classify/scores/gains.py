@@ -55,7 +55,7 @@ def rank_backbones(
 
     returns: list[BackboneReturn] = []
     total = np.zeros((len(fold_of_row), *labels.shape))
-    before = np.full(len(resampling.weights), 0.5)
+    before = np.full(1 + resampling.draws, 0.5)
     while left:
         candidates = np.stack([total + probabilities for probabilities in left.values()], axis=3)
         values = [mean_auc(own, labels, folds) for own, folds in zip(candidates, fold_of_row, strict=True)]

@@ -161,15 +161,21 @@ class Aim:
 
     Attributes:
         form: what `--threshold` takes, for help and messages.
-        pattern: matches it; its only group, if it has one, is a number above 0 and at most `limit`.
+        pattern: matches it; its groups are numbers.
+        takes: whether these numbers are in range.
         objective: of each cut, from its true positives, its predicted positives, the positives, the negatives and the
-            number; the first cut of the highest objective is taken, from the highest probability on.
+            first number; the first cut of the highest objective is taken, from the highest probability on.
     """
 
     form: str
     pattern: str
-    limit: float
+    takes: Callable[..., bool]
     objective: Callable[[Any, Any, int, int, float], Any]
+
+
+def _reaches(tp: Any, predicted: Any, positives: int, negatives: int, share: float) -> Any:
+    """Whether a cut has that sensitivity."""
+    return tp / positives >= share
 
 
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
@@ -178,41 +184,53 @@ THRESHOLD_RULES: tuple[Aim, ...] = (
     Aim(
         "f1, f2 (or f0.5, any beta)",
         f"f{_NUMBER}",
-        100,
+        lambda beta: 0 < beta <= 100,
         lambda tp, predicted, positives, negatives, beta: (1 + beta**2) * tp / (beta**2 * positives + predicted),
     ),
     Aim(
         "youden",
         "youden",
-        0,
+        lambda: True,
         lambda tp, predicted, positives, negatives, _: tp / positives - (predicted - tp) / max(negatives, 1),
     ),
     Aim(
         "sensitivity=0.95 (or any share)",
         f"sensitivity={_NUMBER}",
-        1,
-        lambda tp, predicted, positives, negatives, share: tp / positives >= share,
+        lambda share: 0 < share <= 1,
+        _reaches,
+    ),
+    Aim(
+        "sensitivity>=0.95@95 (so many with 95 % confidence)",
+        f"sensitivity>={_NUMBER}@{_NUMBER}",
+        lambda share, percent: 0 < share < 1 and 0 < percent < 100,
+        _reaches,
     ),
 )
 
 
 @dataclass(frozen=True)
 class ThresholdRule:
-    """What a threshold is chosen for: an aim, and its number, such as the beta of F-beta; 0 where it takes none."""
+    """What a threshold is chosen for.
+
+    Attributes:
+        value: the aim's first number, such as the beta of F-beta; 0 where it takes none.
+        confidence: with which the value is to be reached, above 0 and below 1; 0 where it is only aimed at.
+    """
 
     text: str
     aim: Aim
-    value: float
+    value: float = 0.0
+    confidence: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "ThresholdRule":
-        """Read a rule such as `f1`, `f0.5`, `youden`, `sensitivity=0.95`; an `InputError` says that it is none."""
+        """Read a rule such as `f1`, `youden`, `sensitivity>=0.95@95`; an `InputError` says that it is none."""
         for aim in THRESHOLD_RULES:
             found = re.fullmatch(aim.pattern, text)
-            if found and not found.groups():
-                return cls(text, aim, 0.0)
-            if found and 0 < float(found[1]) <= aim.limit:
-                return cls(text, aim, float(found[1]))
+            numbers = [float(number) for number in found.groups()] if found else []
+            if found and aim.takes(*numbers):
+                value, percent = (*numbers, 0.0, 0.0)[:2]
+                return cls(text, aim, value, percent / 100)
         raise InputError(f"--threshold {text!r}: expected one of {', '.join(aim.form for aim in THRESHOLD_RULES)}.")
 
 

@@ -1,8 +1,11 @@
 """Draw bootstrap resamples of groups, as weights; rank metrics of all of them at once; intervals."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import coo_matrix, csr_matrix
 from scipy.special import expit
 
 from classify.ensembles.estimators import to_logit
@@ -12,8 +15,13 @@ from features.common.arrays import Groups
 DRAWS = 1000
 #: The ends of an interval, in percent of the draws.
 ENDS = (2.5, 97.5)
-#: Resamples at a time: 32 rows of weights of 8,542 rows are 1 MB, which stays in a core's cache.
-_BLOCK = 32
+#: Resamples at a time: as float32, those of 100,000 units are 26 MB.
+_BLOCK = 64
+#: Units at a time whose weights become float64: 1 MB, which stays in a core's cache.
+_UNITS = 2048
+#: Ranks that draws are counted by. Of more positives the nearest share a rank, which moves no interval: see
+#: docs/decisions.md.
+_LEVELS = 4096
 #: Steps of Newton's method, at most, and a step that only a fit without a solution takes.
 _STEPS, _FAR = 50, 50.0
 
@@ -24,38 +32,52 @@ class Resampling:
 
     Attributes:
         unit_of_row: int64 array (N,), 0 to U - 1.
-        weights: float32 array (1 + draws, U) of whole numbers. The first row is all ones: the rows as they are.
-            Each other row sums to U.
+        blocks: uint8 arrays (U, some draws) of whole numbers, each column of which sums to U.
     """
 
     unit_of_row: np.ndarray
-    weights: np.ndarray
+    blocks: tuple[np.ndarray, ...]
 
     @property
     def unit_count(self) -> int:
         """The number of units, U."""
-        return self.weights.shape[1]
+        return len(self.blocks[0])
+
+    @property
+    def draws(self) -> int:
+        """The number of resamples."""
+        return sum(block.shape[1] for block in self.blocks)
 
     def sum(self, quantities: np.ndarray) -> np.ndarray:
-        """Sum quantities of rows, float64 (N, K), over every resample: float64 (1 + draws, K)."""
+        """Sum quantities of rows, float64 (N, K), over them as they are, then over every draw: (1 + draws, K)."""
         of_units = np.column_stack(
             [np.bincount(self.unit_of_row, weights=column, minlength=self.unit_count) for column in quantities.T]
         )
-        return self.weights.astype(np.float64) @ of_units
+        drawn = []
+        for block in self.blocks:
+            sums = np.zeros((block.shape[1], of_units.shape[1]))
+            for start in range(0, len(block), _UNITS):
+                some = slice(start, start + _UNITS)
+                sums += block[some].T.astype(np.float64) @ of_units[some]
+            drawn.append(sums)
+        return np.concatenate([of_units.sum(axis=0)[np.newaxis], *drawn])
 
 
 def resample(rows: int, groups: Groups | None, seed: int, draws: int = DRAWS) -> Resampling:
     """Draw as many groups as there are, with replacement; rows where no groups are known.
 
     Images of one group are not independent evidence: an interval from resampled rows would be too narrow. The same
-    arguments give the same draws.
+    arguments give the same draws; of fewer draws they are the first.
     """
     unit_of_row = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
     units = int(unit_of_row.max()) + 1
-    drawn = np.random.default_rng(seed).integers(0, units, size=(draws, units))
-    counts = np.bincount((drawn + units * np.arange(draws)[:, None]).ravel(), minlength=draws * units)
-    weights = np.concatenate([np.ones((1, units)), counts.reshape(draws, units)]).astype(np.float32)
-    return Resampling(unit_of_row, weights)
+    random, blocks = np.random.default_rng(seed), []
+    for start in range(0, draws, _BLOCK):
+        block = np.empty((min(_BLOCK, draws - start), units), np.uint8)  # none of 256 units or more is drawn so often
+        for counts in block:
+            counts[:] = np.bincount(random.integers(0, units, size=units), minlength=units)
+        blocks.append(np.ascontiguousarray(block.T))
+    return Resampling(unit_of_row, tuple(blocks))
 
 
 def percentile_interval(values: np.ndarray) -> tuple[float, float] | tuple[None, None]:
@@ -83,9 +105,9 @@ def rank_scores(truth: np.ndarray, scores: np.ndarray, resampling: Resampling) -
     Returns:
         Two float64 arrays (1 + draws,): ROC-AUC, average precision; NaN where a class that they need is missing.
     """
-    lost, pairs, precision = _rank(truth, scores, resampling.unit_of_row, resampling.weights)
-    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that is promised
-        return 1 - lost / pairs, precision
+    ranks = _rank(truth, scores, np.zeros(len(truth), np.int64))
+    auc, precision = _count(ranks, resampling, (_auc, _average_precision))
+    return auc, np.minimum(precision, 1)
 
 
 def auc_within_folds(
@@ -105,61 +127,125 @@ def auc_within_folds(
     Returns:
         float64 array (1 + draws,): all pairs count the same; NaN where no fold has both values.
     """
-    lost, pairs = np.zeros((2, len(resampling.weights)))
-    for scores, own in zip(by_repeat, fold_of_row, strict=True):
-        for fold in np.unique(own):
-            rows = np.flatnonzero(own == fold)
-            found = _rank(truth[rows], scores[rows], resampling.unit_of_row[rows], resampling.weights)
-            lost, pairs = lost + found[0], pairs + found[1]
-    with np.errstate(invalid="ignore"):
-        return 1 - lost / pairs
+    repeats = len(by_repeat)
+    parts = fold_of_row + (int(fold_of_row.max()) + 1) * np.arange(repeats)[:, None]
+    units = np.tile(resampling.unit_of_row, repeats)
+    ranks = _rank(np.tile(truth, repeats), by_repeat.ravel(), parts.ravel())
+    return _count(ranks, Resampling(units, resampling.blocks), (_auc,))[0]
 
 
-def _rank(
-    truth: np.ndarray, scores: np.ndarray, unit_of_row: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count the pairs of a positive and a negative in every resample, and those that are in the wrong order.
+class _Ranks(NamedTuple):
+    """Rows by falling score, part by part: a level is what one score has, a slot a level that holds a positive.
 
-    The scores are sorted once. A resample is a weight per row, so its true positives and its rows down to each rank are
-    cumulative sums of weights; of these only the ranks that hold a positive are needed:
-    lost = sum(positives at the rank * negatives above it, ties counted half),
-    AP = sum(positives at the rank * precision down to it) / positives.
+    The levels above a slot that hold none belong to it, too; those below the last positive of a part are a slot alone.
 
-    Returns:
-        float64 arrays (1 + draws,): lost pairs, pairs, average precision; the last is NaN without a positive.
+    Attributes:
+        order: int64 (N,), the rows.
+        kind: int64 (N,), of the ordered rows: 0 a negative above the slot's positives, 1 one tied with them, 2 one.
+        slot: int64 (N,), of the ordered rows, ascending.
+        starts: int64 (P,), the first slot of each part.
+        slots: how many there are.
     """
-    order = np.argsort(-scores, kind="stable")
-    ranked, units = scores[order], unit_of_row[order]
-    starts_level = np.append(True, ranked[1:] != ranked[:-1])
-    level_of_rank = np.cumsum(starts_level) - 1
-    first = np.flatnonzero(starts_level)
-    last = np.append(first[1:], len(ranked)) - 1
 
-    positive = np.flatnonzero(truth[order] == 1)
-    levels, first_of_level = np.unique(level_of_rank[positive], return_index=True)
-    last_of_level = np.append(first_of_level[1:], len(positive)) - 1
-    lost, pairs, precision = np.zeros((3, len(weights)))
-    if not len(positive):
-        return lost, pairs, np.full(len(weights), np.nan)
-    for start in range(0, len(weights), _BLOCK):
-        drawn = weights[start : start + _BLOCK, units]
+    order: np.ndarray
+    kind: np.ndarray
+    slot: np.ndarray
+    starts: np.ndarray
+    slots: int
+
+    def merge(self, most: int) -> "_Ranks":
+        """Let neighbouring slots be one, some `most` in all; a part's slots are shared out evenly."""
+        if self.slots <= most:
+            return self
+        sizes = np.diff(np.append(self.starts, self.slots)) - 1  # without the slot below the last positive
+        new_sizes = np.ceil(sizes * (most / self.slots)).astype(np.int64)
+        new_starts = np.cumsum(new_sizes + 1) - new_sizes - 1
+        part = np.repeat(np.arange(len(sizes)), sizes + 1)
+        place = np.arange(self.slots) - self.starts[part]
+        new = new_starts[part] + place * new_sizes[part] // np.maximum(sizes[part], 1)
+        leads = np.append(True, new[1:] != new[:-1])
+        kind = np.where((self.kind == 0) & ~leads[self.slot], 1, self.kind)
+        return _Ranks(self.order, kind, new[self.slot], new_starts, int(new_sizes.sum()) + len(sizes))
+
+
+def _rank(truth: np.ndarray, scores: np.ndarray, part: np.ndarray) -> _Ranks:
+    """Sort rows once: truth, 0 or 1, scores and part, int, all (N,)."""
+    order = np.lexsort((-scores, part))
+    ranked, own_part, positive = scores[order], part[order], truth[order] == 1
+    new_part = np.append(True, own_part[1:] != own_part[:-1])
+    level = np.cumsum(new_part | np.append(True, ranked[1:] != ranked[:-1])) - 1
+    holds = np.zeros(int(level[-1]) + 1, bool)
+    holds[level[positive]] = True
+    slot = (np.cumsum(holds) - holds)[level] + np.cumsum(new_part) - 1
+    kind = np.where(positive, 2, holds[level].astype(np.int64))
+    parts = int(new_part.sum())
+    starts = slot[new_part]
+    return _Ranks(order, kind, slot, starts, int(holds.sum()) + parts)
+
+
+class _Counts(NamedTuple):
+    """How many rows each slot has in some draws: negatives above its positives, negatives tied, positives.
+
+    float64 arrays (slots, B), and the first slot of each part.
+    """
+
+    above: np.ndarray
+    tied: np.ndarray
+    positives: np.ndarray
+    starts: np.ndarray
+
+
+def _auc(counts: _Counts) -> np.ndarray:
+    """1 - lost pairs / pairs, within parts; ties count half; float64 (B,), NaN without a pair."""
+    above, tied, positives, starts = counts
+    negatives = above + tied
+    down_to = np.cumsum(negatives, axis=0)
+    before = np.repeat(down_to[starts] - negatives[starts], np.diff(np.append(starts, len(tied))), axis=0)
+    lost = np.einsum("sb,sb->b", positives, down_to - tied / 2 - before)
+    of_parts = (np.add.reduceat(rows, starts, axis=0) for rows in (positives, negatives))
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that is promised
+        return 1 - lost / np.einsum("pb,pb->b", *of_parts)
+
+
+def _average_precision(counts: _Counts) -> np.ndarray:
+    """sum(positives at the slot * precision down to it) / positives: float64 (B,), NaN without a positive."""
+    above, tied, positives, _ = counts
+    found = np.cumsum(positives, axis=0)
+    seen = np.cumsum(above + tied, axis=0) + found
+    with np.errstate(invalid="ignore"):
+        return np.einsum("sb,sb->b", positives, found / np.maximum(seen, 1)) / found[-1]
+
+
+def _count_rows(ranks: _Ranks) -> _Counts:
+    """Count the rows as they are: a single column."""
+    cells = np.bincount(ranks.kind * ranks.slots + ranks.slot, minlength=3 * ranks.slots)
+    above, tied, positives = cells.reshape(3, -1, 1).astype(np.float64)
+    return _Counts(above, tied, positives, ranks.starts)
+
+
+def _count(
+    ranks: _Ranks, resampling: Resampling, metrics: tuple[Callable[[_Counts], np.ndarray], ...]
+) -> list[np.ndarray]:
+    """Compute metrics of the rows as they are, then of every draw: float64 (1 + draws,) each.
+
+    The rows of each slot and kind are summed by one product of a sparse matrix with the weights. Where slots were
+    merged, every draw is moved by what that changes for the rows as they are.
+    """
+    merged = ranks.merge(_LEVELS)
+    exact, rough = _count_rows(ranks), _count_rows(merged)
+    values = [metric(exact) for metric in metrics]
+    moved = [value - metric(rough) for value, metric in zip(values, metrics, strict=True)]
+    shape = (3 * merged.slots, resampling.unit_count)
+    cells = merged.kind * merged.slots + merged.slot, resampling.unit_of_row[merged.order]
+    summing = csr_matrix(coo_matrix((np.ones(len(merged.order), np.float32), cells), shape))
+    drawn = []
+    for block in resampling.blocks:
         # Whole numbers below 2**24, so that float32 sums are exact in any order.
-        rows_down_to = np.cumsum(drawn, axis=1)
-        positives_down_to = np.cumsum(drawn[:, positive], axis=1)
-        rows, positives = rows_down_to[:, -1].astype(np.float64), positives_down_to[:, -1].astype(np.float64)
-
-        hits = positives_down_to[:, last_of_level].astype(np.float64)
-        hits_above = np.concatenate([np.zeros((len(hits), 1)), hits[:, :-1]], axis=1)
-        hits_here = hits - hits_above
-        seen = rows_down_to[:, last[levels]].astype(np.float64)
-        seen_above = np.where(first[levels] > 0, rows_down_to[:, first[levels] - 1], 0)
-        wrong_above = ((seen - hits) + (seen_above - hits_above)) / 2  # the mean over the tie is its half
-        block = slice(start, start + _BLOCK)
-        lost[block] = (hits_here * wrong_above).sum(axis=1)
-        pairs[block] = positives * (rows - positives)
-        with np.errstate(invalid="ignore"):
-            precision[block] = (hits_here * hits / np.maximum(seen, 1)).sum(axis=1) / positives
-    return lost, pairs, precision
+        counts = (summing @ block.astype(np.float32)).reshape(3, merged.slots, -1).astype(np.float64)
+        of_draws = _Counts(counts[0], counts[1], counts[2], merged.starts)
+        drawn.append([metric(of_draws) for metric in metrics])
+    of_metrics = zip(values, moved, zip(*drawn, strict=True), strict=True)
+    return [np.concatenate([value, np.concatenate(draws) + move]) for value, move, draws in of_metrics]
 
 
 def fit_logits(truth: np.ndarray, probability: np.ndarray, resampling: Resampling) -> tuple[np.ndarray, np.ndarray]:
@@ -187,11 +273,12 @@ def fit_logits(truth: np.ndarray, probability: np.ndarray, resampling: Resamplin
 def _newton(truth: np.ndarray, columns: np.ndarray, offset: np.ndarray, resampling: Resampling) -> np.ndarray:
     """Logistic regression of the truth on columns (N, K): float64 (1 + draws, K), NaN where it does not converge."""
     width = columns.shape[1]
-    every = Resampling(resampling.unit_of_row, resampling.weights[:1])
     found = np.zeros(width)
-    unknown = np.full((len(resampling.weights), width), np.nan)
+    unknown = np.full((1 + resampling.draws, width), np.nan)
     for _ in range(_STEPS):
-        step = _step(truth, columns, expit(columns @ found + offset), every)[0]
+        probability = expit(columns @ found + offset)
+        spread = columns * (probability * (1 - probability))[:, None]
+        step = _solve((columns.T @ (truth - probability))[None], (spread.T @ columns)[None])[0]
         if not np.abs(step).max() < _FAR:
             return unknown
         found = found + step
@@ -199,16 +286,20 @@ def _newton(truth: np.ndarray, columns: np.ndarray, offset: np.ndarray, resampli
             break
     else:
         return unknown
-    return found + _step(truth, columns, expit(columns @ found + offset), resampling)
+    probability = expit(columns @ found + offset)
+    spread = columns * (probability * (1 - probability))[:, None]
+    first, second = np.triu_indices(width)
+    sums = resampling.sum(
+        np.column_stack([columns * (truth - probability)[:, None], spread[:, first] * columns[:, second]])
+    )
+    hessian = np.empty((len(sums), width, width))
+    hessian[:, first, second] = hessian[:, second, first] = sums[:, width:]
+    return found + _solve(sums[:, :width], hessian)
 
 
-def _step(truth: np.ndarray, columns: np.ndarray, probability: np.ndarray, resampling: Resampling) -> np.ndarray:
-    """One step of Newton's method in every resample: float64 (B, K), NaN where it is not defined."""
-    width = columns.shape[1]
-    spread = probability * (1 - probability)
-    products = (columns[:, :, None] * columns[:, None] * spread[:, None, None]).reshape(len(truth), -1)
-    sums = resampling.sum(np.column_stack([columns * (truth - probability)[:, None], products]))
-    gradient, hessian = sums[:, :width], sums[:, width:].reshape(-1, width, width)
+def _solve(gradient: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    """Steps of Newton's method, of gradients (B, K) and (B, K, K): float64 (B, K), NaN where they are not defined."""
+    width = gradient.shape[1]
     singular = np.linalg.det(hessian) <= 1e-9 * hessian[:, 0, 0] ** width
     steps = np.linalg.solve(np.where(singular[:, None, None], np.eye(width), hessian), gradient[:, :, None])[:, :, 0]
     return np.where(singular[:, None], np.nan, steps)

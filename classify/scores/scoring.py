@@ -78,7 +78,7 @@ def score(
         sums.append(_sum(truth, probability, binary[:, index], prior[:, index], resampling))
         of_names[name] = _compute(sums[-1], *_rank(truth, probability, resampling, of_label))
     count = len(label_names)
-    cells = Resampling(np.repeat(resampling.unit_of_row, count), resampling.weights)
+    cells = Resampling(np.repeat(resampling.unit_of_row, count), resampling.blocks)
     of_cells = by_fold and ByFold(
         by_fold.by_repeat.reshape(len(by_fold.by_repeat), -1), np.repeat(by_fold.fold_of_row, count, axis=1)
     )
@@ -126,13 +126,17 @@ def _few(
 
 
 def score_label(
-    truth: np.ndarray, probability: np.ndarray, resampling: Resampling, by_fold: ByFold
-) -> dict[str, np.ndarray]:
-    """Compute the metrics by which a model may be chosen, for one label: float64 (1 + draws,) each."""
+    metric: str, truth: np.ndarray, probability: np.ndarray, resampling: Resampling, by_fold: ByFold
+) -> np.ndarray:
+    """Compute a metric by which a model may be chosen, for one label: float64 (1 + draws,)."""
+    # Most rules rank, and ranks are most of the work: what the rule does not read is not computed.
+    if metric == "roc_auc":
+        return auc_within_folds(truth, *by_fold, resampling)
+    unknown = np.full((5, 1 + resampling.draws), np.nan)
+    if metric == "average_precision":
+        unknown[2] = rank_scores(truth, probability, resampling)[1]
     nothing = np.zeros(len(truth), np.uint8)
-    sums = _sum(truth, probability, nothing, nothing, resampling)
-    metrics = _compute(sums, *_rank(truth, probability, resampling, by_fold))
-    return {name: metrics[name] for name in SELECTORS}
+    return _compute(_sum(truth, probability, nothing, nothing, resampling), *unknown)[metric]
 
 
 def mean_over_labels(of_labels: Mapping[str, np.ndarray], left_out: Collection[str]) -> np.ndarray:
@@ -159,13 +163,18 @@ def _losses(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
 def _sum(
     truth: np.ndarray, probability: np.ndarray, predicted: np.ndarray, prior: np.ndarray, resampling: Resampling
 ) -> np.ndarray:
-    """Sum the first fields of `Sums`, for one label, over every resample: float64 (B, 8 + BINS)."""
+    """Sum the first fields of `Sums`, for one label, over every resample: float64 (1 + draws, 8 + BINS).
+
+    The bins, which have no interval, are those of the rows as they are; NaN in the draws.
+    """
     probability, prior = probability.astype(np.float64), prior.astype(np.float64)
-    outcome = np.eye(4)[2 * (1 - predicted.astype(int)) + (predicted != truth)][:, [0, 1, 3, 2]]
-    error = truth - probability
-    bins = np.eye(BINS)[np.minimum((probability * BINS).astype(int), BINS - 1)]
-    losses = [_losses(truth, probability), error**2, _losses(truth, prior), (truth - prior) ** 2]
-    return resampling.sum(np.column_stack([outcome, *losses, bins * error[:, None]]))
+    outcomes = [(truth == value) & (predicted == decided) for value, decided in ((1, 1), (0, 1), (1, 0), (0, 0))]
+    losses = [_losses(truth, probability), (truth - probability) ** 2, _losses(truth, prior), (truth - prior) ** 2]
+    sums = np.full((1 + resampling.draws, 8 + BINS), np.nan)
+    sums[:, :8] = resampling.sum(np.column_stack([*outcomes, *losses]))
+    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
+    sums[0, 8:] = np.bincount(bins, weights=truth - probability, minlength=BINS)
+    return sums
 
 
 def _compute(sums: np.ndarray, *of_scores: np.ndarray) -> dict[str, np.ndarray]:

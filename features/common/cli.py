@@ -61,12 +61,14 @@ def choose_names(text: str, option: str, kind: str, table: Collection[str], *, n
 
 
 def option_words(options: Mapping[str, Any]) -> list[str]:
-    """Write options by name as words of a command; None, and a switch that is off, take no word."""
+    """Write options by name as words of a command; None, and a switch that is off, take no word; a list several."""
     words = []
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
         if value is True:
             words.append(option)
+        elif isinstance(value, list):
+            words += [word for one in value for word in (option, str(one))]
         elif value is not None and value is not False:
             words += [option, str(value)]
     return words

@@ -3,8 +3,8 @@
 import csv
 import logging
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,8 @@ class Split:
         paths: N image files, aligned with image_ids.
         labels: uint8 (N, L), 0 or 1; None if the CSV file gives none.
         groups: str (N,), such as patients; None if there is no group column and no file of groups.
+        columns: str (N,) by name, cells of further columns that were asked for, "" where one is blank; those that the
+            CSV file has.
         without_row: ids of images that are left out, as the CSV file of the split has no row for them.
         without_image: ids of the CSV file that have no image; a fault.
     """
@@ -47,6 +49,7 @@ class Split:
     paths: tuple[Path, ...]
     labels: np.ndarray | None
     groups: np.ndarray | None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     without_row: tuple[str, ...] = ()
     without_image: tuple[str, ...] = ()
 
@@ -78,18 +81,20 @@ class _Part:
     rows: np.ndarray
 
 
-def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS) -> Dataset:
+def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS, further: Sequence[str] = ()) -> Dataset:
     """Read a data set with its labels.
 
     Args:
         root: folder with train/ and train.csv, or test/ with or without test.csv, or both.
         options: which columns of the CSV files to take.
+        further: columns to read beside labels and groups. The first CSV file must have them; they are not labels,
+            unless the options name them as such.
 
     Raises:
         InputError: anything is wrong, missing or ambiguous; the message names file, line and column, what was received,
             and what to do, of the first ten faults.
     """
-    dataset, faults = read_with_faults(root, options)
+    dataset, faults = read_with_faults(root, options, further)
     _conclude(root, faults)
     return dataset
 
@@ -106,7 +111,9 @@ def read_images(root: Path, id_column: str | None = None) -> dict[str, tuple[tup
     return {name: (part.split.image_ids, part.split.paths) for name, part in parts.items()}
 
 
-def read_with_faults(root: Path, options: DatasetOptions = _DEFAULTS) -> tuple[Dataset, Faults]:
+def read_with_faults(
+    root: Path, options: DatasetOptions = _DEFAULTS, further: Sequence[str] = ()
+) -> tuple[Dataset, Faults]:
     """Read a data set as far as that is possible; see `read_dataset`.
 
     Returns:
@@ -122,24 +129,35 @@ def read_with_faults(root: Path, options: DatasetOptions = _DEFAULTS) -> tuple[D
     parts = _find_parts(root, options, faults)
     listings: dict[str, Listing] = {}
     groups: dict[str, np.ndarray | None] = dict.fromkeys(parts)
+    wanted = split_names(options.labels, "--labels")
+    cells: dict[str, dict[str, np.ndarray]] = {name: {} for name in parts}
     for name, part in parts.items():
         if not part.listing.header:
             continue
         # Only the first CSV file must have the group column: a test.csv may do without.
         group = _find_group_column(part.listing, options.group_column, required=not listings)
-        columns = {label: column for label, column in part.listing.columns.items() if label != group}
+        cells[name] = _read_further(part, further, required=not listings)
+        no_labels = {group, *(column for column in further if column not in (wanted or ()))}
+        columns = {label: column for label, column in part.listing.columns.items() if label not in no_labels}
+        taken = [column for column in further if column in no_labels and _is_likely(part.listing, column)]
+        if taken and wanted is None:
+            faults.warnings.append(
+                f"{part.listing.csv}: {listed(taken)} holds 0 and 1, but is named to split the images by, so it is no "
+                "label. To have it as both, name all labels with --labels."
+            )
         listings[name] = replace(part.listing, columns=columns)
         if (table := part.listing.table) is not None:
             faults.add(*table.find_duplicates(named(table.header)))
             if group is not None and options.groups is None:
                 groups[name] = _read_group_column(table, group, faults)[part.rows]
-    label_names, labels = read_labels(listings, split_names(options.labels, "--labels"), faults)
+    label_names, labels = read_labels(listings, wanted, faults)
     if options.groups is not None:
         groups = _join_groups(options.groups, parts, faults)
     splits = {}
     for name, part in parts.items():
         values = labels.get(name)
-        splits[name] = replace(part.split, labels=None if values is None else values[part.rows], groups=groups[name])
+        of_rows = None if values is None else values[part.rows]
+        splits[name] = replace(part.split, labels=of_rows, groups=groups[name], columns=cells[name])
     return Dataset(root, label_names, splits), faults
 
 
@@ -207,7 +225,7 @@ def _find_part(root: Path, name: str, id_column: str | None, faults: Faults) -> 
             faults.add(Fault("image", file, what, "Add their rows, or move the images out of the folder."))
     paths = tuple(images[image_id] for image_id in image_ids)
     without_image = tuple(listing.image_ids[row] for row in missing)
-    split = Split(name, image_ids, paths, None, None, extra, without_image)
+    split = Split(name, image_ids, paths, None, None, {}, extra, without_image)
     return _Part(split, listing, np.array(rows, np.int64))
 
 
@@ -222,6 +240,29 @@ def _find_group_column(listing: Listing, wanted: str | None, *, required: bool) 
             "Name one of them with --group-column."
         )
     return None
+
+
+def _is_likely(listing: Listing, column: str) -> bool:
+    """Whether a column would be a label unless a person says otherwise."""
+    return column in listing.columns and listing.columns[column].likely
+
+
+def _read_further(part: _Part, names: Sequence[str], *, required: bool) -> dict[str, np.ndarray]:
+    """Read the cells of columns by name: str (N,) each; an `InputError` where a required one is missing."""
+    table, header = part.listing.table, named(part.listing.header)
+    missing = [name for name in names if table is None or name not in header]
+    if missing and required:
+        raise InputError(
+            f"{part.listing.csv} has no column {shown(missing[0])} to split the images by. Its columns: "
+            f"{listed(header)}. Name some of them, one cell for each image."
+        )
+    if table is None:
+        return {}
+    return {
+        name: np.array(table.columns[table.find(name)], dtype=np.str_)[part.rows]
+        for name in names
+        if name not in missing
+    }
 
 
 def _read_group_column(table: Table, name: str, faults: Faults) -> np.ndarray:

@@ -216,6 +216,11 @@ def test_calibration_makes_the_final_model_of_the_chosen_one():
     assert calibrated.final_model == f"{plain.final_model}+isotonic"
     assert list(calibrated.predictions) == [*plain.predictions, calibrated.final_model]
     assert set(calibrated.thresholds) == set(calibrated.predictions)
+    # The thresholds are of the scale that new images get.
+    chosen, labels = calibrated.predictions[plain.final_model].out_of_fold, two_backbones(1, rows=300).train_labels
+    scaled = calibrated.ensembles[calibrated.final_model].predict_proba(chosen)
+    expected = fit_thresholds(labels, scaled, ThresholdRule.parse("f1"))
+    np.testing.assert_array_equal(calibrated.thresholds[calibrated.final_model], expected)
 
 
 def test_the_prior_is_chance_within_every_fold_and_repeat_and_below_it_over_all_folds():
@@ -243,7 +248,8 @@ def test_a_fold_without_positives_to_learn_from_gets_the_constant():
     held_out = experiment.folds.fold_of_row == fold
     lone = experiment.predictions["logistic/alpha"].out_of_fold[held_out, 1]
     np.testing.assert_allclose(lone, 1 / ((~held_out).sum() + 2), rtol=1e-5)
-    assert [warning.split(":")[0] for warning in experiment.warnings] == ["label1"]
+    assert [warning.split(":")[0] for warning in experiment.warnings] == ["label1", "label1"]
+    assert "its threshold is fitted on 1 positives" in experiment.warnings[0]
 
 
 def test_thresholds_are_cross_fitted_on_train_and_never_see_the_labels_of_test():

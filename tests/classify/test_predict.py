@@ -116,6 +116,26 @@ def test_the_final_model_is_the_default_calibrated_and_cut_as_in_the_run(toy, fi
     assert set(record["fingerprints"]) == {"alpha", "beta"}
 
 
+def test_a_prevalence_shifts_the_odds_of_its_label_and_no_decision(toy, finished):
+    ours = predict(toy, finished, "--model", "logistic/all", out="as_learnt")[2]
+    code, said, folder = predict(toy, finished, "--model", "logistic/all", "--prevalence", "epidural=0.01", out="rare")
+    assert code == 0
+    learnt = toy.train_labels[:, 0].mean()
+    assert (
+        f"epidural: probabilities are for a prevalence of 0.01, shifted from the {learnt:.4g} of the training" in said
+    )
+    before, after = (pd.read_csv(path / TABLES[0]) for path in (ours, folder))
+    odds = before["epidural"] / (1 - before["epidural"]) * (0.01 / 0.99) / (learnt / (1 - learnt))
+    np.testing.assert_allclose(after["epidural"], odds / (1 + odds), rtol=1e-5)
+    for name in LABELS[1:]:
+        np.testing.assert_array_equal(after[name], before[name])
+    assert (ours / TABLES[1]).read_bytes() == (folder / TABLES[1]).read_bytes()
+    assert json.loads((folder / "prediction.json").read_text())["prevalences"] == {"epidural": 0.01}
+    code, said, _ = predict(toy, finished, "--prevalence", "subdural=0.01", out="none")
+    assert code == 2
+    assert "--prevalence names 'subdural', which is no label. The labels: epidural" in said
+
+
 def test_only_the_backbones_that_the_model_needs_have_to_be_there(own):
     toy, finished = own
     (toy.cache / "test" / "beta.h5").unlink()

@@ -28,6 +28,8 @@ TABLES = (
     "gallery.csv",
     "leaderboard.csv",
     "label_errors.csv",
+    "operating_points.csv",
+    "group_scores.csv",
 )
 
 
@@ -169,11 +171,13 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
         "backbones.csv",
         "gallery.csv",
         "gradients.h5",
+        "group_scores.csv",
         "labels.csv",
         "leaderboard.csv",
         "metrics.csv",
         "models",
         "oof_probability.csv",
+        "operating_points.csv",
         "run.json",
         "thresholds.csv",
     ]

@@ -10,7 +10,7 @@ from classify.crossfit.plan import Folds
 from classify.scores.metrics import ThresholdRule
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds
 from tests.classify.test_run import LOGISTIC, run
-from tests.classify.toy import LABELS, Toy, change_cache_file, make_toy
+from tests.classify.toy import LABELS, Toy, change_cache_file, label_test_split, make_toy
 
 
 @pytest.fixture
@@ -28,7 +28,8 @@ def test_thresholds_are_those_of_the_rule_and_their_cost_is_said(toy):
     probabilities, rule = out_of_fold[list(LABELS)].to_numpy(), ThresholdRule.parse("sensitivity=0.9")
     expected = fit_thresholds(toy.train_labels, probabilities, rule)
     np.testing.assert_allclose(table.loc[final]["threshold"], expected)
-    assert record["thresholds"] == {"rule": rule.text, "of_final_model": table.loc[final]["threshold"].to_dict()}
+    of_final = table.loc[final]["threshold"].to_dict()
+    assert record["thresholds"] == {"rule": rule.text, "of_final_model": of_final, "promises": {}}
     folds = Folds(out_of_fold["fold"].to_numpy(), 5, 40, ())
     found = cross_fit_binary(toy.train_labels, probabilities, rule, folds)[toy.train_labels[:, 1] == 1, 1].mean()
     row = table.loc[final, LABELS[1]]
@@ -54,6 +55,50 @@ def test_ensembles_and_calibration_are_as_asked_for(toy):
     assert "predicted by greedy+platt" in said
     run(toy, "bare", "--ensemble", "none")
     assert list(json.loads((out.parent / "bare" / "run.json").read_text())["models"]) == LOGISTIC
+
+
+def test_a_promise_a_prevalence_and_subgroups_are_in_the_files_and_said(toy):
+    label_test_split(toy)
+    train = pd.read_csv(toy.data / "train.csv")
+    train["sex"] = np.arange(len(train)) // 5 % 2
+    train["scanner"] = np.where(np.arange(len(train)) < 10, "new", "old")
+    train.to_csv(toy.data / "train.csv", index=False)
+    options = ("--threshold", "sensitivity>=0.9@95", "--prevalence", "epidural=0.01", "--by", "sex,scanner")
+    _, said, out = run(toy, "run", *options, "--baselines", "logistic", "--backbones", "beta")
+    record = json.loads((out / "run.json").read_text())
+    assert record["labels"] == list(LABELS)
+    assert record["arguments"]["prevalence"] == ["epidural=0.01"]
+    for label, promise in record["thresholds"]["promises"].items():
+        assert f"sensitivity>=0.9@95 of {label} rests on: {promise['rests_on']}" in said
+    points = pd.read_csv(out / "operating_points.csv").set_index(["split", "label", "at", "figure"])
+    assert points.loc["oof", "epidural"]["prevalence"].unique() == [0.01]
+    assert points.loc["test", "subarachnoid"]["prevalence"].unique() == [pytest.approx(toy.test_labels[:, 2].mean())]
+    cuts = record["thresholds"]["of_final_model"]
+    assert points.loc["oof", "epidural", "sensitivity>=0.9@95"]["threshold"].unique() == [
+        pytest.approx(cuts["epidural"])
+    ]
+    groups = pd.read_csv(out / "group_scores.csv")
+    assert set(groups["split"]) == {"oof"}  # no groups are known of test
+    assert "by group (40), macro AUC: " in said
+    subgroups = pd.read_csv(out / "subgroups.csv", dtype={"subgroup": str})
+    sizes = subgroups.groupby(["column", "subgroup"])["images"].first().to_dict()
+    assert sizes == {("sex", "0"): 100, ("sex", "1"): 100, ("scanner", "new"): 10, ("scanner", "old"): 190}
+    assert "subgroups of fewer than 20 images, not scored: scanner new (oof, 10)" in said
+    assert "test.csv does not have sex, scanner: not scored by that on test" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--by", "site"), "has no column 'site' to split the images by. Its columns: ID, epidural"),
+        (("--by", "patient"), "--by patient: the column has 40 different values"),
+        (("--prevalence", "subdural=0.1"), "--prevalence names 'subdural', which is no label. The labels: epidural"),
+    ],
+)
+def test_what_the_data_set_does_not_have_is_one_message(options, message, toy):
+    code, said, _ = run(toy, "run", *options)
+    assert code == 2
+    assert message in said
 
 
 def test_the_return_of_each_backbone_is_listed_with_its_megabytes_and_seconds(toy):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from classify.scores.resampling import rank_scores, resample
+from tests.classify.scores.draws import weights_of
 
 
 @settings(max_examples=60, deadline=None)
@@ -25,7 +26,7 @@ def test_agrees_with_scikit_learn_on_explicit_resamples(seed, rows, levels, grou
 
     auc, precision = rank_scores(truth, scores, drawn)
 
-    for index, weights in enumerate(drawn.weights):
+    for index, weights in enumerate(weights_of(drawn)):
         chosen = np.repeat(np.arange(rows), weights[drawn.unit_of_row].astype(int))
         positives = truth[chosen].sum()
         if positives == 0:

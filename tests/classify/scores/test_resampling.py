@@ -1,21 +1,25 @@
 """Resamples are of whole groups, as many as there are, and the same for the same seed."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from classify.scores.resampling import auc_within_folds, rank_scores, resample
+from classify.scores import resampling
+from classify.scores.resampling import auc_within_folds, fit_logits, percentile_interval, rank_scores, resample
+from tests.classify.scores.draws import weights_of
 
 
 def test_first_the_rows_as_they_are_then_draws_of_as_many_units():
     drawn = resample(7, None, seed=1, draws=50)
-    assert drawn.weights.shape == (51, 7)
-    assert (drawn.weights[0] == 1).all()
-    np.testing.assert_array_equal(drawn.weights.sum(axis=1), 7)
-    assert len(np.unique(drawn.weights, axis=0)) > 40
+    assert weights_of(drawn).shape == (51, 7)
+    assert (weights_of(drawn)[0] == 1).all()
+    np.testing.assert_array_equal(weights_of(drawn).sum(axis=1), 7)
+    assert len(np.unique(weights_of(drawn), axis=0)) > 40
 
 
 def test_a_unit_is_drawn_as_often_as_another():
-    counts = resample(20, None, seed=2, draws=5000).weights[1:]
+    counts = weights_of(resample(20, None, seed=2, draws=5000))[1:]
     np.testing.assert_allclose(counts.mean(axis=0), 1, atol=5 * np.sqrt((1 - 1 / 20) / 5000))
     assert (counts == 0).mean() == pytest.approx((1 - 1 / 20) ** 20, abs=0.01)  # the share that a bootstrap leaves out
 
@@ -24,7 +28,7 @@ def test_rows_of_a_group_come_and_go_together():
     groups = np.array(["b", "a", "b", "c", "a", "b"])
     drawn = resample(6, groups, seed=0, draws=30)
     assert drawn.unit_count == 3
-    weights = drawn.weights[:, drawn.unit_of_row]
+    weights = weights_of(drawn)[:, drawn.unit_of_row]
     for name in "abc":
         assert (np.ptp(weights[:, groups == name], axis=1) == 0).all()
     assert {float(total) for total in weights.sum(axis=1)} > {6.0}  # groups differ in size, so draws do
@@ -34,15 +38,55 @@ def test_sums_are_those_of_explicit_rows():
     groups = np.array(["b", "a", "b", "c", "a", "b"])
     quantities = np.random.default_rng(0).normal(size=(6, 2))
     drawn = resample(6, groups, seed=3, draws=9)
-    for weights, sums in zip(drawn.weights, drawn.sum(quantities), strict=True):
+    for weights, sums in zip(weights_of(drawn), drawn.sum(quantities), strict=True):
         rows = np.repeat(np.arange(6), weights[drawn.unit_of_row].astype(int))
         np.testing.assert_allclose(sums, quantities[rows].sum(axis=0))
 
 
 def test_equal_seeds_give_equal_draws_and_others_others():
-    first, again, other = (resample(9, None, seed, 5).weights for seed in (0, 0, 1))
+    first, again, other = (weights_of(resample(9, None, seed, 5)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
+
+
+def test_draws_in_blocks_are_those_of_one_piece():
+    drawn = np.random.default_rng(5).integers(0, 300, size=(150, 300))
+    counts = [np.bincount(own, minlength=300) for own in drawn]
+    np.testing.assert_array_equal(weights_of(resample(300, None, seed=5, draws=150))[1:], counts)
+
+
+def test_ranks_that_share_a_step_move_no_interval(monkeypatch):
+    rng = np.random.default_rng(3)
+    truth = (rng.random(4000) < 0.3).astype(np.uint8)
+    scores, folds = truth + rng.normal(size=4000), rng.integers(0, 5, 4000)
+    drawn = resample(4000, None, seed=1, draws=200)
+
+    def rank() -> list[np.ndarray]:
+        return [*rank_scores(truth, scores, drawn), auc_within_folds(truth, scores[None], folds[None], drawn)]
+
+    exact = rank()
+    monkeypatch.setattr(resampling, "_LEVELS", 600)  # of 1,200 positives
+    for one, other in zip(exact, rank(), strict=True):
+        assert one[0] == other[0]
+        assert (one[1:] != other[1:]).any()
+        apart = np.subtract(percentile_interval(one), percentile_interval(other))
+        assert abs(apart).max() < 0.05 * one[1:].std()  # 1,000 draws tell an end within 0.08
+
+
+def test_scores_hold_no_array_of_draws_and_rows():
+    rows, draws = 50_000, 1000
+    rng = np.random.default_rng(0)
+    truth, scores = (rng.random(rows) < 0.05).astype(np.uint8), rng.random(rows).astype(np.float32)
+    tracemalloc.start()
+    drawn = resample(rows, None, seed=0, draws=draws)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    auc_within_folds(truth, scores[None], rng.integers(0, 5, (1, rows)), drawn)
+    fit_logits(truth, scores, drawn)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 1.1 * rows * draws  # a byte each, where they were 27
+    assert peak - held < rows * draws  # nor a second one
 
 
 def test_the_auc_within_folds_counts_the_pairs_of_every_fold_and_repeat():
@@ -52,7 +96,7 @@ def test_the_auc_within_folds_counts_the_pairs_of_every_fold_and_repeat():
     fold_of_row = np.stack([groups % 3, groups // 7])
     drawn = resample(60, groups, seed=1, draws=20)
     found = auc_within_folds(truth, by_repeat, fold_of_row, drawn)
-    for value, weights in zip(found, drawn.weights[:, drawn.unit_of_row], strict=True):
+    for value, weights in zip(found, weights_of(drawn)[:, drawn.unit_of_row], strict=True):
         won = pairs = 0.0
         for scores, folds in zip(by_repeat, fold_of_row, strict=True):
             for i in np.flatnonzero(truth == 1):

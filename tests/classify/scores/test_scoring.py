@@ -26,6 +26,7 @@ from classify.ensembles.estimators import to_logit
 from classify.scores.metrics import MACRO, METRICS, MICRO, OVERALL, ROW_METRICS
 from classify.scores.resampling import Resampling, resample
 from classify.scores.scoring import score
+from tests.classify.scores.draws import weights_of
 
 #: The shares of positives that the models are thought to have learnt from.
 PRIOR = 0.3
@@ -114,7 +115,7 @@ def test_intervals_are_percentiles_of_scikit_learns_values_on_explicit_resamples
     drawn = resample(200, groups, seed=5, draws=60)
     scores = table(labels, probabilities, ("a", "b", "c"), resampling=drawn)
     draws = []
-    for weights in drawn.weights[1:]:
+    for weights in weights_of(drawn)[1:]:
         rows = np.repeat(np.arange(200), weights[drawn.unit_of_row].astype(int))
         y, p = labels[rows], probabilities[rows]
         binary = (p >= 0.5).astype(np.uint8)
@@ -183,7 +184,7 @@ def test_weighted_log_loss_of_rsnas_six_labels_is_scikit_learns_with_any_weighte
     assert score.value == pytest.approx(log_loss(labels.ravel(), p.ravel(), sample_weight=weights), rel=1e-6)
     draws = [
         log_loss(labels.ravel(), p.ravel(), sample_weight=weights * np.repeat(counts[drawn.unit_of_row], 6))
-        for counts in drawn.weights[1:]
+        for counts in weights_of(drawn)[1:]
     ]
     assert (score.low, score.high) == pytest.approx(tuple(np.percentile(draws, (2.5, 97.5))), rel=1e-6)
     half = table(labels, np.full_like(p, 0.5), names)[OVERALL, "weighted_log_loss"]
@@ -209,7 +210,7 @@ def test_draws_that_lack_the_class_are_left_out_and_counted():
     labels, p = np.zeros((6, 1), np.uint8), np.linspace(0, 1, 6, dtype=np.float32)[:, None]
     labels[5] = 1
     drawn = resample(6, None, seed=0, draws=200)
-    without = int((drawn.weights[1:, 5] == 0).sum())
+    without = int((weights_of(drawn)[1:, 5] == 0).sum())
     score = table(labels, p, ("a",), resampling=drawn)["a", "average_precision"]
     assert (score.value, score.low, score.high) == (1, 1, 1)
     assert score.interval_reason == f"undefined in {without} of 200 draws, which it leaves out"
@@ -249,7 +250,7 @@ def test_one_probability_and_probabilities_without_an_error_have_no_line():
 
 
 def test_no_draw_with_the_class_leaves_the_interval_out():
-    never = Resampling(np.arange(2), np.array([[1, 1], [2, 0], [2, 0]], np.float32))
+    never = Resampling(np.arange(2), (np.array([[2, 2], [0, 0]], np.uint8),))
     score = table(np.array([[0], [1]], np.uint8), np.zeros((2, 1), np.float32), ("a",), resampling=never)[
         "a", "average_precision"
     ]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from features.common.errors import InputError
 from features.dataset.dataset import read_dataset, read_images
 from features.dataset.folder import IMAGE_SUFFIXES
 from features.options import DatasetOptions
@@ -183,6 +184,20 @@ def test_group_column_asked_for(tmp_path):
     assert splits["test"].groups is None
     message = message_of(tmp_path, group_column="site")
     assert_says(message, "train.csv has no column 'site'", "ID, a, scan", "--group-column")
+
+
+def test_columns_to_split_by_are_cells_by_image_and_no_labels_unless_named(tmp_path, caplog):
+    make(tmp_path, "ID,a,sex,site\nx,1,0,n\ny,0,1,\n", "ID,a,site\nt,1,s\n", train="x.png y.png", test="t.png")
+    dataset = read_dataset(tmp_path, DatasetOptions(), ("sex", "site"))
+    assert dataset.label_names == ("a",)
+    train, test = dataset.splits["train"].columns, dataset.splits["test"].columns
+    assert {name: cells.tolist() for name, cells in train.items()} == {"sex": ["0", "1"], "site": ["n", ""]}
+    assert {name: cells.tolist() for name, cells in test.items()} == {"site": ["s"]}
+    assert "sex holds 0 and 1, but is named to split the images by, so it is no label" in caplog.text
+    (tmp_path / "test.csv").write_text("ID\nt\n")
+    assert read_dataset(tmp_path, DatasetOptions(labels="a,sex"), ("sex",)).label_names == ("a", "sex")
+    with pytest.raises(InputError, match=r"train\.csv has no column 'age' to split the images by\. Its columns: ID, a"):
+        read_dataset(tmp_path, DatasetOptions(), ("age",))
 
 
 def test_blank_group(tmp_path):

@@ -1,0 +1,67 @@
+"""How many fits the memory has room for at a time."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from sklearn.base import BaseEstimator
+
+from classify.models.estimators import OneVsRest
+
+logger = logging.getLogger(__name__)
+#: Of the memory that is available, fits take so much at the most; scores and what is written later need the rest.
+SHARE = 0.5
+_MEMORY, _CGROUPS = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+#: Bytes that a fit takes for each feature of the rows that it learns from: the rows, standardised rows, and what the
+#: solver makes of them; as measured, see docs/decisions.md.
+_BYTES, _BYTES_OF_SVM = 13, 32
+
+
+def jobs_in_memory(jobs: int, fits: Iterable[tuple[BaseEstimator, int]]) -> int:
+    """Give how many of some fits may run at a time, at least one and at most `jobs`, and log it where they are fewer.
+
+    Args:
+        jobs: that were asked for.
+        fits: estimators, and the features of all rows that each learns from, rows times columns.
+    """
+    needed = max((_bytes_of(estimator) * cells for estimator, cells in fits), default=0)
+    available = available_memory()
+    if not needed or available is None:
+        return jobs
+    room = max(1, int(SHARE * available / needed))
+    if room >= jobs:
+        return jobs
+    logger.warning(
+        "%d fits at a time instead of %d: one may take %.1f GB, and %.1f GB of memory are available",
+        room,
+        jobs,
+        needed / 1e9,
+        available / 1e9,
+    )
+    return room
+
+
+def available_memory() -> int | None:
+    """Give the bytes that the system, or the control group of a container, has left; None where neither says so."""
+    found = []
+    if _MEMORY.exists():
+        lines = dict(line.split(":", 1) for line in _MEMORY.read_text().splitlines())
+        if "MemAvailable" in lines:
+            found.append(1024 * int(lines["MemAvailable"].split()[0]))
+    for folder, limit, used, cached in (
+        (_CGROUPS, "memory.max", "memory.current", "inactive_file"),
+        (_CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        if (folder / limit).exists() and (folder / used).exists():
+            most = (folder / limit).read_text().strip()
+            if most.isdigit():  # not the word max
+                statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                in_use = int((folder / used).read_text()) - int(statistics.get(cached, 0))
+                found.append(max(0, int(most) - in_use))
+    return min(found, default=None)
+
+
+def _bytes_of(estimator: BaseEstimator) -> int:
+    """Bytes for each feature of a row that it learns from."""
+    svm = isinstance(estimator, OneVsRest) and type(estimator.classifier).__name__ == "PlattScaledSVM"
+    return _BYTES_OF_SVM if svm else _BYTES
