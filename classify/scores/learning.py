@@ -46,14 +46,16 @@ class LearningCurve(NamedTuple):
 
     @property
     def says_nothing(self) -> bool:
-        """Whether the band of the gain is too wide to say anything.
+        """Whether the bands are too wide to say anything of the gain.
 
-        By a power law of exponent 1, the steepest that large models follow, twice the groups halve the error at most;
-        a band that covers half of what is thus possible excludes too little.
+        By a power law of exponent 1, the steepest that large models follow, twice the groups halve the error at most.
+        The band of the gain may cover half of what is thus possible, that of the rise all of it: where the last
+        doubling cannot be measured, a law that is none below 0 still has a narrow band for the next.
         """
-        if self.gain.low is None or self.gain.high is None:
-            return True
-        return self.gain.high - self.gain.low > (1 - self.measured[-1].value) / 4
+        possible = (1 - self.measured[-1].value) / 2
+        widths = [None if one.low is None or one.high is None else one.high - one.low for one in (self.gain, self.rise)]
+        gain, rise = widths
+        return gain is None or rise is None or gain > possible / 2 or rise > possible
 
 
 def make_curve(groups: np.ndarray, draws: np.ndarray) -> LearningCurve:
