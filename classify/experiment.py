@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from classify.crossfit.models import Candidate, cross_fit, cross_fit_heads
+from classify.crossfit.models import Candidate, cross_fit, cross_fit_heads, list_baseline_keys, list_head_keys
 from classify.crossfit.plan import FitPlan, Folds, Prediction, in_threads, make_repeats
-from classify.crossfit.resume import KEEP_NONE, FinishedFits
+from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore, describe_reuse, digest_parts
 from classify.ensembles.estimators import calibrate, combine
 from classify.inputs import Inputs, feature_sets, warn_shared_groups
 from classify.models.baselines import BASELINES, PRIOR
+from classify.models.files import SavedEstimator
 from classify.models.trained_head import TrainedHead
 from classify.scores.choice import Comparison, Nested, Permutations, choose, choose_nested, macro_labels
 from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbones
@@ -53,7 +54,7 @@ class Experiment:
     settings: Settings
     plan: FitPlan
     predictions: dict[str, Prediction]
-    models: dict[str, tuple[BaseEstimator | TrainedHead, ...]]
+    models: dict[str, tuple[SavedEstimator | TrainedHead, ...]]
     ensembles: dict[str, BaseEstimator]
     members: dict[str, tuple[str, ...]]
     final_model: str
@@ -102,7 +103,11 @@ class Experiment:
 
 
 def run_experiment(
-    inputs: Inputs, settings: Settings, on_step: Callable[[], None], finished: FinishedFits = KEEP_NONE
+    inputs: Inputs,
+    settings: Settings,
+    on_step: Callable[[], None],
+    store: FitStore = KEEP_NONE,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Experiment:
     """Make folds, cross-fit baselines, heads and ensembles, score each, choose the final one by the rule, calibrate it.
 
@@ -110,7 +115,8 @@ def run_experiment(
         inputs: the joined data set and features.
         settings: what was chosen, as `check_settings` lets it pass.
         on_step: called `count_steps` times, from any thread: per fit, per ensemble and per model scored.
-        finished: the fits of an earlier run that was interrupted; new ones are added.
+        store: the fits of earlier runs; new ones are added.
+        say: called with a line, before the first fit, that says which fits are kept and which are to be made.
     """
     names, _, ensembles = list_models(settings, inputs.columns)
     seen = {"": slice(0, 0), **feature_sets(inputs.columns)}  # the prior's name has no backbone
@@ -118,9 +124,15 @@ def run_experiment(
     candidates = {name: Candidate(BASELINES[kind].make(), seen[on]) for name, (kind, _, on) in parts.items()}
     repeats = make_repeats(inputs, settings.folds, settings.repeats, settings.seed)
     plan = FitPlan(repeats, settings.refit)
+    keys = FitKeys(inputs)
+    found_by = list_baseline_keys(candidates, inputs, plan, keys)
+    found_by |= list_head_keys(settings.heads, inputs, plan, settings.seed, keys)
+    changed = store.compare(keys.parts | {"folds": digest_parts(plan.fold_of_row), "the seed": repr(settings.seed)})
+    if said := describe_reuse(store, found_by, changed):
+        say(said)
     prior = cross_fit({PRIOR: Candidate(BASELINES[PRIOR].make(), seen[""])}, inputs, plan, 1, lambda: None)
-    baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step, finished)
-    heads = cross_fit_heads(settings.heads, inputs, plan, settings.seed, on_step, finished)
+    baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step, store, keys)
+    heads = cross_fit_heads(settings.heads, inputs, plan, settings.seed, on_step, store, keys)
     scored = inputs.test if inputs.test and inputs.test.labels is not None else None
     shared = warn_shared_groups(inputs.train.groups, scored.groups if scored else None)
     few = warn_few_positives(inputs.label_names, inputs.train_labels)
@@ -132,7 +144,7 @@ def run_experiment(
     returns = rank_backbones(members, labels, plan.fold_of_row, draws) if len(inputs.columns) > 1 else []
     gap = None
     if settings.gap:
-        gap = measure_gap(inputs, plan, settings.seed, settings.jobs, draws, on_step, finished)
+        gap = measure_gap(inputs, plan, settings.seed, settings.jobs, draws, on_step, store)
     combined, fitted = combine(ensembles, members, labels, repeats, settings.jobs, on_step)
     predictions |= combined
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from classify.settings import Settings
 
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
-_NO_ARGUMENTS = ("data", "out", "overwrite", "note")
+_NO_ARGUMENTS = ("data", "out", "overwrite", "note", "fits_gb")
 
 #: Options that are fields of `Settings` as they are.
 _AS_GIVEN = ("folds", "repeats", "refit", "seed", "gap", "nested", "permutations", "select")
@@ -125,6 +125,9 @@ class RunOptions(DatasetOptions):
     note: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What you want to know of this run later; decides nothing.")
     ] = None
+    fits_gb: Annotated[
+        float, typer.Option(min=0, help="Gigabytes of fits to keep in CACHE/fits for later runs; 0 keeps none.")
+    ] = 2.0
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False
 
     def arguments(self) -> dict[str, Any]:

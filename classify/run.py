@@ -4,12 +4,13 @@ What is wrong with the options, the data set or the cache is reported before the
 """
 
 import time
+from functools import partial
 
 import typer
 
 from classify.inputs import read_inputs
 from classify.options import RunOptions
-from classify.rundir.folder import FINISHED, open_run
+from classify.rundir.folder import open_run
 from classify.settings import check_settings, count_steps
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
@@ -40,7 +41,7 @@ def run_classification(options: RunOptions) -> int:
 
             check_settings(settings, inputs)
 
-            from classify.crossfit.resume import FinishedFits, identify_inputs
+            from classify.crossfit.store import FITS, FitStore
             from classify.experiment import run_experiment
             from classify.explain import explain_gallery, say_what_was_explained
             from classify.readings import read_final
@@ -49,10 +50,11 @@ def run_classification(options: RunOptions) -> int:
             from classify.rundir.saved_run import SavedRun
             from classify.validation import validate
 
-            finished = FinishedFits(staging / FINISHED, identify_inputs(inputs))
+            store = FitStore(cache.root / FITS, round(options.fits_gb * 1e9))
+            say = partial(typer.echo, err=True)
             read = time.perf_counter()
             with progress_bar("fitting and scoring", count_steps(settings, inputs.columns)) as advance:
-                experiment = run_experiment(inputs, settings, advance, finished)
+                experiment = run_experiment(inputs, settings, advance, store, say)
                 experiment = validate(inputs, settings, read_final(inputs, experiment), advance)
             seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
             where = {"data": str(options.data), "cache": str(cache.root)}
@@ -60,8 +62,8 @@ def run_classification(options: RunOptions) -> int:
             write_files(staging, inputs, experiment, record)
             explained = explain_gallery(SavedRun.open(staging), cache, experiment.final_model)
             write_gradients(staging, explained)
-            if finished.found:
-                typer.echo(f"{finished.found} fits were finished before, and reused", err=True)
+            if store.reused:
+                say(f"fits: {store.reused} reused, {store.made} made")
     except KeyboardInterrupt:
         typer.echo("stopped: what was fitted until now is kept, and the same command goes on from there.", err=True)
         raise

@@ -4,16 +4,20 @@ import itertools
 import logging
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
 from classify.bank.train import train_bank
+from classify.models.files import HEAD_SUFFIX
 from classify.models.heads import HeadSpec
+from classify.models.keras_file import write_keras
 from classify.models.trained_head import TrainedHead
 from features.common.keras_import import import_keras, import_tensorflow
 from features.common.text import make_console
@@ -132,7 +136,10 @@ def _keras_epoch(
     """A warm Keras model of a spec; calling it trains and validates for one epoch."""
     keras = import_keras()
     # The bank's own export gives the same layers; one epoch on a few rows is enough to build them.
-    model = _untrained(spec).to_keras()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"head{HEAD_SUFFIX}"
+        path.write_bytes(write_keras(_untrained(spec)))
+        model = keras.saving.load_model(path)
     model.compile(
         keras.optimizers.Adam(spec.learning_rate),
         "binary_crossentropy",

@@ -51,7 +51,7 @@ def train_bank(
         `best_epoch` is 0.
     """
     heads: dict[int, TrainedHead] = {}
-    for members in _shares(specs, X.shape[1], y.shape[1]):
+    for members in train_together(specs, X.shape[1], y.shape[1]):
         bank = _Bank([specs[member] for member in members], X, y, train_rows, validation_rows, seed)
         heads |= dict(zip(members, bank.train(on_epochs), strict=True))
     return [heads[index] for index in range(len(specs))]
@@ -62,8 +62,11 @@ def batch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
-def _shares(specs: Sequence[HeadSpec], width: int, labels: int) -> Iterator[list[int]]:
-    """Split the specs by batch size, and each part so that it fits into memory; yields indices."""
+def train_together(specs: Sequence[HeadSpec], width: int, labels: int) -> Iterator[list[int]]:
+    """Split the specs by batch size, and each part so that it fits into memory; yields indices.
+
+    The last bits of a head depend on those of its part alone.
+    """
     by_batch = defaultdict(list)
     for index, spec in enumerate(specs):
         by_batch[spec.batch_size].append(index)

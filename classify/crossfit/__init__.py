@@ -5,5 +5,5 @@ Reading order:
 - `folds`: split the training rows, whole groups together, stratified over all labels.
 - `plan`: the fits that a run makes, and what a fit and a model predict.
 - `models`: fit baselines and heads by the plan; all heads that see the same features are trained in one bank.
-- `resume`: finished fits on disk, so that a stopped run goes on where it was.
+- `store`: finished fits beside the cache, for the next run and for one that was stopped.
 """

@@ -4,8 +4,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +14,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from classify.bank import train as bank
 from classify.crossfit.memory import jobs_in_memory
 from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction, in_threads, make_folds
-from classify.crossfit.resume import KEEP_NONE, FinishedFits
+from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
 from classify.inputs import Inputs, feature_sets, list_fitted
+from classify.models.files import SavedEstimator
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
 from features.common.arrays import Probabilities, RowIndices
@@ -37,8 +36,20 @@ class CrossFitted(NamedTuple):
     """Models by name, such as `logistic/resnet50`: what they predict, and the fitted one of each fit of the plan."""
 
     predictions: dict[str, Prediction]
-    models: dict[str, tuple[BaseEstimator | TrainedHead, ...]]
+    models: dict[str, tuple[SavedEstimator | TrainedHead, ...]]
     warnings: tuple[str, ...]
+
+
+def list_baseline_keys(
+    candidates: Mapping[str, Candidate], inputs: Inputs, plan: FitPlan, keys: FitKeys
+) -> dict[str, list[str]]:
+    """What the fits of baselines are found by, by name, in the order of the plan."""
+
+    def key(candidate: Candidate, rows: FitRows) -> str:
+        what = (type(candidate.estimator), candidate.estimator.get_params(), *rows)
+        return keys.make(backbones_within(candidate.columns, inputs), *what)
+
+    return {name: [key(candidate, rows) for rows in plan.fits()] for name, candidate in candidates.items()}
 
 
 def cross_fit(
@@ -47,7 +58,8 @@ def cross_fit(
     plan: FitPlan,
     jobs: int,
     on_fit: Callable[[], None],
-    finished: FinishedFits = KEEP_NONE,
+    store: FitStore = KEEP_NONE,
+    keys: FitKeys | None = None,
 ) -> CrossFitted:
     """Fit every candidate once for each fit of the plan; gives them in their order.
 
@@ -57,30 +69,40 @@ def cross_fit(
         plan: the fits.
         jobs: how many fits run at a time, as far as the memory has room. It does not change any probability.
         on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
-        finished: fits of an earlier, interrupted run; new ones are added.
+        store: finished fits; new ones are added.
+        keys: of the inputs; without them nothing is found or kept.
     """
 
-    def fit(candidate: Candidate, rows: FitRows) -> list[Fit]:
+    def fit(candidate: Candidate, rows: FitRows) -> Fit:
         started = time.perf_counter()
         seen = inputs.train.features[:, candidate.columns]
         groups = None if inputs.train.groups is None else inputs.train.groups[rows.learnt]
         model = clone(candidate.estimator).fit(seen[rows.learnt], inputs.train_labels[rows.learnt], groups)
         predicted = _predict(model, inputs, candidate.columns, rows.held_out, rows.predicts_test)
-        return [Fit(model, *predicted, model.converged_, time.perf_counter() - started)]
+        return Fit(SavedEstimator(model), *predicted, model.converged_, time.perf_counter() - started)
 
-    def recall(candidate: Candidate, rows: FitRows) -> Fit:
-        what = (type(candidate.estimator), candidate.estimator.get_params(), candidate.columns, *rows)
-        (found,) = finished.recall(what, lambda: fit(candidate, rows))
+    def recall(candidate: Candidate, rows: FitRows, key: str | None) -> Fit:
+        found = store.find(key) if key else None
+        if found is None:
+            found = fit(candidate, rows)
+            if key:
+                store.keep(key, found)
         on_fit()
         return found
 
+    of_candidates = list_baseline_keys(candidates, inputs, plan, keys) if keys else {}
+    calls = [
+        (candidate, rows, key)
+        for name, candidate in candidates.items()
+        for rows, key in zip(plan.fits(), of_candidates.get(name, [None] * len(plan.fits())), strict=True)
+    ]
     fits = plan.fits()
     rows = max(len(fit.learnt) for fit in fits)
     sizes = [(one.estimator, rows * inputs.train.features[:, one.columns].shape[1]) for one in candidates.values()]
     jobs = jobs_in_memory(min(jobs, len(sizes) * len(fits)), sizes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
-        fitted = in_threads(jobs, recall, product(candidates.values(), fits))
+        fitted = in_threads(jobs, recall, calls)
     of_models = {name: fitted[index * len(fits) : (index + 1) * len(fits)] for index, name in enumerate(candidates)}
     predictions = {
         name: plan.gather(of_model, backbones_within(candidates[name].columns, inputs))
@@ -113,13 +135,77 @@ class FoldRows(NamedTuple):
     lacking: tuple[str, ...] = ()
 
 
+class _HeadFits(NamedTuple):
+    """The fits of heads: the rows of each fit of the plan, and what a reader has to know of them."""
+
+    rows: list[FoldRows]
+    warnings: list[str]
+
+
+def _plan_heads(inputs: Inputs, plan: FitPlan, seed: int) -> _HeadFits:
+    """Split the rows of each fold into those to learn from and those that decide when its heads stop."""
+    of_fits: list[FoldRows] = []
+    warnings = []
+    for fit in plan.fits():
+        rows = None if fit.name == REFIT else split_rows(fit.learnt, fit.held_out, inputs, seed)
+        if rows is None and fit.name != REFIT:
+            warnings.append(
+                f"heads of {fit.name}: none of its training rows can be set aside to decide when a head stops, so the "
+                "rows that the heads learnt from decided"
+            )
+        elif rows is not None and rows.lacking:
+            warnings.append(
+                f"heads of {fit.name}: the rows that decide when a head stops, or those that it learns from, have one "
+                f"value alone of {', '.join(rows.lacking)}"
+            )
+        of_fits.append(rows or FoldRows(fit.learnt, fit.learnt, fit.held_out))
+    return _HeadFits(of_fits, warnings)
+
+
+def list_head_keys(
+    specs: Mapping[str, HeadSpec], inputs: Inputs, plan: FitPlan, seed: int, keys: FitKeys
+) -> dict[str, list[str]]:
+    """What the fits of heads on folds are found by, by name; those on all rows are known once the folds are."""
+    found: dict[str, list[str]] = {name: [] for name in list_fitted(specs, inputs.columns)}
+    if not specs:
+        return found
+    fits = _plan_heads(inputs, plan, seed).rows
+    for seen, columns in feature_sets(inputs.columns).items():
+        for fit, rows in zip(plan.fits(), fits, strict=True):
+            if fit.name != REFIT:
+                own = _keys_of(list(specs.values()), inputs, columns, rows, seed, fit.predicts_test, keys)
+                for spec, key in zip(specs, own, strict=True):
+                    found[f"{spec}/{seen}"].append(key)
+    return found
+
+
+def _keys_of(
+    specs: Sequence[HeadSpec],
+    inputs: Inputs,
+    columns: slice,
+    rows: FoldRows,
+    seed: int,
+    predicts_test: bool,
+    keys: FitKeys,
+) -> list[str]:
+    """What heads on the same rows are found by: each by all that are trained together with it, as its bits are."""
+    found = [""] * len(specs)
+    for part in bank.train_together(specs, columns.stop - columns.start, len(inputs.label_names)):
+        together = [specs[member] for member in part]
+        for place, member in enumerate(part):
+            what = (place, together, seed, rows.train, rows.validation, rows.held_out, predicts_test)
+            found[member] = keys.make(backbones_within(columns, inputs), *what)
+    return found
+
+
 def cross_fit_heads(
     specs: Mapping[str, HeadSpec],
     inputs: Inputs,
     plan: FitPlan,
     seed: int,
     on_fit: Callable[[], None],
-    finished: FinishedFits = KEEP_NONE,
+    store: FitStore = KEEP_NONE,
+    keys: FitKeys | None = None,
 ) -> CrossFitted:
     """Train every head once for each fit of the plan, on each backbone and on all; in the order of `list_fitted`.
 
@@ -131,30 +217,18 @@ def cross_fit_heads(
     """
     if not specs:
         return CrossFitted({}, {}, ())
-    fits = plan.fits()
-    split = [None if fit.name == REFIT else split_rows(fit.learnt, fit.held_out, inputs, seed) for fit in fits]
-    warnings = [
-        f"heads of {fit.name}: none of its training rows can be set aside to decide when a head stops, so the rows "
-        "that the heads learnt from decided"
-        for fit, rows in zip(fits, split, strict=True)
-        if rows is None and fit.name != REFIT
-    ] + [
-        f"heads of {fit.name}: the rows that decide when a head stops, or those that it learns from, have one value "
-        f"alone of {', '.join(rows.lacking)}"
-        for fit, rows in zip(fits, split, strict=True)
-        if rows is not None and rows.lacking
-    ]
+    fits, planned = plan.fits(), _plan_heads(inputs, plan, seed)
+    warnings = planned.warnings
     predictions: dict[str, Prediction] = {}
     heads: dict[str, tuple[TrainedHead, ...]] = {}
     for name, columns in feature_sets(inputs.columns).items():
         of_fits: list[list[Fit]] = []
-        for fit, rows in zip(fits, split, strict=True):
-            parts = (rows or FoldRows(fit.learnt, fit.learnt, fit.held_out))[:3]
+        for fit, rows in zip(fits, planned.rows, strict=True):
             asked = list(specs.values())
             if fit.name == REFIT:
                 asked = [_fixed_epochs(spec, [of_fit[i] for of_fit in of_fits]) for i, spec in enumerate(asked)]
-            train = partial(_train, asked, inputs, columns, parts, seed, fit.predicts_test)
-            of_fits.append(finished.recall((asked, columns, seed, *parts, fit.predicts_test), train))
+            own = _keys_of(asked, inputs, columns, rows, seed, fit.predicts_test, keys) if keys else None
+            of_fits.append(_recall_heads(asked, inputs, columns, rows, seed, fit.predicts_test, store, own))
             for _ in specs:
                 on_fit()
         for index, spec in enumerate(specs):
@@ -210,23 +284,40 @@ def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: i
     return FoldRows(learnt[~own], learnt[own], held_out, lacking(best))
 
 
-def _train(
+def _recall_heads(
     specs: list[HeadSpec],
     inputs: Inputs,
     columns: slice,
-    rows: tuple[RowIndices, RowIndices, RowIndices],
+    rows: FoldRows,
     seed: int,
     predicts_test: bool,
+    store: FitStore,
+    keys: Sequence[str] | None,
 ) -> list[Fit]:
-    """Train a bank, and let each head predict the rows held out and, where asked, the test rows."""
+    """Give the heads of one fit: those that are kept, and those that are trained now, with all of their parts."""
+    found: list[Fit | None] = [store.find(key) for key in keys] if keys else [None] * len(specs)
+    for part in bank.train_together(specs, columns.stop - columns.start, len(inputs.label_names)):
+        if all(found[member] for member in part):
+            continue
+        made = _train([specs[member] for member in part], inputs, columns, rows, seed, predicts_test)
+        for member, fit in zip(part, made, strict=True):
+            if keys and found[member] is None:
+                store.keep(keys[member], fit)
+            found[member] = fit
+    return [fit for fit in found if fit is not None]
+
+
+def _train(
+    specs: list[HeadSpec], inputs: Inputs, columns: slice, rows: FoldRows, seed: int, predicts_test: bool
+) -> list[Fit]:
+    """Train heads together, and let each predict the rows held out and, where asked, the test rows."""
     features = inputs.train.features[:, columns]
-    learnt, validation, held_out = rows
-    heads = bank.train_bank(specs, features, inputs.train_labels, learnt, validation, seed)
+    heads = bank.train_bank(specs, features, inputs.train_labels, rows.train, rows.validation, seed)
     fits = []
     with threadpool_limits(1, user_api="blas"):  # as for every other model: threads change the last bits
         for head in heads:
             started = time.perf_counter()
-            predicted = _predict(head, inputs, columns, held_out, predicts_test)
+            predicted = _predict(head, inputs, columns, rows.held_out, predicts_test)
             fits.append(Fit(head, *predicted, head.best_epoch > 0, head.seconds + time.perf_counter() - started))
     return fits
 

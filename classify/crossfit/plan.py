@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.crossfit.stratify import stratify
 from classify.inputs import Inputs, refuse_few
+from classify.models.files import SavedEstimator
 from classify.models.trained_head import TrainedHead
 from features.common.arrays import Groups, Labels, Probabilities, RowIndices
 
@@ -166,7 +166,7 @@ class Fit:
         converged: whether its solver reached its tolerance, or its head had a finite validation loss.
     """
 
-    model: BaseEstimator | TrainedHead
+    model: SavedEstimator | TrainedHead
     out_of_fold: Probabilities
     test: Probabilities | None
     converged: bool

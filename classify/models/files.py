@@ -5,14 +5,16 @@ import re
 import threading
 import zlib
 from collections.abc import Mapping
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 from sklearn.base import BaseEstimator
 
-from classify.models.trained_head import HeadWeights, TrainedHead
+from classify.models.keras_file import read_keras, write_keras
+from classify.models.trained_head import TrainedHead
 from features.common.arrays import Features, Probabilities
 from features.common.errors import InputError
 
@@ -37,6 +39,31 @@ class Predictor(Protocol):
         """Give the probability of each label."""
 
 
+class SavedEstimator:
+    """A fitted estimator, and the bytes of its file: either is made of the other when it is needed.
+
+    Args:
+        fitted: the estimator, or what `dump_trusted` gave of it.
+    """
+
+    def __init__(self, fitted: BaseEstimator | bytes) -> None:
+        self._fitted = fitted
+
+    @cached_property
+    def content(self) -> bytes:
+        """The bytes of its file."""
+        return self._fitted if isinstance(self._fitted, bytes) else dump_trusted(self._fitted)
+
+    @cached_property
+    def estimator(self) -> BaseEstimator:
+        """The estimator."""
+        return load_trusted(self._fitted, Path("a kept fit")) if isinstance(self._fitted, bytes) else self._fitted
+
+    def predict_proba(self, X: Features) -> Probabilities:
+        """Give the probability of each label."""
+        return self.estimator.predict_proba(X)
+
+
 def model_path(models: Path, model: str, fit: str, suffix: str) -> Path:
     """Say where one fit of a model lies, such as `models/challenge__resnet50/fold0.keras`."""
     return models / model.replace("/", "__") / f"{fit}{suffix}"
@@ -47,7 +74,7 @@ def ensemble_path(models: Path, ensemble: str) -> Path:
     return models / f"{ensemble.replace('/', '__')}{ESTIMATOR_SUFFIX}"
 
 
-def save_fits(models: Path, name: str, fits: Mapping[str, BaseEstimator | TrainedHead]) -> dict[str, Path]:
+def save_fits(models: Path, name: str, fits: Mapping[str, SavedEstimator | TrainedHead]) -> dict[str, Path]:
     """Save the fits of a model, by name, in a folder made here; gives their files by the same names."""
     files = {}
     for fit, model in fits.items():
@@ -55,9 +82,9 @@ def save_fits(models: Path, name: str, fits: Mapping[str, BaseEstimator | Traine
         path = files[fit] = model_path(models, name, fit, suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(model, TrainedHead):
-            model.to_keras().save(path)
+            path.write_bytes(write_keras(model))
         else:
-            path.write_bytes(dump_trusted(model))
+            path.write_bytes(model.content)
     return files
 
 
@@ -69,21 +96,19 @@ def load_model(path: Path) -> Predictor:
         raise InputError(f"{path} cannot be read ({error.strerror}). Make the run again.") from None
     if path.suffix == HEAD_SUFFIX:
         _refuse_damage(content, path)
-        return HeadWeights.load(path)
+        return read_keras(content, path)
     return load_trusted(content, path)
 
 
-def dump_trusted(what: Any, compress: bool = True) -> bytes:
-    """Write a fitted estimator, or what is made of such, in skops' format: a zip of JSON and numpy arrays."""
+def dump_trusted(what: Any) -> bytes:
+    """Write a fitted estimator in skops' format: a zip of JSON and numpy arrays."""
     from skops.io import dumps
 
-    return dumps(what, compression=ZIP_DEFLATED if compress else ZIP_STORED, compresslevel=1)
+    return dumps(what, compression=ZIP_DEFLATED, compresslevel=1)
 
 
-def load_trusted(content: bytes, source: Path, expected: tuple[type, ...] = ()) -> Any:
+def load_trusted(content: bytes, source: Path) -> Any:
     """Read what `dump_trusted` wrote to `source`.
-
-    Types that are `expected` are trusted, and may come out, beside our own estimators.
 
     Raises:
         InputError: they are damaged, name a type that is not trusted, or hold something else.
@@ -91,9 +116,8 @@ def load_trusted(content: bytes, source: Path, expected: tuple[type, ...] = ()) 
     from skops.io import get_untrusted_types, loads
 
     _refuse_damage(content, source)
-    trusted = {*TRUSTED, *(f"{kind.__module__}.{kind.__name__}" for kind in expected)}
     named = {*get_untrusted_types(data=content)}
-    trusted |= {name for name in named if _is_own(name)}
+    trusted = {*TRUSTED, *(name for name in named if _is_own(name))}
     unknown = sorted(named - trusted)
     if unknown:
         raise InputError(
@@ -102,7 +126,7 @@ def load_trusted(content: bytes, source: Path, expected: tuple[type, ...] = ()) 
         )
     with _LOADING:
         loaded = loads(content, trusted=[*trusted])
-    if not isinstance(loaded, expected) and not _is_own(f"{type(loaded).__module__}.{type(loaded).__name__}"):
+    if not _is_own(f"{type(loaded).__module__}.{type(loaded).__name__}"):
         raise InputError(f"{source} holds a {type(loaded).__name__}, not a model of Headbank. Make the run again.")
     return loaded
 

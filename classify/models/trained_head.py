@@ -1,9 +1,8 @@
-"""A trained head: its weights and learning curves, and the ordinary Keras model that gives the same probabilities."""
+"""A trained head: its weights and learning curves, and what it predicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from scipy.special import expit
@@ -11,10 +10,6 @@ from scipy.special import expit
 from classify.models.heads import HeadSpec
 from features.common.arrays import Features, Probabilities
 from features.common.errors import InputError
-from features.common.keras_import import import_keras
-
-if TYPE_CHECKING:
-    import keras
 
 #: Keras' default for BatchNormalization: what is added to the variance.
 BATCH_NORM_EPSILON = 1e-3
@@ -44,24 +39,6 @@ class HeadWeights:
     weights: Sequence[np.ndarray]
     batch_norm: bool
     has_gradient: ClassVar = True
-
-    @classmethod
-    def load(cls, path: Path) -> "HeadWeights":
-        """Read the Keras file of a head, which is a sound archive; an `InputError` says that it holds none."""
-        keras = import_keras()
-        try:
-            model = keras.saving.load_model(path, compile=False)
-        except (ValueError, TypeError, KeyError) as error:  # what Keras raises for a model that it does not know
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{path} is not a head that can be read ({reason}). Make the run again.") from None
-        layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.Dropout)]
-        batch_norm = bool(layers) and isinstance(layers[0], keras.layers.BatchNormalization)
-        activations = [_dense_activation(layer) for layer in layers[batch_norm:]]
-        expected = ["relu"] * (len(activations) - 1) + ["sigmoid"]
-        plain = not batch_norm or (layers[0].epsilon, len(layers[0].weights)) == (BATCH_NORM_EPSILON, 4)
-        if not isinstance(model, keras.Sequential) or activations != expected or not plain:
-            raise InputError(f"{path} is a Keras model, but not a head of Headbank. Make the run again.")
-        return cls(model.get_weights(), batch_norm)
 
     def predict_proba(self, X: Features) -> Probabilities:
         """Give the probability of each label; an `InputError` says that X has another width than the head."""
@@ -143,26 +120,3 @@ class TrainedHead:
     def predict_proba(self, X: Features) -> Probabilities:
         """Give the probability of each label; see `HeadWeights.predict_proba`."""
         return HeadWeights(self.weights, self.spec.batch_norm).predict_proba(X)
-
-    def to_keras(self) -> "keras.Sequential":
-        """Build the same head in Keras, not compiled: (N, D) float32 features in, (N, L) probabilities out."""
-        keras = import_keras()
-        layers = keras.layers
-        *hidden_biases, output_bias = list(self.weights)[4 * self.spec.batch_norm + 1 :: 2]
-        model = keras.Sequential([keras.Input((len(self.weights[0]),), name="features")], name="head")
-        if self.spec.batch_norm:
-            model.add(layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON))
-        regulariser = keras.regularizers.L2(self.spec.l2)
-        for bias in hidden_biases:
-            model.add(layers.Dropout(self.spec.dropout))
-            model.add(layers.Dense(len(bias), activation="relu", kernel_regularizer=regulariser))
-        model.add(layers.Dropout(self.spec.dropout))
-        model.add(layers.Dense(len(output_bias), activation="sigmoid", kernel_regularizer=regulariser, name="labels"))
-        model.set_weights(list(self.weights))
-        return model
-
-
-def _dense_activation(layer: "keras.Layer") -> str | None:
-    """Name the activation of a dense layer with a bias; None for any other layer."""
-    config = layer.get_config()
-    return config["activation"] if type(layer).__name__ == "Dense" and config["use_bias"] else None

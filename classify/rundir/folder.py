@@ -1,7 +1,6 @@
 """The folder of a run: its files by name, how they become a run all at once, and the seal that proves them whole."""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,8 +42,6 @@ _CACHE = "cache"
 _OF_PREDICTION = (PROBABILITIES, DECISIONS, GRADIENTS, CAM, _CACHE, PREDICTION_PARTIAL, PREDICTION)
 #: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
 RUN_FILES = (*SEALED, GRADIENTS, LEARNING_CURVE, REPORT, FIGURES, CAM, *_OF_AUDIT, PREDICTIONS, MARK)
-#: Where a run that is not finished keeps its finished fits.
-FINISHED = "finished"
 _PARTIAL, _REPLACING, _LOCK = ".partial", ".replacing", ".lock"
 #: Version of what `MARK` holds. Before 2 there was neither a version nor a seal.
 _FORMAT = 2
@@ -149,8 +146,7 @@ def _remedy(folder: Path) -> str:
 def open_run(run: Path, overwrite: bool, groups: Path | None = None) -> Iterator[Path]:
     """Lend a folder to write a run's files to; when the block ends without an error, they become the run.
 
-    The folder is empty but for the `FINISHED` of an earlier run that was interrupted, which is not published. It is
-    gone after the block; if the block does not end well, `FINISHED` stays where it is, for the next run.
+    The folder is empty, and gone after the block.
 
     Args:
         run: the run's folder; missing, empty, or with `overwrite` an earlier run.
@@ -173,7 +169,6 @@ def open_run(run: Path, overwrite: bool, groups: Path | None = None) -> Iterator
             _check(run, overwrite)
             with writing(run):
                 _publish(staging, run, groups)
-                shutil.rmtree(staging / FINISHED, ignore_errors=True)
         finally:
             clear(staging)
 
@@ -213,8 +208,8 @@ def writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def clear(staging: Path, kept: str = FINISHED) -> None:
-    """Remove a folder with everything but `kept`; where a link leads, nothing."""
+def clear(staging: Path, kept: str | None = None) -> None:
+    """Remove a folder with everything but what is called `kept`; where a link leads, nothing."""
     if staging.is_symlink():
         staging.unlink()
     if not staging.is_dir():

@@ -9,7 +9,7 @@ import numpy as np
 from classify.bank.auc import mean_auc
 from classify.crossfit.models import Candidate, cross_fit
 from classify.crossfit.plan import FitPlan, Prediction, make_repeats, mean_probabilities
-from classify.crossfit.resume import KEEP_NONE, FinishedFits
+from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
 from classify.inputs import Inputs
 from classify.models.baselines import BASELINES
 from classify.scores.resampling import Resampling, auc_within_folds, percentile_interval
@@ -116,20 +116,21 @@ def measure_gap(
     jobs: int,
     resampling: Resampling,
     on_fit: Callable[[], None],
-    finished: FinishedFits = KEEP_NONE,
+    store: FitStore = KEEP_NONE,
 ) -> Gap:
     """Cross-fit the model by both kinds of folds: the same count, repeats and seed.
 
     The draws are of whole groups: by random folds, too, the rows of one group are not independent evidence. `on_fit` is
-    called after each of the 2 * len(plan.fits()) fits; of a run that has the model, half of them are `finished`.
+    called after each of the 2 * len(plan.fits()) fits; of a run that has the model, half of them are kept.
     """
     candidates = {MODEL: Candidate(BASELINES[MODEL].make(), slice(0, inputs.train.features.shape[1]))}
     ungrouped = replace(inputs, train=replace(inputs.train, groups=None))
     repeats = make_repeats(ungrouped, plan.repeats[0].count, len(plan.repeats), seed)
     labels = inputs.train_labels
+    keys = FitKeys(inputs)
     aucs = []
     for own in (replace(plan, repeats=repeats), plan):
-        by_repeat = cross_fit(candidates, inputs, own, jobs, on_fit, finished).predictions[MODEL].by_repeat
+        by_repeat = cross_fit(candidates, inputs, own, jobs, on_fit, store, keys).predictions[MODEL].by_repeat
         aucs.append(_aucs(labels, by_repeat, own.fold_of_row, resampling))
     random, grouped = (of_labels.mean(axis=0) for of_labels in aucs)
     by_label = {name: (float(aucs[0][row, 0]), float(aucs[1][row, 0])) for row, name in enumerate(inputs.label_names)}

@@ -13,7 +13,7 @@ from classify.bank import train as bank
 from classify.bank.auc import mean_auc
 from classify.crossfit.models import FoldRows, split_rows
 from classify.crossfit.plan import Folds, make_folds
-from classify.crossfit.resume import digest_parts
+from classify.crossfit.store import digest_parts
 from classify.inputs import Inputs
 from classify.models.heads import ClassWeight, HeadSpec
 from classify.options import SearchOptions

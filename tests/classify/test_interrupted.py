@@ -25,7 +25,9 @@ from tests.classify.toy import Toy, make_toy
 #: Fits of 15, of three logistic models in five folds, that are finished when a run comes to a stand.
 KEPT = 7
 SAID = "stopped: what was fitted until now is kept, and the same command goes on from there.\n"
-REUSED = re.compile(r"\d+ fits were finished before, and reused\n")
+REUSED = re.compile(r"fits: .*\n")
+#: What makes `run` find and keep fits.
+KEEP = ("--fits-gb", "1")
 #: Signals, and the exit codes of a run that they stop.
 ENDING = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 #: How many moments of a run a signal is sent at.
@@ -61,15 +63,16 @@ def heads_at_once(toy, heads_options) -> Path:
 
 @pytest.fixture(scope="module")
 def killed(toy, tmp_path_factory) -> tuple[int, Path]:
-    """The exit code and the folder of a run that was killed, for tests to copy."""
-    code, _ = stop_run(toy, "killed", signal.SIGKILL, "--jobs", "2")
-    folder = tmp_path_factory.mktemp("killed") / "run"
-    (toy.data.parent / "killed").rename(folder)
+    """The exit code of a run that was killed, and a folder of its `run` and `fits`, for tests to copy."""
+    code, fits = stop_run(toy, "killed", signal.SIGKILL, "--jobs", "2")
+    folder = tmp_path_factory.mktemp("killed")
+    (toy.data.parent / "killed").rename(folder / "run")
+    shutil.copytree(fits, folder / "fits")
     return code, folder
 
 
 def stop_run(toy: Toy, out: str, number: int, *options: str, kept: int = KEPT, stand: int = KEPT) -> tuple[int, Path]:
-    """Start a run, and send it a signal once it keeps so many fits.
+    """Start a run that finds no fits, and send it a signal once it keeps so many.
 
     Args:
         toy: its data.
@@ -83,19 +86,20 @@ def stop_run(toy: Toy, out: str, number: int, *options: str, kept: int = KEPT, s
         The exit code, and the folder of finished fits.
     """
     root = toy.data.parent
-    finished = root / out / ".partial" / "finished"
+    finished = toy.cache / "fits"
+    shutil.rmtree(finished, ignore_errors=True)
     command = [sys.executable, "-m", "tests.classify.standing_run", str(stand), "run"]
     command += [str(toy.data), "--cache", str(toy.cache), "--out", str(root / out), *options]
     command += [] if "--preset" in options else ["--preset", "none"]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals
     ) as process:
-        while len(list(finished.glob("*.fits"))) < kept and process.poll() is None:
+        while len(list(finished.glob("*.fit"))) < kept and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
         said, complained = process.communicate(timeout=1200)
     assert said == ""
-    assert complained == ("" if number == signal.SIGKILL else SAID)
+    assert REUSED.sub("", complained) == ("" if number == signal.SIGKILL else SAID)
     return process.returncode, finished
 
 
@@ -130,26 +134,29 @@ def fits(monkeypatch) -> list[int]:
 
 @pytest.mark.parametrize(
     ("number", "code", "left"),
-    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, []), (signal.SIGKILL, -signal.SIGKILL, [".lock"])],
+    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, []), (signal.SIGKILL, -signal.SIGKILL, [".lock", ".partial"])],
 )
 def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_bytes(toy, at_once, fits, request, number, code, left):
     stopped = toy.data.parent / f"stopped{int(number)}"
     if number == signal.SIGKILL:
         returned, folder = request.getfixturevalue("killed")
-        shutil.copytree(folder, stopped)
+        shutil.copytree(folder / "run", stopped)
+        shutil.rmtree(toy.cache / "fits")
+        shutil.copytree(folder / "fits", toy.cache / "fits")
     else:
         returned, _ = stop_run(toy, stopped.name, number, "--jobs", "1")
     assert returned == code
-    assert len(list((stopped / ".partial" / "finished").glob("*.fits"))) == KEPT
-    assert sorted(path.name for path in stopped.iterdir()) == sorted([".partial", *left])
+    assert len(list((toy.cache / "fits").glob("*.fit"))) == KEPT
+    assert (sorted(path.name for path in stopped.iterdir()) if stopped.exists() else []) == left
     assert hidden(toy.data.parent) == []
 
-    assert run(toy, stopped.name, "--jobs", "2")[0] == 0
+    ended, said, _ = run(toy, stopped.name, "--jobs", "2", *KEEP)
+    assert ended == 0
+    assert f"fits: {KEPT} reused, {15 - KEPT} made" in said
     assert len(fits) == 15 - KEPT
     assert set(tables(at_once)) == set(TABLES)
     assert tables(stopped) == tables(at_once)
     assert hidden(stopped) == []
-    assert not (stopped / "finished").exists()
     assert len(list((stopped / "models").rglob("*.skops"))) == 15 + 6
 
 
@@ -158,9 +165,8 @@ def test_a_forest_in_two_threads_is_stopped_without_a_trace(toy):
     options = ("--jobs", "2", "--baselines", "forest", "--repeats", "4", "--labels", "epidural")
     code, finished = stop_run(toy, "forest", signal.SIGINT, *options, kept=1, stand=10**6)
     assert code == 130
-    assert 1 <= len(list(finished.glob("*.fits"))) < 60
-    assert hidden(toy.data.parent / "forest") == [".partial"]
-    shutil.rmtree(finished.parent)
+    assert 1 <= len(list(finished.glob("*.fit"))) < 60
+    assert not (toy.data.parent / "forest").exists()
 
 
 def test_a_run_that_is_stopped_in_the_midst_of_heads_reuses_them(toy, heads_options, heads_at_once, monkeypatch):
@@ -168,14 +174,14 @@ def test_a_run_that_is_stopped_in_the_midst_of_heads_reuses_them(toy, heads_opti
     train_bank = bank.train_bank
     code, finished = stop_run(toy, "heads", signal.SIGINT, *heads_options, kept=4, stand=1)
     assert code == 130
-    assert len(list(finished.glob("*.fits"))) == 4  # three of the prior, and the first bank
+    assert len(list(finished.glob("*.fit"))) == 4  # three of the prior, and the first bank
 
     def watch(*arguments):
         trained.append(arguments)
         return train_bank(*arguments)
 
     monkeypatch.setattr(bank, "train_bank", watch)
-    assert run(toy, "heads", *heads_options)[0] == 0
+    assert run(toy, "heads", *heads_options, *KEEP)[0] == 0
     assert len(trained) == 2
     assert tables(toy.data.parent / "heads") == tables(heads_at_once)
     heads, of_once = (
@@ -190,15 +196,14 @@ def test_a_run_that_is_stopped_in_the_midst_of_heads_reuses_them(toy, heads_opti
 
 
 def test_other_options_after_a_stop_do_not_mix_with_what_was_kept(toy, killed, fits):
-    shutil.copytree(killed[1], toy.data.parent / "other")
+    shutil.copytree(killed[1] / "run", toy.data.parent / "other")
     options = ("--seed", "1", "--baselines", "logistic,prior", "--backbones", "beta")
     _, _, expected = run(toy, "other_expected", *options)
     fits.clear()
-    _, _, out = run(toy, "other", *options)
+    _, _, out = run(toy, "other", *options, *KEEP)
     assert len(fits) == 5
     assert tables(out) == tables(expected)
     assert sorted(path.name for path in (out / "models").iterdir()) == ["logistic__beta", "prior"]
-    assert not (out / "finished").exists()
     assert hidden(out) == []
 
 
@@ -207,14 +212,12 @@ def test_an_overwrite_that_is_stopped_leaves_the_earlier_run_whole(toy, at_once,
     before = contents(out)
     code, finished = stop_run(toy, "overwritten", signal.SIGINT, "--overwrite")
     assert code == 130
-    assert len(list(finished.glob("*.fits"))) == KEPT
+    assert len(list(finished.glob("*.fit"))) == KEPT
     assert contents(out) == before
-    assert finished.parent == out / ".partial"
-    assert run(toy, "overwritten", "--overwrite")[0] == 0
+    assert run(toy, "overwritten", "--overwrite", *KEEP)[0] == 0
     assert len(fits) == 15 - KEPT
     assert tables(out) == tables(at_once)
     assert not (out / ".partial").exists()
-    assert not (out / "finished").exists()
 
 
 def test_a_signal_at_any_moment_stops_a_run_without_harm(toy, heads_options, heads_at_once, tmp_path, monkeypatch):
@@ -240,6 +243,7 @@ def test_a_signal_at_any_moment_stops_a_run_without_harm(toy, heads_options, hea
             if (out / "run.json").exists():  # the signal came too late, or after all was written
                 assert tables(out) == tables(heads_at_once)
                 shutil.rmtree(out)
+                shutil.rmtree(toy.cache / "fits")
             else:
                 assert (result.exit_code, result.stdout) == (ENDING[number], "")
                 assert REUSED.sub("", result.stderr) in ("", SAID)
@@ -250,6 +254,6 @@ def test_a_signal_at_any_moment_stops_a_run_without_harm(toy, heads_options, hea
             signal.signal(number, handler)
     assert codes & set(ENDING.values())
     assert list(tmp_path.glob("headbank-fault-*")) == []
-    assert run(toy, "any", *options)[0] == 0
+    assert run(toy, "any", *options, *KEEP)[0] == 0
     assert tables(out) == tables(heads_at_once)
     assert hidden(out) == []

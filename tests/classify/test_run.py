@@ -43,9 +43,10 @@ def toy(tmp_path) -> Toy:
 
 
 def run(toy: Toy, out="run", *options: str):
-    """Run the command; without heads, which take their seconds, unless they are asked for."""
+    """Run the command; without heads, which take their seconds, and without earlier fits, unless asked for."""
     arguments = ["run", str(toy.data), "--cache", str(toy.cache), "--out", str(toy.data.parent / out), *options]
     arguments += [] if "--preset" in options else ["--preset", "none"]
+    arguments += [] if "--fits-gb" in options else ["--fits-gb", "0"]
     result = CliRunner().invoke(app, arguments)
     return result.exit_code, " ".join(result.output.split()), toy.data.parent / out
 

@@ -18,7 +18,7 @@ from skops.io import dump, get_untrusted_types
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.baselines import BASELINES
 from classify.models.estimators import OneVsRest
-from classify.models.files import TRUSTED, dump_trusted, load_model, load_trusted, model_path, save_fits
+from classify.models.files import TRUSTED, SavedEstimator, dump_trusted, load_model, load_trusted, model_path, save_fits
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import Curves, TrainedHead
 from features.common.errors import InputError
@@ -47,7 +47,10 @@ def fitted() -> dict[str, tuple[BaseEstimator, np.ndarray]]:
 def saved(fitted, tmp_path_factory) -> dict[str, Path]:
     """The file of each."""
     models = tmp_path_factory.mktemp("run") / "models"
-    files = {name: save_fits(models, f"{name}/alpha", {"fold0": model})["fold0"] for name, (model, _) in fitted.items()}
+    files = {
+        name: save_fits(models, f"{name}/alpha", {"fold0": SavedEstimator(model)})["fold0"]
+        for name, (model, _) in fitted.items()
+    }
     assert files["forest"] == model_path(models, "forest/alpha", "fold0", ".skops")
     return files
 
@@ -79,6 +82,30 @@ def test_every_head_comes_back_with_equal_probabilities_and_keras_gives_them_too
     # A logit is a sum of 70 products of up to 5 or so: float32 sums in another order differ by some 1e-5 of it, and a
     # probability by a quarter of that at most.
     np.testing.assert_allclose(by_keras, probabilities, rtol=0, atol=1e-5)
+
+
+def test_a_head_is_written_as_keras_writes_it(tmp_path):
+    head = make_head((5, 4))
+    (ours,) = save_fits(tmp_path, "mine/alpha", {"refit": head}).values()
+    model = import_keras().saving.load_model(ours)
+    model.save(tmp_path / "keras.keras")
+    with zipfile.ZipFile(tmp_path / "keras.keras") as archive:
+        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    kinds = [(layer["class_name"], layer["config"].get("activation")) for layer in layers]
+    assert kinds == [
+        ("InputLayer", None), ("BatchNormalization", None), ("Dropout", None), ("Dense", "relu"), ("Dropout", None),
+        ("Dense", "relu"), ("Dropout", None), ("Dense", "sigmoid"),
+    ]  # fmt: skip
+    assert [layer["config"]["rate"] for layer in layers if layer["class_name"] == "Dropout"] == [head.spec.dropout] * 3
+    penalties = [
+        layer["config"]["kernel_regularizer"]["config"]["l2"] for layer in layers if "units" in layer["config"]
+    ]
+    np.testing.assert_allclose(penalties, head.spec.l2)
+    for loaded in (load_model(ours), load_model(tmp_path / "keras.keras")):
+        assert loaded.batch_norm
+        for weight, same, theirs in zip(head.weights, loaded.weights, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, same)
+            np.testing.assert_array_equal(weight, theirs)
 
 
 def test_the_types_that_are_trusted_are_those_that_are_needed(fitted, saved):
@@ -144,7 +171,7 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize("how", ["missing", "folder", "empty", "cut", "text"])
 @pytest.mark.parametrize("suffix", [".skops", ".keras"])
 def test_a_damaged_file_is_one_message(fitted, tmp_path, suffix, how):
-    model = make_head() if suffix == ".keras" else fitted["logistic"][0]
+    model = make_head() if suffix == ".keras" else SavedEstimator(fitted["logistic"][0])
     (path,) = save_fits(tmp_path, "mine/alpha", {"fold0": model}).values()
     damage(path, how)
     with pytest.raises(InputError) as caught:

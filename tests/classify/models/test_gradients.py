@@ -7,7 +7,9 @@ import pytest
 from scipy.special import logit
 
 from classify.models.baselines import BASELINES
+from classify.models.keras_file import write_keras
 from classify.models.trained_head import HeadWeights
+from features.common.keras_import import import_keras
 
 ROWS, WIDTH, LABELS = 60, 9, 3
 RNG = np.random.default_rng(0)
@@ -38,13 +40,15 @@ def test_a_head_is_its_gradient_times_the_features_and_its_intercept(hidden, bat
 
 
 @pytest.mark.parametrize("hidden", [(), (16, 8)])
-def test_the_gradient_of_a_head_is_keras_own(hidden):
+def test_the_gradient_of_a_head_is_keras_own(hidden, tmp_path):
     tensorflow = pytest.importorskip("tensorflow")
     from classify.models.heads import HeadSpec
     from classify.models.trained_head import TrainedHead
 
     model = head(hidden, True)
-    keras_model = TrainedHead(HeadSpec(hidden_units=hidden), model.weights, None, 0, 0.0).to_keras()
+    path = tmp_path / "head.keras"
+    path.write_bytes(write_keras(TrainedHead(HeadSpec(hidden_units=hidden), model.weights, None, 0, 0.0)))
+    keras_model = import_keras().saving.load_model(path)
     features = tensorflow.constant(X)
     with tensorflow.GradientTape() as tape:
         tape.watch(features)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from classify.rundir.folder import FINISHED, SealedRun, hold_run, open_run, seal
+from classify.rundir.folder import SealedRun, hold_run, open_run, seal
 from features.common.errors import InputError
 from features.common.files import hold
 
@@ -14,12 +14,9 @@ def record(text):
     return json.dumps({"folds": {}, "final_model": text})
 
 
-def interrupt_run(run, error, overwrite=False, fit=None):
+def interrupt_run(run, error, overwrite=False):
     with open_run(run, overwrite) as staging:
         (staging / "metrics.csv").write_text("half")
-        if fit:
-            (staging / FINISHED).mkdir()
-            (staging / FINISHED / fit).write_text("a")
         raise error
 
 
@@ -49,22 +46,6 @@ def test_an_interrupted_overwrite_leaves_the_earlier_run(tmp_path):
     assert files(tmp_path / "run") == {"metrics.csv": "1", "run.json": record("1")}
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_interrupted_run_lends_its_finished_fits_to_the_next_and_publishes_none(tmp_path, error, overwrite):
-    run = tmp_path / "run"
-    if overwrite:
-        write_run(run, "1")
-    with pytest.raises(error):
-        interrupt_run(run, error, overwrite, fit="a.npz")
-    with open_run(run, overwrite) as staging:
-        assert [p.name for p in staging.iterdir()] == [FINISHED]
-        assert (staging / FINISHED / "a.npz").read_text() == "a"
-        (staging / "run.json").write_text(record("2"))
-    assert {p.name: p.read_text() for p in run.iterdir()} == {"run.json": record("2")}
-    assert [p.name for p in tmp_path.iterdir()] == ["run"]
-
-
 def test_what_a_killed_run_left_is_cleared_away(tmp_path):
     for name in ("run", "empty"):
         (tmp_path / name / ".partial").mkdir(parents=True)
@@ -75,16 +56,14 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path):
         assert [p.name for p in (tmp_path / name).iterdir()] == ["run.json"]
 
 
-@pytest.mark.parametrize("name", [".partial", f".partial/{FINISHED}"])
-def test_a_link_in_place_of_the_staging_folder_is_removed_and_what_it_leads_to_stays(tmp_path, name):
+def test_a_link_in_place_of_the_staging_folder_is_removed_and_what_it_leads_to_stays(tmp_path):
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     put(elsewhere, "mine")
-    (run / name).parent.mkdir(parents=True)
-    (run / name).symlink_to(elsewhere)
+    run.mkdir()
+    (run / ".partial").symlink_to(elsewhere)
     with open_run(run, False) as staging:
         assert list(staging.iterdir()) == []
-        (staging / FINISHED).mkdir()
-        put(staging, f"{FINISHED}/a.npz", "run.json", text=record("1"))
+        put(staging, "run.json", text=record("1"))
     assert files(run) == {"run.json": record("1")}
     assert files(elsewhere) == {"mine": "stale"}
 
@@ -102,7 +81,6 @@ def files(run):
 def test_overwriting_removes_what_an_earlier_run_and_its_followers_left_and_nothing_else(tmp_path):
     run = tmp_path / "run"
     write_run(run, "1", names=("metrics.csv", "predictions_binary.csv", "run.json"))
-    (run / FINISHED).mkdir()  # a person's own, of that name
     put(run, "report.html", "figures/a.png", "cam/heat/0/1.png", "audit.json", "duplicates.csv", "groups.csv")
     predicted = ("predictions_probability.csv", "prediction.json", "cache/new/a.h5", "cam/cam.json")
     put(run, *(f"predictions/{folder}/{name}" for folder in ("ward", "clinic") for name in predicted))
@@ -110,7 +88,6 @@ def test_overwriting_removes_what_an_earlier_run_and_its_followers_left_and_noth
     put(run, *mine, text="mine")
     write_run(run, "2", overwrite=True)
     assert files(run) == {"metrics.csv": "2", "run.json": record("2")} | dict.fromkeys(mine, "mine")
-    assert (run / FINISHED).is_dir()
     assert not (run / "predictions" / "clinic").exists()
     put(run, "predictions/ward/prediction.json")
     for name in mine[1:]:

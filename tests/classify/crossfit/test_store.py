@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,14 +13,13 @@ from sklearn.linear_model import LogisticRegression
 
 import classify
 from classify.bank import train as bank
-from classify.crossfit.models import Candidate, CrossFitted, cross_fit, cross_fit_heads
+from classify.crossfit.models import Candidate, CrossFitted, cross_fit, cross_fit_heads, list_baseline_keys
 from classify.crossfit.plan import FitPlan, Folds
-from classify.crossfit.resume import DECIDING, KEEP_NONE, FinishedFits, identify_inputs
+from classify.crossfit.store import DECIDING, KEEP_NONE, FitKeys, FitStore, describe_reuse
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES
 from classify.models.estimators import OneVsRest
 from classify.models.heads import HeadSpec
-from features.common.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("graphs")
 
@@ -64,15 +64,19 @@ def plan_of(rows: int, count: int) -> FitPlan:
     return FitPlan((Folds(np.arange(ROWS) // rows % count, count, None, ()),))
 
 
-def finished_in(folder: Path, inputs: Inputs = INPUTS) -> FinishedFits:
-    return FinishedFits(folder, identify_inputs(inputs))
+def store_in(folder: Path, limit: int = 10**9) -> FitStore:
+    return FitStore(folder, limit)
 
 
 def fit_logistic(
-    finished: FinishedFits, inputs: Inputs = INPUTS, columns: slice = ALPHA, C: float = 0.001, plan: FitPlan = PLAN
+    store: FitStore, inputs: Inputs = INPUTS, columns: slice = ALPHA, C: float = 0.001, plan: FitPlan = PLAN
 ) -> CrossFitted:
     candidates = {"logistic": Candidate(OneVsRest(LogisticRegression(C=C)), columns)}
-    return cross_fit(candidates, inputs, plan, 1, lambda: None, finished)
+    return cross_fit(candidates, inputs, plan, 1, lambda: None, store, FitKeys(inputs))
+
+
+def train_heads(store: FitStore, specs: dict[str, HeadSpec], inputs: Inputs = LONE, seed: int = 0) -> CrossFitted:
+    return cross_fit_heads(specs, inputs, PLAN, seed, lambda: None, store, FitKeys(inputs))
 
 
 def assert_same(first: CrossFitted, second: CrossFitted) -> None:
@@ -96,10 +100,10 @@ def test_a_baseline_of_every_kind_comes_back_bit_for_bit(tmp_path, monkeypatch, 
     estimator = BASELINES[name].make()
     estimator.set_params(**FEWER.get(name, {}))
     candidates = {name: Candidate(estimator, ALPHA)}
-    first = cross_fit(candidates, INPUTS, PLAN, 2, lambda: None, finished_in(tmp_path))
+    first = cross_fit(candidates, INPUTS, PLAN, 2, lambda: None, store_in(tmp_path), FitKeys(INPUTS))
     monkeypatch.setattr(type(estimator), "fit", fail)
     ticks: list[int] = []
-    second = cross_fit(candidates, INPUTS, PLAN, 2, lambda: ticks.append(1), finished_in(tmp_path))
+    second = cross_fit(candidates, INPUTS, PLAN, 2, lambda: ticks.append(1), store_in(tmp_path), FitKeys(INPUTS))
     assert_same(first, second)
     assert len(ticks) == 2
     for one, other in zip(first.models[name], second.models[name], strict=True):
@@ -108,10 +112,10 @@ def test_a_baseline_of_every_kind_comes_back_bit_for_bit(tmp_path, monkeypatch, 
 
 
 def test_heads_come_back_bit_for_bit_with_all_that_they_know(tmp_path, monkeypatch):
-    first = cross_fit_heads(SPECS, LONE, PLAN, 0, lambda: None, finished_in(tmp_path))
+    first = cross_fit_heads(SPECS, LONE, PLAN, 0, lambda: None, store_in(tmp_path), FitKeys(LONE))
     monkeypatch.setattr(bank, "train_bank", fail)
     ticks: list[int] = []
-    second = cross_fit_heads(SPECS, LONE, PLAN, 0, lambda: ticks.append(1), finished_in(tmp_path))
+    second = cross_fit_heads(SPECS, LONE, PLAN, 0, lambda: ticks.append(1), store_in(tmp_path), FitKeys(LONE))
     assert_same(first, second)
     assert len(ticks) == 2 * 2
     assert first.warnings == second.warnings
@@ -149,9 +153,9 @@ OTHER_INPUTS = {
 
 @pytest.mark.parametrize("what", OTHER_INPUTS)
 def test_other_inputs_are_other_fits(tmp_path, what):
-    fit_logistic(finished_in(tmp_path))
+    fit_logistic(store_in(tmp_path))
     other = OTHER_INPUTS[what]
-    found = fit_logistic(finished_in(tmp_path, other), other)
+    found = fit_logistic(store_in(tmp_path), other)
     assert len(list(tmp_path.iterdir())) == 4
     expected = fit_logistic(KEEP_NONE, other)
     np.testing.assert_array_equal(
@@ -160,20 +164,26 @@ def test_other_inputs_are_other_fits(tmp_path, what):
 
 
 OTHER_FITS: dict[str, Callable[[Path], CrossFitted]] = {
-    "columns": lambda folder: fit_logistic(finished_in(folder), columns=BETA),
-    "parameter": lambda folder: fit_logistic(finished_in(folder), C=0.002),
+    "columns": lambda folder: fit_logistic(store_in(folder), columns=BETA),
+    "parameter": lambda folder: fit_logistic(store_in(folder), C=0.002),
     "estimator": lambda folder: cross_fit(
-        {"prior": Candidate(BASELINES["prior"].make(), ALPHA)}, INPUTS, PLAN, 1, lambda: None, finished_in(folder)
+        {"prior": Candidate(BASELINES["prior"].make(), ALPHA)},
+        INPUTS,
+        PLAN,
+        1,
+        lambda: None,
+        store_in(folder),
+        FitKeys(INPUTS),
     ),
-    "fold count": lambda folder: fit_logistic(finished_in(folder), plan=plan_of(2, 3)),
-    "fold rows": lambda folder: fit_logistic(finished_in(folder), plan=plan_of(4, 2)),
-    "refit": lambda folder: fit_logistic(finished_in(folder), plan=FitPlan((FOLDS,), refit=True)),
+    "fold count": lambda folder: fit_logistic(store_in(folder), plan=plan_of(2, 3)),
+    "fold rows": lambda folder: fit_logistic(store_in(folder), plan=plan_of(4, 2)),
+    "refit": lambda folder: fit_logistic(store_in(folder), plan=FitPlan((FOLDS,), refit=True)),
 }
 
 
 @pytest.mark.parametrize("what", OTHER_FITS)
 def test_other_choices_are_other_fits(tmp_path, what):
-    fit_logistic(finished_in(tmp_path))
+    fit_logistic(store_in(tmp_path))
     before = len(list(tmp_path.iterdir()))
     found = OTHER_FITS[what](tmp_path)
     (fitted,) = found.models.values()
@@ -197,21 +207,21 @@ def test_other_specs_and_seeds_are_other_heads(tmp_path, monkeypatch):
         ({"quick": QUICK, "twin": QUICK}, 0),  # heads of a bank share mini-batches, and so their bits
     ):
         trained.clear()
-        cross_fit_heads(specs, LONE, PLAN, seed, lambda: None, finished_in(tmp_path))
+        train_heads(store_in(tmp_path), specs, seed=seed)
         assert trained == [(list(specs.values()), seed)] * 2
     trained.clear()
-    cross_fit_heads({"renamed": QUICK}, LONE, PLAN, 0, lambda: None, finished_in(tmp_path))
+    train_heads(store_in(tmp_path), {"renamed": QUICK})
     assert trained == []
     # One group to learn from: whatever the seed, the validation rows are the same. The mini-batches are not.
     whole = replace(LONE, train=replace(TRAIN, groups=np.array(["p", "q"])[FOLDS.fold_of_row]))
     for seed in (0, 1):
-        cross_fit_heads({"quick": QUICK}, whole, PLAN, seed, lambda: None, finished_in(tmp_path, whole))
+        train_heads(store_in(tmp_path), {"quick": QUICK}, whole, seed)
     assert trained == [([QUICK], 0)] * 2 + [([QUICK], 1)] * 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "one byte", "another archive"])
 def test_a_damaged_file_is_fitted_again_with_a_warning(tmp_path, caplog, damage):
-    first = fit_logistic(finished_in(tmp_path))
+    first = fit_logistic(store_in(tmp_path))
     path, whole = min(tmp_path.iterdir()), {path: path.read_bytes() for path in tmp_path.iterdir()}
     content = whole[path]
     middle = len(content) // 2
@@ -226,51 +236,92 @@ def test_a_damaged_file_is_fitted_again_with_a_warning(tmp_path, caplog, damage)
             np.savez(file, count=np.array(1))
     else:
         path.write_bytes(damaged[damage])
-    second = fit_logistic(finished_in(tmp_path))
+    second = fit_logistic(store_in(tmp_path))
     (warning,) = caplog.messages
     assert warning == f"{path} is damaged: what it held is fitted again"
     np.testing.assert_array_equal(first.predictions["logistic"].out_of_fold, second.predictions["logistic"].out_of_fold)
     caplog.clear()
-    fit_logistic(finished_in(tmp_path))
+    fit_logistic(store_in(tmp_path))
     assert caplog.messages == []  # the file is whole again
 
 
-def test_a_full_disk_is_one_message_and_what_was_there_stays(tmp_path, monkeypatch):
-    fit_logistic(finished_in(tmp_path))
+def test_a_full_disk_is_said_once_and_the_run_goes_on(tmp_path, monkeypatch, caplog):
+    fit_logistic(store_in(tmp_path))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match=r"cannot be written: No space left on device\. .* Make room") as caught:
-        fit_logistic(finished_in(tmp_path), columns=BETA)
-    assert str(tmp_path) in str(caught.value)
+    found = fit_logistic(store_in(tmp_path), columns=BETA)
+    assert caplog.messages == [f"{tmp_path} cannot be used (No space left on device), so no more fits are kept there"]
+    np.testing.assert_array_equal(
+        found.predictions["logistic"].out_of_fold,
+        fit_logistic(KEEP_NONE, columns=BETA).predictions["logistic"].out_of_fold,
+    )
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    calls: list[int] = []
-
-    def fit() -> list:
-        calls.append(1)
-        return []
-
-    for _ in range(2):
-        assert FinishedFits().recall(("what",), fit) == []
-    assert len(calls) == 2
+def test_without_a_folder_or_with_a_limit_of_nothing_no_fit_is_kept(tmp_path):
+    for store in (FitStore(), store_in(tmp_path / "fits", 0)):
+        for _ in range(2):
+            fit_logistic(store)
+        assert (store.reused, store.made) == (0, 4)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_this_process_made_is_not_counted_as_finished_before(tmp_path):
-    first = finished_in(tmp_path)
-    fit_logistic(first)
-    fit_logistic(first)
-    assert first.found == 0
-    again = finished_in(tmp_path)
-    fit_logistic(again)
-    assert again.found == 2  # one a fold
+def test_what_was_used_least_recently_goes_first(tmp_path):
+    fit_logistic(store_in(tmp_path))
+    first = {path.name for path in tmp_path.iterdir()}
+    size = max(path.stat().st_size for path in tmp_path.iterdir())
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    fit_logistic(store_in(tmp_path), columns=BETA)
+    second = {path.name for path in tmp_path.iterdir()} - first
+    fit_logistic(store_in(tmp_path))  # used again, so that those of beta are the older ones
+    for name in second:
+        os.utime(tmp_path / name, (1, 1))
+    fit_logistic(store_in(tmp_path, 7 * size // 2), C=0.5)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 7 * size // 2
+    assert len(left - first - second) == 2
+    assert left.isdisjoint(second)
+    assert left & first
+
+
+def test_the_reason_for_new_fits_is_said(tmp_path):
+    def say(inputs: Inputs, *columns: slice, C: float = 0.001) -> str:
+        store, keys = store_in(tmp_path), FitKeys(inputs)
+        estimator = OneVsRest(LogisticRegression(C=C))
+        candidates = {f"logistic/{own.start}": Candidate(estimator, own) for own in columns}
+        said = describe_reuse(store, list_baseline_keys(candidates, inputs, PLAN, keys), store.compare(keys.parts))
+        cross_fit(candidates, inputs, PLAN, 1, lambda: None, store, keys)
+        return said
+
+    assert say(INPUTS, ALPHA) == ""
+    assert say(INPUTS, ALPHA) == "fits: all 2 are kept from earlier runs"
+    assert say(INPUTS, ALPHA, BETA) == "fits: 2 of 4 are kept from earlier runs; to fit: logistic/4"
+    assert say(INPUTS, ALPHA, BETA, C=0.5) == ""
+    assert say(OTHER_INPUTS["labels"], ALPHA) == "fits: labels changed: all 2 are made again"
+    other = "fits: labels, features of alpha changed: all 2 are made again"
+    assert say(OTHER_INPUTS["features"], ALPHA) == other
+    assert say(INPUTS, BETA) == "fits: all 2 are kept from earlier runs"
+
+
+def test_other_features_of_one_backbone_leave_the_fits_of_another(tmp_path):
+    fit_logistic(store_in(tmp_path), columns=BETA)
+    store = store_in(tmp_path)
+    fit_logistic(store, OTHER_INPUTS["features"], columns=BETA)
+    assert (store.reused, store.made) == (2, 0)
+    # The same features as the only ones, in other columns.
+    beta = replace(
+        INPUTS,
+        columns={"beta": ALPHA},
+        train=replace(TRAIN, features=np.ascontiguousarray(TRAIN.features[:, BETA])),
+        test=replace(TEST, features=np.ascontiguousarray(TEST.features[:, BETA])),
+    )
+    fit_logistic(store, beta, columns=ALPHA)
+    assert (store.reused, store.made) == (4, 0)
 
 
 def classify_imports(module: str) -> set[str]:
@@ -296,9 +347,9 @@ def test_every_module_that_fits_import_decides_a_fit_or_is_known_not_to():
 
 
 def test_an_edit_of_a_deciding_module_is_another_identity(monkeypatch):
-    before = identify_inputs(INPUTS)
+    before = FitKeys(INPUTS).parts["the code"]
     read = Path.read_bytes
     for module in DECIDING:
         path = ROOM / f"{module.replace('.', '/')}.py"
         monkeypatch.setattr(Path, "read_bytes", lambda self, path=path: read(self) + b"#" * (self == path))
-        assert identify_inputs(INPUTS) != before, module
+        assert FitKeys(INPUTS).parts["the code"] != before, module

@@ -1,0 +1,259 @@
+"""Keep finished fits beside the cache, found by what they are fits of, for the next run and for one that is stopped."""
+
+import io
+import json
+import logging
+import os
+import platform
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from xxhash import xxh3_128
+
+from classify.crossfit.plan import Fit
+from classify.inputs import Inputs
+from classify.models.files import SavedEstimator
+from classify.models.heads import HeadSpec
+from classify.models.trained_head import Curves, TrainedHead
+from features.common.errors import InputError
+from features.common.files import DIGEST_BYTES, digest, replacing
+from features.common.text import first_few
+
+logger = logging.getLogger(__name__)
+#: The folder of a cache that holds them, and what ends the name of a fit's file.
+FITS, _SUFFIX = "fits", ".fit"
+#: In it, what the latest run was made of, to say what has changed since.
+_LATEST = "latest.json"
+#: Packages whose version decides the last bits of a fit.
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "tensorflow")
+_ROOM = Path(__file__).parents[1]
+#: Modules of this room whose code decides a fit: an edit of one discards all finished fits, an edit elsewhere none.
+#: What the table of baselines gives is part of what a fit is found by, so the table is not among them.
+DECIDING = tuple(
+    f"{package}.{path.stem}"
+    for package in ("bank", "crossfit", "models")
+    for path in sorted(_ROOM.joinpath(package).glob("*.py"))
+    if path.stem not in ("__init__", "baselines")
+)
+#: Rows whose features are digested at a time.
+_BLOCK = 4096
+
+
+class FitStore:
+    """Fits by what they are fits of; a fit of anything else is never found.
+
+    Two runs may use a folder at once, and whoever is killed leaves a file whole or none. What cannot be written or read
+    is fitted again: a warning says so once.
+
+    Args:
+        folder: where they lie, made with the first one; None to keep none.
+        limit: bytes that the folder may hold; the fits that were used least recently go first.
+
+    Attributes:
+        reused, made: how many fits were found, and how many were kept or could not be.
+    """
+
+    def __init__(self, folder: Path | None = None, limit: int = 0) -> None:
+        self._folder, self._limit = (folder, limit) if limit else (None, 0)
+        self._room: int | None = None
+        self._lock = threading.Lock()  # fits are found and kept from several threads
+        self.reused = self.made = 0
+
+    def holds(self, key: str) -> bool:
+        """Whether there is a fit of that key, as far as its file's name says."""
+        return self._folder is not None and self._path(key).exists()
+
+    def find(self, key: str) -> Fit | None:
+        """Give the fit of a key; None where there is none, or where its file is damaged, which is said."""
+        if self._folder is None:
+            return None
+        path = self._path(key)
+        try:
+            stored = path.read_bytes()
+            os.utime(path)  # used just now
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._give_up(error)
+            return None
+        content = stored[DIGEST_BYTES:]
+        if stored[:DIGEST_BYTES] != digest(content):
+            logger.warning("%s is damaged: what it held is fitted again", path)
+            return None
+        with self._lock:
+            self.reused += 1
+        return _unpack(content)
+
+    def keep(self, key: str, fit: Fit) -> None:
+        """Keep a fit; a disk that is full or read-only is said once, and then no more are kept."""
+        with self._lock:
+            self.made += 1
+        if self._folder is None:
+            return
+        content = _pack(fit)
+        try:
+            with replacing(self._path(key)) as temporary:
+                temporary.write_bytes(digest(content) + content)
+        except InputError as error:
+            self._give_up(error.__cause__ or error)
+            return
+        with self._lock:
+            if self._room is not None:
+                self._room -= len(content)
+            if self._room is None or self._room < 0:
+                self._room = self._prune()
+
+    def compare(self, parts: Mapping[str, str]) -> list[str]:
+        """Name the parts that are other than those of the latest run on this cache, and note these as the latest."""
+        if self._folder is None:
+            return []
+        path = self._folder / _LATEST
+        latest: dict[str, str] = {}
+        with suppress(OSError, ValueError):  # it only says why
+            latest = json.loads(path.read_text(encoding="utf-8"))
+        with suppress(InputError), replacing(path) as temporary:
+            temporary.write_text(json.dumps(dict(parts)), encoding="utf-8")
+        return [name for name, part in parts.items() if latest.get(name, part) != part]
+
+    def _path(self, key: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{key}{_SUFFIX}"
+
+    def _prune(self) -> int:
+        """Remove what was used least recently until the folder keeps its limit; gives the bytes that are left."""
+        assert self._folder is not None
+        files = []
+        for entry in os.scandir(self._folder):
+            with suppress(FileNotFoundError):  # another run prunes too
+                if entry.name.endswith(_SUFFIX):
+                    files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+        held = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if held <= self._limit:
+                break
+            Path(path).unlink(missing_ok=True)
+            held -= size
+        return self._limit - held
+
+    def _give_up(self, error: BaseException) -> None:
+        """Say why nothing is kept from now on."""
+        with self._lock:
+            folder, self._folder = self._folder, None
+        if folder is not None:
+            reason = getattr(error, "strerror", None) or error
+            logger.warning("%s cannot be used (%s), so no more fits are kept there", folder, reason)
+
+
+#: Neither finds nor keeps a fit.
+KEEP_NONE = FitStore()
+
+
+class FitKeys:
+    """What the fits of a run are found by.
+
+    Attributes:
+        parts: what all of them have in common, and the backbones' features, by name: digests, to say what changed.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        code = [_ROOM.joinpath(*name.split(".")).with_suffix(".py").read_bytes() for name in DECIDING]
+        versions = [platform.machine(), platform.python_version(), *(version(name) for name in _PACKAGES)]
+        groups = inputs.train.groups
+        self.parts = {
+            "the code": digest_parts(*code),
+            "versions of Python or packages": digest_parts(versions),
+            "labels": digest_parts(inputs.train_labels),
+            "groups": digest_parts(*([] if groups is None else [groups])),
+        }
+        self._common = digest_parts(*self.parts.values())
+        matrices = [inputs.train.features] + ([] if inputs.test is None else [inputs.test.features])
+        self._of_features = {
+            name: digest_parts(*(_digest_rows(matrix[:, columns]) for matrix in matrices))
+            for name, columns in inputs.columns.items()
+        }
+        self.parts |= {f"features of {name}": found for name, found in self._of_features.items()}
+
+    def make(self, backbones: Collection[str], *what: Any) -> str:
+        """Digest what decides a fit beside the inputs: arrays, and values whose `repr` tells them apart."""
+        return digest_parts(self._common, [self._of_features[name] for name in backbones], *what)
+
+
+def digest_parts(*parts: Any) -> str:
+    """Digest arrays by shape, type and content, anything else by its `repr`."""
+    whole = blake2b(digest_size=DIGEST_BYTES)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            whole.update(f"{part.shape}{part.dtype}".encode())
+            whole.update(np.ascontiguousarray(part).data.cast("B") if part.size else b"")
+        else:
+            whole.update(part if isinstance(part, bytes) else repr(part).encode())
+        whole.update(b"\0")
+    return whole.hexdigest()
+
+
+def _digest_rows(matrix: np.ndarray) -> str:
+    """Digest a matrix by blocks of rows, so that columns of it are never copied whole."""
+    whole = xxh3_128(f"{matrix.shape}{matrix.dtype}".encode())
+    for start in range(0, len(matrix), _BLOCK):
+        whole.update(np.ascontiguousarray(matrix[start : start + _BLOCK]).data)
+    return whole.hexdigest()
+
+
+def describe_reuse(store: FitStore, keys: Mapping[str, Sequence[str]], changed: Sequence[str]) -> str:
+    """Say which fits are kept from earlier runs, which are to be made, and what changed since the latest run.
+
+    Nothing, "", where none is kept and nothing changed.
+
+    Args:
+        store: where they may be.
+        keys: of the fits of each model, by name.
+        changed: of `FitStore.compare`.
+    """
+    missing = {model: sum(not store.holds(key) for key in own) for model, own in keys.items()}
+    total, new = sum(map(len, keys.values())), sum(missing.values())
+    if not new:
+        return f"fits: all {total} are kept from earlier runs"
+    why = f"{', '.join(changed)} changed: " if changed else ""
+    if new == total:
+        return f"fits: {why}all {total} are made again" if changed else ""
+    models = first_few([model for model, count in missing.items() if count])
+    return f"fits: {total - new} of {total} are kept from earlier runs; {why}to fit: {models}"
+
+
+def _pack(fit: Fit) -> bytes:
+    """Write a fit as arrays and JSON: an archive of numpy."""
+    arrays: dict[str, Any] = {"out_of_fold": fit.out_of_fold} | ({} if fit.test is None else {"test": fit.test})
+    facts: dict[str, Any] = {"converged": fit.converged, "seconds": fit.seconds}
+    if isinstance(fit.model, TrainedHead):
+        head = fit.model
+        facts |= {"spec": asdict(head.spec), "best_epoch": head.best_epoch, "training_seconds": head.seconds}
+        arrays |= {f"weight{place}": weight for place, weight in enumerate(head.weights)}
+        arrays |= asdict(head.curves)
+    else:
+        arrays["estimator"] = np.frombuffer(fit.model.content, np.uint8)
+    file = io.BytesIO()
+    np.savez(file, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
+    return file.getvalue()
+
+
+def _unpack(content: bytes) -> Fit:
+    """Read what `_pack` wrote."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        arrays = dict(archive)
+    facts = json.loads(arrays["facts"].tobytes())
+    model: TrainedHead | SavedEstimator
+    if "spec" in facts:
+        spec = HeadSpec(**facts["spec"] | {"hidden_units": tuple(facts["spec"]["hidden_units"])})
+        weights = [arrays[f"weight{place}"] for place in range(sum(name.startswith("weight") for name in arrays))]
+        curves = Curves(*(arrays[name] for name in Curves.__dataclass_fields__))
+        model = TrainedHead(spec, weights, curves, facts["best_epoch"], facts["training_seconds"])
+    else:
+        model = SavedEstimator(arrays["estimator"].tobytes())
+    return Fit(model, arrays["out_of_fold"], arrays.get("test"), facts["converged"], facts["seconds"])
