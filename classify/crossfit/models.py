@@ -99,7 +99,7 @@ def cross_fit(
     fits = plan.fits()
     rows = max(len(fit.learnt) for fit in fits)
     sizes = [(one.estimator, rows * inputs.train.features[:, one.columns].shape[1]) for one in candidates.values()]
-    jobs = jobs_in_memory(min(jobs, len(sizes) * len(fits)), sizes)
+    jobs = jobs_in_memory(min(jobs, len(sizes) * len(fits) or 1), sizes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
         fitted = in_threads(jobs, recall, calls)
