@@ -7,7 +7,15 @@ if __name__ == "__main__":  # before the imports that take their time
 
 from pathlib import Path
 
-from classify.options import GradientsOptions, PredictOptions, RunFolder, RunOptions, SearchOptions
+from classify.options import (
+    CompareOptions,
+    GradientsOptions,
+    LearnOptions,
+    PredictOptions,
+    RunFolder,
+    RunOptions,
+    SearchOptions,
+)
 from features.common.cli import application, command
 
 app = application("Train on cached features, predict the test images, write a run.")
@@ -74,6 +82,37 @@ def report(run: RunFolder) -> None:
     from classify.report.page import write_report
 
     write_report(run)
+
+
+@command(app)
+def compare(options: CompareOptions) -> None:
+    """Compare runs on the images that all of them have: paired differences from the first, and what was set otherwise.
+
+    It reads the runs' folders alone. What cannot be compared is left out and said: labels, images or truth that not all
+    runs share. The page also has the differences per label.
+
+    Exit codes: 0 done; 2 bad usage or bad input.
+    """
+    for run in options.runs:
+        _check_run(run)
+    from classify.compare.page import compare as compare_runs
+
+    compare_runs(options)
+
+
+@command(app)
+def learn(options: LearnOptions) -> None:
+    """Train a run's final model on growing shares of its groups, and say what more of them would bring.
+
+    It reads the data and features that the run learnt from, writes RUN/learning_curve.csv, and `report` shows it. Of an
+    ensemble the best single model of the run stands in.
+
+    Exit codes: 0 done; 2 bad usage or bad input.
+    """
+    _check_run(options.run)
+    from classify.learn import learn as measure
+
+    measure(options)
 
 
 @command(app)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from classify.settings import Settings
 
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
-_NO_ARGUMENTS = ("data", "out", "overwrite", "fits_gb")
+_NO_ARGUMENTS = ("data", "out", "overwrite", "note", "fits_gb")
 
 #: Options that are fields of `Settings` as they are.
 _AS_GIVEN = ("folds", "repeats", "refit", "seed", "gap", "nested", "permutations", "select")
@@ -122,6 +122,9 @@ class RunOptions(DatasetOptions):
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
     ] = None
+    note: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What you want to know of this run later; decides nothing.")
+    ] = None
     fits_gb: Annotated[
         float, typer.Option(min=0, help="Gigabytes of fits to keep in CACHE/fits for later runs; 0 keeps none.")
     ] = 2.0
@@ -169,7 +172,7 @@ def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
     Args:
         name: `classify run`, `extract heat`, `classify report` or `features audit`.
         run: the run's folder.
-        record: its `run.json`: `data`, `cache`, `arguments`.
+        record: its `run.json`: `data`, `cache`, `arguments`, `note`.
 
     Returns:
         The command, quoted for a shell.
@@ -177,7 +180,7 @@ def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
     data, cache, given = str(record["data"]), str(record["cache"]), record["arguments"]
     of_tables = {name: given.get(name) for name in OF_DATASET}
     words = {
-        "classify run": [data, "--out", str(run), *option_words(given)],
+        "classify run": [data, "--out", str(run), *option_words({**given, "note": record.get("note")})],
         # Without labels and groups: it reads images, and of the tables only which column names them.
         "extract heat": [data, str(run), *option_words({"id_column": given.get("id_column")})],
         "classify report": [str(run)],
@@ -253,4 +256,36 @@ class GradientsOptions:
             help="Ids of the images to show, at all labels, in every split of CACHE that has them.",
             show_default="those of the run's gallery",
         ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """The options of `python -m classify compare`."""
+
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN1 RUN2 ...",
+            help="Folders of finished runs; the first is what the others are compared with.",
+            show_default=False,
+        ),
+    ]
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A model of all runs.", show_default="each run's final model")
+    ] = None
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The page to write; an earlier comparison there is replaced.")
+    ] = Path("compare.html")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnOptions:
+    """The options of `python -m classify learn`."""
+
+    run: RunFolder
+    model: ModelName = None
+    draws: Annotated[int, typer.Option(min=1, help="Times that each share of the groups is drawn.")] = 3
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
     ] = None

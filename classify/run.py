@@ -58,7 +58,7 @@ def run_classification(options: RunOptions) -> int:
                 experiment = validate(inputs, settings, read_final(inputs, experiment), advance)
             seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
             where = {"data": str(options.data), "cache": str(cache.root)}
-            record = {**where, "arguments": options.arguments(), "seconds": seconds}
+            record = {**where, "note": options.note, "arguments": options.arguments(), "seconds": seconds}
             write_files(staging, inputs, experiment, record)
             explained = explain_gallery(SavedRun.open(staging), cache, experiment.final_model)
             write_gradients(staging, explained)

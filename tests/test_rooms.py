@@ -27,7 +27,8 @@ ORDER = (
     {"experiment", "search"},
     {"rundir"},
     {"explain", "readings", "validation"},
-    {"report", "predict", "run", "__main__"},
+    {"report", "predict", "run", "learn"},
+    {"compare", "__main__"},
 )
 #: Tables of names, which help texts read: they load none of these.
 TABLES = (
@@ -111,9 +112,9 @@ def test_the_finder_of_imports_sees_lazy_and_nested_ones(tmp_path):
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_importing_every_module_of_a_room_loads_no_room_that_it_must_not_know(room):
-    """And of classify only the report loads what it draws with: its modules are imported last."""
+    """And of classify only the report and the comparison load what they draw with: their modules are imported last."""
     names = [name for name in modules(room) if not name.endswith("__main__")]
-    report = [name for name in names if name.startswith("classify.report")]
+    report = [name for name in names if name.startswith(("classify.report", "classify.compare"))]
     done, loaded = packages_loaded(IMPORT, *(name for name in names if name not in report), "-", *report)
     assert done.returncode == 0, done.stderr
     assert room in loaded
@@ -140,6 +141,7 @@ def test_importing_every_module_of_a_room_loads_no_room_that_it_must_not_know(ro
         ("classify run --help", "--backbones"),
         ("classify predict --help", "--split"),
         ("classify report --help", "RUN/report.html"),
+        ("classify compare --help", "RUN1 RUN2"),
         ("classify search --help", "STUDY"),
         ("scripts.pipeline --help", "predict"),
         ("scripts.pipeline scripts/extract.sh --help", "--backbones"),

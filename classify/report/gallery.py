@@ -2,15 +2,17 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from PIL import Image
 
 from classify.options import command_line
 from classify.report.run_files import RunFiles
-from classify.scores.gallery import NEAR_THRESHOLD, OUTCOMES, outcome_of
+from classify.scores.gallery import LABEL_ERROR, NEAR_THRESHOLD, OUTCOMES, outcome_of
+from classify.scores.label_errors import NEAR_ROWS
 from classify.scores.thresholds import to_binary
 from features.common.errors import InputError
 from features.store.gradients import CAM, heat_path, how_to_draw, read_cam, thumbnail_path
@@ -22,7 +24,13 @@ QUALITY = 82
 #: Bytes of all pictures, as they stand in the page, at the most: with the rest it stays below 8 MB.
 BUDGET = 6_000_000
 
-OUTCOME_NAMES = {key: key.replace("_", " ") for key in OUTCOMES} | {NEAR_THRESHOLD: "near the threshold"}
+_SHOWN = (*OUTCOMES, LABEL_ERROR)
+OUTCOME_NAMES = {key: key.replace("_", " ") for key in _SHOWN} | {
+    NEAR_THRESHOLD: "near the threshold",
+    LABEL_ERROR: "likely label error",
+}
+#: Rows of label_errors.csv in the page.
+_ERRORS = 30
 
 
 class Pictures(NamedTuple):
@@ -58,13 +66,27 @@ def describe_gallery(run: RunFiles) -> dict[str, Any]:
     return {
         "cards": cards,
         "pictures": pictures,
-        "outcomes": [(key, OUTCOME_NAMES[key]) for key in OUTCOMES if any(c["outcome"] == key for c in cards)],
+        "outcomes": [(key, OUTCOME_NAMES[key]) for key in _SHOWN if any(c["outcome"] == key for c in cards)],
         "splits": [split for split in run.splits.values() if any(c["split"] == split.name for c in cards)],
         "with_pictures": sum(card["thumbnail"] for card in cards),
         "has_cam": files is not None,
         "commands": [command_line(name, run.folder, run.record) for name in ("extract heat", "classify report")],
         "heat": heat_record,
     }
+
+
+def describe_label_errors(run: RunFiles, cards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Gather the section of labels that are probably wrong; the cards are the gallery's."""
+    table = run.label_errors
+    pictured = {(card["id"], card["label"]): card for card in cards if card["outcome"] == LABEL_ERROR}
+    rows = table.head(_ERRORS).to_dict("records")
+    for row in rows:
+        row["card"] = pictured.get((row["ID"], row["label"]))
+        for name in ("duplicate_of", "group"):
+            row[name] = "" if pd.isna(row[name]) else row[name]
+    reasons = {} if table.empty else table["why"].value_counts().to_dict()
+    rows_searched = len(run.splits["train"].image_ids)
+    return {"rows": rows, "count": len(table), "reasons": reasons, "near_searched": rows_searched <= NEAR_ROWS}
 
 
 def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list[dict[str, Any]]:
@@ -87,7 +109,7 @@ def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list
                 "outcome": choice.outcome,
                 "outcome_name": OUTCOME_NAMES[choice.outcome],
                 "decision": OUTCOME_NAMES[outcome_of(positive, bool(decided[choice.split][row, index]))],
-                "said": choice.outcome in ("example", NEAR_THRESHOLD),
+                "said": choice.outcome in ("example", NEAR_THRESHOLD, LABEL_ERROR),
                 "rank": choice.rank,
                 "probability": probability,
                 "threshold": float(run.cuts[index]),

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from classify.options import command_line
 from classify.report import plotting
 from classify.report.data import describe_audit, describe_data
 from classify.report.doubts import list_doubts
-from classify.report.gallery import describe_gallery
+from classify.report.gallery import describe_gallery, describe_label_errors
 from classify.report.labels import describe_labels
+from classify.report.learning import describe_learning
 from classify.report.models import describe_heads, describe_models
 from classify.report.run_files import RunFiles
 from classify.report.tables import describe_groups, describe_subgroups
@@ -26,7 +27,8 @@ from features.common.text import make_console, render
 _TEMPLATE = Path(__file__).parent / "template"
 _FILTERS: dict[str, Callable[..., str]] = {
     "short": plotting.short,
-    "interval": lambda score: plotting.interval(*score[1:]),
+    "interval": lambda score: plotting.interval(*score[1:3]),
+    "signed_interval": lambda score: plotting.signed_interval(*score[1:3]),
     "with_interval": plotting.with_interval,
     "percent": plotting.percent,
     "thousands": "{:,}".format,
@@ -69,9 +71,9 @@ def make_page(run: RunFiles, figures: Path) -> str:
             "models": describe_models(run, figures),
             "heads": describe_heads(run, figures),
             "labels": describe_labels(run, figures),
+            "learning": describe_learning(run, figures),
         }
     gallery = describe_gallery(run)
-    script = (_TEMPLATE / "page.js").read_text(encoding="utf-8")
     embedded = {
         "labels": [{key: label[key] for key in ("cuts", "start", "half", "splits")} for label in sections["labels"]],
         "thumbnails": gallery["pictures"].thumbnails,
@@ -80,6 +82,7 @@ def make_page(run: RunFiles, figures: Path) -> str:
     values = sections | {
         "run": run,
         "gallery": gallery,
+        "errors": describe_label_errors(run, gallery["cards"]),
         "groups": describe_groups(run),
         "subgroups": describe_subgroups(run),
         "audit": describe_audit(run),
@@ -87,13 +90,23 @@ def make_page(run: RunFiles, figures: Path) -> str:
         "command": command_line("classify run", run.folder, run.record),
         "title": Path(run.record["data"]).name or "data",
         "overall": {s.measured: run.score(run.final_model, s.measured) for s in run.splits.values()},
-        "style": Markup((_TEMPLATE / "page.css").read_text(encoding="utf-8")),
-        "script": Markup(script),
-        # The page's own script may run and nothing else, whatever a label or an id may hold.
-        "script_digest": base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
         "embedded": _json_for_html(embedded),
     }
-    return render(_TEMPLATE / "page.html", values, _FILTERS)
+    return fill_page("page.html", ("sort.js", "page.js"), values)
+
+
+def fill_page(template: str, scripts: Sequence[str], values: Mapping[str, Any]) -> str:
+    """Fill in a page of `template/`, with the one style and some of the scripts there: HTML that asks for nothing else.
+
+    The page's own script may run and nothing else, whatever a label or an id may hold.
+    """
+    script = "\n".join((_TEMPLATE / name).read_text(encoding="utf-8") for name in scripts)
+    shell = {
+        "style": Markup((_TEMPLATE / "page.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        "script_digest": base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
+    }
+    return render(_TEMPLATE / template, {**values, **shell}, _FILTERS)
 
 
 def _json_for_html(value: Any) -> Markup:

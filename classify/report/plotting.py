@@ -140,6 +140,11 @@ def interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None or math.isnan(low + high) else f"[{low:.3f}, {high:.3f}]"
 
 
+def signed_interval(low: float | None, high: float | None) -> str:
+    """Write the interval of a difference, `[-0.003, +0.021]`, or nothing where there is none."""
+    return "" if low is None or high is None or math.isnan(low + high) else f"[{low:+.3f}, {high:+.3f}]"
+
+
 def with_interval(score: Sequence[float | None]) -> str:
     """Write `0.894 [0.858, 0.925]`; without an interval where there is none."""
     return f"{short(score[0])} {interval(score[1], score[2])}".strip()

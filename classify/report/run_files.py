@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from classify.rundir.files import read_metrics, read_out_of_fold, read_predictions, read_run_table, read_thresholds
-from classify.rundir.folder import BACKBONES_TABLE, CURVES, GALLERY, LEADERBOARD_TABLE, SealedRun
+from classify.rundir.folder import BACKBONES_TABLE, CURVES, GALLERY, LABEL_ERRORS, LEADERBOARD_TABLE, SealedRun
 from classify.scores.metrics import MACRO
 from features.common.arrays import Groups, Labels, Probabilities
 from features.dataset.dataset import DEFAULT_GROUP
@@ -55,6 +55,7 @@ class RunFiles(SealedRun):
         leaderboard: `leaderboard.csv`, by model.
         thresholds: the final model's rows of `thresholds.csv`, by label.
         gallery: `gallery.csv`.
+        label_errors: `label_errors.csv`.
         backbones: `backbones.csv`; empty of a run on one backbone.
         curves: `curves.csv`; empty of a run without heads.
     """
@@ -64,6 +65,7 @@ class RunFiles(SealedRun):
     leaderboard: pd.DataFrame
     thresholds: pd.DataFrame
     gallery: pd.DataFrame
+    label_errors: pd.DataFrame
     backbones: pd.DataFrame
     curves: pd.DataFrame
 
@@ -91,6 +93,7 @@ class RunFiles(SealedRun):
             leaderboard=read_run_table(run, LEADERBOARD_TABLE).set_index("model"),
             thresholds=read_thresholds(run, run.final_model),
             gallery=read_run_table(run, GALLERY),
+            label_errors=read_run_table(run, LABEL_ERRORS),
             backbones=read_run_table(run, BACKBONES_TABLE),
             curves=read_run_table(run, CURVES),
         )

@@ -1,6 +1,6 @@
 """The files of a finished run: tables, fitted models, and the record of how it came about, which seals them.
 
-Every CSV file is written here or by `tables`, and read here, but for the labels, which the audit reads too.
+Each CSV file is written here, by `images` or by `tables`, and read here; but the labels, which the audit reads too.
 """
 
 import platform
@@ -19,7 +19,6 @@ from classify.models.files import dump_trusted, ensemble_path, save_fits
 from classify.models.trained_head import TrainedHead
 from classify.rundir.folder import (
     DECISIONS,
-    GALLERY,
     LEADERBOARD_TABLE,
     METRICS_TABLE,
     MODELS,
@@ -30,8 +29,9 @@ from classify.rundir.folder import (
     seal,
     writing,
 )
+from classify.rundir.images import write_gallery, write_label_errors
 from classify.rundir.tables import write_backbones, write_curves, write_readings, write_table
-from classify.scores.gallery import choose_gallery
+from classify.scores.label_errors import find_duplicates, find_label_errors
 from classify.scores.metrics import METRICS, describe_rule
 from classify.scores.resampling import DRAWS, ENDS
 from classify.scores.thresholds import measure_cost, to_binary
@@ -54,6 +54,9 @@ _WORDS = (
     "backbone",
     "outcome",
     "interval",
+    "why",
+    "duplicate_of",
+    "group",
     "at",
     "figure",
     "summary",
@@ -91,7 +94,12 @@ def _write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
     if experiment.heads:
         write_curves(folder, experiment)
     _write_labels(folder, inputs, experiment)
-    _write_gallery(folder, inputs, experiment)
+    train, model = inputs.train, experiment.final_model
+    alike = find_duplicates(train.features, inputs.columns, train.groups)
+    errors = find_label_errors(inputs.train_labels, final.out_of_fold, alike)
+    write_label_errors(folder, inputs, errors)
+    splits = _labelled_splits(inputs, experiment)
+    write_gallery(folder, inputs.label_names, experiment.thresholds[model], splits, errors)
     write_readings(folder, experiment)
 
 
@@ -234,17 +242,6 @@ def _write_labels(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
         for name, images, labels, _ in _labelled_splits(inputs, experiment)
     }
     write_run_labels(folder, inputs.label_names, splits)
-
-
-def _write_gallery(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
-    """Write the images worth looking at, by the final model: `split`, `ID`, `label`, `outcome`, `rank`."""
-    thresholds = experiment.thresholds[experiment.final_model]
-    rows = [
-        (split, images.used_ids[choice.row], inputs.label_names[choice.label], choice.outcome, choice.rank)
-        for split, images, labels, probabilities in _labelled_splits(inputs, experiment)
-        for choice in choose_gallery(labels, probabilities, thresholds, images.groups)
-    ]
-    write_table(pd.DataFrame(rows, columns=["split", "ID", "label", "outcome", "rank"]), folder / GALLERY)
 
 
 def read_run_table(run: SealedRun, name: str) -> pd.DataFrame:

@@ -18,15 +18,17 @@ from features.store.gradients import CAM, CAM_LOCK, CAM_STAGING, GRADIENTS
 PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
 OUT_OF_FOLD, METRICS_TABLE, THRESHOLDS = "oof_probability.csv", "metrics.csv", "thresholds.csv"
 BACKBONES_TABLE, CURVES, GALLERY = "backbones.csv", "curves.csv", "gallery.csv"
-LEADERBOARD_TABLE, OPERATING_POINTS = "leaderboard.csv", "operating_points.csv"
+LEADERBOARD_TABLE, OPERATING_POINTS, LABEL_ERRORS = "leaderboard.csv", "operating_points.csv", "label_errors.csv"
 GROUP_SCORES, SUBGROUPS = "group_scores.csv", "subgroups.csv"
 #: The folder of a run's fitted models.
 MODELS = "models"
 #: What a run writes and seals, beside `MARK`.
 SEALED = (
     PROBABILITIES, DECISIONS, OUT_OF_FOLD, LEADERBOARD_TABLE, METRICS_TABLE, THRESHOLDS, BACKBONES_TABLE, CURVES,
-    RUN_LABELS, GALLERY, OPERATING_POINTS, GROUP_SCORES, SUBGROUPS, MODELS,
+    RUN_LABELS, LABEL_ERRORS, GALLERY, OPERATING_POINTS, GROUP_SCORES, SUBGROUPS, MODELS,
 )  # fmt: skip
+#: What `learn` adds to a finished run.
+LEARNING_CURVE = "learning_curve.csv"
 #: What `report` makes of a finished run: the page, and the folder of its figures.
 REPORT, FIGURES = "report.html", "figures"
 #: The folder of predictions of new images, a folder each, and what says in such a folder how they were made.
@@ -39,7 +41,7 @@ _OF_AUDIT = (DUPLICATES, GROUPS, AUDIT)
 _CACHE = "cache"
 _OF_PREDICTION = (PROBABILITIES, DECISIONS, GRADIENTS, CAM, _CACHE, PREDICTION_PARTIAL, PREDICTION)
 #: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
-RUN_FILES = (*SEALED, GRADIENTS, REPORT, FIGURES, CAM, *_OF_AUDIT, PREDICTIONS, MARK)
+RUN_FILES = (*SEALED, GRADIENTS, LEARNING_CURVE, REPORT, FIGURES, CAM, *_OF_AUDIT, PREDICTIONS, MARK)
 _PARTIAL, _REPLACING, _LOCK = ".partial", ".replacing", ".lock"
 #: Version of what `MARK` holds. Before 2 there was neither a version nor a seal.
 _FORMAT = 2
@@ -257,7 +259,7 @@ def _publish(staging: Path, run: Path, groups: Path | None) -> None:
 
 def _remove_stale(run: Path, groups: Path | None) -> None:
     """Remove what an earlier run and its followers left; what a person put there, and `groups`, stay."""
-    names = [*SEALED, GRADIENTS, REPORT, FIGURES, CAM, PREDICTION]
+    names = [*SEALED, GRADIENTS, LEARNING_CURVE, REPORT, FIGURES, CAM, PREDICTION]
     names += [path.name for path in run.glob(f".{FIGURES}????????")]  # of a killed report
     if (run / AUDIT).exists():  # else a person put the groups there
         names += [name for name in _OF_AUDIT if groups is None or groups.resolve() != (run / name).resolve()]

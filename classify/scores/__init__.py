@@ -8,5 +8,6 @@ Reading order:
 - `scoring`: every metric of every label, with its interval.
 - `thresholds`: fit them, cross-fit the decisions, say what they cost.
 - `gains`: what each backbone adds, and what a leak between folds would flatter.
+- `label_errors`: labels that are probably wrong.
 - `gallery`: the images worth looking at.
 """

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from classify.scores.label_errors import LabelError
 from classify.scores.thresholds import to_binary
 from features.common.arrays import Groups, Labels, Probabilities, Thresholds
 
@@ -14,13 +15,15 @@ FALSE_NEGATIVE, TRUE_NEGATIVE = "false_negative", "true_negative"
 NEAR_THRESHOLD = "near_threshold"
 #: Why an image is in the gallery, in the order of the rows.
 OUTCOMES = (EXAMPLE, TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE, TRUE_NEGATIVE, NEAR_THRESHOLD)
+#: Why an image is in the gallery beside its outcome: its label may be wrong.
+LABEL_ERROR = "label_error"
 #: Images per label and outcome: two rows of three on a page.
 COUNT = 6
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One image of the gallery: its row, the column of its label, one of `OUTCOMES`, and its place there, from 1."""
+    """One image of the gallery: its row, its label's column, one of `OUTCOMES` or `LABEL_ERROR`, its place, from 1."""
 
     row: int
     label: int
@@ -46,6 +49,17 @@ def choose_gallery(
         )
         for rank, row in enumerate(rows, start=1)
     ]
+
+
+def show_label_errors(errors: Sequence[LabelError]) -> list[Choice]:
+    """Choose the likeliest errors of each label, up to `COUNT`."""
+    shown: dict[int, int] = {}
+    choices = []
+    for error in errors:
+        shown[error.label] = shown.get(error.label, 0) + 1
+        if shown[error.label] <= COUNT:
+            choices.append(Choice(error.row, error.label, LABEL_ERROR, shown[error.label]))
+    return choices
 
 
 def outcome_of(positive: bool, decided: bool) -> str:

@@ -27,6 +27,7 @@ TABLES = (
     "labels.csv",
     "gallery.csv",
     "leaderboard.csv",
+    "label_errors.csv",
     "operating_points.csv",
     "group_scores.csv",
 )
@@ -172,6 +173,7 @@ def test_without_a_test_split_there_are_out_of_fold_results_only(toy):
         "gallery.csv",
         "gradients.h5",
         "group_scores.csv",
+        "label_errors.csv",
         "labels.csv",
         "leaderboard.csv",
         "metrics.csv",
