@@ -126,13 +126,14 @@ def run_experiment(
     plan = FitPlan(repeats, settings.refit)
     keys = FitKeys(inputs)
     found_by = list_baseline_keys(candidates, inputs, plan, keys)
-    found_by |= list_head_keys(settings.heads, inputs, plan, settings.seed, keys)
+    specs = {name: spec.for_rows(len(inputs.train_labels)) for name, spec in settings.heads.items()}
+    found_by |= list_head_keys(specs, inputs, plan, settings.seed, keys)
     changed = store.compare(keys.parts | {"folds": digest_parts(plan.fold_of_row), "the seed": repr(settings.seed)})
     if said := describe_reuse(store, found_by, changed):
         say(said)
     prior = cross_fit({PRIOR: Candidate(BASELINES[PRIOR].make(), seen[""])}, inputs, plan, 1, lambda: None)
     baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step, store, keys)
-    heads = cross_fit_heads(settings.heads, inputs, plan, settings.seed, on_step, store, keys)
+    heads = cross_fit_heads(specs, inputs, plan, settings.seed, on_step, store, keys)
     scored = inputs.test if inputs.test and inputs.test.labels is not None else None
     shared = warn_shared_groups(inputs.train.groups, scored.groups if scored else None)
     few = warn_few_positives(inputs.label_names, inputs.train_labels)

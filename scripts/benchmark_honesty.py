@@ -19,6 +19,7 @@ from classify.scores.thresholds import fit_thresholds, make_promise
 from classify.settings import Settings
 from classify.validation import validate
 from features.common.text import make_console
+from scripts.benchmark_means import benchmark_means
 
 #: Patients, and positives among their ten slices each, of the cases.
 PATIENTS, POSITIVES = (20, 60, 120), (3, 10, 30, 100)
@@ -144,7 +145,7 @@ def _learn_from_noise(seed: int) -> Noise:
 
 
 def benchmark_honesty(simulations: int, runs: int, jobs: int) -> None:
-    """Print how often 95 % intervals hold the truth, and what runs on noise say."""
+    """Print how often 95 % intervals hold the truth, what runs on noise say, and what means of models are worth."""
     console, pool = make_console(), Parallel(n_jobs=jobs)
     table = Table(box=None, header_style="bold")
     for heading in ("patients", "positives", "AUC", "sensitivity", "calibration slope"):
@@ -168,6 +169,7 @@ def benchmark_honesty(simulations: int, runs: int, jobs: int) -> None:
         f"{_mean(noise.nested)}, fitted and chosen again without each fold {_mean(noise.refitted)}; 'may be no better "
         f"than chance' is said in {np.mean(noise.said):.0%}"
     )
+    benchmark_means(min(simulations, 100), jobs, console)
 
 
 def _mean(values: np.ndarray) -> str:

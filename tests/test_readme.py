@@ -185,7 +185,7 @@ def test_every_file_of_a_run_is_described_and_no_other():
 def test_the_presets_are_those_of_the_table():
     rows = [
         f"| `{name}` | {', '.join(map(str, spec.hidden_units)) or 'none'} | {spec.dropout:g} | {spec.l2:g} | "
-        f"{spec.optimiser}, {spec.learning_rate:g} | {spec.batch_size} |"
+        f"{spec.optimiser}, {spec.learning_rate:g} | {spec.batch_size or 'by rows'} |"
         for name, spec in PRESETS.items()
     ]
     assert "\n".join(rows) in page("classify.md")

@@ -37,7 +37,7 @@ def train_bank(
     the bank changes a head by no more than the rounding of sums.
 
     Args:
-        specs: the heads; at least one.
+        specs: the heads; at least one, each with a batch size.
         X: the features.
         y: the truth.
         train_rows: to learn from, at least one.
@@ -114,6 +114,7 @@ class _Bank:
         seed: int,
     ) -> None:
         self._tf = import_tensorflow()
+        assert specs[0].batch_size is not None  # see `HeadSpec.for_rows`
         self._specs, self._seed, self._batch_size = specs, seed, specs[0].batch_size
         self._X = self._tf.constant(X, self._tf.float32)
         self._train_rows, self._y = train_rows, y[train_rows]

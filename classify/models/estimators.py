@@ -5,13 +5,11 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils.validation import has_fit_parameter
 
-from classify.models.closed_form import RidgePath
 from classify.models.trained_head import Linearised
 from features.common.arrays import Features, Groups, Labels, Probabilities
 
@@ -69,9 +67,6 @@ class OneVsRest(BaseEstimator):
         seen = self.scaler_.transform(X)
         if self.reducer_ is not None:
             seen = self.reducer_.transform(seen)
-        if isinstance(self.classifier, LogisticRegression):
-            coefficients, intercepts = (line.astype(np.float32) for line in self._lines(seen.shape[1]))
-            return expit(seen @ coefficients + intercepts)  # one product for all labels
         columns = [
             np.full(len(X), known) if isinstance(known, float) else known.predict_proba(seen)[:, 1]
             for known in self.classifiers_
@@ -80,8 +75,8 @@ class OneVsRest(BaseEstimator):
 
     @property
     def has_gradient(self) -> bool:
-        """Whether it can be linearised: logistic regression and linear SVMs can."""
-        return isinstance(self.classifier, LogisticRegression | PlattScaledSVM) and self.reducer_ is None
+        """Whether it can be linearised: linear SVMs can."""
+        return isinstance(self.classifier, PlattScaledSVM) and self.reducer_ is None
 
     def linearise(self, X: Features) -> Linearised:
         """Carry the lines on standardised features over to the features themselves; they are equal in all rows."""
@@ -100,19 +95,16 @@ class OneVsRest(BaseEstimator):
 
 
 def _line(classifier: ClassifierMixin | float, width: int) -> tuple[np.ndarray, float]:
-    """The logit of a constant, a logistic regression or a calibrated linear SVM, as coefficients and intercept."""
+    """The logit of a constant or of a calibrated linear SVM, as coefficients and intercept."""
     if isinstance(classifier, float):
         return np.zeros(width), float(logit(classifier))
-    if isinstance(classifier, LogisticRegression):
-        return classifier.coef_[0], float(classifier.intercept_[0])
     machine, slope = classifier.machine_, classifier.slope_
     return slope * machine.coef_[0], float(slope * machine.intercept_[0] + classifier.intercept_)
 
 
 def _has_converged(fitted: ClassifierMixin) -> bool:
-    """Tell whether a logistic regression or a linear SVM stopped by itself."""
-    solver = fitted.machine_ if isinstance(fitted, PlattScaledSVM) else fitted
-    return not isinstance(solver, LogisticRegression | LinearSVC) or bool(np.max(solver.n_iter_) < solver.max_iter)
+    """Tell whether a linear SVM stopped by itself; classifiers without an iterative solver have."""
+    return not isinstance(fitted, PlattScaledSVM) or bool(np.max(fitted.machine_.n_iter_) < fitted.max_iter)
 
 
 class PlattScaledSVM(ClassifierMixin, BaseEstimator):
@@ -158,69 +150,6 @@ class PlattScaledSVM(ClassifierMixin, BaseEstimator):
         """Give the probabilities of both values, float64 (N, 2)."""
         positive = expit(self.slope_ * self.machine_.decision_function(X) + self.intercept_)
         return np.column_stack([1 - positive, positive])
-
-
-class RidgeRegression(BaseEstimator):
-    """Least squares with an L2 penalty, on labels as numbers, in closed form; a line makes its scores probabilities.
-
-    Penalty and line are fitted to the exact scores that each group would have had without its own rows, per label: the
-    penalty of the least log loss. See `RidgePath`.
-
-    Args:
-        penalties: to choose from, in units of the rows: for twice as many rows, twice as strong.
-
-    Attributes:
-        mean_, scale_: float64 (D,), of the features that it learnt from.
-        coef_: float64 (D, L), on standardised features.
-        intercept_: float64 (L,).
-        slope_, shift_: float64 (L,), of the lines; 0 and the logit of Laplace's rule for a label of one value.
-        penalty_: float64 (L,), what was chosen.
-    """
-
-    has_gradient = True
-    converged_ = True
-
-    def __init__(self, penalties: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)) -> None:
-        self.penalties = penalties
-
-    def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "RidgeRegression":
-        """Learn from rows of features, their labels and, where known, their groups."""
-        rows, truth = len(X), y.astype(np.float64)
-        path = RidgePath(X, truth, rows * np.array(self.penalties))
-        self.mean_, self.scale_, self.intercept_ = path.mean, path.scale, path.intercept
-        losses, lines = [], []
-        for alone in path.scores_alone(groups):
-            fitted = [fit_line(*columns) for columns in zip(alone.T, truth.T, strict=True)]
-            logits = alone * [slope for slope, _ in fitted] + [shift for _, shift in fitted]
-            losses.append(np.mean(np.logaddexp(0, logits) - truth * logits, axis=0))
-            lines.append(fitted)
-        best = np.argmin(losses, axis=0)
-        self.penalty_ = np.array(self.penalties)[best]
-        self.slope_, self.shift_ = np.array([lines[choice][label] for label, choice in enumerate(best)]).T
-        self.coef_ = path.coefficients(self.penalty_ * rows)
-        constant = np.ptp(y, axis=0) == 0
-        self.slope_[constant] = 0.0
-        self.shift_[constant] = logit((y.sum(axis=0) + 1) / (rows + 2))[constant]
-        return self
-
-    def predict_proba(self, X: Features) -> Probabilities:
-        """Give the probability of each label."""
-        coefficients, intercepts = self._lines()
-        return expit(X @ coefficients.astype(np.float32) + intercepts.astype(np.float32))
-
-    def linearise(self, X: Features) -> Linearised:
-        """Its line, which is equal in all rows."""
-        coefficients, intercepts = (line.astype(np.float32) for line in self._lines())
-        return Linearised(
-            np.broadcast_to(coefficients.T, (len(X), *coefficients.T.shape)),
-            np.broadcast_to(intercepts, (len(X), len(intercepts))),
-        )
-
-    def _lines(self) -> tuple[np.ndarray, np.ndarray]:
-        """The logits of all labels on the features themselves: float64 coefficients (D, L), intercepts (L,)."""
-        coefficients = self.coef_ / self.scale_[:, None]
-        intercepts = self.intercept_ - self.mean_ @ coefficients
-        return coefficients * self.slope_, intercepts * self.slope_ + self.shift_
 
 
 def fit_line(scores: np.ndarray, truth: np.ndarray, intercept: bool = True) -> tuple[float, float]:

@@ -29,7 +29,7 @@ TRUSTED = (
 #: numpy parses the head of each array as Python; before Python 3.11.8 two threads that do so at a time can end in a
 #: SystemError (github.com/python/cpython/issues/106905).
 _LOADING = threading.Lock()
-_OWN = re.compile(r"(classify\.(?:models|ensembles)\.estimators)\.([A-Z]\w*)")
+_OWN = re.compile(r"(classify\.(?:models\.(?:estimators|linear)|ensembles\.estimators))\.([A-Z]\w*)")
 
 
 class Predictor(Protocol):

@@ -7,7 +7,7 @@ read the table.
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -39,7 +39,7 @@ class HeadSpec:
         learning_rate: of every step.
         class_weight: `balanced` gives the positives and the negatives of each label the same total weight in the loss.
         label_smoothing: a truth t is learnt as t * (1 - smoothing) + smoothing / 2.
-        batch_size: rows a step; the last batch of an epoch may be shorter.
+        batch_size: rows a step; the last batch of an epoch may be shorter. None: chosen by `for_rows`.
         epochs: passes over the training rows, at most.
         patience: epochs without a lower validation loss after which training stops: a count (int), or a share of the
             epochs (float; 1.0 never stops early).
@@ -54,7 +54,7 @@ class HeadSpec:
     learning_rate: Annotated[float, Gt(0)] = 1e-5
     class_weight: ClassWeight = "none"
     label_smoothing: Annotated[float, Ge(0), Le(1)] = 0.0
-    batch_size: _Count = 16
+    batch_size: _Count | None = 16
     epochs: _Count = 100
     patience: _Count | Annotated[float, Gt(0), Le(1)] = 0.1
     seed: Annotated[int, Ge(0)] = 0
@@ -69,6 +69,18 @@ class HeadSpec:
             return self.patience
         return max(1, round(self.patience * self.epochs))
 
+    def for_rows(self, rows: int) -> "HeadSpec":
+        """This spec with a batch size: the largest power of two, 16 to 256, of 16 steps an epoch, if it has none.
+
+        The moving moments of batch normalisation need some hundred steps to leave their initial values.
+
+        Args:
+            rows: training rows of the run; its folds learn from fewer, but all in batches of one size.
+        """
+        if self.batch_size is not None:
+            return self
+        return replace(self, batch_size=max(16, min(256, 1 << (max(rows // 16, 1).bit_length() - 1))))
+
     def count_parameters(self, width: int, labels: int) -> int:
         """Count the trainable parameters: of the dense layers, and two per feature for batch normalisation."""
         widths = [width, *self.hidden_units, labels]
@@ -82,15 +94,16 @@ PRESETS: Mapping[str, HeadSpec] = MappingProxyType(
     {
         "challenge": HeadSpec(),
         "challenge-sgd": HeadSpec(optimiser="sgd", learning_rate=3e-3),
-        "linear": HeadSpec(dropout=0.0, l2=1e-4, learning_rate=1e-3, batch_size=256),
-        "ridge": HeadSpec(dropout=0.0, l2=0.1, learning_rate=1e-3, batch_size=32),
-        "wide": HeadSpec(hidden_units=(512,), learning_rate=3e-4, batch_size=256),
-        "deep": HeadSpec(hidden_units=(256, 128, 64), dropout=0.3, learning_rate=1e-3, batch_size=256),
+        "linear": HeadSpec(dropout=0.0, l2=1e-4, learning_rate=1e-3, batch_size=None),
+        "linear-l2": HeadSpec(dropout=0.0, l2=0.1, learning_rate=1e-3, batch_size=None),
+        "wide": HeadSpec(hidden_units=(512,), learning_rate=3e-4, batch_size=None),
+        "deep": HeadSpec(hidden_units=(256, 128, 64), dropout=0.3, learning_rate=1e-3, batch_size=None),
     }
 )
 #: Those of a run that names none: a linear head and a deep one, whose errors differ; see docs/decisions.md.
-DEFAULT_PRESETS = ("ridge", "deep")
+DEFAULT_PRESETS = ("linear-l2", "deep")
 
+_RENAMED = {"ridge": "linear-l2"}
 #: What ends the name of a file of presets: JSON, `{"name": {"dropout": 0.3, ...}, ...}`.
 SUFFIX = ".json"
 #: A preset's name becomes part of a model's name, `NAME/resnet50`, of a folder's, `NAME__resnet50`, and of a list
@@ -113,9 +126,10 @@ def choose_heads(choices: Sequence[str], taken: Collection[str]) -> dict[str, He
     heads: dict[str, HeadSpec] = {}
     for choice in choices:
         if choice not in PRESETS and not choice.endswith(SUFFIX):
+            renamed = f" (it is called {_RENAMED[choice]} now)" if choice in _RENAMED else ""
             raise InputError(
-                f"--preset {','.join(choices)!r}: {choice} is not a preset. Expected some of {', '.join(PRESETS)}; a "
-                f"file that ends in {SUFFIX}; or none."
+                f"--preset {','.join(choices)!r}: {choice} is not a preset{renamed}. Expected some of "
+                f"{', '.join(PRESETS)}; a file that ends in {SUFFIX}; or none."
             )
         found = {choice: PRESETS[choice]} if choice in PRESETS else read_presets(Path(choice))
         for name in found:

@@ -73,6 +73,12 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
         f"*: the final model; =: tied with the best; {beside}scores are out-of-fold, the mean over labels; AUC: over "
         "pairs within a fold"
     )
+    if beside and not settings.refit:
+        console.print(
+            f"out-of-fold: {_models(settings.repeats)} an image; test: the mean of "
+            f"{_models(settings.folds * settings.repeats)}, so that models which vary score higher on test for that "
+            "alone, and more images reach their thresholds (--refit predicts test by one model)"
+        )
     if experiment.left_out:
         why = ", ".join(f"{name} ({reason})" for name, reason in experiment.left_out.items())
         console.print(f"means over labels are without {why}")
@@ -242,6 +248,11 @@ def _threshold_table(inputs: Inputs, experiment: Experiment) -> Table:
     for name, threshold, cost in zip(inputs.label_names, experiment.thresholds[model], costs, strict=True):
         table.add_row(Text(name), _with_interval(aucs[name]), *(_short(value) for value in (threshold, *cost)))
     return table
+
+
+def _models(count: int) -> str:
+    """Write `1 model`, `5 models`."""
+    return f"{count} model{'' if count == 1 else 's'}"
 
 
 def _with_interval(score: Score) -> Text:

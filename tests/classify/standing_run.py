@@ -1,7 +1,7 @@
 """`python -m tests.classify.standing_run N ...`: stage 2's command, that comes to a stand in fit N + 1.
 
-Counted are the fits of `OneVsRest`, of which it begins no more, and the banks of heads, of which it trains one more for
-an epoch. So a test can stop it at a known place, however fast or slow the machine is.
+Counted are the fits of `PenalisedLogistic`, of which it begins no more, and the banks of heads, of which it trains one
+more for an epoch. So a test can stop it at a known place, however fast or slow the machine is.
 """
 
 import itertools
@@ -14,7 +14,7 @@ import numpy as np
 
 from classify.__main__ import app
 from classify.bank import train as bank
-from classify.models.estimators import OneVsRest
+from classify.models.linear import PenalisedLogistic
 from classify.models.trained_head import TrainedHead
 
 
@@ -25,10 +25,10 @@ def stand(_: int = 0) -> None:
 
 if __name__ == "__main__":
     allowed = int(sys.argv.pop(1))
-    fit, number = OneVsRest.fit, itertools.count(1)
+    fit, number = PenalisedLogistic.fit, itertools.count(1)
     train_bank: Callable[..., list[TrainedHead]] = bank.train_bank
 
-    def fit_or_stand(self: OneVsRest, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> OneVsRest:
+    def fit_or_stand(self: Any, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> PenalisedLogistic:
         if next(number) > allowed:
             stand()
         return fit(self, X, y, groups)
@@ -36,6 +36,6 @@ if __name__ == "__main__":
     def train_or_stand(*arguments: Any) -> list[TrainedHead]:
         return train_bank(*arguments, stand) if next(number) > allowed else train_bank(*arguments)
 
-    OneVsRest.fit = fit_or_stand  # type: ignore[method-assign]
+    PenalisedLogistic.fit = fit_or_stand  # type: ignore[method-assign]
     bank.train_bank = train_or_stand  # type: ignore[assignment]
     app()

@@ -24,7 +24,7 @@ QUICK = HeadSpec(batch_norm=False, dropout=0.0, l2=0.0, learning_rate=1e-2, batc
 HEADS = {
     "quick": QUICK,
     "balanced": replace(QUICK, optimiser="sgd", class_weight="balanced", label_smoothing=0.1),
-    "ridge": replace(PRESETS["ridge"], learning_rate=1e-2, batch_size=100, epochs=30),
+    "linear-l2": replace(PRESETS["linear-l2"], learning_rate=1e-2, batch_size=None, epochs=30),
     "deep": replace(PRESETS["deep"], hidden_units=(32, 16), learning_rate=1e-2, batch_size=100, epochs=30),
 }
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.bank import train as bank
-from classify.models.estimators import OneVsRest
 from classify.models.heads import HeadSpec, write_presets
+from classify.models.linear import PenalisedLogistic
 from tests import ROOT, heed_signals
 from tests.classify.test_run import TABLES, run
 from tests.classify.toy import Toy, make_toy
@@ -80,7 +80,7 @@ def stop_run(toy: Toy, out: str, number: int, *options: str, kept: int = KEPT, s
         number: of the signal.
         options: of the command.
         kept: after how many files.
-        stand: after how many fits of `OneVsRest`, or banks of heads, it comes to a stand.
+        stand: after how many fits of `PenalisedLogistic`, or banks of heads, it comes to a stand.
 
     Returns:
         The exit code, and the folder of finished fits.
@@ -122,13 +122,13 @@ def tables(folder: Path) -> dict[str, bytes]:
 def fits(monkeypatch) -> list[int]:
     """Counts the fits of `logistic` in this process."""
     made: list[int] = []
-    fit = OneVsRest.fit
+    fit = PenalisedLogistic.fit
 
     def counted(self, X, y, groups=None):
         made.append(len(X))
         return fit(self, X, y, groups)
 
-    monkeypatch.setattr(OneVsRest, "fit", counted)
+    monkeypatch.setattr(PenalisedLogistic, "fit", counted)
     return made
 
 

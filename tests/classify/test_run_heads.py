@@ -109,8 +109,9 @@ def test_presets_that_cannot_be_are_refused(toy):
     for choice, message in (
         (
             "huge",
-            "--preset 'huge': huge is not a preset. Expected some of challenge, challenge-sgd, linear, ridge, wide",
+            "--preset 'huge': huge is not a preset. Expected some of challenge, challenge-sgd, linear, linear-l2",
         ),
+        ("ridge", "ridge is not a preset (it is called linear-l2 now). Expected some of"),
         ("none,linear", "none is not a preset"),
         ("linear,linear", "expected different names between commas"),
         (f"{mine},{root / 'twin.json'}", "'tiny' is duplicated"),

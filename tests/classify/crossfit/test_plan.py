@@ -101,8 +101,9 @@ def test_a_refitted_baseline_learns_from_all_rows_as_scikit_learn_does():
     np.testing.assert_array_equal(found.out_of_fold, before.out_of_fold)
     assert INPUTS.test is not None
     assert found.test is not None
+    C = BASELINES["logistic"].make().fit(INPUTS.train.features, INPUTS.train_labels, INPUTS.train.groups).C_
     for label in range(2):
-        pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.001, tol=1e-8, max_iter=5000))
+        pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=C, tol=1e-8, max_iter=5000))
         pipeline.fit(INPUTS.train.features.astype(np.float64), INPUTS.train_labels[:, label])
         expected = pipeline.predict_proba(INPUTS.test.features.astype(np.float64))[:, 1]
         np.testing.assert_allclose(found.test[:, label], expected, atol=1e-4)
@@ -185,7 +186,7 @@ def test_a_whole_experiment_with_repeats_and_refit():
     assert experiment.folds is experiment.plan.repeats[0]
     chosen = experiment.predictions["logistic/alpha"]
     assert INPUTS.test is not None
-    alone = BASELINES["logistic"].make().fit(INPUTS.train.features, INPUTS.train_labels)
+    alone = BASELINES["logistic"].make().fit(INPUTS.train.features, INPUTS.train_labels, INPUTS.train.groups)
     np.testing.assert_array_equal(chosen.test, alone.predict_proba(INPUTS.test.features))
     calibration = experiment.ensembles[experiment.final_model]
     np.testing.assert_array_equal(

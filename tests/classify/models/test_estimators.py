@@ -2,16 +2,14 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit
+from scipy.special import logit
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
-from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from classify.models import estimators
 from classify.models.baselines import BASELINES
 from classify.models.estimators import PlattScaledSVM
 
@@ -106,39 +104,3 @@ def test_positives_of_one_group_alone_give_next_to_laplaces_rule():
     y = (np.arange(30) < 4).astype(np.uint8)
     model = PlattScaledSVM().fit(X, y, groups=np.repeat(np.arange(6), 5))
     np.testing.assert_allclose(model.predict_proba(X)[:, 1], 5 / 32, atol=1e-2)
-
-
-@pytest.mark.parametrize("width", [20, 150])
-def test_ridge_regression_scores_each_group_as_a_fit_without_it_would(width, monkeypatch):
-    rng = np.random.default_rng(0)
-    groups = rng.permutation(np.repeat(np.arange(25), 4))
-    X = rng.normal(size=(100, width)).astype(np.float32)
-    y = (X[:, :2] + rng.normal(size=(100, 2)) > 0.3).astype(np.uint8)
-    seen = []
-    monkeypatch.setattr(estimators, "fit_line", lambda scores, truth: seen.append(scores) or (1.0, 0.0))
-    estimators.RidgeRegression(penalties=(0.5,)).fit(X, y, groups)
-    Z = (X - X.mean(axis=0)) / X.std(axis=0)
-    for group in range(25):
-        without = Ridge(alpha=0.5 * 100).fit(Z[groups != group], y[groups != group])
-        expected = without.predict(Z[groups == group])
-        np.testing.assert_allclose(np.column_stack(seen)[groups == group], expected, atol=1e-5)
-
-
-def test_ridge_regression_is_scikit_learns_with_the_penalty_that_it_chose(rows):
-    X, y = rows
-    model = estimators.RidgeRegression().fit(X, y)
-    Z = StandardScaler().fit_transform(X.astype(np.float64))
-    for label in range(2):
-        theirs = Ridge(alpha=model.penalty_[label] * len(X)).fit(Z, y[:, label])
-        expected = expit(model.slope_[label] * theirs.predict(Z) + model.shift_[label])
-        np.testing.assert_allclose(model.predict_proba(X)[:, label], expected, atol=1e-5)
-    assert (model.slope_ > 0).all()
-
-
-def test_ridge_regression_chooses_a_stronger_penalty_where_patients_tell_more_than_labels():
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(40), 8)
-    X = rng.normal(size=(40, 60))[groups] + 0.1 * rng.normal(size=(320, 60))
-    y = rng.permutation(np.arange(40) < 20)[groups].astype(np.uint8)[:, None]
-    chosen = [estimators.RidgeRegression().fit(X, y, known).penalty_[0] for known in (groups, None)]
-    assert chosen[0] > 10 * chosen[1]

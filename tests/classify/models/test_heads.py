@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, HeadSpec, read_presets, write_presets
@@ -21,12 +23,22 @@ def test_the_challenges_head_is_that_of_its_author():
 
 
 def test_presets_differ_and_are_hashable():
-    assert set(PRESETS) == {"challenge", "challenge-sgd", "linear", "ridge", "wide", "deep"}
+    assert set(PRESETS) == {"challenge", "challenge-sgd", "linear", "linear-l2", "wide", "deep"}
     assert len(set(PRESETS.values())) == len(PRESETS)
     assert set(DEFAULT_PRESETS) < set(PRESETS)
-    assert PRESETS["ridge"].l2 > PRESETS["linear"].l2
+    assert PRESETS["linear-l2"].l2 > PRESETS["linear"].l2
     assert PRESETS["challenge-sgd"].optimiser == "sgd"
     assert len(PRESETS["deep"].hidden_units) > len(PRESETS["wide"].hidden_units) > len(PRESETS["linear"].hidden_units)
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"), [(1, 16), (355, 16), (511, 16), (512, 32), (600, 32), (1024, 64), (8542, 256), (10**6, 256)]
+)
+def test_a_batch_is_chosen_by_the_rows(rows, size):
+    chosen = PRESETS["deep"].for_rows(rows)
+    assert chosen == replace(PRESETS["deep"], batch_size=size)
+    assert size == 16 or rows / size >= 16  # steps an epoch
+    assert PRESETS["challenge"].for_rows(rows) is PRESETS["challenge"]
 
 
 def test_parameters_are_counted_by_layer():

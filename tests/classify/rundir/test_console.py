@@ -57,6 +57,23 @@ def test_one_line_a_model_best_first_with_the_figures_of_the_metrics(toy):
         assert shown[12:] == [f"{of_test['value']:.3f}", f"[{of_test['low']:.3f},", f"{of_test['high']:.3f}]"]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "out-of-fold: 1 model an image; test: the mean of 5 models"),
+        (("--folds", "2", "--repeats", "3"), "out-of-fold: 3 models an image; test: the mean of 6 models"),
+        (("--refit",), None),
+    ],
+)
+def test_how_many_models_score_an_image_is_said_beside_the_columns(toy, options, said):
+    label_test_split(toy)
+    arguments = ["run", str(toy.data), "--cache", str(toy.cache), "--out", str(toy.data.parent / "run")]
+    result = CliRunner().invoke(app, [*arguments, "--preset", "none", "--backbones", "beta", *options])
+    assert result.exit_code == 0, result.output
+    found = [line for line in result.output.splitlines() if line.startswith("out-of-fold: ")]
+    assert [line.startswith(said or "") for line in found] == ([] if said is None else [True])
+
+
 def test_without_labels_of_test_there_is_no_column_of_it(toy):
     heading, lines = lines_of_leaderboard(toy, "--backbones", "beta", "--labels", LABELS[1])
     assert "test" not in " ".join(heading)

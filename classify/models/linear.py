@@ -1,0 +1,330 @@
+"""Linear models of all labels at once, which choose their penalty by groups that they leave out."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.special import expit, logit
+from sklearn.base import BaseEstimator
+
+from classify.models.closed_form import RidgePath
+from classify.models.estimators import fit_line
+from classify.models.trained_head import Linearised
+from features.common.arrays import Features, Groups, Labels, Probabilities
+
+#: Log loss a row that a fit may leave to gain, by the quadratic model of the loss: of fits that choose, and of others.
+_ROUGH, _FINE = 1e-5, 1e-9
+#: Directions of the features, those of the greatest variance, that the solver scales one by one.
+_DIRECTIONS = 64
+#: Fits side by side: more would not speed up the products of matrices.
+_COLUMNS = 256
+
+
+class _Linear(BaseEstimator):
+    """A line per label on standardised features, whose sigmoid is the probability.
+
+    Attributes:
+        mean_, scale_: float64 (D,), of the features that it learnt from; the scale of a constant one is 1.
+        coef_: float64 (D, L), on standardised features.
+        intercept_: float64 (L,).
+    """
+
+    has_gradient = True
+
+    def predict_proba(self, X: Features) -> Probabilities:
+        """Give the probability of each label."""
+        coefficients, intercepts = self._lines()
+        return expit(X @ coefficients.astype(np.float32) + intercepts.astype(np.float32))
+
+    def linearise(self, X: Features) -> Linearised:
+        """Its line, which is equal in all rows."""
+        coefficients, intercepts = (line.astype(np.float32) for line in self._lines())
+        return Linearised(
+            np.broadcast_to(coefficients.T, (len(X), *coefficients.T.shape)),
+            np.broadcast_to(intercepts, (len(X), len(intercepts))),
+        )
+
+    def _lines(self) -> tuple[np.ndarray, np.ndarray]:
+        """The logits of all labels on the features themselves: float64 coefficients (D, L), intercepts (L,)."""
+        coefficients = self.coef_ / self.scale_[:, None]
+        return coefficients, self.intercept_ - self.mean_ @ coefficients
+
+    def _note_scale(self, X: Features) -> None:
+        """Set `mean_` and `scale_`."""
+        self.mean_, self.scale_ = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
+        self.scale_[self.scale_ == 0] = 1.0
+
+
+class PenalisedLogistic(_Linear):
+    """Logistic regression with an L2 penalty, one strength for all labels.
+
+    The penalty is a normal prior on the coefficients, of variance C. It is chosen by the spread that it gives the logit
+    of an image, C * D on D standardised features, so that the same choices serve any width; and as a prior does not
+    depend on the number of rows, it is chosen on `most_rows` of them at the most, in whole groups.
+
+    The choice is by log loss on parts that cut no group, and that the fit left out: the strongest penalty whose loss is
+    within a standard error, over groups, of the least (Hastie et al. 2009, section 7.10). One for all labels: chosen
+    by label it follows the noise of few patients; see docs/decisions.md.
+
+    All fits run side by side, in products of matrices: conjugate gradients (Polak and Ribiere), preconditioned by the
+    curvature at the share of positives. Fewer rows than features are rotated into as many columns as rows.
+
+    Args:
+        spreads: variances of the logit to choose from, rising; a single one is taken as it is.
+        parts: that the rows are split into for the choice.
+        most_rows: that the choice is made on.
+        max_iter: of the solver.
+
+    Attributes:
+        C_: what was chosen, as scikit-learn's C: the inverse of the strength.
+        converged_: whether the fit on all rows came within a log loss of 1e-9 a row.
+    """
+
+    def __init__(
+        self,
+        spreads: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
+        parts: int = 5,
+        most_rows: int = 5_000,
+        max_iter: int = 500,
+    ) -> None:
+        self.spreads = spreads
+        self.parts = parts
+        self.most_rows = most_rows
+        self.max_iter = max_iter
+
+    def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "PenalisedLogistic":
+        """Learn from rows of features, their labels and, where known, their groups."""
+        self._note_scale(X)
+        rows, width = X.shape
+        varied = np.ptp(y, axis=0) > 0
+        self.coef_, self.intercept_ = np.zeros((width, y.shape[1])), logit((y.sum(axis=0) + 1) / (rows + 2))
+        self.C_, self.converged_ = self.spreads[0] / width, True
+        if not varied.any():
+            return self
+        seen = np.ones((rows, width + 1), np.float32)  # the last column is the intercept's
+        np.subtract(X, self.mean_.astype(np.float32), out=seen[:, :-1])
+        seen[:, :-1] /= self.scale_.astype(np.float32)
+        root = None
+        if 2 * rows < width:
+            kernel = (seen[:, :-1] @ seen[:, :-1].T).astype(np.float64)
+            kernel[np.diag_indices(rows)] += 1e-5 * np.trace(kernel) / rows  # of centred rows it is singular
+            root = np.linalg.cholesky(kernel)
+        known = seen if root is None else np.column_stack([root, np.ones(rows)]).astype(np.float32)
+        truth = y[:, varied].astype(np.float32)
+        curvature = _Curvature.of(known)
+        if len(self.spreads) > 1:
+            self.C_ = self._choose(known, truth, groups, curvature, width) / width
+        penalty = np.full(truth.shape[1], 1 / self.C_)
+        fitted, converged = _descend(known, truth, np.ones_like(truth), penalty, curvature, self.max_iter, _FINE)
+        self.converged_ = bool(converged.all())
+        lines = fitted[:-1].astype(np.float64)
+        if root is not None:
+            lines = seen[:, :-1].T @ solve_triangular(root, lines, lower=True, trans="T")
+        self.coef_[:, varied], self.intercept_[varied] = lines, fitted[-1]
+        return self
+
+    def _choose(
+        self, seen: np.ndarray, truth: np.ndarray, groups: Groups | None, curvature: "_Curvature", width: int
+    ) -> float:
+        """Choose the spread; arrays as those of `_descend`."""
+        unit = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        part = deal_groups(unit, truth, self.parts * -(-len(truth) // self.most_rows))
+        kept = part < self.parts
+        seen, truth, part, unit = seen[kept], truth[kept], part[kept], np.unique(unit[kept], return_inverse=True)[1]
+        losses = np.zeros((len(self.spreads), unit.max() + 1))
+        fits = [(label, left_out) for label in range(truth.shape[1]) for left_out in range(self.parts)]
+        # a part is of no use to a label that has one value without it
+        fits = [(label, left_out) for label, left_out in fits if np.ptp(truth[part != left_out, label]) > 0]
+        at_once = max(1, _COLUMNS // len(self.spreads))
+        for start in range(0, len(fits), at_once):
+            label, left_out = np.repeat(fits[start : start + at_once], len(self.spreads), axis=0).T
+            spread = np.tile(np.arange(len(self.spreads)), len(label) // len(self.spreads))
+            own, learnt = truth[:, label], part[:, None] != left_out
+            penalty = width / np.array(self.spreads)[spread]
+            lines, _ = _descend(seen, own, learnt.astype(np.float32), penalty, curvature, self.max_iter, _ROUGH)
+            logits = seen @ lines
+            lost = np.where(learnt, 0, np.logaddexp(0, logits) - own * logits)
+            for number, column in zip(spread, lost.T, strict=True):
+                losses[number] += np.bincount(unit, weights=column)
+        excess = losses - losses[np.argmin(losses.sum(axis=1))]
+        near = excess.sum(axis=1) <= np.sqrt(losses.shape[1]) * excess.std(axis=1)
+        return self.spreads[int(np.argmax(near))]
+
+
+def deal_groups(unit_of_row: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Deal whole groups to parts in turn, those of the rarest label first, larger ones before smaller ones.
+
+    Args:
+        unit_of_row: int64 (N,), the group of each row, from 0.
+        labels: (N, L), 0 or 1.
+        count: of the parts.
+
+    Returns:
+        int64 (N,), the part of each row, from 0.
+    """
+    positives = [np.bincount(unit_of_row, weights=labels[:, label]) for label in np.argsort(-labels.sum(axis=0))]
+    order = np.lexsort([np.bincount(unit_of_row), *(own > 0 for own in positives)])[::-1]
+    part_of_unit = np.empty(len(order), np.int64)
+    part_of_unit[order] = np.arange(len(order)) % count
+    return part_of_unit[unit_of_row]
+
+
+class _Curvature(NamedTuple):
+    """The sums of squares of features by direction: `values` (K,) along the columns of `basis` (D + 1, K), else `rest`.
+
+    Directions are found by subspace iteration (Halko et al. 2011, algorithm 4.4) from a seeded start. The last column
+    of the features is the intercept's, and no part of any direction.
+    """
+
+    basis: np.ndarray
+    values: np.ndarray
+    rest: float
+    rows: int
+
+    @classmethod
+    def of(cls, seen: np.ndarray) -> "_Curvature":
+        """Measure it on features, float32 (N, D + 1)."""
+        features = seen[:, :-1]
+        rows, width = features.shape
+        basis = np.random.default_rng(0).normal(size=(width, min(_DIRECTIONS, rows, width))).astype(np.float32)
+        for _ in range(2):
+            basis = np.linalg.qr(features.T @ (features @ basis))[0]
+        projected = features @ basis
+        values, turn = np.linalg.eigh(projected.T @ projected)
+        left = max(width - basis.shape[1], 1)
+        rest = max(float(np.vdot(features, features)) - float(values.sum()), 0.0) / left
+        padded = np.vstack([basis @ turn, np.zeros((1, len(values)), np.float32)])
+        return cls(padded, np.maximum(values, 0), rest, rows)
+
+
+def _descend(
+    seen: np.ndarray,
+    truth: np.ndarray,
+    learnt: np.ndarray,
+    penalty: np.ndarray,
+    curvature: _Curvature,
+    max_iter: int,
+    tolerance: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Minimise the penalised log losses of B fits at once, which drop out as they are done.
+
+    Args:
+        seen: float32 (N, D + 1), centred features and a last column of ones.
+        truth: float32 (N, B), 0 or 1; both among the rows that a fit learns from.
+        learnt: float32 (N, B), 1 for the rows that a fit learns from, else 0.
+        penalty: (B,), on half the squares of all coefficients but the last.
+        curvature: of all the rows' features, or of more rows than these.
+        max_iter: steps at the most.
+        tolerance: log loss a row that may be left to gain.
+
+    Returns:
+        float32 (D + 1, B) coefficients, and bool (B,), whether the tolerance was reached.
+    """
+    rows = learnt.sum(axis=0)
+    share = (truth * learnt).sum(axis=0) / rows
+    line = np.zeros((seen.shape[1], len(rows)), np.float32)
+    line[-1] = logit(share)
+    now = {  # columns are fits
+        "fit": np.arange(len(rows)),
+        "truth": truth,
+        "learnt": learnt,
+        "penalty": penalty.astype(np.float32),
+        "rows": rows,
+        "weight": share * (1 - share) * rows,
+        "line": line,
+        "logits": np.tile(line[-1], (len(seen), 1)),
+        "step": np.zeros_like(line),
+        "before": np.zeros_like(line),  # the gradient of the step before
+        "size": np.ones_like(rows),  # and its length in the metric of the curvature
+    }
+    result, converged = line.copy(), np.zeros(len(rows), bool)
+    for _ in range(max_iter):
+        shrink = now["penalty"] * (np.arange(len(line)) < len(line) - 1)[:, None]
+        gradient = seen.T @ ((expit(now["logits"]) - now["truth"]) * now["learnt"]) + shrink * now["line"]
+        # The curvature at the shares of positives: its inverse turns a gradient into Newton's step.
+        scale = now["weight"] / curvature.rows
+        flat = 1 / (scale * curvature.rest + now["penalty"])
+        along = 1 / (scale * curvature.values[:, None] + now["penalty"])
+        newton = flat * gradient + curvature.basis @ ((along - flat) * (curvature.basis.T @ gradient))
+        newton[-1] = gradient[-1] / now["weight"]
+        size = (gradient * newton).sum(axis=0)
+        turn = np.maximum(0, (newton * (gradient - now["before"])).sum(axis=0) / now["size"])
+        step = turn * now["step"] - newton
+        uphill = (gradient * step).sum(axis=0) >= 0
+        step[:, uphill] = -newton[:, uphill]
+        now |= {"step": step, "before": gradient, "size": size}
+        done = size < tolerance * now["rows"]
+        if done.any():
+            result[:, now["fit"][done]], converged[now["fit"][done]] = now["line"][:, done], True
+            now = {name: array[..., ~done] for name, array in now.items()}
+            if done.all():
+                break
+        change = seen @ now["step"]
+        length = _search(now, change)
+        now |= {"line": now["line"] + length * now["step"], "logits": now["logits"] + length * change}
+    result[:, now["fit"]] = now["line"]
+    return result, converged
+
+
+def _search(now: dict[str, np.ndarray], change: np.ndarray) -> np.ndarray:
+    """How far to go along a step that changes the logits by so much, float32 (N, B): three of Newton's steps, (B,)."""
+    step, line = now["step"][:-1], now["line"][:-1]
+    bend = now["penalty"] * (step * step).sum(axis=0)
+    slope_at_0 = now["penalty"] * (line * step).sum(axis=0)
+    own = change * now["learnt"]
+    length, low, high = np.zeros_like(bend), np.zeros_like(bend), np.full_like(bend, np.inf)
+    for _ in range(3):
+        probability = expit(now["logits"] + length * change)
+        slope = ((probability - now["truth"]) * own).sum(axis=0) + slope_at_0 + length * bend
+        low, high = np.where(slope < 0, length, low), np.where(slope < 0, high, length)
+        proposed = length - slope / ((probability * (1 - probability) * change * own).sum(axis=0) + bend)
+        inside = (proposed > low) & (proposed < high)  # the slope rises, so that its zero lies between these
+        length = np.where(inside, proposed, np.where(np.isinf(high), 2 * low, (low + high) / 2))
+    return length
+
+
+class RidgeRegression(_Linear):
+    """Least squares with an L2 penalty, on labels as numbers, in closed form; a line makes its scores probabilities.
+
+    Penalty and line are fitted to the exact scores that each group would have had without its own rows, per label: the
+    penalty of the least log loss. See `RidgePath`.
+
+    Args:
+        penalties: to choose from, in units of the rows: for twice as many rows, twice as strong.
+
+    Attributes:
+        mean_, scale_: float64 (D,), of the features that it learnt from.
+        coef_: float64 (D, L), on standardised features.
+        intercept_: float64 (L,).
+        slope_, shift_: float64 (L,), of the lines; 0 and the logit of Laplace's rule for a label of one value.
+        penalty_: float64 (L,), what was chosen.
+    """
+
+    converged_ = True
+
+    def __init__(self, penalties: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)) -> None:
+        self.penalties = penalties
+
+    def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "RidgeRegression":
+        """Learn from rows of features, their labels and, where known, their groups."""
+        rows, truth = len(X), y.astype(np.float64)
+        path = RidgePath(X, truth, rows * np.array(self.penalties))
+        self.mean_, self.scale_, self.intercept_ = path.mean, path.scale, path.intercept
+        losses, lines = [], []
+        for alone in path.scores_alone(groups):
+            fitted = [fit_line(*columns) for columns in zip(alone.T, truth.T, strict=True)]
+            logits = alone * [slope for slope, _ in fitted] + [shift for _, shift in fitted]
+            losses.append(np.mean(np.logaddexp(0, logits) - truth * logits, axis=0))
+            lines.append(fitted)
+        best = np.argmin(losses, axis=0)
+        self.penalty_ = np.array(self.penalties)[best]
+        self.slope_, self.shift_ = np.array([lines[choice][label] for label, choice in enumerate(best)]).T
+        self.coef_ = path.coefficients(self.penalty_ * rows)
+        constant = np.ptp(y, axis=0) == 0
+        self.slope_[constant] = 0.0
+        self.shift_[constant] = logit((y.sum(axis=0) + 1) / (rows + 2))[constant]
+        return self
+
+    def _lines(self) -> tuple[np.ndarray, np.ndarray]:
+        coefficients, intercepts = super()._lines()
+        return coefficients * self.slope_, intercepts * self.slope_ + self.shift_
