@@ -215,9 +215,9 @@ def test_positives_of_one_patient_promise_nothing_short_of_every_image():
 @pytest.mark.parametrize("name", CALIBRATIONS)
 @pytest.mark.parametrize("text", ["f1", "youden"])
 def test_a_calibration_moves_the_threshold_of_a_rare_label_and_no_decision(name, text):
-    """Thresholds of cross-fitted calibrations would mark all of the new images in 12 of these 100 cases."""
+    """Thresholds of cross-fitted probabilities would mark all of the new images in 12 of 100 such cases."""
     rng, rule, moved = np.random.default_rng(0), ThresholdRule.parse(text), []
-    for _ in range(20):
+    for _ in range(5):
         truth = rng.permutation(np.repeat([1, 0], [3, 57])).astype(np.uint8)[:, None]
         p, test = (expit(rng.normal(size=n) - 3).astype(np.float32)[:, None] for n in (60, 40))
         p[truth == 1] = expit(logit(p[truth == 1]) + 1)
