@@ -43,8 +43,8 @@ _OF_PREDICTION = (PROBABILITIES, DECISIONS, GRADIENTS, CAM, _CACHE, PREDICTION_P
 #: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
 RUN_FILES = (*SEALED, GRADIENTS, LEARNING_CURVE, REPORT, FIGURES, CAM, *_OF_AUDIT, PREDICTIONS, MARK)
 _PARTIAL, _REPLACING, _LOCK = ".partial", ".replacing", ".lock"
-#: Version of what `MARK` holds. Before 2 there was neither a version nor a seal.
-_FORMAT = 2
+#: Version of what `MARK` holds. Before 2 there was neither a version nor a seal, before 3 no nested choice.
+_FORMAT = 3
 #: What the records of all versions hold, and hardly any other program's.
 _FIELDS = (b'"folds"', b'"final_model"')
 

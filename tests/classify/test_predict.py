@@ -320,9 +320,9 @@ def test_labels_may_be_called_like_numbers_and_missing_values(tmp_path):
     [
         (lambda out: (out / "run.json").unlink(), (), "run.json is missing. Give the folder that"),
         (lambda out: (out / "run.json").write_text("[1"), (), "run.json cannot be read"),
-        (lambda out: (out / "run.json").write_text("[1]"), (), "its format is older than 2, expected 2. Make the run"),
-        (strip, (), "its format is older than 2, expected 2. Make the run again: python -m classify run DATA --out"),
-        (lambda out: change(out, format=3), (), "its format is 3, expected 2. Make the run again"),
+        (lambda out: (out / "run.json").write_text("[1]"), (), "its format is older than 2, expected 3. Make the run"),
+        (strip, (), "its format is older than 2, expected 3. Make the run again: python -m classify run DATA --out"),
+        (lambda out: change(out, format=4), (), "its format is 4, expected 3. Make the run again"),
         (lambda out: change(out, final_model="mean"), (), "run.json was changed by hand, or is damaged. Put the"),
         (
             lambda out: (out / "thresholds.csv").unlink(),

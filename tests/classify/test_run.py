@@ -353,12 +353,11 @@ def test_a_disk_that_is_full_exits_2_and_keeps_what_was_fitted(toy, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
-    code, said, out = run(toy, "run", *FEW)
+    code, said, out = run(toy, "run", *FEW, "--fits-gb", "1")
     assert code == 2
     assert "predictions_probability.csv cannot be written: No space left on device." in said
-    assert sorted(path.name for path in out.parent.iterdir()) == ["cache", "run", "toy"]
-    assert [str(path.relative_to(out)) for path in out.rglob("*") if path.is_dir()] == [".partial", ".partial/finished"]
-    assert not (out / ".lock").exists()
+    assert sorted(path.name for path in out.parent.iterdir()) == ["cache", "toy"]
+    assert list((toy.cache / "fits").glob("*.fit"))
 
 
 def test_help_loads_neither_pandas_nor_scikit_learn_nor_tensorflow():

@@ -93,7 +93,7 @@ def test_equal_runs_have_equal_bytes_and_a_run_without_heads_takes_their_files_a
     mine = str(toy.data.parent / "mine.json")
     _, _, again = run(toy, "again", "--preset", mine, "--folds", "2", "--jobs", "1")
     tables = sorted(path.name for path in out.glob("*.csv"))
-    assert len(tables) == 12
+    assert len(tables) == 13
     for name in tables:
         assert (out / name).read_bytes() == (again / name).read_bytes()
     assert run(toy, "again", *FEW, "--preset", "none", "--overwrite")[0] == 0

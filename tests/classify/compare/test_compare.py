@@ -84,7 +84,7 @@ def test_figures_are_those_of_the_leaderboard_and_differences_their_differences(
     alone = np.hypot(figure.high - figure.low, mine[MACRO, "roc_auc"].high - mine[MACRO, "roc_auc"].low)
     assert figure.difference_high - figure.difference_low < 0.9 * alone
     assert (figure.verdict, other[MACRO, "log_loss"].verdict) == ("worse", "worse")
-    assert figure.won == 0
+    assert figure.won < 0.025  # the interval of the difference excludes 0
 
 
 def test_per_label_figures_equal_those_of_scikit_learn(first, second):

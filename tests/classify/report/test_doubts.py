@@ -39,7 +39,8 @@ def test_a_run_with_nothing_wrong_has_only_the_doubts_that_always_hold(run):
         quiet = scored(quiet, "oof", "log_loss_skill", label, 0.2, 0.1, 0.3)
     quiet.record["backbones"] = {}
     doubts = list_doubts(replace(quiet, splits={name: many_times(split) for name, split in quiet.splits.items()}))
-    assert len(doubts) == 1
+    few = "Thresholds that depend on few images: epidural"  # of which the toy has few
+    assert len([doubt for doubt in doubts if not doubt.startswith(few)]) == 1
     assert doubts[-1].startswith(f"The final model was chosen among {len(run.record['models'])} on the images")
 
 
