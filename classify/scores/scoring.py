@@ -181,7 +181,7 @@ def _compute(sums: np.ndarray, *of_scores: np.ndarray) -> dict[str, np.ndarray]:
     """Make the metrics of one label, or of all cells, from sums of `_sum`: float64 (B,), NaN where not defined."""
     counts: Iterable[np.ndarray] = (*sums[:, :8].T, sums[:, 8:], *of_scores)
     summed = Sums(*counts)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         return {name: metric.formula(summed) for name, metric in METRICS.items()}
 
 
