@@ -161,7 +161,7 @@ def measure_curve(
             ]
         )
         sizes.append(float(np.mean([len(units) for units in kept])))
-        # A bootstrap draw of the groups that score also draws anew which groups were learnt from.
+        # A bootstrap draw of the groups that score also draws again which groups were learnt from.
         picked = rng.integers(0, len(own), (of_draws.shape[1], len(own)))
         mixed = of_draws[picked, np.arange(of_draws.shape[1])[:, None]].mean(axis=1)
         mixed[0] = of_draws[:, 0].mean()
