@@ -1,7 +1,7 @@
 """Intervals of labels with few positives or negatives, or few groups of them, where the bootstrap's are too narrow.
 
-With 2 positives the bootstrap's 95 % interval of an AUC holds the truth in 39 % of cases, with 4 in 78 %. How often those
-of this module hold it: `scripts/benchmark.py honesty`.
+With 2 positives the bootstrap's 95 % interval of an AUC holds the truth in 39 % of cases, with 4 in 78 %. How often
+those of this module hold it: `scripts/benchmark.py honesty`.
 """
 
 from typing import NamedTuple
