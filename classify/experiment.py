@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from classify.crossfit.models import Candidate, cross_fit, cross_fit_heads, list_baseline_keys, list_head_keys
+from classify.crossfit.models import Candidate, CrossFit
 from classify.crossfit.plan import FitPlan, Folds, Prediction, in_threads, make_repeats
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore, describe_reuse, digest_parts
 from classify.ensembles.estimators import calibrate, combine
@@ -118,27 +118,27 @@ def run_experiment(
         store: the fits of earlier runs; new ones are added.
         say: called with a line, before the first fit, that says which fits are kept and which are to be made.
     """
-    names, _, ensembles = list_models(settings, inputs.columns)
+    baselines, heads, ensembles = list_models(settings, inputs.columns)
     seen = {"": slice(0, 0), **feature_sets(inputs.columns)}  # the prior's name has no backbone
-    parts = {name: name.partition("/") for name in names}
-    candidates = {name: Candidate(BASELINES[kind].make(), seen[on]) for name, (kind, _, on) in parts.items()}
+    specs = {name: spec.for_rows(len(inputs.train_labels)) for name, spec in settings.heads.items()}
+    candidates = {}
+    for name in baselines + heads:
+        kind, _, on = name.partition("/")
+        candidates[name] = Candidate(specs[kind] if name in heads else BASELINES[kind].make(), seen[on])
     repeats = make_repeats(inputs, settings.folds, settings.repeats, settings.seed)
     plan = FitPlan(repeats, settings.refit)
     keys = FitKeys(inputs)
-    found_by = list_baseline_keys(candidates, inputs, plan, keys)
-    specs = {name: spec.for_rows(len(inputs.train_labels)) for name, spec in settings.heads.items()}
-    found_by |= list_head_keys(specs, inputs, plan, settings.seed, keys)
+    cross_fit = CrossFit(candidates, inputs, plan, settings.seed, store, keys)
     changed = store.compare(keys.parts | {"folds": digest_parts(plan.fold_of_row), "the seed": repr(settings.seed)})
-    if said := describe_reuse(store, found_by, changed):
+    if said := describe_reuse(store, cross_fit.list_keys(), changed):
         say(said)
-    prior = cross_fit({PRIOR: Candidate(BASELINES[PRIOR].make(), seen[""])}, inputs, plan, 1, lambda: None)
-    baselines = cross_fit(candidates, inputs, plan, settings.jobs, on_step, store, keys)
-    heads = cross_fit_heads(specs, inputs, plan, settings.seed, on_step, store, keys)
+    prior = CrossFit({PRIOR: Candidate(BASELINES[PRIOR].make(), seen[""])}, inputs, plan).run(1)
+    cross_fitted = cross_fit.run(settings.jobs, on_step)
     scored = inputs.test if inputs.test and inputs.test.labels is not None else None
     shared = warn_shared_groups(inputs.train.groups, scored.groups if scored else None)
     few = warn_few_positives(inputs.label_names, inputs.train_labels)
-    warnings = [*shared, *few, *(w for folds in repeats for w in folds.warnings), *baselines.warnings, *heads.warnings]
-    predictions = baselines.predictions | heads.predictions
+    warnings = [*shared, *few, *(w for folds in repeats for w in folds.warnings), *cross_fitted.warnings]
+    predictions = dict(cross_fitted.predictions)
     members = {name: prediction for name, prediction in predictions.items() if name != PRIOR}
     labels = inputs.train_labels
     draws = resample(len(labels), inputs.train.groups, settings.seed)
@@ -168,7 +168,7 @@ def run_experiment(
         settings=settings,
         plan=plan,
         predictions=predictions,
-        models=baselines.models | heads.models,
+        models=cross_fitted.models,
         ensembles=fitted,
         members=members_of,
         final_model=final,

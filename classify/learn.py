@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from joblib import cpu_count
 
-from classify.crossfit.models import Candidate, cross_fit, cross_fit_heads
+from classify.crossfit.models import Candidate, CrossFit
 from classify.crossfit.plan import FitPlan, FitRows, Folds
 from classify.inputs import Inputs, feature_sets, read_inputs
 from classify.models.baselines import BASELINES, PRIOR
@@ -173,10 +173,11 @@ def _cross_fit(
     run: SavedRun, model: str, inputs: Inputs, plan: FitPlan, jobs: int, on_fit: Callable[[], None]
 ) -> np.ndarray:
     """Predict every training image in every repeat of the plan: float32 (R, N, L)."""
-    kind, entry = model.partition("/")[0], run.models[model]
-    if "spec" not in entry:
-        candidates = {model: Candidate(BASELINES[kind].make(), slice(0, inputs.train.features.shape[1]))}
-        return cross_fit(candidates, inputs, plan, jobs, on_fit).predictions[model].by_repeat
-    spec = HeadSpec(**{**entry["spec"], "hidden_units": tuple(entry["spec"]["hidden_units"])})
-    seed = run.record["arguments"]["seed"]
-    return cross_fit_heads({kind: spec}, inputs, plan, seed, on_fit).predictions[model].by_repeat
+    entry, every = run.models[model], slice(0, inputs.train.features.shape[1])
+    if "spec" in entry:
+        spec = HeadSpec(**{**entry["spec"], "hidden_units": tuple(entry["spec"]["hidden_units"])})
+        candidate = Candidate(spec, every)
+    else:
+        candidate = Candidate(BASELINES[model.partition("/")[0]].make(), every)
+    found = CrossFit({model: candidate}, inputs, plan, run.record["arguments"]["seed"]).run(jobs, on_fit)
+    return found.predictions[model].by_repeat

@@ -10,7 +10,7 @@ import typer
 
 from classify.inputs import read_inputs
 from classify.options import RunOptions
-from classify.rundir.folder import open_run
+from classify.rundir.folder import RUN_FILES, open_run
 from classify.settings import check_settings, count_steps
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
@@ -57,19 +57,21 @@ def run_classification(options: RunOptions) -> int:
                 experiment = run_experiment(inputs, settings, advance, store, say)
                 experiment = validate(inputs, settings, read_final(inputs, experiment), advance)
             seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
+            if store.reused:
+                say(f"fits: {store.reused} reused, {store.made} made")
+            for warning in experiment.warnings:
+                typer.echo(f"warning: {warning}", err=True)
+            print_summary(inputs, experiment, cache.root / "rejected.csv")
             where = {"data": str(options.data), "cache": str(cache.root)}
             record = {**where, "note": options.note, "arguments": options.arguments(), "seconds": seconds}
             write_files(staging, inputs, experiment, record)
             explained = explain_gallery(SavedRun.open(staging), cache, experiment.final_model)
             write_gradients(staging, explained)
-            if store.reused:
-                say(f"fits: {store.reused} reused, {store.made} made")
     except KeyboardInterrupt:
         typer.echo("stopped: what was fitted until now is kept, and the same command goes on from there.", err=True)
         raise
 
-    for warning in experiment.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    print_summary(inputs, experiment, options.out, cache.root / "rejected.csv")
+    written = [name for name in RUN_FILES if (options.out / name).exists()]
+    typer.echo(f"written to {options.out}: {', '.join(written)}")
     say_what_was_explained(explained, options.out)
     return EXIT_REJECTED if inputs.test is not None and inputs.test.rejected_ids else 0

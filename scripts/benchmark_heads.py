@@ -15,10 +15,12 @@ import numpy as np
 from rich.table import Table
 
 from classify.bank.train import train_bank
+from classify.crossfit.plan import in_threads
 from classify.models.files import HEAD_SUFFIX
 from classify.models.heads import HeadSpec
 from classify.models.keras_file import write_keras
 from classify.models.trained_head import TrainedHead
+from extract.runtime import cores
 from features.common.keras_import import import_keras, import_tensorflow
 from features.common.text import make_console
 
@@ -63,7 +65,7 @@ def benchmark_heads(epochs: int, repeats: int) -> None:
     """Print the table of ratios.
 
     Args:
-        epochs: of a timed training, beyond one that compiles.
+        epochs: of a timed training.
         repeats: of both ways, alternating.
     """
     console = make_console()
@@ -86,16 +88,13 @@ def benchmark_heads(epochs: int, repeats: int) -> None:
         "ratio per head",
         "range",
         "wanted",
-        "first epoch",
-        "100 epochs",
     ):
         table.add_column(column, justify="left" if column == "heads" else "right")
     table.add_column("GFLOP/s of the machine's", justify="right")
     for case in cases():
         table.add_row(*_compare(case, X, y, epochs, repeats))
     console.print(table)
-    console.print("first epoch: the bank's, with compilation, in seconds; folds of nearly one size compile once")
-    console.print("100 epochs: seconds of the whole bank, from its first epoch and 99 warm ones")
+    console.print("the bank: its heads split between as many threads as there are cores, as folds are in a search")
 
 
 def _compare(case: Case, X: np.ndarray, y: np.ndarray, epochs: int, repeats: int) -> list[str]:
@@ -104,13 +103,11 @@ def _compare(case: Case, X: np.ndarray, y: np.ndarray, epochs: int, repeats: int
     # One epoch of each decides which settings are worth the repeats: XLA can be 30 times slower here.
     once = {setting: _seconds(fit) for setting, fit in keras_fits.items()}
     best = min(once, key=lambda setting: once[setting])
-    usual, ours, first, rates = [], [], [], []
+    usual, ours, rates = [], [], []
     for _ in range(repeats):
         usual.append(_seconds(lambda: [keras_fits[best]() for _ in range(epochs)]) / epochs)
         rates.append(_matrix_product_rate())
-        compiling, warm = _bank_epochs(case.specs, X, y, epochs)
-        first.append(compiling)
-        ours.append(warm)
+        ours.append(_seconds(lambda: _train_bank(case.specs, X, y, epochs)) / epochs)
     ratios = [len(case.specs) * keras / bank for keras, bank in zip(usual, ours, strict=True)]
     # Products of (B, D): with the kernels forward and back; the masks' smaller ones are not counted as useful.
     columns = sum((spec.hidden_units or (LABELS,))[0] for spec in case.specs)
@@ -124,8 +121,6 @@ def _compare(case: Case, X: np.ndarray, y: np.ndarray, epochs: int, repeats: int
         f"{statistics.median(ratios):.0f}",
         f"{min(ratios):.0f} to {max(ratios):.0f}",
         str(case.wanted),
-        f"{first[0]:.1f}",  # later repeats find the epoch compiled
-        f"{first[0] + 99 * statistics.median(ours):.0f}",
         f"{reached:.0f} of {possible:.0f}: {reached / possible:.0%}",
     ]
 
@@ -166,19 +161,11 @@ def _untrained(spec: HeadSpec) -> TrainedHead:
     return train_bank([replace(spec, epochs=1)], X, y, np.arange(2), np.arange(2, 4))[0]
 
 
-def _bank_epochs(specs: list[HeadSpec], X: np.ndarray, y: np.ndarray, epochs: int) -> tuple[float, float]:
-    """Seconds of the bank's first epoch, and the mean of those that follow."""
-    times = [time.perf_counter()]
+def _train_bank(specs: list[HeadSpec], X: np.ndarray, y: np.ndarray, epochs: int) -> None:
+    """Train all heads, in as many banks as there are cores."""
     rows = np.arange(ROWS)
-    train_bank(
-        [replace(spec, epochs=epochs + 1) for spec in specs],
-        X,
-        y,
-        rows[_VALIDATION:],
-        rows[:_VALIDATION],
-        on_epochs=lambda _: times.append(time.perf_counter()),
-    )
-    return times[1] - times[0], (times[-1] - times[1]) / epochs
+    parts = [[replace(spec, epochs=epochs) for spec in specs[start :: cores()]] for start in range(cores())]
+    in_threads(cores(), train_bank, [(part, X, y, rows[_VALIDATION:], rows[:_VALIDATION]) for part in parts])
 
 
 def _seconds(action: Callable[[], Any]) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from classify.crossfit.models import Candidate, cross_fit
+from classify.crossfit.models import Candidate, CrossFit
 from classify.crossfit.plan import FitPlan, Prediction, in_threads, make_repeats
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES, PRIOR
@@ -62,7 +62,7 @@ def benchmark_scoring(rows: int, width: int, label_count: int, baselines: tuple[
     for name in (PRIOR, *baselines):
         with _timed(f"fit {name}", table):
             candidate = Candidate(BASELINES[name].make(), slice(0, width))
-            predictions |= cross_fit({name: candidate}, inputs, plan, jobs, lambda: None).predictions
+            predictions |= CrossFit({name: candidate}, inputs, plan).run(jobs).predictions
     with _timed("draws", table):
         drawn = resample(rows, None, 0)
     one = predictions[baselines[0]]

@@ -3,8 +3,7 @@
 Reading order:
 
 - `train`: epoch by epoch, until every head has stopped early.
-- `stack`: heads of one architecture side by side, and their weights.
+- `stack`: heads of one architecture side by side: their weights, and the optimiser's steps.
 - `network`: the layers of a stack, forward and backward, and dropout masks.
-- `epoch`: one epoch of many stacks as one compiled graph.
 - `auc`: the ROC-AUC of many heads at once.
 """

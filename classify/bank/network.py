@@ -12,14 +12,13 @@ so both products run over all heads at once, and the gradients of gamma, beta an
 a large mini-batch share the masks of their features, so that (W * beta) @ m gets cheap.
 """
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from classify.models.heads import Optimiser
 from classify.models.trained_head import BATCH_NORM_EPSILON
-from features.common.keras_import import import_tensorflow
 
 #: Rows of a mini-batch, at most, that have a mask of the features each (32: Keras' default batch).
 _MASK_PER_ROW = 32
@@ -36,116 +35,129 @@ class StackKind(NamedTuple):
     optimiser: Optimiser
 
 
-def sum_over_outputs(tf: Any, left: Any, right: Any) -> Any:
-    """Sum products of weights (H, outputs, inputs) over the outputs: (H, 1, inputs).
-
-    Up to eight slices are added one by one: XLA would write the product out and read it again; see docs/decisions.md.
-    """
-    heads, outputs, inputs = left.shape
-    slices = max(count for count in range(1, 9) if outputs % count == 0)
-    left, right = (
-        tf.reshape(tf.broadcast_to(factor, (heads, outputs, inputs)), (heads, -1, slices, inputs))
-        for factor in (left, right)
-    )
-    return tf.reduce_sum(sum(left[:, :, place] * right[:, :, place] for place in range(slices)), 1, keepdims=True)
+#: Of a mini-batch, by name of layer, numbers from 0 to 1 that dropout is decided by; see `draw_uniforms`.
+Uniforms = dict[str, np.ndarray]
 
 
 class Network:
-    """The layers of a stack: forward, backward, and as they are used after training."""
+    """The layers of a stack: forward, backward, and as they are used after training.
 
-    def __init__(self, tf: Any, kind: StackKind, weights: Any, shared: int) -> None:
-        self._tf, self._kind, self._weights, self._shared = tf, kind, weights, shared
+    Args:
+        kind: what the heads have in common.
+        weights: float32 arrays by name: `gamma`, `beta` (H, 1, D); `kernel0`, ... (H, outputs, inputs) and `bias0`, ...
+            (H, outputs, 1), from the features on.
+        shared: rows of a mini-batch that share a mask of the features.
+    """
+
+    def __init__(self, kind: StackKind, weights: dict[str, np.ndarray], shared: int) -> None:
+        self._kind, self._weights, self._shared = kind, weights, shared
         self._layers = range(1, len(kind.hidden_units) + 1)
         self._heads, self._units, self._width = weights["kernel0"].shape
+        self._scaled = np.empty(weights["kernel0"].shape, np.float32)  # large new arrays cost page faults every time
+        self._products = np.empty((2, self._heads * self._units, self._width), np.float32)
 
-    def forward(self, inputs: Any, uniforms: Any) -> Any:
+    def forward(self, inputs: np.ndarray, uniforms: Uniforms) -> np.ndarray:
         """Logits (H, L, B) of a mini-batch (B, D) in training."""
-        tf, kernel = self._tf, self._weights["kernel0"]
-        rows = inputs.shape[0]
+        kernel, rows = self._weights["kernel0"], len(inputs)
         self._mask = self._dropout_mask(uniforms, "features")
-        self._inputs = inputs
         if self._mask is not None:
-            self._inputs = inputs * tf.repeat(self._mask, self._shared, axis=0)[:rows]
+            self._mask = self._mask[: -(-rows // self._shared)]
+            inputs = inputs * np.repeat(self._mask, self._shared, axis=0)[:rows]
+        self._inputs = inputs
         if self._kind.batch_norm:
-            shift = self._weights["beta"] * kernel
-            outputs = self._product(self._weights["gamma"] * kernel, self._inputs)
+            outputs = self._product(np.multiply(self._weights["gamma"], kernel, out=self._scaled), inputs)
             if self._mask is None:
-                outputs += tf.reduce_sum(shift, -1, keepdims=True)
+                outputs += kernel @ self._weights["beta"].swapaxes(1, 2)
             else:
-                outputs += tf.repeat(self._product(shift, self._mask), self._shared, axis=-1)[:, :, :rows]
+                shift = self._product(np.multiply(self._weights["beta"], kernel, out=self._scaled), self._mask)
+                outputs += np.repeat(shift, self._shared, axis=-1)[:, :, :rows]
         else:
-            outputs = self._product(kernel, self._inputs)
+            outputs = self._product(kernel, inputs)
         outputs += self._weights["bias0"]
         self._outputs, self._dropped, self._masks = [outputs], [], []
         for layer in self._layers:
             mask = self._dropout_mask(uniforms, f"hidden{layer}")
-            active = tf.nn.relu(self._outputs[-1])
+            active = np.maximum(self._outputs[-1], np.float32(0))
+            if mask is not None:
+                mask = mask[:, :rows]
+                active *= mask
             self._masks.append(mask)
-            self._dropped.append(active if mask is None else active * mask)
-            self._outputs.append(self._weights[f"kernel{layer}"] @ self._dropped[-1] + self._weights[f"bias{layer}"])
+            self._dropped.append(active)
+            self._outputs.append(self._weights[f"kernel{layer}"] @ active + self._weights[f"bias{layer}"])
         return self._outputs[-1]
 
-    def backward(self, gradient: Any, hyper: Any) -> dict[str, Any]:
-        """Gradients of every weight, from that of the logits (H, L, B) that `forward` gave; the penalty's included."""
-        tf, weights, gradients = self._tf, self._weights, {}
+    def backward(self, gradient: np.ndarray) -> dict[str, np.ndarray]:
+        """Gradients of every weight, from that of the logits (H, L, B) that `forward` gave; without the penalty's."""
+        weights, gradients = self._weights, {}
         for layer in reversed(self._layers):
             kernel, mask = weights[f"kernel{layer}"], self._masks[layer - 1]
-            gradients[f"kernel{layer}"] = tf.matmul(gradient, self._dropped[layer - 1], transpose_b=True)
-            gradients[f"bias{layer}"] = tf.reduce_sum(gradient, -1, keepdims=True)
-            gradient = tf.matmul(kernel, gradient, transpose_a=True)
-            gradient = gradient if mask is None else gradient * mask
-            gradient = tf.where(self._outputs[layer - 1] > 0, gradient, 0.0)
-        gradients["bias0"] = tf.reduce_sum(gradient, -1, keepdims=True)
-        product = self._outer(gradient, self._inputs)
+            gradients[f"kernel{layer}"] = gradient @ self._dropped[layer - 1].swapaxes(1, 2)
+            gradients[f"bias{layer}"] = gradient.sum(axis=-1, keepdims=True)
+            gradient = kernel.swapaxes(1, 2) @ gradient
+            if mask is not None:
+                gradient *= mask
+            gradient *= self._outputs[layer - 1] > 0
+        gradients["bias0"] = gradient.sum(axis=-1, keepdims=True)
+        product = self._outer(gradient, self._inputs, self._products[0])
         if self._kind.batch_norm:
             kernel = weights["kernel0"]
-            shift = gradients["bias0"] if self._mask is None else self._outer(self._gathered(gradient), self._mask)
-            gradients["gamma"] = sum_over_outputs(tf, kernel, product)
-            gradients["beta"] = sum_over_outputs(tf, kernel, shift)
-            product = weights["gamma"] * product + weights["beta"] * shift
+            shift = gradients["bias0"]
+            if self._mask is not None:
+                shift = self._outer(self._gathered(gradient), self._mask, self._products[1])
+            gradients["gamma"] = _sum_over_outputs(kernel, product)
+            gradients["beta"] = _sum_over_outputs(kernel, shift)
+            product *= weights["gamma"]
+            product += np.multiply(weights["beta"], shift, out=self._scaled)
         gradients["kernel0"] = product
-        for name in gradients:
-            if name.startswith("kernel"):
-                gradients[name] += 2 * hyper["l2"] * weights[name]
         return gradients
 
-    def infer(self, inputs: Any, moving: Any) -> Any:
-        """Logits (H, L, M) of rows (M, D), by the moving statistics and without dropout."""
-        tf, kernel, constant = self._tf, self._weights["kernel0"], self._weights["bias0"]
+    def infer(self, inputs: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        """Logits (H, L, M) of rows (M, D), by the moving statistics (D,) and without dropout."""
+        kernel, constant = self._weights["kernel0"], self._weights["bias0"]
         if self._kind.batch_norm:
-            mean, variance = moving
-            scale = self._weights["gamma"] * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
-            constant = constant + tf.reduce_sum((self._weights["beta"] - mean * scale) * kernel, -1, keepdims=True)
-            kernel = scale * kernel
+            scale = self._weights["gamma"] / np.sqrt(variance + np.float32(BATCH_NORM_EPSILON))
+            constant = constant + kernel @ (self._weights["beta"] - mean * scale).swapaxes(1, 2)
+            kernel = np.multiply(scale, kernel, out=self._scaled)
         outputs = self._product(kernel, inputs) + constant
         for layer in self._layers:
-            outputs = self._weights[f"kernel{layer}"] @ tf.nn.relu(outputs) + self._weights[f"bias{layer}"]
+            np.maximum(outputs, np.float32(0), out=outputs)
+            outputs = self._weights[f"kernel{layer}"] @ outputs + self._weights[f"bias{layer}"]
         return outputs
 
-    def _dropout_mask(self, uniforms: Any, name: str) -> Any:
+    def _dropout_mask(self, uniforms: Uniforms, name: str) -> np.ndarray | None:
         """0, or 1 / keep where the layer's output is kept; None without dropout."""
         if not self._kind.dropout:
             return None
         keep = np.float32(1 - self._kind.dropout)
         if name != "features":
-            name += f"x{self._weights['kernel' + name[-1]].shape[-1]}"
-        return self._tf.where(uniforms[name] < keep, 1 / keep, np.float32(0))
+            name = _hidden_name(int(name[-1]), self._weights["kernel" + name[-1]].shape[-1])
+        return np.where(uniforms[name] < keep, 1 / keep, np.float32(0))
 
-    def _product(self, kernel: Any, rows: Any) -> Any:
+    def _product(self, kernel: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Every kernel (H, units, D) times rows (n, D): (H, units, n)."""
-        flat = self._tf.reshape(kernel, (-1, self._width))
-        return self._tf.reshape(self._tf.matmul(flat, rows, transpose_b=True), (self._heads, self._units, -1))
+        return (kernel.reshape(-1, self._width) @ rows.T).reshape(self._heads, self._units, -1)
 
-    def _outer(self, gradient: Any, rows: Any) -> Any:
+    def _outer(self, gradient: np.ndarray, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
         """The gradient of a kernel (H, units, D), from that of its products (H, units, n) with rows (n, D)."""
-        flat = self._tf.reshape(gradient, (-1, gradient.shape[-1]))
-        return self._tf.reshape(flat @ rows, (self._heads, self._units, self._width))
+        return np.matmul(gradient.reshape(-1, len(rows)), rows, out=out).reshape(self._scaled.shape)
 
-    def _gathered(self, of_rows: Any) -> Any:
+    def _gathered(self, of_rows: np.ndarray) -> np.ndarray:
         """Sum (H, units, B) over the rows that share a mask: (H, units, K)."""
-        masks = self._mask.shape[0]
-        padded = self._tf.pad(of_rows, ((0, 0), (0, 0), (0, masks * self._shared - of_rows.shape[-1])))
-        return self._tf.reduce_sum(self._tf.reshape(padded, (self._heads, self._units, masks, self._shared)), -1)
+        if self._shared == 1:
+            return of_rows
+        return np.add.reduceat(of_rows, np.arange(0, of_rows.shape[-1], self._shared), axis=-1)
+
+
+def _sum_over_outputs(kernel: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Sum products of weights (H, outputs, inputs), or (H, outputs, 1), over the outputs: (H, 1, inputs)."""
+    if other.shape[-1] == 1:
+        return other.swapaxes(1, 2) @ kernel
+    return np.einsum("hud,hud->hd", kernel, other)[:, None]
+
+
+def _hidden_name(layer: int, units: int) -> str:
+    """What the uniforms of a hidden layer, from 1, are called."""
+    return f"hidden{layer}x{units}"
 
 
 def rows_per_mask(batch_size: int) -> int:
@@ -153,37 +165,40 @@ def rows_per_mask(batch_size: int) -> int:
     return 1 if batch_size <= _MASK_PER_ROW else -(-batch_size // MASKS)
 
 
-def draw_uniforms(
-    kinds: Iterable[StackKind], batch_size: int, steps: int, width: int, seed: int, epoch: int
-) -> dict[str, Any]:
-    """Draw `EpochInputs.uniforms` by the seed, the epoch and the layer, not by the heads; empty without dropout."""
-    tf = import_tensorflow()
+def draw_uniforms(kinds: Iterable[StackKind], batch_size: int, width: int, seed: int, epoch: int) -> Iterator[Uniforms]:
+    """Draw what dropout is decided by, mini-batch by mini-batch, without end.
+
+    It depends on the seed, the epoch and the layer, not on the heads.
+
+    Yields:
+        By layer, float32, 0 to 1: of the features (K, D) for K masks, of a hidden layer (units, B); of those layers
+        that have dropout.
+    """
     kinds = [kind for kind in kinds if kind.dropout]
-    if not kinds:
-        return {}
     shapes = {
-        f"hidden{layer}x{units}": (layer, (steps, units, batch_size))
+        _hidden_name(layer, units): (layer, (units, batch_size))
         for kind in kinds
         for layer, units in enumerate(kind.hidden_units, start=1)
     }
     shared = rows_per_mask(batch_size)
-    uniforms = {}
-    if shared == 1:
-        shapes["features"] = (0, (steps, batch_size, width))
-    else:
-        generator = np.random.default_rng([seed, epoch, 0])
-        uniforms["features"] = tf.constant(_latin(generator, steps, -(-batch_size // shared), width))
-    for name, (layer, shape) in shapes.items():
-        uniforms[name] = tf.random.stateless_uniform(shape, tf.random.fold_in((seed, epoch), layer))
-    return uniforms
+    if kinds:
+        shapes["features"] = (0, (-(-batch_size // shared), width))
+    generators = {name: np.random.default_rng([seed, epoch, layer]) for name, (layer, _) in shapes.items()}
+    while True:
+        yield {
+            name: _latin(generators[name], *shape)
+            if name == "features" and shared > 1
+            else generators[name].random(shape, np.float32)
+            for name, (_, shape) in shapes.items()
+        }
 
 
-def _latin(generator: np.random.Generator, steps: int, masks: int, width: int) -> np.ndarray:
-    """Latin hypercubes (McKay, Beckman and Conover 1979), one a step: float32 (S, K, D), 0-1.
+def _latin(generator: np.random.Generator, masks: int, width: int) -> np.ndarray:
+    """A Latin hypercube (McKay, Beckman and Conover 1979): float32 (K, D), 0-1.
 
     Of every feature, one of the K uniforms lies in each K-th of 0 to 1, in random order. So each feature is kept in
     keep * K of the masks, rounded up or down, where independent masks would now and then keep it in none or in all.
     """
-    strata = np.broadcast_to(np.arange(masks, dtype=np.float32)[:, None], (steps, masks, width))
+    strata = np.broadcast_to(np.arange(masks, dtype=np.float32)[:, None], (masks, width))
     # One place within the stratum for all K: of them, only the stratum in which the keep rate lies depends on it.
-    return (generator.permuted(strata, axis=1) + generator.random((steps, 1, width), np.float32)) / np.float32(masks)
+    return (generator.permuted(strata, axis=0) + generator.random((1, width), np.float32)) / np.float32(masks)

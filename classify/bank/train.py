@@ -3,23 +3,22 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from classify.bank.auc import mean_auc
-from classify.bank.epoch import EpochInputs, compile_epoch
 from classify.bank.network import draw_uniforms
-from classify.bank.stack import Stack, make_stacks, trained_together
+from classify.bank.stack import Stack, make_stacks
 from classify.models.heads import HeadSpec
-from classify.models.trained_head import Curves, TrainedHead
+from classify.models.trained_head import BATCH_NORM_EPSILON, Curves, TrainedHead
 from features.common.arrays import Features, Labels, RowIndices
-from features.common.keras_import import import_tensorflow
 
-#: Parameters trained at a time: 9 float32 copies (weights, gradients, slots, best, their successors) make 2.3 GB.
+#: Parameters trained at a time: 5 float32 copies (weights, gradients, two slots, the best) make 1.3 GB.
 PARAMETERS_AT_A_TIME = 64_000_000
-#: Multiplications worth saving by compiling the epoch again without the heads that stopped: one or two seconds' worth.
-_WORTH_COMPILING = 1e11
+#: Keras' default for BatchNormalization: what is left of a moving statistic after a step.
+_MOVING = np.float32(0.99)
+#: Logits that wait at most for their AUC; that of many epochs is computed at once.
+_LOGITS_WAITING = 4_000_000
 
 
 def train_bank(
@@ -34,7 +33,8 @@ def train_bank(
     """Train heads together; each stops early by its own validation loss and keeps its best epoch's weights.
 
     Heads of one batch size see the same mini-batches and, of one dropout rate, the same masks. Which other heads are in
-    the bank changes a head by no more than the rounding of sums.
+    the bank changes a head by no more than the rounding of sums; a head that trains alone always gets the same bits on
+    one thread of BLAS.
 
     Args:
         specs: the heads; at least one, each with a batch size.
@@ -51,9 +51,10 @@ def train_bank(
         `best_epoch` is 0.
     """
     heads: dict[int, TrainedHead] = {}
-    for members in train_together(specs, X.shape[1], y.shape[1]):
-        bank = _Bank([specs[member] for member in members], X, y, train_rows, validation_rows, seed)
-        heads |= dict(zip(members, bank.train(on_epochs), strict=True))
+    with np.errstate(all="ignore"):  # a head that diverges is told by its best epoch
+        for members in _train_together(specs, X.shape[1], y.shape[1]):
+            bank = _Bank([specs[member] for member in members], X, y, train_rows, validation_rows, seed)
+            heads |= dict(zip(members, bank.train(on_epochs), strict=True))
     return [heads[index] for index in range(len(specs))]
 
 
@@ -62,11 +63,8 @@ def batch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
-def train_together(specs: Sequence[HeadSpec], width: int, labels: int) -> Iterator[list[int]]:
-    """Split the specs by batch size, and each part so that it fits into memory; yields indices.
-
-    The last bits of a head depend on those of its part alone.
-    """
+def _train_together(specs: Sequence[HeadSpec], width: int, labels: int) -> Iterator[list[int]]:
+    """Split the specs by batch size, and each part so that it fits into memory; yields indices."""
     by_batch = defaultdict(list)
     for index, spec in enumerate(specs):
         by_batch[spec.batch_size].append(index)
@@ -83,24 +81,6 @@ def train_together(specs: Sequence[HeadSpec], width: int, labels: int) -> Iterat
         yield share
 
 
-def _roomy(rows: int) -> int:
-    """Round a number of rows up by a sixteenth at most, so that folds of nearly one size share what is compiled."""
-    grain = 1 << max(0, rows.bit_length() - 5)
-    return -(-rows // grain) * grain
-
-
-def _padded(values: np.ndarray, size: int) -> np.ndarray:
-    """Lengthen an array by zeros along its first axis."""
-    return np.concatenate([values, np.zeros((size - len(values), *values.shape[1:]), values.dtype)])
-
-
-def _curves(losses: list[tuple[float, float]], aucs: list[tuple[float, float]]) -> list[np.ndarray]:
-    """The arrays of `Curves`, in their order; a stopped head has more AUCs than losses, which are left out."""
-    loss, validation_loss = np.array(losses, np.float32).T
-    auc, validation_auc = np.array(aucs[: len(losses)], np.float32).T
-    return [loss, auc, validation_loss, validation_auc]
-
-
 class _Bank:
     """Heads of one batch size, while they train."""
 
@@ -113,47 +93,36 @@ class _Bank:
         validation_rows: RowIndices,
         seed: int,
     ) -> None:
-        self._tf = import_tensorflow()
         assert specs[0].batch_size is not None  # see `HeadSpec.for_rows`
         self._specs, self._seed, self._batch_size = specs, seed, specs[0].batch_size
-        self._X = self._tf.constant(X, self._tf.float32)
-        self._train_rows, self._y = train_rows, y[train_rows]
-        self._validation_y = y[validation_rows]
-        self._validation = self._tf.gather(self._X, _padded(validation_rows, _roomy(len(validation_rows))))
+        self._X, self._train_rows, self._y = X, train_rows, y[train_rows]
+        self._validation, self._validation_y = X[validation_rows], y[validation_rows]
         width = X.shape[1]
-        self._moving = (self._tf.zeros((width,)), self._tf.ones((width,)))
+        self._mean, self._variance = np.zeros(width, np.float32), np.ones(width, np.float32)
         self._stacks = make_stacks(specs, self._y, width)
-        self._active = np.ones(len(specs), dtype=bool)
         self._best_epoch = np.zeros(len(specs), dtype=int)
         self._best_loss = np.full(len(specs), np.inf)
         self._best_weights: dict[int, list[np.ndarray]] = {}
         self._seconds = np.zeros(len(specs))
         self._losses: list[list[tuple[float, float]]] = [[] for _ in specs]
         self._aucs: list[list[tuple[float, float]]] = [[] for _ in specs]
+        self._waiting: list[tuple[list[int], np.ndarray, np.ndarray]] = []
 
     def train(self, on_epochs: Callable[[int], None]) -> list[TrainedHead]:
         """Train epoch by epoch until every head has stopped."""
-        # Nothing waits for the AUC but the curves: it is computed beside the next epoch, whose graph leaves gaps.
-        with ThreadPoolExecutor(max_workers=1) as beside:
-            epoch = 0
-            scoring: Future[None] | None = None
-            while self._active.any():
-                started = time.perf_counter()
-                trained = self._active.copy()
-                results = self._run(epoch)
-                if scoring:
-                    scoring.result()  # so that at most one epoch's logits wait
-                members = [list(stack.members) for stack in self._stacks]
-                scoring = beside.submit(self._score, members, results, self._truth)
-                for stack, result in zip(self._stacks, results, strict=True):
-                    self._record(stack, result, epoch)
-                self._seconds[trained] += (time.perf_counter() - started) / trained.sum()
-                stopped = np.flatnonzero(trained & ~self._active)
-                epoch += 1
-                on_epochs(int(trained.sum()) + sum(self._specs[index].epochs - epoch for index in stopped))
-                self._compact(epoch)
-            if scoring:
-                scoring.result()
+        epoch = 0
+        while self._stacks:
+            started = time.perf_counter()
+            trained = [index for stack in self._stacks for index in stack.members]
+            for stack, loss, logits in zip(self._stacks, *self._learn(epoch), strict=True):
+                self._validate(stack, loss, logits, epoch)
+            self._stacks = [stack for stack in self._stacks if stack.members]
+            staying = {index for stack in self._stacks for index in stack.members}
+            if not staying or sum(a.size + b.size for _, a, b in self._waiting) > _LOGITS_WAITING:
+                self._score()
+            self._seconds[trained] += (time.perf_counter() - started) / len(trained)
+            epoch += 1
+            on_epochs(len(trained) + sum(self._specs[index].epochs - epoch for index in set(trained) - staying))
         return [
             TrainedHead(
                 spec,
@@ -165,81 +134,61 @@ class _Bank:
             for index, spec in enumerate(self._specs)
         ]
 
-    def _run(self, epoch: int) -> list[dict[str, np.ndarray]]:
-        """Train every stack for one epoch."""
-        tf = self._tf
-        order = batch_order(len(self._train_rows), self._seed, epoch)
-        self._truth = self._y[order]
-        steps, capacity = (-(-rows // self._batch_size) for rows in (len(order), _roomy(len(order))))
-        kinds = [stack.kind for stack in self._stacks]
-        inputs = EpochInputs(
-            tf.gather(self._X, _padded(self._train_rows[order], capacity * self._batch_size)),
-            tf.constant(_padded(self._truth, capacity * self._batch_size).T, tf.float32),
-            tf.constant(len(order)),
-            self._validation,
-            tf.constant(_padded(self._validation_y, self._validation.shape[0]).T, tf.float32),
-            tf.constant(len(self._validation_y)),
-            draw_uniforms(kinds, self._batch_size, capacity, self._X.shape[1], self._seed, epoch),
-            tf.constant(float(epoch * steps)),
-        )
-        moving, results = self._moving, []
-        for stacks in trained_together(self._stacks):
-            run = compile_epoch(tuple(stack.kind for stack in stacks), self._batch_size)
-            # The statistics are of the features alone: of every group they begin and end as the same.
-            self._moving, states, some = run(
-                inputs,
-                moving,
-                [stack.state for stack in stacks],
-                [stack.hyper(self._active) for stack in stacks],
-            )
-            for stack, state in zip(stacks, states, strict=True):
-                stack.state = state
-            results += some
-        return [{name: value.numpy() for name, value in result.items()} for result in results]
+    def _learn(self, epoch: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Train every stack for one epoch; gives their losses (H,), and logits (H, L, N) in the order of the rows."""
+        rows, size = len(self._train_rows), self._batch_size
+        order, steps = batch_order(rows, self._seed, epoch), -(-rows // size)
+        losses = [np.zeros(len(stack.members), np.float32) for stack in self._stacks]
+        logits = [np.empty((len(stack.members), self._y.shape[1], rows), np.float32) for stack in self._stacks]
+        drawn = draw_uniforms([stack.kind for stack in self._stacks], size, self._X.shape[1], self._seed, epoch)
+        for step in range(steps):
+            uniforms, places = next(drawn), order[step * size : (step + 1) * size]
+            batch = self._X[self._train_rows[places]]
+            mean = batch.mean(axis=0)
+            normalised = batch - mean
+            variance = np.square(normalised).mean(axis=0)
+            normalised /= np.sqrt(variance + np.float32(BATCH_NORM_EPSILON))
+            for moving, found in ((self._mean, mean), (self._variance, variance)):
+                moving *= _MOVING
+                moving += (1 - _MOVING) * found
+            truth = self._y[places].T.astype(np.float32)
+            for stack, loss, kept in zip(self._stacks, losses, logits, strict=True):
+                of_step, kept[:, :, places] = stack.step(batch, normalised, truth, uniforms, epoch * steps + step + 1)
+                loss += of_step * np.float32(len(places) / rows)
+        return losses, logits
 
-    def _record(self, stack: Stack, result: dict[str, np.ndarray], epoch: int) -> None:
-        """Add an epoch's losses to the curves of a stack's heads, and stop those that are done."""
-        for place, index in enumerate(stack.members):
-            if not self._active[index]:
-                continue
-            loss, validation_loss = float(result["loss"][place]), float(result["validation_loss"][place])
-            self._losses[index].append((loss, validation_loss))
+    def _validate(self, stack: Stack, losses: np.ndarray, logits: np.ndarray, epoch: int) -> None:
+        """Add an epoch to the curves of a stack's heads, and let those go that are done."""
+        moving = self._mean, self._variance
+        validated, of_validation = stack.validate(self._validation, self._validation_y.T.astype(np.float32), *moving)
+        self._waiting.append((stack.members, logits, of_validation))
+        staying = []
+        for place, (index, loss, validation_loss) in enumerate(zip(stack.members, losses, validated, strict=True)):
+            self._losses[index].append((float(loss), float(validation_loss)))
             if validation_loss < self._best_loss[index]:
                 self._best_loss[index], self._best_epoch[index] = validation_loss, epoch + 1
-            spec = self._specs[index]
-            waited = epoch + 1 - self._best_epoch[index]
-            self._active[index] = (
-                epoch + 1 < spec.epochs and waited < spec.patience_epochs and np.isfinite(validation_loss)
-            )
-
-    def _score(self, members: list[list[int]], results: list[dict[str, np.ndarray]], truth: np.ndarray) -> None:
-        """Add an epoch's AUC to the curves of every head, also of those that have stopped but are still in the work."""
-        for indices, result in zip(members, results, strict=True):
-            _, heads, labels, _ = result["logits"].shape
-            logits = result["logits"].transpose(1, 2, 0, 3).reshape(heads, labels, -1)
-            auc = mean_auc(logits.T[: len(truth)], truth)
-            validation_auc = mean_auc(result["validation_logits"].T[: len(self._validation_y)], self._validation_y)
-            for index, *values in zip(indices, auc, validation_auc, strict=True):
-                self._aucs[index].append((float(values[0]), float(values[1])))
-
-    def _compact(self, epoch: int) -> None:
-        """Take the best weights of stopped heads, and the heads out of the work where that is worth compiling again."""
-        width, labels = self._X.shape[1], self._y.shape[1]
-        saved, left, alive = 0.0, 0, self._active.sum()
-        for index in (index for stack in self._stacks for index in stack.members):
-            if self._active[index]:
-                left = max(left, self._specs[index].epochs - epoch)
+                stack.note_best(place, *moving)
+            spec, waited = self._specs[index], epoch + 1 - self._best_epoch[index]
+            if epoch + 1 < spec.epochs and waited < spec.patience_epochs and np.isfinite(validation_loss):
+                staying.append(place)
             else:
-                saved += 4.0 * self._specs[index].count_parameters(width, labels) * len(self._train_rows)
-        working = sum(len(stack.members) for stack in self._stacks)
-        if alive and not (alive <= working / 2 and saved * left > _WORTH_COMPILING):
-            return
-        for stack in self._stacks:
-            staying = [place for place, index in enumerate(stack.members) if self._active[index]]
-            going = [place for place, index in enumerate(stack.members) if not self._active[index]]
-            self._best_weights |= stack.best_weights(going)
-            if staying and going:
-                stack.keep(staying)
-            elif going:
-                stack.members = []
-        self._stacks = [stack for stack in self._stacks if stack.members]
+                self._best_weights[index] = stack.best_weights(place)
+        if len(staying) < len(stack.members):
+            stack.keep(staying)
+
+    def _score(self) -> None:
+        """Add the AUC of the epochs that wait to the curves of their heads."""
+        members = [index for indices, _, _ in self._waiting for index in indices]
+        of_train, of_validation = (
+            mean_auc(np.concatenate([waiting[place] for waiting in self._waiting]).T, truth)
+            for place, truth in ((1, self._y), (2, self._validation_y))
+        )
+        for index, *of_epoch in zip(members, of_train, of_validation, strict=True):
+            self._aucs[index].append((float(of_epoch[0]), float(of_epoch[1])))
+        self._waiting = []
+
+
+def _curves(losses: list[tuple[float, float]], aucs: list[tuple[float, float]]) -> list[np.ndarray]:
+    """The arrays of `Curves`, in their order."""
+    (loss, validation_loss), (auc, validation_auc) = (np.array(of_epochs, np.float32).T for of_epochs in (losses, aucs))
+    return [loss, auc, validation_loss, validation_auc]

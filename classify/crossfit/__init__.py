@@ -4,6 +4,6 @@ Reading order:
 
 - `folds`: split the training rows, whole groups together, stratified over all labels.
 - `plan`: the fits that a run makes, and what a fit and a model predict.
-- `models`: fit baselines and heads by the plan; all heads that see the same features are trained in one bank.
+- `models`: fit baselines and heads by the plan, each fit by itself.
 - `store`: finished fits beside the cache, for the next run and for one that was stopped.
 """

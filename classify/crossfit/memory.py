@@ -7,6 +7,7 @@ from pathlib import Path
 from sklearn.base import BaseEstimator
 
 from classify.models.estimators import OneVsRest
+from classify.models.heads import HeadSpec
 
 logger = logging.getLogger(__name__)
 #: Of the memory that is available, fits take so much at the most; scores and what is written later need the rest.
@@ -14,17 +15,17 @@ SHARE = 0.5
 _MEMORY, _CGROUPS = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 #: Bytes that a fit takes for each feature of the rows that it learns from: the rows, standardised rows, and what the
 #: solver makes of them; as measured, see docs/decisions.md.
-_BYTES, _BYTES_OF_SVM = 13, 32
+_BYTES, _BYTES_OF_SVM, _BYTES_OF_HEAD = 13, 32, 1
 
 
-def jobs_in_memory(jobs: int, fits: Iterable[tuple[BaseEstimator, int]]) -> int:
+def jobs_in_memory(jobs: int, fits: Iterable[tuple[BaseEstimator | HeadSpec, int]]) -> int:
     """Give how many of some fits may run at a time, at least one and at most `jobs`, and log it where they are fewer.
 
     Args:
         jobs: that were asked for.
-        fits: estimators, and the features of all rows that each learns from, rows times columns.
+        fits: estimators or heads, and the features of all rows that each learns from, rows times columns.
     """
-    needed = max((_bytes_of(estimator) * cells for estimator, cells in fits), default=0)
+    needed = max((_bytes_of(model) * cells for model, cells in fits), default=0)
     available = available_memory()
     if not needed or available is None:
         return jobs
@@ -61,7 +62,9 @@ def available_memory() -> int | None:
     return min(found, default=None)
 
 
-def _bytes_of(estimator: BaseEstimator) -> int:
-    """Bytes for each feature of a row that it learns from."""
-    svm = isinstance(estimator, OneVsRest) and type(estimator.classifier).__name__ == "PlattScaledSVM"
+def _bytes_of(model: BaseEstimator | HeadSpec) -> int:
+    """Bytes for each feature of a row that it learns from; a head copies the rows alone that it is validated on."""
+    if isinstance(model, HeadSpec):
+        return _BYTES_OF_HEAD
+    svm = isinstance(model, OneVsRest) and type(model.classifier).__name__ == "PlattScaledSVM"
     return _BYTES_OF_SVM if svm else _BYTES

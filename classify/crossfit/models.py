@@ -1,34 +1,37 @@
-"""Cross-fit the models of a run: baselines fit by fit, heads in banks, one for each fit and set of features."""
+"""Cross-fit the models of a run: baselines and heads, each fit by itself, as many at a time as there are cores."""
 
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.bank import train as bank
 from classify.crossfit.memory import jobs_in_memory
-from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction, in_threads, make_folds
+from classify.crossfit.plan import REFIT, Fit, FitPlan, Prediction, in_threads, make_folds
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
-from classify.inputs import Inputs, feature_sets, list_fitted
+from classify.inputs import Inputs
 from classify.models.files import SavedEstimator
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
-from features.common.arrays import Probabilities, RowIndices
+from features.common.arrays import RowIndices
 
 #: One of so many parts of a fold's training rows decides when its heads stop.
 VALIDATION_PARTS = 5
 
 
 class Candidate(NamedTuple):
-    """A model to cross-fit: an unfitted estimator, which has `converged_` once fitted, and the columns that it sees."""
+    """A model to cross-fit, and the columns that it sees.
 
-    estimator: BaseEstimator
+    It is an unfitted estimator, which has `converged_` once fitted, or the spec of a head, with a batch size.
+    """
+
+    model: BaseEstimator | HeadSpec
     columns: slice
 
 
@@ -38,88 +41,6 @@ class CrossFitted(NamedTuple):
     predictions: dict[str, Prediction]
     models: dict[str, tuple[SavedEstimator | TrainedHead, ...]]
     warnings: tuple[str, ...]
-
-
-def list_baseline_keys(
-    candidates: Mapping[str, Candidate], inputs: Inputs, plan: FitPlan, keys: FitKeys
-) -> dict[str, list[str]]:
-    """What the fits of baselines are found by, by name, in the order of the plan."""
-
-    def key(candidate: Candidate, rows: FitRows) -> str:
-        what = (type(candidate.estimator), candidate.estimator.get_params(), *rows)
-        return keys.make(backbones_within(candidate.columns, inputs), *what)
-
-    return {name: [key(candidate, rows) for rows in plan.fits()] for name, candidate in candidates.items()}
-
-
-def cross_fit(
-    candidates: Mapping[str, Candidate],
-    inputs: Inputs,
-    plan: FitPlan,
-    jobs: int,
-    on_fit: Callable[[], None],
-    store: FitStore = KEEP_NONE,
-    keys: FitKeys | None = None,
-) -> CrossFitted:
-    """Fit every candidate once for each fit of the plan; gives them in their order.
-
-    Args:
-        candidates: the models by name.
-        inputs: what to learn from and predict.
-        plan: the fits.
-        jobs: how many fits run at a time, as far as the memory has room. It does not change any probability.
-        on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
-        store: finished fits; new ones are added.
-        keys: of the inputs; without them nothing is found or kept.
-    """
-
-    def fit(candidate: Candidate, rows: FitRows) -> Fit:
-        started = time.perf_counter()
-        seen = inputs.train.features[:, candidate.columns]
-        groups = None if inputs.train.groups is None else inputs.train.groups[rows.learnt]
-        model = clone(candidate.estimator).fit(seen[rows.learnt], inputs.train_labels[rows.learnt], groups)
-        predicted = _predict(model, inputs, candidate.columns, rows.held_out, rows.predicts_test)
-        return Fit(SavedEstimator(model), *predicted, model.converged_, time.perf_counter() - started)
-
-    def recall(candidate: Candidate, rows: FitRows, key: str | None) -> Fit:
-        found = store.find(key) if key else None
-        if found is None:
-            found = fit(candidate, rows)
-            if key:
-                store.keep(key, found)
-        on_fit()
-        return found
-
-    of_candidates = list_baseline_keys(candidates, inputs, plan, keys) if keys else {}
-    calls = [
-        (candidate, rows, key)
-        for name, candidate in candidates.items()
-        for rows, key in zip(plan.fits(), of_candidates.get(name, [None] * len(plan.fits())), strict=True)
-    ]
-    fits = plan.fits()
-    rows = max(len(fit.learnt) for fit in fits)
-    sizes = [(one.estimator, rows * inputs.train.features[:, one.columns].shape[1]) for one in candidates.values()]
-    jobs = jobs_in_memory(min(jobs, len(sizes) * len(fits) or 1), sizes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
-        fitted = in_threads(jobs, recall, calls)
-    of_models = {name: fitted[index * len(fits) : (index + 1) * len(fits)] for index, name in enumerate(candidates)}
-    predictions = {
-        name: plan.gather(of_model, backbones_within(candidates[name].columns, inputs))
-        for name, of_model in of_models.items()
-    }
-    unfinished = [name for name, prediction in predictions.items() if not prediction.converged]
-    return CrossFitted(
-        predictions,
-        {name: tuple(fit.model for fit in of_model) for name, of_model in of_models.items()},
-        tuple(f"{name}: its solver stopped before it converged" for name in unfinished),
-    )
-
-
-def backbones_within(columns: slice, inputs: Inputs) -> tuple[str, ...]:
-    """List the backbones whose columns of the features lie in a slice."""
-    start, stop, _ = columns.indices(inputs.train.features.shape[1])
-    return tuple(name for name, own in inputs.columns.items() if start <= own.start and own.stop <= stop)
 
 
 class FoldRows(NamedTuple):
@@ -135,123 +56,174 @@ class FoldRows(NamedTuple):
     lacking: tuple[str, ...] = ()
 
 
-class _HeadFits(NamedTuple):
-    """The fits of heads: the rows of each fit of the plan, and what a reader has to know of them."""
+class CrossFit:
+    """Every candidate once for each fit of a plan.
 
-    rows: list[FoldRows]
-    warnings: list[str]
+    No fit depends on another, to the last bit, so that each is found again whatever else a run is made of. The rows
+    that decide when a head stops are taken from the fold's training rows, so that no head knows anything of the rows
+    that it is scored on. The head that is refitted on all rows has none to spare: it trains for the median of its
+    folds' best epochs, rounded down, and keeps the epoch of the lowest loss on these rows, mostly the last.
 
-
-def _plan_heads(inputs: Inputs, plan: FitPlan, seed: int) -> _HeadFits:
-    """Split the rows of each fold into those to learn from and those that decide when its heads stop."""
-    of_fits: list[FoldRows] = []
-    warnings = []
-    for fit in plan.fits():
-        rows = None if fit.name == REFIT else split_rows(fit.learnt, fit.held_out, inputs, seed)
-        if rows is None and fit.name != REFIT:
-            warnings.append(
-                f"heads of {fit.name}: none of its training rows can be set aside to decide when a head stops, so the "
-                "rows that the heads learnt from decided"
-            )
-        elif rows is not None and rows.lacking:
-            warnings.append(
-                f"heads of {fit.name}: the rows that decide when a head stops, or those that it learns from, have one "
-                f"value alone of {', '.join(rows.lacking)}"
-            )
-        of_fits.append(rows or FoldRows(fit.learnt, fit.learnt, fit.held_out))
-    return _HeadFits(of_fits, warnings)
-
-
-def list_head_keys(
-    specs: Mapping[str, HeadSpec], inputs: Inputs, plan: FitPlan, seed: int, keys: FitKeys
-) -> dict[str, list[str]]:
-    """What the fits of heads on folds are found by, by name; those on all rows are known once the folds are."""
-    found: dict[str, list[str]] = {name: [] for name in list_fitted(specs, inputs.columns)}
-    if not specs:
-        return found
-    fits = _plan_heads(inputs, plan, seed).rows
-    for seen, columns in feature_sets(inputs.columns).items():
-        for fit, rows in zip(plan.fits(), fits, strict=True):
-            if fit.name != REFIT:
-                own = _keys_of(list(specs.values()), inputs, columns, rows, seed, fit.predicts_test, keys)
-                for spec, key in zip(specs, own, strict=True):
-                    found[f"{spec}/{seen}"].append(key)
-    return found
-
-
-def _keys_of(
-    specs: Sequence[HeadSpec],
-    inputs: Inputs,
-    columns: slice,
-    rows: FoldRows,
-    seed: int,
-    predicts_test: bool,
-    keys: FitKeys,
-) -> list[str]:
-    """What heads on the same rows are found by: each by all that are trained together with it, as its bits are."""
-    found = [""] * len(specs)
-    for part in bank.train_together(specs, columns.stop - columns.start, len(inputs.label_names)):
-        together = [specs[member] for member in part]
-        for place, member in enumerate(part):
-            what = (place, together, seed, rows.train, rows.validation, rows.held_out, predicts_test)
-            found[member] = keys.make(backbones_within(columns, inputs), *what)
-    return found
-
-
-def cross_fit_heads(
-    specs: Mapping[str, HeadSpec],
-    inputs: Inputs,
-    plan: FitPlan,
-    seed: int,
-    on_fit: Callable[[], None],
-    store: FitStore = KEEP_NONE,
-    keys: FitKeys | None = None,
-) -> CrossFitted:
-    """Train every head once for each fit of the plan, on each backbone and on all; in the order of `list_fitted`.
-
-    The rows that decide when a head stops are taken from the fold's training rows, so that no head knows anything of
-    the rows that it is scored on. The head that is refitted on all rows has none to spare: it trains for the median of
-    its folds' best epochs, rounded down, and keeps the epoch of the lowest loss on these rows, mostly the last.
-
-    Arguments are as those of `cross_fit`; the seed is of the validation rows, the mini-batches and the dropout masks.
+    Args:
+        candidates: the models by name.
+        inputs: what to learn from and predict.
+        plan: the fits.
+        seed: of the heads: their validation rows, mini-batches and dropout masks.
+        store: finished fits; new ones are added.
+        keys: of the inputs; without them nothing is found or kept.
     """
-    if not specs:
-        return CrossFitted({}, {}, ())
-    fits, planned = plan.fits(), _plan_heads(inputs, plan, seed)
-    warnings = planned.warnings
-    predictions: dict[str, Prediction] = {}
-    heads: dict[str, tuple[TrainedHead, ...]] = {}
-    for name, columns in feature_sets(inputs.columns).items():
-        of_fits: list[list[Fit]] = []
-        for fit, rows in zip(fits, planned.rows, strict=True):
-            asked = list(specs.values())
-            if fit.name == REFIT:
-                asked = [_fixed_epochs(spec, [of_fit[i] for of_fit in of_fits]) for i, spec in enumerate(asked)]
-            own = _keys_of(asked, inputs, columns, rows, seed, fit.predicts_test, keys) if keys else None
-            of_fits.append(_recall_heads(asked, inputs, columns, rows, seed, fit.predicts_test, store, own))
-            for _ in specs:
-                on_fit()
-        for index, spec in enumerate(specs):
-            of_head = [of_fit[index] for of_fit in of_fits]
-            heads[f"{spec}/{name}"] = tuple(fit.model for fit in of_head if isinstance(fit.model, TrainedHead))
-            predictions[f"{spec}/{name}"] = plan.gather(of_head, backbones_within(columns, inputs))
-    order = list_fitted(specs, inputs.columns)
-    for name in order:
-        diverged = sum(head.best_epoch == 0 for head in heads[name])
-        if diverged:
-            warnings.append(
-                f"{name}: its head diverged in {diverged} of {len(fits)} fits and has its initial weights there; "
-                "lower its learning rate, or leave it out of --preset"
-            )
-    return CrossFitted(
-        {name: predictions[name] for name in order}, {name: heads[name] for name in order}, tuple(warnings)
-    )
+
+    def __init__(
+        self,
+        candidates: Mapping[str, Candidate],
+        inputs: Inputs,
+        plan: FitPlan,
+        seed: int = 0,
+        store: FitStore = KEEP_NONE,
+        keys: FitKeys | None = None,
+    ) -> None:
+        self._candidates, self._inputs, self._plan, self._seed = candidates, inputs, plan, seed
+        self._store, self._keys = store, keys
+        self._fits = plan.fits()
+        self._heads = [name for name, candidate in candidates.items() if isinstance(candidate.model, HeadSpec)]
+        self._head_rows: list[FoldRows] = []
+        self._warnings: list[str] = []
+        if self._heads:
+            self._split_rows_of_heads()
+
+    def list_keys(self) -> dict[str, list[str]]:
+        """What the fits are found by, by model; those of heads on all rows are known once their folds are."""
+        of_models = {
+            name: [self._key(candidate, number) for number in range(len(self._fits)) if not self._waits(name, number)]
+            for name, candidate in self._candidates.items()
+        }
+        return {name: [key for key in keys if key] for name, keys in of_models.items()}
+
+    def run(self, jobs: int, on_fit: Callable[[], None] = lambda: None) -> CrossFitted:
+        """Find or make all fits; gives the models in the order of the candidates.
+
+        Args:
+            jobs: how many fits run at a time, as far as the memory has room. It does not change any probability.
+            on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
+        """
+
+        def recall(candidate: Candidate, number: int) -> Fit:
+            key = self._key(candidate, number)
+            found = self._store.find(key) if key else None
+            if found is None:
+                found = self._fit(candidate, number)
+                if key:
+                    self._store.keep(key, found)
+            on_fit()
+            return found
+
+        numbers = range(len(self._fits))
+        rows = max(len(fit.learnt) for fit in self._fits)
+        widths = [len(range(*one.columns.indices(self._width))) for one in self._candidates.values()]
+        sizes = [(one.model, rows * width) for one, width in zip(self._candidates.values(), widths, strict=True)]
+        jobs = jobs_in_memory(min(jobs, len(sizes) * len(numbers) or 1), sizes)
+        places = list(product(self._candidates, numbers))
+        at_once = [place for place in places if not self._waits(*place)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
+            calls = [(self._candidates[name], number) for name, number in at_once]
+            found = dict(zip(at_once, in_threads(jobs, recall, calls), strict=True))
+            later = [place for place in places if self._waits(*place)]
+            calls = [(self._for_all_rows(name, found), number) for name, number in later]
+            found |= dict(zip(later, in_threads(jobs, recall, calls), strict=True))
+        of_models = {name: [found[name, number] for number in numbers] for name in self._candidates}
+        backbones = {name: _backbones_within(one.columns, self._inputs) for name, one in self._candidates.items()}
+        return CrossFitted(
+            {name: self._plan.gather(fits, backbones[name]) for name, fits in of_models.items()},
+            {name: tuple(fit.model for fit in fits) for name, fits in of_models.items()},
+            (*self._warnings, *self._unfinished(of_models)),
+        )
+
+    @property
+    def _width(self) -> int:
+        return self._inputs.train.features.shape[1]
+
+    def _waits(self, name: str, number: int) -> bool:
+        """Whether a fit needs others before it: a head on all rows its folds'."""
+        return name in self._heads and self._fits[number].name == REFIT
+
+    def _for_all_rows(self, name: str, found: Mapping[tuple[str, int], Fit]) -> Candidate:
+        """A head that trains for the median of the folds' best epochs, at least one, and does not stop before."""
+        candidate = self._candidates[name]
+        assert isinstance(candidate.model, HeadSpec)
+        models = [found[name, number].model for number in range(len(self._fits)) if not self._waits(name, number)]
+        best = [model.best_epoch for model in models if isinstance(model, TrainedHead)]
+        spec = replace(candidate.model, epochs=max(1, int(np.median(best))), patience=1.0)
+        return candidate._replace(model=spec)
+
+    def _key(self, candidate: Candidate, number: int) -> str | None:
+        """What a fit is found by; None without keys."""
+        if self._keys is None:
+            return None
+        model, backbones = candidate.model, _backbones_within(candidate.columns, self._inputs)
+        if isinstance(model, HeadSpec):
+            predicts_test = self._fits[number].predicts_test
+            return self._keys.make(backbones, model, self._seed, predicts_test, *self._head_rows[number][:3])
+        return self._keys.make(backbones, type(model), model.get_params(), *self._fits[number])
+
+    def _fit(self, candidate: Candidate, number: int) -> Fit:
+        """Fit a candidate, and let it predict the rows held out and, where asked, the test rows."""
+        started = time.perf_counter()
+        inputs, rows = self._inputs, self._fits[number]
+        seen, labels = inputs.train.features[:, candidate.columns], inputs.train_labels
+        fitted: BaseEstimator | TrainedHead
+        saved: SavedEstimator | TrainedHead
+        if isinstance(candidate.model, HeadSpec):
+            learnt, validation = self._head_rows[number][:2]
+            [fitted] = bank.train_bank([candidate.model], seen, labels, learnt, validation, self._seed)
+            saved, converged = fitted, fitted.best_epoch > 0
+        else:
+            groups = None if inputs.train.groups is None else inputs.train.groups[rows.learnt]
+            fitted = clone(candidate.model).fit(seen[rows.learnt], labels[rows.learnt], groups)
+            saved, converged = SavedEstimator(fitted), fitted.converged_
+        out_of_fold = np.empty((0, labels.shape[1]), np.float32)  # no estimator of scikit-learn takes no rows
+        if len(rows.held_out):
+            out_of_fold = fitted.predict_proba(seen[rows.held_out])
+        test = None
+        if inputs.test is not None and rows.predicts_test:
+            test = fitted.predict_proba(inputs.test.features[:, candidate.columns])
+        return Fit(saved, out_of_fold, test, converged, time.perf_counter() - started)
+
+    def _split_rows_of_heads(self) -> None:
+        """Split the rows of each fold into those to learn from and those that decide when its heads stop."""
+        for fit in self._fits:
+            rows = None if fit.name == REFIT else split_rows(fit.learnt, fit.held_out, self._inputs, self._seed)
+            if rows is None and fit.name != REFIT:
+                self._warnings.append(
+                    f"heads of {fit.name}: none of its training rows can be set aside to decide when a head stops, so "
+                    "the rows that the heads learnt from decided"
+                )
+            elif rows is not None and rows.lacking:
+                self._warnings.append(
+                    f"heads of {fit.name}: the rows that decide when a head stops, or those that it learns from, have "
+                    f"one value alone of {', '.join(rows.lacking)}"
+                )
+            self._head_rows.append(rows or FoldRows(fit.learnt, fit.learnt, fit.held_out))
+
+    def _unfinished(self, of_models: Mapping[str, Sequence[Fit]]) -> list[str]:
+        """Say which solvers did not converge, and which heads diverged."""
+        said = []
+        for name, fits in of_models.items():
+            unfinished = sum(not fit.converged for fit in fits)
+            if unfinished and name in self._heads:
+                said.append(
+                    f"{name}: its head diverged in {unfinished} of {len(fits)} fits and has its initial weights there; "
+                    "lower its learning rate, or leave it out of --preset"
+                )
+            elif unfinished:
+                said.append(f"{name}: its solver stopped before it converged")
+        return said
 
 
-def _fixed_epochs(spec: HeadSpec, of_folds: Sequence[Fit]) -> HeadSpec:
-    """A spec that trains for the median of the folds' best epochs, at least one, and does not stop before."""
-    best = [fit.model.best_epoch for fit in of_folds if isinstance(fit.model, TrainedHead)]
-    return replace(spec, epochs=max(1, int(np.median(best))), patience=1.0)
+def _backbones_within(columns: slice, inputs: Inputs) -> tuple[str, ...]:
+    """List the backbones whose columns of the features lie in a slice."""
+    start, stop, _ = columns.indices(inputs.train.features.shape[1])
+    return tuple(name for name, own in inputs.columns.items() if start <= own.start and own.stop <= stop)
 
 
 def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: int) -> FoldRows | None:
@@ -282,53 +254,3 @@ def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: i
     best = min(range(parts.count), key=lambda part: (len(lacking(part)), unevenness(part)))
     own = parts.fold_of_row == best
     return FoldRows(learnt[~own], learnt[own], held_out, lacking(best))
-
-
-def _recall_heads(
-    specs: list[HeadSpec],
-    inputs: Inputs,
-    columns: slice,
-    rows: FoldRows,
-    seed: int,
-    predicts_test: bool,
-    store: FitStore,
-    keys: Sequence[str] | None,
-) -> list[Fit]:
-    """Give the heads of one fit: those that are kept, and those that are trained now, with all of their parts."""
-    found: list[Fit | None] = [store.find(key) for key in keys] if keys else [None] * len(specs)
-    for part in bank.train_together(specs, columns.stop - columns.start, len(inputs.label_names)):
-        if all(found[member] for member in part):
-            continue
-        made = _train([specs[member] for member in part], inputs, columns, rows, seed, predicts_test)
-        for member, fit in zip(part, made, strict=True):
-            if keys and found[member] is None:
-                store.keep(keys[member], fit)
-            found[member] = fit
-    return [fit for fit in found if fit is not None]
-
-
-def _train(
-    specs: list[HeadSpec], inputs: Inputs, columns: slice, rows: FoldRows, seed: int, predicts_test: bool
-) -> list[Fit]:
-    """Train heads together, and let each predict the rows held out and, where asked, the test rows."""
-    features = inputs.train.features[:, columns]
-    heads = bank.train_bank(specs, features, inputs.train_labels, rows.train, rows.validation, seed)
-    fits = []
-    with threadpool_limits(1, user_api="blas"):  # as for every other model: threads change the last bits
-        for head in heads:
-            started = time.perf_counter()
-            predicted = _predict(head, inputs, columns, rows.held_out, predicts_test)
-            fits.append(Fit(head, *predicted, head.best_epoch > 0, head.seconds + time.perf_counter() - started))
-    return fits
-
-
-def _predict(
-    model: BaseEstimator | TrainedHead, inputs: Inputs, columns: slice, held_out: RowIndices, predicts_test: bool
-) -> tuple[Probabilities, Probabilities | None]:
-    """Predict the rows held out and, where asked, the test rows."""
-    out_of_fold = np.empty((0, len(inputs.label_names)), np.float32)  # no estimator of scikit-learn takes no rows
-    if len(held_out):
-        out_of_fold = model.predict_proba(inputs.train.features[:, columns][held_out])
-    if inputs.test is None or not predicts_test:
-        return out_of_fold, None
-    return out_of_fold, model.predict_proba(inputs.test.features[:, columns])

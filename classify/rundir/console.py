@@ -11,7 +11,7 @@ from rich.text import Text
 
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
-from classify.rundir.folder import RUN_FILES, SUBGROUPS
+from classify.rundir.folder import SUBGROUPS
 from classify.scores.choice import describe_nested
 from classify.scores.gains import MODEL
 from classify.scores.metrics import MACRO, METRICS, Score, describe_rule
@@ -48,8 +48,8 @@ LEADERBOARD = (
 )
 
 
-def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_list: Path) -> None:
-    """Print the data, the folds, a leaderboard, what could not be predicted, and the files written to the run's folder.
+def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -> None:
+    """Print the data, the folds, a leaderboard and what could not be predicted.
 
     `rejected_list` is the CSV file of the images that stage 1 rejected.
     """
@@ -120,8 +120,6 @@ def print_summary(inputs: Inputs, experiment: Experiment, run: Path, rejected_li
         console.print(f"test: the data set has no test split, so there are only out-of-fold results{needless}")
     else:
         _print_test(console, test, experiment.final_model + (", refitted" if settings.refit else ""), rejected_list)
-    written = [name for name in RUN_FILES if (run / name).exists()]
-    console.print(f"written to {run}: {', '.join(written)}")
 
 
 def _print_choice(console: Console, experiment: Experiment) -> None:

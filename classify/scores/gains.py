@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from classify.bank.auc import mean_auc
-from classify.crossfit.models import Candidate, cross_fit
+from classify.crossfit.models import Candidate, CrossFit
 from classify.crossfit.plan import FitPlan, Prediction, make_repeats, mean_probabilities
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
 from classify.inputs import Inputs
@@ -130,7 +130,7 @@ def measure_gap(
     keys = FitKeys(inputs)
     aucs = []
     for own in (replace(plan, repeats=repeats), plan):
-        by_repeat = cross_fit(candidates, inputs, own, jobs, on_fit, store, keys).predictions[MODEL].by_repeat
+        by_repeat = CrossFit(candidates, inputs, own, seed, store, keys).run(jobs, on_fit).predictions[MODEL].by_repeat
         aucs.append(_aucs(labels, by_repeat, own.fold_of_row, resampling))
     random, grouped = (of_labels.mean(axis=0) for of_labels in aucs)
     by_label = {name: (float(aucs[0][row, 0]), float(aucs[1][row, 0])) for row, name in enumerate(inputs.label_names)}

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from joblib import cpu_count
 
 from classify.bank import train as bank
 from classify.bank.auc import mean_auc
 from classify.crossfit.models import FoldRows, split_rows
-from classify.crossfit.plan import Folds, make_folds
+from classify.crossfit.plan import Folds, in_threads, make_folds
 from classify.crossfit.store import digest_parts
 from classify.inputs import Inputs
 from classify.models.heads import ClassWeight, HeadSpec
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 #: Hidden layers by the name that Optuna stores: its categories are plain values, no tuples.
 HIDDEN_UNITS: dict[str, tuple[int, ...]] = {"none": (), "32": (32,), "128": (128,), "128-32": (128, 32)}
-#: Fields that a compiled graph of the bank is made for, of few values each: heads that differ here share no matrix
-#: product, and every new combination is compiled, which takes seconds.
+#: Fields that a stack of the bank is made for, of few values each: heads that differ here share no matrix product.
 STRUCTURE: dict[str, tuple[Any, ...]] = {
     "hidden_units": tuple(HIDDEN_UNITS),
     "batch_norm": (True, False),
@@ -42,7 +41,7 @@ L2 = (1e-6, 1e-2)
 LABEL_SMOOTHING = (0.0, 0.1)
 EPOCHS = 60
 PATIENCE = 0.1
-#: Proposals of a batch for each of its structures. A structure costs some 4 s of CPU time a fold, mostly compiling.
+#: Proposals of a batch for each of its structures, which share matrix products: ten linear heads, say, take one.
 HEADS_PER_STRUCTURE = 10
 #: The user attribute of a trial that holds its macro AUC by fold; None where no label of a fold has both values.
 FOLD_AUCS = "fold_aucs"
@@ -167,7 +166,7 @@ def ask_batch(study: "optuna.Study", count: int, seed: int, finished: int) -> li
     """Ask for trials together, whose heads `propose` gives.
 
     The first few choose their structure freely, all of one batch size; the others take theirs over and differ in the
-    rest, so that a batch shares matrix products and few graphs are compiled. The sampler counts every trial that runs
+    rest, so that a batch shares matrix products. The sampler counts every trial that runs
     as a bad one ("constant liar"), which keeps the batch from crowding in one place.
 
     Each batch has its own random numbers, by the seed of the search and the number of finished trials.
@@ -199,16 +198,18 @@ def train_out_of_fold(
 ) -> MemberProbabilities:
     """Train heads together, once per fold; each row is predicted by those of the fold that held it out.
 
-    Seed and callback are those of `train_bank`.
+    Seed and callback are those of `train_bank`; as many folds train at a time as there are cores.
     """
     features, labels = inputs.train.features, inputs.train_labels
     out_of_fold = np.empty((*labels.shape, len(specs)), dtype=np.float32)
-    for fold in folds:
+
+    def train(fold: FoldRows) -> None:
         heads = bank.train_bank(specs, features, labels, fold.train, fold.validation, seed, on_epochs)
         held_out = features[fold.held_out]
-        with threadpool_limits(1, user_api="blas"):  # threads change the last bits of a product
-            for index, head in enumerate(heads):
-                out_of_fold[fold.held_out, :, index] = head.predict_proba(held_out)
+        for index, head in enumerate(heads):
+            out_of_fold[fold.held_out, :, index] = head.predict_proba(held_out)
+
+    in_threads(cpu_count(), train, zip(folds))
     return out_of_fold
 
 

@@ -6,14 +6,6 @@ from functools import partial
 import pytest
 
 from classify.models.baselines import BASELINES
-from tests.classify.toy import without_xla
-
-
-@pytest.fixture(scope="module")
-def graphs():
-    """Heads of a whole file train without XLA."""
-    with without_xla():
-        yield
 
 
 @pytest.fixture

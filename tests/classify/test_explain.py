@@ -30,7 +30,6 @@ from tests.classify.toy import (
     copy_run,
     label_test_split,
     make_toy,
-    uncompiled,
     write_cache_file,
 )
 
@@ -51,8 +50,7 @@ def finished(tmp_path_factory):
     label_test_split(toy)
     write_presets(root / "mine.json", {"deep": HEAD})
     options = ("--folds", "2", "--baselines", "logistic,knn,prior", "--repeats", "2", "--select", "mean")
-    with uncompiled():
-        code, said, out = run(toy, "run", "--preset", str(root / "mine.json"), *options)
+    code, said, out = run(toy, "run", "--preset", str(root / "mine.json"), *options)
     assert code == 0, said
     return toy, out
 

@@ -18,7 +18,7 @@ from classify.rundir.folder import hold_run
 from classify.rundir.saved_run import SavedRun
 from classify.scores.thresholds import to_binary
 from tests.classify.test_run import run
-from tests.classify.toy import LABELS, Toy, copy_run, make_toy, reject, reseal, uncompiled, write_cache_file
+from tests.classify.toy import LABELS, Toy, copy_run, make_toy, reject, reseal, write_cache_file
 
 TABLES = ("predictions_probability.csv", "predictions_binary.csv")
 HEAD = HeadSpec(hidden_units=(6,), dropout=0.2, learning_rate=3e-3, batch_size=64, epochs=3)
@@ -56,7 +56,7 @@ def fitted(toy) -> tuple[Experiment, Path]:
 
     write_presets(toy.data.parent / "mine.json", {"deep": HEAD})
     options = ("--preset", str(toy.data.parent / "mine.json"), "--folds", "2", "--baselines", "logistic,knn,prior")
-    with pytest.MonkeyPatch.context() as patch, uncompiled():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("classify.rundir.files.write_files", watch)
         code, said, out = run(toy, "run", *options, "--select", "stacking", "--calibration", "isotonic")
     assert code == 0, said

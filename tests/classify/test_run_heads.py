@@ -14,8 +14,6 @@ from features.store.cache import FeatureCache
 from tests.classify.test_run import FEW, LOGISTIC, run
 from tests.classify.toy import LABELS, Toy, make_toy
 
-pytestmark = pytest.mark.usefixtures("graphs")
-
 TINY = HeadSpec(dropout=0.2, learning_rate=3e-3, batch_size=64, epochs=4)
 MIXED = replace(TINY, hidden_units=(6,), class_weight="balanced")
 HEADS = [f"{spec}/{seen}" for spec in ("tiny", "mixed") for seen in ("alpha", "beta", "all")]

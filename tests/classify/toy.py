@@ -2,23 +2,19 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from classify.bank import train as bank
-from classify.bank.epoch import compile_epoch
-from classify.bank.network import StackKind
+from classify.crossfit.models import Candidate
+from classify.inputs import Inputs, feature_sets
+from classify.models.heads import HeadSpec
 from classify.rundir.folder import seal
 from features.common.files import digest
-from features.common.keras_import import import_tensorflow
 from features.store.assembly import assemble
 from features.store.cache_file import CacheFile
 from features.store.images_table import ImageFacts
@@ -99,6 +95,12 @@ def make_toy(root: Path, patients: int = 40, seed: int = 0) -> Toy:
     return toy
 
 
+def head_candidates(specs: Mapping[str, HeadSpec], inputs: Inputs) -> dict[str, Candidate]:
+    """Each head on each backbone and on all, in the order of a run."""
+    sets = feature_sets(inputs.columns)
+    return {f"{name}/{on}": Candidate(spec, columns) for name, spec in specs.items() for on, columns in sets.items()}
+
+
 def label_test_split(toy: Toy) -> None:
     """Add the labels to test.csv."""
     pd.DataFrame({"ID": toy.test_ids, **_columns(toy.test_labels)}).to_csv(toy.data / "test.csv", index=False)
@@ -108,34 +110,6 @@ def reseal(run: Path, **values: Any) -> None:
     """Make a run whole again after a test changed its files, or here its record, as if the run had written them so."""
     record = json.loads((run / "run.json").read_text()) | values
     seal(run, {name: value for name, value in record.items() if name not in ("format", "files", "seal")})
-
-
-@contextmanager
-def uncompiled() -> Iterator[None]:
-    """Train heads op by op: to compile them takes seconds for every shape. Some tests of the bank compile them.
-
-    For shapes that a few epochs train; where there are more, `without_xla` costs less.
-    """
-    config = import_tensorflow().config
-    config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        config.run_functions_eagerly(False)
-
-
-@contextmanager
-def without_xla() -> Iterator[None]:
-    """Train heads as graphs of TensorFlow's own kernels: of a shape, XLA takes most of the time of the first epoch."""
-    tf = import_tensorflow()
-
-    @cache
-    def build_graph(kinds: tuple[StackKind, ...], batch_size: int) -> Any:
-        return tf.function(compile_epoch(kinds, batch_size).python_function, autograph=False)  # type: ignore[attr-defined]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bank, "compile_epoch", build_graph)
-        yield
 
 
 def copy_run(toy: Toy, run: Path, root: Path) -> tuple[Toy, Path]:

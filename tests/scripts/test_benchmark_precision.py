@@ -3,11 +3,11 @@
 import pytest
 
 from features.common.errors import InputError
-from scripts.benchmark import _frozen
+from scripts.benchmark_extract import make_frozen
 from scripts.benchmark_precision import benchmark_precision
 
 
 def test_a_backend_without_two_devices_is_refused(monkeypatch):
     monkeypatch.setattr("scripts.benchmark_precision.device_name", lambda: "CPU")
     with pytest.raises(InputError, match="set KERAS_BACKEND=jax"):
-        benchmark_precision(_frozen(("mobilenet",), "random"), images=1, repeats=1)
+        benchmark_precision(make_frozen(("mobilenet",), "random"), images=1, repeats=1)

@@ -1,20 +1,17 @@
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from classify.bank import stack as bank_stack
 from classify.bank import train as bank
-from classify.bank.epoch import compile_epoch
-from classify.bank.network import StackKind, sum_over_outputs
-from classify.bank.stack import initial_weights, make_stacks, trained_together
+from classify.bank.stack import initial_weights, make_stacks
 from classify.bank.train import batch_order, train_bank
 from classify.models.heads import HeadSpec
 from classify.models.keras_file import write_keras
 from features.common.errors import InputError
-from features.common.keras_import import import_keras, import_tensorflow
-from tests.classify.toy import uncompiled
+from features.common.keras_import import import_keras
 
 ROWS, WIDTH, LABELS, SEED = 90, 24, 3, 5
 TRAIN, VALIDATION = np.arange(0, 90, 3), np.setdiff1d(np.arange(90), np.arange(0, 90, 3))[:41]
@@ -37,13 +34,6 @@ def y(features):
 
 def train(specs, features, y, **options):
     return train_bank(specs, features, y, TRAIN, VALIDATION, seed=SEED, **options)
-
-
-@pytest.fixture
-def op_by_op():
-    """Nothing is compiled."""
-    with uncompiled():
-        yield
 
 
 def train_in_keras(spec, features, y, train_rows=TRAIN):
@@ -111,23 +101,19 @@ def test_a_head_that_diverges_has_no_best_epoch(bank_of_parity, features):
     assert np.isfinite(diverged.predict_proba(features)).all()
 
 
-def test_folds_that_differ_by_a_row_share_what_is_compiled(features, y):
-    # 33 rows in batches of 11 leave a whole spare step where 34 would fit.
-    spec = replace(FIVE, batch_size=11, epochs=3)
-    kind = StackKind(spec.hidden_units, spec.batch_norm, spec.dropout, spec.optimiser)
-    heads = {
-        len(rows[0]): train_bank([spec], features, y, *rows, seed=SEED)[0]
-        for rows in (SPLIT_34, (np.arange(33), np.arange(33, 75)))
-    }
-    assert compile_epoch((kind,), 11).experimental_get_tracing_count() == 1
-    assert not np.array_equal(heads[33].curves.loss, heads[34].curves.loss)
-    weights, loss, _ = train_in_keras(spec, features, y, np.arange(33))
-    np.testing.assert_allclose(heads[33].curves.loss, loss, atol=1e-4)
-    for ours, theirs in zip(heads[33].weights[4:], weights[4:], strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+def test_rows_that_a_head_does_not_see_change_no_bit_of_it(features, y):
+    spec = replace(FIVE, hidden_units=(4,), dropout=0.5, epochs=2)
+    unseen = np.setdiff1d(np.arange(ROWS), np.concatenate([TRAIN, VALIDATION]))
+    other = features.copy()
+    other[unseen] += 1
+    [first], [second] = (train([spec], seen, y) for seen in (features, other))
+    for one, same in zip(first.weights, second.weights, strict=True):
+        np.testing.assert_array_equal(one, same)
+    other[VALIDATION[0]] += 1
+    assert not np.array_equal(first.curves.validation_loss, train([spec], other, y)[0].curves.validation_loss)
 
 
-def test_the_other_heads_of_a_bank_do_not_change_a_head(features, y, op_by_op):
+def test_the_other_heads_of_a_bank_do_not_change_a_head(features, y):
     spec = replace(FIVE, dropout=0.5, epochs=2)
     others = [replace(spec, dropout=0.2, seed=9), replace(spec, learning_rate=1e-3, class_weight="balanced")]
     [alone] = train([spec], features, y)
@@ -139,12 +125,10 @@ def test_the_other_heads_of_a_bank_do_not_change_a_head(features, y, op_by_op):
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(features, y, dropout):
     spec = replace(FIVE, dropout=dropout, batch_size=11, epochs=2)
-    # Without dropout it is compiled, as it is for the folds above.
-    with uncompiled() if dropout else nullcontext():
-        first, again, other = (
-            train_bank([spec], features, y, *SPLIT_34, seed=seed)[0].predict_proba(features)
-            for seed in (SEED, SEED, SEED + 1)
-        )
+    first, again, other = (
+        train_bank([spec], features, y, *SPLIT_34, seed=seed)[0].predict_proba(features)
+        for seed in (SEED, SEED, SEED + 1)
+    )
     assert first.tobytes() == again.tobytes()
     assert not np.allclose(first, other)
 
@@ -165,7 +149,7 @@ def test_a_saved_head_is_an_ordinary_keras_model(name, bank_of_parity, features,
     assert rates == [0.4] * (1 + len(head.spec.hidden_units))
 
 
-def test_heads_stop_on_their_own_and_keep_their_best_epoch(features, y, op_by_op, monkeypatch):
+def test_heads_stop_on_their_own_and_keep_their_best_epoch(features, y):
     specs = [
         replace(FIVE, batch_size=15, epochs=30, patience=2, learning_rate=0.1),  # overshoots, so it stops early
         replace(FIVE, batch_size=15, epochs=12, patience=2, learning_rate=1e-3),  # improves to the end
@@ -179,12 +163,12 @@ def test_heads_stop_on_their_own_and_keep_their_best_epoch(features, y, op_by_op
     assert (steady.best_epoch, len(steady.curves.loss)) == (12, 12)
     assert (short.best_epoch, len(short.curves.auc)) == (4, 4)
     assert sum(settled) == 30 + 12 + 4
-    # The same numbers when stopped heads leave the work at once.
-    monkeypatch.setattr(bank, "_WORTH_COMPILING", 0.0)
-    for kept, compacted in zip((hasty, steady, short), train(specs, features, y), strict=True):
-        assert kept.best_epoch == compacted.best_epoch
-        np.testing.assert_allclose(kept.curves.loss, compacted.curves.loss, atol=1e-5)
-        np.testing.assert_allclose(kept.predict_proba(features), compacted.predict_proba(features), atol=1e-5)
+    # The same numbers as alone, though stopped heads leave the work.
+    for spec, head in zip(specs, (hasty, steady, short), strict=True):
+        [alone] = train([spec], features, y)
+        assert alone.best_epoch == head.best_epoch
+        np.testing.assert_allclose(alone.curves.loss, head.curves.loss, atol=1e-5)
+        np.testing.assert_allclose(alone.predict_proba(features), head.predict_proba(features), atol=1e-5)
     # The restored weights are those that gave the best loss.
     kernel = hasty.weights[4]
     p = hasty.predict_proba(features[VALIDATION]).astype(np.float64)
@@ -193,7 +177,7 @@ def test_heads_stop_on_their_own_and_keep_their_best_epoch(features, y, op_by_op
     assert entropy + specs[0].l2 * np.sum(kernel**2) == pytest.approx(losses.min(), abs=1e-5)
 
 
-def test_balanced_class_weights_make_a_rare_label_count_as_much_as_its_lack(features, op_by_op):
+def test_balanced_class_weights_make_a_rare_label_count_as_much_as_its_lack(features):
     rare = np.zeros((ROWS, LABELS), dtype=np.uint8)
     rare[::9] = 1
     spec = replace(FIVE, batch_norm=False, l2=0.0, learning_rate=0.3, epochs=20, batch_size=30)
@@ -217,7 +201,7 @@ def test_dropout_adds_the_noise_that_it_should_where_rows_share_masks(features):
     assert np.mean(raised) == pytest.approx(variance / 8, rel=0.2)
 
 
-def test_heads_that_exceed_the_memory_train_in_shares(features, y, op_by_op, monkeypatch):
+def test_heads_that_exceed_the_memory_train_in_shares(features, y, monkeypatch):
     specs = [replace(FIVE, batch_size=15, epochs=2, seed=seed) for seed in range(3)]
     together = train(specs, features, y)
     monkeypatch.setattr(bank, "PARAMETERS_AT_A_TIME", FIVE.count_parameters(WIDTH, LABELS))
@@ -225,40 +209,44 @@ def test_heads_that_exceed_the_memory_train_in_shares(features, y, op_by_op, mon
         np.testing.assert_allclose(one.predict_proba(features), other.predict_proba(features), atol=1e-5)
 
 
-def test_heads_that_exceed_the_cache_train_in_turn(features, y, op_by_op, monkeypatch):
+def test_heads_that_exceed_the_cache_train_in_turn(features, y, monkeypatch):
     linear = replace(FIVE, dropout=0.3, batch_size=15, epochs=2)
     specs = [replace(linear, seed=seed) for seed in range(5)]
     specs.append(replace(linear, dropout=0.0, hidden_units=(4,)))
     together = train(specs, features, y)
     monkeypatch.setattr(bank_stack, "PARAMETERS_IN_CACHE", 2 * linear.count_parameters(WIDTH, LABELS))
-    stacks = make_stacks(specs, y, WIDTH)
-    assert [stack.members for stack in stacks] == [[0, 1], [2], [3], [4], [5]]
-    assert [[stack.members for stack in group] for group in trained_together(stacks)] == [
-        [[0, 1], [2], [3]],
-        [[4], [5]],
-    ]
+    assert [stack.members for stack in make_stacks(specs, y, WIDTH)] == [[0, 1], [2, 3], [4], [5]]
     for one, other in zip(together, train(specs, features, y), strict=True):
         for ours, theirs in zip(one.weights, other.weights, strict=True):  # with the moving statistics
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_a_last_stack_does_not_train_alone(y, monkeypatch):
-    specs = [replace(FIVE, dropout=rate) for rate in (0.1, 0.2, 0.3)]
-    monkeypatch.setattr(bank_stack, "PARAMETERS_IN_CACHE", FIVE.count_parameters(WIDTH, LABELS))
-    [group] = trained_together(make_stacks(specs, y, WIDTH))
-    assert [stack.members for stack in group] == [[0], [1], [2]]
+@pytest.mark.parametrize("block", [7, 100])
+def test_the_optimiser_works_in_blocks_of_any_size(features, y, monkeypatch, block):
+    specs = [
+        replace(FIVE, optimiser=name, hidden_units=(5,), epochs=2, seed=seed)
+        for name in ("adam", "sgd")
+        for seed in (0, 1)
+    ]
+    whole = train(specs, features, y)
+    monkeypatch.setattr(bank_stack, "_BLOCK", block)
+    for one, same in zip(whole, train(specs, features, y), strict=True):
+        for ours, theirs in zip(one.weights, same.weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("outputs", [1, 3, 11, 64])
-@pytest.mark.parametrize("inputs", [1, 5])
-def test_products_are_summed_over_any_number_of_outputs(outputs, inputs):
-    generator = np.random.default_rng(outputs)
-    left, right = (generator.standard_normal((2, outputs, width)).astype(np.float32) for width in (5, inputs))
-    found = sum_over_outputs(import_tensorflow(), left, right).numpy()
-    np.testing.assert_allclose(found, (left * right).sum(1, keepdims=True), atol=1e-5)
+@pytest.mark.parametrize("waiting", [0, 10**9])
+def test_curves_are_the_same_however_long_logits_wait_for_their_auc(features, y, monkeypatch, waiting):
+    [usual] = train([FIVE], features, y)
+    monkeypatch.setattr(bank, "_LOGITS_WAITING", waiting)
+    [head] = train([FIVE], features, y)
+    np.testing.assert_array_equal(usual.curves.auc, head.curves.auc)
+    best = head.predict_proba(features[VALIDATION])
+    assert head.best_epoch == FIVE.epochs
+    assert head.curves.validation_auc[-1] == pytest.approx(roc_auc_score(y[VALIDATION], best, average="macro"))
 
 
-def test_a_head_refuses_features_of_another_width(features, y, op_by_op):
+def test_a_head_refuses_features_of_another_width(features, y):
     [head] = train([replace(FIVE, epochs=1)], features, y)
     with pytest.raises(InputError, match="features of width 24, received an array"):
         head.predict_proba(features[:, :5])

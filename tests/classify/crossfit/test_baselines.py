@@ -7,7 +7,7 @@ import pytest
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
-from classify.crossfit.models import Candidate, cross_fit
+from classify.crossfit.models import Candidate, CrossFit
 from classify.crossfit.plan import FitPlan, Folds
 from classify.inputs import Inputs, SplitInputs
 
@@ -58,12 +58,12 @@ PLAN = FitPlan((FOLDS,))
 
 
 def test_out_of_fold_is_by_a_model_that_never_saw_the_row(inputs):
-    predictions = cross_fit({"memory": Candidate(Memory(), slice(0, 1))}, inputs, PLAN, 2, lambda: None).predictions
+    predictions = CrossFit({"memory": Candidate(Memory(), slice(0, 1))}, inputs, PLAN).run(2).predictions
     assert (predictions["memory"].out_of_fold[:, 0] == 0).all()
 
 
 def test_test_probabilities_are_the_mean_over_the_folds(inputs):
-    predictions = cross_fit({"memory": Candidate(Memory(), slice(0, 1))}, inputs, PLAN, 1, lambda: None).predictions
+    predictions = CrossFit({"memory": Candidate(Memory(), slice(0, 1))}, inputs, PLAN).run(1).predictions
     shares = [(FOLDS.fold_of_row != fold).sum() / 100 for fold in range(3)]
     np.testing.assert_allclose(predictions["memory"].test, [[0, np.mean(shares)]] * 4, rtol=1e-6)
 
@@ -71,7 +71,7 @@ def test_test_probabilities_are_the_mean_over_the_folds(inputs):
 def test_rows_keep_their_places_and_columns_are_the_candidates(inputs):
     ticks = []
     candidates = {"memory": Candidate(Memory(), slice(0, 1)), "echo": Candidate(Echo(), slice(1, 3))}
-    predictions = cross_fit(candidates, inputs, PLAN, 2, lambda: ticks.append(1)).predictions
+    predictions = CrossFit(candidates, inputs, PLAN).run(2, lambda: ticks.append(1)).predictions
     assert list(predictions) == ["memory", "echo"]
     np.testing.assert_array_equal(predictions["echo"].out_of_fold, inputs.train.features[:, 1:3])
     np.testing.assert_allclose(predictions["echo"].test, inputs.test.features[:, 1:3], rtol=1e-6)
@@ -80,10 +80,7 @@ def test_rows_keep_their_places_and_columns_are_the_candidates(inputs):
 
 def test_without_test_rows_there_are_no_test_probabilities(inputs):
     lone = Inputs(inputs.label_names, inputs.columns, inputs.train, inputs.train_labels, None)
-    assert (
-        cross_fit({"echo": Candidate(Echo(), slice(1, 3))}, lone, PLAN, 1, lambda: None).predictions["echo"].test
-        is None
-    )
+    assert CrossFit({"echo": Candidate(Echo(), slice(1, 3))}, lone, PLAN).run(1).predictions["echo"].test is None
 
 
 class Threads(Echo):
@@ -97,5 +94,5 @@ class Threads(Echo):
 
 
 def test_a_fit_has_one_blas_thread_so_that_jobs_cannot_change_a_bit(inputs):
-    cross_fit({"threads": Candidate(Threads(), slice(1, 3))}, inputs, PLAN, 2, lambda: None)
+    CrossFit({"threads": Candidate(Threads(), slice(1, 3))}, inputs, PLAN).run(2)
     assert set(Threads.seen) == {1}

@@ -1,5 +1,6 @@
 """Cross-fitting of heads: no head knows the rows that it is scored on, nor what decides when it stops."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -7,14 +8,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from classify.bank import train as bank
-from classify.crossfit.models import cross_fit_heads, split_rows
+from classify.crossfit.models import CrossFit, CrossFitted, split_rows
 from classify.crossfit.plan import FitPlan, Folds, make_folds
 from classify.experiment import run_experiment
 from classify.inputs import Inputs, SplitInputs, list_fitted
 from classify.models.heads import HeadSpec
 from classify.settings import Settings, count_steps
-
-pytestmark = pytest.mark.usefixtures("graphs")
+from tests.classify.toy import head_candidates
 
 QUICK = HeadSpec(dropout=0.0, learning_rate=1e-2, batch_size=20, epochs=3)
 SPECS = {"quick": QUICK, "slow": replace(QUICK, learning_rate=1e-3)}
@@ -26,7 +26,6 @@ def split_inputs(features: np.ndarray, groups: np.ndarray | None = None) -> Spli
 
 
 def make_inputs(rows: int = 60, grouped: bool = True) -> Inputs:
-    """Sizes that come out alike: TensorFlow traces again for every shape."""
     rng = np.random.default_rng(0)
     features, test = rng.normal(size=(rows, 8)), rng.normal(size=(7, 8))
     labels = (features[:, [0, 5]] > 0).astype(np.uint8)
@@ -41,6 +40,12 @@ def folds_of(inputs: Inputs, count: int = 3) -> Folds:
 
 def plan_of(inputs: Inputs, count: int = 3) -> FitPlan:
     return FitPlan((folds_of(inputs, count),))
+
+
+def train_heads(
+    specs: dict[str, HeadSpec], inputs: Inputs, plan: FitPlan, seed: int = 0, on_fit: Callable[[], None] = lambda: None
+) -> CrossFitted:
+    return CrossFit(head_candidates(specs, inputs), inputs, plan, seed).run(2, on_fit)
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +64,12 @@ def fitted(inputs, calls):
         train_bank = bank.train_bank
 
         def watched(specs, X, y, train_rows, validation_rows, seed):
-            calls.append((list(specs), X, train_rows, validation_rows))
+            calls.append((specs[0].learning_rate, X.shape[1], train_rows, validation_rows))
             return train_bank(specs, X, y, train_rows, validation_rows, seed)
 
         patch.setattr(bank, "train_bank", watched)
         ticks = []
-        found = cross_fit_heads(SPECS, inputs, plan_of(inputs), 0, lambda: ticks.append(1))
+        found = train_heads(SPECS, inputs, plan_of(inputs), on_fit=lambda: ticks.append(1))
         assert len(ticks) == 2 * 3 * 3
         return found
 
@@ -80,16 +85,22 @@ def test_a_head_per_backbone_and_one_on_all(fitted, inputs):
     assert [head.spec for head in fitted.models["slow/beta"]] == [SPECS["slow"]] * 3
 
 
-def test_all_heads_that_see_the_same_features_are_one_bank_per_fold(fitted, calls, inputs):
-    widths = [X.shape[1] for _, X, _, _ in calls]
-    assert widths == [4] * 6 + [8] * 3
-    assert all(specs == list(SPECS.values()) for specs, *_ in calls)
+def test_each_head_of_each_fold_trains_by_itself(fitted, calls, inputs):
+    assert sorted((rate, width) for rate, width, *_ in calls) == sorted(
+        (spec.learning_rate, width) for spec in SPECS.values() for width in (4, 4, 8) for _ in range(3)
+    )
+    alone = train_heads({"slow": SPECS["slow"]}, inputs, plan_of(inputs))
+    for model, prediction in alone.predictions.items():
+        np.testing.assert_array_equal(prediction.out_of_fold, fitted.predictions[model].out_of_fold)
 
 
 def test_no_group_is_on_two_sides_of_training_validation_and_held_out(fitted, calls, inputs):
     groups = inputs.train.groups
-    for (_, _, train, validation), (learnt, held_out) in zip(calls, 3 * list(folds_of(inputs).split()), strict=True):
-        np.testing.assert_array_equal(np.sort(np.concatenate([train, validation])), learnt)
+    of_learnt = {learnt.tobytes(): held_out for learnt, held_out in folds_of(inputs).split()}
+    assert len(calls) == 6 * len(of_learnt)
+    for _, _, train, validation in calls:
+        learnt = np.sort(np.concatenate([train, validation]))
+        held_out = of_learnt[learnt.tobytes()]
         assert not set(groups[train]) & set(groups[validation])
         assert not set(groups[held_out]) & (set(groups[train]) | set(groups[validation]))
         assert len(validation) / len(learnt) == pytest.approx(0.2, abs=0.1)
@@ -116,7 +127,7 @@ def test_labels_and_features_held_out_change_nothing_of_a_fold(fitted, inputs):
     features[held_out] = rng.normal(size=(held_out.sum(), 8))
     labels[held_out] = 1 - labels[held_out]
     other = replace(inputs, train=split_inputs(features, inputs.train.groups), train_labels=labels)
-    again = cross_fit_heads(SPECS, other, FitPlan((folds,)), 0, lambda: None)
+    again = train_heads(SPECS, other, FitPlan((folds,)))
     for model in MODELS:
         first, second = fitted.models[model], again.models[model]
         for one, same in zip(first[1].weights, second[1].weights, strict=True):
@@ -135,9 +146,7 @@ def test_permuted_labels_score_as_chance_on_the_average_of_many_permutations():
     out_of_fold, learnt_from = [], []
     for seed in range(12):
         labels = np.random.default_rng(seed).permutation(lone.train_labels)
-        found = cross_fit_heads(
-            {"quick": spec}, replace(lone, train_labels=labels), FitPlan((folds,)), seed, lambda: None
-        )
+        found = train_heads({"quick": spec}, replace(lone, train_labels=labels), FitPlan((folds,)), seed)
         out_of_fold.append(roc_auc_score(labels, found.predictions["quick/alpha"].out_of_fold))
         learnt, _ = next(folds.split())
         head = found.models["quick/alpha"][0]
@@ -173,7 +182,7 @@ def test_a_label_of_one_value_is_no_hindrance_to_the_choice():
 def test_a_fold_with_one_group_to_learn_from_is_a_warning():
     inputs = make_inputs(24)
     inputs = replace(inputs, train=replace(inputs.train, groups=np.repeat(["p", "q"], 12)))
-    found = cross_fit_heads({"quick": QUICK}, inputs, plan_of(inputs, 2), 0, lambda: None)
+    found = train_heads({"quick": QUICK}, inputs, plan_of(inputs, 2))
     assert found.warnings == tuple(
         f"heads of fold{fold}: none of its training rows can be set aside to decide when a head stops, so the "
         "rows that the heads learnt from decided"
@@ -210,7 +219,7 @@ def test_heads_are_models_like_any_other(inputs):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(fitted, inputs):
-    again, other = (cross_fit_heads(SPECS, inputs, plan_of(inputs), seed, lambda: None) for seed in (0, 1))
+    again, other = (train_heads(SPECS, inputs, plan_of(inputs), seed) for seed in (0, 1))
     for model in MODELS:
         expected = fitted.predictions[model].out_of_fold.tobytes()
         assert again.predictions[model].out_of_fold.tobytes() == expected
@@ -218,5 +227,5 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(fitted, inpu
 
 
 def test_no_heads_are_no_models(inputs):
-    none = cross_fit_heads({}, inputs, plan_of(inputs), 0, lambda: None)
+    none = train_heads({}, inputs, plan_of(inputs))
     assert (none.predictions, none.models, none.warnings) == ({}, {}, ())

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from classify.bank import train as bank
-from classify.crossfit.models import Candidate, CrossFitted, cross_fit, cross_fit_heads, split_rows
+from classify.crossfit.models import Candidate, CrossFit, CrossFitted, split_rows
 from classify.crossfit.plan import FitPlan, Folds, in_threads, make_repeats
 from classify.experiment import Experiment, run_experiment
 from classify.inputs import Inputs, SplitInputs
@@ -19,8 +19,7 @@ from classify.models.baselines import BASELINES
 from classify.models.heads import HeadSpec
 from classify.settings import Settings, count_steps
 from features.common.errors import InputError
-
-pytestmark = pytest.mark.usefixtures("graphs")
+from tests.classify.toy import head_candidates
 
 QUICK = HeadSpec(dropout=0.0, learning_rate=0.3, batch_size=20, epochs=9, patience=4)
 FOLDS, REPEATS = 3, 2
@@ -48,7 +47,7 @@ def repeats_of(count: int, seed: int = 0) -> tuple[Folds, ...]:
 
 
 def fit_logistic(plan: FitPlan) -> CrossFitted:
-    return cross_fit({"logistic": Candidate(BASELINES["logistic"].make(), slice(0, 8))}, INPUTS, plan, 2, lambda: None)
+    return CrossFit({"logistic": Candidate(BASELINES["logistic"].make(), slice(0, 8))}, INPUTS, plan).run(2)
 
 
 def test_no_group_is_in_two_folds_of_any_repeat_and_every_repeat_is_another():
@@ -115,7 +114,7 @@ def test_a_refitted_baseline_learns_from_all_rows_as_scikit_learn_does():
 def test_every_baseline_is_refitted(few_trees, name):
     candidates = {name: Candidate(BASELINES[name].make(), slice(0, 8))}
     plan = FitPlan((Folds(EVERY // 3 % 2, 2, None, ()),), refit=True)
-    found = cross_fit(candidates, INPUTS, plan, 2, lambda: None)
+    found = CrossFit(candidates, INPUTS, plan).run(2)
     assert INPUTS.test is not None
     expected = found.models[name][-1].predict_proba(INPUTS.test.features)
     np.testing.assert_array_equal(found.predictions[name].test, expected)
@@ -126,8 +125,8 @@ def test_every_baseline_is_refitted(few_trees, name):
 def heads() -> tuple[CrossFitted, CrossFitted]:
     """Heads without and with a refit, of repeated folds."""
     repeats = repeats_of(REPEATS)
-    specs = {"quick": QUICK, "slow": replace(QUICK, learning_rate=1e-3)}
-    plain, refit = (cross_fit_heads(specs, INPUTS, FitPlan(repeats, r), 0, lambda: None) for r in (False, True))
+    candidates = head_candidates({"quick": QUICK, "slow": replace(QUICK, learning_rate=1e-3)}, INPUTS)
+    plain, refit = (CrossFit(candidates, INPUTS, FitPlan(repeats, r)).run(2) for r in (False, True))
     return plain, refit
 
 
@@ -152,9 +151,9 @@ def test_a_refitted_head_trains_on_all_rows_for_the_median_of_the_best_epochs(he
         assert len(of_fits[-1].curves.loss) == int(np.median(best)), name
         specs.append(of_fits[-1].spec)
     assert specs[0].epochs < specs[1].epochs == QUICK.epochs  # one of them stopped early
-    expected = bank.train_bank(specs, INPUTS.train.features, INPUTS.train_labels, EVERY, EVERY, 0)
     assert INPUTS.test is not None
-    for head, (name, of_fits) in zip(expected, refit.models.items(), strict=True):
+    for spec, (name, of_fits) in zip(specs, refit.models.items(), strict=True):
+        [head] = bank.train_bank([spec], INPUTS.train.features, INPUTS.train_labels, EVERY, EVERY, 0)
         for weight, same in zip(head.weights, of_fits[-1].weights, strict=True):
             np.testing.assert_array_equal(weight, same)
         np.testing.assert_array_equal(refit.predictions[name].test, head.predict_proba(INPUTS.test.features))

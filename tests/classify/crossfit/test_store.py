@@ -13,15 +13,14 @@ from sklearn.linear_model import LogisticRegression
 
 import classify
 from classify.bank import train as bank
-from classify.crossfit.models import Candidate, CrossFitted, cross_fit, cross_fit_heads, list_baseline_keys
+from classify.crossfit.models import Candidate, CrossFit, CrossFitted
 from classify.crossfit.plan import FitPlan, Folds
 from classify.crossfit.store import DECIDING, KEEP_NONE, FitKeys, FitStore, describe_reuse
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES
 from classify.models.estimators import OneVsRest
 from classify.models.heads import HeadSpec
-
-pytestmark = pytest.mark.usefixtures("graphs")
+from tests.classify.toy import head_candidates
 
 ROOM = Path(classify.__file__).parent
 #: What the fits import that does not decide them: what inputs and the table of baselines hold is part of the digest.
@@ -72,11 +71,11 @@ def fit_logistic(
     store: FitStore, inputs: Inputs = INPUTS, columns: slice = ALPHA, C: float = 0.001, plan: FitPlan = PLAN
 ) -> CrossFitted:
     candidates = {"logistic": Candidate(OneVsRest(LogisticRegression(C=C)), columns)}
-    return cross_fit(candidates, inputs, plan, 1, lambda: None, store, FitKeys(inputs))
+    return CrossFit(candidates, inputs, plan, 0, store, FitKeys(inputs)).run(1)
 
 
 def train_heads(store: FitStore, specs: dict[str, HeadSpec], inputs: Inputs = LONE, seed: int = 0) -> CrossFitted:
-    return cross_fit_heads(specs, inputs, PLAN, seed, lambda: None, store, FitKeys(inputs))
+    return CrossFit(head_candidates(specs, inputs), inputs, PLAN, seed, store, FitKeys(inputs)).run(1)
 
 
 def assert_same(first: CrossFitted, second: CrossFitted) -> None:
@@ -100,10 +99,10 @@ def test_a_baseline_of_every_kind_comes_back_bit_for_bit(tmp_path, monkeypatch, 
     estimator = BASELINES[name].make()
     estimator.set_params(**FEWER.get(name, {}))
     candidates = {name: Candidate(estimator, ALPHA)}
-    first = cross_fit(candidates, INPUTS, PLAN, 2, lambda: None, store_in(tmp_path), FitKeys(INPUTS))
+    first = CrossFit(candidates, INPUTS, PLAN, 0, store_in(tmp_path), FitKeys(INPUTS)).run(2)
     monkeypatch.setattr(type(estimator), "fit", fail)
     ticks: list[int] = []
-    second = cross_fit(candidates, INPUTS, PLAN, 2, lambda: ticks.append(1), store_in(tmp_path), FitKeys(INPUTS))
+    second = CrossFit(candidates, INPUTS, PLAN, 0, store_in(tmp_path), FitKeys(INPUTS)).run(2, lambda: ticks.append(1))
     assert_same(first, second)
     assert len(ticks) == 2
     for one, other in zip(first.models[name], second.models[name], strict=True):
@@ -112,10 +111,11 @@ def test_a_baseline_of_every_kind_comes_back_bit_for_bit(tmp_path, monkeypatch, 
 
 
 def test_heads_come_back_bit_for_bit_with_all_that_they_know(tmp_path, monkeypatch):
-    first = cross_fit_heads(SPECS, LONE, PLAN, 0, lambda: None, store_in(tmp_path), FitKeys(LONE))
+    first = train_heads(store_in(tmp_path), SPECS)
     monkeypatch.setattr(bank, "train_bank", fail)
     ticks: list[int] = []
-    second = cross_fit_heads(SPECS, LONE, PLAN, 0, lambda: ticks.append(1), store_in(tmp_path), FitKeys(LONE))
+    cross_fit = CrossFit(head_candidates(SPECS, LONE), LONE, PLAN, 0, store_in(tmp_path), FitKeys(LONE))
+    second = cross_fit.run(1, lambda: ticks.append(1))
     assert_same(first, second)
     assert len(ticks) == 2 * 2
     assert first.warnings == second.warnings
@@ -166,15 +166,9 @@ def test_other_inputs_are_other_fits(tmp_path, what):
 OTHER_FITS: dict[str, Callable[[Path], CrossFitted]] = {
     "columns": lambda folder: fit_logistic(store_in(folder), columns=BETA),
     "parameter": lambda folder: fit_logistic(store_in(folder), C=0.002),
-    "estimator": lambda folder: cross_fit(
-        {"prior": Candidate(BASELINES["prior"].make(), ALPHA)},
-        INPUTS,
-        PLAN,
-        1,
-        lambda: None,
-        store_in(folder),
-        FitKeys(INPUTS),
-    ),
+    "estimator": lambda folder: CrossFit(
+        {"prior": Candidate(BASELINES["prior"].make(), ALPHA)}, INPUTS, PLAN, 0, store_in(folder), FitKeys(INPUTS)
+    ).run(1),
     "fold count": lambda folder: fit_logistic(store_in(folder), plan=plan_of(2, 3)),
     "fold rows": lambda folder: fit_logistic(store_in(folder), plan=plan_of(4, 2)),
     "refit": lambda folder: fit_logistic(store_in(folder), plan=FitPlan((FOLDS,), refit=True)),
@@ -204,14 +198,15 @@ def test_other_specs_and_seeds_are_other_heads(tmp_path, monkeypatch):
         ({"quick": QUICK}, 1),
         ({"quick": replace(QUICK, l2=2e-4)}, 0),
         ({"quick": replace(QUICK, seed=1)}, 0),
-        ({"quick": QUICK, "twin": QUICK}, 0),  # heads of a bank share mini-batches, and so their bits
     ):
         trained.clear()
         train_heads(store_in(tmp_path), specs, seed=seed)
         assert trained == [(list(specs.values()), seed)] * 2
     trained.clear()
-    train_heads(store_in(tmp_path), {"renamed": QUICK})
-    assert trained == []
+    other = replace(QUICK, learning_rate=2e-2)
+    train_heads(store_in(tmp_path), {"renamed": QUICK, "other": other})
+    assert trained == [([other], 0)] * 2
+    trained.clear()
     # One group to learn from: whatever the seed, the validation rows are the same. The mini-batches are not.
     whole = replace(LONE, train=replace(TRAIN, groups=np.array(["p", "q"])[FOLDS.fold_of_row]))
     for seed in (0, 1):
@@ -294,8 +289,9 @@ def test_the_reason_for_new_fits_is_said(tmp_path):
         store, keys = store_in(tmp_path), FitKeys(inputs)
         estimator = OneVsRest(LogisticRegression(C=C))
         candidates = {f"logistic/{own.start}": Candidate(estimator, own) for own in columns}
-        said = describe_reuse(store, list_baseline_keys(candidates, inputs, PLAN, keys), store.compare(keys.parts))
-        cross_fit(candidates, inputs, PLAN, 1, lambda: None, store, keys)
+        cross_fit = CrossFit(candidates, inputs, PLAN, 0, store, keys)
+        said = describe_reuse(store, cross_fit.list_keys(), store.compare(keys.parts))
+        cross_fit.run(1)
         return said
 
     assert say(INPUTS, ALPHA) == ""

@@ -12,7 +12,7 @@ from PIL import Image
 from classify.models.heads import HeadSpec, write_presets
 from classify.report.page import write_report
 from tests.classify.test_run import run
-from tests.classify.toy import Toy, label_test_split, make_toy, reseal, uncompiled
+from tests.classify.toy import Toy, label_test_split, make_toy, reseal
 
 #: What the audit of the features leaves in a run's folder.
 _PAIRS = {"exact": 3, "near": 17, "across_folds": 5, "labels_differ": 2}
@@ -85,8 +85,7 @@ def plain_run(toy) -> Path:
     """A finished run that nobody made a report of."""
     spec = HeadSpec(dropout=0.2, learning_rate=3e-3, batch_size=64, epochs=4)
     write_presets(toy.data.parent / "tiny.json", {"tiny": spec})
-    with uncompiled():
-        code, said, out = run(toy, "run", "--preset", str(toy.data.parent / "tiny.json"), "--folds", "2")
+    code, said, out = run(toy, "run", "--preset", str(toy.data.parent / "tiny.json"), "--folds", "2")
     assert code == 0, said
     return out
 

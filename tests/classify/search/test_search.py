@@ -403,7 +403,7 @@ def test_what_the_best_score_is_worth_is_said(toy, fake):
     assert f"{cross_fitted_choice(by_fold):.4f} if each fold is scored by the trial that was best on the others" in said
 
 
-def test_the_bank_itself_trains_a_batch(toy, graphs, monkeypatch):
+def test_the_bank_itself_trains_a_batch(toy, monkeypatch):
     monkeypatch.setattr(search, "EPOCHS", 3)
     code, said, out = run(toy, "study", "--trials", "2", "--folds", "2", "--backbones", "beta", "--minutes", "20")
     assert code == 0
