@@ -1,16 +1,16 @@
 """Run stage 2 in memory: folds, models, ensembles, the final model, thresholds, scores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
 from classify.crossfit.models import Candidate, CrossFit
 from classify.crossfit.plan import FitPlan, Folds, Prediction, in_threads, make_repeats
-from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore, describe_reuse, digest_parts
+from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore, Recall, describe_reuse, digest_parts
 from classify.ensembles.estimators import calibrate, combine
 from classify.inputs import Inputs, feature_sets, warn_shared_groups
 from classify.models.baselines import BASELINES, PRIOR
@@ -20,7 +20,7 @@ from classify.scores.choice import Comparison, Nested, Permutations, choose, cho
 from classify.scores.gains import BackboneReturn, Gap, measure_gap, rank_backbones
 from classify.scores.metrics import SELECTORS, Score, find_macro
 from classify.scores.resampling import resample
-from classify.scores.scoring import ByFold, score
+from classify.scores.scoring import SCORING, ByFold, rank_labels, score
 from classify.scores.tables.readings import Readings
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds, put_on_scale, to_binary, warn_few_positives
 from classify.settings import Settings, list_models
@@ -107,7 +107,7 @@ def run_experiment(
     settings: Settings,
     on_step: Callable[[], None],
     store: FitStore = KEEP_NONE,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] | None = None,
 ) -> Experiment:
     """Make folds, cross-fit baselines, heads and ensembles, score each, choose the final one by the rule, calibrate it.
 
@@ -115,8 +115,8 @@ def run_experiment(
         inputs: the joined data set and features.
         settings: what was chosen, as `check_settings` lets it pass.
         on_step: called `count_steps` times, from any thread: per fit, per ensemble and per model scored.
-        store: the fits of earlier runs; new ones are added.
-        say: called with a line, before the first fit, that says which fits are kept and which are to be made.
+        store: the fits and scores of earlier runs; new ones are added.
+        say: called with a line, before the first fit, that says which fits are kept and which are to be made, and why.
     """
     baselines, heads, ensembles = list_models(settings, inputs.columns)
     seen = {"": slice(0, 0), **feature_sets(inputs.columns)}  # the prior's name has no backbone
@@ -129,9 +129,10 @@ def run_experiment(
     plan = FitPlan(repeats, settings.refit)
     keys = FitKeys(inputs)
     cross_fit = CrossFit(candidates, inputs, plan, settings.seed, store, keys)
-    changed = store.compare(keys.parts | {"folds": digest_parts(plan.fold_of_row), "the seed": repr(settings.seed)})
-    if said := describe_reuse(store, cross_fit.list_keys(), changed):
-        say(said)
+    if say:
+        changed = store.compare(keys.parts | {"folds": digest_parts(plan.fold_of_row), "the seed": repr(settings.seed)})
+        if said := describe_reuse(store, cross_fit.list_keys(), changed):
+            say(said)
     prior = CrossFit({PRIOR: Candidate(BASELINES[PRIOR].make(), seen[""])}, inputs, plan).run(1)
     cross_fitted = cross_fit.run(settings.jobs, on_step)
     scored = inputs.test if inputs.test and inputs.test.labels is not None else None
@@ -150,14 +151,20 @@ def run_experiment(
     predictions |= combined
 
     left_out = macro_labels(inputs.label_names, labels, scored.labels if scored else None)
-    judge = partial(_judge_models, inputs, plan, settings, prior.predictions[PRIOR], left_out)
+    of_scores = keys.of_scores(SCORING, settings.seed)
+
+    def recall(what: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
+        return store.recall((*of_scores, *what), make)
+
+    judge = partial(_judge_models, inputs, plan, settings, prior.predictions[PRIOR], left_out, recall)
     judged = judge(predictions, on_step)
     rule = settings.select if settings.select in SELECTORS else "roc_auc"
     draws_of = {name: found.draws[rule] for name, found in judged.items()}
     final, beside = choose(settings.select, draws_of, predictions, combined)
     nested = None
     if len(predictions) > 1 and settings.select in SELECTORS:
-        nested = choose_nested(rule, predictions, combined, inputs, left_out, repeats[0], settings.seed, settings.jobs)
+        of_choice = repeats[0], settings.seed, settings.jobs, recall
+        nested = choose_nested(rule, predictions, combined, inputs, left_out, *of_choice)
     members_of = dict.fromkeys(combined, tuple(members))
     if settings.calibration is not None:
         chosen, final = final, f"{final}+{settings.calibration}"
@@ -199,6 +206,7 @@ def _judge_models(
     settings: Settings,
     prior: Prediction,
     left_out: Mapping[str, str],
+    recall: Recall,
     predictions: dict[str, Prediction],
     on_step: Callable[[], None],
     calibrated: tuple[Probabilities, BaseEstimator] | None = None,
@@ -218,13 +226,16 @@ def _judge_models(
         thresholds = fit_thresholds(labels, put_on_scale(before, calibration), rule, groups)
         decisions = cross_fit_binary(labels, before, rule, plan.repeats[0], groups, calibration)
         by_fold = ByFold(prediction.by_repeat, plan.fold_of_row[: len(prediction.by_repeat)])
-        of_train = labels, prediction.out_of_fold, decisions, prior.out_of_fold
-        scores, draws = score(*of_train, names, train_draws, by_fold, left_out)
+        known = names, train_draws, by_fold, left_out
+        ranked = recall(("oof", *by_fold), lambda: rank_labels(labels, prediction.out_of_fold, train_draws, by_fold))
+        scores, draws = score(labels, prediction.out_of_fold, decisions, prior.out_of_fold, *known, ranked)
         of_splits = {"oof": scores}
         if test_labels is not None and prediction.test is not None and prior.test is not None:
-            binary = to_binary(prediction.test, thresholds)
-            of_test = test_labels, prediction.test, binary, prior.test
-            of_splits["test"] = score(*of_test, names, test_draws, left_out=left_out).scores
+            truth, test = test_labels, prediction.test
+            ranked = recall(("test", truth, test, test_draws.unit_of_row), lambda: rank_labels(truth, test, test_draws))
+            binary = to_binary(test, thresholds)
+            scored = score(truth, test, binary, prior.test, names, test_draws, None, left_out, ranked)
+            of_splits["test"] = scored.scores
         on_step()
         return _Judged(thresholds, decisions, of_splits, draws)
 

@@ -9,6 +9,7 @@ from joblib import cpu_count
 
 from classify.crossfit.models import Candidate, CrossFit
 from classify.crossfit.plan import FitPlan, FitRows, Folds
+from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
 from classify.inputs import Inputs, feature_sets, read_inputs
 from classify.models.baselines import BASELINES, PRIOR
 from classify.models.heads import HeadSpec
@@ -67,7 +68,8 @@ def learn(options: LearnOptions) -> None:
     )
     fits = ((len(SHARES) - 1) * options.draws + 1) * folds.count
     with progress_bar("fitting", fits) as advance:
-        curve = measure_curve(run, model, inputs, folds, options.draws, options.jobs or cpu_count(), advance)
+        store = FitStore.beside(Path(run.record["cache"]), options.fits_gb)
+        curve = measure_curve(run, model, inputs, folds, options.draws, options.jobs or cpu_count(), advance, store)
     for point in curve.measured:
         interval = "" if point.low is None else f" [{point.low:.3f}, {point.high:.3f}]"
         console.print(f"{point.groups:8.1f} {units}: macro AUC {point.value:.3f}{interval}")
@@ -122,7 +124,14 @@ def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
 
 
 def measure_curve(
-    run: SavedRun, model: str, inputs: Inputs, folds: Folds, draws: int, jobs: int, on_fit: Callable[[], None]
+    run: SavedRun,
+    model: str,
+    inputs: Inputs,
+    folds: Folds,
+    draws: int,
+    jobs: int,
+    on_fit: Callable[[], None],
+    store: FitStore = KEEP_NONE,
 ) -> LearningCurve:
     """Cross-fit the model on every share of the groups, score it out-of-fold, and fit the curve.
 
@@ -134,9 +143,11 @@ def measure_curve(
         draws: how often each share but all is drawn; the shares of a draw are nested.
         jobs: fits at a time.
         on_fit: called after each fit.
+        store: the fits of earlier curves; new ones are added.
     """
     seed = run.record["arguments"]["seed"]
     labels = inputs.train_labels
+    candidate, keys = _candidate(run, model, inputs), FitKeys(inputs)
     resampling = resample(len(labels), inputs.train.groups, seed)
     rng = np.random.default_rng(seed)
     sizes, scores = [], []
@@ -147,7 +158,8 @@ def measure_curve(
         kept = [order[: max(1, round(share * len(order)))] for of_draw in own for order in of_draw]
         learnt = tuple(np.flatnonzero(np.isin(resampling.unit_of_row, units)) for units in kept)
         plan = SubsetPlan((folds,) * len(own), learnt=learnt)
-        by_repeat = _cross_fit(run, model, inputs, plan, jobs, on_fit)
+        cross_fit = CrossFit({model: candidate}, inputs, plan, seed, store, keys)
+        by_repeat = cross_fit.run(jobs, on_fit).predictions[model].by_repeat
         of_draws = np.stack(
             [
                 mean_over_labels(
@@ -169,15 +181,9 @@ def measure_curve(
     return make_curve(np.array(sizes), np.array(scores))
 
 
-def _cross_fit(
-    run: SavedRun, model: str, inputs: Inputs, plan: FitPlan, jobs: int, on_fit: Callable[[], None]
-) -> np.ndarray:
-    """Predict every training image in every repeat of the plan: float32 (R, N, L)."""
+def _candidate(run: SavedRun, model: str, inputs: Inputs) -> Candidate:
+    """The model of the run, not fitted, on all columns."""
     entry, every = run.models[model], slice(0, inputs.train.features.shape[1])
     if "spec" in entry:
-        spec = HeadSpec(**{**entry["spec"], "hidden_units": tuple(entry["spec"]["hidden_units"])})
-        candidate = Candidate(spec, every)
-    else:
-        candidate = Candidate(BASELINES[model.partition("/")[0]].make(), every)
-    found = CrossFit({model: candidate}, inputs, plan, run.record["arguments"]["seed"]).run(jobs, on_fit)
-    return found.predictions[model].by_repeat
+        return Candidate(HeadSpec(**{**entry["spec"], "hidden_units": tuple(entry["spec"]["hidden_units"])}), every)
+    return Candidate(BASELINES[model.partition("/")[0]].make(), every)

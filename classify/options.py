@@ -34,6 +34,9 @@ CacheFolder = Annotated[
     typer.Option(metavar="CACHE", help="Folder of the features.", show_default="features/cache/NAME OF DATA"),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", show_default=False)]
+FitsGb = Annotated[
+    float, typer.Option(min=0, help="Gigabytes of fits to keep in CACHE/fits for later runs; 0 keeps none.")
+]
 ModelName = Annotated[
     str | None, typer.Option(metavar="NAME", help="A model of the run.", show_default="the run's final model")
 ]
@@ -125,9 +128,7 @@ class RunOptions(DatasetOptions):
     note: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What you want to know of this run later; decides nothing.")
     ] = None
-    fits_gb: Annotated[
-        float, typer.Option(min=0, help="Gigabytes of fits to keep in CACHE/fits for later runs; 0 keeps none.")
-    ] = 2.0
+    fits_gb: FitsGb = 2.0
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False
 
     def arguments(self) -> dict[str, Any]:
@@ -286,6 +287,7 @@ class LearnOptions:
     run: RunFolder
     model: ModelName = None
     draws: Annotated[int, typer.Option(min=1, help="Times that each share of the groups is drawn.")] = 3
+    fits_gb: FitsGb = 2.0
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
     ] = None

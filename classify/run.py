@@ -41,7 +41,7 @@ def run_classification(options: RunOptions) -> int:
 
             check_settings(settings, inputs)
 
-            from classify.crossfit.store import FITS, FitStore
+            from classify.crossfit.store import FitStore
             from classify.experiment import run_experiment
             from classify.explain import explain_gallery, say_what_was_explained
             from classify.readings import read_final
@@ -50,12 +50,12 @@ def run_classification(options: RunOptions) -> int:
             from classify.rundir.saved_run import SavedRun
             from classify.validation import validate
 
-            store = FitStore(cache.root / FITS, round(options.fits_gb * 1e9))
+            store = FitStore.beside(cache.root, options.fits_gb)
             say = partial(typer.echo, err=True)
             read = time.perf_counter()
             with progress_bar("fitting and scoring", count_steps(settings, inputs.columns)) as advance:
                 experiment = run_experiment(inputs, settings, advance, store, say)
-                experiment = validate(inputs, settings, read_final(inputs, experiment), advance)
+                experiment = validate(inputs, settings, read_final(inputs, experiment), advance, store)
             seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
             if store.reused:
                 say(f"fits: {store.reused} reused, {store.made} made")

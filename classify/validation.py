@@ -6,6 +6,7 @@ from itertools import compress
 
 import numpy as np
 
+from classify.crossfit.store import KEEP_NONE, FitStore
 from classify.experiment import Experiment, run_experiment
 from classify.inputs import Inputs
 from classify.models.baselines import PRIOR
@@ -14,7 +15,13 @@ from classify.settings import Settings
 from features.common.arrays import Groups, Labels
 
 
-def validate(inputs: Inputs, settings: Settings, experiment: Experiment, on_step: Callable[[], None]) -> Experiment:
+def validate(
+    inputs: Inputs,
+    settings: Settings,
+    experiment: Experiment,
+    on_step: Callable[[], None],
+    store: FitStore = KEEP_NONE,
+) -> Experiment:
     """Run stage 2 again as often as `--nested` and `--permutations` ask for; gives the experiment with what they found.
 
     Args:
@@ -22,15 +29,18 @@ def validate(inputs: Inputs, settings: Settings, experiment: Experiment, on_step
         settings: its settings.
         experiment: what it found.
         on_step: called after each step of each run.
+        store: the fits of earlier runs; new ones are added.
     """
     if settings.nested and experiment.nested:
-        experiment = replace(experiment, nested=_leave_folds_out(inputs, settings, experiment, on_step))
+        experiment = replace(experiment, nested=_leave_folds_out(inputs, settings, experiment, on_step, store))
     if settings.permutations:
-        experiment = replace(experiment, permutations=_permute(inputs, settings, experiment, on_step))
+        experiment = replace(experiment, permutations=_permute(inputs, settings, experiment, on_step, store))
     return experiment
 
 
-def _leave_folds_out(inputs: Inputs, settings: Settings, experiment: Experiment, on_step: Callable[[], None]) -> Nested:
+def _leave_folds_out(
+    inputs: Inputs, settings: Settings, experiment: Experiment, on_step: Callable[[], None], store: FitStore
+) -> Nested:
     """Run once without each fold, and predict it as a test split: nested cross-validation (Varma and Simon 2006)."""
     folds, chosen = experiment.folds, []
     predicted = np.empty(inputs.train_labels.shape, np.float32)
@@ -44,7 +54,7 @@ def _leave_folds_out(inputs: Inputs, settings: Settings, experiment: Experiment,
             continue
         names = tuple(compress(inputs.label_names, varied))
         within = replace(within, label_names=names, train_labels=within.train_labels[:, varied])
-        found = run_experiment(_unlabelled(within), settings.within_fold(), on_step)
+        found = run_experiment(_unlabelled(within), settings.within_fold(), on_step, store)
         predicted[np.ix_(held_out, varied)] = found.predictions[found.final_model].test
         chosen.append(found.final_model)
     return score_nested(
@@ -57,13 +67,16 @@ def _unlabelled(inputs: Inputs) -> Inputs:
     return inputs if inputs.test is None else replace(inputs, test=replace(inputs.test, labels=None))
 
 
-def _permute(inputs: Inputs, settings: Settings, experiment: Experiment, on_step: Callable[[], None]) -> Permutations:
+def _permute(
+    inputs: Inputs, settings: Settings, experiment: Experiment, on_step: Callable[[], None], store: FitStore
+) -> Permutations:
     """Run on shuffled labels, and count how often chance does as well."""
     values = []
     for number in range(settings.permutations):
         rng = np.random.default_rng([settings.seed, number])
         shuffled = shuffle_labels(inputs.train_labels, inputs.train.groups, rng)
-        found = run_experiment(replace(inputs, train_labels=shuffled, test=None), settings.once_more(), on_step)
+        permuted = replace(inputs, train_labels=shuffled, test=None)
+        found = run_experiment(permuted, settings.once_more(), on_step, store)
         auc = found.macro(found.chosen_model, "roc_auc").value
         if auc is not None:
             values.append(auc)

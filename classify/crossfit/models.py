@@ -23,6 +23,8 @@ from features.common.arrays import RowIndices
 
 #: One of so many parts of a fold's training rows decides when its heads stop.
 VALIDATION_PARTS = 5
+#: Draws of these parts where groups are known: fewer than of folds, as only the best part counts.
+_DRAWS = 4
 
 
 class Candidate(NamedTuple):
@@ -240,7 +242,7 @@ def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: i
     if units < 2 or not varied.any():
         return None
     names = tuple(name for name, varies in zip(inputs.label_names, varied, strict=True) if varies)
-    parts = make_folds(labels[:, varied], of_learnt, names, min(VALIDATION_PARTS, units), seed)
+    parts = make_folds(labels[:, varied], of_learnt, names, min(VALIDATION_PARTS, units), seed, _DRAWS)
     varying = labels[:, varied]
 
     def lacking(part: int) -> tuple[str, ...]:

@@ -54,7 +54,14 @@ class Folds:
         return f"{rows}; {self.group_count} groups, none of them in two folds"
 
 
-def make_folds(labels: Labels, groups: Groups | None, label_names: tuple[str, ...], count: int, seed: int) -> Folds:
+def make_folds(
+    labels: Labels,
+    groups: Groups | None,
+    label_names: tuple[str, ...],
+    count: int,
+    seed: int,
+    draws: int | None = None,
+) -> Folds:
     """Split rows into folds with like shares of every label and pair of labels; the rows of a group stay together.
 
     Pairs are second-order traits (Szymanski and Kajdanowicz 2017): without them a fold may hold its share of each label
@@ -66,6 +73,7 @@ def make_folds(labels: Labels, groups: Groups | None, label_names: tuple[str, ..
         label_names: of the L labels.
         count: of the folds, none of which is empty; at least 2.
         seed: 0 to 2**32 - 1. The same arguments give the same folds.
+        draws: of whole groups, of which the most even is kept; None: `GROUP_DRAWS`.
 
     Raises:
         InputError: there are fewer rows, or fewer groups, than folds.
@@ -75,7 +83,7 @@ def make_folds(labels: Labels, groups: Groups | None, label_names: tuple[str, ..
         every = np.ones(len(labels), bool)  # a trait of all rows: those of no label are spread, too
         fold_of_row = stratify(np.column_stack([labels == 1, _label_pairs(labels), every]), count, seed)
     else:
-        fold_of_row = _stratify_groups(labels, groups, count, seed)
+        fold_of_row = _stratify_groups(labels, groups, count, seed, draws or GROUP_DRAWS)
     warnings = _uneven_folds(fold_of_row, labels, label_names, groups, count)
     return Folds(fold_of_row, count, None if groups is None else len(np.unique(groups)), warnings)
 
@@ -86,7 +94,7 @@ def _label_pairs(labels: Labels) -> np.ndarray:
     return np.array([pair for pair in pairs if pair.any()], dtype=bool).reshape(-1, len(labels)).T
 
 
-def _stratify_groups(labels: Labels, groups: Groups, count: int, seed: int) -> np.ndarray:
+def _stratify_groups(labels: Labels, groups: Groups, count: int, seed: int, draws: int) -> np.ndarray:
     """Split whole groups; of several draws keep the one whose folds are most alike in rows and in positives."""
     group_of_row = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(group_of_row)
@@ -96,7 +104,7 @@ def _stratify_groups(labels: Labels, groups: Groups, count: int, seed: int) -> n
 
     shares = np.column_stack([sizes, positives]) / np.append(len(labels), positives.sum(axis=0))
     best, best_unevenness = np.empty(0, dtype=np.int64), (np.inf, np.inf)
-    for draw_seed in np.random.SeedSequence(seed).generate_state(GROUP_DRAWS):
+    for draw_seed in np.random.SeedSequence(seed).generate_state(draws):
         fold_of_group = stratify(traits, count, int(draw_seed))
         fold_shares = np.column_stack([np.bincount(fold_of_group, weights=s, minlength=count) for s in shares.T])
         unevenness = (float((fold_shares == 0).sum()), float(((fold_shares - 1 / count) ** 2).sum()))

@@ -1,4 +1,4 @@
-"""Keep finished fits beside the cache, found by what they are fits of, for the next run and for one that is stopped."""
+"""Keep finished fits and scores beside the cache, found by what they are of, for the run that comes next."""
 
 import io
 import json
@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from hashlib import blake2b
@@ -27,8 +27,8 @@ from features.common.files import DIGEST_BYTES, digest, replacing
 from features.common.text import first_few
 
 logger = logging.getLogger(__name__)
-#: The folder of a cache that holds them, and what ends the name of a fit's file.
-FITS, _SUFFIX = "fits", ".fit"
+#: The folder of a cache that holds them, and what ends the name of a fit's file, and of one of scores.
+FITS, _FIT, _SCORES = "fits", ".fit", ".scores"
 #: In it, what the latest run was made of, to say what has changed since.
 _LATEST = "latest.json"
 #: Packages whose version decides the last bits of a fit.
@@ -46,11 +46,20 @@ DECIDING = tuple(
 _BLOCK = 4096
 
 
+#: Gives an array by what it is of, or makes it; see `FitStore.recall`.
+Recall = Callable[[Sequence[Any], Callable[[], np.ndarray]], np.ndarray]
+
+
+def make_now(what: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Make it: nothing is kept."""
+    return make()
+
+
 class FitStore:
     """Fits by what they are fits of; a fit of anything else is never found.
 
     Two runs may use a folder at once, and whoever is killed leaves a file whole or none. What cannot be written or read
-    is fitted again: a warning says so once.
+    is made again: a warning says so once.
 
     Args:
         folder: where they lie, made with the first one; None to keep none.
@@ -66,6 +75,11 @@ class FitStore:
         self._lock = threading.Lock()  # fits are found and kept from several threads
         self.reused = self.made = 0
 
+    @classmethod
+    def beside(cls, cache: Path, gigabytes: float) -> "FitStore":
+        """That of a cache."""
+        return cls(cache / FITS, round(gigabytes * 1e9))
+
     def holds(self, key: str) -> bool:
         """Whether there is a fit of that key, as far as its file's name says."""
         return self._folder is not None and self._path(key).exists()
@@ -74,18 +88,8 @@ class FitStore:
         """Give the fit of a key; None where there is none, or where its file is damaged, which is said."""
         if self._folder is None:
             return None
-        path = self._path(key)
-        try:
-            stored = path.read_bytes()
-            os.utime(path)  # used just now
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self._give_up(error)
-            return None
-        content = stored[DIGEST_BYTES:]
-        if stored[:DIGEST_BYTES] != digest(content):
-            logger.warning("%s is damaged: what it held is fitted again", path)
+        content = self._read(self._path(key))
+        if content is None:
             return None
         with self._lock:
             self.reused += 1
@@ -95,20 +99,24 @@ class FitStore:
         """Keep a fit; a disk that is full or read-only is said once, and then no more are kept."""
         with self._lock:
             self.made += 1
+        if self._folder is not None:
+            self._write(self._path(key), _pack(fit))
+
+    def recall(self, what: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Give what was made of the same before, or make and keep it; see `digest_parts`."""
         if self._folder is None:
-            return
-        content = _pack(fit)
-        try:
-            with replacing(self._path(key)) as temporary:
-                temporary.write_bytes(digest(content) + content)
-        except InputError as error:
-            self._give_up(error.__cause__ or error)
-            return
-        with self._lock:
-            if self._room is not None:
-                self._room -= len(content)
-            if self._room is None or self._room < 0:
-                self._room = self._prune()
+            return make()
+        path = self._path(digest_parts(*what), _SCORES)
+        content = self._read(path)
+        if content is not None:
+            found: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+            return found
+        made = make()
+        if self._folder is not None:
+            file = io.BytesIO()
+            np.save(file, made, allow_pickle=False)
+            self._write(path, file.getvalue())
+        return made
 
     def compare(self, parts: Mapping[str, str]) -> list[str]:
         """Name the parts that are other than those of the latest run on this cache, and note these as the latest."""
@@ -122,9 +130,39 @@ class FitStore:
             temporary.write_text(json.dumps(dict(parts)), encoding="utf-8")
         return [name for name, part in parts.items() if latest.get(name, part) != part]
 
-    def _path(self, key: str) -> Path:
+    def _path(self, key: str, suffix: str = _FIT) -> Path:
         assert self._folder is not None
-        return self._folder / f"{key}{_SUFFIX}"
+        return self._folder / f"{key}{suffix}"
+
+    def _read(self, path: Path) -> bytes | None:
+        """What was written to a path; None where nothing was, or where it is damaged."""
+        try:
+            stored = path.read_bytes()
+            os.utime(path)  # used just now
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._give_up(error)
+            return None
+        content = stored[DIGEST_BYTES:]
+        if stored[:DIGEST_BYTES] == digest(content):
+            return content
+        logger.warning("%s is damaged: what it held is made again", path)
+        return None
+
+    def _write(self, path: Path, content: bytes) -> None:
+        """Write content with its digest, and keep to the limit."""
+        try:
+            with replacing(path) as temporary:
+                temporary.write_bytes(digest(content) + content)
+        except InputError as error:
+            self._give_up(error.__cause__ or error)
+            return
+        with self._lock:
+            if self._room is not None:
+                self._room -= len(content)
+            if self._room is None or self._room < 0:
+                self._room = self._prune()
 
     def _prune(self) -> int:
         """Remove what was used least recently until the folder keeps its limit; gives the bytes that are left."""
@@ -132,7 +170,7 @@ class FitStore:
         files = []
         for entry in os.scandir(self._folder):
             with suppress(FileNotFoundError):  # another run prunes too
-                if entry.name.endswith(_SUFFIX):
+                if entry.name.endswith((_FIT, _SCORES)):
                     files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
         held = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
@@ -163,11 +201,10 @@ class FitKeys:
     """
 
     def __init__(self, inputs: Inputs) -> None:
-        code = [_ROOM.joinpath(*name.split(".")).with_suffix(".py").read_bytes() for name in DECIDING]
-        versions = [platform.machine(), platform.python_version(), *(version(name) for name in _PACKAGES)]
+        versions = _list_versions()
         groups = inputs.train.groups
         self.parts = {
-            "the code": digest_parts(*code),
+            "the code": digest_parts(*map(read_module, DECIDING)),
             "versions of Python or packages": digest_parts(versions),
             "labels": digest_parts(inputs.train_labels),
             "groups": digest_parts(*([] if groups is None else [groups])),
@@ -183,6 +220,20 @@ class FitKeys:
     def make(self, backbones: Collection[str], *what: Any) -> str:
         """Digest what decides a fit beside the inputs: arrays, and values whose `repr` tells them apart."""
         return digest_parts(self._common, [self._of_features[name] for name in backbones], *what)
+
+    def of_scores(self, modules: Collection[str], *what: Any) -> tuple[Any, ...]:
+        """What scores of the training rows are found by: modules that decide them, and whatever else does."""
+        return (_list_versions(), *map(read_module, modules), self.parts["labels"], self.parts["groups"], *what)
+
+
+def read_module(name: str) -> bytes:
+    """Read the source of a module of this room, `crossfit.plan`, say."""
+    return _ROOM.joinpath(*name.split(".")).with_suffix(".py").read_bytes()
+
+
+def _list_versions() -> list[str]:
+    """What decides the last bits beside the code: the machine, Python and packages."""
+    return [platform.machine(), platform.python_version(), *(version(name) for name in _PACKAGES)]
 
 
 def digest_parts(*parts: Any) -> str:

@@ -22,6 +22,8 @@ from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.estimators import fit_line
 from features.common.arrays import Labels, MemberProbabilities, Probabilities, RowIndices
 
+#: Probabilities of candidates that a step of the greedy selection compares at once, at most: 80 MB.
+_CANDIDATES = 20_000_000
 #: Probabilities are clipped by this much before a logarithm, as scikit-learn does with float32.
 PROBABILITY_EPSILON = float(np.finfo(np.float32).eps)
 
@@ -201,25 +203,39 @@ class GreedySelection(_WeightedMean):
         rng = np.random.default_rng(self.seed)
         # Bags that hold the same models make the same selection.
         drawn = [tuple(np.sort(rng.choice(models, size, replace=False)).tolist()) for _ in range(self.bags)]
-        found = {bag: self._select(X[:, :, bag], y, fold_of_row) for bag in dict.fromkeys(drawn)}
-        self.selections_ = [np.array(bag)[found[bag]] for bag in drawn]
+        bags = list(dict.fromkeys(drawn))
+        at_once = max(1, _CANDIDATES // (X[:, :, 0].size * size))
+        found: dict[tuple[int, ...], np.ndarray] = {}
+        for start in range(0, len(bags), at_once):
+            some = bags[start : start + at_once]
+            found |= dict(zip(some, self._select(X, np.array(some), y, fold_of_row), strict=True))
+        self.selections_ = [found[bag] for bag in drawn]
         shares = [np.bincount(selection, minlength=models) / len(selection) for selection in self.selections_]
         self.weights_ = np.mean(shares, axis=0)
         return self
 
-    def _select(self, members: MemberProbabilities, y: Labels, fold_of_row: np.ndarray | None) -> np.ndarray:
-        """Select from the models of one bag; gives int64 positions in the bag, in the order of adding."""
-        total = np.zeros((*y.shape, 1), dtype=np.float32)
-        selection: list[int] = []
-        best, kept = -np.inf, 1
-        while len(selection) < self.steps and len(selection) - kept < self.patience:
-            values = np.nan_to_num(mean_auc(total + members, y, fold_of_row), nan=0.5)
-            selection.append(int(values.argmax()))
-            total = total + members[:, :, selection[-1:]]
-            # Rounding in the sums of equal members must not look like a gain.
-            if values.max() > best + 1e-6:
-                best, kept = float(values.max()), len(selection)
-        return np.array(selection[:kept])
+    def _select(
+        self, X: MemberProbabilities, bags: np.ndarray, y: Labels, fold_of_row: np.ndarray | None
+    ) -> list[np.ndarray]:
+        """Select from the models of each bag, int64 (G, k), all bags a step at a time; gives the models as added."""
+        total = np.zeros((*y.shape, len(bags)), dtype=np.float32)
+        best, kept = np.full(len(bags), -np.inf), np.ones(len(bags), int)
+        added: list[list[int]] = [[] for _ in bags]
+        left = np.arange(len(bags))
+        for step in range(1, self.steps + 1):
+            candidates = total[:, :, left, None] + X[:, :, bags[left]]
+            of_candidates = mean_auc(candidates.reshape(*y.shape, -1), y, fold_of_row).reshape(len(left), -1)
+            values = np.nan_to_num(of_candidates, nan=0.5)
+            for bag, place, value in zip(left, values.argmax(axis=1), values.max(axis=1), strict=True):
+                added[bag].append(int(bags[bag, place]))
+                # Rounding in the sums of equal members must not look like a gain.
+                if value > best[bag] + 1e-6:
+                    best[bag], kept[bag] = value, step
+            total[:, :, left] += X[:, :, [added[bag][-1] for bag in left]]
+            left = left[step - kept[left] < self.patience]
+            if not len(left):
+                break
+        return [np.array(models[:count]) for models, count in zip(added, kept, strict=True)]
 
 
 class SigmoidCalibration(BaseEstimator):

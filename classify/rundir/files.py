@@ -40,7 +40,7 @@ from features.common.files import replacing
 from features.dataset.run_labels import NO_FOLD, RunLabels, write_run_labels
 
 _VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "skops")
-_VERSIONED_OF_HEADS = ("tensorflow", "keras")
+_VERSIONED_OF_HEADS = ("keras",)
 #: Columns of the thresholds: what the run's thresholds cost, cross-fitted, and what 0.5 would.
 COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
 #: Columns whose cells are words, also `NA` and `007`.

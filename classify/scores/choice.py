@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from classify.crossfit.plan import Folds, Prediction, in_threads
+from classify.crossfit.store import Recall, make_now
 from classify.inputs import Inputs
 from classify.models.baselines import PRIOR
 from classify.scores.metrics import DECIMALS, METRICS, SELECTORS
@@ -166,6 +167,7 @@ def choose_nested(
     folds: Folds,
     seed: int,
     jobs: int,
+    recall: Recall = make_now,
 ) -> Nested:
     """Make the choice once for each fold, on the rows of the other folds, and score that fold by the model chosen.
 
@@ -180,19 +182,26 @@ def choose_nested(
         left_out: the labels that have no part in the macro score.
         folds: of the first repeat.
         seed: of the draws.
-        jobs: folds at a time.
+        jobs: models at a time.
+        recall: gives the draws of a model if they are known, by what they are of.
     """
-
-    def choose_without(learnt: np.ndarray, held_out: np.ndarray) -> str:
-        rows = inputs.select(learnt)
-        draws = {
-            model: draw_macro(rule, rows, one.by_repeat[0, learnt], left_out, folds.fold_of_row[learnt], seed)
-            for model, one in predictions.items()
-        }
-        return choose(rule, draws, predictions, ensembles)[0]
-
     splits = list(folds.split())
-    chosen = in_threads(jobs, choose_without, splits)
+
+    def draw(by_row: Probabilities) -> np.ndarray:
+        of_folds = [
+            draw_macro(rule, inputs.select(learnt), by_row[learnt], left_out, folds.fold_of_row[learnt], seed)
+            for learnt, _ in splits
+        ]
+        return np.array(of_folds)
+
+    def recall_draws(by_row: Probabilities) -> np.ndarray:
+        return recall(("nested", rule, tuple(left_out), folds.fold_of_row, seed, by_row), lambda: draw(by_row))
+
+    drawn = in_threads(jobs, recall_draws, [(one.by_repeat[0],) for one in predictions.values()])
+    chosen = [
+        choose(rule, dict(zip(predictions, of_models, strict=True)), predictions, ensembles)[0]
+        for of_models in zip(*drawn, strict=True)
+    ]
     by_row = np.empty(inputs.train_labels.shape, np.float32)
     for (_, held_out), model in zip(splits, chosen, strict=True):
         by_row[held_out] = predictions[model].by_repeat[0, held_out]

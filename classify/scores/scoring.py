@@ -15,6 +15,15 @@ from features.common.arrays import Decisions, Labels, Probabilities
 
 #: What the interval of a score is made by, where nothing else is said.
 BOOTSTRAP = "bootstrap"
+#: Modules whose code decides what `rank_labels` and `choose_nested` give: an edit of one discards what is kept of it.
+SCORING = (
+    "ensembles.estimators",
+    "scores.choice",
+    "scores.metrics",
+    "scores.resampling",
+    "scores.scoring",
+    "scores.small",
+)
 #: The label of RSNA 2019 that is positive where any other is.
 ANY = "any"
 
@@ -54,6 +63,7 @@ def score(
     resampling: Resampling,
     by_fold: ByFold | None = None,
     left_out: Mapping[str, str] = MappingProxyType({}),
+    ranked: np.ndarray | None = None,
 ) -> SplitScores:
     """Compute every metric with its percentile interval; see `METRICS` for what is not defined.
 
@@ -69,20 +79,16 @@ def score(
         resampling: of the rows.
         by_fold: where several models predicted the rows; the ROC-AUC is then over the pairs of rows within a fold.
         left_out: the labels that have no part in the mean over the labels, and why.
+        ranked: what `rank_labels` gives of the same, if it is known.
     """
+    if ranked is None:
+        ranked = rank_labels(labels, probabilities, resampling, by_fold)
     sums: list[np.ndarray] = []
     of_names: dict[str, dict[str, np.ndarray]] = {}
     for index, name in enumerate(label_names):
-        of_label = by_fold and ByFold(by_fold.by_repeat[:, :, index], by_fold.fold_of_row)
-        truth, probability = labels[:, index], probabilities[:, index]
-        sums.append(_sum(truth, probability, binary[:, index], prior[:, index], resampling))
-        of_names[name] = _compute(sums[-1], *_rank(truth, probability, resampling, of_label))
-    count = len(label_names)
-    cells = Resampling(np.repeat(resampling.unit_of_row, count), resampling.blocks)
-    of_cells = by_fold and ByFold(
-        by_fold.by_repeat.reshape(len(by_fold.by_repeat), -1), np.repeat(by_fold.fold_of_row, count, axis=1)
-    )
-    of_names[MICRO] = _compute(np.sum(sums, axis=0), *_rank(labels.ravel(), probabilities.ravel(), cells, of_cells))
+        sums.append(_sum(labels[:, index], probabilities[:, index], binary[:, index], prior[:, index], resampling))
+        of_names[name] = _compute(sums[-1], *ranked[index])
+    of_names[MICRO] = _compute(np.sum(sums, axis=0), *ranked[-1])
 
     enough = resampling.unit_count > 1
     scores: list[Score] = []
@@ -99,6 +105,26 @@ def score(
     of_rows = _compute_rows(labels, probabilities, binary, label_names, resampling)
     scores += [_make(OVERALL, metric, of_rows[metric], enough, "") for metric in ROW_METRICS]
     return SplitScores(scores, {metric: mean_over_labels(macro[metric], left_out) for metric in SELECTORS})
+
+
+def rank_labels(
+    labels: Labels, probabilities: Probabilities, resampling: Resampling, by_fold: ByFold | None = None
+) -> np.ndarray:
+    """Compute what no decision has a part in, which is most of the work of `score`: arguments as there.
+
+    Returns:
+        float64 array (L + 1, 5, 1 + draws): the last fields of `Sums` of each label, then of all cells.
+    """
+    ranked = []
+    for index, (truth, probability) in enumerate(zip(labels.T, probabilities.T, strict=True)):
+        of_label = by_fold and ByFold(by_fold.by_repeat[:, :, index], by_fold.fold_of_row)
+        ranked.append(_rank(truth, probability, resampling, of_label))
+    count = labels.shape[1]
+    cells = Resampling(np.repeat(resampling.unit_of_row, count), resampling.blocks)
+    of_cells = by_fold and ByFold(
+        by_fold.by_repeat.reshape(len(by_fold.by_repeat), -1), np.repeat(by_fold.fold_of_row, count, axis=1)
+    )
+    return np.array([*ranked, _rank(labels.ravel(), probabilities.ravel(), cells, of_cells)])
 
 
 def _few(

@@ -6,11 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 
+from classify.crossfit.store import FitStore
 from classify.ensembles.ensembles import ENSEMBLES
 from classify.experiment import Experiment, run_experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES
 from classify.models.heads import PRESETS, HeadSpec
+from classify.scores.choice import draw_macro
 from classify.scores.metrics import MACRO, Score, ThresholdRule
 from classify.scores.resampling import resample
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
@@ -270,6 +272,28 @@ def test_thresholds_are_cross_fitted_on_train_and_never_see_the_labels_of_test()
         assert (binary != in_sample).any()
         on_test = [s.value for s in experiment.scores[model, "test"] if (s.label, s.metric) == ("label1", "accuracy")]
         assert on_test == [pytest.approx((to_binary(prediction.test, expected) == labels)[:, 1].mean())]
+
+
+def test_scores_of_models_that_are_the_same_are_recalled(tmp_path, monkeypatch):
+    inputs = two_backbones(0, 200)
+    run_experiment(inputs, Settings(folds=2), lambda: None, FitStore(tmp_path, 10**9))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it is made again")
+
+    other = Settings(folds=2, threshold=ThresholdRule.parse("sensitivity=0.9"))
+    expected = run_experiment(inputs, other, lambda: None)
+    monkeypatch.setattr("classify.experiment.rank_labels", refuse)
+    monkeypatch.setattr("classify.scores.choice.draw_macro", lambda *a: refuse() if len(a) < 7 else draw_macro(*a))
+    found = run_experiment(inputs, other, lambda: None, FitStore(tmp_path, 10**9))
+    assert found.scores == expected.scores
+    assert found.nested == expected.nested
+    monkeypatch.undo()
+    labels = inputs.train_labels.copy()
+    labels[0] = 1 - labels[0]
+    corrected = replace(inputs, train_labels=labels)
+    found = run_experiment(corrected, other, lambda: None, FitStore(tmp_path, 10**9))
+    assert found.scores == run_experiment(corrected, other, lambda: None).scores
 
 
 @pytest.mark.parametrize("jobs", [1, 3])

@@ -380,12 +380,3 @@ def test_a_wrong_option_is_reported_before_the_imports_that_take_seconds(tmp_pat
     command = [sys.executable, "-c", program, str(tmp_path / "run")]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
-
-
-def test_a_run_loads_no_tensorflow_and_no_stage_1():
-    program = (
-        "import sys, classify.rundir.files, classify.rundir.console, classify.crossfit.models, classify.inputs; "
-        "print(sorted(name for name in sys.modules if name.split('.')[0] in {'tensorflow', 'keras', 'extract', 'cv2'}))"
-    )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"

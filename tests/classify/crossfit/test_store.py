@@ -4,7 +4,9 @@ import ast
 import errno
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES
 from classify.models.estimators import OneVsRest
 from classify.models.heads import HeadSpec
+from classify.scores.scoring import SCORING
 from tests.classify.toy import head_candidates
 
 ROOM = Path(classify.__file__).parent
@@ -233,7 +236,7 @@ def test_a_damaged_file_is_fitted_again_with_a_warning(tmp_path, caplog, damage)
         path.write_bytes(damaged[damage])
     second = fit_logistic(store_in(tmp_path))
     (warning,) = caplog.messages
-    assert warning == f"{path} is damaged: what it held is fitted again"
+    assert warning == f"{path} is damaged: what it held is made again"
     np.testing.assert_array_equal(first.predictions["logistic"].out_of_fold, second.predictions["logistic"].out_of_fold)
     caplog.clear()
     fit_logistic(store_in(tmp_path))
@@ -320,6 +323,46 @@ def test_other_features_of_one_backbone_leave_the_fits_of_another(tmp_path):
     assert (store.reused, store.made) == (4, 0)
 
 
+def test_an_array_is_recalled_by_what_it_is_of(tmp_path, caplog):
+    made = []
+
+    def make() -> np.ndarray:
+        made.append(1)
+        return np.array([[0.1, np.nan], [np.inf, -0.0]])
+
+    for what in (("a", np.arange(3)), ("a", np.arange(3)), ("b", np.arange(3)), ("a", np.arange(3.0))):
+        found = store_in(tmp_path).recall(what, make)
+        np.testing.assert_array_equal(found, make())
+        assert found.dtype == np.float64
+    assert len(made) == 3 + 4
+    path = min(tmp_path.iterdir())
+    path.write_bytes(path.read_bytes()[:-1])
+    for _ in range(2):
+        store_in(tmp_path).recall(("a", np.arange(3)), make)
+        store_in(tmp_path).recall(("b", np.arange(3)), make)
+        store_in(tmp_path).recall(("a", np.arange(3.0)), make)
+    assert caplog.messages == [f"{path} is damaged: what it held is made again"]
+    assert len(made) == 3 + 4 + 1
+    assert (store_in(tmp_path).reused, store_in(tmp_path).made) == (0, 0)  # fits are counted, not these
+    KEEP_NONE.recall(("a",), make)
+    assert len(made) == 3 + 4 + 2
+
+
+def test_two_runs_at_once_share_a_folder_that_is_too_small_for_both(tmp_path, caplog):
+    wide = np.zeros(2000)
+
+    def use(number: int) -> list[float]:
+        store = store_in(tmp_path, 5 * wide.nbytes)
+        numbers = [*range(40), *range(40)][:: 1 - 2 * number]
+        return [float(store.recall((n,), partial(np.full, 2000, float(n)))[0]) for n in numbers]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(use, (0, 1, 0, 1)))
+    assert found == [[*map(float, range(40))] * 2, [*map(float, range(39, -1, -1))] * 2] * 2
+    assert caplog.messages == []
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 5 * wide.nbytes + 4 * (wide.nbytes + 200)
+
+
 def classify_imports(module: str) -> set[str]:
     """The modules of this room that a module imports, by name without `classify.`."""
     tree = ast.parse((ROOM / f"{module.replace('.', '/')}.py").read_text())
@@ -340,6 +383,16 @@ def test_every_module_that_fits_import_decides_a_fit_or_is_known_not_to():
         waiting |= classify_imports(module) - seen
     assert seen - set(DECIDING) == NOT_DECIDING
     assert set(DECIDING) <= seen
+
+
+def test_every_module_that_scores_import_decides_them_or_is_known_not_to():
+    seen, waiting = set(), {"scores.scoring", "scores.choice"}
+    while waiting:
+        module = waiting.pop()
+        seen.add(module)
+        # what a fit is decided by is in the probabilities
+        waiting |= {name for name in classify_imports(module) if name.split(".")[0] in ("scores", "ensembles")} - seen
+    assert seen == {*SCORING, "ensembles.ensembles"}  # a table of what has made the probabilities
 
 
 def test_an_edit_of_a_deciding_module_is_another_identity(monkeypatch):
