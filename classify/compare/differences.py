@@ -155,8 +155,8 @@ def _interval(values: np.ndarray, width: float) -> tuple[float | None, float | N
 def _describe_settings(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Say of each run in what it differs from the first; of the first, what any other has otherwise.
 
-    What only one of two runs has (the spec of a head, how a backbone's features were made) is no difference of its own:
-    its preset or backbone is.
+    What only one of two runs has (the spec of a head, how a backbone's features were made) is not a difference of its
+    own: its preset or backbone is.
     """
     first, *others = [_settings(record) for record in records]
     differ = [{name: value for name, value in own.items() if first.get(name, value) != value} for own in others]

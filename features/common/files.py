@@ -158,7 +158,7 @@ def _open_no_link(path: str, flags: int) -> int:
 
 
 def _refuse_foreign(path: Path, file: IO[bytes]) -> None:
-    """Refuse to write into what is no lock file: a device, a pipe, or another name of somebody's file."""
+    """Refuse to write into what is not a lock file: a device, a pipe, or another name of somebody's file."""
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         raise InputError(f"{path} cannot be locked: it is not an ordinary file. Remove it, and run again.")

@@ -133,7 +133,7 @@ def test_a_prevalence_shifts_the_odds_of_its_label_and_no_decision(toy, finished
     assert json.loads((folder / "prediction.json").read_text())["prevalences"] == {"epidural": 0.01}
     code, said, _ = predict(toy, finished, "--prevalence", "subdural=0.01", out="none")
     assert code == 2
-    assert "--prevalence names 'subdural', which is no label. The labels: epidural" in said
+    assert "--prevalence names 'subdural', which is not a label. The labels: epidural" in said
 
 
 def test_only_the_backbones_that_the_model_needs_have_to_be_there(own):
