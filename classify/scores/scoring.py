@@ -205,9 +205,11 @@ def _sum(
 
 def _compute(sums: np.ndarray, *of_scores: np.ndarray) -> dict[str, np.ndarray]:
     """Make the metrics of one label, or of all cells, from sums of `_sum`: float64 (B,), NaN where not defined."""
-    counts: Iterable[np.ndarray] = (*sums[:, :8].T, sums[:, 8:], *of_scores)
+    of_rows = sums[:, :8].T.copy()
+    of_rows[6:, of_rows[7] == 0] = np.nan  # beside a prior without error there is no skill; its log loss is clipped
+    counts: Iterable[np.ndarray] = (*of_rows, sums[:, 8:], *of_scores)
     summed = Sums(*counts)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         return {name: metric.formula(summed) for name, metric in METRICS.items()}
 
 
