@@ -10,7 +10,7 @@ import numpy as np
 from classify.ensembles.estimators import PROBABILITY_EPSILON
 from classify.scores.metrics import BINS, MACRO, METRICS, MICRO, OVERALL, ROW_METRICS, SELECTORS, Score, Sums
 from classify.scores.resampling import Resampling, auc_within_folds, fit_logits, percentile_interval, rank_scores
-from classify.scores.small import Interval, auc_interval, few_units, share_interval
+from classify.scores.small import Interval, auc_interval, few_units, refuse_slope, share_interval
 from features.common.arrays import Decisions, Labels, Probabilities
 
 #: What the interval of a score is made by, where nothing else is said.
@@ -145,6 +145,8 @@ def _few(
         rows = truth == value
         if rows.any():
             made[metric] = share_interval(binary[rows] == value, units[rows])
+    if scores["calibration_slope"].value is not None and (refused := refuse_slope(truth, units)):
+        made["calibration_slope"] = refused
     return {
         metric: replace(scores[metric], low=low, high=high, interval_reason=reason, interval=how)
         for metric, (low, high, how, reason) in made.items()
