@@ -26,7 +26,7 @@ from classify.scores.prevalence import check_prevalences, parse_prevalences, shi
 from classify.scores.thresholds import to_binary
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
-from features.common.files import digest_file, remove, replacing
+from features.common.files import digest_file, read_record, remove, replacing
 from features.common.text import make_console
 from features.dataset.folder import scan_images
 from features.store.cache import FeatureCache
@@ -154,17 +154,12 @@ def check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
         return
     unfinished = PREDICTION not in found
     path = out / PREDICTION_PARTIAL / PREDICTION if unfinished else out / PREDICTION
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise InputError(
             f"{out} holds {', '.join(found)} that `predict` did not write ({PREDICTION} is missing). Name another "
             "folder with --out."
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Name another folder with --out.") from None
-    if not isinstance(record, dict) or "images" not in record:
-        raise InputError(f"{path} does not say of which images. Name another folder with --out.")
+        )
+    record = read_record(path, "Name another folder with --out.", "images")
     if not overwrite and not unfinished:
         raise InputError(f"{out} holds predictions. Name another folder with --out, or replace them with --overwrite.")
     ours = None if images is None else str(images.resolve())

@@ -13,7 +13,7 @@ from classify.scores.choice import macro_labels
 from classify.scores.metrics import MACRO, METRICS
 from classify.scores.resampling import Resampling, percentile_interval, resample
 from classify.scores.scoring import ByFold, mean_over_labels, score_label
-from classify.scores.small import FEW_UNITS, few_units
+from classify.scores.small import FEW_UNITS, count_units, few_units
 
 #: The metrics by which runs are compared, of `SELECTORS`, and what their columns are called. The first sorts the runs.
 COMPARED = {"roc_auc": "AUC", "average_precision": "AP", "log_loss": "log loss"}
@@ -121,7 +121,7 @@ def few_labels(joined: JoinedRuns) -> list[str]:
 
 def _widen(truth: np.ndarray, resampling: Resampling) -> float:
     """How many times wider than the bootstrap's the intervals of a label are: infinite of a single group."""
-    groups = min(len(np.unique(resampling.unit_of_row[truth == value])) for value in (0, 1))
+    groups = count_units(truth, resampling.unit_of_row)
     if groups >= FEW_UNITS:
         return 1.0
     return float(student.ppf(0.975, groups - 1) / student.ppf(0.975, np.inf)) if groups > 1 else float("inf")
@@ -155,8 +155,8 @@ def _interval(values: np.ndarray, width: float) -> tuple[float | None, float | N
 def _describe_settings(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Say of each run in what it differs from the first; of the first, what any other has otherwise.
 
-    What only one of two runs has (the spec of a head, how a backbone's features were made) is no difference of its own:
-    its preset or backbone is.
+    What only one of two runs has (the spec of a head, how a backbone's features were made) is not a difference of its
+    own: its preset or backbone is.
     """
     first, *others = [_settings(record) for record in records]
     differ = [{name: value for name, value in own.items() if first.get(name, value) != value} for own in others]

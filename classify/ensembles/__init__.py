@@ -3,5 +3,5 @@
 Reading order:
 
 - `ensembles`: the tables of ensembles and calibrations. To add one, add a row there and its class to `estimators`.
-- `estimators`: how each of them learns and predicts, cross-fitted: no row's own label reaches its own probability.
+- `estimators`: how each of them learns and predicts, cross-fitted: none learns from a label that it predicts.
 """

@@ -295,7 +295,8 @@ def cross_fit_second_level(
 ) -> tuple[Prediction, BaseEstimator]:
     """Fit on the rows of all folds but one, predict that one, in turn; then fit on all rows and predict test.
 
-    So a row's own label never reaches its own second-level probability, and the score of the result is not in-sample.
+    So the second level never learns from the label of a row that it predicts. It does learn from probabilities of other
+    folds, whose models learnt from that label: as in any stacking on one set of folds, a trace of it is left.
 
     Args:
         estimator: one of `estimators.py`, not fitted.

@@ -1,6 +1,7 @@
 """The tables of what a reader acts on: operating points, scores by group, and by subgroup."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -9,126 +10,128 @@ from classify.report.run_files import RunFiles
 from classify.rundir.files import read_run_table
 from classify.rundir.folder import GROUP_SCORES, OPERATING_POINTS, SUBGROUPS
 from classify.scores.metrics import MACRO
-from classify.scores.tables.groups import GROUP_METRICS
-from classify.scores.tables.subgroups import SUBGROUP_METRICS
 
-#: Columns of the table of a label, in their order.
-_POINTS = {
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
+#: Headings of figures whose names in the files read badly.
+_HEADINGS = {
     "ppv": "PPV",
     "npv": "NPV",
     "lr_positive": "LR+",
     "lr_negative": "LR\u2212",
+    "roc_auc": "AUC",
+    "average_precision": "average precision",
 }
 
 
-def describe_points(run: RunFiles) -> dict[str, list[dict[str, Any]]]:
+class Cell(NamedTuple):
+    """A figure, its interval, and whether it is bold."""
+
+    text: str
+    ends: str = ""
+    bold: bool = False
+
+
+#: The figures of a row by their headings, in the order of the columns.
+Figures = dict[str, Cell]
+
+
+class FiguresTable(NamedTuple):
+    """A table: of each row the words that name it, by their headings, and its figures."""
+
+    caption: str
+    rows: list[tuple[dict[str, str], Figures]]
+
+
+def describe_points(run: RunFiles) -> dict[str, list[FiguresTable]]:
     """Gather, by label, a table of operating points for each split."""
-    table = read_run_table(run, OPERATING_POINTS)
-    titles = {split.measured: split.title for split in run.splits.values()}
-    return {
-        label: [
-            {
-                "title": titles[split],
-                "prevalence": plotting.percent(float(rows["prevalence"].iloc[0])),
-                "columns": list(_POINTS.values()),
-                "rows": [
-                    {
-                        "name": at.replace("=", " "),
-                        "threshold": plotting.short(float(own["threshold"].iloc[0])),
-                        "cells": [_cell(own, figure) for figure in _POINTS],
-                    }
-                    for at, own in rows.groupby("at", sort=False)
-                ],
-            }
-            for split, rows in of_label.groupby("split", sort=False)
-        ]
-        for label, of_label in table.groupby("label", sort=False)
-    }
+    tables: dict[str, list[FiguresTable]] = {label: [] for label in run.label_names}
+    for label, split, rows in _part(run, OPERATING_POINTS, "label"):
+        prevalence = plotting.percent(rows["prevalence"].iloc[0])
+        caption = f"Operating points of {label}, {split}; PPV and NPV at a prevalence of {prevalence}"
+        tables[label].append(_tabulate(caption, rows, {"at": "fitted for"}, lambda row, own: _threshold(row) | own))
+    return tables
 
 
-def describe_groups(run: RunFiles) -> list[dict[str, Any]]:
+def describe_groups(run: RunFiles) -> list[FiguresTable]:
     """Gather a table of scores by group for each split; none where no groups are known."""
-    table = read_run_table(run, GROUP_SCORES)
-    if table.empty:
-        return []
-    titles = {split.measured: split.title for split in run.splits.values()}
+
+    def arrange(row: pd.Series, own: Figures) -> Figures:
+        value, *ends = run.score(run.final_model, row["split"], row["label"])
+        by_image = Cell(plotting.short(value), plotting.interval(*ends))
+        return _positives(row) | _threshold(row) | own | {"AUC by image": by_image}
+
+    words = {"label": "label", "summary": "probability"}
     return [
-        {
-            "title": titles[split],
-            "groups": int(rows["groups"].iloc[0]),
-            "rows": [
-                {
-                    "label": "mean over the labels" if label == MACRO else label,
-                    "positives": "" if label == MACRO else int(own["positives"].iloc[0]),
-                    "summary": summary,
-                    "by_image": run.score(run.final_model, split, label),
-                    "threshold": plotting.short(own["threshold"].iloc[0]),
-                    "values": [_score(own, metric) for metric in GROUP_METRICS],
-                }
-                for label, of_label in rows.groupby("label", sort=False)
-                for summary, own in of_label.groupby("summary", sort=False)
-            ],
-        }
-        for split, rows in table.groupby("split", sort=False)
+        _tabulate(f"{rows['groups'].iloc[0]:,} {run.group}s, {split}", rows, words, arrange)
+        for split, rows in _part(run, GROUP_SCORES)
     ]
 
 
-def describe_subgroups(run: RunFiles) -> list[dict[str, Any]]:
+def describe_subgroups(run: RunFiles) -> list[FiguresTable]:
     """Gather a table of subgroups for each column and split; none where none were asked for."""
-    table = read_run_table(run, SUBGROUPS)
-    if table.empty:
-        return []
-    titles = {split.measured: split.title for split in run.splits.values()}
+
+    def arrange(row: pd.Series, own: Figures) -> Figures:
+        low, high = row["difference_low"], row["difference_high"]
+        difference = plotting.DASH if pd.isna(row["difference"]) else f"{row['difference']:+.3f}"
+        beside = Cell(difference, plotting.signed_interval(low, high), bool(low > 0 or high < 0))
+        images = {"images": Cell(f"{row['images']:,}")}
+        return images | _positives(row) | {"AUC": own["AUC"], "beside the rest": beside} | own
+
+    words = {"subgroup": "subgroup", "label": "label"}
     return [
-        {
-            "title": f"{column}, {titles[split]}",
-            "rows": [
-                {
-                    "subgroup": subgroup,
-                    "label": "mean over the labels" if label == MACRO else label,
-                    "images": int(own["images"].iloc[0]),
-                    "positives": "" if label == MACRO else int(own["positives"].iloc[0]),
-                    "auc": _score(own, "roc_auc"),
-                    "difference": _difference(own),
-                    "values": [_score(own, metric) for metric in SUBGROUP_METRICS[1:]],
-                }
-                for subgroup, of_subgroup in rows.groupby("subgroup", sort=False)
-                for label, own in of_subgroup.groupby("label", sort=False)
-            ],
-        }
-        for (column, split), rows in table.groupby(["column", "split"], sort=False)
+        _tabulate(f"By {column}, {split}", rows, words, arrange)
+        for column, split, rows in _part(run, SUBGROUPS, "column")
     ]
 
 
-def _difference(rows: pd.DataFrame) -> tuple[str, str, bool]:
-    """Write the difference of the AUC from the rest, its interval, and say whether that leaves 0 out."""
-    row = rows[rows["metric"] == "roc_auc"].iloc[0]
-    if pd.isna(row["difference"]):
-        return plotting.DASH, "", False
-    ends = row["difference_low"], row["difference_high"]
-    known = "" if pd.isna(ends[0]) else f"[{ends[0]:+.3f}, {ends[1]:+.3f}]"
-    return f"{row['difference']:+.3f}", known, bool(ends[0] > 0 or ends[1] < 0)
+def _part(run: RunFiles, file: str, *columns: str) -> Iterator[tuple[Any, ...]]:
+    """Give the parts of a table of a run: the values of some columns, the title of the split, and the rows."""
+    table, titles = read_run_table(run, file), {split.measured: split.title for split in run.splits.values()}
+    for (*values, split), rows in () if table.empty else table.groupby([*columns, "split"], sort=False):
+        yield *values, titles[split], rows
 
 
-def _score(rows: pd.DataFrame, metric: str) -> tuple[str, str]:
-    """Write a score and its interval."""
-    row = rows[rows["metric"] == metric].iloc[0]
-    return plotting.short(row["value"]), plotting.interval(row["low"], row["high"])
+def _tabulate(
+    caption: str, table: pd.DataFrame, words: dict[str, str], arrange: Callable[[pd.Series, Figures], Figures]
+) -> FiguresTable:
+    """Make a table from rows of a file, one for each figure.
+
+    The columns of the file that name a row of the table are `words`, with their headings. `arrange` gets the first row
+    of those of a row of the table, and their figures, and gives the figures to show.
+    """
+    rows = []
+    for _, first_alike in table.groupby(next(iter(words)), sort=False):
+        for _, alike in first_alike.groupby([*words], sort=False):
+            row = alike.iloc[0]
+            names = {heading: _name(column, row[column]) for column, heading in words.items()}
+            kind = "figure" if "figure" in alike else "metric"
+            own = {_HEADINGS.get(one[kind], one[kind]): _cell(one, one[kind]) for _, one in alike.iterrows()}
+            rows.append((names, arrange(row, own)))
+    return FiguresTable(caption, rows)
 
 
-def _cell(rows: pd.DataFrame, figure: str) -> tuple[str, str]:
-    """Write a figure and its interval; likelihood ratios have no upper end."""
-    row = rows[rows["figure"] == figure].iloc[0]
-    if not figure.startswith("lr"):
-        return plotting.short(row["value"]), plotting.interval(row["low"], row["high"])
-    ends = "" if pd.isna(row["low"]) else f"[{_ratio(row['low'])}, {_ratio(row['high'])}]"
-    return _ratio(row["value"]), ends
+def _name(column: str, word: str) -> str:
+    """Write a word that names a row."""
+    return "mean over the labels" if (column, word) == ("label", MACRO) else word
+
+
+def _cell(row: pd.Series, name: str) -> Cell:
+    """Write a figure and its interval."""
+    write = _ratio if name.startswith("lr") else plotting.short
+    return Cell(write(row["value"]), "" if pd.isna(row["low"]) else f"[{write(row['low'])}, {write(row['high'])}]")
+
+
+def _positives(row: pd.Series) -> Figures:
+    """Write how many are positive; nothing of a mean over the labels."""
+    return {"positive": Cell("" if row["label"] == MACRO else f"{row['positives']:.0f}")}
+
+
+def _threshold(row: pd.Series) -> Figures:
+    """Write the threshold."""
+    return {"threshold": Cell(plotting.short(row["threshold"]))}
 
 
 def _ratio(value: float) -> str:
-    """Write a likelihood ratio."""
+    """Write a likelihood ratio, which may have no upper end."""
     if pd.isna(value) or value == float("inf"):
         return plotting.DASH if pd.isna(value) else "\u221e"
     return f"{value:.2f}" if value < 10 else f"{value:.0f}"

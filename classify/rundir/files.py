@@ -1,12 +1,9 @@
-"""The files of a finished run: tables, fitted models, and the record of how it came about, which seals them.
+"""The files of a finished run: tables, fitted models, and the record, which seals them.
 
 Each CSV file is written here, by `images` or by `tables`, and read here; but the labels, which the audit reads too.
 """
 
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ import pandas as pd
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.models.files import dump_trusted, ensemble_path, save_fits
-from classify.models.trained_head import TrainedHead
 from classify.rundir.folder import (
     DECISIONS,
     LEADERBOARD_TABLE,
@@ -30,17 +26,15 @@ from classify.rundir.folder import (
     writing,
 )
 from classify.rundir.images import write_gallery, write_label_errors
+from classify.rundir.record import describe_run
 from classify.rundir.tables import write_backbones, write_curves, write_readings, write_table
 from classify.scores.label_errors import find_duplicates, find_label_errors
-from classify.scores.metrics import METRICS, describe_rule
-from classify.scores.resampling import DRAWS, ENDS
+from classify.scores.metrics import METRICS
 from classify.scores.thresholds import measure_cost, to_binary
 from features.common.arrays import Decisions, Labels, Probabilities
 from features.common.files import replacing
 from features.dataset.run_labels import NO_FOLD, RunLabels, write_run_labels
 
-_VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "skops")
-_VERSIONED_OF_HEADS = ("keras",)
 #: Columns of the thresholds: what the run's thresholds cost, cross-fitted, and what 0.5 would.
 COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
 #: Columns whose cells are words, also `NA` and `007`.
@@ -75,7 +69,7 @@ def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Ma
     with writing(folder):
         _write_tables(folder, inputs, experiment)
         files = _save_models(folder, experiment)
-        seal(folder, {**record, **_describe_run(inputs, experiment, files)})
+        seal(folder, {**record, **describe_run(inputs, experiment, files)})
 
 
 def _write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
@@ -272,96 +266,3 @@ def _save_models(folder: Path, experiment: Experiment) -> dict[str, list[str]]:
         path.write_bytes(dump_trusted(ensemble))
         saved[name] = [path]
     return {name: [path.relative_to(folder).as_posix() for path in paths] for name, paths in saved.items()}
-
-
-def _describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Gather what the record says of inputs, folds and models, as plain values."""
-    splits = {"train": inputs.train} | ({} if inputs.test is None else {"test": inputs.test})
-    folds, settings, heads = experiment.folds, experiment.settings, experiment.heads
-    versioned = _VERSIONED + (_VERSIONED_OF_HEADS if heads else ())
-    return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in versioned},
-        "labels": list(inputs.label_names),
-        "backbones": {
-            name: {"width": columns.stop - columns.start, "recipe": asdict(inputs.recipes[name])}
-            for name, columns in inputs.columns.items()
-        },
-        "splits": {
-            name: {
-                "images": len(split.image_ids),
-                "rejected": list(split.rejected_ids),
-                "positives": None
-                if split.labels is None
-                else dict(zip(inputs.label_names, split.labels.sum(axis=0).tolist(), strict=True)),
-                "fingerprints": split.fingerprints,
-            }
-            for name, split in splits.items()
-        },
-        "folds": {
-            "count": folds.count,
-            "repeats": len(experiment.plan.repeats),
-            "groups": folds.group_count,
-            "rows": np.bincount(folds.fold_of_row, minlength=folds.count).tolist(),
-            "positives": {
-                name: np.bincount(folds.fold_of_row, weights=column, minlength=folds.count).astype(int).tolist()
-                for name, column in zip(inputs.label_names, inputs.train_labels.T, strict=True)
-            },
-        },
-        "models": {
-            name: {
-                "converged": p.converged,
-                "fit_seconds": round(p.seconds, 3),
-                "backbones": list(p.backbones),
-                "shares": p.shares,
-                "members": list(experiment.members.get(name, ())),
-                "files": list(files.get(name, ())),
-            }
-            | _describe_heads(heads.get(name, ()))
-            for name, p in experiment.predictions.items()
-        },
-        "refit": settings.refit,
-        "final_model": experiment.final_model,
-        "selection": {
-            "rule": settings.select,
-            "means": describe_rule(settings.select),
-            "left_out": experiment.left_out,
-            "nested": experiment.nested and experiment.nested.describe(),
-            "permutations": experiment.permutations and experiment.permutations.describe(),
-        },
-        "calibration": settings.calibration,
-        "thresholds": {
-            "rule": settings.threshold.text,
-            "of_final_model": dict(
-                zip(inputs.label_names, experiment.thresholds[experiment.final_model].tolist(), strict=True)
-            ),
-            "promises": {
-                name: {"rests_on": promise.describe()} | promise._asdict()
-                for name, promise in zip(inputs.label_names, experiment.readings.promises, strict=False)
-            },
-        },
-        "intervals": {
-            "percentiles": ENDS,
-            "draws": DRAWS,
-            "seed": settings.seed,
-            "unit": "row" if folds.group_count is None else "group",
-        },
-        "undefined_metrics": _list_reasons(experiment, "reason"),
-        "incomplete_intervals": _list_reasons(experiment, "interval_reason"),
-        "warnings": list(experiment.warnings),
-        "gap": None if experiment.gap is None else experiment.gap.describe(),
-    }
-
-
-def _describe_heads(heads: Sequence[TrainedHead]) -> dict[str, Any]:
-    """Say what the heads of a model are, one per fit, the refit last; nothing of a model that is none."""
-    return {"spec": asdict(heads[0].spec), "best_epochs": [head.best_epoch for head in heads]} if heads else {}
-
-
-def _list_reasons(experiment: Experiment, kind: str) -> list[dict[str, str]]:
-    """List the scores that have a reason: `reason` or `interval_reason`."""
-    return [
-        {"model": model, "split": split, "label": score.label, "metric": score.metric, "reason": getattr(score, kind)}
-        for (model, split), scores in experiment.scores.items()
-        for score in scores
-        if getattr(score, kind)
-    ]

@@ -10,7 +10,7 @@ from typing import Any, Self
 from features.audit.report import DUPLICATES, GROUPS
 from features.audit.report import RECORD as AUDIT
 from features.common.errors import InputError
-from features.common.files import digest, digest_file, hold, remove
+from features.common.files import digest, digest_file, hold, read_record, remove
 from features.dataset.run_labels import MARK, RUN_LABELS
 from features.store.gradients import CAM, CAM_LOCK, CAM_STAGING, GRADIENTS
 
@@ -70,11 +70,8 @@ class SealedRun:
                 f"{folder} holds no finished run: {path} is missing. Give the folder that `classify run` was given as "
                 "--out; a run that was interrupted goes on with the same command."
             )
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path} cannot be read ({error}). {_remedy(folder)}") from None
-        version = record.get("format") if isinstance(record, dict) else None
+        record = read_record(path, _remedy(folder))
+        version = record.get("format")
         if version != _FORMAT:
             raise InputError(
                 f"{path} is of another version of Headbank: its format is {version or 'older than 2'}, expected "

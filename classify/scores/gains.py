@@ -44,7 +44,7 @@ def rank_backbones(
     A backbone stands for the mean of its models. The order is chosen on the rows that the gains are
     of, which flatters the early ones a little; a mean has nothing else that could be fitted.
 
-    Of the members, which are no ensembles, those count that see one backbone alone; every label has both values. Of
+    Of the members, which are not ensembles, those count that see one backbone alone; every label has both values. Of
     equal backbones the first is first. The folds are int (R, N), of every repeat.
     """
     of_backbones: dict[str, list[np.ndarray]] = {}

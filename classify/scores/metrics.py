@@ -24,7 +24,8 @@ class Sums:
 
     Attributes:
         log_loss, squared_error: sums over the cells.
-        prior_log_loss, prior_squared_error: the same of the shares of positives that the models learnt from.
+        prior_log_loss, prior_squared_error: the same of the shares of positives that the models learnt from; NaN where
+            those are without error.
         bin_errors: float64 array (B, BINS): per bin of the probability the sum of truth - probability.
         auc: area under the ROC curve, out-of-fold over the pairs within a fold; NaN without both values.
         pooled_auc: the same over all pairs.
@@ -84,8 +85,12 @@ METRICS: dict[str, Metric] = {
     "average_precision": Metric(lambda s: s.precision, "highest"),
     "log_loss": Metric(lambda s: s.log_loss / s.count, "lowest"),
     "brier": Metric(lambda s: s.squared_error / s.count, "lowest"),
-    "log_loss_skill": Metric(lambda s: 1 - s.log_loss / s.prior_log_loss),
-    "brier_skill": Metric(lambda s: 1 - s.squared_error / s.prior_squared_error),
+    "log_loss_skill": Metric(
+        lambda s: 1 - s.log_loss / s.prior_log_loss, undefined="the prior makes no error on {cells}"
+    ),
+    "brier_skill": Metric(
+        lambda s: 1 - s.squared_error / s.prior_squared_error, undefined="the prior makes no error on {cells}"
+    ),
     "calibration_slope": Metric(
         lambda s: s.slope,
         undefined="all {cells} have one value, or one probability, or are told apart without an error",

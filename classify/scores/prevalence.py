@@ -30,10 +30,12 @@ def parse_prevalences(texts: Sequence[str] | None) -> dict[str, float]:
 
 
 def check_prevalences(shares: Mapping[str, float], label_names: Collection[str]) -> None:
-    """Refuse, by an `InputError`, a share of what is no label."""
+    """Refuse, by an `InputError`, a share of what is not a label."""
     unknown = [label for label in shares if label not in label_names]
     if unknown:
-        raise InputError(f"--prevalence names {unknown[0]!r}, which is no label. The labels: {', '.join(label_names)}.")
+        raise InputError(
+            f"--prevalence names {unknown[0]!r}, which is not a label. The labels: {', '.join(label_names)}."
+        )
 
 
 def shift_probability(probability: Any, learnt: float, prevalence: float) -> Any:

@@ -22,6 +22,8 @@ _UNITS = 2048
 #: Ranks that draws are counted by. Of more positives the nearest share a rank, which moves no interval: see
 #: docs/decisions.md.
 _LEVELS = 4096
+#: Rows of a draw up to which float32 sums of them are exact in any order: whole numbers below 2**24, with a margin.
+_EXACT = 2**23
 #: Steps of Newton's method, at most, and a step that only a fit without a solution takes.
 _STEPS, _FAR = 50, 50.0
 
@@ -238,10 +240,13 @@ def _count(
     shape = (3 * merged.slots, resampling.unit_count)
     cells = merged.kind * merged.slots + merged.slot, resampling.unit_of_row[merged.order]
     summing = csr_matrix(coo_matrix((np.ones(len(merged.order), np.float32), cells), shape))
+    sizes = np.bincount(resampling.unit_of_row, minlength=resampling.unit_count).astype(np.float32)
     drawn = []
     for block in resampling.blocks:
-        # Whole numbers below 2**24, so that float32 sums are exact in any order.
-        counts = (summing @ block.astype(np.float32)).reshape(3, merged.slots, -1).astype(np.float64)
+        weights = block.astype(np.float32)
+        if (sizes @ weights).max() > _EXACT:
+            weights = block.astype(np.float64)
+        counts = (summing @ weights).reshape(3, merged.slots, -1).astype(np.float64)
         of_draws = _Counts(counts[0], counts[1], counts[2], merged.starts)
         drawn.append([metric(of_draws) for metric in metrics])
     of_metrics = zip(values, moved, zip(*drawn, strict=True), strict=True)

@@ -10,7 +10,7 @@ import numpy as np
 from classify.ensembles.estimators import PROBABILITY_EPSILON
 from classify.scores.metrics import BINS, MACRO, METRICS, MICRO, OVERALL, ROW_METRICS, SELECTORS, Score, Sums
 from classify.scores.resampling import Resampling, auc_within_folds, fit_logits, percentile_interval, rank_scores
-from classify.scores.small import Interval, auc_interval, few_units, share_interval
+from classify.scores.small import Interval, auc_interval, few_units, refuse_slope, share_interval
 from features.common.arrays import Decisions, Labels, Probabilities
 
 #: What the interval of a score is made by, where nothing else is said.
@@ -145,6 +145,8 @@ def _few(
         rows = truth == value
         if rows.any():
             made[metric] = share_interval(binary[rows] == value, units[rows])
+    if scores["calibration_slope"].value is not None and (refused := refuse_slope(truth, units)):
+        made["calibration_slope"] = refused
     return {
         metric: replace(scores[metric], low=low, high=high, interval_reason=reason, interval=how)
         for metric, (low, high, how, reason) in made.items()
@@ -205,9 +207,11 @@ def _sum(
 
 def _compute(sums: np.ndarray, *of_scores: np.ndarray) -> dict[str, np.ndarray]:
     """Make the metrics of one label, or of all cells, from sums of `_sum`: float64 (B,), NaN where not defined."""
-    counts: Iterable[np.ndarray] = (*sums[:, :8].T, sums[:, 8:], *of_scores)
+    of_rows = sums[:, :8].T.copy()
+    of_rows[6:, of_rows[7] == 0] = np.nan  # beside a prior without error there is no skill; its log loss is clipped
+    counts: Iterable[np.ndarray] = (*of_rows, sums[:, 8:], *of_scores)
     summed = Sums(*counts)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         return {name: metric.formula(summed) for name, metric in METRICS.items()}
 
 

@@ -13,6 +13,8 @@ from scipy.stats import t as student
 
 #: Groups (rows, where none are known) of the positives, or of the negatives, below which a label has few.
 FEW_UNITS = 30
+#: Such groups below which no interval of the calibration slope holds: see docs/decisions.md.
+_LEAST_UNITS = 10
 #: Positives, as many as they count for, below which a share of them has no interval: none of 95 % exists.
 _LEAST = 5
 #: The normal deviate of a 95 % interval.
@@ -30,9 +32,14 @@ class Interval(NamedTuple):
     reason: str = ""
 
 
+def count_units(truth: np.ndarray, unit_of_row: np.ndarray) -> int:
+    """Count the groups of the value that fewer have, of a label, uint8 (N,); the units are int64 (N,)."""
+    return min(len(np.unique(unit_of_row[truth == value])) for value in (0, 1))
+
+
 def few_units(truth: np.ndarray, unit_of_row: np.ndarray) -> bool:
-    """Whether a label, uint8 (N,), has few groups of either value; the units are int64 (N,)."""
-    return min(len(np.unique(unit_of_row[truth == value])) for value in (0, 1)) < FEW_UNITS
+    """Whether a label has few groups of either value; arrays as in `count_units`."""
+    return count_units(truth, unit_of_row) < FEW_UNITS
 
 
 def auc_interval(
@@ -93,6 +100,15 @@ def share_interval(hits: np.ndarray, unit_of_row: np.ndarray) -> Interval:
     deviate = float(student.ppf(0.975, groups - 1)) if groups > 1 else _Z  # the design effect is of so many groups
     low, high = wilson(np.array(hits.mean()), np.array(count), deviate)
     return Interval(float(low), float(high), "Wilson, by the design effect of groups")
+
+
+def refuse_slope(truth: np.ndarray, unit_of_row: np.ndarray) -> Interval | None:
+    """Give the calibration slope no interval where the bootstrap's holds the truth too rarely; arrays as there."""
+    units = count_units(truth, unit_of_row)
+    if units >= _LEAST_UNITS:
+        return None
+    what = "rows" if len(np.unique(unit_of_row)) == len(truth) else "groups"
+    return Interval(None, None, "", f"one value in {units} {what} only, fewer than {_LEAST_UNITS}: no interval holds")
 
 
 def wilson(share: np.ndarray, count: np.ndarray, deviate: float = _Z) -> tuple[np.ndarray, np.ndarray]:

@@ -100,7 +100,7 @@ def _load(path: Path) -> "optuna.Study":
 
 
 def _cut_half_line(path: Path) -> None:
-    """Cut off half a line that a crash left, as Optuna could not append to it; but nothing of what is no journal."""
+    """Cut off half a line that a crash left, as Optuna could not append to it; but nothing of what is not a journal."""
     if not path.exists():
         return
     with path.open("r+b") as file:

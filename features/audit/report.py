@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from features.common.errors import InputError
-from features.common.files import replacing
+from features.common.files import read_record, replacing
 from features.common.text import first_few, make_console
 from features.dataset.dataset import read_dataset, write_groups_file
 from features.dataset.run_labels import find_run_labels, read_run_labels
@@ -139,17 +139,8 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     if not path.is_file():
         return None
-    try:
-        audit = json.loads(path.read_text(encoding="utf-8"))
-        known = audit if isinstance(audit, dict) else {}
-        missing = [name for name in ("backbones", "threshold", "pairs", "groups") if name not in known]
-        if missing:
-            raise ValueError(f"{missing[0]} is missing")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}). Make it again: python -m features audit CACHE --data DATA --run {folder}"
-        ) from None
-    return known
+    remedy = f"Make it again: python -m features audit CACHE --data DATA --run {folder}"
+    return read_record(path, remedy, "backbones", "threshold", "pairs", "groups")
 
 
 def _print_audit(audit: "Audit", summary: dict[str, Any]) -> None:

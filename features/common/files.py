@@ -1,4 +1,4 @@
-"""Write, lock and digest files so that neither a crash nor a second process leaves half of one."""
+"""Write, lock and digest files so that neither a crash nor a second process leaves half of one; read records."""
 
 import errno
 import fcntl
@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from features.common.errors import InputError
 
@@ -39,6 +39,19 @@ def digest_file(path: Path) -> bytes:
     """BLAKE2b-128 of a file's bytes: 16 bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)).digest()
+
+
+def read_record(path: Path, remedy: str, *names: str) -> dict[str, Any]:
+    """Read a JSON object that has these names; an `InputError` that ends with the remedy says that it is damaged."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError("it is not a JSON object")
+        if missing := [name for name in names if name not in record]:
+            raise ValueError(f"{missing[0]} is missing")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({error}). {remedy}") from None
+    return record
 
 
 def remove(path: Path) -> None:
@@ -158,7 +171,7 @@ def _open_no_link(path: str, flags: int) -> int:
 
 
 def _refuse_foreign(path: Path, file: IO[bytes]) -> None:
-    """Refuse to write into what is no lock file: a device, a pipe, or another name of somebody's file."""
+    """Refuse to write into what is not a lock file: a device, a pipe, or another name of somebody's file."""
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         raise InputError(f"{path} cannot be locked: it is not an ordinary file. Remove it, and run again.")

@@ -35,7 +35,7 @@ def duration(seconds: float) -> str:
 
 
 def age(moment: str) -> str:
-    """How long ago an ISO 8601 moment was: `5 min`, `3 h`, `12 d`; `?` where it is no such moment."""
+    """How long ago an ISO 8601 moment was: `5 min`, `3 h`, `12 d`; `?` where it is not one."""
     try:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
     except (ValueError, TypeError):

@@ -142,8 +142,8 @@ def read_with_faults(
         taken = [column for column in further if column in no_labels and _is_likely(part.listing, column)]
         if taken and wanted is None:
             faults.warnings.append(
-                f"{part.listing.csv}: {listed(taken)} holds 0 and 1, but is named to split the images by, so it is no "
-                "label. To have it as both, name all labels with --labels."
+                f"{part.listing.csv}: {listed(taken)} holds 0 and 1, but is named to split the images by, so it is not "
+                "a label. To have it as both, name all labels with --labels."
             )
         listings[name] = replace(part.listing, columns=columns)
         if (table := part.listing.table) is not None:

@@ -133,7 +133,7 @@ def test_a_prevalence_shifts_the_odds_of_its_label_and_no_decision(toy, finished
     assert json.loads((folder / "prediction.json").read_text())["prevalences"] == {"epidural": 0.01}
     code, said, _ = predict(toy, finished, "--prevalence", "subdural=0.01", out="none")
     assert code == 2
-    assert "--prevalence names 'subdural', which is no label. The labels: epidural" in said
+    assert "--prevalence names 'subdural', which is not a label. The labels: epidural" in said
 
 
 def test_only_the_backbones_that_the_model_needs_have_to_be_there(own):
@@ -215,6 +215,7 @@ def test_predictions_are_replaced_only_where_they_are_the_same_ones_and_it_is_as
         ),
         (("cam/cam.json", "cam/photo.jpg"), "holds cam that `predict` did not write"),
         (TABLES, "holds predictions_probability.csv, predictions_binary.csv that `predict` did not write"),
+        (("prediction.json",), "prediction.json cannot be read (Expecting value"),
     ],
 )
 def test_a_folder_that_holds_something_else_is_refused_and_stays_as_it_was(names, message, toy, finished, tmp_path):
@@ -320,7 +321,7 @@ def test_labels_may_be_called_like_numbers_and_missing_values(tmp_path):
     [
         (lambda out: (out / "run.json").unlink(), (), "run.json is missing. Give the folder that"),
         (lambda out: (out / "run.json").write_text("[1"), (), "run.json cannot be read"),
-        (lambda out: (out / "run.json").write_text("[1]"), (), "its format is older than 2, expected 3. Make the run"),
+        (lambda out: (out / "run.json").write_text("[1]"), (), "run.json cannot be read (it is not a JSON object)"),
         (strip, (), "its format is older than 2, expected 3. Make the run again: python -m classify run DATA --out"),
         (lambda out: change(out, format=4), (), "its format is 4, expected 3. Make the run again"),
         (lambda out: change(out, final_model="mean"), (), "run.json was changed by hand, or is damaged. Put the"),

@@ -92,7 +92,7 @@ def test_a_promise_a_prevalence_and_subgroups_are_in_the_files_and_said(toy):
     [
         (("--by", "site"), "has no column 'site' to split the images by. Its columns: ID, epidural"),
         (("--by", "patient"), "--by patient: the column has 40 different values"),
-        (("--prevalence", "subdural=0.1"), "--prevalence names 'subdural', which is no label. The labels: epidural"),
+        (("--prevalence", "subdural=0.1"), "--prevalence names 'subdural', which is not a label. The labels: epidural"),
     ],
 )
 def test_what_the_data_set_does_not_have_is_one_message(options, message, toy):

@@ -22,7 +22,7 @@ def name_subgroups(column: str, of_splits: Mapping[str, np.ndarray]) -> dict[str
     quartiles.
 
     Raises:
-        InputError: the column has many values that are no numbers.
+        InputError: the column has many values, of which some are not numbers.
     """
     first = next(iter(of_splits.values()))
     values = sorted({*first.tolist()} - {""})
@@ -33,7 +33,7 @@ def name_subgroups(column: str, of_splits: Mapping[str, np.ndarray]) -> dict[str
     words = [word for word in words if word]
     if words:
         raise InputError(
-            f"--by {column}: the column has {len(values)} different values, of which some are no numbers "
+            f"--by {column}: the column has {len(values)} different values, of which some are not numbers "
             f"({first_few(words, 3)}). Name a column of at most {MOST_VALUES} values, or of numbers."
         )
     known = next(iter(numbers.values()))

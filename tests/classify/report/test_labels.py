@@ -67,6 +67,14 @@ def test_the_dots_stand_at_the_threshold(scored):
         assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in dots] == [pytest.approx(expected)]
 
 
+def test_a_precision_recall_curve_begins_with_the_precision_of_the_first_positive():
+    # By falling probability: negative, positive, negative, positive.
+    scored = Scored("test", np.array([0, 1, 0, 1], np.uint8), np.array([0.9, 0.8, 0.7, 0.6], np.float32))
+    curve = draw_precision_recall([scored], 0.5).axes[0].lines[0]
+    assert curve.get_drawstyle() == "steps-post"
+    assert np.array(curve.get_xydata()).tolist() == [[1, 0.5], [0.5, pytest.approx(1 / 3)], [0.5, 0.5], [0, 0.5]]
+
+
 def test_a_threshold_between_two_neighbouring_float32_values_decides_as_the_run_does():
     low = np.float32(0.7)
     high = np.nextafter(low, np.float32(1))

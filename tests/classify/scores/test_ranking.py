@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from classify.scores.resampling import rank_scores, resample
+from classify.scores.resampling import Resampling, rank_scores, resample
 from tests.classify.scores.draws import weights_of
 
 
@@ -37,6 +37,18 @@ def test_agrees_with_scikit_learn_on_explicit_resamples(seed, rows, levels, grou
             assert np.isnan(auc[index])
         else:
             assert auc[index] == pytest.approx(roc_auc_score(truth[chosen], scores[chosen]), abs=1e-12)
+
+
+def test_a_draw_of_more_rows_than_float32_counts_is_exact():
+    # One group of all rows but 254, drawn 255 times: 33 million rows, of which 17,849,745 have one score.
+    below, above = 69_999, 60_000
+    scores = np.repeat(np.float32([0.9, 0.5, 0.1, 0.1]), [above, 1, below, 254])
+    truth = (scores == np.float32(0.5)).astype(np.uint8)
+    units = np.append(np.zeros(above + 1 + below, int), np.arange(1, 255))
+    drawn = Resampling(units, (np.append(255, np.zeros(254))[:, None].astype(np.uint8),))
+    auc, precision = rank_scores(truth, scores, drawn)
+    assert auc[1] == pytest.approx(below / (below + above), abs=1e-12)
+    assert precision[1] == pytest.approx(1 / (1 + above), abs=1e-12)
 
 
 def test_more_draws_than_a_block_and_neighbouring_floats_are_no_tie():

@@ -307,6 +307,23 @@ def test_an_undefined_value_is_none_with_a_reason_and_left_out_of_the_mean():
     assert scores[MICRO, "sensitivity"].value == 1
 
 
+@pytest.mark.parametrize("p", [0.0, 0.2])
+def test_beside_a_prior_without_error_there_is_no_skill(p):
+    labels = np.array([[0, 0], [0, 1], [0, 0], [0, 1]], np.uint8)
+    probabilities, prior = np.tile(np.float32([p, 0.4]), (4, 1)), np.tile(np.float32([0, 0.5]), (4, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = score(labels, probabilities, labels, prior, ("never", "b"), resample(4, None, 0, draws=20)).scores
+    scores = {(s.label, s.metric): s for s in found}
+    for metric in ("log_loss_skill", "brier_skill"):
+        never = scores["never", metric]
+        assert (never.value, never.low, never.high) == (None, None, None)
+        assert never.reason == "the prior makes no error on 4 rows"
+        assert scores[MACRO, metric].value == scores["b", metric].value
+        assert scores[MACRO, metric].reason == "undefined for never"
+    assert scores["b", "brier_skill"].value == pytest.approx(1 - (0.36 + 0.16) / 0.5)
+
+
 def test_no_label_with_both_values_leaves_the_mean_undefined():
     scores = table(np.ones((4, 2), np.uint8), np.full((4, 2), 0.9, np.float32), ("a", "b"))
     assert scores[MACRO, "roc_auc"].value is None

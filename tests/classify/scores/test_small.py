@@ -95,6 +95,33 @@ def test_perfect_and_worthless_scores_have_intervals_within_0_and_1():
         assert "Hanley" in how
 
 
+def test_the_calibration_slope_of_fewer_than_ten_groups_has_no_interval():
+    rng = np.random.default_rng(0)
+    positives = {"nine": np.arange(400) < 9, "ten": np.arange(400) < 10, "grouped": np.arange(400) < 36}
+    rare = np.column_stack(list(positives.values())).astype(np.uint8)
+    labels = np.column_stack([rare, 1 - rare[:, 0]])
+    p = np.clip(0.2 * labels + 0.7 * rng.random(labels.shape) + 0.05, 0, 1).astype(np.float32)
+    names = (*positives, "few negatives")
+
+    def slopes(groups):
+        scores = score(labels, p, labels, p, names, resample(400, groups, 0, 40)).scores
+        assert all(s.low is not None for s in scores if s.metric == "calibration_intercept")
+        return {s.label: s for s in scores if s.metric == "calibration_slope"}
+
+    alone, in_fours = slopes(None), slopes((np.arange(400) // 4).astype(str))
+    for slope, units in (
+        (alone["nine"], "9 rows"),
+        (alone["few negatives"], "9 rows"),
+        (in_fours["grouped"], "9 groups"),
+    ):
+        assert (slope.low, slope.high, slope.interval) == (None, None, "")
+        assert slope.interval_reason == f"one value in {units} only, fewer than 10: no interval holds"
+        assert slope.value is not None
+    for slope in (alone["ten"], alone["grouped"], alone[MICRO]):
+        assert slope.low < slope.value < slope.high
+        assert slope.interval == BOOTSTRAP
+
+
 def test_a_table_of_scores_says_how_each_interval_was_made():
     rng = np.random.default_rng(0)
     labels = np.column_stack([np.arange(200) < 8, np.arange(200) % 2, np.arange(200) < 3]).astype(np.uint8)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from features.common.errors import InputError
-from features.common.files import digest, digest_file, replacing
+from features.common.files import digest, digest_file, read_record, replacing
 from tests import ROOT
 
 
@@ -76,6 +76,21 @@ def test_any_other_error_passes_through_and_leaves_the_old_file(old, error):
         write_half(old, error)
     assert caught.value is error
     assert only_old_is_left(old)
+
+
+def test_a_record_is_a_json_object_that_has_its_names(old):
+    old.write_text('{"a": 1, "b": [2]}')
+    assert read_record(old, "Make it again.", "a", "b") == {"a": 1, "b": [2]}
+    for damaged, says in (
+        ('{"a": 1}', "b is missing"),
+        ("[1]", "it is not a JSON object"),
+        ("{", "Expecting property name .*"),
+        ("[" * 100_000, "maximum recursion depth .*"),
+        (None, ".*No such file or directory.*"),
+    ):
+        old.write_text(damaged) if damaged else old.unlink()
+        with pytest.raises(InputError, match=rf"^{old} cannot be read \({says}\)\. Make it again\.$"):
+            read_record(old, "Make it again.", "a", "b")
 
 
 def test_a_digest_is_blake2b_of_128_bits(tmp_path):

@@ -193,7 +193,7 @@ def test_columns_to_split_by_are_cells_by_image_and_no_labels_unless_named(tmp_p
     train, test = dataset.splits["train"].columns, dataset.splits["test"].columns
     assert {name: cells.tolist() for name, cells in train.items()} == {"sex": ["0", "1"], "site": ["n", ""]}
     assert {name: cells.tolist() for name, cells in test.items()} == {"site": ["s"]}
-    assert "sex holds 0 and 1, but is named to split the images by, so it is no label" in caplog.text
+    assert "sex holds 0 and 1, but is named to split the images by, so it is not a label" in caplog.text
     (tmp_path / "test.csv").write_text("ID\nt\n")
     assert read_dataset(tmp_path, DatasetOptions(labels="a,sex"), ("sex",)).label_names == ("a", "sex")
     with pytest.raises(InputError, match=r"train\.csv has no column 'age' to split the images by\. Its columns: ID, a"):

@@ -106,5 +106,5 @@ def test_prevalences_are_of_labels_each_once():
     assert shares == {"epidural": 0.01, "a=b": 0.5}
     with pytest.raises(InputError, match="--prevalence names epidural twice"):
         parse_prevalences(["epidural=0.01", "epidural=0.02"])
-    with pytest.raises(InputError, match=r"names 'a=b', which is no label\. The labels: epidural"):
+    with pytest.raises(InputError, match=r"names 'a=b', which is not a label\. The labels: epidural"):
         check_prevalences(shares, ["epidural"])
