@@ -4,7 +4,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -96,7 +95,7 @@ class CrossFit:
     def list_keys(self) -> dict[str, list[str]]:
         """What the fits are found by, by model; those of heads on all rows are known once their folds are."""
         of_models = {
-            name: [self._key(candidate, number) for number in range(len(self._fits)) if not self._waits(name, number)]
+            name: [self._key(candidate, number) for part in self._parts(name, later=False) for number in part]
             for name, candidate in self._candidates.items()
         }
         return {name: [key for key in keys if key] for name, keys in of_models.items()}
@@ -109,31 +108,35 @@ class CrossFit:
             on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
         """
 
-        def recall(candidate: Candidate, number: int) -> Fit:
-            key = self._key(candidate, number)
-            found = self._store.find(key) if key else None
-            if found is None:
-                found = self._fit(candidate, number)
-                if key:
-                    self._store.keep(key, found)
-            on_fit()
-            return found
+        def recall(candidate: Candidate, numbers: Sequence[int]) -> list[Fit]:
+            keys = [self._key(candidate, number) for number in numbers]
+            found = [self._store.find(key) if key else None for key in keys]
+            missing = [place for place, fit in enumerate(found) if fit is None]
+            for place, fit in zip(missing, self._fit(candidate, [numbers[place] for place in missing]), strict=True):
+                found[place] = fit
+                if key := keys[place]:
+                    self._store.keep(key, fit)
+            for _ in numbers:
+                on_fit()
+            return [fit for fit in found if fit]
 
         numbers = range(len(self._fits))
         rows = max(len(fit.learnt) for fit in self._fits)
         widths = [len(range(*one.columns.indices(self._width))) for one in self._candidates.values()]
         sizes = [(one.model, rows * width) for one, width in zip(self._candidates.values(), widths, strict=True)]
         jobs = jobs_in_memory(min(jobs, len(sizes) * len(numbers) or 1), sizes)
-        places = list(product(self._candidates, numbers))
-        at_once = [place for place in places if not self._waits(*place)]
+        found: dict[str, list[Fit]] = {name: [] for name in self._candidates}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
-            calls = [(self._candidates[name], number) for name, number in at_once]
-            found = dict(zip(at_once, in_threads(jobs, recall, calls), strict=True))
-            later = [place for place in places if self._waits(*place)]
-            calls = [(self._for_all_rows(name, found), number) for name, number in later]
-            found |= dict(zip(later, in_threads(jobs, recall, calls), strict=True))
-        of_models = {name: [found[name, number] for number in numbers] for name in self._candidates}
+            for later in (False, True):
+                parts = [(name, part) for name in self._candidates for part in self._parts(name, later)]
+                models = [
+                    self._for_all_rows(name, found[name]) if later else self._candidates[name] for name, _ in parts
+                ]
+                fits = in_threads(jobs, recall, [(m, part) for m, (_, part) in zip(models, parts, strict=True)])
+                for (name, _), of_part in zip(parts, fits, strict=True):
+                    found[name] += of_part
+        of_models = found
         backbones = {name: _backbones_within(one.columns, self._inputs) for name, one in self._candidates.items()}
         return CrossFitted(
             {name: self._plan.gather(fits, backbones[name]) for name, fits in of_models.items()},
@@ -145,16 +148,24 @@ class CrossFit:
     def _width(self) -> int:
         return self._inputs.train.features.shape[1]
 
-    def _waits(self, name: str, number: int) -> bool:
-        """Whether a fit needs others before it: a head on all rows its folds'."""
-        return name in self._heads and self._fits[number].name == REFIT
+    def _parts(self, name: str, later: bool) -> list[list[int]]:
+        """The fits of a model that are made together, by number: of a head those of all folds, then that on all rows.
 
-    def _for_all_rows(self, name: str, found: Mapping[tuple[str, int], Fit]) -> Candidate:
+        Args:
+            name: of the model.
+            later: whether those are asked for that need others before them, or those that do not.
+        """
+        numbers = range(len(self._fits))
+        if name not in self._heads:
+            return [] if later else [[number] for number in numbers]
+        own = [number for number in numbers if (self._fits[number].name == REFIT) == later]
+        return [own] if own else []
+
+    def _for_all_rows(self, name: str, of_folds: Sequence[Fit]) -> Candidate:
         """A head that trains for the median of the folds' best epochs, at least one, and does not stop before."""
         candidate = self._candidates[name]
         assert isinstance(candidate.model, HeadSpec)
-        models = [found[name, number].model for number in range(len(self._fits)) if not self._waits(name, number)]
-        best = [model.best_epoch for model in models if isinstance(model, TrainedHead)]
+        best = [fit.model.best_epoch for fit in of_folds if isinstance(fit.model, TrainedHead)]
         spec = replace(candidate.model, epochs=max(1, int(np.median(best))), patience=1.0)
         return candidate._replace(model=spec)
 
@@ -168,28 +179,47 @@ class CrossFit:
             return self._keys.make(backbones, model, self._seed, predicts_test, *self._head_rows[number][:3])
         return self._keys.make(backbones, type(model), model.get_params(), *self._fits[number])
 
-    def _fit(self, candidate: Candidate, number: int) -> Fit:
-        """Fit a candidate, and let it predict the rows held out and, where asked, the test rows."""
+    def _fit(self, candidate: Candidate, numbers: Sequence[int]) -> list[Fit]:
+        """Fit a candidate, heads in all fits at once; let each predict the rows held out and, where asked, test."""
+        if not numbers:
+            return []
+        seen, labels = self._inputs.train.features[:, candidate.columns], self._inputs.train_labels
+        if isinstance(candidate.model, HeadSpec):
+            splits = [bank.Split(*self._head_rows[number][:2]) for number in numbers]
+            heads = [head for [head] in bank.train_bank([candidate.model], seen, labels, splits, self._seed)]
+            fitted = zip(numbers, heads, strict=True)
+            return [
+                self._predict(candidate, number, head, head, head.best_epoch > 0, head.seconds)
+                for number, head in fitted
+            ]
+        fits = []
+        for number in numbers:
+            started, learnt = time.perf_counter(), self._fits[number].learnt
+            groups = None if self._inputs.train.groups is None else self._inputs.train.groups[learnt]
+            model = clone(candidate.model).fit(seen[learnt], labels[learnt], groups)
+            seconds = time.perf_counter() - started
+            fits.append(self._predict(candidate, number, model, SavedEstimator(model), model.converged_, seconds))
+        return fits
+
+    def _predict(
+        self,
+        candidate: Candidate,
+        number: int,
+        fitted: BaseEstimator | TrainedHead,
+        saved: SavedEstimator | TrainedHead,
+        converged: bool,
+        seconds: float,
+    ) -> Fit:
+        """Let a fitted model predict; `seconds` are those of fitting it."""
         started = time.perf_counter()
         inputs, rows = self._inputs, self._fits[number]
-        seen, labels = inputs.train.features[:, candidate.columns], inputs.train_labels
-        fitted: BaseEstimator | TrainedHead
-        saved: SavedEstimator | TrainedHead
-        if isinstance(candidate.model, HeadSpec):
-            learnt, validation = self._head_rows[number][:2]
-            [fitted] = bank.train_bank([candidate.model], seen, labels, learnt, validation, self._seed)
-            saved, converged = fitted, fitted.best_epoch > 0
-        else:
-            groups = None if inputs.train.groups is None else inputs.train.groups[rows.learnt]
-            fitted = clone(candidate.model).fit(seen[rows.learnt], labels[rows.learnt], groups)
-            saved, converged = SavedEstimator(fitted), fitted.converged_
-        out_of_fold = np.empty((0, labels.shape[1]), np.float32)  # no estimator of scikit-learn takes no rows
+        out_of_fold = np.empty((0, len(inputs.label_names)), np.float32)  # no estimator of scikit-learn takes no rows
         if len(rows.held_out):
-            out_of_fold = fitted.predict_proba(seen[rows.held_out])
+            out_of_fold = fitted.predict_proba(inputs.train.features[:, candidate.columns][rows.held_out])
         test = None
         if inputs.test is not None and rows.predicts_test:
             test = fitted.predict_proba(inputs.test.features[:, candidate.columns])
-        return Fit(saved, out_of_fold, test, converged, time.perf_counter() - started)
+        return Fit(saved, out_of_fold, test, converged, seconds + time.perf_counter() - started)
 
     def _split_rows_of_heads(self) -> None:
         """Split the rows of each fold into those to learn from and those that decide when its heads stop."""

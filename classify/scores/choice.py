@@ -11,7 +11,7 @@ from classify.crossfit.store import Recall, make_now
 from classify.inputs import Inputs
 from classify.models.baselines import PRIOR
 from classify.scores.metrics import DECIMALS, METRICS, SELECTORS
-from classify.scores.resampling import DRAWS, percentile_interval, resample
+from classify.scores.resampling import Resampling, percentile_interval, resample
 from classify.scores.scoring import ByFold, mean_over_labels, score_label
 from features.common.arrays import Labels, Probabilities
 
@@ -185,13 +185,16 @@ def choose_nested(
         jobs: models at a time.
         recall: gives the draws of a model if they are known, by what they are of.
     """
-    splits = list(folds.split())
+    labels, groups, splits = inputs.train_labels, inputs.train.groups, list(folds.split())
+    on_others = [
+        resample(len(learnt), None if groups is None else groups[learnt], seed, _NESTED_DRAWS) for learnt, _ in splits
+    ]
 
     def draw(by_row: Probabilities) -> np.ndarray:
-        of_folds = [
-            draw_macro(rule, inputs.select(learnt), by_row[learnt], left_out, folds.fold_of_row[learnt], seed)
-            for learnt, _ in splits
-        ]
+        of_folds = []
+        for (learnt, _), resampling in zip(splits, on_others, strict=True):
+            of_learnt = labels[learnt], by_row[learnt], folds.fold_of_row[learnt]
+            of_folds.append(draw_macro(rule, *of_learnt, inputs.label_names, left_out, resampling))
         return np.array(of_folds)
 
     def recall_draws(by_row: Probabilities) -> np.ndarray:
@@ -219,7 +222,9 @@ def score_nested(
     refitted: bool,
 ) -> Nested:
     """Score what the models chosen for each fold gave its rows; arguments as those of `choose_nested` and `Nested`."""
-    draws = draw_macro(rule, inputs, probabilities, left_out, folds.fold_of_row, seed, DRAWS)
+    resampling = resample(len(probabilities), inputs.train.groups, seed)
+    known = inputs.train_labels, probabilities, folds.fold_of_row, inputs.label_names
+    draws = draw_macro(rule, *known, left_out, resampling)
     value = None if np.isnan(draws[0]) else float(draws[0])
     low, high = percentile_interval(draws)
     return Nested(tuple(chosen), value, low, high, refitted)
@@ -227,18 +232,17 @@ def score_nested(
 
 def draw_macro(
     metric: str,
-    inputs: Inputs,
+    labels: Labels,
     probabilities: Probabilities,
-    left_out: Collection[str],
     fold_of_row: np.ndarray,
-    seed: int,
-    draws: int = _NESTED_DRAWS,
+    label_names: Sequence[str],
+    left_out: Collection[str],
+    resampling: Resampling,
 ) -> np.ndarray:
-    """Compute the macro score of a model on the training rows of some inputs, and on draws: float64 (1 + draws,)."""
-    resampling = resample(len(probabilities), inputs.train.groups, seed, draws)
+    """Compute the macro score of a model on some training rows, and on draws of them: float64 (1 + draws,)."""
     of_labels = {
         name: score_label(metric, truth, own, resampling, ByFold(own[None], fold_of_row[None]))
-        for name, truth, own in zip(inputs.label_names, inputs.train_labels.T, probabilities.T, strict=True)
+        for name, truth, own in zip(label_names, labels.T, probabilities.T, strict=True)
         if name not in left_out
     }
     return mean_over_labels(of_labels, ())

@@ -15,8 +15,8 @@ from features.common.arrays import Groups
 DRAWS = 1000
 #: The ends of an interval, in percent of the draws.
 ENDS = (2.5, 97.5)
-#: Resamples at a time: as float32, those of 100,000 units are 26 MB.
-_BLOCK = 64
+#: Resamples at a time, at least, and weights of units in them: as float32, those of 100,000 units are 26 MB.
+_BLOCK, _WEIGHTS = 64, 1_000_000
 #: Units at a time whose weights become float64: 1 MB, which stays in a core's cache.
 _UNITS = 2048
 #: Ranks that draws are counted by. Of more positives the nearest share a rank, which moves no interval: see
@@ -74,8 +74,9 @@ def resample(rows: int, groups: Groups | None, seed: int, draws: int = DRAWS) ->
     unit_of_row = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
     units = int(unit_of_row.max()) + 1
     random, blocks = np.random.default_rng(seed), []
-    for start in range(0, draws, _BLOCK):
-        block = np.empty((min(_BLOCK, draws - start), units), np.uint8)  # none of 256 units or more is drawn so often
+    at_once = max(_BLOCK, _WEIGHTS // units)
+    for start in range(0, draws, at_once):
+        block = np.empty((min(at_once, draws - start), units), np.uint8)  # none of 256 units or more is drawn so often
         for counts in block:
             counts[:] = np.bincount(random.integers(0, units, size=units), minlength=units)
         blocks.append(np.ascontiguousarray(block.T))
