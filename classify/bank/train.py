@@ -22,7 +22,7 @@ _MOVING = np.float32(0.99)
 _LOGITS_WAITING = 4_000_000
 
 
-class Split(NamedTuple):
+class LaneRows(NamedTuple):
     """Rows to learn from, and rows to decide when to stop; at least one of each."""
 
     train: RowIndices
@@ -33,7 +33,7 @@ def train_bank(
     specs: Sequence[HeadSpec],
     X: Features,
     y: Labels,
-    splits: Sequence[Split],
+    splits: Sequence[LaneRows],
     seed: int = 0,
     on_epochs: Callable[[int], None] = lambda count: None,
 ) -> list[list[TrainedHead]]:
@@ -99,7 +99,7 @@ def _train_together(specs: Sequence[HeadSpec], width: int, labels: int) -> Itera
 class _Bank:
     """Heads of one batch size in some lanes, one for each split, while they train."""
 
-    def __init__(self, specs: list[HeadSpec], X: Features, y: Labels, splits: Sequence[Split], seed: int) -> None:
+    def __init__(self, specs: list[HeadSpec], X: Features, y: Labels, splits: Sequence[LaneRows], seed: int) -> None:
         assert specs[0].batch_size is not None  # see `HeadSpec.for_rows`
         self._specs, self._seed, self._batch_size, self._X = specs, seed, specs[0].batch_size, X
         self._lanes = [_Lane(split, X, y, len(specs)) for split in splits]
@@ -133,7 +133,7 @@ class _Bank:
     def _learn(self, epoch: int) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
         """Train every stack for one epoch; gives their losses (R, H), and by lane their logits (H, L, N)."""
         size, labels = self._batch_size, self._lanes[0].truth.shape[1]
-        counts = np.array([len(lane.split.train) for lane in self._lanes])
+        counts = np.array([len(lane.rows.train) for lane in self._lanes])
         orders = [batch_order(count, self._seed, epoch) for count in counts]
         steps = -(-counts // size)
         losses = [np.zeros((len(counts), len(stack.members)), np.float32) for stack in self._stacks]
@@ -158,7 +158,7 @@ class _Bank:
     def _read(self, lanes: slice, places: list[np.ndarray]) -> MiniBatches:
         """Read a mini-batch of each of some lanes, and let their moving statistics go on."""
         pairs = list(zip(self._lanes[lanes], places, strict=True))
-        features = self._X[np.stack([lane.split.train[own] for lane, own in pairs])]
+        features = self._X[np.stack([lane.rows.train[own] for lane, own in pairs])]
         rows = features.shape[1]
         mean = np.full((1, rows), 1 / rows, np.float32) @ features
         raw = any(not stack.kind.batch_norm for stack in self._stacks)
@@ -207,8 +207,8 @@ class _Bank:
 class _Lane:
     """A split, and what its heads have come to."""
 
-    def __init__(self, split: Split, X: Features, y: Labels, heads: int) -> None:
-        self.split, self.truth = split, y[split.train]
+    def __init__(self, split: LaneRows, X: Features, y: Labels, heads: int) -> None:
+        self.rows, self.truth = split, y[split.train]
         self.validation, self.validation_truth = X[split.validation], y[split.validation].T.astype(np.float32)
         self.active = np.ones(heads, bool)
         self.best_epoch, self.best_loss = np.zeros(heads, int), np.full(heads, np.inf)

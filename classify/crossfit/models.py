@@ -185,7 +185,7 @@ class CrossFit:
             return []
         seen, labels = self._inputs.train.features[:, candidate.columns], self._inputs.train_labels
         if isinstance(candidate.model, HeadSpec):
-            splits = [bank.Split(*self._head_rows[number][:2]) for number in numbers]
+            splits = [bank.LaneRows(*self._head_rows[number][:2]) for number in numbers]
             heads = [head for [head] in bank.train_bank([candidate.model], seen, labels, splits, self._seed)]
             fitted = zip(numbers, heads, strict=True)
             return [

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from classify.bank import stack as bank_stack
 from classify.bank import train as bank
 from classify.bank.stack import initial_weights, make_stacks
-from classify.bank.train import Split, batch_order, train_bank
+from classify.bank.train import LaneRows, batch_order, train_bank
 from classify.models.heads import HeadSpec
 from classify.models.keras_file import write_keras
 from features.common.errors import InputError
@@ -16,7 +16,7 @@ from features.common.keras_import import import_keras
 ROWS, WIDTH, LABELS, SEED = 90, 24, 3, 5
 TRAIN, VALIDATION = np.arange(0, 90, 3), np.setdiff1d(np.arange(90), np.arange(0, 90, 3))[:41]
 #: The rows of a fold, to learn from and for validation.
-SPLIT_34 = Split(np.arange(34), np.arange(34, 75))
+SPLIT_34 = LaneRows(np.arange(34), np.arange(34, 75))
 #: Five epochs that all lower the validation loss, so that the best weights are the last.
 FIVE = HeadSpec(dropout=0.0, l2=1e-2, learning_rate=2e-3, batch_size=8, epochs=5, patience=1.0)
 
@@ -33,7 +33,7 @@ def y(features):
 
 
 def train(specs, features, y, **options):
-    [heads] = train_bank(specs, features, y, [Split(TRAIN, VALIDATION)], SEED, **options)
+    [heads] = train_bank(specs, features, y, [LaneRows(TRAIN, VALIDATION)], SEED, **options)
     return heads
 
 
@@ -120,7 +120,7 @@ def test_lanes_have_the_bits_that_they_have_alone(features, y, dropout):
     specs = [replace(FIVE, dropout=dropout, epochs=9, learning_rate=rate, patience=1) for rate in (2e-3, 0.3)]
     specs.append(replace(specs[0], hidden_units=(6,), batch_norm=False))
     rows = np.random.default_rng(3).permutation(ROWS)
-    splits = [Split(rows[:count], rows[count : count + 20]) for count in (17, 61, 48, 70, 8)]
+    splits = [LaneRows(rows[:count], rows[count : count + 20]) for count in (17, 61, 48, 70, 8)]
     together = train_bank(specs, features, y, splits, SEED)
     for split, heads in zip(splits, together, strict=True):
         [alone] = train_bank(specs, features, y, [split], SEED)
@@ -134,7 +134,7 @@ def test_lanes_have_the_bits_that_they_have_alone(features, y, dropout):
 
 
 def test_lanes_that_exceed_the_cache_train_in_turn(features, y, monkeypatch):
-    splits = [SPLIT_34, Split(TRAIN, VALIDATION)]
+    splits = [SPLIT_34, LaneRows(TRAIN, VALIDATION)]
     together = train_bank([FIVE], features, y, splits, SEED)
     monkeypatch.setattr(bank, "PARAMETERS_IN_CACHE", 1)
     for [one], [same] in zip(together, train_bank([FIVE], features, y, splits, SEED), strict=True):
@@ -211,7 +211,7 @@ def test_balanced_class_weights_make_a_rare_label_count_as_much_as_its_lack(feat
     spec = replace(FIVE, batch_norm=False, l2=0.0, learning_rate=0.3, epochs=20, batch_size=30)
     constant = np.zeros_like(features)  # only the bias can learn: the share of positives, or one half
     specs = [spec, replace(spec, class_weight="balanced")]
-    [(plain, balanced)] = train_bank(specs, constant, rare, [Split(TRAIN, TRAIN)])
+    [(plain, balanced)] = train_bank(specs, constant, rare, [LaneRows(TRAIN, TRAIN)])
     share = rare[TRAIN].mean()
     np.testing.assert_allclose(plain.predict_proba(constant), share, atol=0.02)
     np.testing.assert_allclose(balanced.predict_proba(constant), 0.5, atol=1e-3)
@@ -223,7 +223,7 @@ def test_dropout_adds_the_noise_that_it_should_where_rows_share_masks(features):
     spec = replace(FIVE, batch_norm=False, dropout=0.5, l2=0.0, label_smoothing=1.0, learning_rate=1e-12, epochs=1)
     specs = [replace(spec, seed=seed, batch_size=70) for seed in range(40)]
     flat = np.full_like(features, 0.3)
-    [heads] = train_bank(specs, flat, np.ones((ROWS, 1), np.uint8), [Split(np.arange(ROWS), np.arange(ROWS))])
+    [heads] = train_bank(specs, flat, np.ones((ROWS, 1), np.uint8), [LaneRows(np.arange(ROWS), np.arange(ROWS))])
     raised = [float(head.curves.loss[0] - head.curves.validation_loss[0]) for head in heads]
     variance = np.mean([np.sum((head.weights[0] * 0.3) ** 2) for head in heads])
     assert np.mean(raised) == pytest.approx(variance / 8, rel=0.2)
