@@ -213,7 +213,7 @@ class Stack:
 
 
 def _blocks(heads: int, numbers: int) -> Iterator[tuple[slice, slice]]:
-    """LaneRows an array (heads, numbers) into blocks that fit into the cache."""
+    """Split an array (heads, numbers) into blocks that fit into the cache."""
     at_once = max(1, _BLOCK // numbers)
     for head in range(0, heads, at_once):
         for start in range(0, numbers, _BLOCK):

@@ -62,7 +62,7 @@ def make_folds(
     seed: int,
     draws: int | None = None,
 ) -> Folds:
-    """LaneRows rows into folds with like shares of every label and pair of labels; the rows of a group stay together.
+    """Split rows into folds with like shares of every label and pair of labels; the rows of a group stay together.
 
     Pairs are second-order traits (Szymanski and Kajdanowicz 2017): without them a fold may hold its share of each label
     but no row that has two at once.
@@ -95,7 +95,7 @@ def _label_pairs(labels: Labels) -> np.ndarray:
 
 
 def _stratify_groups(labels: Labels, groups: Groups, count: int, seed: int, draws: int) -> np.ndarray:
-    """LaneRows whole groups; of several draws keep the one whose folds are most alike in rows and in positives."""
+    """Split whole groups; of several draws keep the one whose folds are most alike in rows and in positives."""
     group_of_row = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(group_of_row)
     positives = np.column_stack([np.bincount(group_of_row, weights=column) for column in labels.T])

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def stratify(traits: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """LaneRows units so that every trait is spread evenly (Sechidis et al. 2011, algorithm 1).
+    """Split units so that every trait is spread evenly (Sechidis et al. 2011, algorithm 1).
 
     Trait by trait, the rarest of the units that are left first, each unit that has it goes to the fold that lacks most
     of the trait; of several to the one that lacks most units; of several to any. The folds are those of the package
