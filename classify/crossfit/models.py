@@ -149,7 +149,7 @@ class CrossFit:
         return self._inputs.train.features.shape[1]
 
     def _parts(self, name: str, later: bool) -> list[list[int]]:
-        """The fits of a model that are made together, by number: of a head those of all folds, then that on all rows.
+        """The fits of a model that are made together, by number: of a head, folds that go side by side.
 
         Args:
             name: of the model.
@@ -159,7 +159,10 @@ class CrossFit:
         if name not in self._heads:
             return [] if later else [[number] for number in numbers]
         own = [number for number in numbers if (self._fits[number].name == REFIT) == later]
-        return [own] if own else []
+        spec, columns = self._candidates[name]
+        width = len(range(*columns.indices(self._inputs.train.features.shape[1])))
+        at_once = bank.lanes_in_cache(spec, width, len(self._inputs.label_names))
+        return [own[start : start + at_once] for start in range(0, len(own), at_once)]
 
     def _for_all_rows(self, name: str, of_folds: Sequence[Fit]) -> Candidate:
         """A head that trains for the median of the folds' best epochs, at least one, and does not stop before."""
