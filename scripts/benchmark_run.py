@@ -67,7 +67,7 @@ def benchmark_run(rows: int, test_rows: int, width: int, label_count: int, optio
     row = (f"{board:.0f}", f"{ended:.0f}", f"{used.ru_utime + used.ru_stime:.0f}", f"{used.ru_maxrss / 1e6:.2f}")
     for heading in ("to the leaderboard, s", "to the end, s", "CPU s", "peak GB", "run folder, MB"):
         table.add_column(heading, justify="right")
-    table.add_row(*row, f"{written / 1e6:.1f}")
+    table.add_row(*row, f"{written / 1e6:.2f}")
     console = make_console()
     size = f"{rows} + {test_rows} rows of {width} features, {label_count} labels"
     console.print(f"{size}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end; {' '.join(options)}")

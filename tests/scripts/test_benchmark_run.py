@@ -38,5 +38,5 @@ def test_the_runs_in_turn_differ_in_a_head_a_rule_and_a_label_alone(tmp_path):
 
 
 def test_what_is_not_there_is_said_before_anything_runs(tmp_path):
-    with pytest.raises(InputError, match="train.csv does not exist. Run scripts/demo.sh, or give a data set"):
+    with pytest.raises(InputError, match=r"train\.csv does not exist\. Run scripts/demo.sh, or give a data set"):
         benchmark_iterate.benchmark_iterate(tmp_path, tmp_path, 1)
