@@ -22,7 +22,7 @@ def test_a_whole_run_is_timed_and_a_run_that_fails_is_said(capsys):
 
 
 def test_the_runs_in_turn_differ_in_a_head_a_rule_and_a_label_alone(tmp_path):
-    toy = make_toy(tmp_path)
+    toy = make_toy(tmp_path / "of")
     (toy.cache / "fits").mkdir()
     runs = {}
     for name, options in benchmark_iterate._prepare(tmp_path, toy.data, toy.cache):
