@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,24 +44,7 @@ def benchmark_run(rows: int, test_rows: int, width: int, label_count: int, optio
         folder = Path(name)
         _write(folder, rows, test_rows, width, label_count)
         where = [str(folder / "data"), "--cache", str(folder / "cache"), "--out", str(folder / "run")]
-        started = time.perf_counter()
-        board, lines = 0.0, []
-        with subprocess.Popen(
-            [sys.executable, "-m", "classify", "run", *where, *options],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process:
-            assert process.stdout
-            for line in process.stdout:
-                lines.append(line)
-                if line.startswith("final model: "):
-                    board = time.perf_counter() - started
-        ended = time.perf_counter() - started
-        if process.returncode:
-            raise InputError(f"the run failed: {''.join(lines)}")
+        board, ended, _ = time_run([*where, *options])
         written = sum(path.stat().st_size for path in (folder / "run").rglob("*") if path.is_file())
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     table = Table(box=None, header_style="bold")
@@ -72,6 +56,32 @@ def benchmark_run(rows: int, test_rows: int, width: int, label_count: int, optio
     size = f"{rows} + {test_rows} rows of {width} features, {label_count} labels"
     console.print(f"{size}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end; {' '.join(options)}")
     console.print(table)
+
+
+def time_run(words: Sequence[str]) -> tuple[float, float, list[str]]:
+    """Run `classify run` with some words; gives the seconds to its leaderboard and to its end, and what it said.
+
+    Raises:
+        InputError: the run fails.
+    """
+    started = time.perf_counter()
+    board, lines = 0.0, []
+    with subprocess.Popen(
+        [sys.executable, "-m", "classify", "run", *words],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("final model: "):  # the leaderboard's last line but for the thresholds
+                board = time.perf_counter() - started
+    if process.returncode:
+        raise InputError(f"the run failed: {''.join(lines)}")
+    return board, time.perf_counter() - started, lines
 
 
 def _write(folder: Path, rows: int, test_rows: int, width: int, label_count: int) -> None:
