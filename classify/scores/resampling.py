@@ -1,5 +1,6 @@
 """Draw bootstrap resamples of groups, as weights; rank metrics of all of them at once; intervals."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -90,11 +91,19 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float] | tuple[None,
         values: float64 array (1 + draws,): the figure on the rows as they are, then on each draw; NaN where it is not
             defined, which the interval leaves out.
     """
-    drawn = values[1:][~np.isnan(values[1:])]
+    drawn = np.sort(values[1:][~np.isnan(values[1:])])
     if not len(drawn):
         return None, None
-    low, high = np.percentile(drawn, ENDS)
-    return float(low), float(high)
+    low, high = (_between(drawn, end / 100 * (len(drawn) - 1)) for end in ENDS)
+    return low, high
+
+
+def _between(ascending: np.ndarray, place: float) -> float:
+    """Interpolate at a place, from 0, of some values: as `numpy.percentile`, which takes four times as long."""
+    first = math.floor(place)
+    below, above = float(ascending[first]), float(ascending[min(first + 1, len(ascending) - 1)])
+    part = place - first
+    return below + (above - below) * part if part < 0.5 else above - (above - below) * (1 - part)
 
 
 def rank_scores(truth: np.ndarray, scores: np.ndarray, resampling: Resampling) -> tuple[np.ndarray, np.ndarray]:

@@ -120,3 +120,10 @@ def test_what_knows_nothing_but_its_fold_has_an_auc_of_a_half_within_folds_and_l
 def test_folds_of_one_value_give_no_auc():
     truth, drawn = np.repeat([0, 1], 10), resample(20, None, seed=1, draws=3)
     assert np.isnan(auc_within_folds(truth, np.random.default_rng(0).random((1, 20)), truth[None], drawn)).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 41, 200, 999, 1000])
+def test_the_ends_of_an_interval_are_numpys_percentiles(count):
+    values = np.random.default_rng(count).normal(size=count + 1)
+    assert percentile_interval(values) == tuple(np.percentile(values[1:], [2.5, 97.5]))
+    assert percentile_interval(np.insert(values, 1, np.nan)) == percentile_interval(values)
