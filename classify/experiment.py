@@ -227,7 +227,10 @@ def _judge_models(
         decisions = cross_fit_binary(labels, before, rule, plan.repeats[0], groups, calibration)
         by_fold = ByFold(prediction.by_repeat, plan.fold_of_row[: len(prediction.by_repeat)])
         known = names, train_draws, by_fold, left_out
-        ranked = recall(("oof", *by_fold), lambda: rank_labels(labels, prediction.out_of_fold, train_draws, by_fold))
+        ranked = recall(
+            ("oof", prediction.out_of_fold, *by_fold),
+            lambda: rank_labels(labels, prediction.out_of_fold, train_draws, by_fold),
+        )
         scores, draws = score(labels, prediction.out_of_fold, decisions, prior.out_of_fold, *known, ranked)
         of_splits = {"oof": scores}
         if test_labels is not None and prediction.test is not None and prior.test is not None:

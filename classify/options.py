@@ -35,7 +35,7 @@ CacheFolder = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", show_default=False)]
 FitsGb = Annotated[
-    float, typer.Option(min=0, help="Gigabytes of fits to keep in CACHE/fits for later runs; 0 keeps none.")
+    float, typer.Option(min=0, max=1e6, help="Gigabytes of fits to keep in CACHE/fits for later runs; 0 keeps none.")
 ]
 ModelName = Annotated[
     str | None, typer.Option(metavar="NAME", help="A model of the run.", show_default="the run's final model")

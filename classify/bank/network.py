@@ -33,6 +33,10 @@ MASKS = 8
 _FEW_OUTPUTS = 8
 
 
+#: What the uniforms of the features are called.
+_FEATURES = "features"
+
+
 class StackKind(NamedTuple):
     """What the heads of a stack have in common: fields of `HeadSpec`."""
 
@@ -76,7 +80,7 @@ class Network:
         self._take(lanes)
         self._inverse = inverse[:, None]
         kernel, rows = self._weights["kernel0"], inputs.shape[1]
-        self._mask = self._dropout_mask(uniforms, "features")
+        self._mask = self._dropout_mask(uniforms, _FEATURES)
         if self._mask is not None:
             self._mask = self._mask[: -(-rows // self._shared)]
             inputs = inputs * np.repeat(self._mask, self._shared, axis=0)[:rows]
@@ -95,7 +99,7 @@ class Network:
         outputs += self._weights["bias0"]
         self._outputs, self._dropped, self._masks = [outputs], [], []
         for layer in self._layers:
-            mask = self._dropout_mask(uniforms, f"hidden{layer}")
+            mask = self._dropout_mask(uniforms, _hidden_name(layer, self._kind.hidden_units[layer - 1]))
             active = np.maximum(self._outputs[-1], np.float32(0))
             if mask is not None:
                 mask = mask[:, :rows]
@@ -157,8 +161,6 @@ class Network:
         if not self._kind.dropout:
             return None
         keep = np.float32(1 - self._kind.dropout)
-        if name != "features":
-            name = _hidden_name(int(name[-1]), self._weights["kernel" + name[-1]].shape[-1])
         return np.where(uniforms[name] < keep, 1 / keep, np.float32(0))
 
     def _product(self, kernel: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -203,29 +205,31 @@ def rows_per_mask(batch_size: int) -> int:
     return 1 if batch_size <= _MASK_PER_ROW else -(-batch_size // MASKS)
 
 
-def draw_uniforms(kinds: Iterable[StackKind], batch_size: int, width: int, seed: int, epoch: int) -> Iterator[Uniforms]:
+def draw_uniforms(
+    kinds: Iterable[StackKind], batch_size: int, rows: int, width: int, seed: int, epoch: int
+) -> Iterator[Uniforms]:
     """Draw what dropout is decided by, mini-batch by mini-batch, without end.
 
     It depends on the seed, the epoch and the layer, not on the heads.
 
     Yields:
-        By layer, float32, 0 to 1: of the features (K, D) for K masks, of a hidden layer (units, B); of those layers
-        that have dropout.
+        By layer, float32, 0 to 1: of the features (K, D) for K masks, of a hidden layer (units, B) for B rows of a
+        mini-batch, which are no more than there are rows; of those layers that have dropout.
     """
     kinds = [kind for kind in kinds if kind.dropout]
     shapes = {
-        _hidden_name(layer, units): (layer, (units, batch_size))
+        _hidden_name(layer, units): (layer, (units, min(batch_size, rows)))
         for kind in kinds
         for layer, units in enumerate(kind.hidden_units, start=1)
     }
     shared = rows_per_mask(batch_size)
     if kinds:
-        shapes["features"] = (0, (-(-batch_size // shared), width))
+        shapes[_FEATURES] = (0, (-(-batch_size // shared), width))
     generators = {name: np.random.default_rng([seed, epoch, layer]) for name, (layer, _) in shapes.items()}
     while True:
         yield {
             name: _latin(generators[name], *shape)
-            if name == "features" and shared > 1
+            if name == _FEATURES and shared > 1
             else generators[name].random(shape, np.float32)
             for name, (_, shape) in shapes.items()
         }

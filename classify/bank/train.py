@@ -141,7 +141,8 @@ class _Bank:
         logits = [
             [np.empty((len(stack.members), labels, count), np.float32) for count in counts] for stack in self._stacks
         ]
-        drawn = draw_uniforms([stack.kind for stack in self._stacks], size, self._X.shape[1], self._seed, epoch)
+        of_kinds = [stack.kind for stack in self._stacks], size, max(counts)
+        drawn = draw_uniforms(*of_kinds, self._X.shape[1], self._seed, epoch)
         for step in range(max(steps)):
             uniforms = next(drawn)
             for lanes in _alike(counts - step * size, size):
@@ -178,6 +179,8 @@ class _Bank:
         """Add an epoch to the curves of a stack's heads in a lane, and stop those that are done."""
         moving = self._mean[number], self._variance[number]
         validated, of_validation = stack.validate(number, lane.validation, lane.validation_truth, *moving)
+        if stack.kind.batch_norm and not np.isfinite(moving[1]).all():  # features too large for their squares
+            validated = np.full_like(validated, np.nan)
         places = [place for place, index in enumerate(stack.members) if lane.active[index]]
         members = [stack.members[place] for place in places]
         lane.wait(members, logits[places], of_validation[places])

@@ -122,7 +122,7 @@ class CrossFit:
 
         numbers = range(len(self._fits))
         rows = max(len(fit.learnt) for fit in self._fits)
-        sizes = [(one.model, rows * self._width(one)) for one in self._candidates.values()]
+        sizes = [(one.model, self._cells(one, rows)) for one in self._candidates.values()]
         jobs = jobs_in_memory(min(jobs, len(sizes) * len(numbers) or 1), sizes)
         found: dict[str, list[Fit]] = {name: [] for name in self._candidates}
         with warnings.catch_warnings():
@@ -145,6 +145,12 @@ class CrossFit:
     def _width(self, candidate: Candidate) -> int:
         """How many features it sees."""
         return len(range(*candidate.columns.indices(self._inputs.train.features.shape[1])))
+
+    def _cells(self, candidate: Candidate, rows: int) -> int:
+        """The features of all rows that it learns from, and for a head what its parameters take in their place."""
+        spec, width = candidate.model, self._width(candidate)
+        parameters = spec.count_parameters(width, len(self._inputs.label_names)) if isinstance(spec, HeadSpec) else 0
+        return rows * width + 20 * parameters  # weights, gradients, two slots, the best: float32 each
 
     def _parts(self, name: str, later: bool) -> list[list[int]]:
         """The fits of a model that are made together, by number: of a head, folds that go side by side.

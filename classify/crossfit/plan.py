@@ -15,6 +15,7 @@ from classify.inputs import Inputs, refuse_few
 from classify.models.files import SavedEstimator
 from classify.models.trained_head import TrainedHead
 from features.common.arrays import Groups, Labels, Probabilities, RowIndices
+from features.common.text import count_things
 
 #: The fit on all training rows.
 REFIT = "refit"
@@ -133,23 +134,18 @@ def _uneven_folds(
         without = count - holders[scarce]
         if not without:
             continue
-        spread = _count(int(cells[scarce].sum()), f"{scarce} row")
+        spread = count_things(int(cells[scarce].sum()), f"{scarce} row")
         if groups is not None:
-            spread += f" in {_count(len(np.unique(groups[cells[scarce]])), 'group')}"
+            spread += f" in {count_things(len(np.unique(groups[cells[scarce]])), 'group')}"
         warning = f"{name}: {spread}; none in {without} of {count} folds"
         lone = sum(held_by == 1 for held_by in holders.values())
         if lone:  # what one fold holds all of, its models cannot learn from
             warning += (
-                f"; the models of {_count(lone, 'fold')} learn from rows of one value: there a baseline gives every "
-                "image the constant probability (positives + 1) / (rows + 2), and a head learns that value alone"
+                f"; the models of {count_things(lone, 'fold')} learn from rows of one value: there a baseline gives "
+                "every image the constant probability (positives + 1) / (rows + 2), and a head learns that value alone"
             )
         warnings.append(warning)
     return tuple(warnings)
-
-
-def _count(number: int, thing: str) -> str:
-    """Write a number of things: `1 row`, `2 rows`."""
-    return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
 class FitRows(NamedTuple):

@@ -23,7 +23,7 @@ from classify.models.files import SavedEstimator
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import Curves, TrainedHead
 from features.common.errors import InputError
-from features.common.files import DIGEST_BYTES, digest, replacing
+from features.common.files import DIGEST_BYTES, digest, read_record, replacing
 from features.common.text import first_few
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ FITS, _FIT, _SCORES = "fits", ".fit", ".scores"
 #: In it, what the latest run was made of, to say what has changed since.
 _LATEST = "latest.json"
 #: Packages whose version decides the last bits of a fit.
-_PACKAGES = ("numpy", "scipy", "scikit-learn")
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "skops")
 _ROOM = Path(__file__).parents[1]
 #: Modules of this room whose code decides a fit: an edit of one discards all finished fits, an edit elsewhere none.
 #: What the table of baselines gives is part of what a fit is found by, so the table is not among them.
@@ -72,6 +72,7 @@ class FitStore:
     def __init__(self, folder: Path | None = None, limit: int = 0) -> None:
         self._folder, self._limit = (folder, limit) if limit else (None, 0)
         self._room: int | None = None
+        self._gave_up = False
         self._lock = threading.Lock()  # fits are found and kept from several threads
         self.reused = self.made = 0
 
@@ -82,13 +83,11 @@ class FitStore:
 
     def holds(self, key: str) -> bool:
         """Whether there is a fit of that key, as far as its file's name says."""
-        return self._folder is not None and self._path(key).exists()
+        return self._folder is not None and (self._folder / f"{key}{_FIT}").exists()
 
     def find(self, key: str) -> Fit | None:
         """Give the fit of a key; None where there is none, or where its file is damaged, which is said."""
-        if self._folder is None:
-            return None
-        content = self._read(self._path(key))
+        content = self._read(f"{key}{_FIT}")
         if content is None:
             return None
         with self._lock:
@@ -99,23 +98,23 @@ class FitStore:
         """Keep a fit; a disk that is full or read-only is said once, and then no more are kept."""
         with self._lock:
             self.made += 1
-        if self._folder is not None:
-            self._write(self._path(key), _pack(fit))
+        if self._keeps:
+            self._write(f"{key}{_FIT}", _pack(fit))
 
     def recall(self, what: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
         """Give what was made of the same before, or make and keep it; see `digest_parts`."""
         if self._folder is None:
             return make()
-        path = self._path(digest_parts(*what), _SCORES)
-        content = self._read(path)
+        name = f"{digest_parts(*what)}{_SCORES}"
+        content = self._read(name)
         if content is not None:
             found: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
             return found
         made = make()
-        if self._folder is not None:
+        if self._keeps:
             file = io.BytesIO()
             np.save(file, made, allow_pickle=False)
-            self._write(path, file.getvalue())
+            self._write(name, file.getvalue())
         return made
 
     def compare(self, parts: Mapping[str, str]) -> list[str]:
@@ -124,37 +123,42 @@ class FitStore:
             return []
         path = self._folder / _LATEST
         latest: dict[str, str] = {}
-        with suppress(OSError, ValueError):  # it only says why
-            latest = json.loads(path.read_text(encoding="utf-8"))
+        with suppress(InputError, OSError):  # it only says why
+            latest = read_record(path, "")
         with suppress(InputError), replacing(path) as temporary:
             temporary.write_text(json.dumps(dict(parts)), encoding="utf-8")
         return [name for name, part in parts.items() if latest.get(name, part) != part]
 
-    def _path(self, key: str, suffix: str = _FIT) -> Path:
-        assert self._folder is not None
-        return self._folder / f"{key}{suffix}"
+    @property
+    def _keeps(self) -> bool:
+        return self._folder is not None and not self._gave_up
 
-    def _read(self, path: Path) -> bytes | None:
-        """What was written to a path; None where nothing was, or where it is damaged."""
+    def _read(self, name: str) -> bytes | None:
+        """What was written under a name; None where nothing was, or where it is damaged."""
+        if self._folder is None:
+            return None
+        path = self._folder / name
         try:
             stored = path.read_bytes()
-            os.utime(path)  # used just now
         except FileNotFoundError:
             return None
         except OSError as error:
             self._give_up(error)
             return None
+        with suppress(OSError):  # of another's file only the owner may change the times
+            os.utime(path)  # used just now
         content = stored[DIGEST_BYTES:]
-        if stored[:DIGEST_BYTES] == digest(content):
+        if stored[:DIGEST_BYTES] == _digest_file(name, content):
             return content
         logger.warning("%s is damaged: what it held is made again", path)
         return None
 
-    def _write(self, path: Path, content: bytes) -> None:
+    def _write(self, name: str, content: bytes) -> None:
         """Write content with its digest, and keep to the limit."""
+        assert self._folder is not None
         try:
-            with replacing(path) as temporary:
-                temporary.write_bytes(digest(content) + content)
+            with replacing(self._folder / name) as temporary:
+                temporary.write_bytes(_digest_file(name, content) + content)
         except InputError as error:
             self._give_up(error.__cause__ or error)
             return
@@ -162,31 +166,37 @@ class FitStore:
             if self._room is not None:
                 self._room -= len(content)
             if self._room is None or self._room < 0:
-                self._room = self._prune()
+                self._room = self._prune(self._folder)
 
-    def _prune(self) -> int:
+    def _prune(self, folder: Path) -> int:
         """Remove what was used least recently until the folder keeps its limit; gives the bytes that are left."""
-        assert self._folder is not None
         files = []
-        for entry in os.scandir(self._folder):
-            with suppress(FileNotFoundError):  # another run prunes too
-                if entry.name.endswith((_FIT, _SCORES)):
-                    files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+        with suppress(FileNotFoundError):  # somebody removed the folder
+            for entry in os.scandir(folder):
+                with suppress(FileNotFoundError):  # another run prunes too
+                    if entry.name.endswith((_FIT, _SCORES)) and entry.is_file():
+                        files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
         held = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
             if held <= self._limit:
                 break
-            Path(path).unlink(missing_ok=True)
-            held -= size
+            with suppress(OSError):  # another's file, say: the next one goes instead
+                Path(path).unlink(missing_ok=True)
+                held -= size
         return self._limit - held
 
     def _give_up(self, error: BaseException) -> None:
-        """Say why nothing is kept from now on."""
+        """Say why nothing is kept from now on; what is there is still found."""
         with self._lock:
-            folder, self._folder = self._folder, None
-        if folder is not None:
+            said, self._gave_up = self._gave_up, True
+        if not said:
             reason = getattr(error, "strerror", None) or error
-            logger.warning("%s cannot be used (%s), so no more fits are kept there", folder, reason)
+            logger.warning("%s cannot be used (%s), so no more fits are kept there", self._folder, reason)
+
+
+def _digest_file(name: str, content: bytes) -> bytes:
+    """The digest of a file, with its name: a copy under another name is damage."""
+    return digest(name.encode() + content)
 
 
 #: Neither finds nor keeps a fit.

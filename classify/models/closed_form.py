@@ -8,10 +8,12 @@ from features.common.arrays import Features, Groups
 
 #: Rows at a time that become float64: 84 MB of 2,560 features.
 _ROWS = 4096
+#: A feature of a lower deviation is a constant: a line through it would leave the range of float32.
+_CONSTANT = 1e-30
 
 
 def measure_scale(X: Features) -> tuple[np.ndarray, np.ndarray]:
-    """Measure mean and standard deviation of each feature, float64 (D,) each; the deviation of a constant one is 1.
+    """Measure mean and standard deviation of each feature, float64 (D,) each; of one below `_CONSTANT` it is 1.
 
     Block by block, as a float64 copy of all features would be twice as large as they are.
     """
@@ -20,7 +22,7 @@ def measure_scale(X: Features) -> tuple[np.ndarray, np.ndarray]:
     for start in range(0, len(X), _ROWS):
         squares += ((X[start : start + _ROWS] - mean) ** 2).sum(axis=0)
     scale = np.sqrt(squares / len(X))
-    return mean, np.where(scale == 0, 1.0, scale)
+    return mean, np.where(scale < _CONSTANT, 1.0, scale)
 
 
 class RidgePath:

@@ -19,7 +19,7 @@ from features.common.errors import InputError
 
 Optimiser = Literal["adam", "sgd"]
 ClassWeight = Literal["none", "balanced"]
-_Count = Annotated[int, Ge(1)]
+_Count = Annotated[int, Ge(1), Le(1_000_000)]
 _Width = Annotated[int, Ge(1), Le(16_384)]  # wider than any backbone: more is a slip, and would fill the memory
 
 

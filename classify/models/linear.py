@@ -7,7 +7,7 @@ from scipy.linalg import solve_triangular
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator
 
-from classify.models.closed_form import RidgePath
+from classify.models.closed_form import RidgePath, measure_scale
 from classify.models.estimators import fit_line
 from classify.models.trained_head import Linearised
 from features.common.arrays import Features, Groups, Labels, Probabilities
@@ -34,7 +34,10 @@ class _Linear(BaseEstimator):
     def predict_proba(self, X: Features) -> Probabilities:
         """Give the probability of each label."""
         coefficients, intercepts = self._lines()
-        return expit(X @ coefficients.astype(np.float32) + intercepts.astype(np.float32))
+        # Centred first: a line through far-off features loses the digits that tell their rows apart.
+        mean = self.mean_.astype(np.float32)
+        at_mean = intercepts + mean.astype(np.float64) @ coefficients
+        return expit((X - mean) @ coefficients.astype(np.float32) + at_mean.astype(np.float32))
 
     def linearise(self, X: Features) -> Linearised:
         """Its line, which is equal in all rows."""
@@ -48,11 +51,6 @@ class _Linear(BaseEstimator):
         """The logits of all labels on the features themselves: float64 coefficients (D, L), intercepts (L,)."""
         coefficients = self.coef_ / self.scale_[:, None]
         return coefficients, self.intercept_ - self.mean_ @ coefficients
-
-    def _note_scale(self, X: Features) -> None:
-        """Set `mean_` and `scale_`."""
-        self.mean_, self.scale_ = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
-        self.scale_[self.scale_ == 0] = 1.0
 
 
 class PenalisedLogistic(_Linear):
@@ -94,7 +92,7 @@ class PenalisedLogistic(_Linear):
 
     def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "PenalisedLogistic":
         """Learn from rows of features, their labels and, where known, their groups."""
-        self._note_scale(X)
+        self.mean_, self.scale_ = measure_scale(X)
         rows, width = X.shape
         varied = np.ptp(y, axis=0) > 0
         self.coef_, self.intercept_ = np.zeros((width, y.shape[1])), logit((y.sum(axis=0) + 1) / (rows + 2))

@@ -14,6 +14,7 @@ from classify.scores.metrics import DECIMALS, METRICS, SELECTORS
 from classify.scores.resampling import Resampling, percentile_interval, resample
 from classify.scores.scoring import ByFold, mean_over_labels, score_label
 from features.common.arrays import Labels, Probabilities
+from features.common.text import count_things
 
 #: Positives in train below which a label has no part in the mean over the labels: its scores are chance.
 LEAST_POSITIVES = 10
@@ -96,14 +97,17 @@ def macro_labels(label_names: Sequence[str], train: Labels, test: Labels | None)
     """Choose the labels that means over labels are of, out-of-fold and on test alike.
 
     Returns:
-        By label that is left out, why: it has fewer than `LEAST_POSITIVES` positives in train, or one value in test.
+        By label that is left out, why: fewer than `LEAST_POSITIVES` positives, or negatives, in train, or one value in
+        test.
         Nothing is left out where nothing would remain.
     """
     left_out = {}
     for index, name in enumerate(label_names):
-        positives = int(train[:, index].sum())
-        if positives < LEAST_POSITIVES:
-            left_out[name] = f"{positives} positives in train"
+        counts = {"positive": int(train[:, index].sum())}
+        counts["negative"] = len(train) - counts["positive"]
+        value, count = min(counts.items(), key=lambda item: item[1])
+        if count < LEAST_POSITIVES:
+            left_out[name] = f"{count_things(count, value)} in train"
         elif test is not None and np.ptp(test[:, index]) == 0:
             left_out[name] = f"all of test has the value {test[0, index]}"
     return left_out if len(left_out) < len(label_names) else {}
@@ -198,7 +202,8 @@ def choose_nested(
         return np.array(of_folds)
 
     def recall_draws(by_row: Probabilities) -> np.ndarray:
-        return recall(("nested", rule, tuple(left_out), folds.fold_of_row, seed, by_row), lambda: draw(by_row))
+        counted = [name not in left_out for name in inputs.label_names]
+        return recall(("nested", rule, counted, folds.fold_of_row, seed, by_row), lambda: draw(by_row))
 
     drawn = in_threads(jobs, recall_draws, [(one.by_repeat[0],) for one in predictions.values()])
     chosen = [

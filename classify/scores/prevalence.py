@@ -5,12 +5,15 @@ from typing import Any
 
 from features.common.errors import InputError
 
+#: The least share of a label, and what a share leaves to 1: below float32 probabilities would all be 0.
+_LEAST = 1e-6
+
 
 def parse_prevalences(texts: Sequence[str] | None) -> dict[str, float]:
     """Read words such as `epidural=0.01`, a label each.
 
     Raises:
-        InputError: one is none, is not between 0 and 1, or is of a label that another is of.
+        InputError: one is none, is not from 1e-6 to 1 - 1e-6, or is of a label that another is of.
     """
     shares: dict[str, float] = {}
     for text in texts or ():
@@ -19,9 +22,10 @@ def parse_prevalences(texts: Sequence[str] | None) -> dict[str, float]:
             share = float(number)
         except ValueError:
             share = 0.0
-        if not label or not 0 < share < 1:
+        if not label or not _LEAST <= share <= 1 - _LEAST:
             raise InputError(
-                f"--prevalence {text!r}: expected a label and a share above 0 and below 1, such as epidural=0.01."
+                f"--prevalence {text!r}: expected a label and a share from {_LEAST:g} to {1 - _LEAST:g}, such as "
+                "epidural=0.01."
             )
         if label in shares:
             raise InputError(f"--prevalence names {label} twice. Give one share for each label.")

@@ -16,6 +16,7 @@ from classify.scores.choice import LEAST_POSITIVES
 from classify.scores.metrics import ThresholdRule
 from classify.scores.small import design_effect
 from features.common.arrays import Decisions, Groups, Labels, Probabilities, Thresholds
+from features.common.text import count_things
 
 #: How a threshold keeps a promise; see `make_promise`.
 BOUND, TOLERANCE, EVERYTHING = (
@@ -115,10 +116,11 @@ def make_promise(truth: np.ndarray, probability: np.ndarray, rule: ThresholdRule
 
 def warn_few_positives(label_names: Sequence[str], labels: Labels) -> list[str]:
     """Name the labels whose threshold is fitted on fewer than `LEAST_POSITIVES` positives; a sentence each."""
+    positives = [count_things(count, "positive") for count in labels.sum(axis=0).tolist()]
     return [
-        f"{name}: its threshold is fitted on {count} positives, fewer than {LEAST_POSITIVES}, so that it may mark "
-        "nearly every new image, or none; go by the probabilities"
-        for name, count in zip(label_names, labels.sum(axis=0).tolist(), strict=True)
+        f"{name}: its threshold is fitted on {said}, fewer than {LEAST_POSITIVES}, so that it may mark nearly every new "
+        "image, or none; go by the probabilities"
+        for name, said, count in zip(label_names, positives, labels.sum(axis=0), strict=True)
         if count < LEAST_POSITIVES
     ]
 

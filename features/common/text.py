@@ -46,6 +46,11 @@ def age(moment: str) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def count_things(number: int, thing: str) -> str:
+    """Write a number of things: `1 row`, `2 rows`."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
 def first_few(names: Sequence[str], count: int = 10, separator: str = ", ") -> str:
     """The first names as text, and how many more there are: `a, b, c and 1,204 more`; "" if there are none."""
     more = len(names) - count

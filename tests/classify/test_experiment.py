@@ -251,7 +251,7 @@ def test_a_fold_without_positives_to_learn_from_gets_the_constant():
     lone = experiment.predictions["logistic/alpha"].out_of_fold[held_out, 1]
     np.testing.assert_allclose(lone, 1 / ((~held_out).sum() + 2), rtol=1e-5)
     assert [warning.split(":")[0] for warning in experiment.warnings] == ["label1", "label1"]
-    assert "its threshold is fitted on 1 positives" in experiment.warnings[0]
+    assert "its threshold is fitted on 1 positive, fewer" in experiment.warnings[0]
 
 
 def test_thresholds_are_cross_fitted_on_train_and_never_see_the_labels_of_test():

@@ -10,9 +10,9 @@ KIND = StackKind((), True, 0.3, "adam")
 DEEP = StackKind((6, 4), True, 0.5, "adam")
 
 
-def draw(kinds=(KIND,), batch_size=256, seed=5, epoch=2):
+def draw(kinds=(KIND,), batch_size=256, seed=5, epoch=2, rows=1000):
     """The uniforms of all steps, stacked."""
-    drawn = list(islice(draw_uniforms(kinds, batch_size, WIDTH, seed, epoch), STEPS))
+    drawn = list(islice(draw_uniforms(kinds, batch_size, rows, WIDTH, seed, epoch), STEPS))
     return {name: np.stack([of_step[name] for of_step in drawn]) for name in drawn[0]}
 
 

@@ -277,3 +277,16 @@ def test_a_head_refuses_features_of_another_width(features, y):
     [head] = train([replace(FIVE, epochs=1)], features, y)
     with pytest.raises(InputError, match="features of width 24, received an array"):
         head.predict_proba(features[:, :5])
+
+
+def test_ten_hidden_layers_and_a_batch_beyond_the_rows_train(features, y):
+    spec = HeadSpec(hidden_units=(4,) * 10, dropout=0.2, batch_size=1_000_000, epochs=2)
+    [head] = train([spec], features, y)
+    assert len(head.weights) == 4 + 2 * 11
+    assert np.isfinite(head.predict_proba(features)).all()
+
+
+def test_features_too_large_for_their_squares_are_told_as_divergence(features, y):
+    for spec in (FIVE, replace(FIVE, hidden_units=(4,))):
+        [head] = train([spec], features * np.float32(1e30), y)
+        assert head.best_epoch == 0

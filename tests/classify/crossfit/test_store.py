@@ -402,3 +402,51 @@ def test_an_edit_of_a_deciding_module_is_another_identity(monkeypatch):
         path = ROOM / f"{module.replace('.', '/')}.py"
         monkeypatch.setattr(Path, "read_bytes", lambda self, path=path: read(self) + b"#" * (self == path))
         assert FitKeys(INPUTS).parts["the code"] != before, module
+
+
+def test_a_file_under_another_key_is_damage(tmp_path, caplog):
+    fit_logistic(store_in(tmp_path))
+    one, other = sorted(tmp_path.iterdir())
+    other.write_bytes(one.read_bytes())
+    fit_logistic(store_in(tmp_path))
+    assert caplog.messages == [f"{other} is damaged: what it held is made again"]
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", "{", "[" * 100_000])
+def test_a_foreign_record_of_the_latest_run_is_replaced(tmp_path, content):
+    (tmp_path / "latest.json").write_text(content)
+    assert store_in(tmp_path).compare({"labels": "a"}) == []
+    assert store_in(tmp_path).compare({"labels": "b"}) == ["labels"]
+
+
+def test_what_cannot_be_removed_or_touched_is_left_and_what_is_there_is_found(tmp_path, monkeypatch, caplog):
+    (tmp_path / "folder.fit").mkdir()
+    fit_logistic(store_in(tmp_path))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    unlink = Path.unlink
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(
+        Path, "unlink", lambda path, **choice: refuse() if path.suffix == ".fit" else unlink(path, **choice)
+    )
+    store = store_in(tmp_path, 1)  # every new file is beyond the limit
+    fit_logistic(store)
+    assert (store.reused, store.made) == (2, 0)
+    fit_logistic(store, columns=BETA)
+    assert (store.reused, store.made) == (2, 2)
+    assert len(list(tmp_path.glob("*.fit"))) == 5
+    assert caplog.messages == []
+
+
+def test_a_store_that_gives_up_in_the_midst_of_other_threads_still_finds(tmp_path, caplog):
+    (tmp_path / "fits").write_text("a file")
+
+    def use(number: int) -> float:
+        return float(store.recall((number,), lambda: np.array(number))[()])
+
+    store = store_in(tmp_path / "fits")
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(use, range(50))) == list(range(50))
+    assert len(caplog.messages) == 1

@@ -96,7 +96,7 @@ def test_shifted_probabilities_are_calibrated_where_the_label_is_rarer():
 
 @pytest.mark.parametrize("text", ["epidural", "epidural=", "epidural=x", "=0.1", "epidural=0", "epidural=1", "a=nan"])
 def test_a_prevalence_that_is_none_is_refused(text):
-    with pytest.raises(InputError, match=r"--prevalence .*: expected a label and a share above 0 and below 1"):
+    with pytest.raises(InputError, match=r"--prevalence .*: expected a label and a share from 1e-06 to 0\.999999"):
         parse_prevalences([text])
 
 
