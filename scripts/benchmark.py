@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from classify.models.heads import DEFAULT_PRESETS
 from extract.backbones.table import EMBEDDED
 from extract.runtime import cores
 from features.common.cli import application, split_names
@@ -26,6 +27,7 @@ from scripts.benchmark_honesty import benchmark_honesty
 from scripts.benchmark_iterate import benchmark_iterate
 from scripts.benchmark_precision import benchmark_precision
 from scripts.benchmark_read import ROWS, benchmark_read
+from scripts.benchmark_run import benchmark_run
 from scripts.benchmark_scoring import benchmark_scoring
 
 #: What `scripts/demo.sh` makes.
@@ -108,6 +110,18 @@ def benchmark_stage_2(
 ) -> None:
     """Seconds and memory of folds, baselines and scores, without heads, on numbers drawn by a seed."""
     benchmark_scoring(rows, width, labels, tuple(baselines.split(",")), cores())
+
+
+@app.command("run")
+def benchmark_whole_run(
+    rows: Annotated[int, typer.Option(min=100, help="Rows of train, in groups of 10.")] = 8542,
+    test: Annotated[int, typer.Option(min=0, help="Rows of test.")] = 4019,
+    width: Annotated[int, typer.Option(min=2, help="Features of the one backbone.")] = 2048,
+    labels: Annotated[int, typer.Option(min=1, help="Labels.")] = 3,
+    preset: Annotated[str, typer.Option(metavar="A,B", help="Heads.")] = ",".join(DEFAULT_PRESETS),
+) -> None:
+    """Seconds and memory of a whole `classify run` on numbers drawn by a seed, by default at the challenge's size."""
+    benchmark_run(rows, test, width, labels, ["--preset", preset])
 
 
 @app.command("read")

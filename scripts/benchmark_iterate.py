@@ -4,10 +4,7 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,10 +16,10 @@ from classify.crossfit.store import FITS
 from classify.models.heads import DEFAULT_PRESETS, PRESETS
 from features.common.errors import InputError
 from features.common.text import make_console
+from scripts.benchmark_run import time_run
 
-ROOT = Path(__file__).resolve().parents[1]
-#: What the leaderboard ends with, and how a line about finished fits begins.
-_ENDS, _FITS = "final model: ", "fits: "
+#: How a line about finished fits begins.
+_FITS = "fits: "
 #: Files of a run whose bytes are compared: what it predicts, and what it found.
 _COMPARED = ("predictions_probability", "predictions_binary", "oof_probability", "metrics", "thresholds", "curves")
 _FIRST, _HEAD, _RULE, _LABEL = "first run", "one head changed", "another threshold", "one label corrected"
@@ -89,25 +86,9 @@ def _prepare(folder: Path, data: Path, cache: Path) -> Iterator[tuple[str, list[
 def _run(folder: Path, out: str, options: list[str]) -> tuple[float, float, str]:
     """Run the command; gives the seconds to its leaderboard and to its end, and what it said last of fits."""
     where = [str(folder / "data"), "--cache", str(folder / "cache"), "--out", str(folder / out), "--overwrite"]
-    started = time.perf_counter()
-    board, lines = 0.0, []
-    with subprocess.Popen(
-        [sys.executable, "-m", "classify", "run", *where, *options],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith(_ENDS):
-                board = time.perf_counter() - started
-    if process.returncode:
-        raise InputError(f"a run failed: {''.join(lines)}")
+    board, ended, lines = time_run([*where, *options])
     fits = [line.removeprefix(_FITS).strip() for line in lines if line.startswith(_FITS)]
-    return board, time.perf_counter() - started, fits[-1] if fits else "none reused"
+    return board, ended, fits[-1] if fits else "none reused"
 
 
 def _content(folder: Path, out: str, name: str) -> bytes:

@@ -61,16 +61,17 @@ def train_bank(
     order = sorted(range(len(splits)), key=lambda split: -len(splits[split].train))
     with np.errstate(all="ignore"):  # a head that diverges is told by its best epoch
         for members in _train_together(specs, X.shape[1], y.shape[1]):
-            own = [specs[member] for member in members]
-            parameters = sum(spec.count_parameters(X.shape[1], y.shape[1]) for spec in own)
-            at_once = max(1, PARAMETERS_IN_CACHE // max(parameters, (own[0].batch_size or 0) * X.shape[1]))
-            for start in range(0, len(splits), at_once):
-                lanes = order[start : start + at_once]
-                bank = _Bank(own, X, y, [splits[split] for split in lanes], seed)
-                for split, heads in zip(lanes, bank.train(on_epochs), strict=True):
-                    for member, head in zip(members, heads, strict=True):
-                        found[split][member] = head
+            bank = _Bank([specs[member] for member in members], X, y, [splits[split] for split in order], seed)
+            for split, heads in zip(order, bank.train(on_epochs), strict=True):
+                for member, head in zip(members, heads, strict=True):
+                    found[split][member] = head
     return [[head for head in heads if head] for heads in found]
+
+
+def lanes_in_cache(spec: HeadSpec, width: int, labels: int) -> int:
+    """How many splits one head learns from side by side, at least one, so that a step works in the cache."""
+    assert spec.batch_size is not None  # see `HeadSpec.for_rows`
+    return max(1, PARAMETERS_IN_CACHE // max(spec.count_parameters(width, labels), spec.batch_size * width))
 
 
 def batch_order(rows: int, seed: int, epoch: int) -> np.ndarray:

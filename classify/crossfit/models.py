@@ -122,8 +122,7 @@ class CrossFit:
 
         numbers = range(len(self._fits))
         rows = max(len(fit.learnt) for fit in self._fits)
-        widths = [len(range(*one.columns.indices(self._width))) for one in self._candidates.values()]
-        sizes = [(one.model, rows * width) for one, width in zip(self._candidates.values(), widths, strict=True)]
+        sizes = [(one.model, rows * self._width(one)) for one in self._candidates.values()]
         jobs = jobs_in_memory(min(jobs, len(sizes) * len(numbers) or 1), sizes)
         found: dict[str, list[Fit]] = {name: [] for name in self._candidates}
         with warnings.catch_warnings():
@@ -136,20 +135,19 @@ class CrossFit:
                 fits = in_threads(jobs, recall, [(m, part) for m, (_, part) in zip(models, parts, strict=True)])
                 for (name, _), of_part in zip(parts, fits, strict=True):
                     found[name] += of_part
-        of_models = found
         backbones = {name: _backbones_within(one.columns, self._inputs) for name, one in self._candidates.items()}
         return CrossFitted(
-            {name: self._plan.gather(fits, backbones[name]) for name, fits in of_models.items()},
-            {name: tuple(fit.model for fit in fits) for name, fits in of_models.items()},
-            (*self._warnings, *self._unfinished(of_models)),
+            {name: self._plan.gather(fits, backbones[name]) for name, fits in found.items()},
+            {name: tuple(fit.model for fit in fits) for name, fits in found.items()},
+            (*self._warnings, *self._unfinished(found)),
         )
 
-    @property
-    def _width(self) -> int:
-        return self._inputs.train.features.shape[1]
+    def _width(self, candidate: Candidate) -> int:
+        """How many features it sees."""
+        return len(range(*candidate.columns.indices(self._inputs.train.features.shape[1])))
 
     def _parts(self, name: str, later: bool) -> list[list[int]]:
-        """The fits of a model that are made together, by number: of a head those of all folds, then that on all rows.
+        """The fits of a model that are made together, by number: of a head, folds that go side by side.
 
         Args:
             name: of the model.
@@ -159,7 +157,9 @@ class CrossFit:
         if name not in self._heads:
             return [] if later else [[number] for number in numbers]
         own = [number for number in numbers if (self._fits[number].name == REFIT) == later]
-        return [own] if own else []
+        candidate = self._candidates[name]
+        at_once = bank.lanes_in_cache(candidate.model, self._width(candidate), len(self._inputs.label_names))
+        return [own[start : start + at_once] for start in range(0, len(own), at_once)]
 
     def _for_all_rows(self, name: str, of_folds: Sequence[Fit]) -> Candidate:
         """A head that trains for the median of the folds' best epochs, at least one, and does not stop before."""
@@ -189,8 +189,7 @@ class CrossFit:
             heads = [head for [head] in bank.train_bank([candidate.model], seen, labels, splits, self._seed)]
             fitted = zip(numbers, heads, strict=True)
             return [
-                self._predict(candidate, number, head, head, head.best_epoch > 0, head.seconds)
-                for number, head in fitted
+                self._predict(candidate, number, head, head.best_epoch > 0, head.seconds) for number, head in fitted
             ]
         fits = []
         for number in numbers:
@@ -198,15 +197,14 @@ class CrossFit:
             groups = None if self._inputs.train.groups is None else self._inputs.train.groups[learnt]
             model = clone(candidate.model).fit(seen[learnt], labels[learnt], groups)
             seconds = time.perf_counter() - started
-            fits.append(self._predict(candidate, number, model, SavedEstimator(model), model.converged_, seconds))
+            fits.append(self._predict(candidate, number, SavedEstimator(model), model.converged_, seconds))
         return fits
 
     def _predict(
         self,
         candidate: Candidate,
         number: int,
-        fitted: BaseEstimator | TrainedHead,
-        saved: SavedEstimator | TrainedHead,
+        fitted: SavedEstimator | TrainedHead,
         converged: bool,
         seconds: float,
     ) -> Fit:
@@ -219,7 +217,7 @@ class CrossFit:
         test = None
         if inputs.test is not None and rows.predicts_test:
             test = fitted.predict_proba(inputs.test.features[:, candidate.columns])
-        return Fit(saved, out_of_fold, test, converged, seconds + time.perf_counter() - started)
+        return Fit(fitted, out_of_fold, test, converged, seconds + time.perf_counter() - started)
 
     def _split_rows_of_heads(self) -> None:
         """Split the rows of each fold into those to learn from and those that decide when its heads stop."""

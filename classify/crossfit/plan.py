@@ -188,7 +188,8 @@ class Prediction:
     Attributes:
         by_repeat: float32 array (R, N, L), 0-1: of each training row, by the model of the fold that held it out, in
             every repeat.
-        test: of the test rows: the mean over the models of all folds, or of the model that was refitted.
+        test_by_fit: float32 array (F, M, L), 0-1: of the test rows by the model of each fold of every repeat, or by the
+            one that was refitted; None without test rows.
         converged: whether every fit has.
         seconds: the time that fitting and predicting took, summed over the fits; of an ensemble, without its members'.
         backbones: those whose features it sees, directly or through its members.
@@ -196,7 +197,7 @@ class Prediction:
     """
 
     by_repeat: np.ndarray
-    test: Probabilities | None
+    test_by_fit: np.ndarray | None
     converged: bool = True
     seconds: float = 0.0
     backbones: tuple[str, ...] = ()
@@ -206,6 +207,11 @@ class Prediction:
     def out_of_fold(self) -> Probabilities:
         """The mean over the repeats."""
         return mean_probabilities(list(self.by_repeat))
+
+    @cached_property
+    def test(self) -> Probabilities | None:
+        """The mean over the fits, of the test rows."""
+        return None if self.test_by_fit is None else mean_probabilities(list(self.test_by_fit))
 
 
 def in_threads(jobs: int, act: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
@@ -266,7 +272,7 @@ class FitPlan:
         of_test = [fit.test for fit in fits if fit.test is not None]
         return Prediction(
             by_repeat,
-            mean_probabilities(of_test) if of_test else None,
+            np.stack(of_test) if of_test else None,
             all(fit.converged for fit in fits),
             sum(fit.seconds for fit in fits),
             backbones,

@@ -303,7 +303,8 @@ def cross_fit_second_level(
         by_repeat: float32 array (R, N, L) of one model or (R, N, L, K) of several, which never saw the row's fold.
         labels: of the training rows.
         repeats: the folds of each repeat.
-        test: the test rows by the same models; None without test rows.
+        test: the test rows by the models of each fit, float32 (F, M, L) or (F, M, L, K); None without test rows. Each
+            fit is predicted by itself: the mean of several models is not on the scale of one (docs/decisions.md).
 
     Returns:
         The cross-fitted probabilities and those of test; the estimator fitted on all rows, on the mean over repeats.
@@ -319,7 +320,7 @@ def cross_fit_second_level(
         for learnt, held_out in folds.split():
             own[held_out] = fit(probabilities, learnt, folds).predict_proba(probabilities[held_out])
     fitted = fit(mean_probabilities(list(by_repeat)), np.arange(len(labels)), repeats[0])
-    of_test = None if test is None else fitted.predict_proba(test)
+    of_test = None if test is None else np.stack([fitted.predict_proba(of_fit) for of_fit in test])
     return Prediction(crossed, of_test, seconds=time.perf_counter() - started), fitted
 
 
@@ -347,8 +348,8 @@ def combine(
     if not ensembles:
         return {}, {}
     by_repeat = np.stack([p.by_repeat for p in members.values()], axis=3)
-    of_test = [p.test for p in members.values() if p.test is not None]
-    test = np.stack(of_test, axis=2) if of_test else None
+    of_test = [p.test_by_fit for p in members.values() if p.test_by_fit is not None]
+    test = np.stack(of_test, axis=3) if of_test else None
 
     def fit(name: str) -> tuple[Prediction, BaseEstimator]:
         prediction, fitted = cross_fit_second_level(ENSEMBLES[name].make(), by_repeat, labels, repeats, test)
@@ -368,5 +369,5 @@ def calibrate(
 ) -> tuple[Prediction, BaseEstimator]:
     """Calibrate a model per label, cross-fitted by its folds; gives the calibration fitted on all rows, too."""
     estimator = CALIBRATIONS[calibration].make()
-    new, fitted = cross_fit_second_level(estimator, prediction.by_repeat, labels, repeats, prediction.test)
-    return replace(prediction, by_repeat=new.by_repeat, test=new.test, seconds=new.seconds), fitted
+    new, fitted = cross_fit_second_level(estimator, prediction.by_repeat, labels, repeats, prediction.test_by_fit)
+    return replace(prediction, by_repeat=new.by_repeat, test_by_fit=new.test_by_fit, seconds=new.seconds), fitted

@@ -116,23 +116,26 @@ class SavedRun(SealedRun):
         """
         columns = columns_of({name: self.widths[name] for name in self.needs(model)})
         with threadpool_limits(1, user_api="blas"):  # as in the run: threads change the last bits
-            return self._predict(model, features, columns)
+            return mean_probabilities(self._predict(model, features, columns))
 
-    def _predict(self, model: str, features: Features, columns: dict[str, slice]) -> Probabilities:
-        """Predict; `columns` are those of the features."""
+    def _predict(self, model: str, features: Features, columns: dict[str, slice]) -> list[Probabilities]:
+        """Predict by each fit; `columns` are those of the features."""
         entry = self.models[model]
         files = [self.load_model(file) for file in entry["files"]]
         if not entry["members"]:
             own = [columns[name] for name in entry["backbones"]]
             seen = features[:, own[0].start : own[-1].stop] if own else features[:, :0]
-            return mean_probabilities([file.predict_proba(seen) for file in files])
+            return [file.predict_proba(seen) for file in files]
         in_use = self._members_in_use(model)
+        known = {member: self._predict(member, features, columns) for member in in_use}
         nothing = np.zeros((len(features), len(self.label_names)), np.float32)
-        members = [
-            self._predict(member, features, columns) if member in in_use else nothing for member in entry["members"]
-        ]
-        # A calibration sees one model, an ensemble always several.
-        return files[0].predict_proba(members[0] if len(members) == 1 else np.stack(members, axis=2))
+        found = []
+        for of_fit in zip(*known.values(), strict=True):
+            of_members = dict(zip(known, of_fit, strict=True))
+            members = [of_members.get(member, nothing) for member in entry["members"]]
+            # A calibration sees one model, an ensemble always several.
+            found.append(files[0].predict_proba(members[0] if len(members) == 1 else np.stack(members, axis=2)))
+        return found
 
     def _members_in_use(self, model: str) -> list[str]:
         """The members that decide: of a weighted mean those with a share, else all."""

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from classify.bank import stack as bank_stack
 from classify.bank import train as bank
 from classify.bank.stack import initial_weights, make_stacks
-from classify.bank.train import LaneRows, batch_order, train_bank
+from classify.bank.train import LaneRows, batch_order, lanes_in_cache, train_bank
 from classify.models.heads import HeadSpec
 from classify.models.keras_file import write_keras
 from features.common.errors import InputError
@@ -133,12 +133,11 @@ def test_lanes_have_the_bits_that_they_have_alone(features, y, dropout):
     assert len({len(head.curves.loss) for heads in together for head in heads}) > 1
 
 
-def test_lanes_that_exceed_the_cache_train_in_turn(features, y, monkeypatch):
-    splits = [SPLIT_34, LaneRows(TRAIN, VALIDATION)]
-    together = train_bank([FIVE], features, y, splits, SEED)
-    monkeypatch.setattr(bank, "PARAMETERS_IN_CACHE", 1)
-    for [one], [same] in zip(together, train_bank([FIVE], features, y, splits, SEED), strict=True):
-        np.testing.assert_array_equal(one.weights[0], same.weights[0])
+def test_as_many_splits_side_by_side_as_the_cache_has_room_for():
+    linear, wide = FIVE, replace(FIVE, hidden_units=(512,))
+    assert [lanes_in_cache(linear, width, 3) for width in (1280, 20_000, 10**7)] == [68, 4, 1]
+    assert [lanes_in_cache(replace(linear, batch_size=size), 1280, 3) for size in (32, 256)] == [17, 2]
+    assert lanes_in_cache(wide, 1280, 3) == 1
 
 
 def test_the_other_heads_of_a_bank_do_not_change_a_head(features, y):

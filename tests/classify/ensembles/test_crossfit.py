@@ -1,5 +1,7 @@
 """What learns from probabilities never sees the label of a row that it is scored on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
@@ -30,7 +32,7 @@ def members() -> tuple[dict[str, Prediction], np.ndarray]:
     train, test = (rng.random((rows, 2, 3)).astype(np.float32) for rows in (60, 8))
     backbones = [("alpha",), ("beta",), ("alpha", "beta")]
     return {
-        f"m{index}": Prediction(train[None, :, :, index], test[:, :, index], backbones=backbones[index])
+        f"m{index}": Prediction(train[None, :, :, index], test[None, :, :, index], backbones=backbones[index])
         for index in range(3)
     }, labels
 
@@ -38,7 +40,7 @@ def members() -> tuple[dict[str, Prediction], np.ndarray]:
 def test_rows_held_out_are_new_and_test_is_by_all_rows():
     rows = np.random.default_rng(0).random((68, 1)).astype(np.float32)
     labels = np.zeros((60, 1), np.uint8)
-    prediction, fitted = cross_fit_second_level(Memory(), rows[None, :60], labels, [FOLDS], rows[60:])
+    prediction, fitted = cross_fit_second_level(Memory(), rows[None, :60], labels, [FOLDS], rows[None, 60:])
     np.testing.assert_allclose(prediction.out_of_fold, 0.4)
     np.testing.assert_allclose(prediction.test, 0.6)
     assert fitted.rows_ == 60
@@ -80,6 +82,27 @@ def test_ensembles_name_their_members_shares_and_backbones(members):
 def test_no_ensemble_asked_for_is_none_made(members):
     predictions, labels = members
     assert combine([], predictions, labels, [FOLDS], 1, lambda: None) == ({}, {})
+
+
+@pytest.mark.parametrize("name", ["rank_mean", "stacking", "platt", "isotonic"])
+def test_each_fit_is_combined_and_calibrated_by_itself_and_the_mean_is_taken_last(name, members):
+    predictions, labels = members
+    fits = np.random.default_rng(1).random((4, 8, 2, 3)).astype(np.float32)
+    of_fits = {
+        model: replace(prediction, test_by_fit=fits[:, :, :, index])
+        for index, (model, prediction) in enumerate(predictions.items())
+    }
+    if name in CALIBRATIONS:
+        made, fitted = calibrate(name, of_fits["m0"], labels, [FOLDS])
+        alone = [fitted.predict_proba(fit[:, :, 0]) for fit in fits]
+    else:
+        found, models = combine([name], of_fits, labels, [FOLDS], 1, lambda: None)
+        made, alone = found[name], [models[name].predict_proba(fit) for fit in fits]
+    np.testing.assert_array_equal(made.test_by_fit, alone)
+    np.testing.assert_allclose(made.test, np.mean(alone, axis=0), rtol=1e-6)
+    together = fits[:, :, :, 0] if name in CALIBRATIONS else fits
+    of_mean = (fitted if name in CALIBRATIONS else models[name]).predict_proba(together.mean(axis=0))
+    assert np.abs(made.test - of_mean).max() > 1e-4
 
 
 def test_without_test_rows_there_are_no_test_probabilities(members):

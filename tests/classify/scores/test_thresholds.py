@@ -222,7 +222,7 @@ def test_a_calibration_moves_the_threshold_of_a_rare_label_and_no_decision(name,
         p, test = (expit(rng.normal(size=n) - 3).astype(np.float32)[:, None] for n in (60, 40))
         p[truth == 1] = expit(logit(p[truth == 1]) + 1)
         folds = Folds(rng.permutation(np.arange(60) % 5), 5, None, ())
-        prediction, fitted = calibrate(name, Prediction(p[None], test), truth, (folds,))
+        prediction, fitted = calibrate(name, Prediction(p[None], test[None]), truth, (folds,))
         threshold = fit_thresholds(truth, fitted.predict_proba(p), rule)
         assert threshold > 0
         plain = fit_thresholds(truth, p, rule)
