@@ -135,7 +135,7 @@ class Noise(NamedTuple):
     Attributes:
         chosen: AUC of the model that it chose, on the rows that it was chosen on.
         nested: the same, chosen on the other folds; `refitted` as `--nested` has it.
-        said: whether the report says that it may be no better than chance; `said_refitted` with `--nested`.
+        said: whether console and report say that it may be no better than chance; `said_refitted` with `--nested`.
     """
 
     chosen: float
@@ -162,11 +162,8 @@ def _learn_from_noise(seed: int) -> Noise:
     refitted = validate(inputs, settings, experiment, lambda: None).nested
     assert nested is not None
     assert refitted is not None
-    # As `list_doubts` has it: of the model's own figure and the nested one.
-    said = [
-        any(one.value is None or one.low is None or may_be_chance(one.value, one.low) for one in (chosen, other))
-        for other in (nested, refitted)
-    ]
+    # As console and report have it: of the model's own figure and the nested one.
+    said = [any(may_be_chance(one.value, one.low) for one in (chosen, other)) for other in (nested, refitted)]
     values = [np.nan if one.value is None else one.value for one in (chosen, nested, refitted)]
     return Noise(values[0], values[1], values[2], *said)
 
