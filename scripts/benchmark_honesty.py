@@ -173,15 +173,15 @@ def print_noise(found: Sequence[Noise]) -> None:
     console, table = make_console(), Table(box=None, header_style="bold")
     for heading in ("macro AUC of the model chosen", "mean", "standard error", "'no better than chance' said"):
         table.add_column(heading, justify="right")
-    runs = Noise(*map(np.array, zip(*found, strict=True)))
-    of_rows = {
-        "its own figure": (runs.chosen, None),
-        "chosen on the other folds": (runs.nested, runs.said),
-        "fitted and chosen again without each fold (--nested)": (runs.refitted, runs.said_refitted),
+    chosen, nested, refitted, said, said_refitted = (np.array(column) for column in zip(*found, strict=True))
+    of_rows: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
+        "its own figure": (chosen, None),
+        "chosen on the other folds": (nested, said),
+        "fitted and chosen again without each fold (--nested)": (refitted, said_refitted),
     }
-    for what, (values, said) in of_rows.items():
+    for what, (values, told) in of_rows.items():
         error = np.std(values) / np.sqrt(len(found))
-        table.add_row(what, f"{np.mean(values):.3f}", f"{error:.3f}", "" if said is None else f"{np.mean(said):.0%}")
+        table.add_row(what, f"{np.mean(values):.3f}", f"{error:.3f}", "" if told is None else f"{np.mean(told):.0%}")
     console.print(f"{len(found)} runs on noise: {_NOISE.describe()}")
     console.print(table)
 
