@@ -45,7 +45,7 @@ class Nested(NamedTuple):
         chosen: the model that predicts each fold.
         value, low, high: the macro score of the rule, and its 95 % interval; None where it is not defined.
         refitted: whether all models were fitted again without the fold. Else those that the choice looked at learnt
-            from the fold's rows, and a little of what flatters remains: 0.018 of AUC where there is nothing to learn.
+            from the fold's rows, and a little of what flatters remains: 0.014 of AUC where there is nothing to learn.
     """
 
     chosen: tuple[str, ...]
