@@ -1,7 +1,8 @@
 """Simulations with a known truth: whether intervals hold it, and what scores say where there is nothing to learn."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -107,41 +108,82 @@ def _print_promises(simulations: int, pool: Parallel) -> None:
     console.print(table)
 
 
+class NoiseSize(NamedTuple):
+    """What there is to learn from where there is nothing to learn, and what learns: patients of so many slices."""
+
+    patients: int = 60
+    slices: int = 5
+    backbones: int = 2
+    width: int = 20
+    labels: int = 2
+    share: float = 0.3
+    baselines: tuple[str, ...] = ("logistic", "knn")
+    ensembles: tuple[str, ...] = ("mean", "greedy")
+
+    def describe(self) -> str:
+        """Say it in a line."""
+        rows = f"{self.patients} patients of {self.slices} rows, {self.backbones} backbones of {self.width} features"
+        return f"{rows}, {self.labels} labels of {self.share:.0%}; {', '.join(self.baselines + self.ensembles)}"
+
+
+_NOISE = NoiseSize()
+
+
 class Noise(NamedTuple):
-    """What a run, or each of R runs, arrays (R,), says of labels that nothing knows of.
+    """What a run says of labels that nothing knows of.
 
     Attributes:
-        chosen: AUC of the model that it chose.
+        chosen: AUC of the model that it chose, on the rows that it was chosen on.
         nested: the same, chosen on the other folds; `refitted` as `--nested` has it.
-        said: whether it says that it may be no better than chance.
+        said: whether console and report say that it may be no better than chance; `said_refitted` with `--nested`.
     """
 
-    chosen: Any
-    nested: Any
-    refitted: Any
-    said: Any
+    chosen: float
+    nested: float
+    refitted: float
+    said: bool
+    said_refitted: bool
 
 
 def _learn_from_noise(seed: int) -> Noise:
     """Run stage 2 on labels that nothing knows of."""
     rng = np.random.default_rng(seed)
-    patients, names = 60, ("first", "second")
-    groups = np.repeat(np.arange(patients), 5).astype(str)
-    features = rng.normal(size=(len(groups), 90)).astype(np.float32)
-    labels = (rng.random((len(groups), 2)) < 0.3).astype(np.uint8)
-    ids = tuple(map(str, range(len(groups))))
+    groups = np.repeat(np.arange(_NOISE.patients), _NOISE.slices).astype(str)
+    width = _NOISE.width
+    features = rng.normal(size=(len(groups), _NOISE.backbones * width)).astype(np.float32)
+    labels = (rng.random((len(groups), _NOISE.labels)) < _NOISE.share).astype(np.uint8)
+    ids, names = tuple(map(str, range(len(groups)))), tuple(map(str, range(_NOISE.labels)))
     train = SplitInputs(ids, np.ones(len(ids), bool), features, None, groups, {})
-    columns = {f"b{number}": slice(30 * number, 30 * number + 30) for number in range(3)}
+    columns = {f"b{number}": slice(width * number, width * (number + 1)) for number in range(_NOISE.backbones)}
     inputs = Inputs(names, columns, train, labels, None)
-    settings = Settings(seed=seed, baselines=("logistic", "knn"), nested=True)
+    settings = Settings(seed=seed, baselines=_NOISE.baselines, ensembles=_NOISE.ensembles, nested=True)
     experiment = run_experiment(inputs, settings, lambda: None)
     chosen, nested = experiment.macro(experiment.final_model, "roc_auc"), experiment.nested
     refitted = validate(inputs, settings, experiment, lambda: None).nested
     assert nested is not None
     assert refitted is not None
-    said = any(one.value is None or one.low is None or may_be_chance(one.value, one.low) for one in (chosen, nested))
+    # As console and report have it: of the model's own figure and the nested one.
+    said = [any(may_be_chance(one.value, one.low) for one in (chosen, other)) for other in (nested, refitted)]
     values = [np.nan if one.value is None else one.value for one in (chosen, nested, refitted)]
-    return Noise(values[0], values[1], values[2], said)
+    return Noise(values[0], values[1], values[2], *said)
+
+
+def print_noise(found: Sequence[Noise]) -> None:
+    """Print what runs on noise say."""
+    console, table = make_console(), Table(box=None, header_style="bold")
+    for heading in ("macro AUC of the model chosen", "mean", "standard error", "'no better than chance' said"):
+        table.add_column(heading, justify="right")
+    chosen, nested, refitted, said, said_refitted = (np.array(column) for column in zip(*found, strict=True))
+    of_rows: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
+        "its own figure": (chosen, None),
+        "chosen on the other folds": (nested, said),
+        "fitted and chosen again without each fold (--nested)": (refitted, said_refitted),
+    }
+    for what, (values, told) in of_rows.items():
+        error = np.std(values) / np.sqrt(len(found))
+        table.add_row(what, f"{np.mean(values):.3f}", f"{error:.3f}", "" if told is None else f"{np.mean(told):.0%}")
+    console.print(f"{len(found)} runs on noise: {_NOISE.describe()}")
+    console.print(table)
 
 
 def benchmark_honesty(simulations: int, runs: int, jobs: int) -> None:
@@ -163,15 +205,5 @@ def benchmark_honesty(simulations: int, runs: int, jobs: int) -> None:
     console.print(f"95 % intervals that hold the truth, {simulations} simulations each")
     console.print(table)
     _print_promises(simulations, pool)
-    noise = Noise(*map(np.array, zip(*pool(delayed(_learn_from_noise)(seed) for seed in range(runs)), strict=True)))
-    console.print(
-        f"{runs} runs on noise: macro AUC of the model chosen {_mean(noise.chosen)}, chosen on the other folds "
-        f"{_mean(noise.nested)}, fitted and chosen again without each fold {_mean(noise.refitted)}; 'may be no better "
-        f"than chance' is said in {np.mean(noise.said):.0%}"
-    )
+    print_noise(pool(delayed(_learn_from_noise)(seed) for seed in range(runs)))
     benchmark_means(min(simulations, 100), jobs, console)
-
-
-def _mean(values: np.ndarray) -> str:
-    """Write a mean and its standard error."""
-    return f"{values.mean():.3f} (standard error {values.std() / np.sqrt(len(values)):.3f})"

@@ -12,7 +12,7 @@ from rich.text import Text
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.rundir.folder import SUBGROUPS
-from classify.scores.choice import describe_nested
+from classify.scores.choice import describe_nested, may_be_chance
 from classify.scores.gains import MODEL
 from classify.scores.metrics import MACRO, METRICS, Score, describe_rule
 from classify.scores.resampling import DRAWS
@@ -128,6 +128,12 @@ def _print_choice(console: Console, experiment: Experiment) -> None:
     if nested := experiment.nested:
         how, figure = describe_nested(nested.describe()), _figure(nested.value, nested.low, nested.high)
         console.print(f"{how}: macro {metric} {figure}; the final model's own is of the images that it was chosen on")
+    own = experiment.macro(experiment.final_model, "roc_auc")
+    chance = [(own.value, own.low)]
+    if nested and metric == "roc_auc":
+        chance.append((nested.value, nested.low))
+    if any(may_be_chance(*figure) for figure in chance):
+        console.print("the final model may be no better than chance, a macro roc_auc of 0.5")
     if permutations := experiment.permutations:
         console.print(
             f"better than chance: p = {_short(permutations.p_value)}, by {len(permutations.values)} runs on labels "

@@ -46,7 +46,7 @@ class Nested(NamedTuple):
         chosen: the model that predicts each fold.
         value, low, high: the macro score of the rule, and its 95 % interval; None where it is not defined.
         refitted: whether all models were fitted again without the fold. Else those that the choice looked at learnt
-            from the fold's rows, and a little of what flatters remains: 0.018 of AUC where there is nothing to learn.
+            from the fold's rows, and a little of what flatters remains: 0.014 of AUC where there is nothing to learn.
     """
 
     chosen: tuple[str, ...]
@@ -84,13 +84,13 @@ class Permutations(NamedTuple):
         return {"runs": len(self.values), "p_value": self.p_value, "values": list(self.values)}
 
 
-def may_be_chance(value: float, low: float) -> bool:
-    """Whether an out-of-fold AUC, with the low end of its interval, may be chance, 0.5.
+def may_be_chance(value: float | None, low: float | None) -> bool:
+    """Whether an out-of-fold AUC, with the low end of its interval, may be chance, 0.5: also where either is unknown.
 
     Where nothing can be learnt, an out-of-fold score counts each pair of rows twice, once in each direction, and
     spreads sqrt(2) more than the interval of the fitted models says, which is widened here by so much.
     """
-    return not value - math.sqrt(2) * (value - low) > 0.5  # also where there is no interval
+    return value is None or low is None or not value - math.sqrt(2) * (value - low) > 0.5  # also where it is NaN
 
 
 def macro_labels(label_names: Sequence[str], train: Labels, test: Labels | None) -> dict[str, str]:

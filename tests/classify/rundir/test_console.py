@@ -74,6 +74,15 @@ def test_how_many_models_score_an_image_is_said_beside_the_columns(toy, options,
     assert [line.startswith(said or "") for line in found] == ([] if said is None else [True])
 
 
+@pytest.mark.parametrize(("baseline", "said"), [("prior", True), ("logistic", False)])
+def test_a_model_that_may_be_no_better_than_chance_is_called_so(toy, baseline, said):
+    arguments = ["run", str(toy.data), "--cache", str(toy.cache), "--out", str(toy.data.parent / "run")]
+    options = ["--preset", "none", "--backbones", "beta", "--baselines", baseline]
+    result = CliRunner().invoke(app, [*arguments, *options])
+    assert result.exit_code == 0, result.output
+    assert ("the final model may be no better than chance, a macro roc_auc of 0.5" in result.output) == said
+
+
 def test_without_labels_of_test_there_is_no_column_of_it(toy):
     heading, lines = lines_of_leaderboard(toy, "--backbones", "beta", "--labels", LABELS[1])
     assert "test" not in " ".join(heading)
