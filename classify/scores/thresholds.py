@@ -118,8 +118,8 @@ def warn_few_positives(label_names: Sequence[str], labels: Labels) -> list[str]:
     """Name the labels whose threshold is fitted on fewer than `LEAST_POSITIVES` positives; a sentence each."""
     positives = [count_things(count, "positive") for count in labels.sum(axis=0).tolist()]
     return [
-        f"{name}: its threshold is fitted on {said}, fewer than {LEAST_POSITIVES}, so that it may mark nearly every new "
-        "image, or none; go by the probabilities"
+        f"{name}: its threshold is fitted on {said}, fewer than {LEAST_POSITIVES}, so that it may mark nearly every "
+        "new image, or none; go by the probabilities"
         for name, said, count in zip(label_names, positives, labels.sum(axis=0), strict=True)
         if count < LEAST_POSITIVES
     ]
