@@ -1,10 +1,11 @@
 """Print what a run found."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +19,7 @@ from classify.scores.metrics import MACRO, METRICS, Score, describe_rule
 from classify.scores.resampling import DRAWS
 from classify.scores.tables.subgroups import LEAST_SUBGROUP, list_small
 from classify.scores.thresholds import measure_cost
-from features.common.text import first_few, make_console
+from features.common.text import count_things, first_few, make_console
 
 
 class LeaderboardColumn(NamedTuple):
@@ -37,6 +38,8 @@ class LeaderboardColumn(NamedTuple):
     printed: bool = True
 
 
+#: Share of the images without a label beyond which a threshold that marks them is said to be of little use.
+USELESS = 0.9
 #: Columns of the leaderboard, printed and in the report, beside the AUC that it is sorted by.
 LEADERBOARD = (
     LeaderboardColumn("average_precision", "AP"),
@@ -75,9 +78,9 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
     )
     if beside and not settings.refit:
         console.print(
-            f"out-of-fold: {_models(settings.repeats)} an image; test: the mean of "
-            f"{_models(settings.folds * settings.repeats)}, so that models which vary score higher on test for that "
-            "alone, and more images reach their thresholds (--refit predicts test by one model)"
+            f"out-of-fold: {count_things(settings.repeats, 'model')} an image; test: the mean of "
+            f"{count_things(settings.folds * settings.repeats, 'model')}, so that models which vary score higher on "
+            "test for that alone, and more images reach their thresholds (--refit predicts test by one model)"
         )
     if experiment.left_out:
         why = ", ".join(f"{name} ({reason})" for name, reason in experiment.left_out.items())
@@ -107,10 +110,17 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
             f"random folds, {gap.grouped} by grouped ones"
         )
     before = ", before its calibration" if settings.calibration else ""
-    console.print(f"final model: {experiment.final_model} ({describe_rule(settings.select)}{before})")
+    final = experiment.final_model
+    console.print(f"final model: {final} ({describe_rule(settings.select)}{before})")
     _print_choice(console, experiment)
     console.print(f"its thresholds, for {settings.threshold.text}, cross-fitted on the training images:")
-    console.print(_threshold_table(inputs, experiment))
+    costs = measure_cost(inputs.train_labels, experiment.predictions[final].out_of_fold, experiment.decisions[final])
+    console.print(_threshold_table(inputs, experiment, costs))
+    if useless := list_useless(inputs.label_names, costs):
+        console.print(
+            f"of little use, as they mark nearly every image without the label: {', '.join(useless)}; a lower "
+            "--threshold asks less of the model"
+        )
     for name, promise in zip(inputs.label_names, experiment.readings.promises, strict=False):
         console.print(f"{settings.threshold.text} of {name} rests on: {promise.describe()}")
     _print_groups(console, experiment)
@@ -119,7 +129,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
         needless = "; --refit changes what predicts new images only" if settings.refit else ""
         console.print(f"test: the data set has no test split, so there are only out-of-fold results{needless}")
     else:
-        _print_test(console, test, experiment.final_model + (", refitted" if settings.refit else ""), rejected_list)
+        _print_test(console, test, final + (", refitted" if settings.refit else ""), rejected_list)
 
 
 def _print_choice(console: Console, experiment: Experiment) -> None:
@@ -240,10 +250,20 @@ def rank_models(aucs: Mapping[str, float | None]) -> list[str]:
     return sorted(known, key=lambda model: -known[model])
 
 
-def _threshold_table(inputs: Inputs, experiment: Experiment) -> Table:
-    """Show the final model's thresholds, and what they cost beside 0.5."""
+def list_useless(label_names: Sequence[str], costs: np.ndarray) -> list[str]:
+    """Name the labels whose threshold marks more than `USELESS` of the images without it, with the share.
+
+    Args:
+        label_names: of the L labels.
+        costs: of `measure_cost`, (L, 6).
+    """
+    marked = dict(zip(label_names, 1 - costs[:, 2], strict=True))
+    return [f"{name} ({share:.0%})" for name, share in marked.items() if share > USELESS]
+
+
+def _threshold_table(inputs: Inputs, experiment: Experiment, costs: np.ndarray) -> Table:
+    """Show the final model's thresholds, and what they cost beside 0.5, as `measure_cost` gives it."""
     model = experiment.final_model
-    costs = measure_cost(inputs.train_labels, experiment.predictions[model].out_of_fold, experiment.decisions[model])
     aucs = {s.label: s for s in experiment.scores[model, "oof"] if s.metric == "roc_auc"}
     table = Table(box=None, header_style="bold")
     table.add_column("label")
@@ -252,11 +272,6 @@ def _threshold_table(inputs: Inputs, experiment: Experiment) -> Table:
     for name, threshold, cost in zip(inputs.label_names, experiment.thresholds[model], costs, strict=True):
         table.add_row(Text(name), _with_interval(aucs[name]), *(_short(value) for value in (threshold, *cost)))
     return table
-
-
-def _models(count: int) -> str:
-    """Write `1 model`, `5 models`."""
-    return f"{count} model{'' if count == 1 else 's'}"
 
 
 def _with_interval(score: Score) -> Text:

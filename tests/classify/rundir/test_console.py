@@ -3,12 +3,13 @@
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from classify.__main__ import app
-from classify.rundir.console import rank_models
+from classify.rundir.console import list_useless, rank_models
 from tests.classify.toy import LABELS, Toy, label_test_split, make_toy
 
 
@@ -92,3 +93,9 @@ def test_without_labels_of_test_there_is_no_column_of_it(toy):
 def test_models_without_a_score_come_last_and_equal_ones_keep_their_order():
     ordered = rank_models({"undefined": None, "nan": math.nan, "low": 0.6, "first": 0.7, "second": 0.7})
     assert ordered == ["first", "second", "low", "undefined", "nan"]
+
+
+def test_thresholds_that_mark_nearly_every_image_are_named():
+    costs = np.zeros((3, 6))
+    costs[:, 2] = 0.013, 0.1, 0.5  # specificities
+    assert list_useless(("epidural", "subdural", "any"), costs) == ["epidural (99%)"]
