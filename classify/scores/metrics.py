@@ -236,7 +236,8 @@ class ThresholdRule:
             if found and aim.takes(*numbers):
                 value, percent = (*numbers, 0.0, 0.0)[:2]
                 return cls(text, aim, value, percent / 100)
-        raise InputError(f"--threshold {text!r}: expected one of {', '.join(aim.form for aim in THRESHOLD_RULES)}.")
+        forms = ", ".join(aim.form for aim in THRESHOLD_RULES)
+        raise InputError(f"--threshold {text!r}: expected one of {forms}. Quote a rule with >, which is the shell's.")
 
 
 #: Rare labels have few positives to find: F1 weighs finding them against false alarms.
