@@ -48,7 +48,7 @@ class Promise(NamedTuple):
         counted = f"{self.positives} positives count for {self.counts_for:.1f} independent ones"
         if self.how == BOUND:
             return f"{BOUND}: {counted}"
-        return f"{counted}, {self.needed} are needed for a bound; taken instead: {self.how}"
+        return f"{self.how}: {counted}, and a bound without assumptions takes {self.needed}"
 
 
 def fit_thresholds(

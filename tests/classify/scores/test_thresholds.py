@@ -206,7 +206,7 @@ def test_positives_of_one_patient_promise_nothing_short_of_every_image():
     first, second = make_promises(labels, p, PROMISED, groups)
     assert (first.how, first.threshold, first.counts_for) == (EVERYTHING, 0.0, 1.0)
     assert first.describe() == (
-        "40 positives count for 1.0 independent ones, 59 are needed for a bound; taken instead: every image is positive"
+        "every image is positive: 40 positives count for 1.0 independent ones, and a bound without assumptions takes 59"
     )
     assert second.how == TOLERANCE
     np.testing.assert_array_equal(fit_thresholds(labels, p, PROMISED, groups), [0.0, second.threshold])
