@@ -28,8 +28,8 @@ _MASK_PER_ROW = 32
 MASKS = 8
 
 
-#: Outputs of the first layers of a lane up to which a product by each is faster than one by all: half the time for 3
-#: outputs, 1,280 features and mini-batches of 32 rows.
+#: Outputs of a lane's first layers up to which a product by each is faster than one by all: it takes a third of the
+#: time for 3 outputs, 1,280 features and mini-batches of 32 rows.
 _FEW_OUTPUTS = 8
 
 

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 SHARE = 0.5
 _MEMORY, _CGROUPS = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 #: Bytes that a fit takes for each feature of the rows that it learns from: the rows, standardised rows, and what the
-#: solver makes of them; as measured, see docs/decisions.md.
+#: solver makes of them; as measured, see docs/decisions.md. A head copies a fifth of the rows, to validate on.
 _BYTES, _BYTES_OF_SVM, _BYTES_OF_HEAD = 13, 32, 1
 
 

@@ -44,8 +44,6 @@ DECIDING = tuple(
 )
 #: Rows whose features are digested at a time.
 _BLOCK = 4096
-
-
 #: Gives an array by what it is of, or makes it; see `FitStore.recall`.
 Recall = Callable[[Sequence[Any], Callable[[], np.ndarray]], np.ndarray]
 
@@ -56,7 +54,7 @@ def make_now(what: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 class FitStore:
-    """Fits by what they are fits of; a fit of anything else is never found.
+    """Fits and scores by what they are of; those of anything else are never found.
 
     Two runs may use a folder at once, and whoever is killed leaves a file whole or none. What cannot be written or read
     is made again: a warning says so once.

@@ -99,7 +99,7 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float] | tuple[None,
 
 
 def _between(ascending: np.ndarray, place: float) -> float:
-    """Interpolate at a place, from 0, of some values: as `numpy.percentile`, which takes four times as long."""
+    """Interpolate at a place, from 0, of some values: as `numpy.percentile`, which takes five times as long."""
     first = math.floor(place)
     below, above = float(ascending[first]), float(ascending[min(first + 1, len(ascending) - 1)])
     part = place - first
