@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from classify.bank.train import LaneRows, train_bank
+from classify.bank.train import HeadSplit, train_bank
 from classify.crossfit.plan import in_threads
 from classify.models.files import HEAD_SUFFIX
 from classify.models.heads import HeadSpec
@@ -158,16 +158,14 @@ def _untrained(spec: HeadSpec) -> TrainedHead:
     """A head of the spec's layers after one short epoch."""
     X = np.zeros((4, WIDTH), np.float32)
     y = np.tile(np.array([[0], [1]], np.uint8), (2, LABELS))
-    return train_bank([replace(spec, epochs=1)], X, y, [LaneRows(np.arange(2), np.arange(2, 4))])[0][0]
+    return train_bank([replace(spec, epochs=1)], X, y, HeadSplit(np.arange(2), np.arange(2, 4)))[0]
 
 
 def _train_bank(specs: list[HeadSpec], X: np.ndarray, y: np.ndarray, epochs: int) -> None:
     """Train all heads, in as many banks as there are cores."""
     rows = np.arange(ROWS)
     parts = [[replace(spec, epochs=epochs) for spec in specs[start :: cores()]] for start in range(cores())]
-    in_threads(
-        cores(), train_bank, [(part, X, y, [LaneRows(rows[_VALIDATION:], rows[:_VALIDATION])]) for part in parts]
-    )
+    in_threads(cores(), train_bank, [(part, X, y, HeadSplit(rows[_VALIDATION:], rows[:_VALIDATION])) for part in parts])
 
 
 def _seconds(action: Callable[[], Any]) -> float:

@@ -1,9 +1,10 @@
-"""The bank: many heads trained at once on one matrix of features, as fast as matrix products allow.
+"""The bank: many heads trained at once on one matrix of features.
 
 Reading order:
 
 - `train`: epoch by epoch, until every head has stopped early.
-- `stack`: heads of one architecture side by side: their weights, and the optimiser's steps.
-- `network`: the layers of a stack, forward and backward, and dropout masks.
+- `stack`: heads of one architecture side by side: their weights, an epoch, their validation.
+- `loops`: a step of a stack, compiled.
+- `dropout`: what dropout is decided by.
 - `auc`: the ROC-AUC of many heads at once.
 """

@@ -10,7 +10,6 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 
-from classify.bank import train as bank
 from classify.crossfit.memory import jobs_in_memory
 from classify.crossfit.plan import REFIT, Fit, FitPlan, Prediction, in_threads, make_folds
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
@@ -95,7 +94,7 @@ class CrossFit:
     def list_keys(self) -> dict[str, list[str]]:
         """What the fits are found by, by model; those of heads on all rows are known once their folds are."""
         of_models = {
-            name: [self._key(candidate, number) for part in self._parts(name, later=False) for number in part]
+            name: [self._key(candidate, number) for number in self._numbers(name, later=False)]
             for name, candidate in self._candidates.items()
         }
         return {name: [key for key in keys if key] for name, keys in of_models.items()}
@@ -108,33 +107,31 @@ class CrossFit:
             on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
         """
 
-        def recall(candidate: Candidate, numbers: Sequence[int]) -> list[Fit]:
-            keys = [self._key(candidate, number) for number in numbers]
-            found = [self._store.find(key) if key else None for key in keys]
-            missing = [place for place, fit in enumerate(found) if fit is None]
-            for place, fit in zip(missing, self._fit(candidate, [numbers[place] for place in missing]), strict=True):
-                found[place] = fit
-                if key := keys[place]:
+        def recall(candidate: Candidate, number: int) -> Fit:
+            key = self._key(candidate, number)
+            fit = self._store.find(key) if key else None
+            if fit is None:
+                fit = self._fit(candidate, number)
+                if key:
                     self._store.keep(key, fit)
-            for _ in numbers:
-                on_fit()
-            return [fit for fit in found if fit]
+            on_fit()
+            return fit
 
-        numbers = range(len(self._fits))
         rows = max(len(fit.learnt) for fit in self._fits)
         sizes = [(one.model, self._cells(one, rows)) for one in self._candidates.values()]
-        jobs = jobs_in_memory(min(jobs, len(sizes) * len(numbers) or 1), sizes)
+        jobs = jobs_in_memory(min(jobs, len(sizes) * len(self._fits) or 1), sizes)
         found: dict[str, list[Fit]] = {name: [] for name in self._candidates}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
             for later in (False, True):
-                parts = [(name, part) for name in self._candidates for part in self._parts(name, later)]
-                models = [
-                    self._for_all_rows(name, found[name]) if later else self._candidates[name] for name, _ in parts
-                ]
-                fits = in_threads(jobs, recall, [(m, part) for m, (_, part) in zip(models, parts, strict=True)])
-                for (name, _), of_part in zip(parts, fits, strict=True):
-                    found[name] += of_part
+                wanted = [(name, number) for name in self._candidates for number in self._numbers(name, later)]
+                models = {
+                    name: self._for_all_rows(name, found[name]) if later else self._candidates[name]
+                    for name, _ in wanted
+                }
+                fits = in_threads(jobs, recall, [(models[name], number) for name, number in wanted])
+                for (name, _), fit in zip(wanted, fits, strict=True):
+                    found[name].append(fit)
         backbones = {name: _backbones_within(one.columns, self._inputs) for name, one in self._candidates.items()}
         return CrossFitted(
             {name: self._plan.gather(fits, backbones[name]) for name, fits in found.items()},
@@ -142,30 +139,17 @@ class CrossFit:
             (*self._warnings, *self._unfinished(found)),
         )
 
-    def _width(self, candidate: Candidate) -> int:
-        """How many features it sees."""
-        return len(range(*candidate.columns.indices(self._inputs.train.features.shape[1])))
-
     def _cells(self, candidate: Candidate, rows: int) -> int:
         """The features of all rows that it learns from, and for a head what its parameters take in their place."""
-        spec, width = candidate.model, self._width(candidate)
+        spec, features = candidate.model, self._inputs.train.features
+        width = len(range(*candidate.columns.indices(features.shape[1])))
         parameters = spec.count_parameters(width, len(self._inputs.label_names)) if isinstance(spec, HeadSpec) else 0
         return rows * width + 20 * parameters  # weights, gradients, two slots, the best: float32 each
 
-    def _parts(self, name: str, later: bool) -> list[list[int]]:
-        """The fits of a model that are made together, by number: of a head, folds that go side by side.
-
-        Args:
-            name: of the model.
-            later: whether those are asked for that need others before them, or those that do not.
-        """
-        numbers = range(len(self._fits))
-        if name not in self._heads:
-            return [] if later else [[number] for number in numbers]
-        own = [number for number in numbers if (self._fits[number].name == REFIT) == later]
-        candidate = self._candidates[name]
-        at_once = bank.lanes_in_cache(candidate.model, self._width(candidate), len(self._inputs.label_names))
-        return [own[start : start + at_once] for start in range(0, len(own), at_once)]
+    def _numbers(self, name: str, later: bool) -> list[int]:
+        """The fits of a model by number: those that need others before them, a head's on all rows, or the rest."""
+        waits = [name in self._heads and fit.name == REFIT for fit in self._fits]
+        return [number for number, needs in enumerate(waits) if needs == later]
 
     def _for_all_rows(self, name: str, of_folds: Sequence[Fit]) -> Candidate:
         """A head that trains for the median of the folds' best epochs, at least one, and does not stop before."""
@@ -185,26 +169,19 @@ class CrossFit:
             return self._keys.make(backbones, model, self._seed, predicts_test, *self._head_rows[number][:3])
         return self._keys.make(backbones, type(model), model.get_params(), *self._fits[number])
 
-    def _fit(self, candidate: Candidate, numbers: Sequence[int]) -> list[Fit]:
-        """Fit a candidate, heads in all fits at once; let each predict the rows held out and, where asked, test."""
-        if not numbers:
-            return []
+    def _fit(self, candidate: Candidate, number: int) -> Fit:
+        """Fit a candidate once; let it predict the rows held out and, where asked, test."""
         seen, labels = self._inputs.train.features[:, candidate.columns], self._inputs.train_labels
         if isinstance(candidate.model, HeadSpec):
-            splits = [bank.LaneRows(*self._head_rows[number][:2]) for number in numbers]
-            heads = [head for [head] in bank.train_bank([candidate.model], seen, labels, splits, self._seed)]
-            fitted = zip(numbers, heads, strict=True)
-            return [
-                self._predict(candidate, number, head, head.best_epoch > 0, head.seconds) for number, head in fitted
-            ]
-        fits = []
-        for number in numbers:
-            started, learnt = time.perf_counter(), self._fits[number].learnt
-            groups = None if self._inputs.train.groups is None else self._inputs.train.groups[learnt]
-            model = clone(candidate.model).fit(seen[learnt], labels[learnt], groups)
-            seconds = time.perf_counter() - started
-            fits.append(self._predict(candidate, number, SavedEstimator(model), model.converged_, seconds))
-        return fits
+            from classify.bank import train as bank  # what is compiled takes time to load
+
+            split = bank.HeadSplit(*self._head_rows[number][:2])
+            [head] = bank.train_bank([candidate.model], seen, labels, split, self._seed)
+            return self._predict(candidate, number, head, head.best_epoch > 0, head.seconds)
+        started, learnt = time.perf_counter(), self._fits[number].learnt
+        groups = None if self._inputs.train.groups is None else self._inputs.train.groups[learnt]
+        model = clone(candidate.model).fit(seen[learnt], labels[learnt], groups)
+        return self._predict(candidate, number, SavedEstimator(model), model.converged_, time.perf_counter() - started)
 
     def _predict(
         self,

@@ -32,7 +32,7 @@ FITS, _FIT, _SCORES = "fits", ".fit", ".scores"
 #: In it, what the latest run was made of, to say what has changed since.
 _LATEST = "latest.json"
 #: Packages whose version decides the last bits of a fit.
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "skops")
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "skops", "numba", "llvmlite")
 _ROOM = Path(__file__).parents[1]
 #: Modules of this room whose code decides a fit: an edit of one discards all finished fits, an edit elsewhere none.
 #: What the table of baselines gives is part of what a fit is found by, so the table is not among them.

@@ -204,8 +204,7 @@ def train_out_of_fold(
     out_of_fold = np.empty((*labels.shape, len(specs)), dtype=np.float32)
 
     def train(fold: FoldRows) -> None:
-        split = bank.LaneRows(fold.train, fold.validation)
-        [heads] = bank.train_bank(specs, features, labels, [split], seed, on_epochs)
+        heads = bank.train_bank(specs, features, labels, bank.HeadSplit(fold.train, fold.validation), seed, on_epochs)
         held_out = features[fold.held_out]
         for index, head in enumerate(heads):
             out_of_fold[fold.held_out, :, index] = head.predict_proba(held_out)

@@ -26,14 +26,14 @@ def stand(_: int = 0) -> None:
 if __name__ == "__main__":
     allowed = int(sys.argv.pop(1))
     fit, number = PenalisedLogistic.fit, itertools.count(1)
-    train_bank: Callable[..., list[list[TrainedHead]]] = bank.train_bank
+    train_bank: Callable[..., list[TrainedHead]] = bank.train_bank
 
     def fit_or_stand(self: Any, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> PenalisedLogistic:
         if next(number) > allowed:
             stand()
         return fit(self, X, y, groups)
 
-    def train_or_stand(*arguments: Any) -> list[list[TrainedHead]]:
+    def train_or_stand(*arguments: Any) -> list[TrainedHead]:
         return train_bank(*arguments, stand) if next(number) > allowed else train_bank(*arguments)
 
     PenalisedLogistic.fit = fit_or_stand  # type: ignore[method-assign]

@@ -172,7 +172,7 @@ def test_a_forest_in_two_threads_is_stopped_without_a_trace(toy):
 def test_a_run_that_is_stopped_in_the_midst_of_heads_reuses_them(toy, heads_options, heads_at_once, monkeypatch):
     trained = []
     train_bank = bank.train_bank
-    code, finished = stop_run(toy, "heads", signal.SIGINT, *heads_options, kept=6, stand=1)
+    code, finished = stop_run(toy, "heads", signal.SIGINT, *heads_options, kept=6, stand=3)
     assert code == 130
     assert len(list(finished.glob("*.fit"))) == 6  # three of the prior, and the first head's
 
@@ -182,7 +182,7 @@ def test_a_run_that_is_stopped_in_the_midst_of_heads_reuses_them(toy, heads_opti
 
     monkeypatch.setattr(bank, "train_bank", watch)
     assert run(toy, "heads", *heads_options, *KEEP)[0] == 0
-    assert len(trained) == 2
+    assert len(trained) == 6
     assert tables(toy.data.parent / "heads") == tables(heads_at_once)
     heads, of_once = (
         {

@@ -6,8 +6,8 @@ from sklearn.metrics import roc_auc_score
 
 from classify.bank import stack as bank_stack
 from classify.bank import train as bank
-from classify.bank.stack import initial_weights, make_stacks
-from classify.bank.train import LaneRows, batch_order, lanes_in_cache, train_bank
+from classify.bank.stack import BankRows, initial_weights, make_stacks
+from classify.bank.train import HeadSplit, batch_order, train_bank
 from classify.models.heads import HeadSpec
 from classify.models.keras_file import write_keras
 from features.common.errors import InputError
@@ -16,7 +16,7 @@ from features.common.keras_import import import_keras
 ROWS, WIDTH, LABELS, SEED = 90, 24, 3, 5
 TRAIN, VALIDATION = np.arange(0, 90, 3), np.setdiff1d(np.arange(90), np.arange(0, 90, 3))[:41]
 #: The rows of a fold, to learn from and for validation.
-SPLIT_34 = LaneRows(np.arange(34), np.arange(34, 75))
+SPLIT_34 = HeadSplit(np.arange(34), np.arange(34, 75))
 #: Five epochs that all lower the validation loss, so that the best weights are the last.
 FIVE = HeadSpec(dropout=0.0, l2=1e-2, learning_rate=2e-3, batch_size=8, epochs=5, patience=1.0)
 
@@ -33,8 +33,7 @@ def y(features):
 
 
 def train(specs, features, y, **options):
-    [heads] = train_bank(specs, features, y, [LaneRows(TRAIN, VALIDATION)], SEED, **options)
-    return heads
+    return train_bank(specs, features, y, HeadSplit(TRAIN, VALIDATION), SEED, **options)
 
 
 def train_in_keras(spec, features, y, train_rows=TRAIN):
@@ -114,32 +113,6 @@ def test_rows_that_a_head_does_not_see_change_no_bit_of_it(features, y):
     assert not np.array_equal(first.curves.validation_loss, train([spec], other, y)[0].curves.validation_loss)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_lanes_have_the_bits_that_they_have_alone(features, y, dropout):
-    # of unlike sizes, so that some have a whole mini-batch left where others have a short one or none; two stop early
-    specs = [replace(FIVE, dropout=dropout, epochs=9, learning_rate=rate, patience=1) for rate in (2e-3, 0.3)]
-    specs.append(replace(specs[0], hidden_units=(6,), batch_norm=False))
-    rows = np.random.default_rng(3).permutation(ROWS)
-    splits = [LaneRows(rows[:count], rows[count : count + 20]) for count in (17, 61, 48, 70, 8)]
-    together = train_bank(specs, features, y, splits, SEED)
-    for split, heads in zip(splits, together, strict=True):
-        [alone] = train_bank(specs, features, y, [split], SEED)
-        for one, same in zip(alone, heads, strict=True):
-            assert (one.best_epoch, one.spec) == (same.best_epoch, same.spec)
-            for weight, other in zip(one.weights, same.weights, strict=True):
-                np.testing.assert_array_equal(weight, other)
-            for name in ("loss", "auc", "validation_loss", "validation_auc"):
-                np.testing.assert_array_equal(getattr(one.curves, name), getattr(same.curves, name))
-    assert len({len(head.curves.loss) for heads in together for head in heads}) > 1
-
-
-def test_as_many_splits_side_by_side_as_the_cache_has_room_for():
-    linear, wide = FIVE, replace(FIVE, hidden_units=(512,))
-    assert [lanes_in_cache(linear, width, 3) for width in (1280, 20_000, 10**7)] == [68, 4, 1]
-    assert [lanes_in_cache(replace(linear, batch_size=size), 1280, 3) for size in (32, 256)] == [17, 2]
-    assert lanes_in_cache(wide, 1280, 3) == 1
-
-
 def test_the_other_heads_of_a_bank_do_not_change_a_head(features, y):
     spec = replace(FIVE, dropout=0.5, epochs=2)
     others = [replace(spec, dropout=0.2, seed=9), replace(spec, learning_rate=1e-3, class_weight="balanced")]
@@ -153,8 +126,7 @@ def test_the_other_heads_of_a_bank_do_not_change_a_head(features, y):
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(features, y, dropout):
     spec = replace(FIVE, dropout=dropout, batch_size=11, epochs=2)
     first, again, other = (
-        train_bank([spec], features, y, [SPLIT_34], seed)[0][0].predict_proba(features)
-        for seed in (SEED, SEED, SEED + 1)
+        train_bank([spec], features, y, SPLIT_34, seed)[0].predict_proba(features) for seed in (SEED, SEED, SEED + 1)
     )
     assert first.tobytes() == again.tobytes()
     assert not np.allclose(first, other)
@@ -210,7 +182,7 @@ def test_balanced_class_weights_make_a_rare_label_count_as_much_as_its_lack(feat
     spec = replace(FIVE, batch_norm=False, l2=0.0, learning_rate=0.3, epochs=20, batch_size=30)
     constant = np.zeros_like(features)  # only the bias can learn: the share of positives, or one half
     specs = [spec, replace(spec, class_weight="balanced")]
-    [(plain, balanced)] = train_bank(specs, constant, rare, [LaneRows(TRAIN, TRAIN)])
+    plain, balanced = train_bank(specs, constant, rare, HeadSplit(TRAIN, TRAIN))
     share = rare[TRAIN].mean()
     np.testing.assert_allclose(plain.predict_proba(constant), share, atol=0.02)
     np.testing.assert_allclose(balanced.predict_proba(constant), 0.5, atol=1e-3)
@@ -222,7 +194,8 @@ def test_dropout_adds_the_noise_that_it_should_where_rows_share_masks(features):
     spec = replace(FIVE, batch_norm=False, dropout=0.5, l2=0.0, label_smoothing=1.0, learning_rate=1e-12, epochs=1)
     specs = [replace(spec, seed=seed, batch_size=70) for seed in range(40)]
     flat = np.full_like(features, 0.3)
-    [heads] = train_bank(specs, flat, np.ones((ROWS, 1), np.uint8), [LaneRows(np.arange(ROWS), np.arange(ROWS))])
+    every = HeadSplit(np.arange(ROWS), np.arange(ROWS))
+    heads = train_bank(specs, flat, np.ones((ROWS, 1), np.uint8), every)
     raised = [float(head.curves.loss[0] - head.curves.validation_loss[0]) for head in heads]
     variance = np.mean([np.sum((head.weights[0] * 0.3) ** 2) for head in heads])
     assert np.mean(raised) == pytest.approx(variance / 8, rel=0.2)
@@ -242,24 +215,11 @@ def test_heads_that_exceed_the_cache_train_in_turn(features, y, monkeypatch):
     specs.append(replace(linear, dropout=0.0, hidden_units=(4,)))
     together = train(specs, features, y)
     monkeypatch.setattr(bank_stack, "PARAMETERS_IN_CACHE", 2 * linear.count_parameters(WIDTH, LABELS))
-    assert [stack.members for stack in make_stacks(specs, [y], WIDTH)] == [[0, 1], [2, 3], [4], [5]]
+    rows = BankRows(features, TRAIN, y[TRAIN], features[VALIDATION], y[VALIDATION])
+    assert [stack.members for stack in make_stacks(specs, rows)] == [[0, 1], [2, 3], [4], [5]]
     for one, other in zip(together, train(specs, features, y), strict=True):
         for ours, theirs in zip(one.weights, other.weights, strict=True):  # with the moving statistics
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
-
-
-@pytest.mark.parametrize("block", [7, 100])
-def test_the_optimiser_works_in_blocks_of_any_size(features, y, monkeypatch, block):
-    specs = [
-        replace(FIVE, optimiser=name, hidden_units=(5,), epochs=2, seed=seed)
-        for name in ("adam", "sgd")
-        for seed in (0, 1)
-    ]
-    whole = train(specs, features, y)
-    monkeypatch.setattr(bank_stack, "_BLOCK", block)
-    for one, same in zip(whole, train(specs, features, y), strict=True):
-        for ours, theirs in zip(one.weights, same.weights, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("waiting", [0, 10**9])

@@ -153,7 +153,7 @@ def test_a_refitted_head_trains_on_all_rows_for_the_median_of_the_best_epochs(he
     assert specs[0].epochs < specs[1].epochs == QUICK.epochs  # one of them stopped early
     assert INPUTS.test is not None
     for spec, (name, of_fits) in zip(specs, refit.models.items(), strict=True):
-        [[head]] = bank.train_bank([spec], INPUTS.train.features, INPUTS.train_labels, [bank.LaneRows(EVERY, EVERY)], 0)
+        [head] = bank.train_bank([spec], INPUTS.train.features, INPUTS.train_labels, bank.HeadSplit(EVERY, EVERY), 0)
         for weight, same in zip(head.weights, of_fits[-1].weights, strict=True):
             np.testing.assert_array_equal(weight, same)
         np.testing.assert_array_equal(refit.predictions[name].test, head.predict_proba(INPUTS.test.features))

@@ -56,14 +56,14 @@ class FakeBank:
     def __init__(self, head=Ridge):
         self.head, self.seconds, self.calls, self.stop_at, self.stop = head, 0.0, [], None, Stopped(signal.SIGINT)
 
-    def __call__(self, specs, X, y, splits, seed, on_epochs):
-        [(train_rows, validation_rows)] = splits
+    def __call__(self, specs, X, y, split, seed, on_epochs):
+        train_rows, validation_rows = split
         self.calls.append((specs, train_rows, validation_rows))
         if self.stop_at == len(self.calls):
             raise self.stop
         self.seconds += 10
         on_epochs(len(specs) * search.EPOCHS)
-        return [[self.head(spec, X[train_rows] - 5, y[train_rows]) for spec in specs]]
+        return [self.head(spec, X[train_rows] - 5, y[train_rows]) for spec in specs]
 
 
 @pytest.fixture(scope="module")

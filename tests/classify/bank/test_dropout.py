@@ -3,17 +3,15 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from classify.bank.network import MASKS, StackKind, draw_uniforms, rows_per_mask
+from classify.bank.dropout import MASKS, draw_uniforms, rows_per_mask
 
 STEPS, WIDTH = 20, 500
-KIND = StackKind((), True, 0.3, "adam")
-DEEP = StackKind((6, 4), True, 0.5, "adam")
 
 
-def draw(kinds=(KIND,), batch_size=256, seed=5, epoch=2, rows=1000):
-    """The uniforms of all steps, stacked."""
-    drawn = list(islice(draw_uniforms(kinds, batch_size, rows, WIDTH, seed, epoch), STEPS))
-    return {name: np.stack([of_step[name] for of_step in drawn]) for name in drawn[0]}
+def draw(batch_size=256, seed=5, epoch=2, hidden_units=()):
+    """The uniforms of all steps, stacked: of the features, and of the hidden layers."""
+    drawn = list(islice(draw_uniforms(hidden_units, batch_size, 1000, WIDTH, seed, epoch), STEPS))
+    return [np.stack(of_layer) for of_layer in zip(*drawn, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -21,14 +19,14 @@ def draw(kinds=(KIND,), batch_size=256, seed=5, epoch=2, rows=1000):
 )
 def test_only_rows_of_larger_batches_share_a_mask(batch_size, shared):
     assert rows_per_mask(batch_size) == shared
-    drawn = draw(batch_size=batch_size)["features"]
+    drawn = draw(batch_size)[0]
     assert drawn.shape == (STEPS, -(-batch_size // shared), WIDTH)
     assert drawn.shape[1] <= (MASKS if shared > 1 else batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [256, 33])  # 33: seven masks
 def test_shared_masks_hold_one_uniform_of_every_stratum(batch_size):
-    drawn = draw(batch_size=batch_size)["features"]
+    drawn = draw(batch_size)[0]
     masks = drawn.shape[1]
     strata = np.floor(drawn * masks)
     assert drawn.dtype == np.float32
@@ -41,7 +39,7 @@ def test_shared_masks_hold_one_uniform_of_every_stratum(batch_size):
 
 @pytest.mark.parametrize("keep", [0.4, 0.5, 0.7])
 def test_every_mask_keeps_its_rate_and_every_feature_is_kept_almost_equally_often(keep):
-    kept = draw()["features"] < np.float32(keep)
+    kept = draw()[0] < np.float32(keep)
     np.testing.assert_allclose(kept.mean(axis=(0, 2)), keep, atol=0.02)
     counts = kept.sum(axis=1)
     assert set(np.unique(counts)) == {np.floor(keep * MASKS), np.ceil(keep * MASKS)}
@@ -53,7 +51,7 @@ def test_every_mask_keeps_its_rate_and_every_feature_is_kept_almost_equally_ofte
 
 @pytest.mark.parametrize("batch_size", [16, 32])
 def test_small_batches_draw_every_row_for_itself(batch_size):
-    drawn = draw(batch_size=batch_size)["features"]
+    drawn = draw(batch_size)[0]
     assert drawn.shape == (STEPS, batch_size, WIDTH)
     assert len(np.unique(drawn)) > 0.98 * drawn.size
     assert abs(np.corrcoef(drawn[:, 0].ravel(), drawn[:, 1].ravel())[0, 1]) < 0.04
@@ -61,20 +59,12 @@ def test_small_batches_draw_every_row_for_itself(batch_size):
 
 @pytest.mark.parametrize("batch_size", [16, 256])
 def test_masks_follow_the_seed_and_the_epoch_and_not_the_heads(batch_size):
-    drawn = draw((KIND,), batch_size)["features"]
-    beside = draw((DEEP, KIND), batch_size)
-    np.testing.assert_array_equal(drawn, beside["features"])
-    assert {name: values.shape for name, values in beside.items() if name != "features"} == {
-        "hidden1x6": (STEPS, 6, batch_size),
-        "hidden2x4": (STEPS, 4, batch_size),
-    }
-    assert abs(beside["hidden1x6"].mean() - 0.5) < 0.05
-    for other in (draw((KIND,), batch_size, seed=6), draw((KIND,), batch_size, epoch=3)):
-        assert np.mean(drawn == other["features"]) < 0.01
+    drawn = draw(batch_size)[0]
+    again, of_hidden = draw(batch_size, hidden_units=(6, 4))
+    np.testing.assert_array_equal(drawn, again)
+    assert of_hidden.shape == (STEPS, 10 * batch_size)
+    assert abs(of_hidden.mean() - 0.5) < 0.05
+    np.testing.assert_array_equal(of_hidden[0, : 6 * batch_size], draw(batch_size, hidden_units=(6,))[1][0])
+    for other in (draw(batch_size, seed=6)[0], draw(batch_size, epoch=3)[0]):
+        assert np.mean(drawn == other) < 0.01
     assert np.mean(drawn[0] == drawn[1]) < 0.01
-
-
-def test_nothing_is_drawn_without_dropout():
-    assert draw((KIND._replace(dropout=0.0),)) == {}
-    without = DEEP._replace(dropout=0.0, hidden_units=(9,))
-    assert set(draw((without, DEEP))) == {"features", "hidden1x6", "hidden2x4"}

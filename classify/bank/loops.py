@@ -1,0 +1,461 @@
+"""One step of training, compiled: a mini-batch through every head of a stack, forward, backward, and the optimiser.
+
+The features of a mini-batch, and the weights of the heads, pass through the cache of a core once instead of once for
+each operation, and no lock of Python is held, so that banks in several threads go on at once. What is compiled is kept
+beside this file or in the user's cache folder; the first call takes some seconds. Only the order in which `_dot` adds
+is the compiler's choice. Where it may choose elsewhere, too, what is kept was seen to have other last bits than what
+has just been compiled.
+
+Batch normalisation needs no matrix of its own: with a row x of a centred mini-batch, its deviations s, a dropout mask
+m, and gamma, beta and kernel W,
+
+    W @ (m * (gamma / s * x + beta))  =  (W * gamma / s) @ (m * x)  +  (W * beta) @ m
+
+so both products run over all heads at once, and the gradients of gamma, beta and W are sums over such products.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from classify.models.trained_head import BATCH_NORM_EPSILON
+
+#: Outputs up to which a product by each is faster than one of BLAS by all: see docs/decisions.md.
+_FEW_OUTPUTS = 8
+#: Keras' default for BatchNormalization: what is left of a moving statistic after a step.
+_MOVING = np.float32(0.99)
+#: Keras' defaults for Adam: betas and epsilon. The challenge's Nesterov momentum.
+_BETA_1, _BETA_2, _ADAM_EPSILON, _MOMENTUM = 0.9, 0.999, 1e-7, np.float32(0.9)
+#: Adam's moments are kept without their factors 1 - beta, which go into its pace and its epsilon.
+_UNIT = np.sqrt(1 - _BETA_2)
+_KEEP_FIRST, _KEEP_SECOND, _ADDED = np.float32(_BETA_1), np.float32(_BETA_2), np.float32(_ADAM_EPSILON / _UNIT)
+_EPSILON = np.float32(BATCH_NORM_EPSILON)
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+
+class Layers(NamedTuple):
+    """Of a stack, where its weights are among the numbers of a head; beta comes after gamma.
+
+    Attributes:
+        widths: int64 (dense layers + 1,): of the features, of each hidden layer, of the labels.
+        kernels: int64 (dense layers,), where each begins: (outputs, inputs).
+        biases: int64 (dense layers,), likewise.
+        gamma: where it begins; as many before it belong to kernels.
+        batch_norm: whether it and beta are there.
+        adam: whether Adam learns, or gradient descent with Nesterov's momentum.
+        keep: float32, 0-1: what dropout keeps.
+        shared: rows of a mini-batch that share a mask of the features.
+    """
+
+    widths: np.ndarray
+    kernels: np.ndarray
+    biases: np.ndarray
+    gamma: int
+    batch_norm: bool
+    adam: bool
+    keep: np.float32
+    shared: int
+
+
+class State(NamedTuple):
+    """What a step changes: float32, of H heads with P numbers each.
+
+    Attributes:
+        numbers: (H, P), the weights.
+        gradient: (H, P).
+        first: (H, P), the first moment of Adam, or the velocity.
+        second: (H, P), the second moment of Adam; (H, 0) without.
+        mean: (D,), the moving mean of the features.
+        variance: (D,), their moving variance.
+    """
+
+    numbers: np.ndarray
+    gradient: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+class Rules(NamedTuple):
+    """What differs between the heads of a stack: float32, of H heads and L labels.
+
+    Attributes:
+        rate: (H,), learning rates.
+        l2: (H,), penalties.
+        smoothing: (H,), of the labels.
+        positive: (H, L), weights of the positives of each label.
+        negative: (H, L), of the negatives.
+    """
+
+    rate: np.ndarray
+    l2: np.ndarray
+    smoothing: np.ndarray
+    positive: np.ndarray
+    negative: np.ndarray
+
+
+def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Compile a function at its first call, and keep it where there is a folder that can be written."""
+    try:
+        compiled: Callable[..., Any] = njit(cache=True, **_OPTIONS, **options)(function)
+    except RuntimeError:  # no such folder
+        compiled = njit(**_OPTIONS, **options)(function)
+    return compiled
+
+
+@partial(_compiled, fastmath={"reassoc", "contract"})
+def _dot(one: np.ndarray, other: np.ndarray) -> np.float32:
+    """The scalar product of float32 vectors."""
+    total = _ZERO
+    for d in range(len(one)):
+        total += one[d] * other[d]
+    return total
+
+
+def adam_pace(time: int) -> np.float32:
+    """What Adam's rate is multiplied by at a step, from 1: the correction of its moments' bias."""
+    return np.float32((1 - _BETA_1) / _UNIT * np.sqrt(1 - _BETA_2**time) / (1 - _BETA_1**time))
+
+
+@_compiled
+def take_step(
+    features: np.ndarray,
+    truth: np.ndarray,
+    layers: Layers,
+    state: State,
+    rules: Rules,
+    chances: np.ndarray,
+    of_hidden: np.ndarray,
+    pace: np.float32,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Learn from a mini-batch.
+
+    Args:
+        features: float32 (B, D); their mean is taken from them where they are normalised.
+        truth: uint8 (B, L).
+        layers: of the heads.
+        state: changed.
+        rules: of the heads.
+        chances: float32 (K, D), 0-1: below `keep` a mask keeps the feature; none without dropout.
+        of_hidden: float32 (n,), 0-1: likewise of every hidden layer one (units, B) after another.
+        pace: of `adam_pace`.
+
+    Returns:
+        Before the step, float32: the loss with its penalty (H,), the logits (H, L, B).
+    """
+    rows, width = features.shape
+    heads, units, masks = len(state.numbers), layers.widths[1], -(-rows // layers.shared) if len(chances) else 0
+    inverse = np.empty(width if layers.batch_norm else 0, np.float32)
+    if layers.batch_norm:
+        _centre(features, inverse, state.mean, state.variance)
+    mask = np.empty((masks, width), np.float32)
+    for row in range(masks):
+        for d in range(width):
+            mask[row, d] = _ONE / layers.keep if chances[row, d] < layers.keep else _ZERO
+    if masks:
+        for row in range(rows):
+            values, kept = features[row], mask[row // layers.shared]
+            for d in range(width):
+                values[d] *= kept[d]
+    scaled = np.empty((heads * units, width), np.float32)
+    outputs = _forward(features, layers, state.numbers, inverse, mask, scaled)
+
+    loss, logits = np.empty(heads, np.float32), np.empty((heads, layers.widths[-1], rows), np.float32)
+    for head in range(heads):
+        loss[head] = _pass_hidden(head, outputs, truth, layers, state, rules, of_hidden, logits[head])
+        loss[head] += rules.l2[head] * penalise(state.numbers[head], layers.gamma)
+
+    _multiply_back(outputs.reshape(heads * units, rows), features, scaled)
+    _pass_first(outputs, scaled, layers, state, inverse, mask)
+    for head in range(heads):
+        _update(head, layers, state, rules, pace)
+    return loss, logits
+
+
+@_compiled
+def penalise(numbers: np.ndarray, kernels: int) -> np.float32:
+    """The sum of the squares of a head's kernels, the first of its float32 numbers (P,)."""
+    return _dot(numbers[:kernels], numbers[:kernels])
+
+
+@_compiled
+def _centre(features: np.ndarray, inverse: np.ndarray, moving_mean: np.ndarray, moving_variance: np.ndarray) -> None:
+    """Take the mean from a mini-batch (B, D), write 1 / deviation (D,), and let the moving statistics go on."""
+    rows, width = features.shape
+    share = _ONE / np.float32(rows)
+    mean, squares = np.zeros(width, np.float32), np.zeros(width, np.float32)
+    for row in range(rows):
+        values = features[row]
+        for d in range(width):
+            mean[d] += values[d]
+    for d in range(width):
+        mean[d] *= share
+    for row in range(rows):
+        values = features[row]
+        for d in range(width):
+            deviation = values[d] - mean[d]
+            values[d] = deviation
+            squares[d] += deviation * deviation
+    for d in range(width):
+        variance = squares[d] * share
+        inverse[d] = _ONE / np.sqrt(variance + _EPSILON)
+        moving_mean[d] = _MOVING * moving_mean[d] + (_ONE - _MOVING) * mean[d]
+        moving_variance[d] = _MOVING * moving_variance[d] + (_ONE - _MOVING) * variance
+
+
+@_compiled
+def _multiply(kernels: np.ndarray, rows: np.ndarray, products: np.ndarray) -> None:
+    """Write kernels (M, D) times rows (B, D): (M, B)."""
+    if len(kernels) > _FEW_OUTPUTS:
+        np.dot(kernels, rows.T, products)
+        return
+    for row in range(len(rows)):
+        for output in range(len(kernels)):
+            products[output, row] = _dot(kernels[output], rows[row])
+
+
+@_compiled
+def _multiply_back(gradient: np.ndarray, rows: np.ndarray, of_kernels: np.ndarray) -> None:
+    """Write the gradients of kernels (M, D) from those (M, B) of their products with rows (B, D)."""
+    if len(gradient) > _FEW_OUTPUTS:
+        np.dot(gradient, rows, of_kernels)
+        return
+    of_kernels[:] = _ZERO
+    fours = len(rows) - len(rows) % 4  # four rows for one pass over what is written
+    for row in range(0, fours, 4):
+        one, two, three, four = rows[row], rows[row + 1], rows[row + 2], rows[row + 3]
+        for output in range(len(gradient)):
+            of_kernel, slopes = of_kernels[output], gradient[output, row : row + 4]
+            for d in range(len(one)):
+                of_kernel[d] += slopes[0] * one[d] + slopes[1] * two[d] + slopes[2] * three[d] + slopes[3] * four[d]
+    for row in range(fours, len(rows)):
+        values = rows[row]
+        for output in range(len(gradient)):
+            of_kernel, slope = of_kernels[output], gradient[output, row]
+            for d in range(len(values)):
+                of_kernel[d] += slope * values[d]
+
+
+@_compiled
+def _forward(
+    features: np.ndarray,
+    layers: Layers,
+    numbers: np.ndarray,
+    inverse: np.ndarray,
+    mask: np.ndarray,
+    scaled: np.ndarray,
+) -> np.ndarray:
+    """The outputs (H, units, B) of the first dense layers; `scaled` (H * units, D) is written."""
+    rows, width = features.shape
+    heads, units = len(numbers), layers.widths[1]
+    outputs, products = np.empty((heads, units, rows), np.float32), np.empty((heads * units, rows), np.float32)
+    factor, constant = np.ones(width, np.float32), np.zeros(heads * units, np.float32)
+    for head in range(heads):
+        own = numbers[head]
+        gamma, beta = own[layers.gamma : layers.gamma + width], own[layers.gamma + width : layers.gamma + 2 * width]
+        if layers.batch_norm:
+            for d in range(width):
+                factor[d] = gamma[d] * inverse[d]
+        for unit in range(units):
+            kernel, product = own[unit * width : (unit + 1) * width], scaled[head * units + unit]
+            for d in range(width):
+                product[d] = kernel[d] * factor[d]
+            constant[head * units + unit] = own[layers.biases[0] + unit]
+            if layers.batch_norm and not len(mask):
+                constant[head * units + unit] += _dot(kernel, beta)
+    _multiply(scaled, features, products)
+    shifts = np.zeros((heads * units, len(mask)), np.float32)
+    if layers.batch_norm and len(mask):
+        for head in range(heads):
+            own = numbers[head]
+            beta = own[layers.gamma + width : layers.gamma + 2 * width]
+            for unit in range(units):
+                kernel, product = own[unit * width : (unit + 1) * width], scaled[head * units + unit]
+                for d in range(width):
+                    product[d] = kernel[d] * beta[d]
+        _multiply(scaled, mask, shifts)
+    for head in range(heads):
+        for unit in range(units):
+            product, shift = products[head * units + unit], shifts[head * units + unit]
+            for row in range(rows):
+                output = product[row] + constant[head * units + unit]
+                outputs[head, unit, row] = output + shift[row // layers.shared] if len(shift) else output
+    return outputs
+
+
+@_compiled
+def _pass_hidden(
+    head: int,
+    outputs: np.ndarray,
+    truth: np.ndarray,
+    layers: Layers,
+    state: State,
+    rules: Rules,
+    of_hidden: np.ndarray,
+    logits: np.ndarray,
+) -> np.float32:
+    """Go through the hidden layers of a head and back; gives its loss without the penalty.
+
+    Gradients are written, and in place of `outputs` (H, units, B) of the first layer their gradient.
+    """
+    rows, depth, widths = len(truth), len(layers.widths) - 1, layers.widths
+    numbers, gradient, own = state.numbers[head], state.gradient[head], outputs[head]
+    begins = np.zeros(depth, np.int64)  # where a layer's first unit is among those of all hidden layers
+    for layer in range(1, depth):
+        begins[layer] = begins[layer - 1] + widths[layer]
+    active = np.empty((begins[-1], rows), np.float32)  # after ReLU and dropout
+    drops, each = len(of_hidden) > 0, len(of_hidden) // max(begins[-1], 1)
+    restored, current = _ONE / layers.keep, own
+    for layer in range(1, depth):
+        inputs, after, begin = widths[layer], widths[layer + 1], begins[layer - 1]
+        into = active[begin : begin + inputs]
+        for unit in range(inputs):
+            for row in range(rows):
+                value = current[unit, row]
+                if value < _ZERO or (drops and of_hidden[(begin + unit) * each + row] >= layers.keep):
+                    value = _ZERO
+                into[unit, row] = value * restored
+        kernel = numbers[layers.kernels[layer] : layers.kernels[layer] + inputs * after].reshape(after, inputs)
+        current = np.dot(kernel, into)
+        for output in range(after):
+            for row in range(rows):
+                current[output, row] += numbers[layers.biases[layer] + output]
+    for label in range(widths[depth]):
+        for row in range(rows):
+            logits[label, row] = current[label, row]
+    current = np.empty((widths[depth], rows), np.float32)
+    loss = cross_entropy(logits, truth, rules.positive[head], rules.negative[head], rules.smoothing[head], current)
+    for layer in range(depth - 1, 0, -1):
+        inputs, after = widths[layer], widths[layer + 1]
+        into = active[begins[layer - 1] : begins[layer]]
+        start = layers.kernels[layer]
+        np.dot(current, into.T, gradient[start : start + inputs * after].reshape(after, inputs))
+        _sum_rows(current, gradient[layers.biases[layer] : layers.biases[layer] + after])
+        before = np.dot(numbers[start : start + inputs * after].reshape(after, inputs).T, current)
+        for unit in range(inputs):
+            for row in range(rows):
+                kept = into[unit, row] != _ZERO  # what ReLU or dropout made 0 has no gradient; a NaN goes on
+                before[unit, row] = before[unit, row] * restored if kept else _ZERO
+        current = before
+    _sum_rows(current, gradient[layers.biases[0] : layers.biases[0] + widths[1]])
+    for unit in range(widths[1]):
+        for row in range(rows):
+            own[unit, row] = current[unit, row]
+    return loss
+
+
+@_compiled
+def _sum_rows(values: np.ndarray, sums: np.ndarray) -> None:
+    """Write the sums of (units, B) over the rows: (units,)."""
+    for unit in range(len(values)):
+        total = _ZERO
+        for row in range(values.shape[1]):
+            total += values[unit, row]
+        sums[unit] = total
+
+
+@_compiled
+def cross_entropy(
+    logits: np.ndarray,
+    truth: np.ndarray,
+    positive: np.ndarray,
+    negative: np.ndarray,
+    smoothing: np.float32,
+    gradient: np.ndarray,
+) -> np.float32:
+    """Binary cross-entropy of the logits (L, B) of a head, the mean over all; its gradient (L, B) is written.
+
+    Truth is uint8 (B, L), the weights of positives and negatives are float32 (L,).
+    """
+    labels, rows = logits.shape
+    total, share = _ZERO, _ONE / np.float32(labels * rows)
+    for label in range(labels):
+        for row in range(rows):
+            logit, known = logits[label, row], truth[row, label] == 1
+            target = (_ONE - smoothing if known else _ZERO) + smoothing * _HALF
+            weight = (positive[label] if known else negative[label]) * share
+            small = np.exp(-abs(logit))
+            total += weight * ((logit if logit > _ZERO else _ZERO) - logit * target + np.log1p(small))
+            p = (_ONE if logit >= _ZERO else small) / (_ONE + small)
+            gradient[label, row] = weight * (p - target)
+    return total
+
+
+@_compiled
+def _pass_first(
+    outputs: np.ndarray, products: np.ndarray, layers: Layers, state: State, inverse: np.ndarray, mask: np.ndarray
+) -> None:
+    """Write the gradients of the first kernels, of gamma and beta.
+
+    Args:
+        outputs: float32 (H, units, B), gradients of the first layers' outputs.
+        products: float32 (H * units, D), of the scaled kernels.
+        layers: of the heads.
+        state: changed.
+        inverse: float32 (D,).
+        mask: float32 (K, D), or none.
+    """
+    heads, units, rows = outputs.shape
+    width = products.shape[1]
+    shifts = np.empty((heads * units, width if len(mask) else 0), np.float32)
+    if layers.batch_norm and len(mask):
+        gathered = np.zeros((heads * units, len(mask)), np.float32)
+        for head in range(heads):
+            for unit in range(units):
+                for row in range(rows):
+                    gathered[head * units + unit, row // layers.shared] += outputs[head, unit, row]
+        _multiply_back(gathered, mask, shifts)
+    for head in range(heads):
+        own, out, start = state.numbers[head], state.gradient[head], layers.gamma
+        if not layers.batch_norm:
+            for unit in range(units):
+                of_kernel, product = out[unit * width : (unit + 1) * width], products[head * units + unit]
+                for d in range(width):
+                    of_kernel[d] = product[d]
+            continue
+        gamma, beta = own[start : start + width], own[start + width : start + 2 * width]
+        of_gamma, of_beta = out[start : start + width], out[start + width : start + 2 * width]
+        of_gamma[:] = _ZERO
+        of_beta[:] = _ZERO
+        for unit in range(units):
+            kernel, of_kernel = own[unit * width : (unit + 1) * width], out[unit * width : (unit + 1) * width]
+            product = products[head * units + unit]
+            if len(mask):
+                shift = shifts[head * units + unit]
+                for d in range(width):
+                    of_gamma[d] += kernel[d] * product[d]
+                    of_beta[d] += kernel[d] * shift[d]
+                    of_kernel[d] = product[d] * (gamma[d] * inverse[d]) + beta[d] * shift[d]
+            else:
+                same = out[layers.biases[0] + unit]
+                for d in range(width):
+                    of_gamma[d] += kernel[d] * product[d]
+                    of_beta[d] += kernel[d] * same
+                    of_kernel[d] = product[d] * (gamma[d] * inverse[d]) + beta[d] * same
+        for d in range(width):
+            of_gamma[d] *= inverse[d]
+
+
+@_compiled
+def _update(head: int, layers: Layers, state: State, rules: Rules, pace: np.float32) -> None:
+    """One step of the optimiser as Keras takes it, of one head."""
+    weight, slope, one, two = state.numbers[head], state.gradient[head], state.first[head], state.second[head]
+    decay, rate = rules.l2[head] + rules.l2[head], rules.rate[head]
+    for i in range(layers.gamma):
+        slope[i] += decay * weight[i]
+    if layers.adam:
+        rate *= pace
+        for i in range(len(weight)):
+            one[i] = _KEEP_FIRST * one[i] + slope[i]
+            two[i] = _KEEP_SECOND * two[i] + slope[i] * slope[i]
+            weight[i] -= rate * one[i] / (np.sqrt(two[i]) + _ADDED)
+    else:
+        for i in range(len(weight)):
+            push = rate * slope[i]
+            one[i] = _MOMENTUM * one[i] - push
+            weight[i] += _MOMENTUM * one[i] - push
