@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from classify.crossfit.models import Candidate, CrossFit
 from classify.crossfit.plan import FitPlan, Folds, Prediction, in_threads, make_repeats
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore, Recall, describe_reuse, digest_parts
-from classify.ensembles.estimators import calibrate, combine
+from classify.ensembles.crossfit import calibrate, combine
 from classify.inputs import Inputs, feature_sets, warn_shared_groups
 from classify.models.baselines import BASELINES, PRIOR
 from classify.models.files import SavedEstimator
@@ -55,7 +55,7 @@ class Experiment:
     plan: FitPlan
     predictions: dict[str, Prediction]
     models: dict[str, tuple[SavedEstimator | TrainedHead, ...]]
-    ensembles: dict[str, BaseEstimator]
+    ensembles: dict[str, SavedEstimator]
     members: dict[str, tuple[str, ...]]
     final_model: str
     thresholds: dict[str, Thresholds]
@@ -87,7 +87,7 @@ class Experiment:
     @property
     def before_calibration(self) -> tuple[Probabilities, BaseEstimator | None]:
         """The final model's out-of-fold probabilities before its calibration, and that, fitted on all of them."""
-        calibration = self.ensembles[self.final_model] if self.settings.calibration else None
+        calibration = self.ensembles[self.final_model].estimator if self.settings.calibration else None
         return self.predictions[self.chosen_model].out_of_fold, calibration
 
     @property
@@ -147,8 +147,9 @@ def run_experiment(
     gap = None
     if settings.gap:
         gap = measure_gap(inputs, plan, settings.seed, settings.jobs, draws, on_step, store)
-    combined, fitted = combine(ensembles, members, labels, repeats, settings.jobs, on_step)
-    predictions |= combined
+    combined = combine(ensembles, members, labels, repeats, settings.jobs, on_step, store, keys)
+    predictions |= {name: own.prediction for name, own in combined.items()}
+    fitted = {name: own.fitted for name, own in combined.items()}
 
     left_out = macro_labels(inputs.label_names, labels, scored.labels if scored else None)
     of_scores = keys.of_scores(SCORING, settings.seed)
@@ -168,9 +169,10 @@ def run_experiment(
     members_of = dict.fromkeys(combined, tuple(members))
     if settings.calibration is not None:
         chosen, final = final, f"{final}+{settings.calibration}"
-        predictions[final], fitted[final] = calibrate(settings.calibration, predictions[chosen], labels, repeats)
+        predictions[final], calibration = calibrate(settings.calibration, predictions[chosen], labels, repeats)
+        fitted[final] = SavedEstimator(calibration)
         members_of[final] = (chosen,)
-        judged |= judge({final: predictions[final]}, lambda: None, (predictions[chosen].out_of_fold, fitted[final]))
+        judged |= judge({final: predictions[final]}, lambda: None, (predictions[chosen].out_of_fold, calibration))
     return Experiment(
         settings=settings,
         plan=plan,

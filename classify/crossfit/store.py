@@ -12,7 +12,7 @@ from dataclasses import asdict
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from xxhash import xxh3_128
@@ -44,6 +44,7 @@ DECIDING = tuple(
 )
 #: Rows whose features are digested at a time.
 _BLOCK = 4096
+T = TypeVar("T")
 #: Gives an array by what it is of, or makes it; see `FitStore.recall`.
 Recall = Callable[[Sequence[Any], Callable[[], np.ndarray]], np.ndarray]
 
@@ -100,19 +101,22 @@ class FitStore:
             self._write(f"{key}{_FIT}", _pack(fit))
 
     def recall(self, what: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Give what was made of the same before, or make and keep it; see `digest_parts`."""
+        """Give the array that was made of the same before, or make and keep it; see `digest_parts`."""
+        return self.recall_as(what, make, _pack_array, _unpack_array)
+
+    def recall_as(
+        self, what: Sequence[Any], make: Callable[[], T], pack: Callable[[T], bytes], unpack: Callable[[bytes], T]
+    ) -> T:
+        """Give what was made of the same before, or make and keep it, by way of bytes."""
         if self._folder is None:
             return make()
         name = f"{digest_parts(*what)}{_SCORES}"
         content = self._read(name)
         if content is not None:
-            found: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
-            return found
+            return unpack(content)
         made = make()
         if self._keeps:
-            file = io.BytesIO()
-            np.save(file, made, allow_pickle=False)
-            self._write(name, file.getvalue())
+            self._write(name, pack(made))
         return made
 
     def compare(self, parts: Mapping[str, str]) -> list[str]:
@@ -286,9 +290,36 @@ def describe_reuse(store: FitStore, keys: Mapping[str, Sequence[str]], changed: 
     return f"fits: {total - new} of {total} are kept from earlier runs; {why}to fit: {models}"
 
 
+def pack_arrays(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Write facts, fit for JSON, and arrays of any shape: an archive of numpy."""
+    file = io.BytesIO()
+    np.savez(file, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def unpack_arrays(content: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read what `pack_arrays` wrote."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        arrays = dict(archive)
+    return json.loads(arrays.pop("facts").tobytes()), arrays
+
+
+def _pack_array(array: np.ndarray) -> bytes:
+    """Write an array in numpy's format."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _unpack_array(content: bytes) -> np.ndarray:
+    """Read what `_pack_array` wrote."""
+    array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    return array
+
+
 def _pack(fit: Fit) -> bytes:
-    """Write a fit as arrays and JSON: an archive of numpy."""
-    arrays: dict[str, Any] = {"out_of_fold": fit.out_of_fold} | ({} if fit.test is None else {"test": fit.test})
+    """Write a fit."""
+    arrays = {"out_of_fold": fit.out_of_fold} | ({} if fit.test is None else {"test": fit.test})
     facts: dict[str, Any] = {"converged": fit.converged, "seconds": fit.seconds}
     if isinstance(fit.model, TrainedHead):
         head = fit.model
@@ -297,16 +328,12 @@ def _pack(fit: Fit) -> bytes:
         arrays |= asdict(head.curves)
     else:
         arrays["estimator"] = np.frombuffer(fit.model.content, np.uint8)
-    file = io.BytesIO()
-    np.savez(file, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
-    return file.getvalue()
+    return pack_arrays(facts, arrays)
 
 
 def _unpack(content: bytes) -> Fit:
     """Read what `_pack` wrote."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        arrays = dict(archive)
-    facts = json.loads(arrays["facts"].tobytes())
+    facts, arrays = unpack_arrays(content)
     model: TrainedHead | SavedEstimator
     if "spec" in facts:
         spec = HeadSpec(**facts["spec"] | {"hidden_units": tuple(facts["spec"]["hidden_units"])})

@@ -1,26 +1,21 @@
-"""Ensembles of K models and calibrations of one: estimators that learn from probabilities, and how to cross-fit them.
+"""Ensembles of K models and calibrations of one: estimators that learn from probabilities.
 
 An ensemble learns from float32 probabilities (N, L, K). Its `weights_`, float64 array (K,), at least 0 and of sum 1,
 say what share each model has; a `Stacking` has coefficients per label instead. A calibration learns from (N, L).
 """
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.isotonic import IsotonicRegression
-from sklearn.utils.validation import has_fit_parameter
 
 from classify.bank.auc import mean_auc
-from classify.crossfit.plan import Folds, Prediction, in_threads, mean_probabilities
-from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
+from classify.crossfit.plan import mean_probabilities
 from classify.models.estimators import fit_line
-from features.common.arrays import Labels, MemberProbabilities, Probabilities, RowIndices
+from features.common.arrays import Labels, MemberProbabilities, Probabilities
 
 #: Probabilities of candidates that a step of the greedy selection compares at once, at most: 80 MB.
 _CANDIDATES = 20_000_000
@@ -288,86 +283,3 @@ class IsotonicCalibration(BaseEstimator):
         """Give calibrated probabilities."""
         columns = [steps.predict(x) for steps, x in zip(self.steps_, X.T, strict=True)]
         return np.column_stack(columns).astype(np.float32)
-
-
-def cross_fit_second_level(
-    estimator: BaseEstimator, by_repeat: np.ndarray, labels: Labels, repeats: Sequence[Folds], test: np.ndarray | None
-) -> tuple[Prediction, BaseEstimator]:
-    """Fit on the rows of all folds but one, predict that one, in turn; then fit on all rows and predict test.
-
-    So the second level never learns from the label of a row that it predicts. It does learn from probabilities of other
-    folds, whose models learnt from that label: as in any stacking on one set of folds, a trace of it is left.
-
-    Args:
-        estimator: one of `estimators.py`, not fitted.
-        by_repeat: float32 array (R, N, L) of one model or (R, N, L, K) of several, which never saw the row's fold.
-        labels: of the training rows.
-        repeats: the folds of each repeat.
-        test: the test rows by the models of each fit, float32 (F, M, L) or (F, M, L, K); None without test rows. Each
-            fit is predicted by itself: the mean of several models is not on the scale of one (docs/decisions.md).
-
-    Returns:
-        The cross-fitted probabilities and those of test; the estimator fitted on all rows, on the mean over repeats.
-    """
-    started = time.perf_counter()
-
-    def fit(probabilities: np.ndarray, rows: RowIndices, folds: Folds) -> BaseEstimator:
-        ranked = {"fold_of_row": folds.fold_of_row[rows]} if has_fit_parameter(estimator, "fold_of_row") else {}
-        return clone(estimator).fit(probabilities[rows], labels[rows], **ranked)
-
-    crossed = np.empty((len(repeats), *labels.shape), dtype=np.float32)
-    for own, probabilities, folds in zip(crossed, by_repeat, repeats, strict=True):
-        for learnt, held_out in folds.split():
-            own[held_out] = fit(probabilities, learnt, folds).predict_proba(probabilities[held_out])
-    fitted = fit(mean_probabilities(list(by_repeat)), np.arange(len(labels)), repeats[0])
-    of_test = None if test is None else np.stack([fitted.predict_proba(of_fit) for of_fit in test])
-    return Prediction(crossed, of_test, seconds=time.perf_counter() - started), fitted
-
-
-def combine(
-    ensembles: Sequence[str],
-    members: Mapping[str, Prediction],
-    labels: Labels,
-    repeats: Sequence[Folds],
-    jobs: int,
-    on_fit: Callable[[], None],
-) -> tuple[dict[str, Prediction], dict[str, BaseEstimator]]:
-    """Cross-fit ensembles of all members, by the folds of the members' probabilities, `jobs` at a time.
-
-    Args:
-        ensembles: names of `ENSEMBLES`.
-        members: the models by name, of any kind; all with test probabilities or none.
-        labels: of the training rows.
-        repeats: the folds of the members.
-        jobs: changes no probability.
-        on_fit: called once per ensemble, from any thread.
-
-    Returns:
-        The predictions, whose backbones are those of the members with a share, and the ensembles fitted on all rows.
-    """
-    if not ensembles:
-        return {}, {}
-    by_repeat = np.stack([p.by_repeat for p in members.values()], axis=3)
-    of_test = [p.test_by_fit for p in members.values() if p.test_by_fit is not None]
-    test = np.stack(of_test, axis=3) if of_test else None
-
-    def fit(name: str) -> tuple[Prediction, BaseEstimator]:
-        prediction, fitted = cross_fit_second_level(ENSEMBLES[name].make(), by_repeat, labels, repeats, test)
-        # A stacking has coefficients per label, which are not shares; every member counts there.
-        shares = dict(zip(members, getattr(fitted, "weights_", np.ones(0)).tolist(), strict=False))
-        shares = {member: share for member, share in shares.items() if share > 0}
-        backbones = {b: None for member in shares or members for b in members[member].backbones}
-        on_fit()
-        return replace(prediction, backbones=tuple(backbones), shares=shares), fitted
-
-    predictions, models = zip(*in_threads(jobs, fit, zip(ensembles)), strict=True)
-    return dict(zip(ensembles, predictions, strict=True)), dict(zip(ensembles, models, strict=True))
-
-
-def calibrate(
-    calibration: str, prediction: Prediction, labels: Labels, repeats: Sequence[Folds]
-) -> tuple[Prediction, BaseEstimator]:
-    """Calibrate a model per label, cross-fitted by its folds; gives the calibration fitted on all rows, too."""
-    estimator = CALIBRATIONS[calibration].make()
-    new, fitted = cross_fit_second_level(estimator, prediction.by_repeat, labels, repeats, prediction.test_by_fit)
-    return replace(prediction, by_repeat=new.by_repeat, test_by_fit=new.test_by_fit, seconds=new.seconds), fitted

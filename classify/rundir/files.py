@@ -12,7 +12,7 @@ import pandas as pd
 
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
-from classify.models.files import dump_trusted, ensemble_path, save_fits
+from classify.models.files import ensemble_path, save_fits
 from classify.rundir.folder import (
     DECISIONS,
     LEADERBOARD_TABLE,
@@ -263,6 +263,6 @@ def _save_models(folder: Path, experiment: Experiment) -> dict[str, list[str]]:
         saved[name] = [files[fit.name] for fit in fits if fit.predicts_test]
     for name, ensemble in experiment.ensembles.items():
         path = ensemble_path(folder / MODELS, name)
-        path.write_bytes(dump_trusted(ensemble))
+        path.write_bytes(ensemble.content)
         saved[name] = [path]
     return {name: [path.relative_to(folder).as_posix() for path in paths] for name, paths in saved.items()}

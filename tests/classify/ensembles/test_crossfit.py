@@ -1,16 +1,29 @@
 """What learns from probabilities never sees the label of a row that it is scored on."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
 
+import classify
 from classify.crossfit.plan import Folds, Prediction
-from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
-from classify.ensembles.estimators import Mean, calibrate, combine, cross_fit_second_level
+from classify.crossfit.store import FitKeys, FitStore
+from classify.ensembles.crossfit import COMBINING, Combined, calibrate, combine, cross_fit_second_level
+from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES, SecondLevel
+from classify.ensembles.estimators import Mean
+from classify.inputs import Inputs, SplitInputs
 
+ROOM = Path(classify.__file__).parent
 FOLDS = Folds(np.arange(60) % 3, 3, None, ())
+
+
+def inputs_of(labels: np.ndarray) -> Inputs:
+    """Inputs of such labels, and of features that no ensemble sees."""
+    ids = tuple(f"i{row}" for row in range(len(labels)))
+    split = SplitInputs(ids, np.ones(len(ids), bool), np.zeros((len(ids), 1), np.float32), None, None, {})
+    return Inputs(("a", "b"), {"alpha": slice(0, 1)}, split, labels, None)
 
 
 class Memory(BaseEstimator):
@@ -56,7 +69,7 @@ def test_the_labels_of_a_fold_have_no_part_in_its_own_probabilities(name, member
     def run(truth):
         if name in CALIBRATIONS:
             return calibrate(name, predictions["m0"], truth, [FOLDS])[0]
-        return combine([name], predictions, truth, [FOLDS], 1, lambda: None)[0][name]
+        return combine([name], predictions, truth, [FOLDS], 1, lambda: None)[name].prediction
 
     first, other = run(labels), run(turned)
     np.testing.assert_array_equal(first.out_of_fold[FOLDS.fold_of_row == 1], other.out_of_fold[FOLDS.fold_of_row == 1])
@@ -67,8 +80,9 @@ def test_the_labels_of_a_fold_have_no_part_in_its_own_probabilities(name, member
 def test_ensembles_name_their_members_shares_and_backbones(members):
     predictions, labels = members
     ticks = []
-    made, fitted = combine(["mean", "greedy", "stacking"], predictions, labels, [FOLDS], 2, lambda: ticks.append(1))
-    assert list(made) == list(fitted) == ["mean", "greedy", "stacking"]
+    combined = combine(["mean", "greedy", "stacking"], predictions, labels, [FOLDS], 2, lambda: ticks.append(1))
+    assert list(combined) == ["mean", "greedy", "stacking"]
+    made = {name: own.prediction for name, own in combined.items()}
     assert made["mean"].shares == pytest.approx({"m0": 1 / 3, "m1": 1 / 3, "m2": 1 / 3})
     assert made["stacking"].shares == {}
     assert made["stacking"].backbones == ("alpha", "beta")
@@ -79,9 +93,61 @@ def test_ensembles_name_their_members_shares_and_backbones(members):
     assert len(ticks) == 3
 
 
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_an_ensemble_of_the_same_is_recalled_bit_for_bit(name, members, tmp_path, monkeypatch):
+    predictions, labels = members
+    ticks: list[int] = []
+
+    def run() -> Combined:
+        store, keys = FitStore(tmp_path, 10**9), FitKeys(inputs_of(labels))
+        found = combine([name], predictions, labels, [FOLDS], 1, lambda: ticks.append(1), store, keys)[name]
+        assert (store.reused, store.made) == (0, 0)  # fits are counted, not these
+        return found
+
+    first = run()
+    monkeypatch.setattr(type(ENSEMBLES[name].make()), "fit", None)
+    second = run()
+    assert len(ticks) == 2
+    np.testing.assert_array_equal(first.prediction.by_repeat, second.prediction.by_repeat)
+    np.testing.assert_array_equal(first.prediction.test_by_fit, second.prediction.test_by_fit)
+    for what in ("seconds", "backbones", "shares", "converged"):
+        assert getattr(first.prediction, what) == getattr(second.prediction, what)
+    rows = np.random.default_rng(2).random((5, 2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(first.fitted.predict_proba(rows), second.fitted.predict_proba(rows))
+
+
+def test_an_ensemble_of_anything_else_is_made_again(members, tmp_path, monkeypatch):
+    predictions, labels = members
+
+    def count(members=predictions, labels=labels, folds=FOLDS) -> int:
+        combine(["mean"], members, labels, [folds], 1, lambda: None, store, FitKeys(inputs_of(labels)))
+        return len(list(tmp_path.iterdir()))
+
+    store = FitStore(tmp_path, 10**9)
+    assert [count(), count()] == [1, 1]
+    m0 = predictions["m0"]
+    changed = [np.nextafter(p, np.float32(2)) for p in (m0.by_repeat, m0.test_by_fit)]
+    others = [
+        replace(m0, by_repeat=changed[0]), replace(m0, test_by_fit=changed[1]), replace(m0, backbones=("gamma",)),
+    ]  # fmt: skip
+    assert [count({**predictions, "m0": other}) for other in others] == [2, 3, 4]
+    assert count({"renamed": m0, **predictions}) == 5
+    assert count({name: replace(p, test_by_fit=None) for name, p in predictions.items()}) == 6
+    assert count(labels=labels ^ 1) == 7
+    assert count(folds=replace(FOLDS, fold_of_row=FOLDS.fold_of_row[::-1].copy())) == 8
+    for number, params in enumerate(({}, {"bags": 3})):
+        monkeypatch.setitem(ENSEMBLES, "mean", SecondLevel("", "GreedySelection", params))
+        assert count() == 9 + number
+    read = Path.read_bytes
+    for number, module in enumerate(COMBINING):
+        path = ROOM / f"{module.replace('.', '/')}.py"
+        monkeypatch.setattr(Path, "read_bytes", lambda self, path=path: read(self) + b"#" * (self == path))
+        assert count() == 11 + number
+
+
 def test_no_ensemble_asked_for_is_none_made(members):
     predictions, labels = members
-    assert combine([], predictions, labels, [FOLDS], 1, lambda: None) == ({}, {})
+    assert combine([], predictions, labels, [FOLDS], 1, lambda: None) == {}
 
 
 @pytest.mark.parametrize("name", ["rank_mean", "stacking", "platt", "isotonic"])
@@ -96,17 +162,17 @@ def test_each_fit_is_combined_and_calibrated_by_itself_and_the_mean_is_taken_las
         made, fitted = calibrate(name, of_fits["m0"], labels, [FOLDS])
         alone = [fitted.predict_proba(fit[:, :, 0]) for fit in fits]
     else:
-        found, models = combine([name], of_fits, labels, [FOLDS], 1, lambda: None)
-        made, alone = found[name], [models[name].predict_proba(fit) for fit in fits]
+        made, fitted = combine([name], of_fits, labels, [FOLDS], 1, lambda: None)[name]
+        alone = [fitted.predict_proba(fit) for fit in fits]
     np.testing.assert_array_equal(made.test_by_fit, alone)
     np.testing.assert_allclose(made.test, np.mean(alone, axis=0), rtol=1e-6)
     together = fits[:, :, :, 0] if name in CALIBRATIONS else fits
-    of_mean = (fitted if name in CALIBRATIONS else models[name]).predict_proba(together.mean(axis=0))
+    of_mean = fitted.predict_proba(together.mean(axis=0))
     assert np.abs(made.test - of_mean).max() > 1e-4
 
 
 def test_without_test_rows_there_are_no_test_probabilities(members):
     predictions, labels = members
     lone = {name: Prediction(p.by_repeat, None) for name, p in predictions.items()}
-    assert combine(["weights"], lone, labels, [FOLDS], 1, lambda: None)[0]["weights"].test is None
+    assert combine(["weights"], lone, labels, [FOLDS], 1, lambda: None)["weights"].prediction.test is None
     assert calibrate("platt", lone["m0"], labels, [FOLDS])[0].test is None

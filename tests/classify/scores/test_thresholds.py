@@ -9,8 +9,8 @@ from scipy.stats import binom, norm
 from sklearn.metrics import fbeta_score, recall_score
 
 from classify.crossfit.plan import Folds, Prediction
+from classify.ensembles.crossfit import calibrate
 from classify.ensembles.ensembles import CALIBRATIONS
-from classify.ensembles.estimators import calibrate
 from classify.scores.metrics import ThresholdRule
 from classify.scores.thresholds import (
     BOUND,
