@@ -7,6 +7,7 @@ import time
 from functools import partial
 
 import typer
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.inputs import read_inputs
 from classify.options import RunOptions
@@ -50,23 +51,25 @@ def run_classification(options: RunOptions) -> int:
             from classify.rundir.saved_run import SavedRun
             from classify.validation import validate
 
-            store = FitStore.beside(cache.root, options.fits_gb)
-            say = partial(typer.echo, err=True)
-            read = time.perf_counter()
-            with progress_bar("fitting and scoring", count_steps(settings, inputs.columns)) as advance:
-                experiment = run_experiment(inputs, settings, advance, store, say)
-                experiment = validate(inputs, settings, read_final(inputs, experiment), advance, store)
-            seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
-            if store.reused:
-                say(f"fits: {store.reused} reused, {store.made} made")
-            for warning in experiment.warnings:
-                typer.echo(f"warning: {warning}", err=True)
-            print_summary(inputs, experiment, cache.root / "rejected.csv")
-            where = {"data": str(options.data), "cache": str(cache.root)}
-            record = {**where, "note": options.note, "arguments": options.arguments(), "seconds": seconds}
-            write_files(staging, inputs, experiment, record)
-            explained = explain_gallery(SavedRun.open(staging), cache, experiment.final_model)
-            write_gradients(staging, explained)
+            # Threads change the last bits of a product, and where other programs are at work they wait for each other.
+            with threadpool_limits(1, user_api="blas"):
+                store = FitStore.beside(cache.root, options.fits_gb)
+                say = partial(typer.echo, err=True)
+                read = time.perf_counter()
+                with progress_bar("fitting and scoring", count_steps(settings, inputs.columns)) as advance:
+                    experiment = run_experiment(inputs, settings, advance, store, say)
+                    experiment = validate(inputs, settings, read_final(inputs, experiment), advance, store)
+                seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
+                if store.reused:
+                    say(f"fits: {store.reused} reused, {store.made} made")
+                for warning in experiment.warnings:
+                    typer.echo(f"warning: {warning}", err=True)
+                print_summary(inputs, experiment, cache.root / "rejected.csv")
+                where = {"data": str(options.data), "cache": str(cache.root)}
+                record = {**where, "note": options.note, "arguments": options.arguments(), "seconds": seconds}
+                write_files(staging, inputs, experiment, record)
+                explained = explain_gallery(SavedRun.open(staging), cache, experiment.final_model)
+                write_gradients(staging, explained)
     except KeyboardInterrupt:
         typer.echo("stopped: what was fitted until now is kept, and the same command goes on from there.", err=True)
         raise

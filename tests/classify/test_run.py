@@ -8,10 +8,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.ensembles.ensembles import ENSEMBLES
+from classify.rundir import files
 from classify.scores.metrics import METRICS, ROW_METRICS
 from tests.classify.toy import LABELS, Toy, change_cache_file, label_test_split, make_toy, reject
 
@@ -131,6 +133,19 @@ def test_equal_runs_have_equal_bytes_whatever_the_jobs_and_another_seed_has_othe
     for name in TABLES:
         assert (first / name).read_bytes() == (again / name).read_bytes()
         assert name == TABLES[1] or (first / name).read_bytes() != (other / name).read_bytes()
+
+
+def test_products_have_one_thread_from_the_first_fit_to_the_last_file(toy, monkeypatch):
+    threads = []
+
+    def watch(*arguments):
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return write_files(*arguments)
+
+    write_files = files.write_files
+    monkeypatch.setattr(files, "write_files", watch)
+    run(toy, "run", "--baselines", "prior", "--ensemble", "none")
+    assert set(threads) == {1}
 
 
 def test_rejected_test_images_keep_their_rows_with_empty_cells_and_exit_3(toy):
