@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import csr_matrix
 from scipy.special import expit
 
 from classify.ensembles.estimators import to_logit
@@ -20,9 +20,13 @@ ENDS = (2.5, 97.5)
 _BLOCK, _WEIGHTS = 64, 1_000_000
 #: Units at a time whose weights become float64: 1 MB, which stays in a core's cache.
 _UNITS = 2048
+#: Units that are counted at a time as they are drawn: 400 kB.
+_COUNTED = 50_000
 #: Ranks that draws are counted by. Of more positives the nearest share a rank, which moves no interval: see
 #: docs/decisions.md.
 _LEVELS = 4096
+#: Rows that one product sums down.
+_ROWS = 8
 #: Rows of a draw up to which float32 sums of them are exact in any order: whole numbers below 2**24, with a margin.
 _EXACT = 2**23
 #: Steps of Newton's method, at most, and a step that only a fit without a solution takes.
@@ -75,11 +79,12 @@ def resample(rows: int, groups: Groups | None, seed: int, draws: int = DRAWS) ->
     unit_of_row = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
     units = int(unit_of_row.max()) + 1
     random, blocks = np.random.default_rng(seed), []
-    at_once = max(_BLOCK, _WEIGHTS // units)
+    at_once, step = max(_BLOCK, _WEIGHTS // units), max(1, _COUNTED // units)
     for start in range(0, draws, at_once):
         block = np.empty((min(at_once, draws - start), units), np.uint8)  # none of 256 units or more is drawn so often
-        for counts in block:
-            counts[:] = np.bincount(random.integers(0, units, size=units), minlength=units)
+        for some in np.split(block, range(step, len(block), step)):
+            drawn = random.integers(0, units, size=some.shape) + units * np.arange(len(some))[:, np.newaxis]
+            some[:] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         blocks.append(np.ascontiguousarray(block.T))
     return Resampling(unit_of_row, tuple(blocks))
 
@@ -196,43 +201,77 @@ def _rank(truth: np.ndarray, scores: np.ndarray, part: np.ndarray) -> _Ranks:
 
 
 class _Counts(NamedTuple):
-    """How many rows each slot has in some draws: negatives above its positives, negatives tied, positives.
+    """How many rows each slot has in some draws: whole numbers that their type holds exactly.
 
-    float64 arrays (slots, B), and the first slot of each part.
+    Attributes:
+        positives: float32 or float64 (slots, B).
+        passed: the same type (slots, B), the negatives above its positives or tied with them, down to each slot.
+        tied: the same type (T, B), the negatives that are tied with positives, of the slots that have any.
+        slot_of_tied: int64 (T,).
+        starts: int64 (P,), the first slot of each part.
     """
 
-    above: np.ndarray
-    tied: np.ndarray
     positives: np.ndarray
+    passed: np.ndarray
+    tied: np.ndarray
+    slot_of_tied: np.ndarray
     starts: np.ndarray
 
 
 def _auc(counts: _Counts) -> np.ndarray:
-    """1 - lost pairs / pairs, within parts; ties count half; float64 (B,), NaN without a pair."""
-    above, tied, positives, starts = counts
-    negatives = above + tied
-    down_to = np.cumsum(negatives, axis=0)
-    before = np.repeat(down_to[starts] - negatives[starts], np.diff(np.append(starts, len(tied))), axis=0)
-    lost = np.einsum("sb,sb->b", positives, down_to - tied / 2 - before)
-    of_parts = (np.add.reduceat(rows, starts, axis=0) for rows in (positives, negatives))
+    """1 - lost pairs / pairs, within parts; ties count half; float64 (B,), NaN without a pair.
+
+    All sums are of whole numbers and halves: exact, whatever their order.
+    """
+    of_parts = np.add.reduceat(counts.positives, counts.starts, axis=0)
+    negatives = counts.passed[np.append(counts.starts[1:], len(counts.passed)) - 1]
+    before = negatives[:-1].copy()
+    negatives[1:] -= before
+    lost = _dot(counts.positives, counts.passed) - _dot(of_parts[1:], before)
+    lost -= _dot(counts.positives[counts.slot_of_tied], counts.tied) / 2
     with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that is promised
-        return 1 - lost / np.einsum("pb,pb->b", *of_parts)
+        return 1 - lost / _dot(of_parts, negatives)
 
 
 def _average_precision(counts: _Counts) -> np.ndarray:
     """sum(positives at the slot * precision down to it) / positives: float64 (B,), NaN without a positive."""
-    above, tied, positives, _ = counts
-    found = np.cumsum(positives, axis=0)
-    seen = np.cumsum(above + tied, axis=0) + found
+    found = _accumulate(counts.positives)
     with np.errstate(invalid="ignore"):
-        return np.einsum("sb,sb->b", positives, found / np.maximum(seen, 1)) / found[-1]
+        precision = np.divide(found, np.maximum(counts.passed + found, 1), dtype=np.float64)
+        return _dot(counts.positives, precision) / found[-1]
 
 
-def _count_rows(ranks: _Ranks) -> _Counts:
-    """Count the rows as they are: a single column."""
-    cells = np.bincount(ranks.kind * ranks.slots + ranks.slot, minlength=3 * ranks.slots)
-    above, tied, positives = cells.reshape(3, -1, 1).astype(np.float64)
-    return _Counts(above, tied, positives, ranks.starts)
+def _dot(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The product of each column with one of another array, (S, B) both: float64 (B,)."""
+    product: np.ndarray = np.einsum("sb,sb->b", first, second, dtype=np.float64)
+    return product
+
+
+class _Counting:
+    """Counts the rows of ranks in draws, by one product of a sparse matrix with the weights of units."""
+
+    def __init__(self, ranks: _Ranks, resampling: Resampling) -> None:
+        self._ranks, units, ties = ranks, resampling.unit_of_row[ranks.order], ranks.kind == 1
+        self._slot_of_tied, place = np.unique(ranks.slot[ties], return_inverse=True)
+        cells = np.append((ranks.kind == 2) * ranks.slots + ranks.slot, 2 * ranks.slots + place)
+        shape = 2 * ranks.slots + len(self._slot_of_tied), resampling.unit_count
+        ones = np.ones(len(cells), np.float32)
+        self._summing = csr_matrix((ones, (cells, np.append(units, units[ties]))), shape)
+
+    def count(self, weights: np.ndarray) -> _Counts:
+        """Count the rows of draws, from weights of the units, float (U, B)."""
+        negatives, positives, tied = np.split(self._summing @ weights, (self._ranks.slots, 2 * self._ranks.slots))
+        return _Counts(positives, _accumulate(negatives), tied, self._slot_of_tied, self._ranks.starts)
+
+
+def _accumulate(counts: np.ndarray) -> np.ndarray:
+    """Sum down the rows, (S, B), of whole numbers: `np.cumsum` in a fraction of its time."""
+    rows, columns = counts.shape
+    parts = np.zeros((-(-rows // _ROWS), _ROWS, columns), counts.dtype)
+    parts.reshape(-1, columns)[:rows] = counts
+    down_to = np.tri(_ROWS, dtype=counts.dtype) @ parts
+    down_to[1:] += np.cumsum(down_to[:-1, -1:], axis=0)
+    return down_to.reshape(-1, columns)[:rows]
 
 
 def _count(
@@ -240,25 +279,21 @@ def _count(
 ) -> list[np.ndarray]:
     """Compute metrics of the rows as they are, then of every draw: float64 (1 + draws,) each.
 
-    The rows of each slot and kind are summed by one product of a sparse matrix with the weights. Where slots were
-    merged, every draw is moved by what that changes for the rows as they are.
+    Where slots were merged, every draw is moved by what that changes for the rows as they are.
     """
-    merged = ranks.merge(_LEVELS)
-    exact, rough = _count_rows(ranks), _count_rows(merged)
+    every = np.ones((resampling.unit_count, 1))
+    merged = _Counting(ranks.merge(_LEVELS), resampling)
+    exact, rough = _Counting(ranks, resampling).count(every), merged.count(every)
     values = [metric(exact) for metric in metrics]
     moved = [value - metric(rough) for value, metric in zip(values, metrics, strict=True)]
-    shape = (3 * merged.slots, resampling.unit_count)
-    cells = merged.kind * merged.slots + merged.slot, resampling.unit_of_row[merged.order]
-    summing = csr_matrix(coo_matrix((np.ones(len(merged.order), np.float32), cells), shape))
     sizes = np.bincount(resampling.unit_of_row, minlength=resampling.unit_count).astype(np.float32)
     drawn = []
     for block in resampling.blocks:
         weights = block.astype(np.float32)
         if (sizes @ weights).max() > _EXACT:
             weights = block.astype(np.float64)
-        counts = (summing @ weights).reshape(3, merged.slots, -1).astype(np.float64)
-        of_draws = _Counts(counts[0], counts[1], counts[2], merged.starts)
-        drawn.append([metric(of_draws) for metric in metrics])
+        counts = merged.count(weights)
+        drawn.append([metric(counts) for metric in metrics])
     of_metrics = zip(values, moved, zip(*drawn, strict=True), strict=True)
     return [np.concatenate([value, np.concatenate(draws) + move]) for value, move, draws in of_metrics]
 

@@ -49,10 +49,20 @@ def test_equal_seeds_give_equal_draws_and_others_others():
     assert (first != other).any()
 
 
-def test_draws_in_blocks_are_those_of_one_piece():
+@pytest.mark.parametrize("counted", [1, 1000, 50_000])
+def test_draws_in_blocks_are_those_of_one_piece(monkeypatch, counted):
+    monkeypatch.setattr(resampling, "_COUNTED", counted)
     drawn = np.random.default_rng(5).integers(0, 300, size=(150, 300))
     counts = [np.bincount(own, minlength=300) for own in drawn]
     np.testing.assert_array_equal(weights_of(resample(300, None, seed=5, draws=150))[1:], counts)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 40])
+def test_whole_numbers_are_summed_down_as_numpy_does(rows):
+    counts = np.random.default_rng(rows).integers(0, 50, (rows, 3)).astype(np.float32)
+    found = resampling._accumulate(counts)
+    np.testing.assert_array_equal(found, np.cumsum(counts, axis=0))
+    assert found.dtype == np.float32
 
 
 def test_ranks_that_share_a_step_move_no_interval(monkeypatch):
