@@ -23,27 +23,31 @@ def stratify(traits: np.ndarray, count: int, seed: int) -> np.ndarray:
     random.shuffle(order)
     shuffled = traits[order]
     left, waiting = shuffled.sum(axis=0), np.ones(len(traits), bool)
-    wanted = np.full(count, 1 / count) * len(traits)
-    of_traits = np.outer(np.full(count, 1 / count), left)
+    wanted = [1 / count * len(traits)] * count
+    of_traits = [[1 / count * units] * count for units in left.tolist()]
+    traits_of_place = [np.flatnonzero(own).tolist() for own in shuffled]
     fold_of_place = np.zeros(len(traits), np.int64)
 
-    def put(place: np.integer, folds: np.ndarray) -> None:
-        folds = folds[wanted[folds] == wanted[folds].max()]
-        fold = folds[random.choice(len(folds))] if len(folds) > 1 else folds[0]
+    def put(place: int, lacks: list[float]) -> None:
+        lacking = list(zip(lacks, wanted, strict=True))
+        most = max(lacking)
+        folds = [fold for fold, pair in enumerate(lacking) if pair == most]
+        fold = folds[random.randint(len(folds))] if len(folds) > 1 else folds[0]
         fold_of_place[place] = fold
-        of_traits[fold, shuffled[place]] -= 1
+        for trait in traits_of_place[place]:
+            of_traits[trait][fold] -= 1
         wanted[fold] -= 1
 
     while left.any():
         rarest = np.flatnonzero(left == left[left > 0].min())
         trait = int(rarest[random.choice(len(rarest))] if len(rarest) > 1 else rarest[0])
         places = np.flatnonzero(shuffled[:, trait] & waiting)
-        for place in places:
-            put(place, np.flatnonzero(of_traits[:, trait] == of_traits[:, trait].max()))
+        for place in places.tolist():
+            put(place, of_traits[trait])
         waiting[places] = False
         left = left - shuffled[places].sum(axis=0)
-    for place in np.flatnonzero(waiting):
-        put(place, np.arange(count))
+    for place in np.flatnonzero(waiting).tolist():
+        put(place, wanted)
     fold_of_unit = np.empty_like(fold_of_place)
     fold_of_unit[order] = fold_of_place
     return fold_of_unit
