@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import rankdata
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 #: Groups (rows, where none are known) of the positives, or of the negatives, below which a label has few.
 FEW_UNITS = 30
@@ -97,7 +96,7 @@ def share_interval(hits: np.ndarray, unit_of_row: np.ndarray) -> Interval:
     if count < _LEAST:
         return Interval(None, None, "", f"{len(hits)} rows that count for {count:.1f}: no interval holds")
     groups = len(np.unique(unit_of_row))
-    deviate = float(student.ppf(0.975, groups - 1)) if groups > 1 else _Z  # the design effect is of so many groups
+    deviate = float(stdtrit(groups - 1, 0.975)) if groups > 1 else _Z  # the design effect is of so many groups
     low, high = wilson(np.array(hits.mean()), np.array(count), deviate)
     return Interval(float(low), float(high), "Wilson, by the design effect of groups")
 
@@ -151,10 +150,11 @@ def _place(truth: np.ndarray, by_repeat: np.ndarray, fold_of_row: np.ndarray) ->
             own = truth[rows] == 1
             if not own.any() or own.all():
                 continue
-            ranks = rankdata(scores[rows])
             for mine in (own, ~own):
-                below = (ranks[mine] - rankdata(scores[rows[mine]])) / (~mine).sum()
-                total[rows[mine]] += below if mine is own else 1 - below
+                others = np.sort(scores[rows[~mine]])
+                below = sum(np.searchsorted(others, scores[rows[mine]], side) for side in ("left", "right"))
+                share = below / 2 / len(others)
+                total[rows[mine]] += share if mine is own else 1 - share
                 known[rows[mine]] += 1
     with np.errstate(invalid="ignore"):
         return total / np.where(known > 0, known, np.nan)
