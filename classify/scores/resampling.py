@@ -96,7 +96,8 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float] | tuple[None,
         values: float64 array (1 + draws,): the figure on the rows as they are, then on each draw; NaN where it is not
             defined, which the interval leaves out.
     """
-    drawn = np.sort(values[1:][~np.isnan(values[1:])])
+    drawn = np.sort(values[1:])  # NaN last
+    drawn = drawn[: np.count_nonzero(~np.isnan(drawn))]
     if not len(drawn):
         return None, None
     low, high = (_between(drawn, end / 100 * (len(drawn) - 1)) for end in ENDS)
@@ -282,8 +283,10 @@ def _count(
     Where slots were merged, every draw is moved by what that changes for the rows as they are.
     """
     every = np.ones((resampling.unit_count, 1))
-    merged = _Counting(ranks.merge(_LEVELS), resampling)
-    exact, rough = _Counting(ranks, resampling).count(every), merged.count(every)
+    merged = ranks.merge(_LEVELS)
+    counting = _Counting(merged, resampling)
+    rough = counting.count(every)
+    exact = rough if merged is ranks else _Counting(ranks, resampling).count(every)
     values = [metric(exact) for metric in metrics]
     moved = [value - metric(rough) for value, metric in zip(values, metrics, strict=True)]
     sizes = np.bincount(resampling.unit_of_row, minlength=resampling.unit_count).astype(np.float32)
@@ -292,7 +295,7 @@ def _count(
         weights = block.astype(np.float32)
         if (sizes @ weights).max() > _EXACT:
             weights = block.astype(np.float64)
-        counts = merged.count(weights)
+        counts = counting.count(weights)
         drawn.append([metric(counts) for metric in metrics])
     of_metrics = zip(values, moved, zip(*drawn, strict=True), strict=True)
     return [np.concatenate([value, np.concatenate(draws) + move]) for value, move, draws in of_metrics]
