@@ -12,7 +12,7 @@ from dataclasses import asdict
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from xxhash import xxh3_128
@@ -44,7 +44,6 @@ DECIDING = tuple(
 )
 #: Rows whose features are digested at a time.
 _BLOCK = 4096
-T = TypeVar("T")
 #: Gives an array by what it is of, or makes it; see `FitStore.recall`.
 Recall = Callable[[Sequence[Any], Callable[[], np.ndarray]], np.ndarray]
 
@@ -101,23 +100,28 @@ class FitStore:
             self._write(f"{key}{_FIT}", _pack(fit))
 
     def recall(self, what: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Give the array that was made of the same before, or make and keep it; see `digest_parts`."""
-        return self.recall_as(what, make, _pack_array, _unpack_array)
-
-    def recall_as(
-        self, what: Sequence[Any], make: Callable[[], T], pack: Callable[[T], bytes], unpack: Callable[[bytes], T]
-    ) -> T:
-        """Give what was made of the same before, or make and keep it, by way of bytes."""
+        """Give what was made of the same before, or make and keep it; see `digest_parts`."""
         if self._folder is None:
             return make()
-        name = f"{digest_parts(*what)}{_SCORES}"
-        content = self._read(name)
+        key = digest_parts(*what)
+        content = self.find_bytes(key)
         if content is not None:
-            return unpack(content)
+            found: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+            return found
         made = make()
-        if self._keeps:
-            self._write(name, pack(made))
+        file = io.BytesIO()
+        np.save(file, made, allow_pickle=False)
+        self.keep_bytes(key, file.getvalue())
         return made
+
+    def find_bytes(self, key: str) -> bytes | None:
+        """Give what `keep_bytes` kept under a key; None where nothing is, or where it is damaged, which is said."""
+        return self._read(f"{key}{_SCORES}")
+
+    def keep_bytes(self, key: str, content: bytes) -> None:
+        """Keep what is no fit, as `keep` does."""
+        if self._keeps:
+            self._write(f"{key}{_SCORES}", content)
 
     def compare(self, parts: Mapping[str, str]) -> list[str]:
         """Name the parts that are other than those of the latest run on this cache, and note these as the latest."""
@@ -302,19 +306,6 @@ def unpack_arrays(content: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         arrays = dict(archive)
     return json.loads(arrays.pop("facts").tobytes()), arrays
-
-
-def _pack_array(array: np.ndarray) -> bytes:
-    """Write an array in numpy's format."""
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
-
-
-def _unpack_array(content: bytes) -> np.ndarray:
-    """Read what `_pack_array` wrote."""
-    array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
-    return array
 
 
 def _pack(fit: Fit) -> bytes:

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import has_fit_parameter
 
 from classify.crossfit.plan import Folds, Prediction, in_threads, mean_probabilities
-from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore, pack_arrays, read_module, unpack_arrays
+from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore, digest_parts, pack_arrays, read_module, unpack_arrays
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.files import SavedEstimator
 from features.common.arrays import Labels, RowIndices
@@ -79,7 +79,7 @@ def combine(
         repeats: the folds of the members.
         jobs: changes no probability.
         on_fit: called once per ensemble, from any thread.
-        store: ensembles of the same members' probabilities; new ones are added.
+        store: ensembles of the same members' probabilities; a new one is added once the bytes of its file are made.
         keys: of the inputs; without them nothing is found or kept.
 
     Returns:
@@ -92,21 +92,27 @@ def combine(
     test = np.stack(of_test, axis=3) if of_test else None
     seen = [(name, member.backbones) for name, member in members.items()]
     folds_of_row = [folds.fold_of_row for folds in repeats]
-    common = keys and keys.make((), *map(read_module, COMBINING), seen, by_repeat, test, *folds_of_row)
+    common = keys.make((), *map(read_module, COMBINING), seen, by_repeat, test, *folds_of_row) if keys else None
 
-    def fit(estimator: BaseEstimator) -> Combined:
+    def fit(estimator: BaseEstimator, key: str | None) -> Combined:
         prediction, fitted = cross_fit_second_level(estimator, by_repeat, labels, repeats, test)
         # A stacking has coefficients per label, which are not shares; every member counts there.
         shares = dict(zip(members, getattr(fitted, "weights_", np.ones(0)).tolist(), strict=False))
         shares = {member: share for member, share in shares.items() if share > 0}
         backbones = {b: None for member in shares or members for b in members[member].backbones}
-        return Combined(replace(prediction, backbones=tuple(backbones), shares=shares), SavedEstimator(fitted))
+        prediction = replace(prediction, backbones=tuple(backbones), shares=shares)
+
+        def keep(file: bytes) -> None:
+            if key:
+                store.keep_bytes(key, _pack(prediction, file))
+
+        return Combined(prediction, SavedEstimator(fitted, keep))
 
     def recall(name: str) -> Combined:
         estimator = ENSEMBLES[name].make()
-        what = common, type(estimator), estimator.get_params()
-        own = store if common else KEEP_NONE
-        combined = own.recall_as(what, lambda: fit(estimator), _pack, _unpack)
+        key = digest_parts(common, type(estimator), estimator.get_params()) if common else None
+        content = store.find_bytes(key) if key else None
+        combined = fit(estimator, key) if content is None else _unpack(content)
         on_fit()
         return combined
 
@@ -122,10 +128,9 @@ def calibrate(
     return replace(prediction, by_repeat=new.by_repeat, test_by_fit=new.test_by_fit, seconds=new.seconds), fitted
 
 
-def _pack(combined: Combined) -> bytes:
-    """Write a prediction and its ensemble."""
-    prediction, fitted = combined
-    arrays = {"by_repeat": prediction.by_repeat, "fitted": np.frombuffer(fitted.content, np.uint8)}
+def _pack(prediction: Prediction, file: bytes) -> bytes:
+    """Write a prediction and the bytes of its ensemble's file."""
+    arrays = {"by_repeat": prediction.by_repeat, "fitted": np.frombuffer(file, np.uint8)}
     if prediction.test_by_fit is not None:
         arrays["test_by_fit"] = prediction.test_by_fit
     facts = {"seconds": prediction.seconds, "backbones": prediction.backbones, "shares": prediction.shares}

@@ -4,7 +4,7 @@ import io
 import re
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -44,15 +44,20 @@ class SavedEstimator:
 
     Args:
         fitted: the estimator, or what `dump_trusted` gave of it.
+        keep: called with the bytes of an estimator once they are made.
     """
 
-    def __init__(self, fitted: BaseEstimator | bytes) -> None:
-        self._fitted = fitted
+    def __init__(self, fitted: BaseEstimator | bytes, keep: Callable[[bytes], None] = lambda _: None) -> None:
+        self._fitted, self._keep = fitted, keep
 
     @cached_property
     def content(self) -> bytes:
         """The bytes of its file."""
-        return self._fitted if isinstance(self._fitted, bytes) else dump_trusted(self._fitted)
+        if isinstance(self._fitted, bytes):
+            return self._fitted
+        content = dump_trusted(self._fitted)
+        self._keep(content)
+        return content
 
     @cached_property
     def estimator(self) -> BaseEstimator:

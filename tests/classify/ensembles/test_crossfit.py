@@ -105,9 +105,12 @@ def test_an_ensemble_of_the_same_is_recalled_bit_for_bit(name, members, tmp_path
         return found
 
     first = run()
+    assert list(tmp_path.iterdir()) == []
+    content = first.fitted.content
     monkeypatch.setattr(type(ENSEMBLES[name].make()), "fit", None)
     second = run()
     assert len(ticks) == 2
+    assert second.fitted.content == content
     np.testing.assert_array_equal(first.prediction.by_repeat, second.prediction.by_repeat)
     np.testing.assert_array_equal(first.prediction.test_by_fit, second.prediction.test_by_fit)
     for what in ("seconds", "backbones", "shares", "converged"):
@@ -120,7 +123,8 @@ def test_an_ensemble_of_anything_else_is_made_again(members, tmp_path, monkeypat
     predictions, labels = members
 
     def count(members=predictions, labels=labels, folds=FOLDS) -> int:
-        combine(["mean"], members, labels, [folds], 1, lambda: None, store, FitKeys(inputs_of(labels)))
+        keys = FitKeys(inputs_of(labels))
+        assert combine(["mean"], members, labels, [folds], 1, lambda: None, store, keys)["mean"].fitted.content
         return len(list(tmp_path.iterdir()))
 
     store = FitStore(tmp_path, 10**9)
