@@ -1,4 +1,4 @@
-"""One step of training, compiled: a mini-batch through every head of a stack, forward, backward, and the optimiser.
+"""Steps of training, compiled: mini-batches through every head of a stack, forward, backward, and the optimiser.
 
 The features of a mini-batch, and the weights of the heads, pass through the cache of a core once instead of once for
 each operation, and no lock of Python is held, so that banks in several threads go on at once. What is compiled is kept
@@ -14,6 +14,7 @@ m, and gamma, beta and kernel W,
 so both products run over all heads at once, and the gradients of gamma, beta and W are sums over such products.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from numba import njit
 
 from classify.models.trained_head import BATCH_NORM_EPSILON
 
+logger = logging.getLogger(__name__)
 #: Outputs up to which a product by each is faster than one of BLAS by all: see docs/decisions.md.
 _FEW_OUTPUTS = 8
 #: Keras' default for BatchNormalization: what is left of a moving statistic after a step.
@@ -35,6 +37,20 @@ _KEEP_FIRST, _KEEP_SECOND, _ADDED = np.float32(_BETA_1), np.float32(_BETA_2), np
 _EPSILON = np.float32(BATCH_NORM_EPSILON)
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+
+class Table(NamedTuple):
+    """The features of all rows.
+
+    Attributes:
+        numbers: float32 (n,), read-only, one row after another, with what may lie between two.
+        stride: how far apart rows begin.
+        width: of a row.
+    """
+
+    numbers: np.ndarray
+    stride: int
+    width: int
 
 
 class Layers(NamedTuple):
@@ -104,6 +120,7 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any
     try:
         compiled: Callable[..., Any] = njit(cache=True, **_OPTIONS, **options)(function)
     except RuntimeError:  # no such folder
+        logger.warning("%s is compiled in every run: set NUMBA_CACHE_DIR to a folder to keep it in", function.__name__)
         compiled = njit(**_OPTIONS, **options)(function)
     return compiled
 
@@ -117,13 +134,76 @@ def _dot(one: np.ndarray, other: np.ndarray) -> np.float32:
     return total
 
 
-def adam_pace(time: int) -> np.float32:
-    """What Adam's rate is multiplied by at a step, from 1: the correction of its moments' bias."""
-    return np.float32((1 - _BETA_1) / _UNIT * np.sqrt(1 - _BETA_2**time) / (1 - _BETA_1**time))
+def lay_flat(X: np.ndarray) -> Table:
+    """Make a table of float32 features (N, D), without a copy unless the numbers of a row lie apart."""
+    if X.strides[1] != X.itemsize or X.strides[0] % X.itemsize:
+        X = np.ascontiguousarray(X)
+    (rows, width), stride = X.shape, X.strides[0] // X.itemsize
+    numbers = (rows - 1) * stride + width
+    return Table(np.lib.stride_tricks.as_strided(X, (numbers,), (X.itemsize,), writeable=False), stride, width)
+
+
+def pace_adam(times: np.ndarray) -> np.ndarray:
+    """What Adam's rate is multiplied by at each step, int64 (S,) from 1, as its moments begin at 0: float32 (S,)."""
+    corrections = np.sqrt(1 - _BETA_2**times) / (1 - _BETA_1**times)
+    return ((1 - _BETA_1) / _UNIT * corrections).astype(np.float32)
 
 
 @_compiled
-def take_step(
+def take_steps(
+    table: Table,
+    rows: np.ndarray,
+    truth: np.ndarray,
+    places: np.ndarray,
+    size: int,
+    layers: Layers,
+    state: State,
+    rules: Rules,
+    chances: np.ndarray,
+    of_hidden: np.ndarray,
+    paces: np.ndarray,
+    logits: np.ndarray,
+) -> np.ndarray:
+    """Learn from mini-batches.
+
+    Args:
+        table: the features.
+        rows: int64 (n,), those to learn from, mini-batch after mini-batch.
+        truth: uint8 (n, L), theirs.
+        places: int64 (n,), where the logits of each go.
+        size: of a mini-batch; the last may be smaller.
+        layers: of the heads.
+        state: changed.
+        rules: of the heads.
+        chances: float32 (S, K, D), 0-1: below `keep` a mask keeps the feature; K is 0 without dropout.
+        of_hidden: float32 (S, m), 0-1: likewise of every hidden layer one (units, B) after another.
+        paces: float32 (S,), of `pace_adam`.
+        logits: float32 (H, L, T), written: as they were before their step.
+
+    Returns:
+        The loss with its penalty, before each step, summed over the rows: float32 (H,).
+    """
+    total = np.zeros(len(state.numbers), np.float32)
+    for step in range(len(paces)):
+        start, end = step * size, min((step + 1) * size, len(rows))
+        features = np.empty((end - start, table.width), np.float32)
+        for row in range(start, end):
+            begin, values = rows[row] * table.stride, features[row - start]
+            read = table.numbers[begin : begin + table.width]
+            for d in range(table.width):
+                values[d] = read[d]
+        own = truth[start:end]
+        loss, found = _take_step(features, own, layers, state, rules, chances[step], of_hidden[step], paces[step])
+        for head in range(len(total)):
+            total[head] += loss[head] * np.float32(end - start)
+            for label in range(found.shape[1]):
+                for row in range(start, end):
+                    logits[head, label, places[row]] = found[head, label, row - start]
+    return total
+
+
+@_compiled
+def _take_step(
     features: np.ndarray,
     truth: np.ndarray,
     layers: Layers,
@@ -133,20 +213,9 @@ def take_step(
     of_hidden: np.ndarray,
     pace: np.float32,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Learn from a mini-batch.
+    """Learn from a mini-batch (B, D), which is changed; gives the loss with its penalty (H,), the logits (H, L, B).
 
-    Args:
-        features: float32 (B, D); their mean is taken from them where they are normalised.
-        truth: uint8 (B, L).
-        layers: of the heads.
-        state: changed.
-        rules: of the heads.
-        chances: float32 (K, D), 0-1: below `keep` a mask keeps the feature; none without dropout.
-        of_hidden: float32 (n,), 0-1: likewise of every hidden layer one (units, B) after another.
-        pace: of `adam_pace`.
-
-    Returns:
-        Before the step, float32: the loss with its penalty (H,), the logits (H, L, B).
+    Other arguments are those of `take_steps`, for one step.
     """
     rows, width = features.shape
     heads, units, masks = len(state.numbers), layers.widths[1], -(-rows // layers.shared) if len(chances) else 0
