@@ -89,8 +89,8 @@ def auc_interval(
 def share_interval(hits: np.ndarray, unit_of_row: np.ndarray) -> Interval:
     """Find the interval of a share (Wilson 1927) of rows in groups, for as many rows as they count for.
 
-    As the design effect is estimated, Student's t replaces the normal deviate; its degrees of freedom lie midway between
-    what the groups and what the rows that they count for would give: see docs/decisions.md.
+    As the design effect is estimated, Student's t replaces the normal deviate. Its degrees of freedom lie midway
+    between what the groups and what the rows that they count for would give: see docs/decisions.md.
 
     Args:
         hits: array (n,), 0 or 1: of the positives for sensitivity, of the negatives for specificity.
