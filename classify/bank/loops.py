@@ -17,11 +17,12 @@ so both products run over all heads at once, and the gradients of gamma, beta an
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
 
+from classify.bank.layout import Layers, Rules, State, Table
 from classify.models.trained_head import BATCH_NORM_EPSILON
 
 logger = logging.getLogger(__name__)
@@ -37,82 +38,6 @@ _KEEP_FIRST, _KEEP_SECOND, _ADDED = np.float32(_BETA_1), np.float32(_BETA_2), np
 _EPSILON = np.float32(BATCH_NORM_EPSILON)
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-
-
-class Table(NamedTuple):
-    """The features of all rows.
-
-    Attributes:
-        numbers: float32 (n,), read-only, one row after another, with what may lie between two.
-        stride: how far apart rows begin.
-        width: of a row.
-    """
-
-    numbers: np.ndarray
-    stride: int
-    width: int
-
-
-class Layers(NamedTuple):
-    """Of a stack, where its weights are among the numbers of a head; beta comes after gamma.
-
-    Attributes:
-        widths: int64 (dense layers + 1,): of the features, of each hidden layer, of the labels.
-        kernels: int64 (dense layers,), where each begins: (outputs, inputs).
-        biases: int64 (dense layers,), likewise.
-        gamma: where it begins; as many before it belong to kernels.
-        batch_norm: whether it and beta are there.
-        adam: whether Adam learns, or gradient descent with Nesterov's momentum.
-        keep: float32, 0-1: what dropout keeps.
-        shared: rows of a mini-batch that share a mask of the features.
-    """
-
-    widths: np.ndarray
-    kernels: np.ndarray
-    biases: np.ndarray
-    gamma: int
-    batch_norm: bool
-    adam: bool
-    keep: np.float32
-    shared: int
-
-
-class State(NamedTuple):
-    """What a step changes: float32, of H heads with P numbers each.
-
-    Attributes:
-        numbers: (H, P), the weights.
-        gradient: (H, P).
-        first: (H, P), the first moment of Adam, or the velocity.
-        second: (H, P), the second moment of Adam; (H, 0) without.
-        mean: (D,), the moving mean of the features.
-        variance: (D,), their moving variance.
-    """
-
-    numbers: np.ndarray
-    gradient: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-    mean: np.ndarray
-    variance: np.ndarray
-
-
-class Rules(NamedTuple):
-    """What differs between the heads of a stack: float32, of H heads and L labels.
-
-    Attributes:
-        rate: (H,), learning rates.
-        l2: (H,), penalties.
-        smoothing: (H,), of the labels.
-        positive: (H, L), weights of the positives of each label.
-        negative: (H, L), of the negatives.
-    """
-
-    rate: np.ndarray
-    l2: np.ndarray
-    smoothing: np.ndarray
-    positive: np.ndarray
-    negative: np.ndarray
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -132,15 +57,6 @@ def _dot(one: np.ndarray, other: np.ndarray) -> np.float32:
     for d in range(len(one)):
         total += one[d] * other[d]
     return total
-
-
-def lay_flat(X: np.ndarray) -> Table:
-    """Make a table of float32 features (N, D), without a copy unless the numbers of a row lie apart."""
-    if X.strides[1] != X.itemsize or X.strides[0] % X.itemsize:
-        X = np.ascontiguousarray(X)
-    (rows, width), stride = X.shape, X.strides[0] // X.itemsize
-    numbers = (rows - 1) * stride + width
-    return Table(np.lib.stride_tricks.as_strided(X, (numbers,), (X.itemsize,), writeable=False), stride, width)
 
 
 def pace_adam(times: np.ndarray) -> np.ndarray:
@@ -218,21 +134,23 @@ def _take_step(
     Other arguments are those of `take_steps`, for one step.
     """
     rows, width = features.shape
-    heads, units, masks = len(state.numbers), layers.widths[1], -(-rows // layers.shared) if len(chances) else 0
-    inverse = np.empty(width if layers.batch_norm else 0, np.float32)
+    heads, units = len(state.numbers), layers.widths[1]
+    inverse = np.ones(width, np.float32)
     if layers.batch_norm:
         _centre(features, inverse, state.mean, state.variance)
-    mask = np.empty((masks, width), np.float32)
-    for row in range(masks):
-        for d in range(width):
-            mask[row, d] = _ONE / layers.keep if chances[row, d] < layers.keep else _ZERO
-    if masks:
+    drops = len(chances) > 0
+    shared = layers.shared if drops else rows
+    mask = np.ones((-(-rows // shared), width), np.float32)
+    if drops:
+        for row in range(len(mask)):
+            for d in range(width):
+                mask[row, d] = _ONE / layers.keep if chances[row, d] < layers.keep else _ZERO
         for row in range(rows):
-            values, kept = features[row], mask[row // layers.shared]
+            values, kept = features[row], mask[row // shared]
             for d in range(width):
                 values[d] *= kept[d]
     scaled = np.empty((heads * units, width), np.float32)
-    outputs = _forward(features, layers, state.numbers, inverse, mask, scaled)
+    outputs = _forward(features, layers, state.numbers, inverse, mask, shared, scaled).reshape(heads, units, rows)
 
     loss, logits = np.empty(heads, np.float32), np.empty((heads, layers.widths[-1], rows), np.float32)
     for head in range(heads):
@@ -240,7 +158,7 @@ def _take_step(
         loss[head] += rules.l2[head] * penalise(state.numbers[head], layers.gamma)
 
     _multiply_back(outputs.reshape(heads * units, rows), features, scaled)
-    _pass_first(outputs, scaled, layers, state, inverse, mask)
+    _pass_first(outputs, scaled, layers, state, inverse, mask, shared)
     for head in range(heads):
         _update(head, layers, state, rules, pace)
     return loss, logits
@@ -311,49 +229,46 @@ def _multiply_back(gradient: np.ndarray, rows: np.ndarray, of_kernels: np.ndarra
 
 
 @_compiled
+def _scale_first(numbers: np.ndarray, start: int, factor: np.ndarray, scaled: np.ndarray) -> None:
+    """Write the first kernels of heads (H, P) times a factor (D,), and times their own numbers from `start` on, if any.
+
+    Scaled are (H * units, D).
+    """
+    width, units = len(factor), len(scaled) // len(numbers)
+    for head in range(len(numbers)):
+        own = factor.copy()
+        if start:
+            vector = numbers[head, start : start + width]
+            for d in range(width):
+                own[d] *= vector[d]
+        for unit in range(units):
+            kernel, product = numbers[head, unit * width : (unit + 1) * width], scaled[head * units + unit]
+            for d in range(width):
+                product[d] = kernel[d] * own[d]
+
+
+@_compiled
 def _forward(
     features: np.ndarray,
     layers: Layers,
     numbers: np.ndarray,
     inverse: np.ndarray,
     mask: np.ndarray,
+    shared: int,
     scaled: np.ndarray,
 ) -> np.ndarray:
-    """The outputs (H, units, B) of the first dense layers; `scaled` (H * units, D) is written."""
-    rows, width = features.shape
-    heads, units = len(numbers), layers.widths[1]
-    outputs, products = np.empty((heads, units, rows), np.float32), np.empty((heads * units, rows), np.float32)
-    factor, constant = np.ones(width, np.float32), np.zeros(heads * units, np.float32)
-    for head in range(heads):
-        own = numbers[head]
-        gamma, beta = own[layers.gamma : layers.gamma + width], own[layers.gamma + width : layers.gamma + 2 * width]
-        if layers.batch_norm:
-            for d in range(width):
-                factor[d] = gamma[d] * inverse[d]
-        for unit in range(units):
-            kernel, product = own[unit * width : (unit + 1) * width], scaled[head * units + unit]
-            for d in range(width):
-                product[d] = kernel[d] * factor[d]
-            constant[head * units + unit] = own[layers.biases[0] + unit]
-            if layers.batch_norm and not len(mask):
-                constant[head * units + unit] += _dot(kernel, beta)
-    _multiply(scaled, features, products)
-    shifts = np.zeros((heads * units, len(mask)), np.float32)
-    if layers.batch_norm and len(mask):
-        for head in range(heads):
-            own = numbers[head]
-            beta = own[layers.gamma + width : layers.gamma + 2 * width]
-            for unit in range(units):
-                kernel, product = own[unit * width : (unit + 1) * width], scaled[head * units + unit]
-                for d in range(width):
-                    product[d] = kernel[d] * beta[d]
+    """The outputs (H * units, B) of the first dense layers; `scaled` (H * units, D) is written."""
+    rows, width, units = len(features), len(inverse), layers.widths[1]
+    outputs, shifts = np.empty((len(scaled), rows), np.float32), np.zeros((len(scaled), len(mask)), np.float32)
+    if layers.batch_norm:
+        _scale_first(numbers, layers.gamma + width, np.ones(width, np.float32), scaled)
         _multiply(scaled, mask, shifts)
-    for head in range(heads):
-        for unit in range(units):
-            product, shift = products[head * units + unit], shifts[head * units + unit]
-            for row in range(rows):
-                output = product[row] + constant[head * units + unit]
-                outputs[head, unit, row] = output + shift[row // layers.shared] if len(shift) else output
+    _scale_first(numbers, layers.gamma if layers.batch_norm else 0, inverse, scaled)
+    _multiply(scaled, features, outputs)
+    for output in range(len(outputs)):
+        bias = numbers[output // units, layers.biases[0] + output % units]
+        for row in range(rows):
+            outputs[output, row] += bias + shifts[output, row // shared]
     return outputs
 
 
@@ -457,7 +372,13 @@ def cross_entropy(
 
 @_compiled
 def _pass_first(
-    outputs: np.ndarray, products: np.ndarray, layers: Layers, state: State, inverse: np.ndarray, mask: np.ndarray
+    outputs: np.ndarray,
+    products: np.ndarray,
+    layers: Layers,
+    state: State,
+    inverse: np.ndarray,
+    mask: np.ndarray,
+    shared: int,
 ) -> None:
     """Write the gradients of the first kernels, of gamma and beta.
 
@@ -467,47 +388,34 @@ def _pass_first(
         layers: of the heads.
         state: changed.
         inverse: float32 (D,).
-        mask: float32 (K, D), or none.
+        mask: float32 (K, D).
+        shared: rows that each of them is of.
     """
     heads, units, rows = outputs.shape
-    width = products.shape[1]
-    shifts = np.empty((heads * units, width if len(mask) else 0), np.float32)
-    if layers.batch_norm and len(mask):
-        gathered = np.zeros((heads * units, len(mask)), np.float32)
-        for head in range(heads):
-            for unit in range(units):
-                for row in range(rows):
-                    gathered[head * units + unit, row // layers.shared] += outputs[head, unit, row]
+    width, start = products.shape[1], layers.gamma
+    shifts, gathered = np.empty(products.shape, np.float32), np.zeros((len(products), len(mask)), np.float32)
+    if layers.batch_norm:
+        for output in range(len(products)):
+            for row in range(rows):
+                gathered[output, row // shared] += outputs[output // units, output % units, row]
         _multiply_back(gathered, mask, shifts)
     for head in range(heads):
-        own, out, start = state.numbers[head], state.gradient[head], layers.gamma
-        if not layers.batch_norm:
-            for unit in range(units):
-                of_kernel, product = out[unit * width : (unit + 1) * width], products[head * units + unit]
-                for d in range(width):
-                    of_kernel[d] = product[d]
-            continue
+        own, out = state.numbers[head], state.gradient[head]
         gamma, beta = own[start : start + width], own[start + width : start + 2 * width]
         of_gamma, of_beta = out[start : start + width], out[start + width : start + 2 * width]
-        of_gamma[:] = _ZERO
-        of_beta[:] = _ZERO
+        for d in range(width if layers.batch_norm else 0):
+            of_gamma[d] = of_beta[d] = _ZERO
         for unit in range(units):
             kernel, of_kernel = own[unit * width : (unit + 1) * width], out[unit * width : (unit + 1) * width]
-            product = products[head * units + unit]
-            if len(mask):
-                shift = shifts[head * units + unit]
+            product, shift = products[head * units + unit], shifts[head * units + unit]
+            if layers.batch_norm:
                 for d in range(width):
-                    of_gamma[d] += kernel[d] * product[d]
+                    of_gamma[d] += kernel[d] * product[d] * inverse[d]
                     of_beta[d] += kernel[d] * shift[d]
                     of_kernel[d] = product[d] * (gamma[d] * inverse[d]) + beta[d] * shift[d]
             else:
-                same = out[layers.biases[0] + unit]
                 for d in range(width):
-                    of_gamma[d] += kernel[d] * product[d]
-                    of_beta[d] += kernel[d] * same
-                    of_kernel[d] = product[d] * (gamma[d] * inverse[d]) + beta[d] * same
-        for d in range(width):
-            of_gamma[d] *= inverse[d]
+                    of_kernel[d] = product[d]
 
 
 @_compiled

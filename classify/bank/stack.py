@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from classify.bank.dropout import draw_uniforms, rows_per_mask
-from classify.bank.loops import Layers, Rules, State, Table, cross_entropy, pace_adam, penalise, take_steps
-from classify.models.heads import HeadSpec, Optimiser
+from classify.bank.layout import Rules, StackKind, State, Table, flatten, lay_out
+from classify.bank.loops import cross_entropy, pace_adam, penalise, take_steps
+from classify.models.heads import HeadSpec
 from classify.models.trained_head import BATCH_NORM_EPSILON
 from features.common.arrays import Features, Labels, RowIndices
 
@@ -31,15 +32,6 @@ def initial_weights(spec: HeadSpec, width: int, labels: int) -> list[np.ndarray]
         weights.append(generator.uniform(-limit, limit, (inputs, outputs)).astype(np.float32))
         weights.append(np.zeros(outputs, dtype=np.float32))
     return weights
-
-
-class StackKind(NamedTuple):
-    """What the heads of a stack have in common: fields of `HeadSpec`."""
-
-    hidden_units: tuple[int, ...]
-    batch_norm: bool
-    dropout: float
-    optimiser: Optimiser
 
 
 class BankRows(NamedTuple):
@@ -78,9 +70,9 @@ class Stack:
         assert specs[0].batch_size is not None  # see `HeadSpec.for_rows`
         self._batch_size = specs[0].batch_size
         width, labels = rows.table.width, rows.truth.shape[1]
-        self._layers = _lay_out(kind, width, labels, rows_per_mask(self._batch_size))
+        self._layers = lay_out(kind, width, labels, rows_per_mask(self._batch_size))
         self._best = [initial_weights(spec, width, labels) for spec in specs]
-        numbers = np.stack([_flatten(weights, kind.batch_norm) for weights in self._best])
+        numbers = np.stack([flatten(weights, kind.batch_norm) for weights in self._best])
         second = np.zeros_like(numbers) if kind.optimiser == "adam" else numbers[:, :0].copy()
         moving = np.zeros(width, np.float32), np.ones(width, np.float32)
         self._state = State(numbers, np.empty_like(numbers), np.zeros_like(numbers), second, *moving)
@@ -191,21 +183,6 @@ def make_stacks(specs: Sequence[HeadSpec], rows: BankRows) -> list[Stack]:
             own = [int(index) for index in part]
             stacks.append(Stack(kind, own, [specs[index] for index in own], rows))
     return stacks
-
-
-def _lay_out(kind: StackKind, width: int, labels: int, shared: int) -> Layers:
-    """Give every weight of a head its place: kernels, gamma, beta, biases."""
-    widths = np.array([width, *kind.hidden_units, labels])
-    kernels, biases = (np.concatenate([[0], np.cumsum(n)]) for n in (widths[1:] * widths[:-1], widths[1:]))
-    after = kernels[-1] + 2 * width * kind.batch_norm
-    adam, keep = kind.optimiser == "adam", np.float32(1 - kind.dropout)
-    return Layers(widths, kernels[:-1], biases[:-1] + after, int(kernels[-1]), kind.batch_norm, adam, keep, shared)
-
-
-def _flatten(weights: list[np.ndarray], batch_norm: bool) -> np.ndarray:
-    """Put the weights of a head, as those of `HeadWeights`, in their places."""
-    dense = weights[4 * batch_norm :]
-    return np.concatenate([*(kernel.T.ravel() for kernel in dense[::2]), *weights[: 2 * batch_norm], *dense[1::2]])
 
 
 def _class_weights(y: Labels) -> tuple[np.ndarray, np.ndarray]:

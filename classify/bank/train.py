@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from classify.bank.auc import mean_auc
-from classify.bank.loops import lay_flat
+from classify.bank.layout import lay_flat
 from classify.bank.stack import BankRows, Stack, make_stacks
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import Curves, TrainedHead

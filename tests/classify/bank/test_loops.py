@@ -5,7 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from classify.bank.loops import _compiled, _multiply, _multiply_back, lay_flat, pace_adam
+from classify.bank.layout import Rules, StackKind, State, lay_flat, lay_out
+from classify.bank.loops import _compiled, _multiply, _multiply_back, pace_adam, take_steps
 
 
 @pytest.mark.parametrize("outputs", [1, 3, 8, 9])  # the last by BLAS
@@ -18,6 +19,47 @@ def test_products_and_their_gradients_are_those_of_numpy(outputs, rows):
     np.testing.assert_allclose(products, kernels.astype(np.float64) @ values.T, atol=1e-4)
     _multiply_back(products, values, of_kernels)
     np.testing.assert_allclose(of_kernels, products.astype(np.float64) @ values, rtol=1e-4, atol=1e-3)
+
+
+KINDS = {
+    "linear": StackKind((), True, 0.0, "adam"),
+    "shared masks, a short one last": StackKind((), True, 0.3, "adam"),
+    "no batch norm": StackKind((), False, 0.3, "sgd"),
+    "hidden": StackKind((5,), True, 0.0, "sgd"),
+    "hidden, masks": StackKind((5, 4), True, 0.5, "adam"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_gradients_are_the_slopes_of_the_loss(name):
+    kind, rows, width, labels, heads, shared = KINDS[name], 20, 7, 2, 3, 9
+    rng = np.random.default_rng(len(name))
+    table = lay_flat(rng.normal(1, 2, size=(rows, width)).astype(np.float32))
+    truth, places = rng.integers(0, 2, (rows, labels)).astype(np.uint8), np.arange(rows)
+    layers = lay_out(kind, width, labels, shared)
+    numbers = rng.normal(size=(heads, int(layers.biases[-1]) + labels)).astype(np.float32)
+    of_heads = (rng.uniform(0, 0.1, heads).astype(np.float32) for _ in range(2))
+    weights = (rng.uniform(0.5, 2, (heads, labels)).astype(np.float32) for _ in range(2))
+    rules = Rules(np.zeros(heads, np.float32), *of_heads, *weights)  # nothing is learnt
+    masks = 3 if kind.dropout else 0
+    chances = (
+        rng.random((1, masks, width), np.float32),
+        rng.random((1, bool(masks) * sum(kind.hidden_units) * rows), np.float32),
+    )
+
+    def loss_and_gradient(changed):
+        moving = np.zeros(width, np.float32), np.ones(width, np.float32)
+        state = State(changed, np.full_like(changed, np.nan), np.zeros_like(changed), np.zeros_like(changed), *moving)
+        logits, paces = np.empty((heads, labels, rows), np.float32), np.ones(1, np.float32)
+        loss = take_steps(table, places, truth, places, rows, layers, state, rules, *chances, paces, logits)
+        return loss.astype(np.float64) / rows, state.gradient.astype(np.float64)
+
+    _, gradient = loss_and_gradient(numbers.copy())
+    for _ in range(5):
+        way = rng.normal(size=numbers.shape)
+        way /= np.linalg.norm(way, axis=1, keepdims=True)
+        ahead, behind = (loss_and_gradient((numbers + sign * way).astype(np.float32))[0] for sign in (3e-3, -3e-3))
+        np.testing.assert_allclose((ahead - behind) / 6e-3, (gradient * way).sum(axis=1), rtol=0.02, atol=2e-3)
 
 
 @pytest.mark.parametrize("columns", [slice(None), slice(2, 5), slice(0, 6, 2), slice(None, None, -1)])

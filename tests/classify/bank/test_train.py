@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from classify.bank import stack as bank_stack
 from classify.bank import train as bank
-from classify.bank.loops import lay_flat
+from classify.bank.layout import lay_flat
 from classify.bank.stack import BankRows, initial_weights, make_stacks
 from classify.bank.train import HeadSplit, batch_order, train_bank
 from classify.models.heads import HeadSpec
