@@ -96,6 +96,14 @@ class Rules(NamedTuple):
     negative: np.ndarray
 
 
+class Heads(NamedTuple):
+    """The heads of a stack, as a step takes them."""
+
+    layers: Layers
+    state: State
+    rules: Rules
+
+
 def lay_out(kind: StackKind, width: int, labels: int, shared: int) -> Layers:
     """Give every weight of a head its place: kernels, gamma, beta, biases."""
     widths = np.array([width, *kind.hidden_units, labels])

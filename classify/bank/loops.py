@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from classify.bank.layout import Layers, Rules, State, Table
+from classify.bank.layout import Heads, Table
 from classify.models.trained_head import BATCH_NORM_EPSILON
 
 logger = logging.getLogger(__name__)
@@ -72,9 +72,7 @@ def take_steps(
     truth: np.ndarray,
     places: np.ndarray,
     size: int,
-    layers: Layers,
-    state: State,
-    rules: Rules,
+    stack: Heads,
     chances: np.ndarray,
     of_hidden: np.ndarray,
     paces: np.ndarray,
@@ -88,9 +86,7 @@ def take_steps(
         truth: uint8 (n, L), theirs.
         places: int64 (n,), where the logits of each go.
         size: of a mini-batch; the last may be smaller.
-        layers: of the heads.
-        state: changed.
-        rules: of the heads.
+        stack: the heads; their state is changed.
         chances: float32 (S, K, D), 0-1: below `keep` a mask keeps the feature; K is 0 without dropout.
         of_hidden: float32 (S, m), 0-1: likewise of every hidden layer one (units, B) after another.
         paces: float32 (S,), of `pace_adam`.
@@ -99,7 +95,7 @@ def take_steps(
     Returns:
         The loss with its penalty, before each step, summed over the rows: float32 (H,).
     """
-    total = np.zeros(len(state.numbers), np.float32)
+    total = np.zeros(len(stack.state.numbers), np.float32)
     for step in range(len(paces)):
         start, end = step * size, min((step + 1) * size, len(rows))
         features = np.empty((end - start, table.width), np.float32)
@@ -109,7 +105,7 @@ def take_steps(
             for d in range(table.width):
                 values[d] = read[d]
         own = truth[start:end]
-        loss, found = _take_step(features, own, layers, state, rules, chances[step], of_hidden[step], paces[step])
+        loss, found = _take_step(features, own, stack, chances[step], of_hidden[step], paces[step])
         for head in range(len(total)):
             total[head] += loss[head] * np.float32(end - start)
             for label in range(found.shape[1]):
@@ -120,21 +116,14 @@ def take_steps(
 
 @_compiled
 def _take_step(
-    features: np.ndarray,
-    truth: np.ndarray,
-    layers: Layers,
-    state: State,
-    rules: Rules,
-    chances: np.ndarray,
-    of_hidden: np.ndarray,
-    pace: np.float32,
+    features: np.ndarray, truth: np.ndarray, stack: Heads, chances: np.ndarray, of_hidden: np.ndarray, pace: np.float32
 ) -> tuple[np.ndarray, np.ndarray]:
     """Learn from a mini-batch (B, D), which is changed; gives the loss with its penalty (H,), the logits (H, L, B).
 
     Other arguments are those of `take_steps`, for one step.
     """
-    rows, width = features.shape
-    heads, units = len(state.numbers), layers.widths[1]
+    layers, state, rules = stack
+    (rows, width), heads, units = features.shape, len(state.numbers), layers.widths[1]
     inverse = np.ones(width, np.float32)
     if layers.batch_norm:
         _centre(features, inverse, state.mean, state.variance)
@@ -150,17 +139,17 @@ def _take_step(
             for d in range(width):
                 values[d] *= kept[d]
     scaled = np.empty((heads * units, width), np.float32)
-    outputs = _forward(features, layers, state.numbers, inverse, mask, shared, scaled).reshape(heads, units, rows)
+    outputs = _forward(features, stack, inverse, mask, shared, scaled).reshape(heads, units, rows)
 
     loss, logits = np.empty(heads, np.float32), np.empty((heads, layers.widths[-1], rows), np.float32)
     for head in range(heads):
-        loss[head] = _pass_hidden(head, outputs, truth, layers, state, rules, of_hidden, logits[head])
+        loss[head] = _pass_hidden(head, outputs[head], truth, stack, of_hidden, logits[head])
         loss[head] += rules.l2[head] * penalise(state.numbers[head], layers.gamma)
 
     _multiply_back(outputs.reshape(heads * units, rows), features, scaled)
-    _pass_first(outputs, scaled, layers, state, inverse, mask, shared)
+    _pass_first(outputs, scaled, stack, inverse, mask, shared)
     for head in range(heads):
-        _update(head, layers, state, rules, pace)
+        _update(head, stack, pace)
     return loss, logits
 
 
@@ -249,15 +238,10 @@ def _scale_first(numbers: np.ndarray, start: int, factor: np.ndarray, scaled: np
 
 @_compiled
 def _forward(
-    features: np.ndarray,
-    layers: Layers,
-    numbers: np.ndarray,
-    inverse: np.ndarray,
-    mask: np.ndarray,
-    shared: int,
-    scaled: np.ndarray,
+    features: np.ndarray, stack: Heads, inverse: np.ndarray, mask: np.ndarray, shared: int, scaled: np.ndarray
 ) -> np.ndarray:
     """The outputs (H * units, B) of the first dense layers; `scaled` (H * units, D) is written."""
+    layers, numbers = stack.layers, stack.state.numbers
     rows, width, units = len(features), len(inverse), layers.widths[1]
     outputs, shifts = np.empty((len(scaled), rows), np.float32), np.zeros((len(scaled), len(mask)), np.float32)
     if layers.batch_norm:
@@ -274,27 +258,21 @@ def _forward(
 
 @_compiled
 def _pass_hidden(
-    head: int,
-    outputs: np.ndarray,
-    truth: np.ndarray,
-    layers: Layers,
-    state: State,
-    rules: Rules,
-    of_hidden: np.ndarray,
-    logits: np.ndarray,
+    head: int, outputs: np.ndarray, truth: np.ndarray, stack: Heads, of_hidden: np.ndarray, logits: np.ndarray
 ) -> np.float32:
     """Go through the hidden layers of a head and back; gives its loss without the penalty.
 
-    Gradients are written, and in place of `outputs` (H, units, B) of the first layer their gradient.
+    Gradients are written, and in place of `outputs` (units, B) of the first layer their gradient.
     """
+    layers, state, rules = stack
     rows, depth, widths = len(truth), len(layers.widths) - 1, layers.widths
-    numbers, gradient, own = state.numbers[head], state.gradient[head], outputs[head]
+    numbers, gradient = state.numbers[head], state.gradient[head]
     begins = np.zeros(depth, np.int64)  # where a layer's first unit is among those of all hidden layers
     for layer in range(1, depth):
         begins[layer] = begins[layer - 1] + widths[layer]
     active = np.empty((begins[-1], rows), np.float32)  # after ReLU and dropout
     drops, each = len(of_hidden) > 0, len(of_hidden) // max(begins[-1], 1)
-    restored, current = _ONE / layers.keep, own
+    restored, current = _ONE / layers.keep, outputs
     for layer in range(1, depth):
         inputs, after, begin = widths[layer], widths[layer + 1], begins[layer - 1]
         into = active[begin : begin + inputs]
@@ -329,7 +307,7 @@ def _pass_hidden(
     _sum_rows(current, gradient[layers.biases[0] : layers.biases[0] + widths[1]])
     for unit in range(widths[1]):
         for row in range(rows):
-            own[unit, row] = current[unit, row]
+            outputs[unit, row] = current[unit, row]
     return loss
 
 
@@ -372,27 +350,20 @@ def cross_entropy(
 
 @_compiled
 def _pass_first(
-    outputs: np.ndarray,
-    products: np.ndarray,
-    layers: Layers,
-    state: State,
-    inverse: np.ndarray,
-    mask: np.ndarray,
-    shared: int,
+    outputs: np.ndarray, products: np.ndarray, stack: Heads, inverse: np.ndarray, mask: np.ndarray, shared: int
 ) -> None:
     """Write the gradients of the first kernels, of gamma and beta.
 
     Args:
         outputs: float32 (H, units, B), gradients of the first layers' outputs.
         products: float32 (H * units, D), of the scaled kernels.
-        layers: of the heads.
-        state: changed.
+        stack: its state is changed.
         inverse: float32 (D,).
         mask: float32 (K, D).
         shared: rows that each of them is of.
     """
-    heads, units, rows = outputs.shape
-    width, start = products.shape[1], layers.gamma
+    layers, state = stack.layers, stack.state
+    (heads, units, rows), width, start = outputs.shape, products.shape[1], layers.gamma
     shifts, gathered = np.empty(products.shape, np.float32), np.zeros((len(products), len(mask)), np.float32)
     if layers.batch_norm:
         for output in range(len(products)):
@@ -419,8 +390,9 @@ def _pass_first(
 
 
 @_compiled
-def _update(head: int, layers: Layers, state: State, rules: Rules, pace: np.float32) -> None:
+def _update(head: int, stack: Heads, pace: np.float32) -> None:
     """One step of the optimiser as Keras takes it, of one head."""
+    layers, state, rules = stack
     weight, slope, one, two = state.numbers[head], state.gradient[head], state.first[head], state.second[head]
     decay, rate = rules.l2[head] + rules.l2[head], rules.rate[head]
     for i in range(layers.gamma):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from classify.bank.dropout import draw_uniforms, rows_per_mask
-from classify.bank.layout import Rules, StackKind, State, Table, flatten, lay_out
+from classify.bank.layout import Heads, Rules, StackKind, State, Table, flatten, lay_out
 from classify.bank.loops import cross_entropy, pace_adam, penalise, take_steps
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import BATCH_NORM_EPSILON
@@ -108,7 +108,7 @@ class Stack:
             paces = pace_adam(times[first : first + _STEPS])
             chances = (np.stack(of_layer) for of_layer in zip(*islice(drawn, len(paces)), strict=True))
             batches = table, train[own], truth[own], own, size
-            loss += take_steps(*batches, self._layers, self._state, self._rules, *chances, paces, logits)
+            loss += take_steps(*batches, Heads(self._layers, self._state, self._rules), *chances, paces, logits)
         return loss / np.float32(count), logits
 
     def validate(self) -> tuple[np.ndarray, np.ndarray]:

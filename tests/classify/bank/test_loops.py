@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from classify.bank.layout import Rules, StackKind, State, lay_flat, lay_out
+from classify.bank.layout import Heads, Rules, StackKind, State, lay_flat, lay_out
 from classify.bank.loops import _compiled, _multiply, _multiply_back, pace_adam, take_steps
 
 
@@ -51,7 +51,7 @@ def test_gradients_are_the_slopes_of_the_loss(name):
         moving = np.zeros(width, np.float32), np.ones(width, np.float32)
         state = State(changed, np.full_like(changed, np.nan), np.zeros_like(changed), np.zeros_like(changed), *moving)
         logits, paces = np.empty((heads, labels, rows), np.float32), np.ones(1, np.float32)
-        loss = take_steps(table, places, truth, places, rows, layers, state, rules, *chances, paces, logits)
+        loss = take_steps(table, places, truth, places, rows, Heads(layers, state, rules), *chances, paces, logits)
         return loss.astype(np.float64) / rows, state.gradient.astype(np.float64)
 
     _, gradient = loss_and_gradient(numbers.copy())
