@@ -17,7 +17,8 @@ case "${1:-}" in
 esac
 
 wanted="gpu $gpu
-requirements $(sha256sum < "$root/requirements.txt")"
+requirements $(sha256sum < "$root/requirements.txt")
+compiled $(sha256sum < "$root/classify/bank/loops.py")"
 if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
   echo "setup: $venv is up to date"
   exit 0
@@ -47,5 +48,8 @@ fi
 echo "setup: installing requirements.txt$([ "$gpu" = no ] || echo ' with CUDA') (some 3 GB on disk; a few minutes the first time)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${requirements[@]}" ||
   fail "pip could not install the requirements (its message is above). Fix that, and run scripts/setup.sh again."
+echo "setup: compiling the training of heads (some 20 s)"
+(cd "$root" && "$venv/bin/python" -m classify.bank) ||
+  fail "the training of heads could not be compiled (the reason is above). Remove $venv and run scripts/setup.sh again."
 printf '%s\n' "$wanted" > "$stamp"
 echo "setup: done, $venv is ready"

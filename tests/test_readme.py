@@ -1,9 +1,10 @@
 """README and docs say what the code says."""
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import scripts.phantom
 import scripts.pipeline
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.baselines import BASELINES
-from classify.models.heads import PRESETS
+from classify.models.heads import PRESETS, HeadSpec
 from classify.rundir.folder import RUN_FILES
 from extract.backbones.table import markdown_table
 from features.store.recipe import Recipe
@@ -180,6 +181,15 @@ def test_the_backbones_are_those_of_the_table():
 def test_every_file_of_a_run_is_described_and_no_other():
     rows = page("run-files.md").split("| file of RUN |")[1].split("\n\n")[0]
     assert set(re.findall(r"^\| `([\w.]+)/?` \|", rows, re.MULTILINE)) == set(RUN_FILES)
+
+
+def test_the_fields_of_a_preset_are_listed_with_their_defaults():
+    text = page("classify.md").partition("| field | values | default |")[2].partition("\n\n")[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.strip().splitlines()[1:]]
+    listed = {field.strip("`"): json.loads(default.strip("`")) for field, _, default in cells}
+    defaults = json.loads(json.dumps(asdict(HeadSpec())))
+    assert list(listed) == list(defaults)
+    assert listed == defaults
 
 
 def test_the_presets_are_those_of_the_table():

@@ -1,4 +1,4 @@
-"""One step of training, compiled: a mini-batch through every head of a stack, forward, backward, and the optimiser.
+"""Steps of training, compiled: mini-batches through every head of a stack, forward, backward, and the optimiser.
 
 The features of a mini-batch, and the weights of the heads, pass through the cache of a core once instead of once for
 each operation, and no lock of Python is held, so that banks in several threads go on at once. What is compiled is kept
@@ -14,15 +14,18 @@ m, and gamma, beta and kernel W,
 so both products run over all heads at once, and the gradients of gamma, beta and W are sums over such products.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
 
+from classify.bank.layout import Heads, Table
 from classify.models.trained_head import BATCH_NORM_EPSILON
 
+logger = logging.getLogger(__name__)
 #: Outputs up to which a product by each is faster than one of BLAS by all: see docs/decisions.md.
 _FEW_OUTPUTS = 8
 #: Keras' default for BatchNormalization: what is left of a moving statistic after a step.
@@ -37,73 +40,12 @@ _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
-class Layers(NamedTuple):
-    """Of a stack, where its weights are among the numbers of a head; beta comes after gamma.
-
-    Attributes:
-        widths: int64 (dense layers + 1,): of the features, of each hidden layer, of the labels.
-        kernels: int64 (dense layers,), where each begins: (outputs, inputs).
-        biases: int64 (dense layers,), likewise.
-        gamma: where it begins; as many before it belong to kernels.
-        batch_norm: whether it and beta are there.
-        adam: whether Adam learns, or gradient descent with Nesterov's momentum.
-        keep: float32, 0-1: what dropout keeps.
-        shared: rows of a mini-batch that share a mask of the features.
-    """
-
-    widths: np.ndarray
-    kernels: np.ndarray
-    biases: np.ndarray
-    gamma: int
-    batch_norm: bool
-    adam: bool
-    keep: np.float32
-    shared: int
-
-
-class State(NamedTuple):
-    """What a step changes: float32, of H heads with P numbers each.
-
-    Attributes:
-        numbers: (H, P), the weights.
-        gradient: (H, P).
-        first: (H, P), the first moment of Adam, or the velocity.
-        second: (H, P), the second moment of Adam; (H, 0) without.
-        mean: (D,), the moving mean of the features.
-        variance: (D,), their moving variance.
-    """
-
-    numbers: np.ndarray
-    gradient: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-    mean: np.ndarray
-    variance: np.ndarray
-
-
-class Rules(NamedTuple):
-    """What differs between the heads of a stack: float32, of H heads and L labels.
-
-    Attributes:
-        rate: (H,), learning rates.
-        l2: (H,), penalties.
-        smoothing: (H,), of the labels.
-        positive: (H, L), weights of the positives of each label.
-        negative: (H, L), of the negatives.
-    """
-
-    rate: np.ndarray
-    l2: np.ndarray
-    smoothing: np.ndarray
-    positive: np.ndarray
-    negative: np.ndarray
-
-
 def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """Compile a function at its first call, and keep it where there is a folder that can be written."""
     try:
         compiled: Callable[..., Any] = njit(cache=True, **_OPTIONS, **options)(function)
     except RuntimeError:  # no such folder
+        logger.warning("%s is compiled in every run: set NUMBA_CACHE_DIR to a folder to keep it in", function.__name__)
         compiled = njit(**_OPTIONS, **options)(function)
     return compiled
 
@@ -117,63 +59,97 @@ def _dot(one: np.ndarray, other: np.ndarray) -> np.float32:
     return total
 
 
-def adam_pace(time: int) -> np.float32:
-    """What Adam's rate is multiplied by at a step, from 1: the correction of its moments' bias."""
-    return np.float32((1 - _BETA_1) / _UNIT * np.sqrt(1 - _BETA_2**time) / (1 - _BETA_1**time))
+def pace_adam(times: np.ndarray) -> np.ndarray:
+    """What Adam's rate is multiplied by at each step, int64 (S,) from 1, as its moments begin at 0: float32 (S,)."""
+    corrections = np.sqrt(1 - _BETA_2**times) / (1 - _BETA_1**times)
+    return ((1 - _BETA_1) / _UNIT * corrections).astype(np.float32)
 
 
 @_compiled
-def take_step(
-    features: np.ndarray,
+def take_steps(
+    table: Table,
+    rows: np.ndarray,
     truth: np.ndarray,
-    layers: Layers,
-    state: State,
-    rules: Rules,
+    places: np.ndarray,
+    size: int,
+    stack: Heads,
     chances: np.ndarray,
     of_hidden: np.ndarray,
-    pace: np.float32,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Learn from a mini-batch.
+    paces: np.ndarray,
+    logits: np.ndarray,
+) -> np.ndarray:
+    """Learn from mini-batches.
 
     Args:
-        features: float32 (B, D); their mean is taken from them where they are normalised.
-        truth: uint8 (B, L).
-        layers: of the heads.
-        state: changed.
-        rules: of the heads.
-        chances: float32 (K, D), 0-1: below `keep` a mask keeps the feature; none without dropout.
-        of_hidden: float32 (n,), 0-1: likewise of every hidden layer one (units, B) after another.
-        pace: of `adam_pace`.
+        table: the features.
+        rows: int64 (n,), those to learn from, mini-batch after mini-batch.
+        truth: uint8 (n, L), theirs.
+        places: int64 (n,), where the logits of each go.
+        size: of a mini-batch; the last may be smaller.
+        stack: the heads; their state is changed.
+        chances: float32 (S, K, D), 0-1: below `keep` a mask keeps the feature; K is 0 without dropout.
+        of_hidden: float32 (S, m), 0-1: likewise of every hidden layer one (units, B) after another.
+        paces: float32 (S,), of `pace_adam`.
+        logits: float32 (H, L, T), written: as they were before their step.
 
     Returns:
-        Before the step, float32: the loss with its penalty (H,), the logits (H, L, B).
+        The loss with its penalty, before each step, summed over the rows: float32 (H,).
     """
-    rows, width = features.shape
-    heads, units, masks = len(state.numbers), layers.widths[1], -(-rows // layers.shared) if len(chances) else 0
-    inverse = np.empty(width if layers.batch_norm else 0, np.float32)
+    total = np.zeros(len(stack.state.numbers), np.float32)
+    for step in range(len(paces)):
+        start, end = step * size, min((step + 1) * size, len(rows))
+        features = np.empty((end - start, table.width), np.float32)
+        for row in range(start, end):
+            begin, values = rows[row] * table.stride, features[row - start]
+            read = table.numbers[begin : begin + table.width]
+            for d in range(table.width):
+                values[d] = read[d]
+        own = truth[start:end]
+        loss, found = _take_step(features, own, stack, chances[step], of_hidden[step], paces[step])
+        for head in range(len(total)):
+            total[head] += loss[head] * np.float32(end - start)
+            for label in range(found.shape[1]):
+                for row in range(start, end):
+                    logits[head, label, places[row]] = found[head, label, row - start]
+    return total
+
+
+@_compiled
+def _take_step(
+    features: np.ndarray, truth: np.ndarray, stack: Heads, chances: np.ndarray, of_hidden: np.ndarray, pace: np.float32
+) -> tuple[np.ndarray, np.ndarray]:
+    """Learn from a mini-batch (B, D), which is changed; gives the loss with its penalty (H,), the logits (H, L, B).
+
+    Other arguments are those of `take_steps`, for one step.
+    """
+    layers, state, rules = stack
+    (rows, width), heads, units = features.shape, len(state.numbers), layers.widths[1]
+    inverse = np.ones(width, np.float32)
     if layers.batch_norm:
         _centre(features, inverse, state.mean, state.variance)
-    mask = np.empty((masks, width), np.float32)
-    for row in range(masks):
-        for d in range(width):
-            mask[row, d] = _ONE / layers.keep if chances[row, d] < layers.keep else _ZERO
-    if masks:
+    drops = len(chances) > 0
+    shared = layers.shared if drops else rows
+    mask = np.ones((-(-rows // shared), width), np.float32)
+    if drops:
+        for row in range(len(mask)):
+            for d in range(width):
+                mask[row, d] = _ONE / layers.keep if chances[row, d] < layers.keep else _ZERO
         for row in range(rows):
-            values, kept = features[row], mask[row // layers.shared]
+            values, kept = features[row], mask[row // shared]
             for d in range(width):
                 values[d] *= kept[d]
     scaled = np.empty((heads * units, width), np.float32)
-    outputs = _forward(features, layers, state.numbers, inverse, mask, scaled)
+    outputs = _forward(features, stack, inverse, mask, shared, scaled).reshape(heads, units, rows)
 
     loss, logits = np.empty(heads, np.float32), np.empty((heads, layers.widths[-1], rows), np.float32)
     for head in range(heads):
-        loss[head] = _pass_hidden(head, outputs, truth, layers, state, rules, of_hidden, logits[head])
+        loss[head] = _pass_hidden(head, outputs[head], truth, stack, of_hidden, logits[head])
         loss[head] += rules.l2[head] * penalise(state.numbers[head], layers.gamma)
 
     _multiply_back(outputs.reshape(heads * units, rows), features, scaled)
-    _pass_first(outputs, scaled, layers, state, inverse, mask)
+    _pass_first(outputs, scaled, stack, inverse, mask, shared)
     for head in range(heads):
-        _update(head, layers, state, rules, pace)
+        _update(head, stack, pace)
     return loss, logits
 
 
@@ -242,75 +218,61 @@ def _multiply_back(gradient: np.ndarray, rows: np.ndarray, of_kernels: np.ndarra
 
 
 @_compiled
+def _scale_first(numbers: np.ndarray, start: int, factor: np.ndarray, scaled: np.ndarray) -> None:
+    """Write the first kernels of heads (H, P) times a factor (D,), and times their own numbers from `start` on, if any.
+
+    Scaled are (H * units, D).
+    """
+    width, units = len(factor), len(scaled) // len(numbers)
+    for head in range(len(numbers)):
+        own = factor.copy()
+        if start:
+            vector = numbers[head, start : start + width]
+            for d in range(width):
+                own[d] *= vector[d]
+        for unit in range(units):
+            kernel, product = numbers[head, unit * width : (unit + 1) * width], scaled[head * units + unit]
+            for d in range(width):
+                product[d] = kernel[d] * own[d]
+
+
+@_compiled
 def _forward(
-    features: np.ndarray,
-    layers: Layers,
-    numbers: np.ndarray,
-    inverse: np.ndarray,
-    mask: np.ndarray,
-    scaled: np.ndarray,
+    features: np.ndarray, stack: Heads, inverse: np.ndarray, mask: np.ndarray, shared: int, scaled: np.ndarray
 ) -> np.ndarray:
-    """The outputs (H, units, B) of the first dense layers; `scaled` (H * units, D) is written."""
-    rows, width = features.shape
-    heads, units = len(numbers), layers.widths[1]
-    outputs, products = np.empty((heads, units, rows), np.float32), np.empty((heads * units, rows), np.float32)
-    factor, constant = np.ones(width, np.float32), np.zeros(heads * units, np.float32)
-    for head in range(heads):
-        own = numbers[head]
-        gamma, beta = own[layers.gamma : layers.gamma + width], own[layers.gamma + width : layers.gamma + 2 * width]
-        if layers.batch_norm:
-            for d in range(width):
-                factor[d] = gamma[d] * inverse[d]
-        for unit in range(units):
-            kernel, product = own[unit * width : (unit + 1) * width], scaled[head * units + unit]
-            for d in range(width):
-                product[d] = kernel[d] * factor[d]
-            constant[head * units + unit] = own[layers.biases[0] + unit]
-            if layers.batch_norm and not len(mask):
-                constant[head * units + unit] += _dot(kernel, beta)
-    _multiply(scaled, features, products)
-    shifts = np.zeros((heads * units, len(mask)), np.float32)
-    if layers.batch_norm and len(mask):
-        for head in range(heads):
-            own = numbers[head]
-            beta = own[layers.gamma + width : layers.gamma + 2 * width]
-            for unit in range(units):
-                kernel, product = own[unit * width : (unit + 1) * width], scaled[head * units + unit]
-                for d in range(width):
-                    product[d] = kernel[d] * beta[d]
+    """The outputs (H * units, B) of the first dense layers; `scaled` (H * units, D) is written."""
+    layers, numbers = stack.layers, stack.state.numbers
+    rows, width, units = len(features), len(inverse), layers.widths[1]
+    outputs, shifts = np.empty((len(scaled), rows), np.float32), np.zeros((len(scaled), len(mask)), np.float32)
+    if layers.batch_norm:
+        _scale_first(numbers, layers.gamma + width, np.ones(width, np.float32), scaled)
         _multiply(scaled, mask, shifts)
-    for head in range(heads):
-        for unit in range(units):
-            product, shift = products[head * units + unit], shifts[head * units + unit]
-            for row in range(rows):
-                output = product[row] + constant[head * units + unit]
-                outputs[head, unit, row] = output + shift[row // layers.shared] if len(shift) else output
+    _scale_first(numbers, layers.gamma if layers.batch_norm else 0, inverse, scaled)
+    _multiply(scaled, features, outputs)
+    for output in range(len(outputs)):
+        bias = numbers[output // units, layers.biases[0] + output % units]
+        for row in range(rows):
+            outputs[output, row] += bias + shifts[output, row // shared]
     return outputs
 
 
 @_compiled
 def _pass_hidden(
-    head: int,
-    outputs: np.ndarray,
-    truth: np.ndarray,
-    layers: Layers,
-    state: State,
-    rules: Rules,
-    of_hidden: np.ndarray,
-    logits: np.ndarray,
+    head: int, outputs: np.ndarray, truth: np.ndarray, stack: Heads, of_hidden: np.ndarray, logits: np.ndarray
 ) -> np.float32:
     """Go through the hidden layers of a head and back; gives its loss without the penalty.
 
-    Gradients are written, and in place of `outputs` (H, units, B) of the first layer their gradient.
+    Gradients are written, and in place of `outputs` (units, B) of the first layer their gradient.
     """
+    layers, state, rules = stack
     rows, depth, widths = len(truth), len(layers.widths) - 1, layers.widths
-    numbers, gradient, own = state.numbers[head], state.gradient[head], outputs[head]
+    numbers, gradient = state.numbers[head], state.gradient[head]
     begins = np.zeros(depth, np.int64)  # where a layer's first unit is among those of all hidden layers
     for layer in range(1, depth):
         begins[layer] = begins[layer - 1] + widths[layer]
     active = np.empty((begins[-1], rows), np.float32)  # after ReLU and dropout
     drops, each = len(of_hidden) > 0, len(of_hidden) // max(begins[-1], 1)
-    restored, current = _ONE / layers.keep, own
+    restored, current = _ONE / layers.keep, outputs
     for layer in range(1, depth):
         inputs, after, begin = widths[layer], widths[layer + 1], begins[layer - 1]
         into = active[begin : begin + inputs]
@@ -345,7 +307,7 @@ def _pass_hidden(
     _sum_rows(current, gradient[layers.biases[0] : layers.biases[0] + widths[1]])
     for unit in range(widths[1]):
         for row in range(rows):
-            own[unit, row] = current[unit, row]
+            outputs[unit, row] = current[unit, row]
     return loss
 
 
@@ -388,62 +350,49 @@ def cross_entropy(
 
 @_compiled
 def _pass_first(
-    outputs: np.ndarray, products: np.ndarray, layers: Layers, state: State, inverse: np.ndarray, mask: np.ndarray
+    outputs: np.ndarray, products: np.ndarray, stack: Heads, inverse: np.ndarray, mask: np.ndarray, shared: int
 ) -> None:
     """Write the gradients of the first kernels, of gamma and beta.
 
     Args:
         outputs: float32 (H, units, B), gradients of the first layers' outputs.
         products: float32 (H * units, D), of the scaled kernels.
-        layers: of the heads.
-        state: changed.
+        stack: its state is changed.
         inverse: float32 (D,).
-        mask: float32 (K, D), or none.
+        mask: float32 (K, D).
+        shared: rows that each of them is of.
     """
-    heads, units, rows = outputs.shape
-    width = products.shape[1]
-    shifts = np.empty((heads * units, width if len(mask) else 0), np.float32)
-    if layers.batch_norm and len(mask):
-        gathered = np.zeros((heads * units, len(mask)), np.float32)
-        for head in range(heads):
-            for unit in range(units):
-                for row in range(rows):
-                    gathered[head * units + unit, row // layers.shared] += outputs[head, unit, row]
+    layers, state = stack.layers, stack.state
+    (heads, units, rows), width, start = outputs.shape, products.shape[1], layers.gamma
+    shifts, gathered = np.empty(products.shape, np.float32), np.zeros((len(products), len(mask)), np.float32)
+    if layers.batch_norm:
+        for output in range(len(products)):
+            for row in range(rows):
+                gathered[output, row // shared] += outputs[output // units, output % units, row]
         _multiply_back(gathered, mask, shifts)
     for head in range(heads):
-        own, out, start = state.numbers[head], state.gradient[head], layers.gamma
-        if not layers.batch_norm:
-            for unit in range(units):
-                of_kernel, product = out[unit * width : (unit + 1) * width], products[head * units + unit]
-                for d in range(width):
-                    of_kernel[d] = product[d]
-            continue
+        own, out = state.numbers[head], state.gradient[head]
         gamma, beta = own[start : start + width], own[start + width : start + 2 * width]
         of_gamma, of_beta = out[start : start + width], out[start + width : start + 2 * width]
-        of_gamma[:] = _ZERO
-        of_beta[:] = _ZERO
+        for d in range(width if layers.batch_norm else 0):
+            of_gamma[d] = of_beta[d] = _ZERO
         for unit in range(units):
             kernel, of_kernel = own[unit * width : (unit + 1) * width], out[unit * width : (unit + 1) * width]
-            product = products[head * units + unit]
-            if len(mask):
-                shift = shifts[head * units + unit]
+            product, shift = products[head * units + unit], shifts[head * units + unit]
+            if layers.batch_norm:
                 for d in range(width):
-                    of_gamma[d] += kernel[d] * product[d]
+                    of_gamma[d] += kernel[d] * product[d] * inverse[d]
                     of_beta[d] += kernel[d] * shift[d]
                     of_kernel[d] = product[d] * (gamma[d] * inverse[d]) + beta[d] * shift[d]
             else:
-                same = out[layers.biases[0] + unit]
                 for d in range(width):
-                    of_gamma[d] += kernel[d] * product[d]
-                    of_beta[d] += kernel[d] * same
-                    of_kernel[d] = product[d] * (gamma[d] * inverse[d]) + beta[d] * same
-        for d in range(width):
-            of_gamma[d] *= inverse[d]
+                    of_kernel[d] = product[d]
 
 
 @_compiled
-def _update(head: int, layers: Layers, state: State, rules: Rules, pace: np.float32) -> None:
+def _update(head: int, stack: Heads, pace: np.float32) -> None:
     """One step of the optimiser as Keras takes it, of one head."""
+    layers, state, rules = stack
     weight, slope, one, two = state.numbers[head], state.gradient[head], state.first[head], state.second[head]
     decay, rate = rules.l2[head] + rules.l2[head], rules.rate[head]
     for i in range(layers.gamma):

@@ -2,19 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import pairwise, repeat
+from itertools import islice, pairwise, repeat
 from typing import NamedTuple
 
 import numpy as np
 
 from classify.bank.dropout import draw_uniforms, rows_per_mask
-from classify.bank.loops import Layers, Rules, State, adam_pace, cross_entropy, penalise, take_step
-from classify.models.heads import HeadSpec, Optimiser
+from classify.bank.layout import Heads, Rules, StackKind, State, Table, flatten, lay_out
+from classify.bank.loops import cross_entropy, pace_adam, penalise, take_steps
+from classify.models.heads import HeadSpec
 from classify.models.trained_head import BATCH_NORM_EPSILON
 from features.common.arrays import Features, Labels, RowIndices
 
 #: Parameters of a stack at most, unless it is a single head, so that a step works in the cache; see docs/decisions.md.
 PARAMETERS_IN_CACHE = 700_000
+#: Steps that are taken in one call: between two calls other threads, and signals, have their turn.
+_STEPS = 16
 
 
 def initial_weights(spec: HeadSpec, width: int, labels: int) -> list[np.ndarray]:
@@ -31,27 +34,18 @@ def initial_weights(spec: HeadSpec, width: int, labels: int) -> list[np.ndarray]
     return weights
 
 
-class StackKind(NamedTuple):
-    """What the heads of a stack have in common: fields of `HeadSpec`."""
-
-    hidden_units: tuple[int, ...]
-    batch_norm: bool
-    dropout: float
-    optimiser: Optimiser
-
-
 class BankRows(NamedTuple):
     """What the heads of a bank learn from, and what decides when they stop.
 
     Attributes:
-        features: float32 (N, D) of all rows.
+        table: the features of all rows.
         train: those to learn from, T of them.
         truth: uint8 (T, L), theirs.
         validation: float32 (V, D), the features of the rows that decide.
         validation_truth: uint8 (V, L), theirs.
     """
 
-    features: Features
+    table: Table
     train: RowIndices
     truth: Labels
     validation: Features
@@ -75,10 +69,10 @@ class Stack:
         self.kind, self.members, self._rows = kind, members, rows
         assert specs[0].batch_size is not None  # see `HeadSpec.for_rows`
         self._batch_size = specs[0].batch_size
-        width, labels = rows.features.shape[1], rows.truth.shape[1]
-        self._layers = _lay_out(kind, width, labels, rows_per_mask(self._batch_size))
+        width, labels = rows.table.width, rows.truth.shape[1]
+        self._layers = lay_out(kind, width, labels, rows_per_mask(self._batch_size))
         self._best = [initial_weights(spec, width, labels) for spec in specs]
-        numbers = np.stack([_flatten(weights, kind.batch_norm) for weights in self._best])
+        numbers = np.stack([flatten(weights, kind.batch_norm) for weights in self._best])
         second = np.zeros_like(numbers) if kind.optimiser == "adam" else numbers[:, :0].copy()
         moving = np.zeros(width, np.float32), np.ones(width, np.float32)
         self._state = State(numbers, np.empty_like(numbers), np.zeros_like(numbers), second, *moving)
@@ -101,23 +95,21 @@ class Stack:
         Returns:
             float32, each before its step: the mean loss with its penalty (H,), and the logits (H, L, T).
         """
-        features, train, truth = self._rows.features, self._rows.train, self._rows.truth
+        table, train, truth = self._rows.table, self._rows.train, self._rows.truth
         size, count, labels = self._batch_size, len(train), truth.shape[1]
         loss = np.zeros(len(self.members), np.float32)
         logits = np.empty((len(self.members), labels, count), np.float32)
         drawn: Iterator[tuple[np.ndarray, np.ndarray]] = repeat((np.empty((0, 0), np.float32), np.empty(0, np.float32)))
         if self.kind.dropout:
-            drawn = draw_uniforms(self.kind.hidden_units, size, count, features.shape[1], seed, epoch)
-        first = epoch * -(-count // size) + 1
-        for step, start in enumerate(range(0, count, size)):
-            own = order[start : start + size]
-            batch = features[train[own]], truth[own]
-            of_step, of_rows = take_step(
-                *batch, self._layers, self._state, self._rules, *next(drawn), adam_pace(first + step)
-            )
-            loss += of_step * np.float32(len(own) / count)
-            logits[:, :, own] = of_rows
-        return loss, logits
+            drawn = draw_uniforms(self.kind.hidden_units, size, count, table.width, seed, epoch)
+        times = epoch * -(-count // size) + 1 + np.arange(-(-count // size))
+        for first in range(0, len(times), _STEPS):
+            own = order[first * size : (first + _STEPS) * size]
+            paces = pace_adam(times[first : first + _STEPS])
+            chances = (np.stack(of_layer) for of_layer in zip(*islice(drawn, len(paces)), strict=True))
+            batches = table, train[own], truth[own], own, size
+            loss += take_steps(*batches, Heads(self._layers, self._state, self._rules), *chances, paces, logits)
+        return loss / np.float32(count), logits
 
     def validate(self) -> tuple[np.ndarray, np.ndarray]:
         """The loss (H,) of the validation rows with its penalty, float64, and their logits, float32 (H, L, V).
@@ -186,26 +178,11 @@ def make_stacks(specs: Sequence[HeadSpec], rows: BankRows) -> list[Stack]:
         by_kind[StackKind(spec.hidden_units, spec.batch_norm, spec.dropout, spec.optimiser)].append(index)
     stacks = []
     for kind, members in by_kind.items():
-        total = sum(specs[i].count_parameters(rows.features.shape[1], rows.truth.shape[1]) for i in members)
+        total = sum(specs[i].count_parameters(rows.table.width, rows.truth.shape[1]) for i in members)
         for part in np.array_split(members, min(-(-total // PARAMETERS_IN_CACHE), len(members))):
             own = [int(index) for index in part]
             stacks.append(Stack(kind, own, [specs[index] for index in own], rows))
     return stacks
-
-
-def _lay_out(kind: StackKind, width: int, labels: int, shared: int) -> Layers:
-    """Give every weight of a head its place: kernels, gamma, beta, biases."""
-    widths = np.array([width, *kind.hidden_units, labels])
-    kernels, biases = (np.concatenate([[0], np.cumsum(n)]) for n in (widths[1:] * widths[:-1], widths[1:]))
-    after = kernels[-1] + 2 * width * kind.batch_norm
-    adam, keep = kind.optimiser == "adam", np.float32(1 - kind.dropout)
-    return Layers(widths, kernels[:-1], biases[:-1] + after, int(kernels[-1]), kind.batch_norm, adam, keep, shared)
-
-
-def _flatten(weights: list[np.ndarray], batch_norm: bool) -> np.ndarray:
-    """Put the weights of a head, as those of `HeadWeights`, in their places."""
-    dense = weights[4 * batch_norm :]
-    return np.concatenate([*(kernel.T.ravel() for kernel in dense[::2]), *weights[: 2 * batch_norm], *dense[1::2]])
 
 
 def _class_weights(y: Labels) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from classify.bank.auc import mean_auc
+from classify.bank.layout import lay_flat
 from classify.bank.stack import BankRows, Stack, make_stacks
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import Curves, TrainedHead
@@ -53,7 +54,7 @@ def train_bank(
         `best_epoch` is 0.
     """
     found: dict[int, TrainedHead] = {}
-    rows = BankRows(X, split.train, y[split.train], X[split.validation], y[split.validation])
+    rows = BankRows(lay_flat(X), split.train, y[split.train], X[split.validation], y[split.validation])
     with np.errstate(all="ignore"):  # a head that diverges is told by its best epoch
         for members in _train_together(specs, X.shape[1], y.shape[1]):
             bank = _Bank([specs[member] for member in members], rows, seed)

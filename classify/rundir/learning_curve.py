@@ -61,7 +61,10 @@ def describe_curve(curve: LearningCurve, unit: str) -> list[str]:
     if rise.low is not None and rise.low <= 0:
         said.append("That may be chance.")
     if curve.says_nothing:
-        said.append(f"What {REACH:g} times as many {unit}s would bring cannot be told: {_signed(gain)} is too wide.")
+        said.append(
+            f"What {REACH:g} times as many {unit}s would bring cannot be told: beside an error of {1 - most.value:.3f} "
+            f"the band of that rise is too wide, or that of the power law, {_signed(gain)}."
+        )
     else:
         said.append(f"By the power law, {REACH:g} times as many {unit}s would bring {_signed(gain)}.")
     return said

@@ -88,6 +88,9 @@ def auc_interval(
 def share_interval(hits: np.ndarray, unit_of_row: np.ndarray) -> Interval:
     """Find the interval of a share (Wilson 1927) of rows in groups, for as many rows as they count for.
 
+    As the design effect is estimated, Student's t replaces the normal deviate. Its degrees of freedom lie midway
+    between what the groups and what the rows that they count for would give: see docs/decisions.md.
+
     Args:
         hits: array (n,), 0 or 1: of the positives for sensitivity, of the negatives for specificity.
         unit_of_row: int64 array (n,): their groups.
@@ -96,8 +99,8 @@ def share_interval(hits: np.ndarray, unit_of_row: np.ndarray) -> Interval:
     if count < _LEAST:
         return Interval(None, None, "", f"{len(hits)} rows that count for {count:.1f}: no interval holds")
     groups = len(np.unique(unit_of_row))
-    deviate = float(stdtrit(groups - 1, 0.975)) if groups > 1 else _Z  # the design effect is of so many groups
-    low, high = wilson(np.array(hits.mean()), np.array(count), deviate)
+    free = (groups + max(groups, count)) / 2 - 1
+    low, high = wilson(np.array(hits.mean()), np.array(count), float(stdtrit(free, 0.975)))
     return Interval(float(low), float(high), "Wilson, by the design effect of groups")
 
 

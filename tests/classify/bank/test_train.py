@@ -6,6 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from classify.bank import stack as bank_stack
 from classify.bank import train as bank
+from classify.bank.layout import lay_flat
 from classify.bank.stack import BankRows, initial_weights, make_stacks
 from classify.bank.train import HeadSplit, batch_order, train_bank
 from classify.models.heads import HeadSpec
@@ -215,7 +216,7 @@ def test_heads_that_exceed_the_cache_train_in_turn(features, y, monkeypatch):
     specs.append(replace(linear, dropout=0.0, hidden_units=(4,)))
     together = train(specs, features, y)
     monkeypatch.setattr(bank_stack, "PARAMETERS_IN_CACHE", 2 * linear.count_parameters(WIDTH, LABELS))
-    rows = BankRows(features, TRAIN, y[TRAIN], features[VALIDATION], y[VALIDATION])
+    rows = BankRows(lay_flat(features), TRAIN, y[TRAIN], features[VALIDATION], y[VALIDATION])
     assert [stack.members for stack in make_stacks(specs, rows)] == [[0, 1], [2, 3], [4], [5]]
     for one, other in zip(together, train(specs, features, y), strict=True):
         for ours, theirs in zip(one.weights, other.weights, strict=True):  # with the moving statistics

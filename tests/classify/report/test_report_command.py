@@ -110,6 +110,10 @@ def test_says_what_the_runs_files_say(without_pictures):
     assert record["splits"]["train"]["fingerprints"]["alpha"][:16] in text
     assert f"python -m classify run {record['data']} --out {without_pictures}" in text
     assert text.count("Not a medical device") == 3
+    reasons = [figure["reason"] for figure in record["incomplete_intervals"]]
+    assert len(reasons) > len(set(reasons)) > 0
+    for reason in set(reasons):
+        assert text.count(f"{reason}: {reasons.count(reason):,}, first ") == 1
 
 
 def test_without_pictures_or_an_audit_it_says_so_and_how_to_add_them(without_pictures):

@@ -1,0 +1,128 @@
+"""What a stack of heads is made of, and where a weight is among the numbers of a head.
+
+The types are what the compiled steps take; all that is compiled, with its constants, is in `loops`, as a change in
+another file would not make it compile again.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from classify.models.heads import Optimiser
+
+
+class StackKind(NamedTuple):
+    """What the heads of a stack have in common: fields of `HeadSpec`."""
+
+    hidden_units: tuple[int, ...]
+    batch_norm: bool
+    dropout: float
+    optimiser: Optimiser
+
+
+class Table(NamedTuple):
+    """The features of all rows.
+
+    Attributes:
+        numbers: float32 (n,), read-only, one row after another, with what may lie between two.
+        stride: how far apart rows begin.
+        width: of a row.
+    """
+
+    numbers: np.ndarray
+    stride: int
+    width: int
+
+
+class Layers(NamedTuple):
+    """Of a stack, where its weights are among the numbers of a head; beta comes after gamma.
+
+    Attributes:
+        widths: int64 (dense layers + 1,): of the features, of each hidden layer, of the labels.
+        kernels: int64 (dense layers,), where each begins: (outputs, inputs).
+        biases: int64 (dense layers,), likewise.
+        gamma: where it begins; as many before it belong to kernels.
+        batch_norm: whether it and beta are there.
+        adam: whether Adam learns, or gradient descent with Nesterov's momentum.
+        keep: float32, 0-1: what dropout keeps.
+        shared: rows of a mini-batch that share a mask of the features.
+    """
+
+    widths: np.ndarray
+    kernels: np.ndarray
+    biases: np.ndarray
+    gamma: int
+    batch_norm: bool
+    adam: bool
+    keep: np.float32
+    shared: int
+
+
+class State(NamedTuple):
+    """What a step changes: float32, of H heads with P numbers each.
+
+    Attributes:
+        numbers: (H, P), the weights.
+        gradient: (H, P).
+        first: (H, P), the first moment of Adam, or the velocity.
+        second: (H, P), the second moment of Adam; (H, 0) without.
+        mean: (D,), the moving mean of the features.
+        variance: (D,), their moving variance.
+    """
+
+    numbers: np.ndarray
+    gradient: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+class Rules(NamedTuple):
+    """What differs between the heads of a stack: float32, of H heads and L labels.
+
+    Attributes:
+        rate: (H,), learning rates.
+        l2: (H,), penalties.
+        smoothing: (H,), of the labels.
+        positive: (H, L), weights of the positives of each label.
+        negative: (H, L), of the negatives.
+    """
+
+    rate: np.ndarray
+    l2: np.ndarray
+    smoothing: np.ndarray
+    positive: np.ndarray
+    negative: np.ndarray
+
+
+class Heads(NamedTuple):
+    """The heads of a stack, as a step takes them."""
+
+    layers: Layers
+    state: State
+    rules: Rules
+
+
+def lay_out(kind: StackKind, width: int, labels: int, shared: int) -> Layers:
+    """Give every weight of a head its place: kernels, gamma, beta, biases."""
+    widths = np.array([width, *kind.hidden_units, labels])
+    kernels, biases = (np.concatenate([[0], np.cumsum(n)]) for n in (widths[1:] * widths[:-1], widths[1:]))
+    after = kernels[-1] + 2 * width * kind.batch_norm
+    adam, keep = kind.optimiser == "adam", np.float32(1 - kind.dropout)
+    return Layers(widths, kernels[:-1], biases[:-1] + after, int(kernels[-1]), kind.batch_norm, adam, keep, shared)
+
+
+def flatten(weights: list[np.ndarray], batch_norm: bool) -> np.ndarray:
+    """Put the weights of a head, as those of `HeadWeights`, in their places."""
+    dense = weights[4 * batch_norm :]
+    return np.concatenate([*(kernel.T.ravel() for kernel in dense[::2]), *weights[: 2 * batch_norm], *dense[1::2]])
+
+
+def lay_flat(X: np.ndarray) -> Table:
+    """Make a table of float32 features (N, D), without a copy unless the numbers of a row lie apart."""
+    if X.strides[1] != X.itemsize or X.strides[0] % X.itemsize:
+        X = np.ascontiguousarray(X)
+    (rows, width), stride = X.shape, X.strides[0] // X.itemsize
+    numbers = (rows - 1) * stride + width
+    return Table(np.lib.stride_tricks.as_strided(X, (numbers,), (X.itemsize,), writeable=False), stride, width)
