@@ -20,7 +20,7 @@ class StackKind(NamedTuple):
     optimiser: Optimiser
 
 
-class Table(NamedTuple):
+class FlatFeatures(NamedTuple):
     """The features of all rows.
 
     Attributes:
@@ -119,10 +119,10 @@ def flatten(weights: list[np.ndarray], batch_norm: bool) -> np.ndarray:
     return np.concatenate([*(kernel.T.ravel() for kernel in dense[::2]), *weights[: 2 * batch_norm], *dense[1::2]])
 
 
-def lay_flat(X: np.ndarray) -> Table:
+def lay_flat(X: np.ndarray) -> FlatFeatures:
     """Make a table of float32 features (N, D), without a copy unless the numbers of a row lie apart."""
     if X.strides[1] != X.itemsize or X.strides[0] % X.itemsize:
         X = np.ascontiguousarray(X)
     (rows, width), stride = X.shape, X.strides[0] // X.itemsize
     numbers = (rows - 1) * stride + width
-    return Table(np.lib.stride_tricks.as_strided(X, (numbers,), (X.itemsize,), writeable=False), stride, width)
+    return FlatFeatures(np.lib.stride_tricks.as_strided(X, (numbers,), (X.itemsize,), writeable=False), stride, width)

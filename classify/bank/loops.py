@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from classify.bank.layout import Heads, Table
+from classify.bank.layout import FlatFeatures, Heads
 from classify.models.trained_head import BATCH_NORM_EPSILON
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def pace_adam(times: np.ndarray) -> np.ndarray:
 
 @_compiled
 def take_steps(
-    table: Table,
+    table: FlatFeatures,
     rows: np.ndarray,
     truth: np.ndarray,
     places: np.ndarray,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from classify.bank.dropout import draw_uniforms, rows_per_mask
-from classify.bank.layout import Heads, Rules, StackKind, State, Table, flatten, lay_out
+from classify.bank.layout import FlatFeatures, Heads, Rules, StackKind, State, flatten, lay_out
 from classify.bank.loops import cross_entropy, pace_adam, penalise, take_steps
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import BATCH_NORM_EPSILON
@@ -45,7 +45,7 @@ class BankRows(NamedTuple):
         validation_truth: uint8 (V, L), theirs.
     """
 
-    table: Table
+    table: FlatFeatures
     train: RowIndices
     truth: Labels
     validation: Features

@@ -40,7 +40,7 @@ DECIDING = tuple(
     f"{package}.{path.stem}"
     for package in ("bank", "crossfit", "models")
     for path in sorted(_ROOM.joinpath(package).glob("*.py"))
-    if path.stem not in ("__init__", "baselines")
+    if path.stem not in ("__init__", "__main__", "baselines")
 )
 #: Rows whose features are digested at a time.
 _BLOCK = 4096
