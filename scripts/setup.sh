@@ -18,7 +18,7 @@ esac
 
 wanted="gpu $gpu
 requirements $(sha256sum < "$root/requirements.txt")
-compiled $(sha256sum < "$root/classify/bank/loops.py")"
+compiled $(cat "$root"/classify/bank/*.py | sha256sum)"
 if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
   echo "setup: $venv is up to date"
   exit 0

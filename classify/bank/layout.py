@@ -1,8 +1,4 @@
-"""What a stack of heads is made of, and where a weight is among the numbers of a head.
-
-The types are what the compiled steps take; all that is compiled, with its constants, is in `loops`, as a change in
-another file would not make it compile again.
-"""
+"""What a stack of heads is made of, and where a weight is among the numbers of a head."""
 
 from typing import NamedTuple
 

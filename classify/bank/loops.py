@@ -1,10 +1,9 @@
 """Steps of training, compiled: mini-batches through every head of a stack, forward, backward, and the optimiser.
 
 The features of a mini-batch, and the weights of the heads, pass through the cache of a core once instead of once for
-each operation, and no lock of Python is held, so that banks in several threads go on at once. What is compiled is kept
-beside this file or in the user's cache folder; the first call takes some seconds. Only the order in which `_dot` adds
-is the compiler's choice. Where it may choose elsewhere, too, what is kept was seen to have other last bits than what
-has just been compiled.
+each operation, and no lock of Python is held, so that banks in several threads go on at once. Only the order in which
+`_dot` adds is the compiler's choice. Where it may choose elsewhere, too, what is kept was seen to have other last bits
+than what has just been compiled.
 
 Batch normalisation needs no matrix of its own: with a row x of a centred mini-batch, its deviations s, a dropout mask
 m, and gamma, beta and kernel W,
@@ -14,18 +13,15 @@ m, and gamma, beta and kernel W,
 so both products run over all heads at once, and the gradients of gamma, beta and W are sums over such products.
 """
 
-import logging
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
-from numba import njit
 
+from classify.bank.compiled import compiled
+from classify.bank.hidden import pass_hidden
 from classify.bank.layout import FlatFeatures, Heads
 from classify.models.trained_head import BATCH_NORM_EPSILON
 
-logger = logging.getLogger(__name__)
 #: Outputs up to which a product by each is faster than one of BLAS by all: see docs/decisions.md.
 _FEW_OUTPUTS = 8
 #: Keras' default for BatchNormalization: what is left of a moving statistic after a step.
@@ -37,20 +33,9 @@ _UNIT = np.sqrt(1 - _BETA_2)
 _KEEP_FIRST, _KEEP_SECOND, _ADDED = np.float32(_BETA_1), np.float32(_BETA_2), np.float32(_ADAM_EPSILON / _UNIT)
 _EPSILON = np.float32(BATCH_NORM_EPSILON)
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
-def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Compile a function at its first call, and keep it where there is a folder that can be written."""
-    try:
-        compiled: Callable[..., Any] = njit(cache=True, **_OPTIONS, **options)(function)
-    except RuntimeError:  # no such folder
-        logger.warning("%s is compiled in every run: set NUMBA_CACHE_DIR to a folder to keep it in", function.__name__)
-        compiled = njit(**_OPTIONS, **options)(function)
-    return compiled
-
-
-@partial(_compiled, fastmath={"reassoc", "contract"})
+@partial(compiled, fastmath={"reassoc", "contract"})
 def _dot(one: np.ndarray, other: np.ndarray) -> np.float32:
     """The scalar product of float32 vectors."""
     total = _ZERO
@@ -65,7 +50,7 @@ def pace_adam(times: np.ndarray) -> np.ndarray:
     return ((1 - _BETA_1) / _UNIT * corrections).astype(np.float32)
 
 
-@_compiled
+@compiled
 def take_steps(
     table: FlatFeatures,
     rows: np.ndarray,
@@ -114,7 +99,7 @@ def take_steps(
     return total
 
 
-@_compiled
+@compiled
 def _take_step(
     features: np.ndarray, truth: np.ndarray, stack: Heads, chances: np.ndarray, of_hidden: np.ndarray, pace: np.float32
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +128,7 @@ def _take_step(
 
     loss, logits = np.empty(heads, np.float32), np.empty((heads, layers.widths[-1], rows), np.float32)
     for head in range(heads):
-        loss[head] = _pass_hidden(head, outputs[head], truth, stack, of_hidden, logits[head])
+        loss[head] = pass_hidden(head, outputs[head], truth, stack, of_hidden, logits[head])
         loss[head] += rules.l2[head] * penalise(state.numbers[head], layers.gamma)
 
     _multiply_back(outputs.reshape(heads * units, rows), features, scaled)
@@ -153,13 +138,13 @@ def _take_step(
     return loss, logits
 
 
-@_compiled
+@compiled
 def penalise(numbers: np.ndarray, kernels: int) -> np.float32:
     """The sum of the squares of a head's kernels, the first of its float32 numbers (P,)."""
     return _dot(numbers[:kernels], numbers[:kernels])
 
 
-@_compiled
+@compiled
 def _centre(features: np.ndarray, inverse: np.ndarray, moving_mean: np.ndarray, moving_variance: np.ndarray) -> None:
     """Take the mean from a mini-batch (B, D), write 1 / deviation (D,), and let the moving statistics go on."""
     rows, width = features.shape
@@ -184,7 +169,7 @@ def _centre(features: np.ndarray, inverse: np.ndarray, moving_mean: np.ndarray, 
         moving_variance[d] = _MOVING * moving_variance[d] + (_ONE - _MOVING) * variance
 
 
-@_compiled
+@compiled
 def _multiply(kernels: np.ndarray, rows: np.ndarray, products: np.ndarray) -> None:
     """Write kernels (M, D) times rows (B, D): (M, B)."""
     if len(kernels) > _FEW_OUTPUTS:
@@ -195,7 +180,7 @@ def _multiply(kernels: np.ndarray, rows: np.ndarray, products: np.ndarray) -> No
             products[output, row] = _dot(kernels[output], rows[row])
 
 
-@_compiled
+@compiled
 def _multiply_back(gradient: np.ndarray, rows: np.ndarray, of_kernels: np.ndarray) -> None:
     """Write the gradients of kernels (M, D) from those (M, B) of their products with rows (B, D)."""
     if len(gradient) > _FEW_OUTPUTS:
@@ -217,7 +202,7 @@ def _multiply_back(gradient: np.ndarray, rows: np.ndarray, of_kernels: np.ndarra
                 of_kernel[d] += slope * values[d]
 
 
-@_compiled
+@compiled
 def _scale_first(numbers: np.ndarray, start: int, factor: np.ndarray, scaled: np.ndarray) -> None:
     """Write the first kernels of heads (H, P) times a factor (D,), and times their own numbers from `start` on, if any.
 
@@ -236,7 +221,7 @@ def _scale_first(numbers: np.ndarray, start: int, factor: np.ndarray, scaled: np
                 product[d] = kernel[d] * own[d]
 
 
-@_compiled
+@compiled
 def _forward(
     features: np.ndarray, stack: Heads, inverse: np.ndarray, mask: np.ndarray, shared: int, scaled: np.ndarray
 ) -> np.ndarray:
@@ -256,99 +241,7 @@ def _forward(
     return outputs
 
 
-@_compiled
-def _pass_hidden(
-    head: int, outputs: np.ndarray, truth: np.ndarray, stack: Heads, of_hidden: np.ndarray, logits: np.ndarray
-) -> np.float32:
-    """Go through the hidden layers of a head and back; gives its loss without the penalty.
-
-    Gradients are written, and in place of `outputs` (units, B) of the first layer their gradient.
-    """
-    layers, state, rules = stack
-    rows, depth, widths = len(truth), len(layers.widths) - 1, layers.widths
-    numbers, gradient = state.numbers[head], state.gradient[head]
-    begins = np.zeros(depth, np.int64)  # where a layer's first unit is among those of all hidden layers
-    for layer in range(1, depth):
-        begins[layer] = begins[layer - 1] + widths[layer]
-    active = np.empty((begins[-1], rows), np.float32)  # after ReLU and dropout
-    drops, each = len(of_hidden) > 0, len(of_hidden) // max(begins[-1], 1)
-    restored, current = _ONE / layers.keep, outputs
-    for layer in range(1, depth):
-        inputs, after, begin = widths[layer], widths[layer + 1], begins[layer - 1]
-        into = active[begin : begin + inputs]
-        for unit in range(inputs):
-            for row in range(rows):
-                value = current[unit, row]
-                if value < _ZERO or (drops and of_hidden[(begin + unit) * each + row] >= layers.keep):
-                    value = _ZERO
-                into[unit, row] = value * restored
-        kernel = numbers[layers.kernels[layer] : layers.kernels[layer] + inputs * after].reshape(after, inputs)
-        current = np.dot(kernel, into)
-        for output in range(after):
-            for row in range(rows):
-                current[output, row] += numbers[layers.biases[layer] + output]
-    for label in range(widths[depth]):
-        for row in range(rows):
-            logits[label, row] = current[label, row]
-    current = np.empty((widths[depth], rows), np.float32)
-    loss = cross_entropy(logits, truth, rules.positive[head], rules.negative[head], rules.smoothing[head], current)
-    for layer in range(depth - 1, 0, -1):
-        inputs, after = widths[layer], widths[layer + 1]
-        into = active[begins[layer - 1] : begins[layer]]
-        start = layers.kernels[layer]
-        np.dot(current, into.T, gradient[start : start + inputs * after].reshape(after, inputs))
-        _sum_rows(current, gradient[layers.biases[layer] : layers.biases[layer] + after])
-        before = np.dot(numbers[start : start + inputs * after].reshape(after, inputs).T, current)
-        for unit in range(inputs):
-            for row in range(rows):
-                kept = into[unit, row] != _ZERO  # what ReLU or dropout made 0 has no gradient; a NaN goes on
-                before[unit, row] = before[unit, row] * restored if kept else _ZERO
-        current = before
-    _sum_rows(current, gradient[layers.biases[0] : layers.biases[0] + widths[1]])
-    for unit in range(widths[1]):
-        for row in range(rows):
-            outputs[unit, row] = current[unit, row]
-    return loss
-
-
-@_compiled
-def _sum_rows(values: np.ndarray, sums: np.ndarray) -> None:
-    """Write the sums of (units, B) over the rows: (units,)."""
-    for unit in range(len(values)):
-        total = _ZERO
-        for row in range(values.shape[1]):
-            total += values[unit, row]
-        sums[unit] = total
-
-
-@_compiled
-def cross_entropy(
-    logits: np.ndarray,
-    truth: np.ndarray,
-    positive: np.ndarray,
-    negative: np.ndarray,
-    smoothing: np.float32,
-    gradient: np.ndarray,
-) -> np.float32:
-    """Binary cross-entropy of the logits (L, B) of a head, the mean over all; its gradient (L, B) is written.
-
-    Truth is uint8 (B, L), the weights of positives and negatives are float32 (L,).
-    """
-    labels, rows = logits.shape
-    total, share = _ZERO, _ONE / np.float32(labels * rows)
-    for label in range(labels):
-        for row in range(rows):
-            logit, known = logits[label, row], truth[row, label] == 1
-            target = (_ONE - smoothing if known else _ZERO) + smoothing * _HALF
-            weight = (positive[label] if known else negative[label]) * share
-            small = np.exp(-abs(logit))
-            total += weight * ((logit if logit > _ZERO else _ZERO) - logit * target + np.log1p(small))
-            p = (_ONE if logit >= _ZERO else small) / (_ONE + small)
-            gradient[label, row] = weight * (p - target)
-    return total
-
-
-@_compiled
+@compiled
 def _pass_first(
     outputs: np.ndarray, products: np.ndarray, stack: Heads, inverse: np.ndarray, mask: np.ndarray, shared: int
 ) -> None:
@@ -389,7 +282,7 @@ def _pass_first(
                     of_kernel[d] = product[d]
 
 
-@_compiled
+@compiled
 def _update(head: int, stack: Heads, pace: np.float32) -> None:
     """One step of the optimiser as Keras takes it, of one head."""
     layers, state, rules = stack

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from classify.bank.dropout import draw_uniforms, rows_per_mask
+from classify.bank.hidden import cross_entropy
 from classify.bank.layout import FlatFeatures, Heads, Rules, StackKind, State, flatten, lay_out
-from classify.bank.loops import cross_entropy, pace_adam, penalise, take_steps
+from classify.bank.loops import pace_adam, penalise, take_steps
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import BATCH_NORM_EPSILON
 from features.common.arrays import Features, Labels, RowIndices

@@ -1,12 +1,10 @@
 """What is compiled, where the training of whole heads does not show it."""
 
-import logging
-
 import numpy as np
 import pytest
 
 from classify.bank.layout import Heads, Rules, StackKind, State, lay_flat, lay_out
-from classify.bank.loops import _compiled, _multiply, _multiply_back, pace_adam, take_steps
+from classify.bank.loops import _multiply, _multiply_back, pace_adam, take_steps
 
 
 @pytest.mark.parametrize("outputs", [1, 3, 8, 9])  # the last by BLAS
@@ -79,11 +77,3 @@ def test_the_pace_of_adam_is_that_of_its_paper():
     times = np.array([1, 2, 1000])
     expected = np.sqrt(1 - 0.999**times) / (1 - 0.9**times) * (1 - 0.9) / np.sqrt(1 - 0.999)
     np.testing.assert_allclose(pace_adam(times), expected, rtol=1e-6)
-
-
-def test_what_cannot_be_kept_is_compiled_all_the_same(caplog):
-    lines: dict = {}
-    exec("def double(number):\n    return 2 * number", lines)  # of no file
-    with caplog.at_level(logging.WARNING):
-        assert _compiled(lines["double"])(3) == 6
-    assert caplog.messages == ["double is compiled in every run: set NUMBA_CACHE_DIR to a folder to keep it in"]
