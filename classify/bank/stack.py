@@ -17,7 +17,7 @@ from features.common.arrays import Features, Labels, RowIndices
 
 #: Parameters of a stack at most, unless it is a single head, so that a step works in the cache; see docs/decisions.md.
 PARAMETERS_IN_CACHE = 700_000
-#: Steps that are taken in one call: between two calls other threads, and signals, have their turn.
+#: Steps that are taken in one call; what their dropout is decided by is drawn before.
 _STEPS = 16
 
 
