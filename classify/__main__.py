@@ -1,9 +1,10 @@
 """`python -m classify`: train on cached features, predict the test images, write a run and its report."""
 
 if __name__ == "__main__":  # before the imports that take their time
-    from features.common.errors import end_silently
+    from features.common.errors import end_silently, refuse_other_python
 
     end_silently()
+    refuse_other_python()
 
 from pathlib import Path
 

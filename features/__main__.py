@@ -1,9 +1,10 @@
 """`python -m features`: look into a cache, prove that it is whole, and look for leaks."""
 
 if __name__ == "__main__":  # before the imports that take their time
-    from features.common.errors import end_silently
+    from features.common.errors import end_silently, refuse_other_python
 
     end_silently()
+    refuse_other_python()
 
 from typing import TYPE_CHECKING, Literal
 

@@ -61,10 +61,9 @@ def describe_curve(curve: LearningCurve, unit: str) -> list[str]:
     if rise.low is not None and rise.low <= 0:
         said.append("That may be chance.")
     if curve.says_nothing:
-        said.append(
-            f"What {REACH:g} times as many {unit}s would bring cannot be told: beside an error of {1 - most.value:.3f} "
-            f"the band of that rise is too wide, or that of the power law, {_signed(gain)}."
-        )
+        law = f"the power law gives {_signed(gain)}, but beside an error of {1 - most.value:.3f} the band of"
+        doubtful = f"{law} {'that rise' if curve.doubts_rise else 'its gain'} is too wide to go by it"
+        said.append(f"What {REACH:g} times as many {unit}s would bring cannot be told: {doubtful}.")
     else:
         said.append(f"By the power law, {REACH:g} times as many {unit}s would bring {_signed(gain)}.")
     return said

@@ -52,10 +52,17 @@ class LearningCurve(NamedTuple):
         The band of the gain may cover half of what is thus possible, that of the rise all of it: where the last
         doubling cannot be measured, a law that is none below 0 still has a narrow band for the next.
         """
-        possible = (1 - self.measured[-1].value) / 2
-        widths = [None if one.low is None or one.high is None else one.high - one.low for one in (self.gain, self.rise)]
-        gain, rise = widths
-        return gain is None or rise is None or gain > possible / 2 or rise > possible
+        return self.doubts_rise or self._wider(self.gain, (1 - self.measured[-1].value) / 4)
+
+    @property
+    def doubts_rise(self) -> bool:
+        """Whether the band of the rise is too wide."""
+        return self._wider(self.rise, (1 - self.measured[-1].value) / 2)
+
+    @staticmethod
+    def _wider(point: CurvePoint, limit: float) -> bool:
+        """Whether the band of a point is wider than so much, or not known."""
+        return point.low is None or point.high is None or point.high - point.low > limit
 
 
 def make_curve(groups: np.ndarray, draws: np.ndarray) -> LearningCurve:

@@ -6,6 +6,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
 
 #: Seconds after which a signal is sent again that a destructor swallowed.
@@ -31,6 +33,16 @@ class Stopped(KeyboardInterrupt):
         super().__init__("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
         self.number = number
         self.exit_code = 128 + number
+
+
+def refuse_other_python() -> None:
+    """End with exit code 2 where the packages that commands need are missing: mostly it is the system's Python."""
+    if find_spec("typer") is None:
+        python = Path(__file__).parents[2] / ".venv" / "bin" / "python"
+        print(
+            f"error: {sys.executable} has no package typer. Use {python}; scripts/setup.sh makes it.", file=sys.stderr
+        )
+        sys.exit(2)
 
 
 def end_silently() -> None:

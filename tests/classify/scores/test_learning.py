@@ -28,7 +28,9 @@ def test_without_noise_the_law_is_found():
 def test_with_much_noise_it_says_that_it_cannot_tell():
     curve = curve_of(0.1)
     assert curve.says_nothing
-    assert f"beside an error of {1 - curve.measured[-1].value:.3f} the band of" in describe_curve(curve, "patient")[-1]
+    assert curve.doubts_rise
+    said = f"beside an error of {1 - curve.measured[-1].value:.3f} the band of that rise is too wide"
+    assert said in describe_curve(curve, "patient")[-1]
     assert curve.gain.low <= 1.5 * (100**-0.8 - 200**-0.8) <= curve.gain.high
 
 

@@ -131,3 +131,12 @@ def test_bad_usage_is_2_and_names_what_is_wrong(arguments, says):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert says in result.stderr
+
+
+@pytest.mark.parametrize("room", ["classify", "extract", "features"])
+def test_a_python_without_the_packages_is_told_which_has_them(room):
+    command = [sys.executable, "-S", "-m", room, "--help"]  # without its site-packages, as the system's
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    python = ROOT / ".venv" / "bin" / "python"
+    assert result.stderr == f"error: {sys.executable} has no package typer. Use {python}; scripts/setup.sh makes it.\n"
