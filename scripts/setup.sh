@@ -6,6 +6,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv="$root/.venv"
 stamp="$venv/headbank-setup"
 
+# Compile the training of heads, some 20 s, unless what was compiled is kept.
+compile_heads() {
+  (cd "$root" && "$venv/bin/python" -m classify.bank) ||
+    fail "the training of heads could not be compiled (the reason is above)."
+}
+
 fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
 gpu=no
@@ -17,10 +23,10 @@ case "${1:-}" in
 esac
 
 wanted="gpu $gpu
-requirements $(sha256sum < "$root/requirements.txt")
-compiled $(cat "$root"/classify/bank/*.py | sha256sum)"
+requirements $(sha256sum < "$root/requirements.txt")"
 if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
   echo "setup: $venv is up to date"
+  compile_heads
   exit 0
 fi
 
@@ -48,8 +54,6 @@ fi
 echo "setup: installing requirements.txt$([ "$gpu" = no ] || echo ' with CUDA') (some 3 GB on disk; a few minutes the first time)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${requirements[@]}" ||
   fail "pip could not install the requirements (its message is above). Fix that, and run scripts/setup.sh again."
-echo "setup: compiling the training of heads (some 20 s)"
-(cd "$root" && "$venv/bin/python" -m classify.bank) ||
-  fail "the training of heads could not be compiled (the reason is above). Remove $venv and run scripts/setup.sh again."
 printf '%s\n' "$wanted" > "$stamp"
+compile_heads
 echo "setup: done, $venv is ready"

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from classify.models.heads import Optimiser
-
 
 class StackKind(NamedTuple):
     """What the heads of a stack have in common: fields of `HeadSpec`."""
@@ -13,7 +11,7 @@ class StackKind(NamedTuple):
     hidden_units: tuple[int, ...]
     batch_norm: bool
     dropout: float
-    optimiser: Optimiser
+    optimiser: str
 
 
 class FlatFeatures(NamedTuple):
@@ -116,9 +114,9 @@ def flatten(weights: list[np.ndarray], batch_norm: bool) -> np.ndarray:
 
 
 def lay_flat(X: np.ndarray) -> FlatFeatures:
-    """Make a table of float32 features (N, D), without a copy unless the numbers of a row lie apart."""
-    if X.strides[1] != X.itemsize or X.strides[0] % X.itemsize:
-        X = np.ascontiguousarray(X)
+    """Make a table of features (N, D), without a copy where they are float32 and the numbers of a row lie together."""
+    if X.dtype != np.float32 or X.strides[1] != X.itemsize or X.strides[0] < 0 or X.strides[0] % X.itemsize:
+        X = np.ascontiguousarray(X, np.float32)
     (rows, width), stride = X.shape, X.strides[0] // X.itemsize
     numbers = (rows - 1) * stride + width
     return FlatFeatures(np.lib.stride_tricks.as_strided(X, (numbers,), (X.itemsize,), writeable=False), stride, width)

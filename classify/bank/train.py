@@ -1,13 +1,17 @@
 """Train a bank of heads at once on one resident matrix of features."""
 
+import logging
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from classify.bank.auc import mean_auc
+from classify.bank.compiled import is_compiled
 from classify.bank.layout import lay_flat
 from classify.bank.stack import BankRows, Stack, make_stacks
 from classify.models.heads import HeadSpec
@@ -16,6 +20,8 @@ from features.common.arrays import Features, Labels, RowIndices
 
 #: Parameters trained at a time: 5 float32 copies (weights, gradients, two slots, the best) make 1.3 GB.
 PARAMETERS_AT_A_TIME = 64_000_000
+logger = logging.getLogger(__name__)
+_LOADING = threading.Lock()
 #: Logits that wait at most for their AUC; that of many epochs is computed at once.
 _LOGITS_WAITING = 4_000_000
 
@@ -53,6 +59,8 @@ def train_bank(
         The trained heads in the order of the specs. One whose validation loss was never finite has diverged: its
         `best_epoch` is 0.
     """
+    with _LOADING:
+        load_steps()
     found: dict[int, TrainedHead] = {}
     rows = BankRows(lay_flat(X), split.train, y[split.train], X[split.validation], y[split.validation])
     with np.errstate(all="ignore"):  # a head that diverges is told by its best epoch
@@ -62,13 +70,22 @@ def train_bank(
     return [found[index] for index in range(len(specs))]
 
 
+@cache
+def load_steps() -> None:
+    """Compile the steps, which is said, or read what was compiled, before any clock runs: train a head of two rows."""
+    if not is_compiled():
+        logger.warning("compiling the training of heads: some 20 s, once")
+    rows, y = np.zeros((2, 1), np.float32), np.array([[0], [1]], np.uint8)
+    _Bank([HeadSpec(epochs=1)], BankRows(lay_flat(rows), np.arange(2), y, rows, y), 0).train(lambda count: None)
+
+
 def batch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
     """The order in which the mini-batches of an epoch, from 0, take T training rows: int (T,), a permutation."""
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
 def _train_together(specs: Sequence[HeadSpec], width: int, labels: int) -> Iterator[list[int]]:
-    """HeadSplit the specs by batch size, and each part so that it fits into memory; yields indices."""
+    """Split the specs by batch size, and each part so that it fits into memory; yields indices."""
     by_batch = defaultdict(list)
     for index, spec in enumerate(specs):
         by_batch[spec.batch_size].append(index)

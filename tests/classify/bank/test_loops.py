@@ -70,6 +70,10 @@ def test_a_table_holds_the_rows_whatever_the_strides(columns):
     np.testing.assert_array_equal(rows, X)
     with pytest.raises(ValueError, match="read-only"):
         table.numbers[0] = 1
+    for other in (X[::-1], X.astype(">f4"), X.astype(np.float64)):
+        table = lay_flat(other)
+        assert table.numbers.dtype == np.dtype("float32")
+        np.testing.assert_array_equal(table.numbers.reshape(other.shape), other)
 
 
 def test_the_pace_of_adam_is_that_of_its_paper():
