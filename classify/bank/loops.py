@@ -32,7 +32,7 @@ _BETA_1, _BETA_2, _ADAM_EPSILON, _MOMENTUM = 0.9, 0.999, 1e-7, np.float32(0.9)
 _UNIT = np.sqrt(1 - _BETA_2)
 _KEEP_FIRST, _KEEP_SECOND, _ADDED = np.float32(_BETA_1), np.float32(_BETA_2), np.float32(_ADAM_EPSILON / _UNIT)
 _EPSILON = np.float32(BATCH_NORM_EPSILON)
-_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @partial(compiled, fastmath={"reassoc", "contract"})

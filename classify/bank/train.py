@@ -18,12 +18,13 @@ from classify.models.heads import HeadSpec
 from classify.models.trained_head import Curves, TrainedHead
 from features.common.arrays import Features, Labels, RowIndices
 
+logger = logging.getLogger(__name__)
 #: Parameters trained at a time: 5 float32 copies (weights, gradients, two slots, the best) make 1.3 GB.
 PARAMETERS_AT_A_TIME = 64_000_000
-logger = logging.getLogger(__name__)
-_LOADING = threading.Lock()
 #: Logits that wait at most for their AUC; that of many epochs is computed at once.
 _LOGITS_WAITING = 4_000_000
+#: The steps are compiled by one thread, while the others wait.
+_LOADING = threading.Lock()
 
 
 class HeadSplit(NamedTuple):
