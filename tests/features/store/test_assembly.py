@@ -142,7 +142,7 @@ def test_the_seconds_of_an_image_are_the_mean_over_the_rows_of_which_they_are_kn
 
 
 def test_attributes_of_any_text_are_read_back(tmp_path):
-    recipe = replace(RECIPE, weights="", preprocessing="Größe / 脳" * 50, dicom_window="none")
+    recipe = replace(RECIPE, weights="", preprocessing="Größe / 脳" * 50, window="none")
     write_rows(tmp_path, rows_of(digests_of("ab")), recipe=recipe)
     assert FeatureCache(tmp_path).open("train", "net").recipe == recipe
 
