@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from features.common.arrays import UNKNOWN
 from features.common.cli import option_words
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console, render
 from features.dataset.dataset import Split, read_with_faults
-from features.dataset.formats import UNKNOWN
 from features.dataset.table import Faults
 from features.options import OF_DATASET, DescribeOptions
 from features.store.cache import FeatureCache, default_cache

@@ -5,7 +5,9 @@ from numpy.typing import NDArray
 
 #: float32 (N, D), finite: a row per image, in the order of its ids; backbones side by side.
 Features = NDArray[np.float32]
-#: uint8 (N, L), 0 or 1: the truth of each image and label.
+#: A label that is not known, beside 0 and 1.
+UNKNOWN = 255
+#: uint8 (N, L), 0, 1 or `UNKNOWN`: the truth of each image and label; whatever counts a label counts its known rows.
 Labels = NDArray[np.uint8]
 #: uint8 (N, L), 0 or 1: what was predicted for each image and label.
 Decisions = NDArray[np.uint8]
@@ -19,3 +21,13 @@ Thresholds = NDArray[np.float64]
 Groups = NDArray[np.str_]
 #: int64 (n,), ascending: indices of rows.
 RowIndices = NDArray[np.int64]
+
+
+def count_values(labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """Count the positives and the negatives of each label: int64 (L,) each; together the known rows."""
+    return (labels == 1).sum(axis=0), (labels == 0).sum(axis=0)
+
+
+def find_varied(labels: Labels) -> np.ndarray:
+    """Tell which labels have both values among their known rows: bool (L,)."""
+    return np.minimum(*count_values(labels)) > 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 from features.dataset.folder import read_ids, refuse_id, to_image_id
 from features.dataset.table import (
@@ -24,8 +25,6 @@ from features.dataset.table import (
     shown,
 )
 
-#: A label that is not known: its cell is not 0 or 1, or is missing.
-UNKNOWN = 255
 _VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 _ID, _LABEL = "ID", "Label"
 # The label columns of the RSNA 2019 Intracranial Hemorrhage Detection challenge.

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 from features.common.text import first_few
-from features.dataset.formats import UNKNOWN, Listing
+from features.dataset.formats import Listing
 from features.dataset.table import Fault, Faults, cell_fault, listed, shown
 
 _SHOWN_COLUMNS = 12

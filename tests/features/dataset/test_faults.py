@@ -2,9 +2,10 @@
 
 import pytest
 
+from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 from features.dataset.dataset import read_dataset, read_with_faults
-from features.dataset.formats import FORMATS, UNKNOWN
+from features.dataset.formats import FORMATS
 from features.dataset.table import Fault
 from features.options import DatasetOptions
 from tests.features.dataset.written import assert_says, images_message_of, make, message_of
