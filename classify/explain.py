@@ -23,9 +23,9 @@ from features.common.cli import split_names
 from features.common.errors import InputError
 from features.common.text import make_console, progress_bar
 from features.dataset.folder import to_image_id
-from features.dataset.run_labels import RUN_LABELS, read_run_labels
 from features.store.cache import FeatureCache
 from features.store.gradients import GRADIENTS, Gradients, Pair, rounded, write_gradients
+from features.store.run_labels import RUN_LABELS, read_run_labels
 
 #: A pair of image and label: split, image id, number of the label.
 Key = tuple[str, str, int]
@@ -113,6 +113,19 @@ class Explainer:
                         gradients[rows, :, seen] += share[:, np.newaxis] * found.gradients
                         intercepts[rows] += share * found.intercepts
         return Linearised(gradients, intercepts)
+
+    @cached_property
+    def stored(self) -> dict[str, str]:
+        """Of images whose features the cache keeps with others than those of their split, by id, where that is."""
+        if not self._learnt:
+            return {}
+        splits = read_run_labels(self.run.file(RUN_LABELS))
+        return {
+            image_id: stored
+            for name, split in splits.items()
+            for image_id, stored in zip(split.image_ids, [] if split.stored is None else split.stored, strict=True)
+            if stored != name
+        }
 
     @cached_property
     def held_out(self) -> dict[str, tuple[int, ...]]:
@@ -227,9 +240,11 @@ def explain(explainer: Explainer, cache: FeatureCache, reasons: Reasons, chosen_
     vectors: list[np.ndarray] = []
     images = list(dict.fromkeys(key[:2] for key in reasons))
     with progress_bar("explaining", len(images)) as advance:
-        for split in dict.fromkeys(split for split, _ in images):
-            image_ids = [image_id for other, image_id in images if other == split]
-            known, features, fits = _look_up(explainer, cache, split, image_ids, reasons)
+        parts: dict[tuple[str, str], list[str]] = {}
+        for split, image_id in images:
+            parts.setdefault((split, explainer.stored.get(image_id, split)), []).append(image_id)
+        for (split, stored), image_ids in parts.items():
+            known, features, fits = _look_up(explainer, cache, split, stored, image_ids, reasons)
             for start in range(0, len(image_ids), _BLOCK):
                 block = slice(start, start + _BLOCK)
                 found = explainer.explain(features[block], fits[block]) if weights.members else None
@@ -262,19 +277,19 @@ def explain(explainer: Explainer, cache: FeatureCache, reasons: Reasons, chosen_
 
 
 def _look_up(
-    explainer: Explainer, cache: FeatureCache, split: str, image_ids: Sequence[str], reasons: Reasons
+    explainer: Explainer, cache: FeatureCache, split: str, stored: str, image_ids: Sequence[str], reasons: Reasons
 ) -> tuple[list[list[Pair]], np.ndarray, np.ndarray]:
-    """Gather what the run and the cache know of N images of one split.
+    """Gather what the run and the cache know of N images of one split, stored together in the cache.
 
     Returns:
         Of each image its pairs, without gradients; float32 (N, D), the features of the backbones that the model needs;
         int64 (N, R), the fits that held the image out, `NO_FIT` where the run did not learn from it.
     """
     run, model = explainer.run, explainer.model
-    run.refuse_other_features(cache, split, model)
+    run.refuse_other_features(cache, stored, model)
     backbones = run.opens(model)
-    known = [cache.open(split, name).index for name in backbones]
-    _, features = cache.read(split, backbones, image_ids)
+    known = [cache.open(stored, name).index for name in backbones]
+    _, features = cache.read(stored, backbones, image_ids)
     held_out = explainer.held_out if split == "train" else {}
     learnt = np.array([image_id in held_out for image_id in image_ids])
     scores = np.empty((len(image_ids), len(run.label_names)), np.float32)

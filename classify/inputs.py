@@ -14,7 +14,7 @@ from features.store.cache import FeatureCache
 from features.store.recipe import Recipe
 
 #: Names that a label cannot have: they are columns, or all labels together, in the files of a run.
-RESERVED_LABELS = frozenset({"ID", "model", "fold", "split", "group", "micro", "macro", "overall"})
+RESERVED_LABELS = frozenset({"ID", "model", "fold", "split", "group", "stored", "micro", "macro", "overall"})
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class SplitInputs:
         groups: of the M images; None where no groups are known.
         fingerprints: of each backbone's cache file.
         columns: str (M,) by name: cells of the columns to split the images by; those that the split has.
+        stored: str (M,): the folder of the cache that keeps the features of each, "train" or "test"; None where it is
+            that of the split.
         cache_bytes: the size of each backbone's cache file.
         extraction_seconds: what each backbone took for the M images; None where its cache file does not say.
     """
@@ -42,6 +44,7 @@ class SplitInputs:
     cache_bytes: dict[str, int] = field(default_factory=dict)
     extraction_seconds: dict[str, float | None] = field(default_factory=dict)
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    stored: np.ndarray | None = None
 
     @property
     def used_ids(self) -> tuple[str, ...]:
@@ -63,6 +66,7 @@ class SplitInputs:
             labels=None if self.labels is None else self.labels[rows],
             groups=None if self.groups is None else self.groups[rows],
             columns={name: cells[rows] for name, cells in self.columns.items()},
+            stored=None if self.stored is None else self.stored[rows],
         )
 
 
@@ -104,18 +108,22 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
         )
     names = tuple(cache.backbones("train") if backbones is None else backbones)
     if not names and "train" in dataset.splits:
-        cache.has_features("train", dataset.splits["train"].image_ids)  # refuses a split of rejected images
+        for stored, rows in dataset.splits["train"].parts():  # refuses a split of rejected images
+            cache.has_features(stored, [dataset.splits["train"].image_ids[row] for row in rows])
     if not names:
         raise InputError(
             f"{cache.root} holds no features of the split train. Run: scripts/extract.sh {dataset.root} "
             f"--cache {cache.root}"
         )
     if "train" not in dataset.splits:
-        raise InputError(f"{dataset.root} has no folder train to learn from. Add train/ and train.csv.")
+        raise InputError(
+            f"{dataset.root} has no images to learn from. Add train/ and train.csv, or say with --split-column which "
+            "images are to learn from."
+        )
     if dataset.splits["train"].labels is None:
         raise InputError(
-            f"{dataset.root / 'train.csv'} is missing, so there is nothing to learn from. It names each image of "
-            f"{dataset.root / 'train'} and its labels: ID,label_a,label_b."
+            f"{dataset.root}: no label is known for the training images, so there is nothing to learn from. Write a "
+            "train.csv that names each image and its labels: ID,label_a,label_b; or a folder for each class."
         )
     train = _read_split(dataset.splits["train"], cache, names)
     assert train.labels is not None
@@ -158,24 +166,40 @@ def refuse_few(rows: int, groups: Groups | None, folds: int) -> None:
 
 def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> SplitInputs:
     """Read the features of a split's images, without those that stage 1 rejected."""
-    has_features = cache.has_features(split.name, split.image_ids)
-    wanted = list(compress(split.image_ids, has_features))
-    _, features = cache.read(split.name, backbones, wanted)
-    cache.refuse_changed(split.name, backbones, wanted, list(compress(split.paths, has_features)))
-    files = {name: cache.open(split.name, name) for name in backbones}
+    has_features = np.zeros(len(split.image_ids), bool)
+    parts = list(split.parts())
+    for stored, rows in parts:
+        has_features[rows] = cache.has_features(stored, [split.image_ids[row] for row in rows])
+    place_of = np.cumsum(has_features) - 1
+    features = np.empty((0, 0), np.float32)
+    bytes_of, seconds_of = dict.fromkeys(backbones, 0), dict[str, float | None](dict.fromkeys(backbones, 0.0))
+    for stored, rows in parts:
+        rows = rows[has_features[rows]]
+        wanted = [split.image_ids[row] for row in rows]
+        _, read = cache.read(stored, backbones, wanted)
+        cache.refuse_changed(stored, backbones, wanted, [split.paths[row] for row in rows])
+        if len(parts) == 1:
+            features = read
+        else:
+            if not features.size:
+                features = np.empty((int(has_features.sum()), read.shape[1]), np.float32)
+            features[place_of[rows]] = read
+        for name in backbones:
+            file, seconds = cache.open(stored, name), seconds_of[name]
+            bytes_of[name] += file.path.stat().st_size
+            own = file.seconds_per_image
+            seconds_of[name] = None if own is None or seconds is None else seconds + own * len(wanted)
     return SplitInputs(
         image_ids=split.image_ids,
         has_features=has_features,
         features=features,
         labels=None if split.labels is None else split.labels[has_features],
         groups=None if split.groups is None else split.groups[has_features],
-        fingerprints={name: file.fingerprint for name, file in files.items()},
-        cache_bytes={name: file.path.stat().st_size for name, file in files.items()},
-        extraction_seconds={
-            name: None if file.seconds_per_image is None else file.seconds_per_image * len(wanted)
-            for name, file in files.items()
-        },
+        fingerprints={name: cache.open(parts[0][0], name).fingerprint for name in backbones},
+        cache_bytes=bytes_of,
+        extraction_seconds=seconds_of,
         columns={name: cells[has_features] for name, cells in split.columns.items()},
+        stored=split.stored[has_features],
     )
 
 

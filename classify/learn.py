@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from joblib import cpu_count
 
+from classify.crossfit.holdout import hold_out
 from classify.crossfit.models import Candidate, CrossFit
 from classify.crossfit.plan import FitPlan, FitRows, Folds
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
@@ -26,9 +27,9 @@ from features.common.cli import split_names
 from features.common.errors import InputError
 from features.common.text import make_console, progress_bar
 from features.dataset.dataset import read_dataset
-from features.dataset.run_labels import RUN_LABELS, read_run_labels
 from features.options import OF_DATASET, DatasetOptions
 from features.store.cache import FeatureCache
+from features.store.run_labels import RUN_LABELS, read_run_labels
 
 #: Shares of each fold's groups that models learn from.
 SHARES = (0.2, 0.35, 0.5, 0.7, 1.0)
@@ -101,6 +102,8 @@ def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
     run.refuse_other_features(cache, "train", model)
     by = split_names(record["arguments"]["by"], "--by") or ()
     inputs = read_inputs(read_dataset(Path(record["data"]), given, by), cache, list(record["backbones"]))
+    if record["arguments"]["holdout"] is not None:
+        inputs, _ = hold_out(inputs, record["arguments"]["holdout"], record["arguments"]["seed"])
     known = read_run_labels(run.file(RUN_LABELS))["train"]
     same = known.image_ids == inputs.train.used_ids and np.array_equal(known.labels, inputs.train_labels)
     if not same:

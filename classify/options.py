@@ -18,7 +18,7 @@ from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule
 from classify.scores.prevalence import parse_prevalences
 from features.common.cli import choose_names, option_words, split_names
 from features.common.errors import InputError
-from features.options import OF_DATASET, DatasetOptions
+from features.options import OF_DATASET, OF_IMAGES, DatasetOptions
 
 if TYPE_CHECKING:
     from classify.settings import Settings
@@ -65,6 +65,14 @@ class RunOptions(DatasetOptions):
         str | None, typer.Option(metavar="A,B", help="Backbones to use.", show_default="all that are cached")
     ] = None
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5
+    holdout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the training images to set aside and test on, by group and label; labels.csv names them.",
+            show_default="none",
+        ),
+    ] = None
     repeats: Annotated[
         int,
         typer.Option(min=1, help="Times that other folds are drawn; out-of-fold probabilities are the mean over them."),
@@ -182,8 +190,8 @@ def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
     of_tables = {name: given.get(name) for name in OF_DATASET}
     words = {
         "classify run": [data, "--out", str(run), *option_words({**given, "note": record.get("note")})],
-        # Without labels and groups: it reads images, and of the tables only which column names them.
-        "extract heat": [data, str(run), *option_words({"id_column": given.get("id_column")})],
+        # Without labels and groups: it reads images, and of the tables only which row names which.
+        "extract heat": [data, str(run), *option_words({name: given.get(name) for name in OF_IMAGES})],
         "classify report": [str(run)],
         "features audit": [cache, "--data", data, "--run", str(run), *option_words(of_tables)],
     }

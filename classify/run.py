@@ -9,6 +9,7 @@ from functools import partial
 import typer
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from classify.crossfit.holdout import hold_out
 from classify.inputs import read_inputs
 from classify.options import RunOptions
 from classify.rundir.folder import RUN_FILES, open_run
@@ -37,9 +38,13 @@ def run_classification(options: RunOptions) -> int:
         with unmasked_signals(), open_run(options.out, options.overwrite, options.groups) as staging:
             started = time.perf_counter()
             dataset = read_dataset(options.data, options, by)
+            for line in dataset.understood:
+                typer.echo(f"understood: {line}")
             cache = FeatureCache(options.cache or default_cache(options.data))
             inputs = read_inputs(dataset, cache, backbones)
-
+            if options.holdout is not None:
+                inputs, said = hold_out(inputs, options.holdout, options.seed)
+                typer.echo(f"understood: {said}")
             check_settings(settings, inputs)
 
             from classify.crossfit.store import FitStore
@@ -65,8 +70,9 @@ def run_classification(options: RunOptions) -> int:
                 for warning in experiment.warnings:
                     typer.echo(f"warning: {warning}", err=True)
                 print_summary(inputs, experiment, cache.root / "rejected.csv")
-                where = {"data": str(options.data), "cache": str(cache.root)}
-                record = {**where, "note": options.note, "arguments": options.arguments(), "seconds": seconds}
+                where = {"data": str(options.data), "cache": str(cache.root), "groups_from": dataset.groups_from}
+                made = {"note": options.note, "arguments": options.arguments(), "seconds": seconds}
+                record = {**where, "understood": dataset.understood, **made}
                 write_files(staging, inputs, experiment, record)
                 explained = explain_gallery(SavedRun.open(staging), cache, experiment.final_model)
                 write_gradients(staging, explained)

@@ -31,6 +31,7 @@ from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.files import FULL, digest, digest_file, hold, remove
 from features.common.text import duration, first_few, make_console, size
+from features.dataset.layout import ROLES
 from features.store.gradients import (
     CAM,
     CAM_LOCK,
@@ -133,21 +134,19 @@ def _digest_gradients(run: Path) -> bytes:
 
 def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
     """List the images of all pairs, each once, with their files."""
-    splits = sorted({pair.split for pair in found.pairs})
     split = options.split
-    if split is None and not any((options.data / name).is_dir() for name in splits):
-        if len(splits) > 1 and options.data.is_dir():
-            raise InputError(
-                f"{options.data} has no folder {' or '.join(splits)}, of which the images are. Give the data set; or a "
-                "folder of the images of one of them, and its name with --split."
-            )
-        split = splits[0]
-    images = find_images(options.data, split, options.id_column)
+    if split is None and found.pairs[0].split not in ROLES:  # of a folder that is no data set
+        split = found.pairs[0].split
+    images = find_images(options.data, split, options)
     paths = {(of.split, i): path for of in images for i, path in zip(of.image_ids, of.paths, strict=True)}
+    # An image that was held out to test lies in the folder of train.
+    elsewhere = {i: path for (_, i), path in paths.items()}
     wanted: dict[tuple[str, str], _Wanted] = {}
     for number, pair in enumerate(found.pairs):
         key = pair.split, pair.image_id
-        wanted.setdefault(key, _Wanted(*key, pair.digest, paths.get(key))).pairs.append(number)
+        wanted.setdefault(key, _Wanted(*key, pair.digest, paths.get(key, elsewhere.get(pair.image_id)))).pairs.append(
+            number
+        )
     return list(wanted.values())
 
 

@@ -8,7 +8,7 @@ import typer
 
 from extract.backbones.table import CHALLENGE, EMBEDDED
 from extract.images.reading import MAX_PIXELS
-from features.options import IdColumn
+from features.options import ImageOptions
 
 WeightsDir = Annotated[
     Path | None,
@@ -17,7 +17,7 @@ WeightsDir = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractOptions:
+class ExtractOptions(ImageOptions):
     """The options of `python -m extract run`."""
 
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with train/ and test/.", show_default=False)]
@@ -65,7 +65,6 @@ class ExtractOptions:
     max_pixels: Annotated[
         int, typer.Option(min=1, metavar="N", help="Images with more pixels are rejected before they are decoded.")
     ] = MAX_PIXELS
-    id_column: IdColumn = None
     split: Annotated[
         str | None,
         typer.Option(
@@ -76,7 +75,7 @@ class ExtractOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeatOptions:
+class HeatOptions(ImageOptions):
     """The options of `python -m extract heat`."""
 
     data: Annotated[
@@ -92,7 +91,6 @@ class HeatOptions:
         ),
     ]
     weights_dir: WeightsDir = None
-    id_column: IdColumn = None
     split: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Read DATA as the folder of the images of the split NAME."),

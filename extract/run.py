@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,6 +24,7 @@ from features.common.errors import InputError, heeded_signals
 from features.common.text import duration, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
+from features.options import ImageOptions
 from features.store.cache import FeatureCache, claim_default_cache, default_cache
 
 
@@ -49,7 +50,7 @@ def run_extraction(options: ExtractOptions) -> int:
     if options.split is not None and options.cache is None:
         raise InputError("--split reads a folder that is not a data set, so it has no default cache. Give --cache.")
     reading = Reading(intensity_range=parse_range(options.range), max_pixels=options.max_pixels)
-    images = find_images(options.data, options.split, options.id_column)
+    images = find_images(options.data, options.split, options, lambda line: console.print(f"understood: {line}"))
     stop = threading.Event()
     with _signals(stop, console) as received:
         backbones = _choose_backbones(options, cache, images)
@@ -69,23 +70,26 @@ def run_extraction(options: ExtractOptions) -> int:
     return _conclude(report, cache, time.monotonic() - start, console, received)
 
 
-def find_images(data: Path, split: str | None, id_column: str | None) -> list[Images]:
+def find_images(
+    data: Path, split: str | None, options: ImageOptions, say: Callable[[str], object] | None = None
+) -> list[Images]:
     """Find the images of a data set, or of a folder that is one split.
 
     Args:
         data: the data set; with `split` a folder of images.
         split: name of the split that the folder becomes; None for a data set.
-        id_column: the value of --id-column.
+        options: how to read the tables of a data set.
+        say: called with what was understood, a line each.
 
     Raises:
         InputError: the data set has a fault, or the options do not go together.
     """
     if split is None:
-        splits = read_images(data, id_column)
+        splits = read_images(data, options, say)
         return [Images(name, ids, paths) for name, (ids, paths) in splits.items()]
     check_name("--split", split)
-    if id_column is not None:
-        raise InputError("--id-column names a column of a CSV file, and a folder of images has none. Leave it out.")
+    if options.id_column is not None:
+        raise InputError("--id-column names a column of a table, and a folder of images has none. Leave it out.")
     if not data.is_dir():
         raise InputError(f"{data} is not a folder. Give the folder that holds the images.")
     found = dict(sorted(scan_images(data).items()))

@@ -18,10 +18,10 @@ from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console, render
 from features.dataset.dataset import Split, read_with_faults
-from features.dataset.table import Faults
-from features.options import OF_DATASET, DescribeOptions
+from features.dataset.faults import Faults
+from features.options import OF_DATASET, DatasetOptions, DescribeOptions
 from features.store.cache import FeatureCache, default_cache
-from features.store.images_table import FactsTable
+from features.store.images_table import FactsTable, ImageFacts
 
 PAGE = "describe.html"
 #: An image stands out if its mean or standard deviation, on the scale of its bit depth, lies more than this many
@@ -35,6 +35,7 @@ _SHOWN = 8
 _KINDS_ON_PAGE = 200
 #: Lists of no more entries than this are open from the start.
 _OPEN_ENTRIES = 10
+_DEFAULTS = DatasetOptions()
 
 
 @dataclass(frozen=True)
@@ -129,37 +130,38 @@ def describe_split(split: Split, label_names: tuple[str, ...], cache: FeatureCac
         " + ".join(label for label, on in zip(label_names, row, strict=True) if on) or "none"
         for row in labels[complete if label_names else []]
     )
-    image_ids = (*split.image_ids, *split.without_row)
     return Description(
         split,
-        len(image_ids),
+        count,
         len(sizes),
         tuple(np.quantile(sizes, (0, 0.5, 1)).tolist()) if len(sizes) else (),
-        len(image_ids) - len(known) if len(known) else 0,
+        count - len(known) if len(known) else 0,
         tuple(
             LabelCount(
                 label,
                 int((column == 1).sum()),
                 int((column == 0).sum()),
-                int((column == UNKNOWN).sum()) + len(split.without_row),
+                int((column == UNKNOWN).sum()),
                 len(set(groups[(column == 1) & (groups != "")].tolist())) if len(known) else None,
             )
             for label, column in zip(label_names, labels.T, strict=True)
         ),
         positive.T @ positive,
         dict(combinations.most_common()),
-        tuple(split.image_ids[row] for row in np.flatnonzero(~complete)),
-        None if cache is None else summarise_images(split.name, image_ids, cache),
+        tuple(sorted({split.image_ids[row] for row in np.flatnonzero(~complete)} - {*split.without_row})),
+        None if cache is None else summarise_images(split, cache),
     )
 
 
-def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) -> ImageSummary:
-    """Sum up what stage 1 recorded of the images of a data set; InputError if the cache's tables are damaged."""
-    table = FactsTable.of_split(cache.root, split)
-    reasons_of = cache.rejected(split)
-    rejected = {i: reasons_of[i].reason for i in image_ids if i in reasons_of}
-    facts = {i: table[i] for i in image_ids if i in table}
-    unknown = sum(i not in facts and i not in rejected for i in image_ids)
+def summarise_images(split: Split, cache: FeatureCache) -> ImageSummary:
+    """Sum up what stage 1 recorded of the images of a split; InputError if the cache's tables are damaged."""
+    facts, rejected = dict[str, ImageFacts](), dict[str, str]()
+    for stored, rows in split.parts():
+        table, reasons_of = FactsTable.of_split(cache.root, stored), cache.rejected(stored)
+        image_ids = [split.image_ids[row] for row in rows]
+        rejected |= {i: reasons_of[i].reason for i in image_ids if i in reasons_of}
+        facts |= {i: table[i] for i in image_ids if i in table}
+    unknown = sum(i not in facts and i not in rejected for i in split.image_ids)
     if not facts:
         return ImageSummary(0, unknown, rejected)
     known = list(facts.values())
@@ -218,6 +220,8 @@ def describe_dataset(options: DescribeOptions) -> None:
                     "with --cache."
                 )
     console = make_console()
+    for line in dataset.understood:
+        console.print(f"understood: {line}")
     for description in descriptions:
         _print_split(console, description)
     folder = options.out or (cache and cache / "describe")
@@ -228,12 +232,14 @@ def describe_dataset(options: DescribeOptions) -> None:
     if folder is None:
         console.print(f"no page is written: name a folder for {PAGE} with --out")
         return
-    words = option_words({"cache": cache, **{name: getattr(options, name) for name in OF_DATASET}})
+    given = {name: getattr(options, name) for name in OF_DATASET if getattr(options, name) != getattr(_DEFAULTS, name)}
+    words = option_words({"cache": cache, **given})
     values = {
         "title": data.resolve().name,
         "command": shlex.join(["python", "-m", "features", "describe", str(data), *words]),
         "descriptions": descriptions,
         "faults": faults,
+        "understood": dataset.understood,
         "shown": _KINDS_ON_PAGE,
         "shown_open": _OPEN_ENTRIES,
     }

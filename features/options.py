@@ -1,29 +1,102 @@
 """The options of `python -m features`, each declared once, and those by which every command reads a data set."""
 
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 _PANEL = "CSV files of the data set"
-IdColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Id column.", show_default="ID", rich_help_panel=_PANEL)
-]
 CacheArgument = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.", show_default=False)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatasetOptions:
-    """What a person may say about the CSV files of a data set."""
+class Unlabelled(StrEnum):
+    """What to do with images that no table has a row for."""
 
-    id_column: IdColumn = None
+    PREDICT = "predict"
+    IGNORE = "ignore"
+    ERROR = "error"
+
+
+class Missing(StrEnum):
+    """What to do with rows that have no image."""
+
+    ERROR = "error"
+    SKIP = "skip"
+
+
+class UnknownLabels(StrEnum):
+    """What to do with labels that are not known."""
+
+    ERROR = "error"
+    MASK = "mask"
+    NEGATIVE = "negative"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """What a person may say of the ids and images of a data set."""
+
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table of ids and labels of all images.",
+            show_default="train.csv, test.csv, or the only table",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Id column.", show_default="the one that names the images", rich_help_panel=_PANEL
+        ),
+    ] = None
+    split_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column that says train, val or test.",
+            show_default="split, fold, set, subset, partition or phase, if it holds such words",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    unlabelled: Annotated[
+        Unlabelled, typer.Option(help="Images without a row: predict, ignore or refuse them.", rich_help_panel=_PANEL)
+    ] = Unlabelled.PREDICT
+    missing: Annotated[
+        Missing, typer.Option(help="Rows without an image: refuse or skip them.", rich_help_panel=_PANEL)
+    ] = Missing.ERROR
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions(ImageOptions):
+    """What a person may say of the tables of a data set."""
+
     labels: Annotated[
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Label columns.",
-            show_default="all columns that hold only 0 and 1",
+            help="Label columns; or one column of classes, or some of its classes.",
+            show_default="recognised",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    separator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What stands between the classes of one cell.",
+            show_default="| ; or , if the cells show it",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    unknown: Annotated[
+        UnknownLabels | None,
+        typer.Option(
+            help="Labels that are not known (blank, -1): refuse them, mask them, or take them for 0.",
+            show_default="mask if a cell is -1, else error",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -32,7 +105,16 @@ class DatasetOptions:
         typer.Option(
             metavar="NAME",
             help="Column of groups that no fold may cut, such as patients.",
-            show_default="patient",
+            show_default="patient, subject, case, study, ... in any spelling",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    group_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Take groups from ids: what the first brackets match, or all of it, such as '^(.+)_'.",
+            show_default="none, but ids that name patients are recognised",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -47,8 +129,9 @@ class DatasetOptions:
     ] = None
 
 
-#: The names of the options of every data set.
+#: The names of the options of every data set; of its images alone.
 OF_DATASET = tuple(field.name for field in fields(DatasetOptions))
+OF_IMAGES = tuple(field.name for field in fields(ImageOptions))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from features.common.cli import (
     report_fault,
 )
 from features.common.errors import InputError, unmasked_signals
+from features.options import OF_IMAGES
 
 app = application("Extract features, train on them and report, and predict new images.")
 #: The split of the cache that new images become.
@@ -107,7 +108,8 @@ def _draw(options: ClassifyOptions) -> int:
 
     try:
         with unmasked_signals():
-            return draw_heat(HeatOptions(data=options.data, run=options.out, id_column=options.id_column))
+            of_images: dict[str, Any] = {name: getattr(options, name) for name in OF_IMAGES}
+            return draw_heat(HeatOptions(data=options.data, run=options.out, **of_images))
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         return EXIT_BAD_INPUT

@@ -13,7 +13,7 @@ from classify.rundir.saved_run import SavedRun
 from features.common.arrays import Groups, Labels, Probabilities
 from features.common.errors import InputError
 from features.common.text import first_few
-from features.dataset.run_labels import RUN_LABELS, RunLabels, read_run_labels
+from features.store.run_labels import RUN_LABELS, RunLabels, read_run_labels
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from classify.rundir.files import read_metrics, read_out_of_fold, read_predictio
 from classify.rundir.folder import BACKBONES_TABLE, CURVES, GALLERY, LABEL_ERRORS, LEADERBOARD_TABLE, SealedRun
 from classify.scores.metrics import MACRO
 from features.common.arrays import Groups, Labels, Probabilities
-from features.dataset.dataset import DEFAULT_GROUP
-from features.dataset.run_labels import RUN_LABELS, read_run_labels
+from features.store.run_labels import RUN_LABELS, read_run_labels
 
 
 @dataclass(frozen=True)
@@ -107,10 +106,9 @@ class RunFiles(SealedRun):
     @property
     def group(self) -> str:
         """What the run's groups are called: as the group column says, if it is of patients or subjects."""
-        arguments = self.record["arguments"]
-        if self.record["folds"]["groups"] is None or arguments["groups"] is not None:
+        if self.record["folds"]["groups"] is None or self.record["arguments"]["groups"] is not None:
             return "group"
-        named = re.search("patient|subject", (arguments["group_column"] or DEFAULT_GROUP).lower())
+        named = re.search("patient|subject", self.record["groups_from"].lower())
         return named[0] if named else "group"
 
     @property

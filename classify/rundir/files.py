@@ -33,7 +33,7 @@ from classify.scores.metrics import METRICS
 from classify.scores.thresholds import measure_cost, to_binary
 from features.common.arrays import Decisions, Labels, Probabilities
 from features.common.files import replacing
-from features.dataset.run_labels import NO_FOLD, RunLabels, write_run_labels
+from features.store.run_labels import NO_FOLD, RunLabels, write_run_labels
 
 #: Columns of the thresholds: what the run's thresholds cost, cross-fitted, and what 0.5 would.
 COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
@@ -232,6 +232,7 @@ def _write_labels(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
             groups=images.groups,
             folds=experiment.folds.fold_of_row if name == "train" else np.full(len(labels), NO_FOLD),
             labels=labels,
+            stored=images.stored,
         )
         for name, images, labels, _ in _labelled_splits(inputs, experiment)
     }

@@ -11,10 +11,10 @@ from features.audit.report import DUPLICATES, GROUPS
 from features.audit.report import RECORD as AUDIT
 from features.common.errors import InputError
 from features.common.files import digest, digest_file, hold, read_record, remove
-from features.dataset.run_labels import MARK, RUN_LABELS
 from features.store.gradients import CAM, CAM_LOCK, CAM_STAGING, GRADIENTS
+from features.store.run_labels import MARK, RUN_LABELS
 
-#: The tables of a run; `files` writes and reads them, `features.dataset.run_labels` the labels.
+#: The tables of a run; `files` writes and reads them, `features.store.run_labels` the labels.
 PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
 OUT_OF_FOLD, METRICS_TABLE, THRESHOLDS = "oof_probability.csv", "metrics.csv", "thresholds.csv"
 BACKBONES_TABLE, CURVES, GALLERY = "backbones.csv", "curves.csv", "gallery.csv"

@@ -13,9 +13,9 @@ from features.audit.near import LEAST_IMAGES, Threshold, choose_threshold, near_
 from features.audit.report import EXACT, NEAR
 from features.common.errors import InputError
 from features.dataset.dataset import Dataset, Split
-from features.dataset.run_labels import NO_FOLD, RunLabels
 from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable
+from features.store.run_labels import NO_FOLD, RunLabels
 
 #: If no groups are given: how many images there are for each link that chance makes. At 100, 14 % of the pairs of one
 #: phantom patient are joined, and 92 % of the joined pairs are of one patient; at 30, 21 % and 80 %.
@@ -31,7 +31,7 @@ class AuditedImages:
         splits: str (N,), the split of each image.
         image_ids: str (N,), each once within its split.
         digests: object (N,), of the files' bytes, 16 bytes each.
-        labels: int8 (N, L), 0 or 1; -1 if the split is not labelled.
+        labels: int8 (N, L), 0 or 1; -1 where it is not known.
         groups: str (N,); "" if none is known.
         folds: int64 (N,), the fold that held a training image out; -1 if none is known.
         blank: bool (N,), whether all pixels are nearly the same; False if stage 1 did not record it.
@@ -76,54 +76,78 @@ def gather(
     Raises:
         InputError: no split is cached, no backbone is cached for all of them, or rows are missing.
     """
-    cached = [split for split in dataset.splits.values() if cache.backbones(split.name)]
+    cached = [
+        (split, stored, rows)
+        for split in dataset.splits.values()
+        for stored, rows in split.parts()
+        if cache.backbones(stored)
+    ]
     if not cached:
         raise InputError(
             f"{cache.root} holds no features of {' or '.join(dataset.splits)}. "
             f"Run: scripts/extract.sh {dataset.root} --cache {cache.root}"
         )
-    of_splits = [cache.backbones(split.name) for split in cached]
+    of_splits = [cache.backbones(stored) for _, stored, _ in cached]
     backbones = [name for name in of_splits[0] if all(name in own for own in of_splits)]
     if not backbones:
-        held = "; ".join(f"{split.name}: {', '.join(own)}" for split, own in zip(cached, of_splits, strict=True))
+        held = "; ".join(f"{stored}: {', '.join(own)}" for (_, stored, _), own in zip(cached, of_splits, strict=True))
         raise InputError(
             f"{cache.root} holds no backbone for all splits ({held}), so they cannot be compared. "
             f"Run: scripts/extract.sh {dataset.root} --backbones NAMES --cache {cache.root}"
         )
-    parts = [_gather_split(split, cache, backbones, dataset.label_names, run.get(split.name)) for split in cached]
+    parts = [
+        _gather_part(split, stored, rows, cache, backbones, dataset.label_names, run.get(split.name))
+        for split, stored, rows in cached
+    ]
+    without: dict[str, dict[str, str]] = {}
+    for part in parts:
+        for name, ids in part.without_features.items():
+            without.setdefault(name, {}).update(ids)
     arrays = ("splits", "image_ids", "digests", "labels", "groups", "folds", "blank")
     images = AuditedImages(
         label_names=dataset.label_names,
-        without_features={name: ids for part in parts for name, ids in part.without_features.items()},
+        without_features=without,
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays},
     )
     features = {
-        name: np.concatenate([cache.read(part.splits[0], [name], part.image_ids.tolist())[1] for part in parts])
+        name: np.concatenate(
+            [
+                cache.read(stored, [name], part.image_ids.tolist())[1]
+                for part, (_, stored, _) in zip(parts, cached, strict=True)
+            ]
+        )
         for name in backbones
     }
     return images, features, tuple(name for name in dataset.splits if name not in images.split_names)
 
 
-def _gather_split(
-    split: Split, cache: FeatureCache, backbones: list[str], label_names: tuple[str, ...], run: RunLabels | None
+def _gather_part(
+    split: Split,
+    stored: str,
+    rows: np.ndarray,
+    cache: FeatureCache,
+    backbones: list[str],
+    label_names: tuple[str, ...],
+    run: RunLabels | None,
 ) -> AuditedImages:
-    """Gather one split, without the images that stage 1 rejected."""
-    kept = cache.has_features(split.name, split.image_ids)
-    image_ids, rejected = (list(compress(split.image_ids, those)) for those in (kept, ~kept))
+    """Gather the images of one split that the cache keeps together, without those that stage 1 rejected."""
+    of_part = [split.image_ids[row] for row in rows]
+    kept = cache.has_features(stored, of_part)
+    image_ids, rejected = (list(compress(of_part, those)) for those in (kept, ~kept))
     known = split if split.groups is not None else run
     groups = dict.fromkeys(split.image_ids, "")
     if known is not None and known.groups is not None:
         groups |= zip(known.image_ids, known.groups.tolist(), strict=True)
     folds = {} if run is None else dict(zip(run.image_ids, run.folds.tolist(), strict=True))
-    facts, index = FactsTable.of_split(cache.root, split.name), cache.open(split.name, backbones[0]).index
+    facts, index = FactsTable.of_split(cache.root, stored), cache.open(stored, backbones[0]).index
     digests = [index.get(image_id, b"") for image_id in image_ids]  # where one is missing, so are its features
-    labels = np.full((len(kept), len(label_names)), -1) if split.labels is None else split.labels
+    labels = np.full((len(kept), len(label_names)), -1) if split.labels is None else split.labels[rows]
     return AuditedImages(
         label_names,
         np.full(len(image_ids), split.name),
         np.array(image_ids, np.str_),
         np.array(digests, object),
-        labels[kept].astype(np.int8),
+        labels[kept].astype(np.int8),  # UNKNOWN becomes -1
         np.array([groups[image_id] for image_id in image_ids], np.str_),
         np.array([folds.get(image_id, NO_FOLD) for image_id in image_ids], np.int64),
         np.array([facts.knows(*seen) and facts[seen[0]].is_blank for seen in zip(image_ids, digests, strict=True)]),
@@ -226,8 +250,10 @@ def _describe_pairs(images: AuditedImages, found: list[tuple[str, int, int, floa
         same_group = groups[0] == groups[1] if (groups != "").all() else None
         across_folds = folds[0] != folds[1] if (folds >= 0).all() else None
         labels_differ = None
-        if labels.size and (labels >= 0).all():
-            labels_differ = " + ".join(images.label_names[label] for label in np.flatnonzero(labels[0] != labels[1]))
+        known = (labels >= 0).all(axis=0)
+        if known.any():
+            differing = np.flatnonzero(known & (labels[0] != labels[1]))
+            labels_differ = " + ".join(images.label_names[label] for label in differing)
         rows.append((kind, scope_of(*splits), *where, distance, same_group, across_folds, labels_differ))
     return pd.DataFrame(rows, columns=columns).astype({"same_group": "boolean", "across_folds": "boolean"})
 

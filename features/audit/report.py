@@ -12,10 +12,11 @@ from rich.text import Text
 from features.common.errors import InputError
 from features.common.files import read_record, replacing
 from features.common.text import first_few, make_console
-from features.dataset.dataset import read_dataset, write_groups_file
-from features.dataset.run_labels import find_run_labels, read_run_labels
+from features.dataset.dataset import read_dataset
+from features.dataset.groups import write_groups_file
 from features.options import AuditOptions
 from features.store.cache import FeatureCache
+from features.store.run_labels import find_run_labels, read_run_labels
 
 if TYPE_CHECKING:
     from features.audit.audit import Audit

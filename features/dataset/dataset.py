@@ -1,30 +1,27 @@
-"""Read a data set from disk: ids, image paths, labels and groups of DATA/train and DATA/test."""
+"""Read a data set from disk: ids, image paths, labels and groups of the images to learn from and to predict."""
 
-import csv
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from features.common.arrays import UNKNOWN
 from features.common.cli import split_names
 from features.common.errors import InputError
-from features.common.files import replacing
 from features.common.text import first_few
-from features.dataset.folder import collect_images, read_ids
+from features.dataset.faults import Fault, Faults, listed, shown
 from features.dataset.formats import Listing, read_listing
-from features.dataset.labels import read_labels
-from features.dataset.table import Fault, Faults, Table, cell_fault, listed, named, read_table, shown
-from features.options import DatasetOptions
+from features.dataset.groups import find_groups
+from features.dataset.ids import NO_IMAGE
+from features.dataset.labels import LabelOptions, read_labels
+from features.dataset.layout import ROLES, Layout, find_layout, read_roles
+from features.dataset.table import named
+from features.options import DatasetOptions, ImageOptions
 
 logger = logging.getLogger(__name__)
-
-_SPLITS = ("train", "test")
-DEFAULT_GROUP = "patient"
-#: The columns of a file of groups.
-_ID, _GROUP = "ID", "group"
 
 
 @dataclass(frozen=True)
@@ -32,16 +29,17 @@ class Split:
     """The images of one split.
 
     Attributes:
-        name: "train" or "test".
-        image_ids: N ids, each once, in the order of the CSV file, or sorted if there is none. An id is the image's
-            POSIX path relative to the split's folder, without extension ("sub/a17").
+        name: "train", to learn from, or "test", to predict.
+        image_ids: N ids, each once, in the order of the tables; images without a row come after them, sorted. An id is
+            the image's POSIX path relative to its folder, without extension ("sub/a17").
         paths: N image files, aligned with image_ids.
-        labels: uint8 (N, L), 0 or 1; None if the CSV file gives none.
-        groups: str (N,), such as patients; None if there is no group column and no file of groups.
-        columns: str (N,) by name, cells of further columns that were asked for, "" where one is blank; those that the
-            CSV file has.
-        without_row: ids of images that are left out, as the CSV file of the split has no row for them.
-        without_image: ids of the CSV file that have no image; a fault.
+        labels: uint8 (N, L), 0, 1 or UNKNOWN; None if no label is known.
+        groups: str (N,), such as patients; None if none are known.
+        stored: str (N,): the folder of the cache that keeps each image's features, "train" or "test".
+        columns: str (N,) by name, cells of further columns that were asked for, "" where one is blank; those that a
+            table has.
+        without_row: ids of images that no table has a row for, though there is one of their split.
+        without_image: ids of the tables that have no image.
     """
 
     name: str
@@ -49,9 +47,17 @@ class Split:
     paths: tuple[Path, ...]
     labels: np.ndarray | None
     groups: np.ndarray | None
+    stored: np.ndarray
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     without_row: tuple[str, ...] = ()
     without_image: tuple[str, ...] = ()
+
+    def parts(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The images by the folder of the cache that keeps them: its name, and their rows, int64 (n,)."""
+        for name in ROLES:
+            rows = np.flatnonzero(self.stored == name)
+            if len(rows):
+                yield name, rows
 
 
 @dataclass(frozen=True)
@@ -62,33 +68,75 @@ class Dataset:
         root: its folder.
         label_names: L names, for all splits that have labels; () if none has.
         splits: by name, those that are there, in the order train, test.
+        understood: what was understood of the data set, a line each.
+        groups_from: where the groups are from, in words.
     """
 
     root: Path
     label_names: tuple[str, ...]
     splits: dict[str, Split]
-
-
-_DEFAULTS = DatasetOptions()
+    understood: tuple[str, ...] = ()
+    groups_from: str = "none"
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One split before labels and groups are read: N images, and their rows of the listing, int64 (N,)."""
+class _Sheet:
+    """One table, or the images of a split that has none: R rows, of which `listing.images` index all M images.
 
-    split: Split
+    Attributes:
+        split: of the table or folder; None of a table of all images.
+        listing: the rows.
+        roles: what each row's image is for.
+        said: how roles were found, in words; "" if by the name of the table or folder.
+        split_column: the column that holds them; "" if none does.
+    """
+
+    split: str | None
     listing: Listing
-    rows: np.ndarray
+    roles: Sequence[str]
+    said: str = ""
+    split_column: str = ""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """All M images, joined with tables, before labels and groups are read.
+
+    Attributes:
+        order: indices of the images that are used: those with a row in its order, then the others.
+        roles: what each of the M images is for; "" if it is left out.
+        without_row: indices of the images that no table has a row for.
+    """
+
+    layout: Layout
+    sheets: Sequence[_Sheet]
+    order: Sequence[int]
+    roles: Sequence[str]
+    without_row: Sequence[int]
+
+    def say(self) -> list[str]:
+        """Say what was understood of ids and of splits."""
+        tables = [sheet.listing for sheet in self.sheets if sheet.listing.header]
+        said = dict.fromkeys(
+            f"id: {shown(listing.id_column)}"
+            + (f" ({listing.joined.how})" if listing.joined and listing.joined.how else "")
+            + (f" ({listing.joined.note})" if listing.joined and listing.joined.note else "")
+            for listing in tables
+        )
+        return [*said, *dict.fromkeys(sheet.said for sheet in self.sheets if sheet.said)]
+
+
+_DEFAULTS = DatasetOptions()
 
 
 def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS, further: Sequence[str] = ()) -> Dataset:
     """Read a data set with its labels.
 
     Args:
-        root: folder with train/ and train.csv, or test/ with or without test.csv, or both.
-        options: which columns of the CSV files to take.
-        further: columns to read beside labels and groups. The first CSV file must have them; they are not labels,
-            unless the options name them as such.
+        root: its folder; docs/data.md says what may be in it.
+        options: how to read the tables.
+        further: columns to read beside labels and groups. The first table must have them; they are not labels, unless
+            the options name them as such.
 
     Raises:
         InputError: anything is wrong, missing or ambiguous; the message names file, line and column, what was received,
@@ -99,16 +147,32 @@ def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS, further: Seque
     return dataset
 
 
-def read_images(root: Path, id_column: str | None = None) -> dict[str, tuple[tuple[str, ...], tuple[Path, ...]]]:
-    """Read the ids and image paths of a data set as `read_dataset`, whatever its label and group columns hold.
+def read_images(
+    root: Path, options: ImageOptions = _DEFAULTS, say: Callable[[str], object] | None = None
+) -> dict[str, tuple[tuple[str, ...], tuple[Path, ...]]]:
+    """Read the ids and image paths of a data set as `read_dataset`, whatever labels and groups its tables hold.
+
+    Args:
+        root: its folder.
+        options: how to read the tables.
+        say: called with what was understood, a line each.
 
     Returns:
-        N ids and N files by split, as in `Split`, in the order train, test.
+        N ids and N files by the folder of the cache that keeps their features, in the order train, test.
     """
     faults = Faults()
-    parts = _find_parts(root, DatasetOptions(id_column=id_column), faults)
+    found = _find(root, options, faults)
     _conclude(root, faults)
-    return {name: (part.split.image_ids, part.split.paths) for name, part in parts.items()}
+    for line in (*faults.notes, "; ".join(found.say())) if say else ():
+        if line and say:
+            say(line)
+    used = [found.layout.images[index] for index in found.order]
+    stored = {name: [image for image in used if image.stored == name] for name in ROLES}
+    return {
+        name: (tuple(image.image_id for image in images), tuple(image.path for image in images))
+        for name, images in stored.items()
+        if images
+    }
 
 
 def read_with_faults(
@@ -120,45 +184,78 @@ def read_with_faults(
         The data set, and what is wrong with it. With faults, a label may be `UNKNOWN`, and a group "".
 
     Raises:
-        InputError: there is no data set, a CSV file cannot be read as a table of ids, or an option names what is not
-            there.
+        InputError: there is no data set, a table cannot be read as one of ids, or an option names what is not there.
     """
-    if options.groups is not None and options.group_column is not None:
-        raise InputError(f"--groups {options.groups} and --group-column {options.group_column}: give one of them.")
     faults = Faults()
-    parts = _find_parts(root, options, faults)
-    listings: dict[str, Listing] = {}
-    groups: dict[str, np.ndarray | None] = dict.fromkeys(parts)
+    found = _find(root, options, faults)
+    images, sheets = found.layout.images, found.sheets
+    cells = _read_further(sheets, further, len(images))
+    for sheet in sheets:
+        if sheet.listing.table is not None:
+            faults.add(*sheet.listing.table.find_duplicates(named(sheet.listing.header)))
     wanted = split_names(options.labels, "--labels")
-    cells: dict[str, dict[str, np.ndarray]] = {name: {} for name in parts}
-    for name, part in parts.items():
-        if not part.listing.header:
-            continue
-        # Only the first CSV file must have the group column: a test.csv may do without.
-        group = _find_group_column(part.listing, options.group_column, required=not listings)
-        cells[name] = _read_further(part, further, required=not listings)
-        no_labels = {group, *(column for column in further if column not in (wanted or ()))}
-        columns = {label: column for label, column in part.listing.columns.items() if label not in no_labels}
-        taken = [column for column in further if column in no_labels and _is_likely(part.listing, column)]
+    not_labels = {*(name for name in further if name not in (wanted or ())), *(sheet.split_column for sheet in sheets)}
+    groups = find_groups([sheet.listing for sheet in sheets], images, found.roles, not_labels, options, faults)
+    listings, folders = {}, {}
+    for sheet in sheets:
+        listing, name = sheet.listing, sheet.split or ROLES[0]
+        taken = [column for column in further if column in not_labels and column in listing.columns]
+        taken = [column for column in taken if listing.columns[column].likely]
         if taken and wanted is None:
             faults.warnings.append(
-                f"{part.listing.csv}: {listed(taken)} holds 0 and 1, but is named to split the images by, so it is not "
+                f"{listing.path}: {listed(taken)} holds 0 and 1, but is named to split the images by, so it is not "
                 "a label. To have it as both, name all labels with --labels."
             )
-        listings[name] = replace(part.listing, columns=columns)
-        if (table := part.listing.table) is not None:
-            faults.add(*table.find_duplicates(named(table.header)))
-            if group is not None and options.groups is None:
-                groups[name] = _read_group_column(table, group, faults)[part.rows]
-    label_names, labels = read_labels(listings, wanted, faults)
-    if options.groups is not None:
-        groups = _join_groups(options.groups, parts, faults)
-    splits = {}
-    for name, part in parts.items():
-        values = labels.get(name)
-        of_rows = None if values is None else values[part.rows]
-        splits[name] = replace(part.split, labels=of_rows, groups=groups[name], columns=cells[name])
-    return Dataset(root, label_names, splits), faults
+        used = not_labels | groups.columns
+        kept = {label: column for label, column in listing.columns.items() if label not in used}
+        listings[name] = replace(listing, columns=kept)
+        folders[name] = [
+            "" if image == NO_IMAGE else images[image].within.rpartition("/")[0].partition("/")[0]
+            for image in listing.images.tolist()
+        ]
+    labels = read_labels(listings, folders, LabelOptions(wanted, options.separator, options.unknown), faults)
+    values = np.full((len(images), len(labels.names)), UNKNOWN, np.uint8)
+    for name, of_table in labels.values.items():
+        own = listings[name].images
+        if of_table is not None:
+            values[own[own != NO_IMAGE]] = of_table[own != NO_IMAGE]
+    splits = {role: _gather(found, role, values, groups.values, cells) for role in ROLES if role in found.roles}
+    said = [*found.say(), f"labels: {labels.said or 'none'}", f"groups: {groups.said}"]
+    return Dataset(root, labels.names, splits, (*dict.fromkeys(faults.notes), "; ".join(said)), groups.said), faults
+
+
+def _gather(found: _Found, role: str, values: np.ndarray, groups: np.ndarray, cells: Mapping[str, np.ndarray]) -> Split:
+    """Gather the images of one role: values uint8 (M, L) and groups str (M,) are of all images."""
+    images = found.layout.images
+    own = np.array([index for index in found.order if found.roles[index] == role], np.int64)
+    labels = values[own]
+    without = [index for index in found.without_row if found.roles[index] == role]
+    of_split = groups[own]
+    if (of_split != "").any() and without:
+        # An image that no table speaks of is a group of its own.
+        lone = np.isin(own, without) & (of_split == "")
+        of_split = np.where(lone, np.array([images[index].image_id for index in own], np.str_), of_split)
+    return Split(
+        name=role,
+        image_ids=tuple(images[index].image_id for index in own),
+        paths=tuple(images[index].path for index in own),
+        labels=labels if labels.size and (labels != UNKNOWN).any() else None,
+        groups=of_split if (of_split != "").any() else None,
+        stored=np.array([images[index].stored for index in own], np.str_),
+        columns={name: of_images[own] for name, of_images in cells.items() if any_sheet(found, role, name)},
+        without_row=tuple(images[index].image_id for index in without),
+        without_image=tuple(
+            image_id
+            for sheet in found.sheets
+            for image_id, image, of_row in zip(sheet.listing.image_ids, sheet.listing.images, sheet.roles, strict=True)
+            if image == NO_IMAGE and of_row == role
+        ),
+    )
+
+
+def any_sheet(found: _Found, role: str, column: str) -> bool:
+    """Whether a table of a role has a column."""
+    return any(role in sheet.roles and column in sheet.listing.header for sheet in found.sheets)
 
 
 def _conclude(root: Path, faults: Faults) -> None:
@@ -168,171 +265,142 @@ def _conclude(root: Path, faults: Faults) -> None:
     faults.refuse(f": python -m features describe {shlex.quote(str(root))} lists them all")
 
 
-def _find_parts(root: Path, options: DatasetOptions, faults: Faults) -> dict[str, _Part]:
-    """Find the splits that are there, in the order train, test; at least one."""
+def _find(root: Path, options: ImageOptions, faults: Faults) -> _Found:
+    """Find images and tables, join them, and say what each image is for."""
     try:
-        if not root.is_dir():
-            what = "is not a folder" if root.exists() else "does not exist"
-            raise InputError(f"{root} {what}. Give the folder of the data set: the one that holds train/ or test/.")
-        found = [_find_part(root, name, options.id_column, faults) for name in _SPLITS]
+        layout = find_layout(root, options.table, faults)
     except OSError as error:  # no right to look into the folder, a name that is too long
         where = error.filename or root
         raise InputError(f"{where} cannot be read: {error.strerror}. Fix its permissions, or give another.") from None
-    parts = {part.split.name: part for part in found if part is not None}
-    if not parts:
-        faults.refuse()
-        raise InputError(f"{root} has neither a folder train nor a folder test. Put the images into one of them.")
-    if not any(part.listing.header for part in parts.values()):
-        for option in ("id_column", "labels", "group_column"):
-            if getattr(options, option) is not None:
-                option = f"--{option.replace('_', '-')}"
-                raise InputError(
-                    f"{option} names a column, but {root} has no train.csv or test.csv. Add it, or leave {option} out."
-                )
-    return parts
+    sheets = [
+        sheet
+        for split, path in (*((split, layout.tables[split]) for split in layout.tables), (None, layout.shared))
+        if path is not None and (sheet := _read_sheet(layout, split, path, options, faults))
+    ]
+    if not any(sheet.listing.header for sheet in sheets):
+        _refuse_column_options(root, options)
+    if layout.shared is None:
+        sheets += [
+            _list_folder(layout, split)
+            for split in dict.fromkeys(i.split for i in layout.images)
+            if split not in layout.tables
+        ]
+    sheets.sort(key=lambda sheet: (sheet.split != ROLES[0], sheet.split == "test"))
+    roles, order = [""] * len(layout.images), list[int]()
+    for sheet in sheets:
+        for row, (index, role) in enumerate(zip(sheet.listing.images.tolist(), sheet.roles, strict=True)):
+            if index == NO_IMAGE:
+                continue
+            if roles[index]:
+                place = layout.images[index].place
+                what = f"{shown(place)} is also in another table of {root}"
+                line = sheet.listing.lines[row] if sheet.listing.lines else None
+                faults.add(Fault("id", sheet.listing.path, what, "Keep it in one of them.", line))
+            else:
+                roles[index] = role
+                order.append(index)
+    without = [index for index, role in enumerate(roles) if not role]
+    if without:
+        _place_without_row(layout, without, roles, options.unlabelled, faults)
+        order += [index for index in without if roles[index]]
+    _refuse_clashes(layout, roles)
+    return _Found(layout, sheets, order, roles, without)
 
 
-def _find_part(root: Path, name: str, id_column: str | None, faults: Faults) -> _Part | None:
-    """Join the ids of one split with its images; None if the split is not there."""
-    folder, file = root / name, root / f"{name}.csv"
-    has_csv = file.exists() or file.is_symlink()
-    if not folder.is_dir():
-        if has_csv:
-            faults.add(Fault("image", file, f"there is no folder {folder}", "Add its images, or remove the file."))
+def _read_sheet(layout: Layout, split: str | None, path: Path, options: ImageOptions, faults: Faults) -> _Sheet | None:
+    """Read a table, and join it with the images that it may name; None, and a fault, if there are none."""
+    own = np.array(layout.select(split), np.int64)
+    if not len(own):
+        what = f"there is no folder {layout.root / str(split)}"
+        faults.add(Fault("image", path, what, "Add its images, or remove the file."))
         return None
-    images = collect_images(folder, faults)
-    listing = Listing(file, sorted(images))
-    if has_csv:
-        listing = read_listing(file, images.keys(), id_column, faults)
-    rows, missing = list[int](), list[int]()
-    for row, image_id in enumerate(listing.image_ids):
-        (rows if image_id in images else missing).append(row)
+    listing = read_listing(path, layout.pool(split), options.id_column, faults)
+    images = np.where(listing.images == NO_IMAGE, NO_IMAGE, own[listing.images])
+    listing = replace(listing, images=images)
+    missing = np.flatnonzero(images == NO_IMAGE).tolist()
     if missing:
         first = first_few([f"{shown(listing.image_ids[row])} in line {listing.lines[row]}" for row in missing], 3)
-        what = f"{len(missing)} of {len(listing.image_ids)} ids have no image in {folder} (first: {first})"
-        remedy = (
-            "Add the images, remove the rows, or name the right column with --id-column. An id is the image's path "
-            "relative to that folder, without extension."
-        )
-        faults.add(Fault("image", file, what, remedy, column=listing.id_column))
-    image_ids = tuple(listing.image_ids[row] for row in rows)
-    extra = tuple(sorted(images.keys() - set(image_ids)))
-    if extra:
-        what = f"{len(extra)} of {len(images)} images in {folder} have no row in this file (first: {images[extra[0]]})"
-        if name == "test":
-            faults.warnings.append(f"{file}: {what}; they are left out.")
+        what = f"{len(missing)} of {len(images)} ids have no image (first: {first}; images are such as "
+        what += f"{shown(layout.images[int(own[0])].place)})"
+        if options.missing == "skip":
+            faults.warnings.append(f"{path}: {what}; they are skipped.")
         else:
-            faults.add(Fault("image", file, what, "Add their rows, or move the images out of the folder."))
-    paths = tuple(images[image_id] for image_id in image_ids)
-    without_image = tuple(listing.image_ids[row] for row in missing)
-    split = Split(name, image_ids, paths, None, None, {}, extra, without_image)
-    return _Part(split, listing, np.array(rows, np.int64))
-
-
-def _find_group_column(listing: Listing, wanted: str | None, *, required: bool) -> str | None:
-    """Find the name of the group column; None if there is none and none is required."""
-    name = DEFAULT_GROUP if wanted is None else wanted
-    if name in listing.header:
-        return name
-    if wanted is not None and required:
-        raise InputError(
-            f"{listing.csv} has no column {shown(wanted)}. Its columns: {listed(named(listing.header))}. "
-            "Name one of them with --group-column."
-        )
-    return None
-
-
-def _is_likely(listing: Listing, column: str) -> bool:
-    """Whether a column would be a label unless a person says otherwise."""
-    return column in listing.columns and listing.columns[column].likely
-
-
-def _read_further(part: _Part, names: Sequence[str], *, required: bool) -> dict[str, np.ndarray]:
-    """Read the cells of columns by name: str (N,) each; an `InputError` where a required one is missing."""
-    table, header = part.listing.table, named(part.listing.header)
-    missing = [name for name in names if table is None or name not in header]
-    if missing and required:
-        raise InputError(
-            f"{part.listing.csv} has no column {shown(missing[0])} to split the images by. Its columns: "
-            f"{listed(header)}. Name some of them, one cell for each image."
-        )
-    if table is None:
-        return {}
-    return {
-        name: np.array(table.columns[table.find(name)], dtype=np.str_)[part.rows]
-        for name in names
-        if name not in missing
-    }
-
-
-def _read_group_column(table: Table, name: str, faults: Faults) -> np.ndarray:
-    """Read the groups of the table's N rows: str (N,), "" where the cell is blank."""
-    cells = table.columns[table.header.index(name)]
-    remedy = "Every row needs a group, such as its patient: write it, or take another column with --group-column."
-    for line, cell in zip(table.lines, cells, strict=True):
-        if not cell:
-            faults.add(cell_fault("group", table.path, line, name, cell, remedy))
-    return np.array(cells, dtype=np.str_)
-
-
-def _join_groups(path: Path, parts: Mapping[str, _Part], faults: Faults) -> dict[str, np.ndarray | None]:
-    """Give every split the groups of a file, "" where it has none; None if it names no image of test."""
-    groups = read_groups_file(path, faults)
-    unknown = sorted(groups.keys() - {image_id for part in parts.values() for image_id in part.split.image_ids})
-    if unknown:
-        faults.warnings.append(
-            f"{path}: {len(unknown)} of {len(groups)} rows name no image of the data set (first: {shown(unknown[0])}); "
-            "they are ignored."
-        )
-    of_splits: dict[str, np.ndarray | None] = dict.fromkeys(parts)
-    for name, part in parts.items():
-        image_ids = part.split.image_ids
-        missing = [image_id for image_id in image_ids if image_id not in groups]
-        if len(missing) == len(image_ids) and name != "train":
-            continue
-        if missing:
-            what = f"no group for {len(missing)} of {len(image_ids)} {name} images (first: {shown(missing[0])})"
-            remedy = "Add their rows; an image that belongs to no group gets one of its own."
-            faults.add(Fault("group", path, what, remedy))
-        of_splits[name] = np.array([groups.get(image_id, "") for image_id in image_ids], dtype=np.str_)
-    return of_splits
-
-
-def read_groups_file(path: Path, faults: Faults) -> dict[str, str]:
-    """Read the group of every image that a file names, neither of them blank.
-
-    Args:
-        path: CSV file with the columns `ID` and `group`; other columns are ignored.
-        faults: gets ids that are blank, lead outside the data set or are duplicated, and blank groups.
-
-    Raises:
-        InputError: it is not a readable table, or a column is missing.
-    """
-    table = read_table(path)
-    for name in (_ID, _GROUP):
-        if name not in table.header:
-            raise InputError(
-                f"{path} has no column {name}. Its columns: {listed(named(table.header))}. A file of groups has the "
-                f"columns {_ID} and {_GROUP}; python -m features audit writes one."
+            remedy = (
+                "Add the images, skip such rows with --missing skip, or name the right column with --id-column. An id "
+                "is the image's path relative to its folder, without extension."
             )
-    groups: dict[str, str] = {}
-    cells = table.columns[table.find(_GROUP)]
-    for image_id, row in read_ids(table, table.find(_ID), faults).items():
-        if cells[row]:
-            groups[image_id] = cells[row]
-        else:
-            remedy = "Every image needs a group: write it; one of its own will do."
-            faults.add(cell_fault("group", path, table.lines[row], _GROUP, "", remedy))
-    return groups
+            faults.add(Fault("image", path, what, remedy, column=listing.id_column))
+    of_name = [layout.roles[split]] * len(images) if split else []
+    of_images = of_name or [
+        layout.roles[layout.images[index].split] if index != NO_IMAGE else ROLES[0] for index in images
+    ]
+    roles, column, said = read_roles(listing, options.split_column, of_images)
+    return _Sheet(split, listing, roles, said, column)
 
 
-def write_groups_file(path: Path, groups: Mapping[str, str]) -> None:
-    """Write the group of every image, for `read_groups_file`.
+def _list_folder(layout: Layout, split: str) -> _Sheet:
+    """List the images of a split that has no table."""
+    own = layout.select(split) if layout.has_folders else range(len(layout.images))
+    images = [layout.images[index] for index in own]
+    listing = Listing(layout.root / split, np.array(own, np.int64), [image.image_id for image in images])
+    return _Sheet(split, listing, [layout.roles[split]] * len(images))
 
-    Raises:
-        InputError: the file cannot be written.
-    """
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((_ID, _GROUP))
-        writer.writerows(groups.items())
+
+def _place_without_row(layout: Layout, without: Sequence[int], roles: list[str], rule: str, faults: Faults) -> None:
+    """Say, in place, what images without a row are for, by --unlabelled."""
+    tables = ", ".join(path.name for path in (*layout.tables.values(), layout.shared) if path is not None)
+    first = layout.images[without[0]].path
+    what = f"{len(without)} of {len(layout.images)} images have no row in {tables} (first: {first})"
+    if rule == "error":
+        faults.add(Fault("image", layout.root, what, "Add their rows, or move the images out of the folder."))
+    elif rule == "ignore":
+        faults.warnings.append(f"{layout.root}: {what}; they are left out.")
+    else:
+        others = "--unlabelled ignore leaves them out, --unlabelled error refuses them"
+        faults.warnings.append(f"{layout.root}: {what}; they are predicted like test images ({others}).")
+    for index in without:
+        roles[index] = "" if rule == "ignore" else ROLES[1]
+
+
+def _refuse_clashes(layout: Layout, roles: Sequence[str]) -> None:
+    """Refuse one id for two images where a table, not the folder, says what an image is for."""
+    moved = [image for image, role in zip(layout.images, roles, strict=True) if role and role != image.stored]
+    ids: dict[str, str] = {}
+    for image, role in zip(layout.images, roles, strict=True):
+        if moved and role and ids.setdefault(image.image_id, image.place) != image.place:
+            raise InputError(
+                f"{layout.root}: {ids[image.image_id]} and {image.place} have the same id ({shown(image.image_id)}), "
+                f"and {moved[0].place} is not for what its folder says. Rename one of the two, or --unlabelled ignore."
+            )
+
+
+def _refuse_column_options(root: Path, options: ImageOptions) -> None:
+    """Refuse options that name columns where there is no table."""
+    for option in ("id_column", "labels", "group_column", "split_column"):
+        if getattr(options, option, None) is not None and option != "labels":
+            option = f"--{option.replace('_', '-')}"
+            raise InputError(
+                f"{option} names a column, but {root} has no train.csv or test.csv. Add it, or leave {option} out."
+            )
+
+
+def _read_further(sheets: Sequence[_Sheet], names: Sequence[str], count: int) -> dict[str, np.ndarray]:
+    """Read the cells of columns by name: str (M,) each, "" where a table does not have it; the first one must."""
+    first = next((sheet.listing for sheet in sheets if sheet.listing.header), None)
+    missing = [name for name in names if first is None or first.table is None or name not in named(first.header)]
+    if missing:
+        where, header = (first.path, first.header) if first else (sheets[0].listing.path, ())
+        raise InputError(
+            f"{where} has no column {shown(missing[0])} to split the images by. Its columns: {listed(named(header))}. "
+            "Name some of them, one cell for each image."
+        )
+    cells = {}
+    for name in names:
+        values = [""] * count
+        for listing in (sheet.listing for sheet in sheets):
+            if listing.table is not None and name in listing.header:
+                for index, cell in zip(listing.images.tolist(), listing.table.cells(name), strict=True):
+                    if index != NO_IMAGE:
+                        values[index] = cell
+        cells[name] = np.array(values, dtype=np.str_)
+    return cells

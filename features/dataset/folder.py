@@ -1,17 +1,33 @@
 """Find the images of a folder, and say what an image id is: how file names and CSV cells become one."""
 
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from features.common.errors import InputError
-from features.dataset.table import Fault, Faults, Table, cell_fault, shown
+from features.common.text import first_few
+from features.dataset.faults import Fault, Faults
+from features.dataset.frames import DICOM_SUFFIXES, NIFTI_SUFFIXES, frame_suffixes, is_dicom_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-_DICOM_SUFFIX = ".dcm"
-# An id in a CSV may carry any of these. DICOM too: who converts the files to PNG need not edit the CSV as well.
-_ID_SUFFIXES = frozenset((*IMAGE_SUFFIXES, _DICOM_SUFFIX))
+#: Of files that may hold several images, called `ID#0002` or `ID#z017`.
+SCAN_SUFFIXES = (*DICOM_SUFFIXES, *NIFTI_SUFFIXES)
+# An id in a table may carry any of these.
+_ID_SUFFIXES = frozenset((*IMAGE_SUFFIXES, *SCAN_SUFFIXES))
+#: Endings of images that are not read: such files are counted and named, where others are passed over.
+_UNREAD_SUFFIXES = frozenset(
+    re.findall(
+        r"\S+",
+        ".svg .tga .ico .psd .xcf .exr .hdr .raw .cr2 .nef .dng .jxl .jls .eps .mha .mhd .nrrd .img .mat .npy .npz "
+        ".svs .ndpi .pbm .pgm .ppm",
+    )
+)
+# What systems leave in folders: thumbnails of a NAS, the other half of an archive of macOS, the index of a DICOM disc.
+_JUNK = frozenset(("@eadir", "__macosx", "$recycle.bin", "thumbs.db", "desktop.ini", "dicomdir"))
+logger = logging.getLogger(__name__)
 # A leading slash, a drive, a backslash, a NUL, or a part "..".
 _OUTSIDE = re.compile(r"^/|^[A-Za-z]:|[\\\0]|(?:^|/)\.\.(?:/|\Z)")
 
@@ -44,21 +60,9 @@ def refuse_id(cell: str) -> str:
     return "" if to_image_id(cell) else "Every row needs an id: write it, or remove the row."
 
 
-def read_ids(table: Table, column: int, faults: Faults) -> dict[str, int]:
-    """Give the row of each id of a CSV file's id column, in the order of the file.
-
-    Ids that are blank, lead outside the data set or are duplicated are faults; their rows are left out.
-    """
-    path, name = table.path, table.header[column]
-    rows: dict[str, int] = {}
-    for row, cell in enumerate(table.columns[column]):
-        image_id, remedy = to_image_id(cell), refuse_id(cell)
-        if not remedy and rows.setdefault(image_id, row) != row:
-            line = table.lines[rows[image_id]]
-            remedy = f"Line {line} has the same id ({shown(image_id)}). Remove one of the two rows."
-        if remedy:
-            faults.add(cell_fault("id", path, table.lines[row], name, cell, remedy))
-    return rows
+def has_image_suffix(cell: str) -> bool:
+    """Whether what a table calls an image ends as a file of an image does."""
+    return _split_suffix(cell)[1] in _ID_SUFFIXES
 
 
 def scan_images(folder: Path) -> dict[str, Path]:
@@ -70,51 +74,80 @@ def scan_images(folder: Path) -> dict[str, Path]:
     faults = Faults()
     images = collect_images(folder, faults)
     faults.refuse()
+    for warning in faults.warnings:
+        logger.warning("%s", warning)
+    if not images:
+        raise InputError(no_image(folder))
     return images
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden, or what systems leave behind."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def no_image(folder: Path) -> str:
+    """Say that a folder has no image, and which are read."""
+    return f"{folder} holds no image. Put images there ({', '.join((*IMAGE_SUFFIXES, *SCAN_SUFFIXES))}), or remove it."
 
 
 def collect_images(folder: Path, faults: Faults) -> dict[str, Path]:
     """Find all images of a folder and its subfolders.
 
-    Hidden files and folders are left out, and so are files that are not images. Links are followed.
+    Hidden files and folders are left out, what systems leave behind (`@eaDir`, `Thumbs.db`), and files that are not
+    images; those of them that have an image's ending are warned of. Links are followed. A file without a known ending
+    is an image if it begins as DICOM does.
 
     Args:
         folder: an existing folder.
-        faults: gets two images with the same id; a DICOM file without an image of the same id; a name that is not
-            UTF-8 or holds a backslash; a link that leads nowhere.
+        faults: gets two images with the same id; a name that is not UTF-8 or holds a backslash; a link that leads
+            nowhere.
 
     Returns:
-        The path of each image by its id: its POSIX path relative to the folder, without extension; unordered.
+        The path of each image by its id, unordered: its POSIX path relative to the folder, without extension; of a
+        file with several images, that path once for each id (`sub/a#0002`). Empty if there is none.
 
     Raises:
-        InputError: there is no image; a folder cannot be read, or is a link to a folder that contains it.
+        InputError: a folder cannot be read, or is a link to a folder that contains it.
     """
     images: dict[str, Path] = {}
-    dicoms: dict[str, Path] = {}
+    scans: dict[str, Path] = {}
+    unread: dict[str, list[str]] = {}
     for entry, prefix in _walk(folder):
         stem, suffix = _split_suffix(entry.name)
+        path = Path(entry.path)
+        if suffix in _UNREAD_SUFFIXES:
+            unread.setdefault(suffix, []).append(entry.path)
+        elif suffix not in _ID_SUFFIXES:
+            if (suffix and not suffix[1:].isdigit()) or not entry.is_file() or not is_dicom_file(path):
+                continue
+            stem, suffix = entry.name, SCAN_SUFFIXES[0]
         if suffix not in _ID_SUFFIXES:
             continue
-        image_id, path = prefix + stem, Path(entry.path)
-        if fault := _file_fault(entry, image_id, path):
+        if fault := _file_fault(entry, prefix + stem, path):
             faults.add(fault)
-        elif suffix == _DICOM_SUFFIX:
-            dicoms[image_id] = path
-        elif image_id in images:
-            first, second = sorted((images[image_id], path))
-            what = f"{second.name} has the same id, {image_id!r}"
-            faults.add(Fault("image", first, what, "Keep one of them, or rename one (and its id)."))
-        else:
-            images[image_id] = path
-    orphans = sorted(dicoms.keys() - images.keys())
-    if orphans:
-        what = f"{len(orphans)} DICOM file(s) without an image of the same id (first: {dicoms[orphans[0]]})"
-        remedy = "DICOM is not supported yet. Convert them to PNG in the window that you want."
-        faults.add(Fault("image", folder, what, remedy))
-    if not images:
-        faults.refuse()
-        raise InputError(f"{folder} holds no image. Put images there ({', '.join(IMAGE_SUFFIXES)}), or remove it.")
-    return images
+            continue
+        found = scans if suffix in SCAN_SUFFIXES else images
+        for frame in frame_suffixes(path) if found is scans else ("",):
+            image_id = prefix + stem + frame
+            if found.setdefault(image_id, path) != path:
+                first, second = sorted((found[image_id], path))
+                what = f"{second.name} has the same id, {image_id!r}"
+                faults.add(Fault("image", first, what, "Keep one of them, or rename one (and its id)."))
+    both = sorted(scans.keys() & images.keys())
+    if both:
+        faults.warnings.append(
+            f"{folder}: {len(both)} images are there as DICOM or NIfTI and as a plain image; the plain one is read "
+            f"(first: {images[both[0]]})."
+        )
+    if unread:
+        count = Counter({suffix: len(paths) for suffix, paths in unread.items()})
+        kinds = first_few([f"{suffix} {number:,}" for suffix, number in count.most_common()])
+        faults.warnings.append(
+            f"{folder}: {count.total():,} files with an image's ending are not read ({kinds}; first: "
+            f"{min(min(paths) for paths in unread.values())}). Read are {', '.join((*IMAGE_SUFFIXES, *SCAN_SUFFIXES))}."
+        )
+    return scans | images
 
 
 def _split_suffix(name: str) -> tuple[str, str]:
@@ -122,7 +155,10 @@ def _split_suffix(name: str) -> tuple[str, str]:
     stem, dot, suffix = name.rpartition(".")
     if not dot or not stem or stem.endswith("/"):
         return name, ""
-    return stem, f".{suffix.lower()}"
+    suffix = f".{suffix.lower()}"
+    if suffix == ".gz" and stem.lower().endswith(".nii") and len(stem) > len(".nii"):
+        return stem[: -len(".nii")], ".nii.gz"
+    return stem, suffix
 
 
 def _walk(folder: Path) -> Iterator[tuple[os.DirEntry[str], str]]:
@@ -138,7 +174,7 @@ def _walk(folder: Path) -> Iterator[tuple[os.DirEntry[str], str]]:
                 raise InputError(f"{path} is a link to a folder that contains it. Remove the link.")
             with os.scandir(path) as entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
+                    if is_junk(entry.name):
                         continue
                     if entry.is_dir():
                         pending.append((entry.path, f"{prefix}{entry.name}/", (*ancestors, identity)))

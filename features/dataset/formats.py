@@ -1,32 +1,28 @@
-"""The formats in which a data set gives ids and labels. A new one is a function here, and its line in FORMATS."""
+"""The formats in which a table gives ids and labels. A new one is a function here, and its line in FORMATS."""
 
+import re
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from features.common.arrays import UNKNOWN
-from features.common.errors import InputError
-from features.dataset.folder import read_ids, refuse_id, to_image_id
-from features.dataset.table import (
-    KEPT_FAULTS,
-    Fault,
-    Faults,
-    Table,
-    cell_fault,
-    is_unnamed,
-    listed,
-    named,
-    read_rows,
-    read_table,
-    shown,
-)
+from features.dataset.faults import KEPT_FAULTS, Fault, Faults, cell_fault, listed, shown
+from features.dataset.folder import refuse_id, to_image_id
+from features.dataset.ids import ID, NO_IMAGE, Joined, Pool, find_ids, keep_first
+from features.dataset.table import Table, is_unnamed, named, read_rows, read_table
 
-_VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
-_ID, _LABEL = "ID", "Label"
+_VALUES = {"0": 0, "1": 1, "no": 0, "n": 0, "false": 0, "negative": 0, "yes": 1, "y": 1, "true": 1, "positive": 1}
+#: What stands for a label that is not known; CheXpert writes -1 where a report is not certain.
+_NOT_KNOWN = frozenset(("", "nan", "na", "n/a", "null", "?", "unknown"))
+_UNCERTAIN = -1.0
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+#: A cell that is no label: neither 0 nor 1, nor what stands for a label that is not known.
+_REFUSED = 254
+_LABEL = "Label"
 # The label columns of the RSNA 2019 Intracranial Hemorrhage Detection challenge.
 _RSNA_SUBTYPES = frozenset(("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any"))
 
@@ -39,10 +35,13 @@ class Column:
         column: name of the column that holds its cells.
         values: uint8 (N,): 0, 1, or UNKNOWN.
         likely: whether it is a label unless a person names others.
-        refused: how many cells are neither 0 nor 1.
+        refused: how many cells are neither 0 nor 1, nor stand for a label that is not known.
         first_refused: line and content of the first of these cells.
+        unknown: line and content of the first cells of labels that are not known.
+        uncertain: how many cells say that the label is not certain (-1), where others are blank.
         faults: what else is wrong if it is a label.
         repeats: lines of the rows that repeat an earlier row with the same label.
+        spelling: how 0 and 1 are written, where that is in words: `False/True`.
     """
 
     column: str
@@ -50,66 +49,95 @@ class Column:
     likely: bool
     refused: int
     first_refused: Sequence[tuple[int, str]]
+    unknown: Sequence[tuple[int, str]] = ()
+    uncertain: int = 0
     faults: tuple[Fault, ...] = ()
     repeats: Sequence[int] = ()
+    spelling: str = ""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The ids and cells of one split.
+    """The ids and cells of one table: N rows of different images.
 
     Attributes:
-        csv: where the split's CSV file is, if there is one.
-        image_ids: N ids, each once, in the order of the file.
+        path: the table; where there is none, the folder of the images.
+        images: int64 (N,): which image of the pool each row names, or `NO_IMAGE`.
+        image_ids: N ids, as messages show them.
         lines: N line numbers, 1-based, of the first row of each id.
-        header: the CSV file's columns; () if there is no file.
-        id_column: name of the id column.
+        header: the table's columns; () if there is none.
+        joined: how the table's rows were joined with images; None where nothing had to be found.
         table: N rows of cells, where groups may be; None if the format has none.
         columns: what may be a label, by the label's name.
         are_labels: whether the format says that these are labels, not only columns that may be.
         unnamed: columns without a name that hold anything.
     """
 
-    csv: Path
+    path: Path
+    images: np.ndarray
     image_ids: Sequence[str]
     lines: Sequence[int] = ()
     header: tuple[str, ...] = ()
-    id_column: str = ""
+    joined: Joined | None = None
     table: Table | None = None
-    columns: Mapping[str, Column] = field(default_factory=dict)
+    columns: dict[str, Column] = field(default_factory=dict)
     are_labels: bool = False
     unnamed: tuple[str, ...] = ()
 
+    @property
+    def id_column(self) -> str:
+        """The name of the id column; "" where there is no table."""
+        return self.joined.name if self.joined else (ID if self.header else "")
 
-def _is_long(csv: Path, images: Collection[str], id_column: str | None) -> bool:
+
+def read_value(cell: str) -> int:
+    """Read a label: 0, 1, `UNKNOWN`, or something else where the cell is no label."""
+    known = _VALUES.get(cell)
+    if known is not None:
+        return known
+    word = cell.lower()
+    if word in _NOT_KNOWN:
+        return UNKNOWN
+    if _NUMBER.fullmatch(cell):
+        number = float(cell)
+        return int(number) if number in (0, 1) else UNKNOWN if number == _UNCERTAIN else _REFUSED
+    return _VALUES.get(word, _REFUSED)
+
+
+def is_unknown(cell: str) -> bool:
+    """Whether a cell stands for what is not known."""
+    return cell.lower() in _NOT_KNOWN
+
+
+def _is_long(csv: Path, pool: Pool, id_column: str | None) -> bool:
     """Whether the header is ID,Label, and the ids name images once their last part ("_epidural") is removed.
 
     A file with one label that happens to be called "Label" has the same header; the images tell which it is.
     """
     rows = read_rows(csv, Faults())  # they are noted when it is read
     _, header = next(rows)
-    if named(header) != (_ID, _LABEL) or id_column not in (None, _ID):
+    if named(header) != (ID, _LABEL) or id_column not in (None, ID):
         return False
-    column = header.index(_ID)
+    column = header.index(ID)
     subtype = ""
     for _, cells in rows:
         cell = cells[column]
-        if to_image_id(cell) in images:
+        if to_image_id(cell) in pool.by_id:
             return False
         image, _, last = cell.rpartition("_")
-        if to_image_id(image) in images:
+        if to_image_id(image) in pool.by_id:
             return True
         subtype = subtype or last
     return subtype in _RSNA_SUBTYPES  # no row has an image: the error will be about that, and should count right
 
 
-def _read_long(csv: Path, images: Collection[str], id_column: str | None, faults: Faults) -> Listing | None:
+def _read_long(csv: Path, pool: Pool, id_column: str | None, faults: Faults) -> Listing | None:
     """Read a row for each image and label, one at a time: the file of the RSNA 2019 competition has 4.5 million."""
-    if not _is_long(csv, images, id_column):
+    if not _is_long(csv, pool, id_column):
         return None
     rows = read_rows(csv, faults)
     _, header = next(rows)
-    id_place, label_place = (header.index(name) for name in (_ID, _LABEL))
+    id_place, label_place = (header.index(name) for name in (ID, _LABEL))
     places: dict[str, int] = {}  # of each id
     places_of_cells: dict[str, int] = {}  # by the id as written, to read each once
     subtypes: dict[str, int] = {}
@@ -120,24 +148,25 @@ def _read_long(csv: Path, images: Collection[str], id_column: str | None, faults
         cell, _, name = cells[id_place].rpartition("_")
         if not cell or not name:
             remedy = "In the long format an id ends in its label: write ID_label, such as ID_63eb1e259_epidural."
-            faults.add(cell_fault("id", csv, line, _ID, cells[id_place], remedy))
+            faults.add(cell_fault("id", csv, line, ID, cells[id_place], remedy))
             continue
         place = places_of_cells.get(cell)
         if place is None:
             if remedy := refuse_id(cell):
-                faults.add(cell_fault("id", csv, line, _ID, cell, remedy))
+                faults.add(cell_fault("id", csv, line, ID, cell, remedy))
                 continue
             place = places_of_cells[cell] = places.setdefault(to_image_id(cell), len(places))
             if place == len(first_lines):
                 first_lines.append(line)
-        value = _VALUES.get(cells[label_place], UNKNOWN)
-        if value == UNKNOWN and len(refused[name]) < KEPT_FAULTS:
+        value = read_value(cells[label_place])
+        if value == _REFUSED and len(refused[name]) < KEPT_FAULTS:
             refused[name].append((line, cells[label_place]))
         row_places.append(place)
         row_subtypes.append(subtypes.setdefault(name, len(subtypes)))
         row_lines.append(line)
         row_values.append(value)
-    listing = Listing(csv, tuple(places), first_lines, tuple(header), _ID, are_labels=True)
+    images = np.array([pool.by_id.get(image_id, NO_IMAGE) for image_id in places], np.int64)
+    listing = Listing(csv, images, tuple(places), first_lines, tuple(header), are_labels=True)
     of_rows = [np.asarray(column) for column in (row_places, row_subtypes, row_lines, row_values)]
     return replace(listing, columns=_long_columns(listing, tuple(subtypes), refused, of_rows))
 
@@ -153,7 +182,9 @@ def _long_columns(
     Of each row come the places of id and subtype, the line, and the value: int32, int32, int32, uint8 (R,).
     """
     places, subtypes, lines, values = of_rows
-    image_ids = listing.image_ids
+    image_ids, wrong = listing.image_ids, values == _REFUSED
+    blank = (values == UNKNOWN) & ~wrong
+    values = np.where(wrong, np.uint8(UNKNOWN), values)
     rows, keys = np.arange(len(values)), places.astype(np.int64) * len(names) + subtypes
     first = np.full(len(image_ids) * len(names), -1)
     first[keys[::-1]] = rows[::-1]  # of equal keys the last one assigned stays: the first row
@@ -172,98 +203,103 @@ def _long_columns(
                 f"Line {lines[before]} has '{values[before]}' for the same id and label "
                 f"({image_ids[places[row]]}, {name}). Remove the wrong row."
             )
-            faults.append(cell_fault("label", listing.csv, int(lines[row]), _LABEL, str(values[row]), remedy))
+            faults.append(cell_fault("label", listing.path, int(lines[row]), _LABEL, str(values[row]), remedy))
         if count := int(missing[:, number].sum()):
             place = int(missing[:, number].argmax())
             what = (
                 f"{count} of {len(image_ids)} ids have no row for {listed([name])} (first: {shown(image_ids[place])} "
                 f"in line {listing.lines[place]})"
             )
-            faults.append(Fault("label", listing.csv, what, "Add the rows, or remove all rows of such ids."))
+            faults.append(Fault("label", listing.path, what, "Add the rows, or remove all rows of such ids."))
         columns[name] = Column(
             _LABEL,
             known[:, number],
             bool((known != UNKNOWN).any()),
-            int((values[own] == UNKNOWN).sum()),
+            int(wrong[own].sum()),
             refused.get(name, ()),
-            tuple(faults),
-            lines[repeated & own].tolist(),
+            [(int(line), "") for line in lines[blank & own][:KEPT_FAULTS]],
+            faults=tuple(faults),
+            repeats=lines[repeated & own].tolist(),
         )
     return columns
 
 
-def _read_wide(csv: Path, images: Collection[str], id_column: str | None, faults: Faults) -> Listing:
-    """Read a row for each image, with a column for each label: 0 or 1 in at least half of the filled cells."""
-    table = read_table(csv, faults)
-    id_place = _find_id_column(table, images, id_column)
-    rows = read_ids(table, id_place, faults)
-    table = table.keep(tuple(rows.values()))
+def _read_wide(path: Path, pool: Pool, id_column: str | None, faults: Faults) -> Listing:
+    """Read a row for each image; a column may be a label if at least half of its known cells are 0 or 1, or words."""
+    table = read_table(path, faults)
+    joined = find_ids(table, pool, id_column)
+    places = [None if image == NO_IMAGE else pool.places[image] for image in joined.images.tolist()]
+    rows = keep_first(table, joined.column, places, faults)
+    table, images = table.keep(rows), joined.images[rows]
     columns, unnamed = {}, []
     for place, (name, cells) in enumerate(zip(table.header, table.columns, strict=True)):
-        if place == id_place:
+        if place == joined.column:
             continue
         if is_unnamed(name):
             if place > 0 and any(cells):  # the first one is an index, as pandas writes it
                 unnamed.append(f"column {place + 1} (no name)")
             continue
-        values = np.array([_VALUES.get(cell, UNKNOWN) for cell in cells], np.uint8)
-        refused = np.flatnonzero(values == UNKNOWN).tolist()
-        known = len(values) - len(refused)
-        # Of the filled ones: a label that few rows have yet is a label.
-        likely = bool(known) and 2 * known >= len(cells) - cells.count("")
-        first_refused = [(table.lines[row], cells[row]) for row in refused[:KEPT_FAULTS]]
-        columns[name] = Column(name, values, likely, len(refused), first_refused)
-    header, name = table.header, table.header[id_place]
-    return Listing(csv, tuple(rows), table.lines, header, name, table, columns, unnamed=tuple(unnamed))
+        column = _read_column(name, cells, table.lines)
+        # What names images, or counts rows, is no label, even where there are but two.
+        counts = name in joined.others or (len(cells) > 2 and cells in _count_rows(len(cells)))
+        columns[name] = replace(column, likely=column.likely and not counts)
+    ids = [
+        pool.image_ids[image] if image != NO_IMAGE else to_image_id(cell)
+        for image, cell in zip(images.tolist(), table.columns[joined.column], strict=True)
+    ]
+    return Listing(path, images, ids, table.lines, table.header, joined, table, columns, unnamed=tuple(unnamed))
 
 
-def _find_id_column(table: Table, images: Collection[str], wanted: str | None) -> int:
-    """Find the index of the id column by the name asked for, by the default name, or by the images."""
-    names = named(table.header)
-    if wanted is not None:
-        if wanted not in table.header:
-            raise InputError(
-                f"{table.path} has no column {shown(wanted)}. Its columns: {listed(names)}. "
-                "Name one of them with --id-column."
-            )
-        return table.find(wanted)
-    if _ID in names:
-        return table.find(_ID)
-    alike = [name for name in names if name.casefold() == _ID.casefold()]
-    if len(set(alike)) > 1:
-        raise InputError(
-            f"{table.path}: each of the columns {listed(alike)} may hold the ids. Name one of them with --id-column."
-        )
-    if alike:
-        return table.find(alike[0])
-    for name, column in zip(table.header, table.columns, strict=True):
-        # Most, not all: a few missing images must be reported as such.
-        if not is_unnamed(name) and 2 * sum(to_image_id(cell) in images for cell in column) >= len(column):
-            return table.find(name)
-    raise InputError(
-        f"{table.path} has no id column: none is called {_ID}, and none names the images (such as "
-        f"{shown(min(images))}). Its columns: {listed(names)}. Name the right one with --id-column."
+def _count_rows(number: int) -> tuple[list[str], list[str]]:
+    """What a column holds that counts rows, from 0 or from 1."""
+    return [str(row) for row in range(number)], [str(row) for row in range(1, number + 1)]
+
+
+def _read_column(name: str, cells: Sequence[str], lines: Sequence[int]) -> Column:
+    """Read the N cells of a column as labels."""
+    meanings = {cell: read_value(cell) for cell in set(cells)}
+    words = [cell for cell, value in meanings.items() if value in (0, 1) and not _NUMBER.fullmatch(cell)]
+    numbers = [cell for cell, value in meanings.items() if value in (0, 1) and _NUMBER.fullmatch(cell)]
+    if words and not numbers and (len(words) < 2 or _REFUSED in meanings.values()):
+        meanings |= dict.fromkeys(words, _REFUSED)  # "n" may be north, or a name
+        words = []
+    values = np.array([meanings[cell] for cell in cells], np.uint8)
+    refused, unknown = np.flatnonzero(values == _REFUSED).tolist(), np.flatnonzero(values == UNKNOWN).tolist()
+    values[refused] = UNKNOWN
+    known = len(values) - len(refused) - len(unknown)
+    # Of the filled ones: a label that few rows have yet is a label.
+    likely = bool(known) and 2 * known >= len(cells) - len(unknown)
+    uncertain = {cell for cell, value in meanings.items() if value == UNKNOWN and _NUMBER.fullmatch(cell)}
+    return Column(
+        name,
+        values,
+        likely,
+        len(refused),
+        [(lines[row], cells[row]) for row in refused[:KEPT_FAULTS]],
+        [(lines[row], cells[row]) for row in unknown[:KEPT_FAULTS]],
+        sum(cell in uncertain for cell in cells) if uncertain else 0,
+        spelling="/".join(sorted(words, key=meanings.__getitem__)),
     )
 
 
 #: By name; the first that recognises a file reads it, the others give None.
-FORMATS: dict[str, Callable[[Path, Collection[str], str | None, Faults], Listing | None]] = {
+FORMATS: dict[str, Callable[[Path, Pool, str | None, Faults], Listing | None]] = {
     "long": _read_long,
     "wide": _read_wide,
 }
 
 
-def read_listing(csv: Path, images: Collection[str], id_column: str | None, faults: Faults) -> Listing:
-    """Read ids and cells of a split, in the first format that recognises its CSV file.
+def read_listing(path: Path, pool: Pool, id_column: str | None, faults: Faults) -> Listing:
+    """Read ids and cells of a table, in the first format that recognises it.
 
     Args:
-        csv: the file.
-        images: ids of the split's images, at least one.
+        path: the file.
+        pool: the images that it may name, at least one.
         id_column: name of the id column; None looks for it.
         faults: gets what is wrong with ids.
 
     Raises:
-        InputError: the CSV file is not a readable table, or has no id column, or several.
+        InputError: the file is not a readable table, or has no id column, or several.
     """
-    listings = (read(csv, images, id_column, faults) for read in FORMATS.values())
+    listings = (read(path, pool, id_column, faults) for read in FORMATS.values())
     return next(listing for listing in listings if listing is not None)

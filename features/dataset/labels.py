@@ -1,65 +1,237 @@
-"""Decide which columns of a data set's CSV files are labels, and read them."""
+"""Decide what the labels of a data set are, and read them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 from features.common.text import first_few
-from features.dataset.formats import Listing
-from features.dataset.table import Fault, Faults, cell_fault, listed, shown
+from features.dataset.classes import ClassColumn, read_classes
+from features.dataset.faults import Fault, Faults, cell_fault, listed, shown
+from features.dataset.formats import Column, Listing
 
 _SHOWN_COLUMNS = 12
+#: What may be done with labels that are not known.
+UNKNOWN_RULES = ("error", "mask", "negative")
+#: Columns of 0 and 1 with these names describe a patient or an image: they are labels, but that is said aloud.
+_METADATA = frozenset(
+    ("sex", "gender", "male", "female", "age", "smoker", "view", "position", "laterality", "side", "fold", "followup")
+)
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """What a person says of labels.
+
+    Attributes:
+        wanted: names of labels, or of one column of classes; None takes what is likely.
+        separator: what stands between the classes of a cell; None recognises it.
+        unknown: one of `UNKNOWN_RULES`; None refuses labels that are not known, unless a table says by -1 that some are
+            uncertain.
+    """
+
+    wanted: Sequence[str] | None = None
+    separator: str | None = None
+    unknown: str | None = None
+
+
+@dataclass(frozen=True)
+class FoundLabels:
+    """The labels of a data set.
+
+    Attributes:
+        names: L names.
+        values: by table, uint8 (N, L), 0, 1 or UNKNOWN; None where the table gives no labels.
+        said: what was understood, in words.
+    """
+
+    names: tuple[str, ...]
+    values: dict[str, np.ndarray | None]
+    said: str
 
 
 def read_labels(
-    listings: Mapping[str, Listing], wanted: Sequence[str] | None, faults: Faults
-) -> tuple[tuple[str, ...], dict[str, np.ndarray | None]]:
+    listings: Mapping[str, Listing],
+    folders: Mapping[str, Sequence[str]],
+    options: LabelOptions,
+    faults: Faults,
+) -> FoundLabels:
     """Read the labels of a data set.
 
     Args:
-        listings: train.csv, test.csv or both, by split, in that order; their columns without the groups.
-        wanted: different names; None takes every column that is likely a label.
-        faults: gets cells that are not labels, a train.csv without labels, a test.csv with others, and a warning of the
-            columns that are ignored.
+        listings: by name the tables, that of train first; their columns without the groups.
+        folders: by name of table, the folder below its split that each row's image is in; "" where there is none.
+        options: what a person says.
+        faults: gets cells that are not labels, a table of train without labels, one of test with others, and warnings.
 
     Returns:
-        L label names; by split uint8 (N, L), 0, 1, or UNKNOWN, or None if it is not labelled.
+        The names, the values by table, and what was understood.
 
     Raises:
-        InputError: a name asked for is missing.
+        InputError: a name asked for is missing, or the labels may be read in two ways.
     """
-    names: tuple[str, ...] = ()
+    source, said, first = None, "", ""
     labels: dict[str, np.ndarray | None] = {}
-    for split, listing in listings.items():
-        if names:
-            labels[split] = _read_shared(listing, wanted, listings["train"], names, faults)
+    found: dict[str, Listing] = {}
+    for name, listing in listings.items():
+        if source is None:
+            source, said = _choose(listing, folders[name], options, faults)
+            first = name if source is not None else ""
+        found[name] = _with_columns(listing, folders[name], source, options.separator)
+        if source is None and name == "train" and listing.header:
+            what = f"no label column: none holds only 0 and 1, or few words. Columns: {_describe(listing)}"
+            remedy = "Write labels as 0 and 1 or as words, or name the label columns with --labels."
+            faults.add(Fault("label", listing.path, what, remedy))
+    names = () if source is None else source.names
+    for name, listing in found.items():
+        if name == first:
+            labels[name] = _read(listing, names, faults, found=options.wanted is None)
+        elif first in labels and listing.columns.keys() & {*names}:
+            of_train = found[first], labels[first]
+            labels[name] = _read_shared(listing, options, *of_train, names, faults, may_be_form=name == "test")
         else:
-            names = _choose(listing, wanted)
-            labels[split] = _read(listing, names, faults, found=wanted is None) if names else None
-            if not names and split == "train":
-                what = f"no label column: none holds only 0 and 1. Columns: {_describe(listing)}"
-                remedy = "Write labels as 0 and 1, or name the label columns with --labels."
-                faults.add(Fault("label", listing.csv, what, remedy))
-        read = () if labels[split] is None else names
-        ignored = [*(name for name in listing.columns if name not in read), *listing.unnamed]
-        if wanted is None and ignored:
-            faults.warnings.append(f"{listing.csv}: ignored the columns that are not labels: {listed(ignored)}")
-    return names, labels
+            labels[name] = None
+    names = _settle_unknown(found, names, labels, options, faults)
+    for name, listing in found.items():
+        read = () if labels[name] is None else (*names, source.column if source else "")
+        ignored = [*(column for column in listings[name].columns if column not in read), *listing.unnamed]
+        if options.wanted is None and ignored:
+            faults.notes.append(f"{listing.path}: not labels: {listed(ignored)}")
+    return FoundLabels(names, labels, said)
 
 
-def _choose(listing: Listing, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Choose the columns asked for, or else those that are likely labels, maybe none."""
-    if wanted is None:
-        return tuple(name for name, column in listing.columns.items() if column.likely)
-    absent = [name for name in wanted if name not in listing.columns]
-    if absent:
+@dataclass(frozen=True)
+class _Source:
+    """Where labels are: in a column each, in one column of classes, or in the folders of the images."""
+
+    names: tuple[str, ...]
+    column: str = ""
+    folders: bool = False
+    others: bool = False
+
+
+def _choose(
+    listing: Listing, folders: Sequence[str], options: LabelOptions, faults: Faults
+) -> tuple[_Source | None, str]:
+    """Choose the labels of a table, and say in words what they are; None if there are none."""
+    if options.wanted is not None:
+        return _choose_wanted(listing, folders, options)
+    likely = [name for name, column in listing.columns.items() if column.likely]
+    if listing.are_labels:
+        return (_Source(tuple(likely)), f"{len(likely)} in the long format") if likely else (None, "")
+    classes = [
+        column
+        for column in (read_classes(name, cells, options.separator) for name, cells in _texts(listing))
+        if column.name not in likely and column.is_likely and column.name.casefold() not in _METADATA
+    ]
+    classes = [column for column in classes if column.is_named] or classes
+    varied = [name for name in likely if len(np.unique(listing.columns[name].values)) > 1]
+    varied = [name for name in varied if name.casefold() not in _METADATA]
+    if len(classes) > 1 and not likely:
         raise InputError(
-            f"--labels names {listed(absent)}, which {listing.csv} does not have. Its columns beside ids and groups: "
-            f"{listed(tuple(listing.columns))}. Name some of these with --labels."
+            f"{listing.path}: each of the columns {listed([column.name for column in classes])} may hold the classes. "
+            "Name the right one with --labels."
         )
-    return tuple(wanted)
+    if len(classes) == 1 and classes[0].is_named and varied:
+        raise InputError(
+            f"{listing.path}: the labels may be the columns of 0 and 1 ({listed(varied)}) or the classes in "
+            f"{shown(classes[0].name)}. Name the right ones with --labels."
+        )
+    if len(classes) == 1 and (classes[0].is_named or not likely):
+        return _of_classes(classes[0])
+    if likely:
+        strange = [name for name in likely if name.casefold() in _METADATA]
+        if strange:
+            faults.warnings.append(
+                f"{listing.path}: {listed(strange)} holds 0 and 1, so it is taken for a label. Where it is not, name "
+                "the labels with --labels."
+            )
+        spelt = {listing.columns[name].spelling for name in likely} - {""}
+        said = f"{len(likely)}{' of ' + listed(sorted(spelt)) if spelt else ''}: {listed(likely)}"
+        return _Source(tuple(likely)), said
+    of_folders = read_classes("", folders, "") if not listing.header else None
+    if of_folders is not None and of_folders.is_likely and "" not in of_folders.counts:
+        return _of_folders(of_folders)
+    return None, ""
+
+
+def _texts(listing: Listing) -> list[tuple[str, Sequence[str]]]:
+    """List the columns that may hold classes, with their cells."""
+    if listing.table is None:
+        return []
+    return [(name, listing.table.cells(name)) for name in listing.columns if listing.table.header.count(name) == 1]
+
+
+def _of_classes(column: ClassColumn) -> tuple[_Source, str]:
+    """Take the classes of a column for labels; one that means none is left out where a cell may hold several."""
+    names = tuple(column.counts)
+    if not column.separator:
+        said = f"{len(names)} classes from {shown(column.name)}: {listed(names)}"
+        if column.none:
+            said += (
+                f"; {shown(column.none)} is a class like the others (to have it mean none, name the others in --labels)"
+            )
+        return _Source(names, column.name), said
+    split = "lists" if column.separator == "[]" else f"split at {column.separator}"
+    said = f"{len(names) - bool(column.none)} from {shown(column.name)}, {split}"
+    if column.none:
+        names = tuple(name for name in names if name != column.none)
+        said += f"; {shown(column.none)} means none of them"
+    return _Source(names, column.name), f"{said}: {listed(names)}"
+
+
+def _of_folders(column: ClassColumn) -> tuple[_Source, str]:
+    """Take the folders of the images for classes."""
+    names = tuple(column.counts)
+    return _Source(names, folders=True), f"{len(names)} classes from the folders of the images: {listed(names)}"
+
+
+def _choose_wanted(listing: Listing, folders: Sequence[str], options: LabelOptions) -> tuple[_Source, str]:
+    """Find the labels asked for: columns, one column of classes, or classes of a column or of folders."""
+    wanted = tuple(options.wanted or ())
+    absent = [name for name in wanted if name not in listing.columns]
+    if not absent:
+        column = listing.columns[wanted[0]]
+        filled = len(column.values) - len(column.unknown)
+        if len(wanted) == 1 and listing.table is not None and 2 * column.refused > filled:
+            classes = read_classes(wanted[0], listing.table.cells(wanted[0]), options.separator)
+            if classes.is_named or not classes.is_numeric:
+                return _of_classes(classes)
+        return _Source(wanted), f"{len(wanted)}: {listed(wanted)}"
+    texts = [(name, cells) for name, cells in _texts(listing)] or ([("", folders)] if not listing.header else [])
+    for name, cells in texts:
+        classes = read_classes(name, cells, options.separator if name else "")
+        if {*wanted} <= classes.counts.keys():
+            where = f"from {shown(name)}" if name else "from the folders of the images"
+            source = _Source(wanted, name, folders=not name, others=True)
+            return source, f"{len(wanted)} of {len(classes.counts)} classes {where}: {listed(wanted)}"
+    raise InputError(
+        f"--labels names {listed(absent)}, which {listing.path} does not have, as a column or as a class. Its columns "
+        f"beside ids and groups: {listed(tuple(listing.columns))}. Name some of these with --labels."
+    )
+
+
+def _with_columns(listing: Listing, folders: Sequence[str], source: _Source | None, separator: str | None) -> Listing:
+    """Give a table a column for each class, where its labels are classes."""
+    if source is None or not (source.column or source.folders):
+        return listing
+    if source.column:
+        if listing.table is None or source.column not in listing.table.header:
+            return _replace(listing, {})
+        classes = read_classes(source.column, listing.table.cells(source.column), separator)
+    else:
+        if listing.header or "" in folders:
+            return _replace(listing, {})
+        classes = ClassColumn("", [(folder,) for folder in folders], "")
+    lines = listing.lines or [0] * len(folders)
+    return _replace(listing, classes.columns(source.names, lines, others=source.others))
+
+
+def _replace(listing: Listing, columns: dict[str, Column]) -> Listing:
+    """Give a table other columns, which are labels and nothing else."""
+    return replace(listing, columns=columns, are_labels=True)
 
 
 def _describe(listing: Listing) -> str:
@@ -72,31 +244,46 @@ def _describe(listing: Listing) -> str:
 
 
 def _read_shared(
-    test: Listing, wanted: Sequence[str] | None, train: Listing, names: tuple[str, ...], faults: Faults
+    test: Listing,
+    options: LabelOptions,
+    train: Listing,
+    of_train: np.ndarray | None,
+    names: tuple[str, ...],
+    faults: Faults,
+    *,
+    may_be_form: bool,
 ) -> np.ndarray | None:
-    """Read the labels of train.csv that test.csv has, too; None if it gives only ids."""
+    """Read the labels of another table that it has, too; None if it gives only ids, or is a form to fill in."""
     shared = [name for name in test.columns if name in names]
-    if all((test.columns[name].values == UNKNOWN).all() for name in shared):
+    values = [test.columns[name].values for name in shared]
+    strange = test.are_labels and test.table is not None and any(test.columns[name].refused for name in shared)
+    if all((of_label == UNKNOWN).all() for of_label in values) and not strange:
         return None
-    if wanted is not None:  # labels asked for by name are joined by name
+    if may_be_form and all((of_label == 0).all() for of_label in values) and of_train is not None and 1 in of_train:
+        faults.warnings.append(
+            f"{test.path}: every label is 0, as in a sample submission: its images are predicted, not scored. Where "
+            "they are known to be negative, add one that is not."
+        )
+        return None
+    if options.wanted is not None:  # labels asked for by name are joined by name
         present = tuple(name for name in names if name in shared)
     else:
-        # A column that train.csv has, too, is not a label if it is not one there ("fold": 0 to 4 there, only 0 here).
+        # A column that train has, too, is not a label if it is not one there ("fold": 0 to 4 there, only 0 here).
         new = {name for name, column in test.columns.items() if UNKNOWN not in column.values} - set(train.columns)
         present = tuple(name for name in test.columns if name in shared or name in new)
     if present != names:
-        what = f"received the labels {listed(present)}, but {train.csv} has {listed(names)}"
+        what = f"received the labels {listed(present)}, but {train.path} has {listed(names)}"
         remedy = (
             "Give both the same label columns in the same order, remove all of them from the test file, or name the "
             "ones to use with --labels."
         )
-        faults.add(Fault("label", test.csv, what, remedy))
+        faults.add(Fault("label", test.path, what, remedy))
     return _read(test, names, faults, found=False)
 
 
 def _read(listing: Listing, names: Sequence[str], faults: Faults, *, found: bool) -> np.ndarray:
-    """Read labels, unknown where the file has no such column: uint8 (N, L), 0, 1, or UNKNOWN."""
-    values = np.full((len(listing.image_ids), len(names)), UNKNOWN, np.uint8)
+    """Read labels, unknown where the table has no such column: uint8 (N, L), 0, 1, or UNKNOWN."""
+    values = np.full((len(listing.images), len(names)), UNKNOWN, np.uint8)
     repeats: list[int] = []
     remedy = "A label is 0 or 1: correct the cell, or name the label columns with --labels."
     for place, name in enumerate(names):
@@ -110,12 +297,68 @@ def _read(listing: Listing, names: Sequence[str], faults: Faults, *, found: bool
         if found and not listing.are_labels:  # by what it holds, so one fault stands for all cells of the column
             cells, count = cells[:1], min(count, 1)
             remedy = (
-                f"{len(column.values) - column.refused} of the {len(column.values)} cells of this column are 0 or 1, "
+                f"{int((column.values != UNKNOWN).sum())} of the {len(column.values)} cells of this column are 0 or 1, "
                 "so it may be a label or not. Correct the cell, or name the label columns with --labels."
             )
-        own = [cell_fault("label", listing.csv, line, column.column, cell, remedy) for line, cell in cells]
+        own = [cell_fault("label", listing.path, line, column.column, cell, remedy) for line, cell in cells]
         faults.add(*own, count=count)
     if repeats:  # the file of the RSNA 2019 competition has some
         what = f"{len(repeats)} row(s) repeat an earlier row with the same label (first: line {min(repeats)})"
-        faults.warnings.append(f"{listing.csv}: {what}; they are counted once.")
+        faults.warnings.append(f"{listing.path}: {what}; they are counted once.")
     return values
+
+
+def _settle_unknown(
+    listings: Mapping[str, Listing],
+    names: tuple[str, ...],
+    labels: dict[str, np.ndarray | None],
+    options: LabelOptions,
+    faults: Faults,
+) -> tuple[str, ...]:
+    """Refuse, keep or fill the labels that are not known, in place; give the names of the labels that are left."""
+    of_tables = [(name, listings[name], values) for name, values in labels.items() if values is not None]
+    columns = [
+        (listing, listing.columns[name]) for _, listing, _ in of_tables for name in names if name in listing.columns
+    ]
+    unknown = [(listing, column) for listing, column in columns if column.unknown]
+    if not unknown:
+        return names
+    uncertain = sum(column.uncertain for _, column in columns)
+    rule = options.unknown or ("mask" if uncertain else "error")
+    count = sum(int((values == UNKNOWN).sum()) for _, _, values in of_tables)
+    total = sum(values.size for _, _, values in of_tables)
+    if rule == "error":
+        remedy = (
+            "A label is 0 or 1. Correct the cell, or say what it means: --unknown mask (not known: neither learnt from "
+            "nor scored) or --unknown negative (0)."
+        )
+        for listing, column in unknown:
+            line, cell = column.unknown[0]
+            faults.add(cell_fault("label", listing.path, line, column.column, cell, remedy))
+    elif rule == "negative":
+        for name, _, values in of_tables:
+            labels[name] = np.where(values == UNKNOWN, np.uint8(0), values)
+        faults.warnings.append(f"labels: {count:,} of {total:,} are not known, and taken for 0.")
+    else:
+        why = (
+            f", because {uncertain:,} cells are -1: --unknown negative takes all for 0"
+            if options.unknown is None
+            else ""
+        )
+        faults.warnings.append(
+            f"labels: {count:,} of {total:,} are not known: they are neither learnt from nor scored (masked{why})."
+        )
+        first = of_tables[0][2]
+        constant = [
+            name for name, column in zip(names, first.T, strict=True) if not {0, 1} <= {*np.unique(column).tolist()}
+        ]
+        if constant and options.wanted is None and len(constant) < len(names):
+            faults.warnings.append(
+                f"labels: {listed(constant)} left out, as only one of 0 and 1 is known for them: there is nothing to "
+                "tell apart. --unknown negative would take what is not known for 0."
+            )
+            kept = [place for place, name in enumerate(names) if name not in constant]
+            for name, _, values in of_tables:
+                labels[name] = values[:, kept]
+            names = tuple(names[place] for place in kept)
+    return names

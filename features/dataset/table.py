@@ -1,87 +1,44 @@
-"""Read a CSV file cell by cell, with the line number that an editor shows, and collect what is wrong."""
+"""Read a table cell by cell, as spreadsheets and scripts leave it, with the line number that an editor shows."""
 
+import codecs
 import csv
+import gzip
+import io
 import re
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from features.common.errors import InputError
-from features.common.text import first_few
+from features.dataset.faults import Fault, Faults, shown
 
+#: Endings of the tables that are read; `.gz` may follow those of text.
+TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
+#: Between the cells of a row, in the order in which they are tried.
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # What pandas calls a column without a header ("Unnamed: 0"), also after a second round ("Unnamed: 0.1").
 _UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*)?")
-_SHOWN_CHARACTERS = 60
-_SHOWN_NAMES = 20
-_SHOWN_FAULTS = 10
-KEPT_FAULTS = 1000
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong with a data set.
-
-    Attributes:
-        kind: `table`, `image`, `id`, `label` or `group`: what cannot be read.
-        path: the file or folder.
-        what: what was received.
-        remedy: what to do, as sentences.
-        line: 1-based; None if the fault is not of one row.
-        column: the column's name; None if the fault is not of one column.
-    """
-
-    kind: str
-    path: Path
-    what: str
-    remedy: str
-    line: int | None = None
-    column: str | None = None
-
-    def __str__(self) -> str:
-        """The place, what was received, and what to do."""
-        line = "" if self.line is None else f", line {self.line}"
-        column = "" if self.column is None else f", column {listed([self.column])}"
-        return f"{self.path}{line}{column}: {self.what}. {self.remedy}"
-
-
-@dataclass
-class Faults:
-    """The faults of a data set, as a reader finds them.
-
-    Attributes:
-        kept: the first thousand.
-        count: how many there are.
-        warnings: what is not a fault, but ignored or left out.
-    """
-
-    kept: list[Fault] = field(default_factory=list)
-    count: int = 0
-    warnings: list[str] = field(default_factory=list)
-
-    def add(self, *first: Fault, count: int | None = None) -> None:
-        """Add faults; where these are only the first of them, `count` says how many there are."""
-        self.kept += first[: KEPT_FAULTS - len(self.kept)]
-        self.count += len(first) if count is None else count
-
-    def refuse(self, hint: str = "") -> None:
-        """Stop if there is any fault.
-
-        Raises:
-            InputError: there is one; the message shows the first ten, how many more there are, and the hint.
-        """
-        if self.count == 1:
-            raise InputError(str(self.kept[0]))
-        if self.count:
-            lines = [f"{self.count:,} faults:", *map(str, self.kept[:_SHOWN_FAULTS])]
-            if self.count > _SHOWN_FAULTS:
-                lines.append(f"and {self.count - _SHOWN_FAULTS:,} more{hint}")
-            raise InputError("\n  ".join(lines))
+# The first line of a file that Excel opens with the separator that it names.
+_SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+#: Rows by which the separator is recognised.
+_SNIFFED_ROWS = 20
+#: What a compressed table may hold: more than that is a mistake, or harm.
+_MOST_BYTES = 4 << 30
+#: Files that are no tables, by how they begin.
+_OTHERS = {
+    b"PAR1": "a Parquet file",
+    b"\xd0\xcf\x11\xe0": "a workbook of Excel 97 to 2003 (.xls)",
+    b"%PDF": "a PDF file",
+    b"\x89PNG": "a PNG image",
+}
 
 
 @dataclass(frozen=True)
 class Table:
-    """The cells of one CSV file.
+    """The cells of one table.
 
     Attributes:
         path: the file.
@@ -94,6 +51,10 @@ class Table:
     header: tuple[str, ...]
     columns: tuple[list[str], ...]
     lines: Sequence[int]
+
+    def cells(self, name: str) -> list[str]:
+        """The cells of a column of the header; see `find`."""
+        return self.columns[self.find(name)]
 
     def find(self, name: str) -> int:
         """Find the index of a column of the header.
@@ -117,14 +78,14 @@ class Table:
 
     def keep(self, rows: Sequence[int]) -> "Table":
         """The table of some of its rows."""
-        if len(rows) == len(self.lines):
+        if list(rows) == list(range(len(self.lines))):
             return self
         columns = tuple([column[row] for row in rows] for column in self.columns)
         return Table(self.path, self.header, columns, [self.lines[row] for row in rows])
 
 
 def read_table(path: Path, faults: Faults | None = None) -> Table:
-    """Read a whole CSV file, at least one row; see `read_rows`."""
+    """Read a whole table, at least one row; see `read_rows`."""
     rows = read_rows(path, faults)
     _, header = next(rows)
     columns: tuple[list[str], ...] = tuple([] for _ in header)
@@ -137,11 +98,14 @@ def read_table(path: Path, faults: Faults | None = None) -> Table:
 
 
 def read_rows(path: Path, faults: Faults | None = None) -> Iterator[tuple[int, list[str]]]:
-    """Read a CSV file row by row; blank lines are skipped, and a quoted cell may span lines.
+    """Read a table row by row; blank lines are skipped, and a quoted cell may span lines.
 
     Args:
-        path: comma-separated file, UTF-8 with or without byte order mark, with a header.
-        faults: gets the rows with too many or too few cells, which are left out; None refuses them after the last row.
+        path: a text file of cells separated by commas, semicolons, tabs or bars, in UTF-8, UTF-16 or Latin-1, maybe
+            compressed by gzip; lines before the header may be comments (`#`) or Excel's `sep=;`. Or a workbook of
+            Excel (.xlsx), of which the first sheet is read.
+        faults: gets the rows with too many or too few cells, which are left out, and notes of what was recognised;
+            None refuses such rows after the last one.
 
     Yields:
         The line where a row begins (1-based), and its cells without blanks around. The header comes first, and at least
@@ -150,85 +114,162 @@ def read_rows(path: Path, faults: Faults | None = None) -> Iterator[tuple[int, l
     Raises:
         InputError: the file cannot be opened, is not such a table, or has no row.
     """
+    found = Faults() if faults is None else faults
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            found = Faults() if faults is None else faults
-            yield from _split_rows(path, file, found)
-            if faults is None:
-                found.refuse()
-    except UnicodeDecodeError:
-        raise _encoding_error(path) from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Make it a readable file, or remove it.") from None
+        content = path.read_bytes()
+        yield from _check_rows(path, _read_cells(path, content, found), found)
+    except (OSError, EOFError, zlib.error, MemoryError) as error:  # the latter three: what claims to be compressed
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(f"{path} cannot be read: {reason}. Make it a readable file, or remove it.") from None
+    if faults is None:
+        found.refuse()
 
 
-def _split_rows(path: Path, text: Iterable[str], faults: Faults) -> Iterator[tuple[int, list[str]]]:
-    """Do the work of `read_rows` on the lines of an open file."""
+def _read_cells(path: Path, content: bytes, faults: Faults) -> Iterator[tuple[int, list[str]]]:
+    """Read the rows of a table as they are."""
+    if content.startswith(b"\x1f\x8b"):
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            content = file.read(_MOST_BYTES)
+    if content.startswith(b"PK\x03\x04"):
+        return _read_workbook(path, content, faults)
+    for start, kind in _OTHERS.items():
+        if content.startswith(start):
+            raise InputError(f"{path} is {kind}, which is not read. Save the table as CSV (UTF-8) or as .xlsx.")
+    return _split_rows(path, _decode(path, content, faults), faults)
+
+
+def _decode(path: Path, content: bytes, faults: Faults) -> str:
+    """Decode the text of a table: by its byte order mark, as UTF-8, as UTF-16 without a mark, or as Windows-1252."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        names = ["utf-16"]
+    elif b"\0" in content[:1000]:
+        names = ["utf-16-le" if content[1:2] == b"\0" else "utf-16-be"]
+    else:
+        names = ["utf-8-sig", "cp1252", "latin-1"]
+    for name in names:
+        try:
+            text = content.decode(name)
+        except UnicodeDecodeError:
+            continue
+        if name != "utf-8-sig":
+            known = {"cp1252": "Latin-1 (Windows-1252), for it is not UTF-8", "latin-1": "Latin-1, for it is not UTF-8"}
+            faults.warnings.append(
+                f"{path}: read as {known.get(name, 'UTF-16')}. Where accents are wrong, save it as UTF-8."
+            )
+        if "\0" in text:
+            line = text[: text.index("\0")].count("\n") + 1
+            raise InputError(f"{path}, line {line}: received a NUL byte. Save the table as CSV (UTF-8).")
+        return text
+    raise InputError(f"{path} is not text in UTF-16, as its first bytes say. Save it as UTF-8.")
+
+
+def _split_rows(path: Path, text: str, faults: Faults) -> Iterator[tuple[int, list[str]]]:
+    """Split text into rows and cells, by the separator that it shows."""
+    lines = io.StringIO(text, newline="")
+    skipped, separator, start = 0, "", 0
+    for line in lines:  # before the header
+        named_separator = _SEP_LINE.fullmatch(line.strip())
+        if line.strip() and not named_separator and not line.startswith("#"):
+            break
+        if named_separator:
+            separator = named_separator[1]
+        skipped, start = skipped + 1, start + len(line)
+    else:
+        # A header may begin with # itself ("#ID"): where every line does, none is a comment.
+        skipped = start = 0
+    separator = separator or _recognise_separator(text[start:])
+    if separator != ",":
+        faults.notes.append(f"{path}: cells are separated by {_SEPARATORS.get(separator, repr(separator))}")
     exhausted = False
 
-    def lines() -> Iterator[str]:
+    def rest() -> Iterator[str]:
         nonlocal exhausted
-        yield from text
+        lines.seek(start)
+        yield from lines
         exhausted = True
 
-    reader = csv.reader(lines(), skipinitialspace=True)
-    width, rows, line = 0, 0, 1
+    reader = csv.reader(rest(), delimiter=separator, skipinitialspace=True)
+    line_number = skipped + 1
     try:
-        for raw in reader:
+        for cells in reader:
             if exhausted:  # the reader asked for one line more than there is: it is still inside a quoted cell
                 raise csv.Error("a quoted cell does not end")
-            cells = [cell.strip() for cell in raw]
-            if any(cells) or len(cells) > 1:
-                if not width:
-                    _check_separator(path, line, cells)
-                    width = len(cells)
-                if len(cells) == width:
-                    rows += 1
-                    yield line, cells
-                else:
-                    what = (
-                        f"received {len(cells)} cells, but the header has {width} (the row begins with "
-                        f"{shown(cells[0])})"
-                    )
-                    remedy = 'Give the row one cell for each column; a cell that holds a comma needs quotes ("a, b").'
-                    faults.add(Fault("table", path, what, remedy, line))
-            line = reader.line_num + 1
+            yield line_number, cells
+            line_number = skipped + reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f'{path}, line {line}: {error}. Close the quote (") that begins in this row.') from None
+        raise InputError(f'{path}, line {line_number}: {error}. Close the quote (") that begins in this row.') from None
+
+
+def _recognise_separator(text: str) -> str:
+    """Find what separates the cells of a table: what gives its first rows the same number of cells, and the most."""
+    best, most = ",", 1
+    for separator in _SEPARATORS:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+        widths = set()
+        try:
+            for row, _ in zip(rows, range(_SNIFFED_ROWS), strict=False):
+                widths |= {len(row)} if any(row) else set()
+        except csv.Error:
+            continue
+        # A row of another width is a fault to name, so that the header counts where no separator fits all.
+        first = max(widths) if len(widths) == 1 else 0
+        if first > most:
+            best, most = separator, first
+    if most > 1:
+        return best
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    counts = {separator: header.count(separator) for separator in _SEPARATORS}
+    return "," if counts[","] or not any(counts.values()) else max(counts, key=counts.__getitem__)
+
+
+def _read_workbook(path: Path, content: bytes, faults: Faults) -> Iterator[tuple[int, list[str]]]:
+    """Read the rows of the first sheet of a workbook of Excel, whatever the file is called."""
+    import openpyxl  # type: ignore[import-untyped]
+
+    try:
+        workbook = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+        sheets = workbook.worksheets
+        if len(sheets) > 1:
+            others = ", ".join(sheet.title for sheet in sheets[1:])
+            faults.warnings.append(f"{path}: the sheet {sheets[0].title} is read, the others are not: {others}")
+        for line, row in enumerate(sheets[0].iter_rows(values_only=True), start=1):
+            yield line, [_write_cell(value) for value in row]
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - openpyxl raises what it meets: KeyError, BadZipFile, ParseError, ...
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{path} cannot be read as a workbook of Excel: {reason}. Save the table as CSV.") from None
+
+
+def _write_cell(value: Any) -> str:
+    """Write what a cell of a workbook holds as a CSV file would: whole numbers without `.0`."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return str(value)
+
+
+def _check_rows(path: Path, rows: Iterable[tuple[int, list[str]]], faults: Faults) -> Iterator[tuple[int, list[str]]]:
+    """Strip the cells, skip blank rows, and give every row the header's width."""
+    width = count = 0
+    for line, raw in rows:
+        cells = [cell.strip() for cell in raw]
+        if not any(cells) and (len(cells) <= 1 or path.suffix == ".xlsx"):
+            continue
+        if not width:
+            width = len(cells)
+        if len(cells) == width:
+            count += 1
+            yield line, cells
+        else:
+            what = f"received {len(cells)} cells, but the header has {width} (the row begins with {shown(cells[0])})"
+            remedy = 'Give the row one cell for each column; a cell that holds a comma needs quotes ("a, b").'
+            faults.add(Fault("table", path, what, remedy, line))
     if not width:
         raise InputError(f"{path} is empty. Write a header and one row for each image, or remove the file.")
-    if rows == 1 and not faults.count:
+    if count == 1 and not faults.count:
         raise InputError(f"{path} holds a header but no row. Write one row for each image, or remove the file.")
-
-
-def _check_separator(path: Path, line: int, header: list[str]) -> None:
-    """Refuse a header that shows another separator or another encoding."""
-    if any("\0" in name for name in header):
-        raise InputError(f"{path}, line {line}: received a NUL byte, as in UTF-16. Save the file as UTF-8.")
-    if len(header) == 1:
-        for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-            if separator in header[0]:
-                raise InputError(
-                    f"{path}, line {line}: the columns are separated by {name}; received {shown(header[0])}. "
-                    "Save the file with commas (CSV UTF-8, comma delimited)."
-                )
-
-
-def _encoding_error(path: Path) -> InputError:
-    """Say where a file stops being UTF-8."""
-    content = path.read_bytes()
-    try:
-        content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # The codec counts from behind the byte order mark.
-        start = error.start + len(content) - len(error.object)
-        before = content[:start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        line, byte = before.count(b"\n") + 1, content[start]
-        return InputError(
-            f"{path}, line {line}: received the byte 0x{byte:02x} (byte {start + 1} of the file), which is not UTF-8. "
-            "Save the file as UTF-8."
-        )
-    return InputError(f"{path} changed while it was read. Run the command again.")
 
 
 def is_unnamed(name: str) -> bool:
@@ -239,20 +280,3 @@ def is_unnamed(name: str) -> bool:
 def named(header: Iterable[str]) -> tuple[str, ...]:
     """Give the names of a header without the unnamed columns."""
     return tuple(name for name in header if not is_unnamed(name))
-
-
-def shown(value: str) -> str:
-    """Write a cell for a message: quoted, and cut if it is long."""
-    if not value:
-        return "a blank cell"
-    return repr(value if len(value) <= _SHOWN_CHARACTERS else value[: _SHOWN_CHARACTERS - 3] + "...")
-
-
-def listed(names: Sequence[str]) -> str:
-    """Write names for a message: separated by commas, and cut if there are many."""
-    return first_few([shown(name)[1:-1] for name in names], _SHOWN_NAMES) or "none"
-
-
-def cell_fault(kind: str, path: Path, line: int, column: str, cell: str, remedy: str) -> Fault:
-    """Make the fault of one cell; the remedy may begin with what is wrong."""
-    return Fault(kind, path, f"received {shown(cell)}", remedy, line, column)

@@ -183,8 +183,8 @@ def write_run(folder: Path, labels: str) -> None:
 
 def test_labels_of_a_run_that_were_changed_are_refused(planted, tmp_path):
     planted.write()
-    write_run(tmp_path, "split,ID,group,fold\ntrain,t000,g,0\n")
-    (tmp_path / "labels.csv").write_text("split,ID,group,fold\ntrain,t000,g,1\n")
+    write_run(tmp_path, "split,ID,group,fold,stored\ntrain,t000,g,0,train\n")
+    (tmp_path / "labels.csv").write_text("split,ID,group,fold,stored\ntrain,t000,g,1,train\n")
     result = CliRunner().invoke(app, ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(tmp_path)])
     assert (result.exit_code, "labels.csv was changed by hand, or is damaged." in result.stderr) == (2, True)
 
@@ -205,15 +205,17 @@ def test_the_folds_of_a_run_are_audited_too(planted, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     folds = {i: number % 5 for number, i in enumerate(TRAIN)} | {"t110": 1}
-    lines = [f"train,{i},,{fold}\n" for i, fold in folds.items()]
-    write_run(run, "split,ID,group,fold\n" + "".join(lines))
+    lines = [f"train,{i},,{fold},train\n" for i, fold in folds.items()]
+    write_run(run, "split,ID,group,fold,stored\n" + "".join(lines))
     said, duplicates, _, record = planted.audit("--run", str(run), "--out", str(planted.cache / "audit"))
     assert duplicates.set_index("first_ID")["across_folds"].to_dict() == {"t000": 0, "t010": 1}
     assert record["pairs"]["within train"]["across_folds"] == 1
     assert record["run"] == str(run)
     assert "within train 1 1 1 0" in said
 
-    write_run(run, "split,ID,group,fold\ntest,t000,,\n" + "".join(f"train,{i},g,{i[-1]}\n" for i in TRAIN))
+    write_run(
+        run, "split,ID,group,fold,stored\ntest,t000,,,test\n" + "".join(f"train,{i},g,{i[-1]},train\n" for i in TRAIN)
+    )
     planted.write()
     CliRunner().invoke(app, ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(run)])
     assert json.loads((run / "audit.json").read_text())["pairs"]["within train"]["across_folds"] == 0
@@ -222,9 +224,9 @@ def test_the_folds_of_a_run_are_audited_too(planted, tmp_path):
 
 def test_groups_that_only_the_run_knows_are_the_runs(planted, tmp_path):
     planted.patients = None
-    rows = [f"train,{i},p{number // 3},{number % 5}\n" for number, i in enumerate(TRAIN)]
-    rows += [f"test,{i},{'p0' if i == 'e000' else 'q'},\n" for i in TEST]
-    write_run(tmp_path, "split,ID,group,fold\n" + "".join(rows))
+    rows = [f"train,{i},p{number // 3},{number % 5},train\n" for number, i in enumerate(TRAIN)]
+    rows += [f"test,{i},{'p0' if i == 'e000' else 'q'},,test\n" for i in TEST]
+    write_run(tmp_path, "split,ID,group,fold,stored\n" + "".join(rows))
     said, _, groups, record = planted.audit("--run", str(tmp_path), "--out", str(planted.cache / "audit"))
     assert record["groups"]["given"] == 51
     assert "with images in several splits: 1 (p0)" in said
@@ -232,7 +234,7 @@ def test_groups_that_only_the_run_knows_are_the_runs(planted, tmp_path):
     write_run(tmp_path, "split,ID,fold\n" + "".join(f"train,{i},0\n" for i in TRAIN))
     options = ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(tmp_path)]
     result = CliRunner().invoke(app, options)
-    assert (result.exit_code, "expected split, ID, group, fold and the labels" in result.stderr) == (2, True)
+    assert (result.exit_code, "expected split, ID, group, fold, stored and the labels" in result.stderr) == (2, True)
 
 
 def test_rejected_images_and_splits_without_features_are_left_out_and_told(planted):
@@ -337,12 +339,12 @@ def test_a_run_without_folds_is_refused(planted, tmp_path):
 def test_a_run_of_another_data_set_is_refused_and_one_of_a_part_is_told(planted, tmp_path):
     planted.write()
     options = ["audit", str(planted.cache), "--data", str(planted.data), "--run", str(tmp_path)]
-    write_run(tmp_path, "split,ID,group,fold\ntrain,other,g,0\n")
+    write_run(tmp_path, "split,ID,group,fold,stored\ntrain,other,g,0,train\n")
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 2
     assert f"{tmp_path} held none of the 150 training images of {planted.data} out" in result.stderr
     assert not (tmp_path / "audit.json").exists()
-    write_run(tmp_path, "split,ID,group,fold\ntrain,t000,g,0\ntrain,t001,g,1\n")
+    write_run(tmp_path, "split,ID,group,fold,stored\ntrain,t000,g,0,train\ntrain,t001,g,1,train\n")
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 0
     assert f"train: {tmp_path} did not hold 148 of 150 images out" in result.output

@@ -1,6 +1,5 @@
 """What the data-set reader reads: ids, paths, labels and groups, and which column is what."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from features.common.errors import InputError
 from features.dataset.dataset import read_dataset, read_images
 from features.dataset.folder import IMAGE_SUFFIXES
-from features.options import DatasetOptions
+from features.options import DatasetOptions, ImageOptions
 from tests.features.dataset.written import assert_says, images_message_of, make, message_of
 
 # What is read
@@ -112,9 +111,20 @@ def test_exact_id_goes_before_another_case(tmp_path):
     assert read_dataset(tmp_path).splits["train"].image_ids == ("x",)
 
 
-def test_two_inexact_id_columns_are_ambiguous(tmp_path):
-    make(tmp_path, "id,Id,a\nx,y,1\n", train="x.png")
-    assert_says(message_of(tmp_path), tmp_path / "train.csv", "id, Id", "--id-column")
+def test_two_columns_that_name_the_images_differently_are_ambiguous(tmp_path):
+    make(tmp_path, "id,Id,a\nx,y,1\ny,x,0\n", train="x.png y.png")
+    message = message_of(tmp_path)
+    assert_says(message, tmp_path / "train.csv", "'id' names train/x, 'Id' names train/y", "line 2", "--id-column")
+    make(tmp_path, "id,Id,a\nx,x,1\ny,,0\n")
+    assert read_dataset(tmp_path).splits["train"].image_ids == ("x", "y")
+
+
+def test_cells_with_an_extension_win_and_that_is_said(tmp_path):
+    make(tmp_path, "row,patient,image,a\n0,1,1.png,1\n1,1,0.png,0\n2,0,2.png,0\n", train="0.png 1.png 2.png")
+    dataset = read_dataset(tmp_path)
+    assert dataset.splits["train"].image_ids == ("1", "0", "2")
+    assert dataset.splits["train"].groups.tolist() == ["1", "1", "0"]
+    assert_says(dataset.understood[-1], "id: 'image'", "'row' names other images", "labels: 1: a", "groups: 'patient'")
 
 
 def test_without_id_the_first_column_that_names_the_images_is_taken(tmp_path):
@@ -137,16 +147,16 @@ def test_no_id_column(tmp_path):
 def test_id_column_asked_for(tmp_path):
     make(tmp_path, "ID,file,a\n7,x,1\n", train="x.png")
     assert read_dataset(tmp_path, DatasetOptions(id_column="file")).splits["train"].image_ids == ("x",)
-    assert read_images(tmp_path, "file")["train"][0] == ("x",)
+    assert read_images(tmp_path, ImageOptions(id_column="file"))["train"][0] == ("x",)
     for message in (message_of(tmp_path, id_column="slice"), images_message_of(tmp_path, "slice")):
         assert_says(message, tmp_path / "train.csv", "no column 'slice'", "ID, file, a", "--id-column")
 
 
-def test_other_columns_are_ignored_with_one_warning(tmp_path, caplog):
+def test_other_columns_are_ignored_and_that_is_said(tmp_path, caplog):
     make(tmp_path, "ID,age,a,sex,\nx,63,1,m,q\ny,71,0,f,q\n", train="x.png y.png")
     assert read_dataset(tmp_path).label_names == ("a",)
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert_says(caplog.text, tmp_path / "train.csv", "age, sex, column 5 (no name)")
+    assert caplog.records == []
+    assert f"{tmp_path / 'train.csv'}: not labels: age, sex, column 5 (no name)" in read_dataset(tmp_path).understood
 
 
 def test_a_comma_at_the_end_of_each_line_is_not_worth_a_warning(tmp_path, caplog):
@@ -205,7 +215,7 @@ def test_blank_group(tmp_path):
     assert_says(message_of(tmp_path), "train.csv, line 3, column patient: received a blank cell", "--group-column")
 
 
-@pytest.mark.parametrize("option", [{"labels": ("a",)}, {"id_column": "a"}, {"group_column": "a"}])
+@pytest.mark.parametrize("option", [{"id_column": "a"}, {"group_column": "a"}, {"split_column": "a"}])
 def test_columns_named_without_any_csv(tmp_path, option):
     make(tmp_path, train="x.png")
     assert_says(message_of(tmp_path, **option), "--" + next(iter(option)).replace("_", "-"), tmp_path, "no train.csv")
@@ -278,11 +288,35 @@ def test_test_csv_alone_may_give_the_labels(tmp_path):
     assert dataset.splits["test"].labels.tolist() == [[1]]
 
 
-def test_images_beyond_test_csv_are_left_out_with_a_warning(tmp_path, caplog):
-    make(tmp_path, None, "ID\nt\n", test="t.png u.png v.png")
-    assert read_images(tmp_path)["test"] == (("t",), (tmp_path / "test/t.png",))
-    assert len(caplog.records) == 1
-    assert_says(caplog.text, "2 of 3 images", "u.png", "left out")
+def test_images_without_a_row_are_predicted_left_out_or_refused(tmp_path, caplog):
+    make(tmp_path, "ID,a,patient\nx,1,p\n", "ID\nt\n", train="x.png y.png", test="t.png u.png")
+    dataset = read_dataset(tmp_path)
+    train, test = dataset.splits.values()
+    assert (train.image_ids, train.stored.tolist()) == (("x",), ["train"])
+    assert (test.image_ids, test.stored.tolist()) == (("t", "y", "u"), ["test", "train", "test"])
+    assert (test.without_row, test.labels, test.groups) == (("y", "u"), None, None)
+    assert read_images(tmp_path)["train"][0] == ("x", "y")
+    assert_says(caplog.text, "2 of 4 images", "y.png", "predicted", "--unlabelled ignore")
+    caplog.clear()
+    ignored = DatasetOptions(unlabelled="ignore")
+    assert read_dataset(tmp_path, ignored).splits["test"].image_ids == ("t",)
+    assert read_images(tmp_path, ignored)["train"][0] == ("x",)
+    assert_says(caplog.text, "they are left out")
+    assert_says(message_of(tmp_path, unlabelled="error"), "2 of 4 images have no row in train.csv, test.csv", "y.png")
+
+
+def test_an_image_without_a_row_is_a_group_of_its_own(tmp_path):
+    make(tmp_path, None, "ID,patient\nt,p\nu,p\n", test="t.png u.png v.png w.png")
+    assert read_dataset(tmp_path).splits["test"].groups.tolist() == ["p", "p", "v", "w"]
+
+
+def test_rows_without_an_image_may_be_skipped(tmp_path, caplog):
+    make(tmp_path, "ID,a\nx,1\nlost,1\ny,0\n", train="x.png y.png")
+    dataset = read_dataset(tmp_path, DatasetOptions(missing="skip"))
+    assert dataset.splits["train"].image_ids == ("x", "y")
+    assert dataset.splits["train"].labels.tolist() == [[1], [0]]
+    assert dataset.splits["train"].without_image == ("lost",)
+    assert_says(caplog.text, "1 of 3 ids have no image", "'lost' in line 3", "skipped")
 
 
 def test_ids_of_test_csv_need_images(tmp_path):

@@ -8,7 +8,7 @@ from tests.features.dataset.written import assert_says, images_message_of, make,
 # Label errors
 
 
-@pytest.mark.parametrize(("cell", "shown"), [("2", "'2'"), ("", "a blank cell"), ("yes", "'yes'"), ("-1", "'-1'")])
+@pytest.mark.parametrize(("cell", "shown"), [("2", "'2'"), ("maybe", "'maybe'"), ("0.5", "'0.5'"), ("1e0", "'1e0'")])
 def test_a_column_that_is_mostly_binary_is_ambiguous(tmp_path, cell, shown):
     make(tmp_path, f"ID,a,b\nx,1,0\ny,1,{cell}\n", train="x.png y.png")
     message = message_of(tmp_path)
@@ -20,7 +20,8 @@ def test_a_column_that_is_mostly_binary_is_ambiguous(tmp_path, cell, shown):
 def test_a_column_that_is_mostly_not_binary_is_no_label(tmp_path, caplog):
     make(tmp_path, "ID,a,count\nx,1,0\ny,1,2\nz,0,3\n", train="x.png y.png z.png")
     assert read_dataset(tmp_path).label_names == ("a",)
-    assert "count" in caplog.text
+    assert caplog.records == []
+    assert f"{tmp_path / 'train.csv'}: not labels: count" in read_dataset(tmp_path).understood
 
 
 def test_a_label_that_few_rows_have_yet_is_not_dropped(tmp_path):
@@ -63,8 +64,16 @@ def test_a_duplicate_id_column_stops_both(tmp_path):
     ("content", "images", "parts"),
     [
         ("ID,a\nx,1\nq,0\nr,1\n", "x.png", ("2 of 3 ids have no image", "'q' in line 3, 'r' in line 4", "Add the im")),
-        ("ID,a\nx,1\n", "x.png z.png y.png", ("2 of 3 images", "no row in", "y.png", "move the images")),
-        ("ID,a\nx,1\ny,0\nx.png,0\n", "x.png y.png", ("line 4, column ID: received 'x.png'", "Line 2", "Remove one")),
+        (
+            "x,1\ny,0\n",
+            "x.png y.png",
+            ("line 1: the first line names an image (x, 1), so there", "no header", "first line"),
+        ),
+        (
+            "ID,a\nx,1\ny,0\nx.png,0\n",
+            "x.png y.png",
+            ("line 4, column ID: received 'x.png'", "Line 2", "and other cells"),
+        ),
         ("ID,a\nx,1\n", "x.png x.jpg", ("x.jpg: x.png has the same id, 'x'", "rename")),
         ('ID,a\n"x\ny",1\n\nx,1,\n', "x.png", ("line 5: received 3 cells", "header has 2", "begins with 'x'")),
         ("ID,a\nx\n", "x.png", ("line 2: received 1 cells", "header has 2", "one cell for each column")),
@@ -73,19 +82,13 @@ def test_a_duplicate_id_column_stops_both(tmp_path):
         ("", "x.png", ("train.csv is empty", "Write a header")),
         ("\n \n", "x.png", ("train.csv is empty",)),
         ("ID,a\n\n", "x.png", ("holds a header but no row",)),
-        ("ID;a\nx;1\n", "x.png", ("line 1: the columns are separated by semicolons", "'ID;a'", "Save the file with")),
-        ("ID\ta\nx\t1\n", "x.png", ("line 1", "tabs", "commas")),
-        (
-            b"ID,a\r\nx,1\r\n\xe9,0\r\n",
-            "x.png",
-            ("line 3", "0xe9", "byte 12 of", "not UTF-8", "Save the file as UTF-8"),
-        ),
-        (b"\xef\xbb\xbfID\n\xff", "x.png", ("line 2", "0xff", "byte 7 of")),
-        ("ID,a\nx,1\n".encode("utf-16"), "x.png", ("line 1", "0xff", "Save the file as UTF-8")),
-        ("ID,a\nx,1\n".encode("utf-16-le"), "x.png", ("line 1", "NUL", "Save the file as UTF-8")),
+        (b"\xff\xfeI\0D\0\n", "x.png", ("is not text in UTF-16", "Save it as UTF-8")),
+        ("ID,a\n" + "y,0\n" * 500 + "x\0,1\n", "x.png", ("line 502: received a NUL byte",)),
+        (b"PAR1aaaa", "x.png", ("is a Parquet file", "Save the table as CSV")),
+        (b"PK\x03\x04 no workbook", "x.png", ("cannot be read as a workbook of Excel",)),
+        (b"\x1f\x8b\x08 no gzip", "x.png", ("train.csv cannot be read",)),
         ('ID,a\nx,1\n"y,0\nz,1\n', "x.png", ("line 3", "a quoted cell does not end", "Close the quote")),
         ('ID,a\nx,1\n"' + "y,0\n" * 40_000, "x.png", ("line 3", "field larger", "Close the quote")),
-        ("ID,a\nx,1\n", "x.png y.dcm", ("1 DICOM file", "y.dcm", "not supported yet", "Convert them to PNG")),
         ("ID,a\nx,1\n", "", ("train holds no image", ".png", "remove it")),
         ("ID,a\nx,1\n", "notes.txt .x.png", ("train holds no image",)),
         ("ID,a\nx,1\n", "x\\y.png", ("holds a backslash", "Rename")),
@@ -104,7 +107,7 @@ def test_a_file_whose_name_the_tables_could_not_hold_is_a_fault(tmp_path):
     assert_says(message_of(tmp_path), "y\\rz.png", "the name holds a carriage return. Rename the file or folder.")
 
 
-@pytest.mark.parametrize("cell", ["/etc/x", "../x", "s/../../x", "..", "s\\x", "C:x", "c:/x", "x\0"])
+@pytest.mark.parametrize("cell", ["/etc/x", "../x", "s/../../x", "..", "s\\x", "C:x", "c:/x"])
 def test_an_id_cannot_lead_outside(tmp_path, cell):
     make(tmp_path, f"ID,a\nx,1\n{cell},1\n", train="x.png")
     for message in (message_of(tmp_path), images_message_of(tmp_path)):
@@ -131,8 +134,8 @@ def test_a_dicom_file_beside_its_png_is_no_error(tmp_path):
     [
         (lambda root: root / "nowhere", ("nowhere does not exist", "Give the folder")),
         (lambda root: make(root, "ID\nx\n", train="x.png") / "train.csv", ("train.csv is not a folder",)),
-        (lambda root: root, ("neither a folder train nor a folder test",)),
-        (lambda root: make(root, "ID\nx\n"), ("train.csv: there is no folder", "Add its images")),
+        (lambda root: root, ("holds no image", "Put images there")),
+        (lambda root: make(root, "ID\nx\n"), ("holds no image",)),
         (lambda root: make(root, None, "ID\nx\n", train="x.png"), ("test.csv: there is no folder",)),
     ],
 )

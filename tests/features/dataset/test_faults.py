@@ -5,8 +5,8 @@ import pytest
 from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 from features.dataset.dataset import read_dataset, read_with_faults
+from features.dataset.faults import Fault
 from features.dataset.formats import FORMATS
-from features.dataset.table import Fault
 from features.options import DatasetOptions
 from tests.features.dataset.written import assert_says, images_message_of, make, message_of
 
@@ -29,22 +29,27 @@ def test_a_whole_data_set_is_read_as_stage_2_reads_it(tmp_path):
 def test_what_is_there_is_read_and_what_is_not_is_a_fault(tmp_path):
     root = make(tmp_path, GAPS, train="a.png b.png c.png extra.png")
     dataset, faults = read_with_faults(root)
-    (train,) = dataset.splits.values()
+    train, test = dataset.splits.values()
     assert dataset.label_names == ("bleed", "calc")
     assert train.image_ids == ("a", "b", "c")
     assert train.labels.tolist() == [[1, UNKNOWN], [0, 1], [UNKNOWN, 0]]
     assert train.groups.tolist() == ["p1", "", "p1"]
-    assert (train.without_image, train.without_row) == (("lost",), ("extra",))
+    assert (train.without_image, train.without_row) == (("lost",), ())
+    assert (test.image_ids, test.without_row) == (("extra",), ("extra",))
     csv = root / "train.csv"
     assert [(fault.kind, fault.path, fault.line, fault.column) for fault in faults.kept] == [
         ("image", csv, None, "ID"),
-        ("image", csv, None, None),
         ("group", csv, 3, "patient"),
         ("label", csv, 5, "bleed"),
         ("label", csv, 2, "calc"),
     ]
-    assert faults.kept[3].what == "received '2'"
-    assert faults.warnings == [f"{csv}: ignored the columns that are not labels: age"]
+    assert faults.kept[2].what == "received '2'"
+    assert len(faults.warnings) == 1
+    assert_says(faults.warnings[0], f"{root}: 1 of 4 images have no row in train.csv", "extra.png", "predicted")
+    assert dataset.understood == (
+        f"{csv}: not labels: age",
+        "id: 'ID'; labels: 2: bleed, calc; groups: 'patient' (1 groups, 2 images)",
+    )
 
 
 def test_a_fault_says_where_what_and_what_to_do(tmp_path):
@@ -84,15 +89,14 @@ def test_the_message_shows_ten_faults_and_counts_the_others(tmp_path):
 
 def test_all_rows_with_a_wrong_number_of_cells_are_named_at_once(tmp_path):
     make(tmp_path, "ID,a\nx,1\ny,0,2\nz\nw,1,3\n", train="x.png y.png z.png w.png")
-    assert_says(message_of(tmp_path), "4 faults", "line 3: received 3", "line 4: received 1", "line 5: received 3")
-    assert "3 of 4 images in" in message_of(tmp_path)
+    assert_says(message_of(tmp_path), "3 faults", "line 3: received 3", "line 4: received 1", "line 5: received 3")
 
 
 def test_all_faults_of_a_folder_are_named_at_once(tmp_path):
-    make(tmp_path, train="x.png x.jpg a\\b.png z.dcm y.bmp y.tif")
+    make(tmp_path, train="x.png x.jpg a\\b.png y.bmp y.tif")
     (tmp_path / "train" / "far.png").symlink_to("nowhere")
     message = message_of(tmp_path)
-    assert_says(message, "5 faults", "same id, 'x'", "same id, 'y'", "backslash", "1 DICOM file", "leads nowhere")
+    assert_says(message, "4 faults", "same id, 'x'", "same id, 'y'", "backslash", "leads nowhere")
 
 
 def test_two_names_that_occur_twice_are_named_at_once(tmp_path):
@@ -164,7 +168,7 @@ def test_options_that_name_nothing_are_refused(tmp_path, options, says):
 
 
 def test_no_data_set(tmp_path):
-    with pytest.raises(InputError, match="neither a folder train nor a folder test"):
+    with pytest.raises(InputError, match="holds no image"):
         read_with_faults(tmp_path)
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from features.dataset.dataset import read_dataset, read_groups_file, write_groups_file
-from features.dataset.table import Faults
+from features.dataset.dataset import read_dataset
+from features.dataset.faults import Faults
+from features.dataset.groups import read_groups_file, write_groups_file
 from features.options import DatasetOptions
 from tests.features.dataset.written import assert_says, make, message_of
 

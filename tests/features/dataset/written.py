@@ -6,7 +6,7 @@ import pytest
 
 from features.common.errors import InputError
 from features.dataset.dataset import read_dataset, read_images
-from features.options import DatasetOptions
+from features.options import DatasetOptions, ImageOptions
 
 
 def make(
@@ -41,5 +41,5 @@ def assert_says(message: str, *parts: object) -> None:
 def images_message_of(root: Path, id_column: str | None = None) -> str:
     """Give the message of the error that reading only ids and images raises."""
     with pytest.raises(InputError) as caught:
-        read_images(root, id_column)
+        read_images(root, ImageOptions(id_column=id_column))
     return str(caught.value)

@@ -11,13 +11,13 @@ import numpy as np
 from features.common.errors import InputError
 from features.common.files import digest_file
 
-#: The file in a run's folder: `split`, `ID`, `group`, `fold`, and the labels; one row per labelled image that has
-#: features. A cell is empty where no group is known, or no fold held the image out.
+#: The file in a run's folder: `split`, `ID`, `group`, `fold`, `stored`, and the labels; one row per labelled image that
+#: has features. A cell is empty where no group is known, or no fold held the image out.
 RUN_LABELS = "labels.csv"
 #: What makes a folder a run, published last: how it came about, and under `files` the digest of each of its files.
 MARK = "run.json"
 NO_FOLD = -1
-_COLUMNS = ("split", "ID", "group", "fold")
+_COLUMNS = ("split", "ID", "group", "fold", "stored")
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,15 @@ class RunLabels:
         groups: str array (N,), "" where an image has none; None where the run knew no groups.
         folds: int64 array (N,), the fold that held the image out, or `NO_FOLD`.
         labels: uint8 array (N, L), 0 or 1.
+        stored: str array (N,), the folder of the cache that keeps the image's features, "train" or "test"; None where
+            it is that of the split.
     """
 
     image_ids: tuple[str, ...]
     groups: np.ndarray | None
     folds: np.ndarray
     labels: np.ndarray
+    stored: np.ndarray | None = None
 
 
 def write_run_labels(folder: Path, label_names: Sequence[str], splits: Mapping[str, RunLabels]) -> None:
@@ -44,8 +47,10 @@ def write_run_labels(folder: Path, label_names: Sequence[str], splits: Mapping[s
         writer.writerow([*_COLUMNS, *label_names])
         for name, split in splits.items():
             groups = [""] * len(split.image_ids) if split.groups is None else split.groups
-            for image_id, group, fold, labels in zip(split.image_ids, groups, split.folds, split.labels, strict=True):
-                writer.writerow([name, image_id, group, "" if fold == NO_FOLD else fold, *labels])
+            where = [name] * len(split.image_ids) if split.stored is None else split.stored
+            rows = zip(split.image_ids, groups, split.folds, where, split.labels, strict=True)
+            for image_id, group, fold, stored, labels in rows:
+                writer.writerow([name, image_id, group, "" if fold == NO_FOLD else fold, stored, *labels])
 
 
 def read_run_labels(path: Path) -> dict[str, RunLabels]:
@@ -90,4 +95,5 @@ def _to_split(rows: Sequence[Sequence[str]]) -> RunLabels:
         groups=groups if (groups != "").any() else None,
         folds=np.array([int(row[3]) if row[3] else NO_FOLD for row in rows], np.int64),
         labels=np.array([row[len(_COLUMNS) :] for row in rows], np.str_).astype(np.uint8),
+        stored=np.array([row[4] for row in rows], np.str_),
     )

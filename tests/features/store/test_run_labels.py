@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from features.common.errors import InputError
-from features.dataset.run_labels import (
+from features.store.run_labels import (
     NO_FOLD,
     RUN_LABELS,
     RunLabels,
@@ -21,11 +21,13 @@ def test_comes_back_as_it_was_written_whatever_words_it_holds(tmp_path):
         np.array([0, 1, 0]),
         np.array([[1, 0], [0, 0], [1, 1]], np.uint8),
     )
-    test = RunLabels(("x",), None, np.array([NO_FOLD]), np.array([[0, 1]], np.uint8))
+    held_out = np.array(["train"])
+    test = RunLabels(("x",), None, np.array([NO_FOLD]), np.array([[0, 1]], np.uint8), held_out)
     write_run_labels(tmp_path, ("fold", "nan"), {"train": train, "test": test})
     text = (tmp_path / RUN_LABELS).read_text()
     assert text == (
-        'split,ID,group,fold,fold,nan\ntrain,007,p1,0,1,0\ntrain,"a,""b""",,1,0,0\ntrain,NA,1e3,0,1,1\ntest,x,,,0,1\n'
+        'split,ID,group,fold,stored,fold,nan\ntrain,007,p1,0,train,1,0\ntrain,"a,""b""",,1,train,0,0\n'
+        "train,NA,1e3,0,train,1,1\ntest,x,,,train,0,1\n"
     )
     found = read_run_labels(tmp_path / RUN_LABELS)
     assert list(found) == ["train", "test"]
@@ -36,16 +38,17 @@ def test_comes_back_as_it_was_written_whatever_words_it_holds(tmp_path):
         assert found[name].labels.dtype == np.uint8
     assert found["train"].groups.tolist() == ["p1", "", "1e3"]
     assert found["test"].groups is None
+    assert (found["train"].stored.tolist(), found["test"].stored.tolist()) == (["train"] * 3, ["train"])
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "not enough values to unpack"),
-        ("split,ID,fold\n", "its columns are split, ID, fold, expected split, ID, group, fold and the labels"),
-        ("split,ID,group,fold,a\ntrain,x,,0\n", "a row does not have 5 cells"),
-        ("split,ID,group,fold,a\ntrain,x,,one,0\n", "invalid literal for int"),
-        ("split,ID,group,fold,a\ntrain,x,,0,yes\n", "invalid literal for int"),
+        ("split,ID,fold\n", "its columns are split, ID, fold, expected split, ID, group, fold, stored and the labels"),
+        ("split,ID,group,fold,stored,a\ntrain,x,,0\n", "a row does not have 6 cells"),
+        ("split,ID,group,fold,stored,a\ntrain,x,,one,train,0\n", "invalid literal for int"),
+        ("split,ID,group,fold,stored,a\ntrain,x,,0,train,yes\n", "invalid literal for int"),
     ],
 )
 def test_what_is_not_such_a_table_is_one_message(tmp_path, text, message):

@@ -1,0 +1,148 @@
+"""Labels that are words: a column of classes, one or several a cell, or the folder that an image is in."""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from features.common.arrays import UNKNOWN
+from features.dataset.faults import KEPT_FAULTS
+from features.dataset.formats import Column, is_unknown
+
+#: What may stand between the classes of one cell, in the order in which it is recognised.
+_SEPARATORS = ("|", ";", ",")
+#: Classes that mean that there is none, without case, blanks, `_` and `-`.
+_NONE = frozenset(["nofinding", "nofindings", "normal", "healthy", "none", "negative"])
+#: Words of columns that hold classes.
+_OF_CLASSES = frozenset(
+    re.findall(
+        r"\w+",
+        "label labels class classes category categories diagnosis diagnoses finding findings target targets dx tag "
+        "tags genre genres pathology disease condition species",
+    )
+)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+#: A list as Python writes it is no longer than this.
+_LONGEST_LIST = 10_000
+
+
+@dataclass(frozen=True)
+class ClassColumn:
+    """A column whose cells name classes: N cells.
+
+    Attributes:
+        name: of the column; "" for the folders that images are in.
+        parts: the classes of each cell, N of them; None where the cell is not known.
+        separator: what stands between the classes of a cell; "" if a cell holds one, `[]` if it holds a list.
+    """
+
+    name: str
+    parts: Sequence[tuple[str, ...] | None]
+    separator: str
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """How many rows each class has, by its name, sorted."""
+        counts = Counter(one for row in self.parts for one in row or ())
+        return Counter(dict(sorted(counts.items())))
+
+    @property
+    def none(self) -> str:
+        """The class that means none of the others, as it is never beside another; "" if there is none such."""
+        names = [one for one in self.counts if re.sub(r"[\W_]", "", one.casefold()) in _NONE]
+        alone = [one for one in names if all(one not in row or len(row) == 1 for row in self.parts if row)]
+        return alone[0] if len(alone) == 1 else ""
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether all classes are numbers."""
+        return all(re.fullmatch(r"[-+]?[\d.,]+", one) for one in self.counts)
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether these are classes rather than names or numbers: few, and most of them in several rows."""
+        known = sum(row is not None for row in self.parts)
+        if len(self.counts) < 2 or (self.is_numeric and not self.is_named):
+            return False
+        return 2 * len(self.counts) <= known or (known < 10 and len(self.counts) < known)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the column's name says that it holds classes."""
+        return bool(_OF_CLASSES & {word.lower() for word in _WORD.findall(self.name)})
+
+    def columns(self, classes: Sequence[str], lines: Sequence[int], *, others: bool) -> dict[str, Column]:
+        """Write classes as a label each, uint8 (N,); without `others`, a cell that names another class is refused."""
+        known = {*classes, *([self.none] if self.none else [])}
+        strange = [
+            row
+            for row, parts in enumerate(self.parts)
+            if parts is not None and not others and not known.issuperset(parts)
+        ]
+        unknown = [row for row, parts in enumerate(self.parts) if parts is None]
+        columns = {}
+        for place, name in enumerate(classes):
+            values = np.array([parts is not None and name in parts for parts in self.parts], np.uint8)
+            values[unknown + strange] = UNKNOWN
+            mine = place == 0  # one fault for a cell, not one for each class
+            columns[name] = Column(
+                self.name,
+                values,
+                True,
+                len(strange) * mine,
+                [(lines[row], " ".join(self.parts[row] or ())) for row in strange[: KEPT_FAULTS * mine]],
+                [(lines[row], "") for row in unknown[: KEPT_FAULTS * mine]],
+            )
+        return columns
+
+
+def read_classes(name: str, cells: Sequence[str], separator: str | None) -> ClassColumn:
+    """Read the classes of N cells.
+
+    Args:
+        name: of the column.
+        cells: texts, without blanks around.
+        separator: what stands between the classes of a cell; None recognises it from the cells.
+    """
+    filled = [cell for cell in cells if not is_unknown(cell)]
+    if separator is None and filled and all(cell.startswith("[") and cell.endswith("]") for cell in filled):
+        lists = {cell: _read_list(cell) for cell in {*filled}}
+        if all(parts is not None for parts in lists.values()):
+            return ClassColumn(name, [None if is_unknown(cell) else lists[cell] for cell in cells], "[]")
+    found = _recognise_separator({*filled}) if separator is None else separator
+    return ClassColumn(name, [None if is_unknown(cell) else _split(cell, found) for cell in cells], found)
+
+
+def _split(cell: str, separator: str) -> tuple[str, ...]:
+    """Split a cell; classes without blanks around, each once."""
+    parts = cell.split(separator) if separator else [cell]
+    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def _read_list(cell: str) -> tuple[str, ...] | None:
+    """Read a list of texts as Python or JSON writes it; None where it is none."""
+    try:
+        values = ast.literal_eval(cell) if len(cell) <= _LONGEST_LIST else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    if not isinstance(values, list) or not all(isinstance(value, str | int) for value in values):
+        return None
+    return tuple(dict.fromkeys(str(value).strip() for value in values if str(value).strip()))
+
+
+def _recognise_separator(cells: set[str]) -> str:
+    """Find what stands between classes: what splits the cells into parts that recur; "" if nothing does."""
+    for separator in _SEPARATORS:
+        several = [_split(cell, separator) for cell in cells if separator in cell]
+        if not several:
+            continue
+        counts = Counter(part for cell in cells for part in _split(cell, separator))
+        # "pneumonia, viral" is one class: its parts are nowhere else.
+        recurring = sum(all(counts[part] > 1 for part in parts) for parts in several)
+        if 2 * recurring >= len(several):
+            return separator
+    return ""
