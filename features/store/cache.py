@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 from features.common.files import digest_file, replacing
 from features.store.cache_file import BLOCK_ROWS, CacheFile, DamagedFile, Selection, read_selections
 from features.store.images_table import FactsTable, Rejection, Stamp, read_rejections
@@ -158,7 +158,7 @@ class FeatureCache:
                 stamp = Stamp.of(given[image_id])
                 return stamp, table.digest(image_id, stamp) or digest_file(given[image_id])
             except OSError as error:
-                raise InputError(f"{given[image_id]} cannot be read: {error.strerror}.") from None
+                raise InputError(f"{given[image_id]} cannot be read: {cause_of(error)}") from None
 
         wanted = [image_id for image_id in given if image_id not in rejected]
         with ThreadPoolExecutor(_READERS, "reader") as pool:
@@ -230,7 +230,8 @@ def verify_cache(cache: FeatureCache) -> Iterator[tuple[Path, int, Finding | Non
                 _check(file)
                 yield path, file.rows, None
             except DamagedFile as damage:
-                remedy = f"rm {shlex.quote(str(path))} && {cache.remedy(backbone)}"
+                aside = shlex.join(["mv", str(path), f"{path}.damaged"])
+                remedy = f"{aside} && {cache.remedy(backbone)}"
                 yield path, 0, Finding(damage.reason, remedy)
             except InputError as error:
                 yield path, 0, Finding(str(error).removeprefix(f"{path} "), "")

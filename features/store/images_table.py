@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Self, TypeVar
 
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 from features.common.files import digest_file, hold, replacing
 
 _Parsed = TypeVar("_Parsed")
@@ -238,7 +238,9 @@ def _read_csv(
         if tuple(first) not in (header, early) or any(len(row) != len(first) for row in rows):
             raise ValueError(f"its lines are not {','.join(header)}")
         return [parse([row[columns[name]] if name in columns else added[name] for name in header]) for row in rows]
-    except (ValueError, OSError, csv.Error) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
+    except (ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}. Remove it: the next extraction writes it again.") from None
 
 
