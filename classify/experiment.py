@@ -120,7 +120,8 @@ def run_experiment(
     """
     baselines, heads, ensembles = list_models(settings, inputs.columns)
     seen = {"": slice(0, 0), **feature_sets(inputs.columns)}  # the prior's name has no backbone
-    specs = {name: spec.for_rows(len(inputs.train_labels)) for name, spec in settings.heads.items()}
+    rows = len(inputs.train_labels)
+    specs = {name: spec.for_rows(rows).for_classes(settings.exclusive) for name, spec in settings.heads.items()}
     candidates = {}
     for name in baselines + heads:
         kind, _, on = name.partition("/")

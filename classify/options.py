@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
 _NO_ARGUMENTS = ("data", "out", "overwrite", "note", "fits_gb")
 
+#: What `--exclusive` takes.
+EXCLUSIVE = ("auto", "yes", "no")
+
 #: Options that are fields of `Settings` as they are.
 _AS_GIVEN = ("folds", "repeats", "refit", "seed", "gap", "nested", "permutations", "select")
 
@@ -122,6 +125,13 @@ class RunOptions(DatasetOptions):
             help="Run again N times on labels shuffled by group: how often chance does as well as the final model.",
         ),
     ] = 0
+    exclusive: Annotated[
+        str,
+        typer.Option(
+            metavar=f"[{'|'.join(EXCLUSIVE)}]",
+            help="Whether the labels are classes, of which each image has exactly one; auto: if all images have.",
+        ),
+    ] = "auto"
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
     ] = None
@@ -151,6 +161,8 @@ class RunOptions(DatasetOptions):
         if self.calibration not in ("none", *CALIBRATIONS):
             known = ", ".join(CALIBRATIONS)
             raise InputError(f"--calibration: {self.calibration!r} is not a calibration. Expected {known}; or none.")
+        if self.exclusive not in EXCLUSIVE:
+            raise InputError(f"--exclusive: {self.exclusive!r} is none of {', '.join(EXCLUSIVE)}.")
         from joblib import cpu_count  # both here, as they take half a second, and asking for help needs neither
 
         from classify.settings import Settings
