@@ -12,8 +12,11 @@ from tests import ROOT
 
 ROOMS = ("extract", "features", "classify")
 HEAVY = ("tensorflow", "keras", "torch", "jax")
-#: The one module of features/ that names Keras and its backends, inside its functions only.
-KERAS_IMPORT = ROOT / "features" / "common" / "keras_import.py"
+#: The modules of features/ that name what the room may not load, inside their functions only, and what they name.
+LAZY = {
+    ROOT / "features" / "common" / "keras_import.py": set(HEAVY),
+    ROOT / "features" / "dataset" / "frames.py": {"pydicom", "nibabel"},
+}
 #: The order inside classify: a package imports from itself and from those before it.
 ORDER = (
     {"inputs"},
@@ -42,8 +45,8 @@ OF_THE_REPORT = ("matplotlib", "jinja2")
 #: What a room may never import, not even inside a function (docs/contributing.md, "The map").
 FORBIDDEN = {
     "extract": {"classify"},
-    "features": {"extract", "classify", *HEAVY, "cv2", "pydicom"},
-    "classify": {"extract", "cv2", "pydicom"},
+    "features": {"extract", "classify", *HEAVY, "cv2", "pydicom", "nibabel"},
+    "classify": {"extract", "cv2", "pydicom", "nibabel"},
 }
 
 # Prints, as its last line, which packages are loaded when the interpreter ends.
@@ -92,12 +95,12 @@ def packages_loaded(program: str, *arguments: str) -> tuple[subprocess.Completed
 def test_no_module_names_a_room_that_it_must_not_know(room):
     paths = sorted((ROOT / room).rglob("*.py"))
     assert len(paths) > 5
-    named = {path: imports_of(path, whole=path != KERAS_IMPORT) & FORBIDDEN[room] for path in paths}
+    named = {path: imports_of(path, whole=path not in LAZY) & FORBIDDEN[room] for path in paths}
     assert {str(path.relative_to(ROOT)): names for path, names in named.items() if names} == {}
 
 
-def test_features_name_keras_and_its_backends_in_functions_of_one_module():
-    assert imports_of(KERAS_IMPORT) & {*HEAVY, "extract", "classify"} == set(HEAVY)
+def test_two_modules_of_features_name_heavy_packages_and_only_in_functions():
+    assert {path: imports_of(path) & FORBIDDEN["features"] for path in LAZY} == LAZY
 
 
 def test_the_finder_of_imports_sees_lazy_and_nested_ones(tmp_path):
@@ -155,7 +158,7 @@ def test_asking_for_help_loads_no_tensorflow(command, says):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert says in done.stdout
-    assert loaded & {*HEAVY, *OF_THE_REPORT, "numpy", "pandas"} == set()
+    assert loaded & {*HEAVY, *OF_THE_REPORT, "numpy", "pandas", "pydicom", "nibabel"} == set()
     assert "typer" in loaded  # the wrapper saw what the command loaded
 
 
