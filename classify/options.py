@@ -14,7 +14,7 @@ import typer
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.baselines import BASELINES
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
-from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule
+from classify.scores.metrics import CLASS_SELECTORS, MACRO_SELECTORS, THRESHOLD_RULES, ThresholdRule
 from classify.scores.prevalence import parse_prevalences
 from features.common.cli import choose_names, option_words, split_names
 from features.common.errors import InputError
@@ -90,7 +90,8 @@ class RunOptions(DatasetOptions):
         str,
         typer.Option(
             metavar="RULE",
-            help=f"How the final model is chosen: best cross-fitted macro {', '.join(SELECTORS)}; or a model's name.",
+            help=f"How the final model is chosen: best cross-fitted macro {', '.join(MACRO_SELECTORS)}; of exclusive "
+            f"classes also {' or '.join(CLASS_SELECTORS)}; or a model's name.",
         ),
     ] = "roc_auc"
     calibration: Annotated[

@@ -147,5 +147,5 @@ def check_settings(settings: Settings, inputs: Inputs) -> None:
         raise InputError(f"--gap compares random folds with grouped ones, but {why}. Use --groups or --group-column.")
     if settings.nested and settings.folds < 3:
         raise InputError("--nested chooses on the other folds by folds of their own: use --folds 3 or more.")
-    check_rule(settings.select, list(chain(*list_models(settings, inputs.columns))))
+    check_rule(settings.select, list(chain(*list_models(settings, inputs.columns))), settings.exclusive)
     refuse_few(len(inputs.train_labels), groups, settings.folds)
