@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from features.common.arrays import Labels
+from features.common.arrays import UNKNOWN, Labels
 
 
 def mean_auc(logits: np.ndarray, y: Labels, fold_of_row: np.ndarray | None = None) -> np.ndarray:
@@ -14,14 +14,16 @@ def mean_auc(logits: np.ndarray, y: Labels, fold_of_row: np.ndarray | None = Non
         fold_of_row: int array (N,), if only rows of one fold are to be compared; see `auc_within_folds`.
 
     Returns:
-        float32 array (H,), 0-1: the mean over the labels that have both values (in some fold), NaN if none has.
+        float32 array (H,), 0-1: the mean over the labels whose known rows have both values (in some fold), NaN if none
+        has.
     """
     every = np.arange(len(y))
     folds = [every] if fold_of_row is None else [every[fold_of_row == fold] for fold in np.unique(fold_of_row)]
     of_labels = []
     for label in range(y.shape[1]):
         won, pairs = np.zeros(logits.shape[2]), 0
-        for rows in folds:
+        for of_fold in folds:
+            rows = of_fold[y[of_fold, label] != UNKNOWN]
             truth = y[rows, label]
             positives = int(truth.sum())
             if 0 < positives < len(truth):

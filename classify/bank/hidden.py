@@ -5,6 +5,7 @@ import numpy as np
 from classify.bank.compiled import compiled
 from classify.bank.layout import Heads
 from classify.bank.softmax import softmax_entropy
+from features.common.arrays import UNKNOWN
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
@@ -87,17 +88,25 @@ def cross_entropy(
     smoothing: np.float32,
     gradient: np.ndarray,
 ) -> np.float32:
-    """Binary cross-entropy of the logits (L, B) of a head, the mean over all; its gradient (L, B) is written.
+    """Binary cross-entropy of the logits (L, B) of a head, the mean over the known cells; its gradient is written.
 
-    Truth is uint8 (B, L), the weights of positives and negatives are float32 (L,).
+    Truth is uint8 (B, L), the weights of positives and negatives are float32 (L,). An unknown cell has no gradient (L,
+    B); where none is known the loss is 0.
     """
     labels, rows = logits.shape
-    total, share = _ZERO, _ONE / np.float32(labels * rows)
+    known = 0
+    for row in range(rows):
+        for label in range(labels):
+            known += truth[row, label] != UNKNOWN
+    total, share = _ZERO, _ONE / np.float32(max(known, 1))
     for label in range(labels):
         for row in range(rows):
-            logit, known = logits[label, row], truth[row, label] == 1
-            target = (_ONE - smoothing if known else _ZERO) + smoothing * _HALF
-            weight = (positive[label] if known else negative[label]) * share
+            if truth[row, label] == UNKNOWN:
+                gradient[label, row] = _ZERO
+                continue
+            logit, is_positive = logits[label, row], truth[row, label] == 1
+            target = (_ONE - smoothing if is_positive else _ZERO) + smoothing * _HALF
+            weight = (positive[label] if is_positive else negative[label]) * share
             small = np.exp(-abs(logit))
             total += weight * ((logit if logit > _ZERO else _ZERO) - logit * target + np.log1p(small))
             p = (_ONE if logit >= _ZERO else small) / (_ONE + small)

@@ -14,7 +14,7 @@ from classify.bank.loops import pace_adam, penalise, take_steps
 from classify.bank.softmax import softmax_entropy
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import BATCH_NORM_EPSILON
-from features.common.arrays import Features, Labels, RowIndices
+from features.common.arrays import Features, Labels, RowIndices, count_values
 
 #: Parameters of a stack at most, unless it is a single head, so that a step works in the cache; see docs/decisions.md.
 PARAMETERS_IN_CACHE = 700_000
@@ -192,8 +192,9 @@ def make_stacks(specs: Sequence[HeadSpec], rows: BankRows) -> list[Stack]:
 
 
 def _class_weights(y: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """Weights, float32 (L,) each, that make positives and negatives count half the rows; 1 for a label of one value."""
-    share = y.mean(axis=0)
+    """Weights, float32 (L,) each, that let positives and negatives count half the known rows; 1 if one is missing."""
+    positives, negatives = count_values(y)
+    share = positives / np.maximum(positives + negatives, 1)
     constant = (share == 0) | (share == 1)
     positive, negative = (
         np.where(constant, 1, 0.5 / np.where(constant, 1, part)).astype(np.float32) for part in (share, 1 - share)

@@ -44,6 +44,8 @@ def train_bank(
 ) -> list[TrainedHead]:
     """Train heads together; each stops early by its own validation loss and keeps its best epoch's weights.
 
+    The loss is the mean over the known cells of a mini-batch; that of an epoch weighs these by their rows.
+
     Heads of one batch size see the same mini-batches and, of one dropout rate, the same masks. Which other heads are in
     the bank changes a head by no more than the rounding of sums.
 

@@ -5,6 +5,7 @@ from sklearn.metrics import roc_auc_score
 
 from classify.bank.auc import mean_auc
 from classify.scores.resampling import auc_within_folds, resample
+from features.common.arrays import UNKNOWN
 
 
 def test_the_auc_of_many_heads_is_scikit_learns():
@@ -36,3 +37,17 @@ def test_over_the_pairs_within_folds_each_fold_has_its_own_order():
         for head in range(4)
     ]
     np.testing.assert_allclose(mean_auc(logits, y.astype(np.uint8), folds), expected, rtol=1e-6)
+
+
+def test_unknown_cells_have_no_part():
+    rng = np.random.default_rng(3)
+    logits, y, folds = rng.normal(size=(90, 2, 4)).astype(np.float32), rng.integers(0, 2, (90, 2)), np.arange(90) % 4
+    known = rng.random(y.shape) < 0.6
+    y = np.where(known, y, UNKNOWN).astype(np.uint8)
+    of_labels = [
+        [roc_auc_score(y[own, label], logits[own, label, head]) for head in range(4)]
+        for label, own in enumerate(known.T)
+    ]
+    np.testing.assert_allclose(mean_auc(logits, y), np.mean(of_labels, axis=0), atol=1e-6)
+    other = np.where(known[:, :, None], logits, -logits)
+    np.testing.assert_array_equal(mean_auc(logits, y, folds), mean_auc(other, y, folds))

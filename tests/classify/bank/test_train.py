@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from sklearn.utils.class_weight import compute_class_weight
 
 from classify.bank import stack as bank_stack
 from classify.bank import train as bank
@@ -11,6 +12,7 @@ from classify.bank.stack import BankRows, initial_weights, make_stacks
 from classify.bank.train import HeadSplit, batch_order, train_bank
 from classify.models.heads import HeadSpec
 from classify.models.keras_file import write_keras
+from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
 
@@ -53,6 +55,8 @@ def train_in_keras(spec, features, y, train_rows=TRAIN):
     }[spec.optimiser]
     kind = keras.losses.CategoricalCrossentropy if spec.output == "softmax" else keras.losses.BinaryCrossentropy
     loss = kind(label_smoothing=spec.label_smoothing)
+    if UNKNOWN in y:
+        loss = masked_cross_entropy
     model.compile(optimiser, loss, run_eagerly=True)  # to trace a model takes longer than these epochs
     model.set_weights(initial_weights(spec, WIDTH, LABELS))
     validation = (features[VALIDATION], y[VALIDATION].astype(np.float32))
@@ -64,6 +68,13 @@ def train_in_keras(spec, features, y, train_rows=TRAIN):
             summed += len(batch) * model.train_on_batch(features[batch], y[batch].astype(np.float32))
         losses.append((summed / len(rows), model.test_on_batch(*validation)))
     return model.get_weights(), *np.array(losses).T
+
+
+def masked_cross_entropy(truth, predicted):
+    """Binary cross-entropy of the known cells, as a person would write it in Keras."""
+    ops = import_keras().ops
+    known = ops.cast(truth != UNKNOWN, "float32")
+    return ops.sum(ops.binary_crossentropy(truth * known, predicted) * known) / ops.sum(known)
 
 
 PARITY = {
@@ -94,6 +105,31 @@ def test_the_bank_trains_as_keras_does(name, bank_of_parity, features, y):
     assert [weight.shape for weight in head.weights] == [weight.shape for weight in weights]
     for ours, theirs in zip(head.weights, weights, strict=True):
         assert np.linalg.norm(ours - theirs) <= 1e-3 * np.linalg.norm(theirs) + 1e-6
+
+
+@pytest.mark.parametrize("name", ["adam", "hidden"])
+def test_unknown_cells_are_masked_as_a_loss_of_keras_masks_them(name, features, y):
+    masked = np.where(np.random.default_rng(2).random(y.shape) < 0.4, UNKNOWN, y).astype(np.uint8)
+    masked[TRAIN[::4]] = UNKNOWN  # rows without any known label
+    [head] = train([PARITY[name]], features, masked)
+    weights, loss, validation_loss = train_in_keras(PARITY[name], features, masked)
+    np.testing.assert_allclose(head.curves.loss, loss, atol=1e-4)
+    np.testing.assert_allclose(head.curves.validation_loss, validation_loss, atol=1e-4)
+    for ours, theirs in zip(head.weights, weights, strict=True):
+        assert np.linalg.norm(ours - theirs) <= 1e-3 * np.linalg.norm(theirs) + 1e-6
+
+
+def test_balanced_weights_count_the_known_rows(features, y):
+    spec = replace(FIVE, class_weight="balanced", epochs=2)
+    known = np.arange(ROWS) % 2 == 0
+    masked = np.where(known[:, None], y, np.uint8(UNKNOWN))
+    rows = BankRows(lay_flat(features), TRAIN, masked[TRAIN], features[VALIDATION], masked[VALIDATION])
+    [stack] = make_stacks([spec], rows)
+    of_known = masked[TRAIN][masked[TRAIN][:, 0] != UNKNOWN]
+    for label, truth in enumerate(of_known.T):
+        positive, negative = compute_class_weight("balanced", classes=np.array([1, 0]), y=truth)
+        np.testing.assert_allclose(stack._rules.positive[0, label], positive, rtol=1e-6)
+        np.testing.assert_allclose(stack._rules.negative[0, label], negative, rtol=1e-6)
 
 
 def test_a_head_that_diverges_has_no_best_epoch(bank_of_parity, features):
