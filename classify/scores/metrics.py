@@ -165,10 +165,10 @@ def check_rule(rule: str, models: Collection[str], exclusive: bool = False) -> N
             f"--select {rule} is for exclusive classes; these labels are none (--exclusive yes says why). Choose by "
             f"another metric: {', '.join(MACRO_SELECTORS)}."
         )
+    known = SELECTORS if exclusive else MACRO_SELECTORS
     if rule not in SELECTORS and rule not in models:
         raise InputError(
-            f"--select {rule!r}: expected a metric ({', '.join(SELECTORS)}) or a model of this run "
-            f"({', '.join(models)})."
+            f"--select {rule!r}: expected a metric ({', '.join(known)}) or a model of this run ({', '.join(models)})."
         )
 
 

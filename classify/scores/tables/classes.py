@@ -34,9 +34,9 @@ class ConfusionFigure(NamedTuple):
     interval: str
 
 
-def pick_classes(probabilities: Probabilities) -> np.ndarray:
-    """Give the class of each row by number, int64 (N,)."""
-    return np.argmax(probabilities, axis=1)
+def pick_classes(values: np.ndarray) -> np.ndarray:
+    """Give the class of each row by number, int64 (N,), from probabilities or the truth, (N, L)."""
+    return np.argmax(values, axis=1)
 
 
 def score_classes(truth: np.ndarray, predicted: np.ndarray, resampling: Resampling) -> dict[str, np.ndarray]:
