@@ -107,7 +107,10 @@ class _Kept(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ImportError, pickle.PickleError):
+        except OSError as error:
+            logger.warning("%s cannot be read (%s): what it holds is compiled", self.cache_path, error.strerror)
+            return None
+        except (EOFError, ValueError, LookupError, TypeError, AttributeError, ImportError, pickle.PickleError):
             logger.warning("%s is damaged: what it holds is compiled again", self.cache_path)
             with suppress(OSError):
                 self.flush()

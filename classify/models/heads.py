@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 
 Optimiser = Literal["adam", "sgd"]
 ClassWeight = Literal["none", "balanced"]
@@ -164,7 +164,7 @@ def read_presets(path: Path) -> dict[str, HeadSpec]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_refuse_duplicates)
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}). Give a file of presets.") from None
+        raise InputError(f"{path} cannot be read: {cause_of(error)} Give a file of presets.") from None
     except (InputError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON that can be read: {error}. Write it again.") from None
     if not isinstance(content, dict) or not content:
@@ -178,7 +178,7 @@ def write_presets(path: Path, heads: Mapping[str, HeadSpec]) -> None:
     try:
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}). Name another file.") from None
+        raise InputError(f"{path} cannot be written: {cause_of(error)}") from None
 
 
 def _read_spec(path: Path, name: str, values: Any) -> HeadSpec:

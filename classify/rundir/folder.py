@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from features.audit.report import DUPLICATES, GROUPS
 from features.audit.report import RECORD as AUDIT
-from features.common.errors import InputError
-from features.common.files import digest, digest_file, hold, read_record, remove
+from features.common.errors import InputError, cause_of
+from features.common.files import HELD, digest, digest_file, hold, read_record, remove
 from features.dataset.run_labels import MARK, RUN_LABELS
 from features.store.gradients import CAM, CAM_LOCK, CAM_STAGING, GRADIENTS
 
@@ -114,7 +114,7 @@ class SealedRun:
         except FileNotFoundError:
             raise InputError(f"{path} is missing. {_remedy(self.folder)}") from None
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}). {_remedy(self.folder)}") from None
+            raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
         if found != self.record["files"].get(name):
             raise _changed(self.folder, name)
         return path
@@ -186,13 +186,15 @@ def hold_run(run: Path, name: str = _LOCK) -> Iterator[None]:
         InputError: another process holds it, or the folder cannot be written to.
     """
     existed, lock = run.exists(), run / name
-    with hold(lock):
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)  # nobody waits for this lock, and the folder is a person's
-            if not existed:
-                _remove_empty(run)
+    try:
+        with hold(lock):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)  # nobody waits for this lock, and the folder is a person's
+    finally:
+        if not existed:
+            _remove_empty(run)
 
 
 @contextmanager
@@ -205,10 +207,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"{folder} cannot be written ({reason}). Free the disk, change the folder's rights, or use another folder."
-        ) from None
+        raise InputError(f"{folder} cannot be written: {cause_of(error)} Or use another folder.") from None
 
 
 def clear(staging: Path, kept: str | None = None) -> None:
@@ -230,7 +229,7 @@ def _check(run: Path, overwrite: bool) -> None:
         return
     if not run.is_dir():
         raise InputError(f"{run} is not a folder. Name another with --out.")
-    if not any(path.name not in (_PARTIAL, _LOCK) for path in run.iterdir()):
+    if not any(path.name not in (_PARTIAL, _LOCK, f"{_LOCK}{HELD}") for path in run.iterdir()):
         return
     if not (run / _REPLACING).exists() and not _is_ours(run / MARK):
         why = "was not written by Headbank" if (run / MARK).exists() else "is missing"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 from features.common.files import digest_file, replacing
 from features.store.cache_file import BLOCK_ROWS, CacheFile, DamagedFile, Selection, read_selections
 from features.store.images_table import FactsTable, Rejection, Stamp, read_rejections
@@ -145,7 +145,7 @@ class FeatureCache:
             try:
                 return table.digest(image_id, Stamp.of(path)) or digest_file(path)
             except OSError as error:
-                raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+                raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
 
         with ThreadPoolExecutor(_READERS, "reader") as pool:
             digests = list(zip(image_ids, pool.map(current, image_ids, paths), strict=True))
@@ -214,7 +214,8 @@ def verify_cache(cache: FeatureCache) -> Iterator[tuple[Path, int, Finding | Non
                 _check(file)
                 yield path, file.rows, None
             except DamagedFile as damage:
-                remedy = f"rm {shlex.quote(str(path))} && {cache.remedy(backbone)}"
+                aside = shlex.join(["mv", str(path), f"{path}.damaged"])
+                remedy = f"{aside} && {cache.remedy(backbone)}"
                 yield path, 0, Finding(damage.reason, remedy)
             except InputError as error:
                 yield path, 0, Finding(str(error).removeprefix(f"{path} "), "")

@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Self, TypeVar
 
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 from features.common.files import hold, replacing
 
 _Parsed = TypeVar("_Parsed")
@@ -204,7 +204,9 @@ def _read_csv(path: Path, header: tuple[str, ...], parse: Callable[[list[str]], 
         if any(len(row) != len(header) for row in rows) or tuple(first) != header:
             raise ValueError(f"its lines are not {','.join(header)}")
         return [parse(row) for row in rows]
-    except (ValueError, OSError, csv.Error) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
+    except (ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}. Remove it: the next extraction writes it again.") from None
 
 

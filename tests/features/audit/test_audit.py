@@ -324,7 +324,7 @@ def test_a_run_without_folds_is_refused(planted, tmp_path):
     result = CliRunner().invoke(app, options)
     assert (
         result.exit_code,
-        "is not a run: run.json or labels.csv is missing or damaged. Give the folder" in result.stderr,
+        "is not a run: run.json or labels.csv is missing. Give the folder" in result.stderr,
     ) == (2, True)
     write_run(tmp_path, "split,ID,group\ntrain,t000,g\n")
     result = CliRunner().invoke(app, options)
