@@ -173,11 +173,12 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
     place_of = np.cumsum(has_features) - 1
     features = np.empty((0, 0), np.float32)
     bytes_of, seconds_of = dict.fromkeys(backbones, 0), dict[str, float | None](dict.fromkeys(backbones, 0.0))
-    for stored, rows in parts:
-        rows = rows[has_features[rows]]
+    for stored, all_rows in parts:
+        rows = all_rows[has_features[all_rows]]
         wanted = [split.image_ids[row] for row in rows]
         _, read = cache.read(stored, backbones, wanted)
-        cache.refuse_changed(stored, backbones, wanted, [split.paths[row] for row in rows])
+        of_part = [(split.image_ids[row], split.paths[row]) for row in all_rows]
+        cache.refuse_changed(stored, backbones, *zip(*of_part, strict=True))
         if len(parts) == 1:
             features = read
         else:

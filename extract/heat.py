@@ -28,8 +28,8 @@ from extract.report import show_progress
 from extract.run import find_images
 from extract.runtime import Extractor, cores, device_name, fold_batch_norms
 from features.common.cli import EXIT_REJECTED
-from features.common.errors import InputError
-from features.common.files import FULL, digest, digest_file, hold, remove
+from features.common.errors import InputError, cause_of
+from features.common.files import digest, digest_file, hold, remove
 from features.common.text import duration, first_few, make_console, size
 from features.dataset.layout import ROLES
 from features.store.gradients import (
@@ -183,8 +183,7 @@ def _renewing(run: Path) -> Iterator[Path]:
             remove(target)
             staging.replace(target)
         except OSError as error:
-            remedy = "Make room on its disk." if error.errno in FULL else "Make its folder writable."
-            raise InputError(f"{target} cannot be written ({error.strerror or error}). {remedy}") from None
+            raise InputError(f"{target} cannot be written: {cause_of(error)}") from None
         finally:
             with suppress(OSError):
                 remove(staging)
