@@ -108,6 +108,7 @@ def run_experiment(
     on_step: Callable[[], None],
     store: FitStore = KEEP_NONE,
     say: Callable[[str], None] | None = None,
+    on_model: Callable[[str, float], None] = lambda name, seconds: None,
 ) -> Experiment:
     """Make folds, cross-fit baselines, heads and ensembles, score each, choose the final one by the rule, calibrate it.
 
@@ -117,6 +118,7 @@ def run_experiment(
         on_step: called `count_steps` times, from any thread: per fit, per ensemble and per model scored.
         store: the fits and scores of earlier runs; new ones are added.
         say: called with a line, before the first fit, that says which fits are kept and which are to be made, and why.
+        on_model: called with the name of each model when it is fitted, and the seconds that took, from any thread.
     """
     baselines, heads, ensembles = list_models(settings, inputs.columns)
     seen = {"": slice(0, 0), **feature_sets(inputs.columns)}  # the prior's name has no backbone
@@ -135,7 +137,7 @@ def run_experiment(
         if said := describe_reuse(store, cross_fit.list_keys(), changed):
             say(said)
     prior = CrossFit({PRIOR: Candidate(BASELINES[PRIOR].make(), seen[""])}, inputs, plan).run(1)
-    cross_fitted = cross_fit.run(settings.jobs, on_step)
+    cross_fitted = cross_fit.run(settings.jobs, on_step, on_model)
     scored = inputs.test if inputs.test and inputs.test.labels is not None else None
     shared = warn_shared_groups(inputs.train.groups, scored.groups if scored else None)
     few = warn_few_positives(inputs.label_names, inputs.train_labels)

@@ -3,21 +3,22 @@
 What is wrong with the options, the data set or the cache is reported before the imports that take seconds.
 """
 
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import typer
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.crossfit.holdout import hold_out
 from classify.inputs import read_inputs
 from classify.options import RunOptions
 from classify.rundir.folder import RUN_FILES, open_run
 from classify.settings import check_settings, choose_exclusive, count_steps
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
-from features.common.text import progress_bar
+from features.common.text import duration, progress_bar
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache, default_cache
 from features.store.gradients import write_gradients
@@ -44,6 +45,8 @@ def run_classification(options: RunOptions) -> int:
             cache = FeatureCache(options.cache or default_cache(options.data))
             inputs = read_inputs(dataset, cache, backbones)
             if options.holdout is not None:
+                from classify.crossfit.holdout import hold_out
+
                 inputs, said = hold_out(inputs, options.holdout, options.seed)
                 typer.echo(f"understood: {said}")
             exclusive, said = choose_exclusive(options.exclusive, inputs)
@@ -67,7 +70,9 @@ def run_classification(options: RunOptions) -> int:
                 say = partial(typer.echo, err=True)
                 read = time.perf_counter()
                 with progress_bar("fitting and scoring", count_steps(settings, inputs.columns)) as advance:
-                    experiment = run_experiment(inputs, settings, advance, store, say)
+                    # The bar of a terminal says as much.
+                    on_model = (lambda name, seconds: None) if sys.stderr.isatty() else partial(_say_fitted, say)
+                    experiment = run_experiment(inputs, settings, advance, store, say, on_model)
                     experiment = validate(inputs, settings, read_final(inputs, experiment), advance, store)
                 seconds = {"read": round(read - started, 3), "fit": round(time.perf_counter() - read, 3)}
                 if store.reused:
@@ -89,3 +94,8 @@ def run_classification(options: RunOptions) -> int:
     typer.echo(f"written to {options.out}: {', '.join(written)}")
     say_what_was_explained(explained, options.out)
     return EXIT_REJECTED if inputs.test is not None and inputs.test.rejected_ids else 0
+
+
+def _say_fitted(say: Callable[[str], None], name: str, seconds: float) -> None:
+    """Say that a model is fitted."""
+    say(f"fitted: {name} ({duration(seconds)})")

@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -99,15 +100,26 @@ class CrossFit:
         }
         return {name: [key for key in keys if key] for name, keys in of_models.items()}
 
-    def run(self, jobs: int, on_fit: Callable[[], None] = lambda: None) -> CrossFitted:
+    def run(
+        self,
+        jobs: int,
+        on_fit: Callable[[], None] = lambda: None,
+        on_model: Callable[[str, float], None] = lambda name, seconds: None,
+    ) -> CrossFitted:
         """Find or make all fits; gives the models in the order of the candidates.
 
         Args:
             jobs: how many fits run at a time, as far as the memory has room. It does not change any probability.
             on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
+            on_model: called with a model's name and the seconds of its fits when the last of them is made or found.
         """
+        lock, left, spent = (
+            Lock(),
+            dict.fromkeys(self._candidates, len(self._fits)),
+            dict.fromkeys(self._candidates, 0.0),
+        )
 
-        def recall(candidate: Candidate, number: int) -> Fit:
+        def recall(name: str, candidate: Candidate, number: int) -> Fit:
             key = self._key(candidate, number)
             fit = self._store.find(key) if key else None
             if fit is None:
@@ -115,6 +127,11 @@ class CrossFit:
                 if key:
                     self._store.keep(key, fit)
             on_fit()
+            with lock:
+                left[name] -= 1
+                spent[name] += fit.seconds
+                if not left[name]:
+                    on_model(name, spent[name])
             return fit
 
         rows = max(len(fit.learnt) for fit in self._fits)
@@ -129,7 +146,7 @@ class CrossFit:
                     name: self._for_all_rows(name, found[name]) if later else self._candidates[name]
                     for name, _ in wanted
                 }
-                fits = in_threads(jobs, recall, [(models[name], number) for name, number in wanted])
+                fits = in_threads(jobs, recall, [(name, models[name], number) for name, number in wanted])
                 for (name, _), fit in zip(wanted, fits, strict=True):
                     found[name].append(fit)
         backbones = {name: _backbones_within(one.columns, self._inputs) for name, one in self._candidates.items()}

@@ -48,7 +48,7 @@ def age(moment: str) -> str:
 
 def count_things(number: int, thing: str) -> str:
     """Write a number of things: `1 row`, `2 rows`."""
-    return f"{number} {thing}" + ("" if number == 1 else "s")
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
 def first_few(names: Sequence[str], count: int = 10, separator: str = ", ") -> str:

@@ -135,11 +135,13 @@ def _read_list(cell: str) -> tuple[str, ...] | None:
 
 
 def _recognise_separator(cells: set[str]) -> str:
-    """Find what stands between classes: what splits the cells into parts that recur; "" if nothing does."""
+    """Find what stands between classes, a comma only if it splits cells into parts that recur; "" if nothing does."""
     for separator in _SEPARATORS:
         several = [_split(cell, separator) for cell in cells if separator in cell]
         if not several:
             continue
+        if separator != ",":
+            return separator
         counts = Counter(part for cell in cells for part in _split(cell, separator))
         # "pneumonia, viral" is one class: its parts are nowhere else.
         recurring = sum(all(counts[part] > 1 for part in parts) for parts in several)

@@ -12,6 +12,7 @@ import numpy as np
 
 from features.common.errors import InputError
 from features.common.files import replacing
+from features.common.text import count_things
 from features.dataset.faults import Fault, Faults, cell_fault, listed, shown
 from features.dataset.folder import to_image_id
 from features.dataset.formats import Listing, is_unknown
@@ -116,7 +117,9 @@ def find_groups(
     elif question := next(filter(None, (suggest_groups(listing, ids, others) for listing in listings)), ""):
         faults.warnings.append(question)
     count, known = len({*values.tolist()} - {""}), int((values != "").sum())
-    return FoundGroups(values, columns, f"{said} ({count:,} groups, {known:,} images)" if count else said)
+    return FoundGroups(
+        values, columns, f"{said} ({count_things(count, 'group')} of {count_things(known, 'image')})" if count else said
+    )
 
 
 def _join_file(path: Path, images: Sequence[ImageFile], roles: Sequence[str], faults: Faults) -> np.ndarray:

@@ -102,6 +102,15 @@ def _number(path: str) -> str:
     return folder + slash + (found[1] if found else name)
 
 
+#: What ids lose on the way through spreadsheets and file systems, the least first.
+_REWRITINGS: tuple[tuple[Callable[[str], str], str], ...] = (
+    (str, ""),
+    (_fold, "ignoring case and Unicode form"),
+    (_number, "ignoring leading zeros and .0"),
+    (lambda path: _number(_fold(path)), "ignoring case, Unicode form, leading zeros and .0"),
+)
+
+
 def _join_cells(cells: Sequence[str], pool: Pool, *, loosely: bool) -> tuple[np.ndarray, str]:
     """Join cells with images: as they are or, where most find none, by the first rewriting that joins the most.
 
@@ -113,19 +122,16 @@ def _join_cells(cells: Sequence[str], pool: Pool, *, loosely: bool) -> tuple[np.
     if not loosely or 2 * (best != NO_IMAGE).sum() >= len(cells):
         return best, how
     ids = [to_image_id(cell.replace("\\", "/")) for cell in cells]
-    depths = range(pool.depth, 0, -1)
-    tails = [
-        (_tail(depth), "by the file's name alone" if depth == 1 else f"by the last {depth} parts") for depth in depths
+    # Each with what it does to paths, and what it says: whole ids, whole paths, and ever shorter ends of paths.
+    paths: list[tuple[Sequence[str], Callable[[str], str], str]] = [
+        (pool.image_ids, str, ""),
+        (pool.places, str, "paths begin in the folder of the data set"),
+        *((pool.places, _tail(depth), f"by the last {depth} parts of paths") for depth in range(pool.depth, 1, -1)),
+        (pool.places, _tail(1), "by the file's name alone"),
     ]
-    also: tuple[tuple[Callable[[str], str], str], ...] = (
-        (str, ""),
-        (_fold, "ignoring case and Unicode form"),
-        (_number, "ignoring leading zeros and .0"),
-        (lambda path: _number(_fold(path)), "ignoring case, Unicode form, leading zeros and .0"),
-    )
-    for rewrite, said in also:
-        for tail, parts in tails:
-            index = _index([rewrite(tail(place)) for place in pool.places])
+    for rewrite, said in _REWRITINGS:
+        for names, tail, parts in paths:
+            index = _index([rewrite(tail(name)) for name in names])
             found = np.array([index.get(rewrite(tail(one)), NO_IMAGE) for one in ids], np.int64)
             if (found != NO_IMAGE).sum() > (best != NO_IMAGE).sum():
                 best, how = found, " and ".join(filter(None, (parts, said)))
@@ -167,6 +173,8 @@ def find_ids(table: Table, pool: Pool, wanted: str | None) -> Joined:
     if not any(2 * joined.count >= rows for joined in tried):
         tried = [join_column(table, place, pool) for place in places[:_TRIED_COLUMNS]] + tried[_TRIED_COLUMNS:]
     naming = [joined for joined in tried if 2 * joined.count >= rows]
+    # Labels of 0 and 1 name images, too, where some are called so.
+    naming = [joined for joined in naming if not {*table.columns[joined.column]} <= {"0", "1"}] or naming
     # Else a few images at hand, or a name alone.
     best = _choose(table, pool, naming) if naming else max(tried, key=_likelihood, default=None)
     if best is None or _likelihood(best) <= (0, False, False):
@@ -177,7 +185,6 @@ def find_ids(table: Table, pool: Pool, wanted: str | None) -> Joined:
             "Write the names of the columns into a first line, such as ID,epidural,patient."
         )
     table.find(best.name)  # refuses a name that two columns have
-    # Labels of 0 and 1 name images, too, where some are called so.
     others = tuple(joined.name for joined in naming if joined.column != best.column and joined.count > 2)
     return replace(best, others=others)
 

@@ -168,7 +168,7 @@ def _split_rows(path: Path, text: str, faults: Faults) -> Iterator[tuple[int, li
     lines = io.StringIO(text, newline="")
     skipped, separator, start = 0, "", 0
     for line in lines:  # before the header
-        named_separator = _SEP_LINE.fullmatch(line.strip())
+        named_separator = _SEP_LINE.fullmatch(line.rstrip("\r\n"))
         if line.strip() and not named_separator and not line.startswith("#"):
             break
         if named_separator:
@@ -208,7 +208,8 @@ def _recognise_separator(text: str) -> str:
         widths = set()
         try:
             for row, _ in zip(rows, range(_SNIFFED_ROWS), strict=False):
-                widths |= {len(row)} if any(row) else set()
+                # A quote within a cell shows that the cell began before it.
+                widths |= {0 if any('"' in cell for cell in row) else len(row)} if any(row) else set()
         except csv.Error:
             continue
         # A row of another width is a fault to name, so that the header counts where no separator fits all.

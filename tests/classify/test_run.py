@@ -45,12 +45,16 @@ def toy(tmp_path) -> Toy:
 
 
 def run(toy: Toy, out="run", *options: str):
-    """Run the command; without heads, which take their seconds, and without earlier fits, unless asked for."""
+    """Run the command; without heads, which take their seconds, and without earlier fits, unless asked for.
+
+    What it understood of the data set is left out of what it said.
+    """
     arguments = ["run", str(toy.data), "--cache", str(toy.cache), "--out", str(toy.data.parent / out), *options]
     arguments += [] if "--preset" in options else ["--preset", "none"]
     arguments += [] if "--fits-gb" in options else ["--fits-gb", "0"]
     result = CliRunner().invoke(app, arguments)
-    return result.exit_code, " ".join(result.output.split()), toy.data.parent / out
+    said = " ".join(line for line in result.output.splitlines() if not line.startswith(("understood: ", "fitted: ")))
+    return result.exit_code, " ".join(said.split()), toy.data.parent / out
 
 
 def test_writes_a_run(toy):
@@ -228,7 +232,7 @@ def test_the_labels_and_the_gallery_are_written_for_the_report(toy):
     label_test_split(toy)
     _, _, out = run(toy, "run", *FEW, "--select", "mean")
     table = pd.read_csv(out / "labels.csv", dtype={"fold": "Int64"})
-    assert list(table.columns) == ["split", "ID", "group", "fold", *LABELS]
+    assert list(table.columns) == ["split", "ID", "group", "fold", "stored", *LABELS]
     assert list(table["ID"]) == [*toy.train_ids, *toy.test_ids]
     np.testing.assert_array_equal(table[list(LABELS)], np.vstack([toy.train_labels, toy.test_labels]))
     train, test = table[table["split"] == "train"], table[table["split"] == "test"]

@@ -48,7 +48,7 @@ def test_what_is_there_is_read_and_what_is_not_is_a_fault(tmp_path):
     assert_says(faults.warnings[0], f"{root}: 1 of 4 images have no row in train.csv", "extra.png", "predicted")
     assert dataset.understood == (
         f"{csv}: not labels: age",
-        "id: 'ID'; labels: 2: bleed, calc; groups: 'patient' (1 groups, 2 images)",
+        "id: 'ID'; labels: 2: bleed, calc; groups: 'patient' (1 group of 2 images)",
     )
 
 
