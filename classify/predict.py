@@ -191,5 +191,5 @@ def _list_images(
     found = scan_images(images)
     image_ids = tuple(sorted(found))
     used = tuple(compress(image_ids, cache.has_features(split, image_ids)))
-    cache.refuse_changed(split, backbones, used, [found[image_id] for image_id in used])
+    cache.refuse_changed(split, backbones, image_ids, [found[image_id] for image_id in image_ids])
     return image_ids, used
