@@ -124,7 +124,6 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
     final = experiment.final_model
     console.print(f"final model: {final} ({describe_rule(settings.select)}{before})")
     _print_choice(console, experiment)
-    _print_classes(console, experiment)
     console.print(f"its thresholds, for {settings.threshold.text}, cross-fitted on the training images:")
     costs = measure_cost(inputs.train_labels, experiment.predictions[final].out_of_fold, experiment.decisions[final])
     console.print(_threshold_table(inputs, experiment, costs))
@@ -135,6 +134,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
         )
     for name, promise in zip(inputs.label_names, experiment.readings.promises, strict=False):
         console.print(f"{settings.threshold.text} of {name} rests on: {promise.describe()}")
+    _print_classes(console, experiment)
     _print_groups(console, experiment)
     _print_subgroups(console, experiment, inputs)
     if test is None:
