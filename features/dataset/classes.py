@@ -58,6 +58,11 @@ class ClassColumn:
         return alone[0] if len(alone) == 1 else ""
 
     @property
+    def holds_several(self) -> bool:
+        """Whether a cell may hold another number of classes than one."""
+        return any(row is not None and len(row) != 1 for row in self.parts)
+
+    @property
     def is_numeric(self) -> bool:
         """Whether all classes are numbers."""
         return all(re.fullmatch(r"[-+]?[\d.,]+", one) for one in self.counts)

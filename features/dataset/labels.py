@@ -167,7 +167,7 @@ def _texts(listing: Listing) -> list[tuple[str, Sequence[str]]]:
 def _of_classes(column: ClassColumn) -> tuple[_Source, str]:
     """Take the classes of a column for labels; one that means none is left out where a cell may hold several."""
     names = tuple(column.counts)
-    if not column.separator:
+    if not column.holds_several:
         said = f"{len(names)} classes from {shown(column.name)}: {listed(names)}"
         if column.none:
             said += (
