@@ -140,7 +140,7 @@ def test_a_label_called_like_a_column_of_the_run_is_an_input_error(tmp_path):
 def test_a_data_set_without_train_is_an_input_error(tmp_path):
     write_split(tmp_path / "toy", "test", ["a"], {})
     write_cache_file(tmp_path / "cache" / "train" / "alpha.h5", ["a"], np.zeros((1, 2)))
-    with pytest.raises(InputError, match="has no folder train"):
+    with pytest.raises(InputError, match="has no images to learn from"):
         read_inputs(read_dataset(tmp_path / "toy"), FeatureCache(tmp_path / "cache"), None)
 
 
@@ -156,7 +156,7 @@ def test_images_that_changed_since_they_were_extracted_are_refused(toy):
 
 def test_without_train_csv_the_message_says_so(toy):
     (toy.data / "train.csv").unlink()
-    with pytest.raises(InputError, match=r"train\.csv is missing, so there is nothing to learn from"):
+    with pytest.raises(InputError, match=r"no label is known for the training images"):
         read(toy)
 
 
