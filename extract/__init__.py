@@ -2,7 +2,7 @@
 
 - `__main__`, `options`: the commands and their options.
 - `run`: what `extract run` does; `extraction` brings a cache up to date, `pipeline` runs one split.
-- `images`: bytes to pixels.
+- `images/`: bytes to pixels.
 - `backbones/`: the frozen networks; to add one, add a row to `backbones/table.py`.
 - `runtime`: a backbone as a fast function on this device.
 - `report`: progress and figures.

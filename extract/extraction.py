@@ -12,6 +12,7 @@ import cv2
 from rich.console import Console
 
 from extract.backbones.build import FrozenBackbone
+from extract.images.reading import Reading
 from extract.pipeline import BatchFunction, Images, Job, Pipeline
 from extract.report import BackboneReport, Report, show_progress
 from extract.runtime import CPU_BATCH, GPU_BATCH, Extractor, batches_at_a_time, device_name, fold_batch_norms
@@ -30,11 +31,13 @@ class ExtractionOptions:
         cache: folder of the cache; made where it is missing.
         storage: dtype of the cache files, `float32` or `float16`.
         workers: threads that read and decode.
+        reading: how pixels are read.
     """
 
     cache: Path
     storage: str
     workers: int
+    reading: Reading
 
 
 def extract(
@@ -74,6 +77,7 @@ def extract(
                     split,
                     [_make_job(split.split, backbone, options, compiled, console.print) for backbone in backbones],
                     FactsTable.of_split(options.cache, split.split),
+                    options.reading,
                     options.workers,
                     report,
                     lambda count: advance(count, f"device waits {report.waiting_share:.0%}"),
@@ -126,7 +130,7 @@ def _make_job(
     say: Callable[[str], None],
 ) -> Job:
     """Find the rows of a backbone that are there; those of another recipe do not count, and are replaced at the end."""
-    recipe = backbone.recipe(options.storage)
+    recipe = backbone.recipe(options.storage, options.reading)
     path = options.cache / split / f"{backbone.name}.h5"
     previous = FeatureCache(options.cache).open(split, backbone.name) if path.exists() else None
     if previous and previous.fingerprint != recipe.fingerprint:

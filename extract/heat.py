@@ -20,14 +20,16 @@ from extract.backbones.table import backbone_named
 from extract.backbones.weights import find_model, find_weights
 from extract.extraction import default_batch_size
 from extract.heat_maps import enlarge, find_regions, peak, save_heat, save_overlay, save_thumbnail, scale_box, to_levels
-from extract.images import UnreadableImage, decode, draw_thumbnail, resize
+from extract.images.decoding import UnreadableImage, decode
+from extract.images.reading import Reading
+from extract.images.resizing import draw_thumbnail, resize
 from extract.options import HeatOptions
 from extract.report import show_progress
 from extract.run import find_images
 from extract.runtime import Extractor, cores, device_name, fold_batch_norms
 from features.common.cli import EXIT_REJECTED
-from features.common.errors import InputError
-from features.common.files import FULL, digest, digest_file, hold, remove
+from features.common.errors import InputError, cause_of
+from features.common.files import digest, digest_file, hold, remove
 from features.common.text import duration, first_few, make_console, size
 from features.store.gradients import (
     CAM,
@@ -66,10 +68,10 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A decoded image: uint8 pixels by input size, its thumbnail, height and width; or why it is left out."""
+    """A decoded image: uint8 pixels by backbone, its thumbnail, height and width; or why it is left out."""
 
     image: _Wanted
-    pixels: Mapping[int, np.ndarray] = field(default_factory=dict)
+    pixels: Mapping[str, np.ndarray] = field(default_factory=dict)
     thumbnail: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
     size: tuple[int, int] = (0, 0)
     reason: str = ""
@@ -157,7 +159,7 @@ def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
         row = backbone_named(recipe.backbone)
         weights = find_weights(row, recipe.weights_option, weights_dir)
         backbone = FrozenBackbone.of_table(row, weights, recipe.precision)
-    ours = backbone.recipe(recipe.storage)
+    ours = backbone.recipe(recipe.storage, Reading.of(recipe))
     if ours.fingerprint != recipe.fingerprint:
         raise InputError(
             f"the features of {recipe.backbone} were extracted in another way than its maps would be "
@@ -182,8 +184,7 @@ def _renewing(run: Path) -> Iterator[Path]:
             remove(target)
             staging.replace(target)
         except OSError as error:
-            remedy = "Make room on its disk." if error.errno in FULL else "Make its folder writable."
-            raise InputError(f"{target} cannot be written ({error.strerror or error}). {remedy}") from None
+            raise InputError(f"{target} cannot be written: {cause_of(error)}") from None
         finally:
             with suppress(OSError):
                 remove(staging)
@@ -202,14 +203,14 @@ def _compute(
     heats: dict[int, list[np.ndarray]] = {}
     left_out: dict[str, str] = {}
     files = (f"{number:05d}" for number in range(len(wanted)))
-    for loaded in _read(wanted, {backbone.input_size for backbone in backbones.values()}):
+    for loaded in _read(wanted, found.recipes):
         left_out |= {f"{entry.image.split}/{entry.image.image_id}": entry.reason for entry in loaded if entry.reason}
         whole = [entry for entry in loaded if not entry.reason]
         for entry in whole:
             entry.image.size, entry.image.file = entry.size, next(files)
             save_thumbnail(entry.thumbnail, thumbnail_path(folder, entry.image.file))
         for name, extractor in extractors.items() if whole else ():
-            maps = extractor(np.stack([entry.pixels[backbones[name].input_size] for entry in whole]))
+            maps = extractor(np.stack([entry.pixels[name] for entry in whole]))
             for entry, of_image in zip(whole, maps, strict=True):
                 for pair in entry.image.pairs:
                     heats.setdefault(pair, []).append(of_image.astype(np.float64) @ found.vectors[name][pair])
@@ -228,31 +229,35 @@ def compile_maps(backbone: FrozenBackbone) -> Extractor:
     return Extractor(model, backbone.preprocessing, backbone.input_size, batch_size)
 
 
-def _read(wanted: Sequence[_Wanted], sizes: set[int]) -> Iterator[list[_Loaded]]:
+def _read(wanted: Sequence[_Wanted], recipes: Mapping[str, Recipe]) -> Iterator[list[_Loaded]]:
     """Decode the images a block at a time; the next block is read while a block is computed."""
     blocks = [wanted[start : start + _BLOCK] for start in range(0, len(wanted), _BLOCK)]
     with ThreadPoolExecutor(cores(), "reader") as readers:
-        ahead = [readers.submit(_load, image, sizes) for image in blocks[0]]
+        ahead = [readers.submit(_load, image, recipes) for image in blocks[0]]
         for block in (*blocks[1:], ()):
-            current, ahead = ahead, [readers.submit(_load, image, sizes) for image in block]
+            current, ahead = ahead, [readers.submit(_load, image, recipes) for image in block]
             yield [future.result() for future in current]
 
 
-def _load(image: _Wanted, sizes: set[int]) -> _Loaded:
-    """Read and decode one image, if it is still the file that its features are of."""
+def _load(image: _Wanted, recipes: Mapping[str, Recipe]) -> _Loaded:
+    """Read one image, if it is still the file that its features are of, as the recipes of the backbones say."""
     if image.path is None:
         return _Loaded(image, reason="DATA does not have it")
     try:
         encoded = image.path.read_bytes()
-        pixels, facts = decode(encoded)
+        if digest(encoded).hex() != image.digest:
+            return _Loaded(image, reason="it has changed since its features were extracted")
+        readings = {name: Reading.of(recipe) for name, recipe in recipes.items()}
+        decoded = {reading: decode(encoded, image.image_id, reading) for reading in {*readings.values()} or {Reading()}}
     except OSError as error:
         return _Loaded(image, reason=f"the file cannot be read: {error.strerror}")
     except UnreadableImage as error:
         return _Loaded(image, reason=str(error))
-    if digest(encoded).hex() != image.digest:
-        return _Loaded(image, reason="it has changed since its features were extracted")
-    resized = {size: resize(pixels, size) for size in sizes}
-    return _Loaded(image, resized, draw_thumbnail(pixels), (facts.height, facts.width))
+    sizes = {(reading, recipes[name].input_size) for name, reading in readings.items()}
+    resized = {(reading, size): resize(decoded[reading][0], size) for reading, size in sizes}
+    pixels, facts = next(iter(decoded.values()))
+    by_backbone = {name: resized[reading, recipes[name].input_size] for name, reading in readings.items()}
+    return _Loaded(image, by_backbone, draw_thumbnail(pixels), (facts.height, facts.width))
 
 
 def _largest_error(found: Gradients, heats: Mapping[int, Sequence[np.ndarray]]) -> float:

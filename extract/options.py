@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from extract.backbones.table import CHALLENGE, EMBEDDED
+from extract.images.reading import MAX_PIXELS
 from features.options import IdColumn
 
 WeightsDir = Annotated[
@@ -57,6 +58,13 @@ class ExtractOptions:
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that read and decode.", show_default="one a core")
     ] = None
+    range: Annotated[
+        str,
+        typer.Option(metavar="LOW,HIGH", help="Stored values of 16-bit images that become black and white."),
+    ] = "0,65535"
+    max_pixels: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Images with more pixels are rejected before they are decoded.")
+    ] = MAX_PIXELS
     id_column: IdColumn = None
     split: Annotated[
         str | None,

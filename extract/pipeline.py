@@ -19,7 +19,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from extract.images import UnreadableImage, decode, resize
+from extract.images.decoding import UnreadableImage, decode
+from extract.images.reading import Reading
+from extract.images.resizing import resize
 from extract.report import Report
 from features.common.errors import InputError
 from features.common.files import digest
@@ -130,6 +132,7 @@ class Pipeline:
         images: the images of the split.
         jobs: one per backbone.
         facts: what is known of the images.
+        reading: how pixels are read; the recipes of all jobs say the same.
         workers: threads that read.
         report: where rows and seconds are counted.
         advance: called with a number of images done, fractions where some backbones are ahead.
@@ -144,6 +147,7 @@ class Pipeline:
     images: Images
     jobs: Sequence[Job]
     facts: FactsTable
+    reading: Reading
     workers: int
     report: Report
     advance: Callable[[float], None]
@@ -217,7 +221,7 @@ class Pipeline:
             in_parts = any(job.parted.get(image_id) == content for job in self.jobs)
             if not sizes and (in_parts or self.facts.knows(image_id, content)):
                 return Loaded(index, content, stamp)
-            pixels, facts = decode(encoded)
+            pixels, facts = decode(encoded, image_id, self.reading)
             decoded = time.thread_time()
             return Loaded(index, content, stamp, facts, {size: resize(pixels, size) for size in sizes})
         except UnreadableImage as error:
@@ -237,7 +241,7 @@ class Pipeline:
         if loaded.rejection:
             path = self.images.paths[loaded.index]
             within = f"{self.images.split}/{image_id}{path.suffix}"
-            self.rejected.append(Rejection(image_id, within, loaded.rejection))
+            self.rejected.append(Rejection(image_id, within, loaded.rejection, loaded.digest.hex()))
             self.advance(1)
         if loaded.stamp is not None:
             self.digests[image_id] = loaded.digest

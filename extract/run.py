@@ -14,6 +14,7 @@ from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import CHALLENGE, backbone_named
 from extract.backbones.weights import check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
+from extract.images.reading import Reading, parse_range
 from extract.options import ExtractOptions
 from extract.pipeline import Images
 from extract.report import Report, print_report
@@ -47,6 +48,7 @@ def run_extraction(options: ExtractOptions) -> int:
     cache = options.cache or default_cache(options.data)
     if options.split is not None and options.cache is None:
         raise InputError("--split reads a folder that is not a data set, so it has no default cache. Give --cache.")
+    reading = Reading(intensity_range=parse_range(options.range), max_pixels=options.max_pixels)
     images = find_images(options.data, options.split, options.id_column)
     stop = threading.Event()
     with _signals(stop, console) as received:
@@ -59,7 +61,7 @@ def run_extraction(options: ExtractOptions) -> int:
         report = extract(
             images,
             backbones,
-            ExtractionOptions(cache, options.dtype, options.workers or cores()),
+            ExtractionOptions(cache, options.dtype, options.workers or cores(), reading),
             CompiledBackbones(options.batch_size),
             console,
             stop,

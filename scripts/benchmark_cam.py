@@ -19,7 +19,9 @@ from extract.backbones.table import EMBEDDED, backbone_named
 from extract.backbones.weights import find_weights
 from extract.heat import compile_maps
 from extract.heat_maps import enlarge
-from extract.images import decode, resize
+from extract.images.decoding import decode
+from extract.images.reading import Reading
+from extract.images.resizing import resize
 from features.common.text import make_console
 from features.store.cache import FeatureCache
 from scripts.phantom import write_phantom
@@ -130,7 +132,9 @@ def _call(*arguments: str | Path) -> None:
 
 def _feature_maps(folder: Path, targets: list[Target]) -> dict[str, np.ndarray]:
     """Compute the last feature maps of all slices: by backbone float32 (N, h, w, D)."""
-    pixels = [decode((folder / f"{target.image_id}.png").read_bytes())[0] for target in targets]
+    pixels = [
+        decode((folder / f"{target.image_id}.png").read_bytes(), target.image_id, Reading())[0] for target in targets
+    ]
     maps = {}
     for name in EMBEDDED:
         row = backbone_named(name)

@@ -21,6 +21,7 @@ from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import EMBEDDED, backbone_named
 from extract.backbones.weights import find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, default_batch_size, extract
+from extract.images.reading import Reading
 from extract.pipeline import Images
 from extract.report import Report
 from extract.runtime import cores, device_name
@@ -133,7 +134,7 @@ def _compare(
 def _extract(split: Images, backbones: list[FrozenBackbone], compiled: CompiledBackbones) -> Report:
     """Our way: one extraction into an empty cache."""
     with tempfile.TemporaryDirectory() as cache:
-        options = ExtractionOptions(Path(cache), "float32", cores())
+        options = ExtractionOptions(Path(cache), "float32", cores(), Reading())
         return extract([split], backbones, options, compiled, Console(quiet=True), threading.Event())
 
 

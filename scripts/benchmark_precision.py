@@ -11,7 +11,9 @@ from rich.table import Table
 
 from extract.backbones.build import FrozenBackbone
 from extract.extraction import default_batch_size
-from extract.images import decode, resize
+from extract.images.decoding import decode
+from extract.images.reading import Reading
+from extract.images.resizing import resize
 from extract.runtime import Extractor, device_name, fold_batch_norms
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
@@ -40,7 +42,7 @@ def benchmark_precision(backbones: Sequence[FrozenBackbone], images: int, repeat
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "phantom"
         write_phantom(data, {"train": images, "test": 0}, size=512, seed=0, jobs=-1)
-        slices = [decode(path.read_bytes())[0] for path in read_images(data)["train"][1]]
+        slices = [decode(path.read_bytes(), path.stem, Reading())[0] for path in read_images(data)["train"][1]]
     table = Table(box=None, header_style="bold")
     for column in ("backbone", "difference", "images/s", "difference, TF32", "images/s, TF32"):
         table.add_column(column, justify="left" if column == "backbone" else "right")

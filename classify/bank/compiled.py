@@ -17,7 +17,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 logger = logging.getLogger(__name__)
 _ROOM = Path(__file__).parents[1]
 #: Modules of the room that are compiled, and those of which they take types and constants.
-SOURCES = ("bank/compiled", "bank/hidden", "bank/layout", "bank/loops", "models/trained_head")
+SOURCES = ("bank/compiled", "bank/hidden", "bank/layout", "bank/loops", "bank/softmax", "models/trained_head")
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -107,7 +107,10 @@ class _Kept(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ImportError, pickle.PickleError):
+        except OSError as error:
+            logger.warning("%s cannot be read (%s): what it holds is compiled", self.cache_path, error.strerror)
+            return None
+        except (EOFError, ValueError, LookupError, TypeError, AttributeError, ImportError, pickle.PickleError):
             logger.warning("%s is damaged: what it holds is compiled again", self.cache_path)
             with suppress(OSError):
                 self.flush()

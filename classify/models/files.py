@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator
 from classify.models.keras_file import read_keras, write_keras
 from classify.models.trained_head import TrainedHead
 from features.common.arrays import Features, Probabilities
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 
 #: What ends the name of a head's file, an ordinary Keras model, and of any other's, in skops' format.
 HEAD_SUFFIX, ESTIMATOR_SUFFIX = ".keras", ".skops"
@@ -98,7 +98,7 @@ def load_model(path: Path) -> Predictor:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}). Make the run again.") from None
+        raise InputError(f"{path} cannot be read: {cause_of(error)} If it is lost, make the run again.") from None
     if path.suffix == HEAD_SUFFIX:
         _refuse_damage(content, path)
         return read_keras(content, path)

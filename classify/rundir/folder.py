@@ -9,13 +9,14 @@ from typing import Any, Self
 
 from features.audit.report import DUPLICATES, GROUPS
 from features.audit.report import RECORD as AUDIT
-from features.common.errors import InputError
-from features.common.files import digest, digest_file, hold, read_record, remove
+from features.common.errors import InputError, cause_of
+from features.common.files import HELD, digest, digest_file, hold, read_record, remove
 from features.dataset.run_labels import MARK, RUN_LABELS
 from features.store.gradients import CAM, CAM_LOCK, CAM_STAGING, GRADIENTS
 
 #: The tables of a run; `files` writes and reads them, `features.dataset.run_labels` the labels.
 PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
+CLASSES, CONFUSION_MATRIX = "predictions_class.csv", "confusion_matrix.csv"
 OUT_OF_FOLD, METRICS_TABLE, THRESHOLDS = "oof_probability.csv", "metrics.csv", "thresholds.csv"
 BACKBONES_TABLE, CURVES, GALLERY = "backbones.csv", "curves.csv", "gallery.csv"
 LEADERBOARD_TABLE, OPERATING_POINTS, LABEL_ERRORS = "leaderboard.csv", "operating_points.csv", "label_errors.csv"
@@ -24,8 +25,8 @@ GROUP_SCORES, SUBGROUPS = "group_scores.csv", "subgroups.csv"
 MODELS = "models"
 #: What a run writes and seals, beside `MARK`.
 SEALED = (
-    PROBABILITIES, DECISIONS, OUT_OF_FOLD, LEADERBOARD_TABLE, METRICS_TABLE, THRESHOLDS, BACKBONES_TABLE, CURVES,
-    RUN_LABELS, LABEL_ERRORS, GALLERY, OPERATING_POINTS, GROUP_SCORES, SUBGROUPS, MODELS,
+    PROBABILITIES, DECISIONS, CLASSES, OUT_OF_FOLD, LEADERBOARD_TABLE, METRICS_TABLE, CONFUSION_MATRIX, THRESHOLDS,
+    BACKBONES_TABLE, CURVES, RUN_LABELS, LABEL_ERRORS, GALLERY, OPERATING_POINTS, GROUP_SCORES, SUBGROUPS, MODELS,
 )  # fmt: skip
 #: What `learn` adds to a finished run.
 LEARNING_CURVE = "learning_curve.csv"
@@ -39,7 +40,7 @@ PREDICTION_PARTIAL = ".prediction.partial"
 _OF_AUDIT = (DUPLICATES, GROUPS, AUDIT)
 #: What lies in a folder of predictions; `_CACHE` is the features that scripts/predict.sh keeps there.
 _CACHE = "cache"
-_OF_PREDICTION = (PROBABILITIES, DECISIONS, GRADIENTS, CAM, _CACHE, PREDICTION_PARTIAL, PREDICTION)
+_OF_PREDICTION = (PROBABILITIES, DECISIONS, CLASSES, GRADIENTS, CAM, _CACHE, PREDICTION_PARTIAL, PREDICTION)
 #: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
 RUN_FILES = (*SEALED, GRADIENTS, LEARNING_CURVE, REPORT, FIGURES, CAM, *_OF_AUDIT, PREDICTIONS, MARK)
 _PARTIAL, _REPLACING, _LOCK = ".partial", ".replacing", ".lock"
@@ -88,6 +89,11 @@ class SealedRun:
         return tuple(self.record["labels"])
 
     @property
+    def exclusive(self) -> bool:
+        """Whether the labels are classes, of which each labelled image has exactly one."""
+        return bool(self.record.get("exclusive"))  # runs of before have no word of it
+
+    @property
     def final_model(self) -> str:
         """The model whose predictions the run handed in."""
         return str(self.record["final_model"])
@@ -108,7 +114,7 @@ class SealedRun:
         except FileNotFoundError:
             raise InputError(f"{path} is missing. {_remedy(self.folder)}") from None
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}). {_remedy(self.folder)}") from None
+            raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
         if found != self.record["files"].get(name):
             raise _changed(self.folder, name)
         return path
@@ -180,13 +186,15 @@ def hold_run(run: Path, name: str = _LOCK) -> Iterator[None]:
         InputError: another process holds it, or the folder cannot be written to.
     """
     existed, lock = run.exists(), run / name
-    with hold(lock):
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)  # nobody waits for this lock, and the folder is a person's
-            if not existed:
-                _remove_empty(run)
+    try:
+        with hold(lock):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)  # nobody waits for this lock, and the folder is a person's
+    finally:
+        if not existed:
+            _remove_empty(run)
 
 
 @contextmanager
@@ -199,10 +207,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"{folder} cannot be written ({reason}). Free the disk, change the folder's rights, or use another folder."
-        ) from None
+        raise InputError(f"{folder} cannot be written: {cause_of(error)} Or use another folder.") from None
 
 
 def clear(staging: Path, kept: str | None = None) -> None:
@@ -224,7 +229,7 @@ def _check(run: Path, overwrite: bool) -> None:
         return
     if not run.is_dir():
         raise InputError(f"{run} is not a folder. Name another with --out.")
-    if not any(path.name not in (_PARTIAL, _LOCK) for path in run.iterdir()):
+    if not any(path.name not in (_PARTIAL, _LOCK, f"{_LOCK}{HELD}") for path in run.iterdir()):
         return
     if not (run / _REPLACING).exists() and not _is_ours(run / MARK):
         why = "was not written by Headbank" if (run / MARK).exists() else "is missing"

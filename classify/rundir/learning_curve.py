@@ -7,7 +7,7 @@ import pandas as pd
 
 from classify.rundir.folder import LEARNING_CURVE
 from classify.scores.learning import REACH, CurvePoint, LearningCurve
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 from features.common.files import replacing
 
 _COLUMNS = ("model", "kind", "groups", "value", "low", "high")
@@ -47,7 +47,9 @@ def read_learning_curve(folder: Path) -> tuple[str, LearningCurve] | None:
         }
         ((rise,), (gain,)) = points["rise"], points["gain"]
         return str(table["model"].iloc[0]), LearningCurve(points["measured"], points["law"], rise, gain)
-    except (OSError, ValueError, KeyError, AttributeError, IndexError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
+    except (ValueError, KeyError, AttributeError, IndexError) as error:
         raise InputError(f"{path} cannot be read ({error}). Make it again: python -m classify learn {folder}") from None
 
 

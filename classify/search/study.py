@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 from features.common.files import hold
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def check_study_folder(folder: Path) -> None:
     if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
         raise InputError(f"{folder} is not a folder. Name another with --out.")
     if folder.is_dir() and not (folder / JOURNAL).exists():
-        others = sorted(path.name for path in folder.iterdir() if path.name != f"{JOURNAL}.lock")
+        others = sorted(path.name for path in folder.iterdir() if not path.name.startswith(f"{JOURNAL}.lock"))
         if others:
             raise InputError(f"{folder} is not a study: it holds {others[0]}, but no {JOURNAL}. Name another --out.")
 
@@ -93,7 +93,7 @@ def _load(path: Path) -> "optuna.Study":
         try:
             storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), held))
         except (ValueError, LookupError, TypeError, AssertionError) as error:  # what Optuna raises on changed lines
-            raise InputError(f"{path} is damaged: {error!r}. Name another folder with --out, or delete it.") from None
+            raise InputError(f"{path} is damaged: {error!r}. Name another folder with --out.") from None
     if _NAME in optuna.get_all_study_names(storage):  # to make it "if it is not there" would add a line each time
         return optuna.load_study(storage=storage, study_name=_NAME)
     return optuna.create_study(storage=storage, study_name=_NAME, direction="maximize")
@@ -110,7 +110,7 @@ def _cut_half_line(path: Path) -> None:
         except (ValueError, TypeError):
             known = False
         if not known:
-            raise InputError(f"{path} is damaged, or of another program. Name another folder with --out, or delete it.")
+            raise InputError(f"{path} is damaged, or of another program. Name another folder with --out.")
         file.truncate(sum(len(line) + 1 for line in lines))
 
 
@@ -132,4 +132,4 @@ def _short(value: Any) -> str:
 
 def _unwritable(path: Path, error: OSError) -> InputError:
     """Make the error of a journal that cannot be written."""
-    return InputError(f"{path} cannot be written ({error.strerror}). Make room, or name another folder with --out.")
+    return InputError(f"{path} cannot be written: {cause_of(error)} Or name another folder with --out.")

@@ -9,7 +9,8 @@ import numpy as np
 
 from extract.backbones.table import PREPROCESSING, Backbone
 from extract.backbones.weights import RANDOM_SEED, Weights
-from extract.images import RESIZING
+from extract.images.reading import Reading
+from extract.images.resizing import RESIZING
 from extract.runtime import split_cores
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
@@ -73,8 +74,8 @@ class FrozenBackbone:
         pooling = "avg" if len(model.output_shape) == 4 else "model"
         return cls(name, int(shape[1]), "model", weights, "float32", None, pooling)
 
-    def recipe(self, storage: str) -> Recipe:
-        """All that decides the values of its features, which are stored as `float32` or `float16`."""
+    def recipe(self, storage: str, reading: Reading) -> Recipe:
+        """All that decides the values of its features of images read so, stored as `float32` or `float16`."""
         return Recipe(
             backbone=self.name,
             weights=self.weights.label,
@@ -84,6 +85,7 @@ class FrozenBackbone:
             pooling=self.pooling,
             precision=self.precision,
             storage=storage,
+            **reading.settings(),
         )
 
     def build(self) -> "keras.Model":

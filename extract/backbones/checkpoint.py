@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 
 _HEADER = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\x02M\xe9\x03."  # 0x1950a86a20f9469cfc6c, version 1001
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
@@ -136,7 +136,7 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}. Check the path and its rights.") from None
+        raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
     if content.startswith(b"PK"):
         raise InputError(
             f"{path} is in the zip format of PyTorch 1.6 and later; only the older format is read here. In "

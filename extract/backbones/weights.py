@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from extract.backbones.table import BACKBONES, EMBEDDED, Backbone
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 from features.common.files import digest
 from features.common.keras_import import backend_name, import_keras, keras_home
 
@@ -127,14 +127,14 @@ def _digest(path: Path, backbone: Backbone | None = None) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from None
+        raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
     if backbone and backbone.weights_hash:
         algorithm = _algorithm(backbone.weights_hash)
         found = hashlib.new(algorithm, content).hexdigest()
         if found != backbone.weights_hash:
             raise InputError(
                 f"{path} is not the file that Keras publishes for {backbone.name}: its {algorithm.upper()} is "
-                f"{found}, not {backbone.weights_hash}. Remove it, or replace it from {backbone.weights_url}."
+                f"{found}, not {backbone.weights_hash}. Move it away, or replace it from {backbone.weights_url}."
             )
     return digest(content).hex()
 

@@ -17,15 +17,17 @@ from typing import Any, TypeVar, get_type_hints
 import typer
 import typer.core
 
-from features.common.errors import InputError, Stopped, raising_signals
-from features.common.files import FULL
+from features.common.errors import FULL, InputError, Stopped, cause_of, raising_signals
 
 EXIT_FAULT = 1
 EXIT_BAD_INPUT = 2
 EXIT_REJECTED = 3
 EXIT_BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE
 #: What the system answers for a path that a person has to change, wherever it is met: no fault of ours.
-_OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, *FULL)
+_OF_THE_SYSTEM = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE,
+    *FULL,
+)  # fmt: skip
 
 _Act = TypeVar("_Act", bound=Callable[[Any], int | None])
 
@@ -95,8 +97,8 @@ class Command(typer.core.TyperGroup):
             if isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code"):
                 raise
             if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
-                what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-                typer.echo(f"error: {what}. Check the path, its rights and the room on its disk.", err=True)
+                where = f"{error.filename}: " if error.filename else ""
+                typer.echo(f"error: {where}{cause_of(error)}", err=True)
                 raise typer.Exit(EXIT_BAD_INPUT) from None
             report_fault(error)
             raise typer.Exit(EXIT_FAULT) from None

@@ -1,5 +1,6 @@
 """What ends a command before its work is done: an error that the user can fix, and a signal."""
 
+import errno
 import os
 import signal
 import sys
@@ -12,6 +13,30 @@ from types import FrameType
 
 #: Seconds after which a signal is sent again that a destructor swallowed.
 _AGAIN = 0.05
+#: What the system answers where a disk or a quota is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: What a file system answers that has no locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+#: What helps, by what the system answers.
+_REMEDIES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Change the rights of the file and its folders, or the user"),
+    errno.EROFS: "It can only be read there: work in a folder on another disk",
+    **dict.fromkeys(FULL, "Make room on its disk, or use another"),
+    **dict.fromkeys(NO_LOCKS, "Its file system has no locks: work in a folder on another one"),
+    errno.EAGAIN: "Another program has locked it: close that program, and run again",
+    errno.EIO: "The disk, or the network to it, fails: look at the system's log, then run again",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "Raise the number of open files, as by: ulimit -n 4096"),
+    errno.ENOMEM: "Close other programs, or use a machine with more memory",
+    errno.EISDIR: "A file is expected there: move the folder away",
+    errno.ENOTDIR: "A folder is expected there, and it is a file: move it away",
+    errno.ELOOP: "It is a symbolic link that leads nowhere, or may not be followed: put the file itself there",
+    errno.ENAMETOOLONG: "Give a shorter name",
+    errno.ENOENT: "Check the path",
+    **dict.fromkeys(
+        (errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN, errno.ECONNRESET),
+        "The network drive does not answer: mount it again, then run again",
+    ),
+}
 
 
 class InputError(Exception):
@@ -19,6 +44,12 @@ class InputError(Exception):
 
     The message says what, where, what was received, and what to do. Commands print it and exit with code 2.
     """
+
+
+def cause_of(error: OSError) -> str:
+    """Say what the system answered, and what helps: two sentences; none of them says that a file is damaged."""
+    remedy = _REMEDIES.get(error.errno or 0, "Check the path, its rights and its disk")
+    return f"{error.strerror or error}. {remedy}."
 
 
 class Stopped(KeyboardInterrupt):

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -11,6 +12,7 @@ import shutil
 import socket
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -18,16 +20,18 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from features.common.errors import InputError
+from features.common.errors import NO_LOCKS, InputError, cause_of
 
 #: Bytes of a digest.
 DIGEST_BYTES = 16
 #: What a temporary file is called: `.{name}.{random}.tmp`.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
-#: What the system answers where a disk or a quota is full.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-#: What a file system answers that has no locks.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+#: How the file ends that stands in for a lock.
+HELD = ".held"
+#: Seconds between two looks at a lock by an exclusive file.
+_LOOK_AGAIN = 0.1
+
+logger = logging.getLogger(__name__)
 
 
 def digest(content: bytes | memoryview) -> bytes:
@@ -42,14 +46,18 @@ def digest_file(path: Path) -> bytes:
 
 
 def read_record(path: Path, remedy: str, *names: str) -> dict[str, Any]:
-    """Read a JSON object that has these names; an `InputError` that ends with the remedy says that it is damaged."""
+    """Read a JSON object that has these names; an `InputError` that ends with the remedy says that it has not."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict):
             raise ValueError("it is not a JSON object")
         if missing := [name for name in names if name not in record]:
             raise ValueError(f"{missing[0]} is missing")
-    except (OSError, ValueError, RecursionError) as error:
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing. {remedy}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}). {remedy}") from None
     return record
 
@@ -83,8 +91,7 @@ def replacing(path: Path) -> Iterator[Path]:
             _flush(path.parent)
         except OSError as error:
             raise InputError(
-                f"{path} cannot be written: {error.strerror or error}. Nothing that was there before is lost. "
-                f"Make room or choose another folder, and run again."
+                f"{path} cannot be written: {cause_of(error)} Nothing that was there before is lost."
             ) from error
 
 
@@ -130,6 +137,8 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
     it gone, and makes it again. Removed by anybody else, or after the block, it could be held twice.
 
     The file and its folder are made if they are missing. With `wait` a second holder waits instead of being refused.
+    Where the file system has no locks (NFS, SMB), `{path}.held` is the lock, a file that only its holder could make,
+    with a warning: such a file of a process that was killed is recognised on the same host alone.
 
     Raises:
         InputError: another process holds the lock; the message names host, process, start and command. Or the file
@@ -142,18 +151,18 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
                 # "a" because opening must not wipe what the holder wrote; no buffer, so that closing cannot fail.
                 file = stack.enter_context(open(path, "ab+", buffering=0, opener=_open_no_link))
                 _refuse_foreign(path, file)
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                except OSError as error:
+                    if error.errno not in NO_LOCKS:
+                        raise
+                    _warn_of_no_locks(path.parent, str(error.strerror))
+                    stack.enter_context(_hold_exclusive_file(path, wait))
                 if _is_at(file.fileno(), path):
                     break
-                file.close()
-            about = {
-                "host": socket.gethostname(),
-                "process": os.getpid(),
-                "since": datetime.now(UTC).isoformat(timespec="seconds"),
-                "command": " ".join(sys.argv),
-            }
+                stack.close()
             file.truncate(0)
-            file.write(json.dumps(about).encode())
+            file.write(_about_us())
         except BlockingIOError:
             # A hidden lock file stands for its folder, a.h5.lock for a.h5.
             what = path.parent if path.name.startswith(".") else path.with_suffix("")
@@ -163,6 +172,81 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
         except OSError as error:
             raise InputError(f"{path} cannot be locked: {_why_not_locked(path, error)}") from None
         yield
+
+
+@contextmanager
+def _hold_exclusive_file(path: Path, wait: bool) -> Iterator[None]:
+    """Hold `{path}.held` instead of a lock of the system; BlockingIOError where another process has it."""
+    held = path.with_name(f"{path.name}{HELD}")
+    while True:
+        try:
+            descriptor = os.open(held, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            break
+        except FileExistsError:
+            if not _remove_stale(held):
+                if not wait:
+                    raise BlockingIOError from None
+                time.sleep(_LOOK_AGAIN)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(_about_us())
+        yield
+    finally:
+        held.unlink(missing_ok=True)
+
+
+def _remove_stale(held: Path) -> bool:
+    """Remove the exclusive file of a process of this host that is no longer there; say whether that was so."""
+    try:
+        content = held.read_bytes()
+        holder = json.loads(content)
+        known = holder["host"], holder["process"], holder["started"]
+    except FileNotFoundError:
+        return True
+    except (ValueError, KeyError, TypeError):  # it is being written
+        return False
+    if known[0] != socket.gethostname() or known[2] == _started(known[1]):
+        return False
+    aside = held.with_name(f".{held.name}.{secrets.token_hex(8)}.tmp")
+    with suppress(FileNotFoundError):
+        held.rename(aside)
+        # Another process may have found it stale too, and have made its own since.
+        if aside.read_bytes() != content:
+            aside.rename(held)
+            return False
+        aside.unlink()
+    return True
+
+
+def _started(process: int) -> str | None:
+    """When a process of this host began, in the system's ticks, so that a number given again is not taken for it."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]  # proc(5): starttime, field 22
+    except OSError:
+        return None
+
+
+def _about_us() -> bytes:
+    """Write who holds a lock."""
+    about = {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "started": _started(os.getpid()),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+    }
+    return json.dumps(about).encode()
+
+
+@cache
+def _warn_of_no_locks(folder: Path, reason: str) -> None:
+    """Say once for a folder that its locks are files, and what then helps after a crash."""
+    logger.warning(
+        "the file system of %s has no locks (%s): files that end in .held stand in. If a process on another host was "
+        "killed, its file stays: remove it once nothing works there",
+        folder,
+        reason,
+    )
 
 
 def _open_no_link(path: str, flags: int) -> int:
@@ -181,14 +265,7 @@ def _why_not_locked(path: Path, error: OSError) -> str:
     """Say why a lock file could not be had, and what to do."""
     if error.errno == errno.ELOOP:
         return "it is a symbolic link. Remove it, and run again."
-    if error.errno in FULL:
-        return f"{error.strerror}. Make room on its disk."
-    if error.errno in _NO_LOCKS:
-        return f"{error.strerror}. The file system of {path.parent} has no locks: work in a folder on another one."
-    return (
-        f"{error.strerror}. {path.parent} has to be a folder that can be written: change its rights, or work in "
-        "another, such as a copy."
-    )
+    return f"{cause_of(error)} {path.parent} has to be a folder that can be written, or work in a copy."
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from features.common.arrays import UNKNOWN
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 from features.common.files import digest_file
 
 #: The file in a run's folder: `split`, `ID`, `group`, `fold`, and the labels; one row per labelled image that has
@@ -65,7 +65,9 @@ def read_run_labels(path: Path) -> dict[str, RunLabels]:
             raise ValueError(f"a row does not have {len(header)} cells")
         splits = dict.fromkeys(row[0] for row in rows)
         return {name: _to_split([row for row in rows if row[0] == name]) for name in splits}
-    except (OSError, ValueError, csv.Error) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
+    except (ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}). Make the run again.") from None
 
 
@@ -75,9 +77,15 @@ def find_run_labels(run: Path) -> Path:
     try:
         known = json.loads((run / MARK).read_text(encoding="utf-8"))["files"][RUN_LABELS]
         found = digest_file(path).hex()
-    except (OSError, ValueError, KeyError, TypeError):
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
         raise InputError(
-            f"{run} is not a run: {MARK} or {RUN_LABELS} is missing or damaged. Give the folder of a finished run."
+            f"{run} is not a run: {MARK} or {RUN_LABELS} is missing. Give the folder of a finished run."
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{run} is not a run: {MARK} or {RUN_LABELS} is damaged. Give the folder of a finished run."
         ) from None
     if found != known:
         raise InputError(f"{path} was changed by hand, or is damaged. Put the original back, or make the run again.")

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from xxhash import xxh3_128_digest
 
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 from features.common.files import DIGEST_BYTES, replacing
 from features.common.keras_import import backend_name
 from features.common.text import size
@@ -168,8 +168,8 @@ def _reserve(file: BinaryIO, path: Path, needed: int) -> None:
         os.posix_fallocate(file.fileno(), 0, needed)
     except OSError as error:
         raise InputError(
-            f"{path} needs {size(needed)}, which its disk does not give: {error.strerror}. Nothing is lost. Make room "
-            "or choose another folder with --cache, and run again."
+            f"{path} needs {size(needed)}, which its disk does not give: {cause_of(error)} Nothing is lost: "
+            "the same command goes on from there, and --cache names another folder."
         ) from error
 
 

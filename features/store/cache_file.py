@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from xxhash import xxh3_128_digest
 
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 from features.common.files import DIGEST_BYTES, digest
 from features.store.recipe import SCHEMA_VERSION, Recipe
 
@@ -28,7 +28,7 @@ THREADS = 4
 #: The types that each dataset may have, as numpy writes them.
 _TYPES = {"features": ("<f4", "<f2"), "block_digests": ("|u1",), "image_ids": ("|S",), "image_digests": ("|u1",)}
 #: What h5py raises where the bytes of a file are not what HDF5 wrote.
-_HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError)
+HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError)
 
 
 class DamagedFile(InputError):
@@ -79,7 +79,7 @@ class CacheFile:
                     raise DamagedFile(path, "it is empty")
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}. Its features may be whole.") from None
+            raise InputError(f"{path} cannot be read: {cause_of(error)} Its features may be whole.") from None
         try:
             with h5py.File(mapped, "r") as file:
                 attributes = {name: _plain(value) for name, value in file.attrs.items()}
@@ -90,7 +90,7 @@ class CacheFile:
                         f"scripts/extract.sh DATA --backbones {path.stem} --cache {path.parents[1]}"
                     )
                 arrays = {name: _mapped(path, mapped, file, name) for name in _TYPES}
-        except _HDF5_ERRORS as error:
+        except HDF5_ERRORS as error:
             raise DamagedFile(path, str(error).partition("\n")[0] or type(error).__name__) from error
         features, ids, image_digests = arrays["features"], arrays["image_ids"], arrays["image_digests"]
         if attributes.pop("index_digest", "") != index_digest(attributes, features.shape, ids, image_digests):

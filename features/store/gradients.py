@@ -9,6 +9,7 @@ rest are the logit.
 import csv
 import io
 import json
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +19,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from features.common.errors import InputError
+from features.common.errors import InputError, cause_of
 from features.common.files import replacing
+from features.store.cache_file import HDF5_ERRORS
 from features.store.recipe import Recipe
 
 #: The file's name in the folder of a run or of predictions.
@@ -36,6 +38,8 @@ _CAM_COLUMNS = {
 }
 #: Version of the file's layout.
 GRADIENTS_SCHEMA = 2
+#: Deflate makes of a byte at most this many: zlib.net/zlib_tech.html.
+_DEFLATE = 1032
 #: Bits of a float32's mantissa that `rounded` clears: 10 of 23 remain, as in float16, with the range of float32.
 _CLEARED_BITS = 13
 
@@ -153,11 +157,15 @@ def read_gradients(folder: Path) -> Gradients:
     if not path.is_file():
         raise InputError(f"{path} is not there: it says what to draw heat maps of. {_remedy(folder)}")
     try:
-        with h5py.File(path) as file:
-            about = json.loads(file["about"][:].tobytes())
-            vectors = {name: file["gradients"][name][:] for name in about["recipes"]}
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        content = path.read_bytes()  # so that HDF5 meets neither locks nor the disk, and speaks of the bytes alone
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
+    try:
+        with h5py.File(io.BytesIO(content)) as file:
+            about = json.loads(_read(file, "about", len(content)).tobytes())
+            vectors = {name: _read(file, f"gradients/{name}", len(content)) for name in about["recipes"]}
+    except HDF5_ERRORS as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}). {_remedy(folder)}") from None
     if (version := about.pop("schema_version", None)) != GRADIENTS_SCHEMA:
         raise InputError(f"{path} has layout {version}, but this Headbank reads {GRADIENTS_SCHEMA}. {_remedy(folder)}")
@@ -171,6 +179,14 @@ def read_gradients(folder: Path) -> Gradients:
         vectors=vectors,
         **about,
     )
+
+
+def _read(file: h5py.File, name: str, file_bytes: int) -> np.ndarray:
+    """Read an array; ValueError where the file cannot hold as much as it says."""
+    dataset = file[name]
+    if math.prod(dataset.shape) * dataset.dtype.itemsize > _DEFLATE * file_bytes:
+        raise ValueError(f"{name} has shape {dataset.shape}, too much for {file_bytes} bytes")
+    return dataset[:]
 
 
 def _remedy(folder: Path) -> str:
@@ -249,7 +265,9 @@ def read_cam(run: Path) -> tuple[dict[str, Any], dict[tuple[str, str], str] | No
                 _, *rows = csv.reader(file)
             # As numbers: a name that leads elsewhere must not bring another file into the report.
             files = {(split, image_id): f"{int(number):05d}" for split, image_id, number in rows}
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
+    except (ValueError, RecursionError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}). {how_to_draw(run)}") from None
     return record, files
 

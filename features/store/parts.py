@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.common.errors import InputError, cause_of
 from features.common.files import DIGEST_BYTES, digest, replacing
 from features.store.images_table import ImageFacts
 
@@ -79,11 +80,17 @@ class PartStore:
     def __iter__(self) -> Iterator[Rows]:
         """Read the parts one by one, in the order of their names.
 
-        A part that cannot be read is removed, with a warning: its rows will be extracted again.
+        A part that is not what was written is removed, with a warning: its rows will be extracted again.
+
+        Raises:
+            InputError: the system does not give a part, which may be whole.
         """
         for path in sorted(self.folder.glob("[!.]*.npz")):
             try:
                 content = memoryview(path.read_bytes())
+            except OSError as error:
+                raise InputError(f"{path} cannot be read: {cause_of(error)} Its rows may be whole.") from None
+            try:
                 archive, checksum = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
                 if digest(archive) != checksum:
                     raise ValueError("its checksum fails")
@@ -95,7 +102,7 @@ class PartStore:
                         tuple(ImageFacts(*map(int, f[:4]), *f[4:]) for f in part["facts"].tolist()),
                         next(iter(part["seconds"].tolist()), None),
                     )
-            except (OSError, ValueError) as error:
+            except ValueError as error:
                 logger.warning("%s is damaged (%s): it is removed, and its rows will be extracted again", path, error)
                 path.unlink(missing_ok=True)
 

@@ -30,7 +30,9 @@ class Recipe:
         views: names of the views along the second axis of `features`.
         precision: arithmetic of the backbone, `float32` or `mixed`.
         storage: dtype of the stored features, `float32` or `float16`.
-        dicom_window: the intensity window applied to DICOM pixels; `none` for plain images.
+        fit: how an image gets the square shape of the input: `squash`, ...
+        intensity_range: the stored values of 16-bit images that become black and white, `LOW,HIGH`.
+        window: the intensity window of scans; `none` for plain images.
         schema_version: version of the cache's layout.
     """
 
@@ -43,14 +45,23 @@ class Recipe:
     views: tuple[str, ...] = ("identity",)
     precision: str = "float32"
     storage: str = "float32"
-    dicom_window: str = "none"
+    fit: str = "squash"
+    intensity_range: str = "0,65535"
+    window: str = "none"
     schema_version: int = SCHEMA_VERSION
 
     @property
     def fingerprint(self) -> str:
-        """BLAKE2b-128, as 32 hexadecimal digits, of all fields that change the values."""
+        """BLAKE2b-128, as 32 hexadecimal digits, of all fields that change the values.
+
+        Fields that early caches do not have count where they differ from what those did, so that these stay valid.
+        """
         settings = asdict(self)
         del settings["weights"]  # they may lie elsewhere; their digest speaks for them
+        settings["dicom_window"] = settings.pop("window")  # as early caches call it
+        for name in _LATER_FIELDS:
+            if settings[name] == _DEFAULTS[name]:
+                del settings[name]
         return digest(json.dumps(settings, sort_keys=True).encode()).hex()
 
     def attributes(self) -> dict[str, str | int]:
@@ -60,13 +71,16 @@ class Recipe:
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, str | int | float]) -> "Recipe":
         """Read a recipe back from what `attributes` returned, among other attributes."""
-        record: dict[str, Any] = {field.name: attributes[field.name] for field in fields(cls)}
-        return cls(**{**record, "views": tuple(json.loads(record["views"]))})
+        return cls.from_record({**attributes, "views": json.loads(str(attributes["views"]))})
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Recipe":
-        """Read a recipe back from JSON, as a run keeps it: `asdict` of a recipe, with views as a list."""
-        return cls(**{**record, "views": tuple(record["views"])})
+        """Read a recipe back from JSON, as a run keeps it: `asdict` of a recipe, with views as a list.
+
+        Fields that early records do not have are at their default, which is what was done then.
+        """
+        found = {**_DEFAULTS, **record, "views": tuple(record["views"])}
+        return cls(**{field.name: found[field.name] for field in fields(cls)})
 
     @property
     def is_own_model(self) -> bool:
@@ -85,6 +99,11 @@ class Recipe:
         return ", ".join(f"{name} {mine[name]} -> {theirs[name]}" for name in differing) or "nothing"
 
 
+#: Fields that caches made before they existed do not have, but for `window`, whose name was another one.
+_LATER_FIELDS = ("fit", "intensity_range")
+_DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.name in (*_LATER_FIELDS, "window")}
+
+
 def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
     """List the options with which `python -m extract run` makes features of given recipes, by backbone.
 
@@ -95,8 +114,9 @@ def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
     own = []
     for backbone, recipe in recipes.items():
         arithmetic = ("--precision", recipe.precision, "--dtype", recipe.storage)
+        settings = (*arithmetic, "--range", recipe.intensity_range)
         if recipe.is_own_model:
-            own.append(["--backbone", f"{backbone}={recipe.weights}", *arithmetic])
+            own.append(["--backbone", f"{backbone}={recipe.weights}", *settings])
         else:
-            of_table.setdefault(("--weights", recipe.weights_option, *arithmetic), []).append(backbone)
+            of_table.setdefault(("--weights", recipe.weights_option, *settings), []).append(backbone)
     return [["--backbones", ",".join(names), *options] for options, names in of_table.items()] + own

@@ -13,11 +13,13 @@ from rich.console import Console
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.weights import Weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
+from extract.images.reading import Reading
 from extract.pipeline import Images
 from extract.report import Report
 from features.dataset.dataset import read_images
 
 WIDTH = 6
+READING = Reading()
 
 
 def write_images(folder: Path, count: int, side: int = 40, seed: int = 0) -> dict[str, np.ndarray]:
@@ -83,6 +85,7 @@ def run(
     stop: threading.Event | None = None,
     said: list[str] | None = None,
     storage: str = "float32",
+    reading: Reading = READING,
 ) -> Report:
     """Extract a data set with stand-ins."""
     images = [Images(split, ids, paths) for split, (ids, paths) in read_images(data).items()]
@@ -91,7 +94,7 @@ def run(
         return extract(
             images,
             backbones or (backbone(),),
-            ExtractionOptions(cache, storage, 2),
+            ExtractionOptions(cache, storage, 2, reading),
             compiled or StandIns(),
             Console(file=output, width=10_000, highlight=False, markup=False),
             stop or threading.Event(),

@@ -289,7 +289,7 @@ def test_a_folder_that_cannot_be_written_has_a_remedy_that_the_command_has(copie
     monkeypatch.setattr("features.common.files.fcntl.flock", refuse)
     code, said = report(copied)
     assert code == 2
-    assert f"{copied} has to be a folder that can be written: change its rights, or work in another" in said
+    assert f"{copied} has to be a folder that can be written, or work in a copy." in said
 
 
 def test_pictures_whose_model_has_no_heat_stand_without_it(copied):

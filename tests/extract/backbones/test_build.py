@@ -7,6 +7,7 @@ from extract import extraction
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import BACKBONES
 from extract.backbones.weights import Weights
+from extract.images.reading import Reading
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
 
@@ -157,13 +158,13 @@ def test_the_recipe_changes_with_whatever_changes_the_values():
     other = Weights("random", "random", "2" * 32, None)
     frozen = FrozenBackbone.of_table(row, weights, "float32")
     fingerprints = {
-        frozen.recipe("float32").fingerprint,
-        frozen.recipe("float16").fingerprint,
-        FrozenBackbone.of_table(row, weights, "mixed").recipe("float32").fingerprint,
-        FrozenBackbone.of_table(row, other, "float32").recipe("float32").fingerprint,
-        FrozenBackbone.of_table(BACKBONES["vgg19"], weights, "float32").recipe("float32").fingerprint,
+        frozen.recipe("float32", Reading()).fingerprint,
+        frozen.recipe("float16", Reading()).fingerprint,
+        FrozenBackbone.of_table(row, weights, "mixed").recipe("float32", Reading()).fingerprint,
+        FrozenBackbone.of_table(row, other, "float32").recipe("float32", Reading()).fingerprint,
+        FrozenBackbone.of_table(BACKBONES["vgg19"], weights, "float32").recipe("float32", Reading()).fingerprint,
     }  # fmt: skip
     assert len(fingerprints) == 5
     renamed = Weights("file", "/somewhere/else", "1" * 32, None)
-    same = FrozenBackbone.of_table(row, renamed, "float32").recipe("float32")
-    assert same.fingerprint == frozen.recipe("float32").fingerprint
+    same = FrozenBackbone.of_table(row, renamed, "float32").recipe("float32", Reading())
+    assert same.fingerprint == frozen.recipe("float32", Reading()).fingerprint

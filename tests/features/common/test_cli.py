@@ -40,7 +40,9 @@ def test_each_damaged_file_is_named_with_what_to_run(tmp_path):
     assert result.exit_code == 2
     first, remedy, second, last = result.stdout.splitlines()
     assert first.startswith(f"damaged: {broken}: ")
-    assert remedy == f"  Run: rm {broken} && scripts/extract.sh DATA --backbones broken --cache {tmp_path}"
+    assert remedy == (
+        f"  Run: mv {broken} {broken}.damaged && scripts/extract.sh DATA --backbones broken --cache {tmp_path}"
+    )
     assert second == f"whole:   {whole} (3 rows)"
     assert last == "2 files checked, 3 rows whole, 1 files damaged."
 
@@ -88,13 +90,23 @@ def test_bad_input_is_one_message_and_2():
     assert result.stderr == "error: a.csv, line 3: received x. Write 0 or 1.\n"
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG, errno.ENOSPC, errno.EROFS])
-def test_what_the_system_refuses_is_no_fault_of_ours(number):
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EACCES, "Change the rights of the file and its folders, or the user"),
+        (errno.ENAMETOOLONG, "Give a shorter name"),
+        (errno.ENOSPC, "Make room on its disk, or use another"),
+        (errno.EROFS, "It can only be read there: work in a folder on another disk"),
+        (errno.EIO, "The disk, or the network to it, fails: look at the system's log, then run again"),
+        (errno.EMFILE, "Raise the number of open files, as by: ulimit -n 4096"),
+    ],
+)
+def test_what_the_system_refuses_is_no_fault_of_ours(number, remedy):
     reason = os.strerror(number)
     for error, what in ((OSError(number, reason, "a/b"), f"a/b: {reason}"), (OSError(number, reason), reason)):
         result = run(error)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert result.stderr == f"error: {what}. Check the path, its rights and the room on its disk.\n"
+        assert result.stderr == f"error: {what}. {remedy}.\n"
 
 
 def test_a_split_whose_folder_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
@@ -110,7 +122,7 @@ def test_a_split_whose_folder_cannot_be_read_is_not_passed_over(tmp_path, monkey
     monkeypatch.setattr(os, "listdir", listdir)
     result = verify(tmp_path)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"error: {tmp_path}/train: Permission denied. Check the path")
+    assert result.stderr.startswith(f"error: {tmp_path}/train: Permission denied. Change the rights")
 
 
 def test_a_fault_of_ours_is_1_with_the_traceback_in_a_file(tmp_path, monkeypatch):

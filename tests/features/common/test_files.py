@@ -64,8 +64,8 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(old, monkeypatch, owne
     with pytest.raises(InputError) as caught, replacing(old) as temporary:
         temporary.write_bytes(b"new")
     assert str(caught.value) == (
-        f"{old} cannot be written: No space left on device. Nothing that was there before is lost. "
-        f"Make room or choose another folder, and run again."
+        f"{old} cannot be written: No space left on device. Make room on its disk, or use another. "
+        "Nothing that was there before is lost."
     )
     assert only_old_is_left(old)
 
@@ -86,11 +86,16 @@ def test_a_record_is_a_json_object_that_has_its_names(old):
         ("[1]", "it is not a JSON object"),
         ("{", "Expecting property name .*"),
         ("[" * 100_000, "maximum recursion depth .*"),
-        (None, ".*No such file or directory.*"),
     ):
-        old.write_text(damaged) if damaged else old.unlink()
+        old.write_text(damaged)
         with pytest.raises(InputError, match=rf"^{old} cannot be read \({says}\)\. Make it again\.$"):
             read_record(old, "Make it again.", "a", "b")
+    old.unlink()
+    with pytest.raises(InputError, match=rf"^{old} is missing\. Make it again\.$"):
+        read_record(old, "Make it again.")
+    old.mkdir()
+    with pytest.raises(InputError, match=rf"^{old} cannot be read: Is a directory\. A file is expected there: move"):
+        read_record(old, "Make it again.")
 
 
 def test_a_digest_is_blake2b_of_128_bits(tmp_path):

@@ -92,7 +92,7 @@ def test_a_lock_can_be_held_again_and_after_an_error(tmp_path):
         raise KeyError
     for _ in range(2):
         with hold(path):
-            assert set(json.loads(path.read_text())) == {"host", "process", "since", "command"}
+            assert set(json.loads(path.read_text())) == {"host", "process", "started", "since", "command"}
 
 
 def test_a_file_that_its_holder_removes_is_not_held_twice(tmp_path, monkeypatch):
@@ -132,7 +132,7 @@ def test_a_hidden_lock_file_stands_for_its_folder(tmp_path, name):
 def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path):
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "train" / "net.h5.lock"
-    refused = r"net\.h5\.lock cannot be locked: Not a directory\. .*/file/train has to be a folder that can be written"
+    refused = r"net\.h5\.lock cannot be locked: Not a directory\..* .*/file/train has to be a folder"
     with pytest.raises(InputError, match=refused), hold(path):
         pytest.fail("locked below a file")
 
@@ -162,13 +162,58 @@ def test_a_link_in_the_place_of_a_lock_is_refused_and_what_it_leads_to_is_kept(t
     assert victim.read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("number", [37, 38, 95])
-def test_a_file_system_without_locks_is_named_as_the_cause(tmp_path, monkeypatch, number):
+@pytest.fixture(params=[37, 38, 95])
+def without_locks(monkeypatch, request):
+    """A file system whose flock fails, as those of NFS and SMB do."""
+
     def refuse(*_):
-        raise OSError(number, os.strerror(number))
+        raise OSError(request.param, os.strerror(request.param))
 
     monkeypatch.setattr("features.common.files.fcntl.flock", refuse)
-    refused = f"{os.strerror(number)}. The file system of {tmp_path} has no locks: work in a folder on another one."
-    with pytest.raises(InputError) as caught, hold(tmp_path / "a.lock"):
-        pytest.fail("the lock was taken")
-    assert str(caught.value) == f"{tmp_path}/a.lock cannot be locked: {refused}"
+
+
+def test_where_there_are_no_locks_an_exclusive_file_stands_in_and_is_said_once(tmp_path, without_locks, caplog):
+    path, held = tmp_path / "a.h5.lock", tmp_path / "a.h5.lock.held"
+    for _ in range(2):
+        with hold(path):
+            assert json.loads(held.read_text())["process"] == os.getpid()
+            said = rf"a\.h5 is being worked on by process {os.getpid()} on"
+            with pytest.raises(InputError, match=said), hold(path):
+                pytest.fail("held twice")
+        assert not held.exists()
+    assert caplog.text.count(f"the file system of {tmp_path} has no locks") == 1
+
+
+def test_waiting_for_an_exclusive_file_gets_it_once_it_is_gone(tmp_path, without_locks):
+    path, got = tmp_path / "a.lock", threading.Event()
+
+    def wait() -> None:
+        with hold(path, wait=True):
+            got.set()
+
+    with hold(path):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert not got.wait(0.2)
+    assert got.wait(10)
+    thread.join()
+
+
+def test_the_exclusive_file_of_a_killed_process_of_this_host_is_recognised(tmp_path, without_locks):
+    path, held = tmp_path / "a.lock", tmp_path / "a.lock.held"
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for process, started in ((gone.pid, "1"), (os.getpid(), "1")):  # or its number was given to another process
+        held.write_text(json.dumps({"host": socket.gethostname(), "process": process, "started": started}))
+        with hold(path):
+            assert json.loads(held.read_text())["process"] == os.getpid()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.lock"]
+
+
+@pytest.mark.parametrize("content", ['{"host": "elsewhere", "process": 1, "started": "1"}', ""])
+def test_an_exclusive_file_that_may_be_held_stays(tmp_path, without_locks, content):
+    held = tmp_path / "a.lock.held"
+    held.write_text(content)
+    with pytest.raises(InputError, match=r"is being worked on by"), hold(tmp_path / "a.lock"):
+        pytest.fail("another host's lock was taken")
+    assert held.read_text() == content

@@ -142,7 +142,7 @@ def test_the_seconds_of_an_image_are_the_mean_over_the_rows_of_which_they_are_kn
 
 
 def test_attributes_of_any_text_are_read_back(tmp_path):
-    recipe = replace(RECIPE, weights="", preprocessing="Größe / 脳" * 50, dicom_window="none")
+    recipe = replace(RECIPE, weights="", preprocessing="Größe / 脳" * 50, window="none")
     write_rows(tmp_path, rows_of(digests_of("ab")), recipe=recipe)
     assert FeatureCache(tmp_path).open("train", "net").recipe == recipe
 
@@ -204,7 +204,7 @@ def test_the_old_file_is_read_until_the_new_one_is_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", full)
     previous = FeatureCache(tmp_path).open("train", "net")
-    with pytest.raises(InputError, match=r"net\.h5 cannot be written: No space left on device\. Nothing that was"):
+    with pytest.raises(InputError, match=r"net\.h5 cannot be written: No space left on device\. Make room"):
         assemble(path, RECIPE, "CPU", digests_of("abcd"), previous, store)
     assert path.read_bytes() == before
     assert not list(tmp_path.glob("*/.*"))
@@ -221,7 +221,7 @@ def test_a_disk_that_does_not_give_the_space_is_refused_before_the_first_byte(tm
     monkeypatch.setattr(os, "posix_fallocate", full)
     store = part_store(tmp_path)
     store.add(rows_of(digests_of("c")))
-    refused = r"net\.h5 needs \d\.\d kB, which its disk does not give: No space left on device\. Nothing is lost\. Make"
+    refused = r"net\.h5 needs \d\.\d kB, which its disk does not give: No space left on device\. Make"
     with pytest.raises(InputError, match=refused):
         assemble(path, RECIPE, "CPU", digests_of("c"), None, store)
     assert path.read_bytes() == before
@@ -253,7 +253,7 @@ def test_a_quota_that_fills_ends_with_a_message_and_the_next_run_finishes(tmp_pa
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
     refused = subprocess.run([*command, str(limit)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
-    assert "net.h5 needs 3.1 MB, which its disk does not give: File too large. Nothing is lost." in refused.stderr
+    assert "net.h5 needs 3.1 MB, which its disk does not give: File too large. Make room on its disk" in refused.stderr
     assert not list(tmp_path.glob("*/.*"))
     assert not (tmp_path / "train" / "net.h5").exists()
     subprocess.run([*command, str(1 << 30)], cwd=ROOT, check=True)

@@ -241,7 +241,10 @@ def test_what_the_system_refuses_is_not_called_damage(tmp_path, monkeypatch):
     with pytest.raises(InputError) as caught:
         FeatureCache(tmp_path).read("train", ["net"])
     assert not isinstance(caught.value, DamagedFile)
-    assert str(caught.value) == f"{path} cannot be read: Permission denied. Its features may be whole."
+    assert str(caught.value) == (
+        f"{path} cannot be read: Permission denied. Change the rights of the file and its "
+        "folders, or the user. Its features may be whole."
+    )
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -256,3 +259,12 @@ def test_a_notebook_that_holds_the_file_open_does_not_matter(tmp_path, killed):
     np.testing.assert_array_equal(
         FeatureCache(tmp_path).read("train", ["net"])[1], matrix_of(digests_of("abc").values())
     )
+
+
+def test_a_shape_that_the_file_cannot_hold_is_damage_before_anything_is_read(tmp_path):
+    path = write_cache(tmp_path, "abc")
+    with h5py.File(path, "r+") as file:
+        del file["features"]
+        file.create_dataset("features", (3, 1, 1 << 40), np.float32)
+    with pytest.raises(DamagedFile, match=r"features is not one contiguous block"):
+        FeatureCache(tmp_path).read("train", ["net"])

@@ -1,6 +1,7 @@
 """features.store.gradients: what is written comes back; damage is refused."""
 
 import random
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -82,4 +83,31 @@ def test_a_missing_file_and_another_layout_name_what_to_run(tmp_path):
     with h5py.File(tmp_path / GRADIENTS, "w") as file:
         file["about"] = np.frombuffer(b'{"schema_version": 3, "recipes": {}}', np.uint8)
     with pytest.raises(InputError, match="has layout 3, but this Headbank reads 2"):
+        read_gradients(tmp_path)
+
+
+def test_locks_and_a_notebook_that_has_the_file_open_do_not_matter(tmp_path):
+    write_gradients(tmp_path, gradients_of(3, {"alpha": 5}))
+    with h5py.File(tmp_path / GRADIENTS, "r+") as file:  # it holds HDF5's lock, and marks the file as open
+        file.flush()
+        assert len(read_gradients(tmp_path).pairs) == 3
+
+
+def test_what_the_system_refuses_is_not_called_damage(tmp_path, monkeypatch):
+    write_gradients(tmp_path, gradients_of(1, {}))
+
+    def refuse(_: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(
+        InputError, match=r"gradients\.h5 cannot be read: Input/output error\. The disk, or the network"
+    ):
+        read_gradients(tmp_path)
+
+
+def test_more_values_than_the_file_can_hold_are_refused_before_they_are_read(tmp_path):
+    with h5py.File(tmp_path / GRADIENTS, "w") as file:
+        file.create_dataset("about", (1, 1, 1 << 40), np.uint8, chunks=(1, 1, 1 << 20))
+    with pytest.raises(InputError, match=r"is damaged \(about has shape \(1, 1, 1099511627776\), too much for"):
         read_gradients(tmp_path)

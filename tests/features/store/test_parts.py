@@ -1,9 +1,11 @@
 """Parts: each whole or absent, whatever happens to its file."""
 
+import errno
 import logging
 import os
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,6 +91,19 @@ def test_a_truncated_part_is_dropped_and_the_others_are_read(written, caplog, ke
         assert [part.image_ids for part in store] == [("x", "y", "z")]
     assert len(caplog.messages) == 1
     assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.EAGAIN])
+def test_a_part_that_the_system_does_not_give_is_kept_and_named_with_the_cause(written, monkeypatch, number):
+    store, path, _ = written
+
+    def refuse(_: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(InputError, match=rf"^{path} cannot be read: {os.strerror(number)}\. .* may be whole\.$"):
+        list(store)
+    assert path.exists()
 
 
 def test_half_written_files_of_a_killed_run_are_passed_over(written):

@@ -17,7 +17,9 @@ CHANGED = {
     "views": ("identity", "flip"),
     "precision": "mixed",
     "storage": "float16",
-    "dicom_window": "40/80",
+    "fit": "pad",
+    "intensity_range": "31744,35839",
+    "window": "40/80",
     "schema_version": 3,
 }
 
@@ -42,6 +44,14 @@ def test_the_fingerprint_is_the_same_in_every_release():
     assert RECIPE.fingerprint == "8b8d4319b53a72c75d726d93030f8757"
 
 
+def test_what_was_kept_before_a_field_existed_is_read_as_what_was_done_then():
+    early = {**asdict(RECIPE), "dicom_window": "none", "views": ["identity"]}
+    for name in ("fit", "intensity_range", "window"):
+        del early[name]
+    assert Recipe.from_record(early) == RECIPE
+    assert Recipe.from_attributes({**early, "views": '["identity"]', "device": "CPU"}) == RECIPE
+
+
 def test_attributes_are_strings_and_integers_and_read_back_equal():
     recipe = replace(RECIPE, views=("identity", "Spiegelung ä"), weights="/data/[1]/größe.h5")
     attributes = recipe.attributes()
@@ -61,11 +71,15 @@ def test_options_are_those_of_one_run_for_each_way_to_extract():
         "half": replace(RECIPE, precision="mixed", storage="float16"),
         "tuned": replace(RECIPE, weights="my weights/tuned.weights.h5"),
         "mine": replace(RECIPE, weights="my models/mine.keras"),
+        "deep": replace(RECIPE, intensity_range="31744,35839"),
     }
     float32 = ["--precision", "float32", "--dtype", "float32"]
+    full = ["--range", "0,65535"]
+    half = ["--precision", "mixed", "--dtype", "float16"]
     assert extract_options(recipes) == [
-        ["--backbones", "alpha,beta", "--weights", "imagenet", *float32],
-        ["--backbones", "half", "--weights", "imagenet", "--precision", "mixed", "--dtype", "float16"],
-        ["--backbones", "tuned", "--weights", "my weights", *float32],
-        ["--backbone", "mine=my models/mine.keras", *float32],
+        ["--backbones", "alpha,beta", "--weights", "imagenet", *float32, *full],
+        ["--backbones", "half", "--weights", "imagenet", *half, *full],
+        ["--backbones", "tuned", "--weights", "my weights", *float32, *full],
+        ["--backbones", "deep", "--weights", "imagenet", *float32, "--range", "31744,35839"],
+        ["--backbone", "mine=my models/mine.keras", *float32, *full],
     ]

@@ -16,7 +16,7 @@ from features.common.errors import InputError
 from features.store.cache import FeatureCache, Finding, verify_cache
 from tests.features.store.caches import RECIPE, digests_of, rows_of, write_cache, write_rows
 
-OPTIONS = "--backbones net --weights imagenet --precision float32 --dtype float32"
+OPTIONS = "--backbones net --weights imagenet --precision float32 --dtype float32 --range 0,65535"
 IDS = tuple(f"image {number}" for number in range(40))
 
 
@@ -61,7 +61,7 @@ def test_twenty_random_flips_inside_the_features_are_all_found(tmp_path):
         last = min(first + 127, 299)
         assert damage_of(tmp_path) == Finding(
             f"rows {first} to {last} (images image {first} to image {last}) are not those that were written",
-            f"rm {path} && scripts/extract.sh DATA {OPTIONS} --cache {tmp_path}",
+            f"mv {path} {path}.damaged && scripts/extract.sh DATA {OPTIONS} --cache {tmp_path}",
         )
 
 
@@ -115,7 +115,7 @@ def test_what_is_no_hdf5_is_damaged(tmp_path, content):
     assert damage.reason
     assert "is damaged" not in damage.reason
     assert "verify" not in damage.reason
-    assert damage.remedy == f"rm {path} && scripts/extract.sh DATA --backbones net --cache {tmp_path}"
+    assert damage.remedy == f"mv {path} {path}.damaged && scripts/extract.sh DATA --backbones net --cache {tmp_path}"
     with pytest.raises(InputError, match=f"{path} is damaged .* Run: python -m features verify {tmp_path}$"):
         FeatureCache(tmp_path).read("train", ["net"])
 
@@ -140,12 +140,13 @@ def test_a_file_that_cannot_be_read_is_not_called_damaged_and_no_command_removes
         return original(self, *arguments)
 
     monkeypatch.setattr(Path, "open", refuse)
-    finding = Finding("cannot be read: Input/output error. Its features may be whole.", "")
+    fails = "The disk, or the network to it, fails: look at the system's log, then run again."
+    finding = Finding(f"cannot be read: Input/output error. {fails} Its features may be whole.", "")
     assert damage_of(tmp_path) == finding
     result = CliRunner().invoke(app, ["verify", str(tmp_path)])
     assert result.exit_code == 2
     assert f"unknown: {path} cannot be read: Input/output error" in result.output
-    assert "rm " not in result.output
+    assert "mv " not in result.output
 
 
 def test_a_path_with_a_blank_is_quoted_in_the_remedy(tmp_path):
@@ -153,7 +154,9 @@ def test_a_path_with_a_blank_is_quoted_in_the_remedy(tmp_path):
     path.write_bytes(b"")
     damage = damage_of(tmp_path / "my cache")
     assert damage is not None
-    assert damage.remedy == f"rm '{path}' && scripts/extract.sh DATA --backbones net --cache '{path.parents[1]}'"
+    assert damage.remedy == (
+        f"mv '{path}' '{path}.damaged' && scripts/extract.sh DATA --backbones net --cache '{path.parents[1]}'"
+    )
 
 
 def test_a_file_under_another_backbones_name_is_told(tmp_path):

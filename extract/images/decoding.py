@@ -1,20 +1,20 @@
-"""Turn the bytes of one image file into RGB pixels of the size that a backbone takes."""
+"""Turn the bytes of one image file into pixels."""
 
 import functools
+import io
 import logging
 import os
+import threading
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a damaged file is reported by us, with its name
 
 import cv2
 import numpy as np
+from PIL import Image
 
+from extract.images.reading import Reading
 from features.store.images_table import ImageFacts
 
-#: How an image gets its size, in words: part of the cache's fingerprint.
-RESIZING = "squashed to the input size (2 x 2 means while twice as large, then bilinear)"
-#: Longer side of a thumbnail, in pixels.
-THUMBNAIL = 256
 #: A 16-bit image without values above 12 bits keeps fewer than 16 grey levels.
 _DIM_16_BIT = 1 << 12
 logger = logging.getLogger(__name__)
@@ -24,24 +24,27 @@ class UnreadableImage(Exception):
     """A file that exists but does not decode; the message is the reason."""
 
 
-def decode(encoded: bytes) -> tuple[np.ndarray, ImageFacts]:
+def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
     """Decode one image.
 
     Args:
         encoded: content of a PNG, JPEG, TIFF, BMP or WebP file. Of a file with several pages: the first.
+        image_id: the image's id.
+        reading: how its pixels are read.
 
     Returns:
         Pixels, uint8 0-255: (H, W) where the image is grey, else (H, W, 3) RGB; transparency is dropped, 16 bits a
-        channel are cut to the upper 8. Orientation tags are not followed. And the facts of the image as it was
-        stored.
+        channel become 8 by the reading's range. Orientation tags are not followed. And the facts of the image as it
+        was stored.
 
     Raises:
-        UnreadableImage: the content does not decode, or is cut off. A damaged byte within is noticed in PNG files,
-            which have checksums; not in every JPEG, TIFF or WebP file.
+        UnreadableImage: the content does not decode, is cut off, or has too many pixels. A damaged byte within is
+            noticed in PNG files, which have checksums; not in every JPEG, TIFF or WebP file.
     """
     if not encoded:
         raise UnreadableImage("the file is empty")
     _refuse_truncated(encoded)
+    _refuse_large(encoded, reading.max_pixels)
     try:
         stored = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -64,55 +67,47 @@ def decode(encoded: bytes) -> tuple[np.ndarray, ImageFacts]:
         mean=mean,
         std=float(np.sqrt(max(0.0, float((deviations**2 + means**2).mean()) - mean**2))),
     )
-    if stored.dtype == np.uint16 and 0 < stored.max() < _DIM_16_BIT:
-        _warn_of_dim_images()
-    pixels = colour if stored.dtype == np.uint8 else np.right_shift(colour.astype(np.uint16), 8).astype(np.uint8)
+    if stored.dtype == np.uint16 and 0 < stored.max() < _DIM_16_BIT and reading.intensity_range == (0, 65_535):
+        _warn_of_dim_images(image_id)
+    pixels = colour if stored.dtype == np.uint8 else grey_levels(*reading.intensity_range)[colour]
     # OpenCV stores colours as BGR.
     return (pixels[..., 0] if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)), facts
 
 
-def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Bring an image to a backbone's input size.
-
-    Args:
-        pixels: uint8 (H, W) or (H, W, 3).
-        size: height and width wanted.
-
-    Returns:
-        uint8 (size, size, 3); grey is repeated over the channels (after resizing: a third of the work).
-    """
-    # Halving first keeps bilinear interpolation from skipping pixels (docs/decisions.md).
-    while max(pixels.shape[:2]) >= 2 * size:
-        height, width = (side // 2 if side >= 2 * size else side for side in pixels.shape[:2])
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    if pixels.shape[:2] != (size, size):
-        pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
-    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.ndim == 2 else pixels
-
-
-def draw_thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """Draw an image small, for people to look at.
-
-    Args:
-        pixels: uint8 (H, W) or (H, W, 3).
-
-    Returns:
-        uint8 (h, w, 3), RGB, of the image's aspect: as it is, or shrunk until its longer side is THUMBNAIL.
-    """
-    scale = min(1.0, THUMBNAIL / max(pixels.shape[:2]))
-    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
-    small = pixels if scale == 1 else cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    return small if small.ndim == 3 else cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)
-
-
 @functools.cache
-def _warn_of_dim_images() -> None:
+def grey_levels(low: int, high: int) -> np.ndarray:
+    """Say which grey level each 16-bit value becomes: uint8 (65536,), 0 up to `low`, 255 from `high` on.
+
+    256 steps of the same width, as those of `numpy.histogram`; from 0 to 65535 they are the upper 8 bits.
+    """
+    values = np.clip(np.arange(65_536, dtype=np.int64), low, high)
+    return np.minimum((values - low) * 256 // (high - low), 255).astype(np.uint8)
+
+
+_warned_of_dim_images = threading.Event()
+
+
+def _warn_of_dim_images(image_id: str) -> None:
     """Warn once of 16-bit images that use a small part of their range."""
-    logger.warning(
-        "there are 16-bit images with no value above %d: of 16 bits the upper 8 are kept, so they turn almost black. "
-        "Convert them to 8 bits in the window that you want",
-        _DIM_16_BIT - 1,
-    )
+    if not _warned_of_dim_images.is_set():
+        _warned_of_dim_images.set()
+        logger.warning(
+            "there are 16-bit images with no value above %d (first: %s), which turn almost black. Give --range "
+            "LOW,HIGH: the values that become black and white",
+            _DIM_16_BIT - 1,
+            image_id,
+        )
+
+
+def _refuse_large(encoded: bytes, max_pixels: int) -> None:
+    """Refuse an image with too many pixels by its header; what has none that is known is left to the decoder."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            width, height = image.size
+    except Exception:  # noqa: BLE001 - a damaged header can fail anywhere inside Pillow
+        return
+    if width * height > max_pixels:
+        raise UnreadableImage(f"it has {height:,} x {width:,} pixels, more than --max-pixels {max_pixels} allows")
 
 
 def _refuse_truncated(encoded: bytes) -> None:
