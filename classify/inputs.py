@@ -207,9 +207,9 @@ def _check_labels(labels: Labels, dataset: Dataset) -> None:
     constant = [name for name, of_values in counts.items() if not all(of_values)]
     if constant:
         rest = ",".join(name for name in dataset.label_names if name not in constant)
-        known = {name: sum(of_values) for name, of_values in counts.items()}
         said = ", ".join(
-            f"{name} is positive in {counts[name][0]}" + f" of {known[name]} known" * (known[name] < len(labels))
+            f"{name} is positive in {counts[name][0]}"
+            + (f" of {sum(counts[name])} known" if sum(counts[name]) < len(labels) else "")
             for name in constant
         )
         raise InputError(
