@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from extract.images.reading import Reading
+from extract.images.reading import Reading, UnreadableImage
+from extract.scans.scan import is_scan, read_scan
 from features.store.images_table import ImageFacts
 
 #: A 16-bit image without values above 12 bits keeps fewer than 16 grey levels.
@@ -20,15 +21,12 @@ _DIM_16_BIT = 1 << 12
 logger = logging.getLogger(__name__)
 
 
-class UnreadableImage(Exception):
-    """A file that exists but does not decode; the message is the reason."""
-
-
 def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
     """Decode one image.
 
     Args:
-        encoded: content of a PNG, JPEG, TIFF, BMP or WebP file. Of a file with several pages: the first.
+        encoded: content of a PNG, JPEG, TIFF, BMP or WebP file, of a DICOM file or a NIfTI volume. Of a file with
+            several pages: the first; of several frames or slices: the one that the id names.
         image_id: the image's id.
         reading: how its pixels are read.
 
@@ -43,6 +41,8 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
     """
     if not encoded:
         raise UnreadableImage("the file is empty")
+    if is_scan(encoded):
+        return _decode_scan(encoded, image_id, reading)
     _refuse_truncated(encoded)
     _refuse_large(encoded, reading.max_pixels)
     try:
@@ -74,6 +74,16 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
     return (pixels[..., 0] if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)), facts
 
 
+def _decode_scan(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
+    """Decode an image of a scan; its facts are those of the pixels in the window."""
+    scan = read_scan(encoded, image_id, reading.window, reading.max_pixels)
+    if scan.repaired:
+        _warn_of_wrapped_values(image_id)
+    height, width = scan.pixels.shape[:2]
+    mean, deviation = float(scan.pixels.mean()), float(scan.pixels.std())
+    return scan.pixels, ImageFacts(height, width, 1 if scan.pixels.ndim == 2 else 3, 8, mean, deviation)
+
+
 @functools.cache
 def grey_levels(low: int, high: int) -> np.ndarray:
     """Say which grey level each 16-bit value becomes: uint8 (65536,), 0 up to `low`, 255 from `high` on.
@@ -95,6 +105,20 @@ def _warn_of_dim_images(image_id: str) -> None:
             "there are 16-bit images with no value above %d (first: %s), which turn almost black. Give --range "
             "LOW,HIGH: the values that become black and white",
             _DIM_16_BIT - 1,
+            image_id,
+        )
+
+
+_warned_of_wrapped_values = threading.Event()
+
+
+def _warn_of_wrapped_values(image_id: str) -> None:
+    """Warn once of CT whose values had wrapped around."""
+    if not _warned_of_wrapped_values.is_set():
+        _warned_of_wrapped_values.set()
+        logger.warning(
+            "there is CT of 12 bits without an offset (first: %s), whose air wrapped around to 3072 and more: 4096 is "
+            "taken off these values",
             image_id,
         )
 
