@@ -272,7 +272,7 @@ def test_the_range_of_16_bit_images_is_that_of_train_is_said_and_stays(tmp_path,
         (data / split).mkdir(parents=True)
         for number in range(count):
             image = random.integers(low, low + 100, (20, 20), np.uint16)
-            image[:2] = low, low + 99
+            image[0], image[1] = low, low + 99
             cv2.imwrite(str(data / split / f"a{number}.png"), image)
     result = extract(data, *options)
     assert result.exit_code == 0
