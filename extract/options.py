@@ -8,6 +8,7 @@ import typer
 
 from extract.backbones.table import CHALLENGE, EMBEDDED
 from extract.images.reading import MAX_PIXELS
+from extract.scans.windows import WINDOW_CHOICES
 from features.options import IdColumn
 
 WeightsDir = Annotated[
@@ -64,6 +65,14 @@ class ExtractOptions:
             metavar="LOW,HIGH|auto",
             help="Stored values of 16-bit images that become black and white; auto: almost all that train has.",
             show_default="as in CACHE, else auto",
+        ),
+    ] = None
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W",
+            help=f"Intensity window of DICOM and NIfTI, which need one: {WINDOW_CHOICES}.",
+            show_default=False,
         ),
     ] = None
     max_pixels: Annotated[

@@ -20,14 +20,17 @@ from extract.options import ExtractOptions
 from extract.pipeline import Images
 from extract.report import Report, print_report, show_progress
 from extract.runtime import cores
+from extract.scans.windows import OWN_WINDOW, WINDOW_CHOICES, parse_windows, window_words
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import InputError, heeded_signals
-from features.common.text import duration, make_console, size
+from features.common.text import duration, first_few, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
+from features.dataset.frames import is_scan_file
 from features.store.cache import FeatureCache, claim_default_cache, default_cache
 from features.store.cache_file import CacheFile
 from features.store.images_table import FactsTable
+from features.store.recipe import NO_WINDOW
 
 
 def run_extraction(options: ExtractOptions) -> int:
@@ -53,6 +56,7 @@ def run_extraction(options: ExtractOptions) -> int:
         raise InputError("--split reads a folder that is not a data set, so it has no default cache. Give --cache.")
     given = None if options.range in (None, "auto") else parse_range(options.range or "")
     images = find_images(options.data, options.split, options.id_column)
+    window = choose_window(options.window, images)
     stop = threading.Event()
     with _signals(stop, console) as received:
         backbones = _choose_backbones(options, cache, images)
@@ -63,6 +67,7 @@ def run_extraction(options: ExtractOptions) -> int:
         console.print(f"{counts} images of {options.data} through {names}, into {cache}")
         reading = Reading(
             intensity_range=given or _find_range(options, cache, backbones, images, console, stop.is_set),
+            window=window,
             max_pixels=options.max_pixels,
         )
         report = extract(
@@ -97,6 +102,24 @@ def find_images(data: Path, split: str | None, id_column: str | None) -> list[Im
         raise InputError(f"{data} is not a folder. Give the folder that holds the images.")
     found = dict(sorted(scan_images(data).items()))
     return [Images(split, list(found), list(found.values()))]
+
+
+def choose_window(option: str | None, images: Sequence[Images]) -> str:
+    """Say through which window scans are shown, in the words of a recipe; it stays there where there are none.
+
+    Raises:
+        InputError: the value of --window is not one, or it is missing and there are scans. A default would be a
+            guess: the brain window shows nothing of a chest, and no window in HU anything of an X-ray.
+    """
+    if option is not None:
+        return window_words(parse_windows(option))
+    scans = [str(path) for split in images for path in split.paths if is_scan_file(path)]
+    if scans:
+        raise InputError(
+            f"{first_few(scans, 1)}: DICOM and NIfTI need an intensity window, and none is given. Give --window brain "
+            f"(40/80 HU) or another: {WINDOW_CHOICES}. {OWN_WINDOW} is each file's own, for X-ray, MR and ultrasound."
+        )
+    return NO_WINDOW
 
 
 def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Images]) -> list[FrozenBackbone]:

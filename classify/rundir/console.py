@@ -59,6 +59,8 @@ LEADERBOARD = (
     LeaderboardColumn("sensitivity", "sensitivity", printed=False),
     LeaderboardColumn("specificity", "specificity", printed=False),
 )
+#: What the report adds of exclusive classes.
+TOP1 = LeaderboardColumn(CLASS_SELECTORS[0], "top-1", printed=False)
 
 
 def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -> None:

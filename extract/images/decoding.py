@@ -1,7 +1,9 @@
 """Turn the bytes of one image file into pixels."""
 
 import functools
+import logging
 import os
+import threading
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a damaged file is reported by us, with its name
 
@@ -9,19 +11,19 @@ import cv2
 import numpy as np
 
 from extract.images.header import Header
-from extract.images.reading import Reading
+from extract.images.reading import Reading, UnreadableImage
+from extract.scans.scan import is_scan, read_scan
 from features.store.images_table import ImageFacts
 
-
-class UnreadableImage(Exception):
-    """A file that exists but does not decode; the message is the reason."""
+logger = logging.getLogger(__name__)
 
 
 def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
     """Decode one image.
 
     Args:
-        encoded: content of a PNG, JPEG, TIFF, BMP or WebP file. Of a file with several pages: the first.
+        encoded: content of a PNG, JPEG, TIFF, BMP or WebP file, of a DICOM file or a NIfTI volume. Of a file with
+            several pages: the first; of several frames or slices: the one that the id names.
         image_id: the image's id.
         reading: how its pixels are read.
 
@@ -35,6 +37,8 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
     """
     if not encoded:
         raise UnreadableImage("the file is empty")
+    if is_scan(encoded):
+        return _decode_scan(encoded, image_id, reading)
     _refuse_truncated(encoded)
     header = Header.of(encoded)
     if header is not None and header.width * header.height > reading.max_pixels:
@@ -80,6 +84,16 @@ def decode_stored(encoded: bytes) -> np.ndarray:
     return stored
 
 
+def _decode_scan(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
+    """Decode an image of a scan; its facts are those of the pixels in the window."""
+    scan = read_scan(encoded, image_id, reading.window, reading.max_pixels)
+    if scan.repaired:
+        _warn_of_wrapped_values(image_id)
+    height, width = scan.pixels.shape[:2]
+    mean, deviation = float(scan.pixels.mean()), float(scan.pixels.std())
+    return scan.pixels, ImageFacts(height, width, 1 if scan.pixels.ndim == 2 else 3, 8, mean, deviation)
+
+
 @functools.cache
 def grey_levels(low: int, high: int) -> np.ndarray:
     """Say which grey level each 16-bit value becomes: uint8 (65536,), 0 up to `low`, 255 from `high` on.
@@ -88,6 +102,20 @@ def grey_levels(low: int, high: int) -> np.ndarray:
     """
     values = np.clip(np.arange(65_536, dtype=np.int64), low, high)
     return np.minimum((values - low) * 256 // (high - low), 255).astype(np.uint8)
+
+
+_warned_of_wrapped_values = threading.Event()
+
+
+def _warn_of_wrapped_values(image_id: str) -> None:
+    """Warn once of CT whose values had wrapped around."""
+    if not _warned_of_wrapped_values.is_set():
+        _warned_of_wrapped_values.set()
+        logger.warning(
+            "there is CT of 12 bits without an offset (first: %s), whose air wrapped around to 3072 and more: 4096 is "
+            "taken off these values",
+            image_id,
+        )
 
 
 def _refuse_truncated(encoded: bytes) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.images.decoding import UnreadableImage, decode_stored
+from extract.images.decoding import decode_stored
 from extract.images.header import Header
+from extract.images.reading import UnreadableImage
 from features.store.images_table import FactsTable, Stamp
 
 #: Shares of all pixels that the range leaves out below and above: a hot pixel or a burnt-in mark spoils no other image.
