@@ -3,7 +3,6 @@
 Importing this module loads neither numpy nor scikit-learn: a wrong name is reported at once.
 """
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +15,8 @@ from classify.models.baselines import BASELINES
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
 from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule
 from classify.scores.prevalence import parse_prevalences
-from features.common.cli import choose_names, option_words, split_names
+from features.common.cli import choose_names, split_names
+from features.common.commands import option_words, write_command
 from features.common.errors import InputError
 from features.options import OF_DATASET, DatasetOptions
 
@@ -178,16 +178,16 @@ def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
     Returns:
         The command, quoted for a shell.
     """
-    data, cache, given = str(record["data"]), str(record["cache"]), record["arguments"]
+    data, cache, given = Path(record["data"]), Path(record["cache"]), record["arguments"]
     of_tables = {name: given.get(name) for name in OF_DATASET}
-    words = {
-        "classify run": [data, "--out", str(run), *option_words({**given, "note": record.get("note")})],
+    words: dict[str, list[object]] = {
+        "classify run": [data, "--out", run, *option_words({**given, "note": record.get("note")})],
         # Without labels and groups: it reads images, and of the tables only which column names them.
-        "extract heat": [data, str(run), *option_words({"id_column": given.get("id_column")})],
-        "classify report": [str(run)],
-        "features audit": [cache, "--data", data, "--run", str(run), *option_words(of_tables)],
+        "extract heat": [data, run, *option_words({"id_column": given.get("id_column")})],
+        "classify report": [run],
+        "features audit": [cache, "--data", data, "--run", run, *option_words(of_tables)],
     }
-    return shlex.join(["python", "-m", *name.split(), *words[name]])
+    return write_command(name, *words[name])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +26,10 @@ from features.common.text import duration, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
 from features.store.cache import FeatureCache, claim_default_cache, default_cache
+from features.store.source import Source, write_source
+
+#: Options that say which images there are and what is read with them, and that no recipe holds.
+_OF_IMAGES = ("id_column", "split", "max_pixels", "weights_dir")
 
 
 def run_extraction(options: ExtractOptions) -> int:
@@ -58,6 +63,7 @@ def run_extraction(options: ExtractOptions) -> int:
         counts = " and ".join(f"{len(split.image_ids):,} {split.split}" for split in images)
         names = ", ".join(backbone.name for backbone in backbones)
         console.print(f"{counts} images of {options.data} through {names}, into {cache}")
+        _note_sources(options, cache, images, backbones, reading)
         report = extract(
             images,
             backbones,
@@ -67,6 +73,23 @@ def run_extraction(options: ExtractOptions) -> int:
             stop,
         )
     return _conclude(report, cache, time.monotonic() - start, console, received)
+
+
+def _note_sources(
+    options: ExtractOptions,
+    cache: Path,
+    images: Sequence[Images],
+    backbones: Sequence[FrozenBackbone],
+    reading: Reading,
+) -> None:
+    """Keep beside each cache file what it is extracted from, for the commands that messages print."""
+    defaults = {field.name: field.default for field in fields(ExtractOptions)}
+    given = {name: value for name in _OF_IMAGES if (value := getattr(options, name)) != defaults[name]}
+    given = {name: value.resolve() if isinstance(value, Path) else value for name, value in given.items()}
+    for split in images:
+        for backbone in backbones:
+            source = Source(options.data.resolve(), given, backbone.recipe(options.dtype, reading))
+            write_source(cache / split.split / f"{backbone.name}.h5", source)
 
 
 def find_images(data: Path, split: str | None, id_column: str | None) -> list[Images]:

@@ -22,6 +22,7 @@ from features.common.cli import (
     report_fault,
 )
 from features.common.errors import InputError, unmasked_signals
+from features.common.text import LAYOUT, visible
 
 app = application("Extract features, train on them and report, and predict new images.")
 #: The split of the cache that new images become.
@@ -109,7 +110,7 @@ def _draw(options: ClassifyOptions) -> int:
         with unmasked_signals():
             return draw_heat(HeatOptions(data=options.data, run=options.out, id_column=options.id_column))
     except InputError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {visible(str(error), LAYOUT)}", err=True)
         return EXIT_BAD_INPUT
     except Exception as error:  # noqa: BLE001 - the run is done: a fault of ours must not cost its report
         report_fault(error)

@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from features.common.cli import split_names
+from features.common.commands import write_command
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few
@@ -165,7 +165,7 @@ def _conclude(root: Path, faults: Faults) -> None:
     """Log the warnings, and refuse the faults."""
     for warning in faults.warnings:
         logger.warning("%s", warning)
-    faults.refuse(f": python -m features describe {shlex.quote(str(root))} lists them all")
+    faults.refuse(f": {write_command('features describe', root)} lists them all")
 
 
 def _find_parts(root: Path, options: DatasetOptions, faults: Faults) -> dict[str, _Part]:

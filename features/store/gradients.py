@@ -10,8 +10,8 @@ import csv
 import io
 import json
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from features.common.commands import write_command
 from features.common.errors import InputError, cause_of
 from features.common.files import replacing
+from features.dataset.run_labels import MARK
 from features.store.cache_file import HDF5_ERRORS
 from features.store.recipe import Recipe
 
@@ -191,7 +193,7 @@ def _read(file: h5py.File, name: str, file_bytes: int) -> np.ndarray:
 
 def _remedy(folder: Path) -> str:
     """Say what writes the file."""
-    return f"Write it: python -m classify gradients {folder}; or, if these are predictions, classify predict --heat 6."
+    return f"Write it: {write_command('classify gradients', folder)}; of predictions: classify predict --heat 6."
 
 
 def thumbnail_path(cam: Path, file: str) -> Path:
@@ -268,10 +270,13 @@ def read_cam(run: Path) -> tuple[dict[str, Any], dict[tuple[str, str], str] | No
     except OSError as error:
         raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
     except (ValueError, RecursionError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error}). {how_to_draw(run)}") from None
+        raise InputError(f"{path} cannot be read ({error}). Run: {draw_command(run)}") from None
     return record, files
 
 
-def how_to_draw(run: Path) -> str:
-    """Say which command draws the heat maps of a run again."""
-    return f"Make it again: python -m extract heat DATA {shlex.quote(str(run))}"
+def draw_command(run: Path) -> str:
+    """The command that draws the heat maps of a run, or of predictions, whose images only their maker knows."""
+    data: Path | str = "DATA"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        data = Path(json.loads((run / MARK).read_text(encoding="utf-8"))["data"])
+    return write_command("extract heat", data, run)
