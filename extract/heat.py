@@ -155,7 +155,7 @@ def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
 def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
     """Find the backbone that features were extracted with."""
     if recipe.is_own_model:
-        backbone = FrozenBackbone.of_model(*find_model(f"{recipe.backbone}={recipe.weights}"), recipe)
+        backbone = FrozenBackbone.of_model(*find_model(f"{recipe.backbone}={recipe.weights}"), recipe, recipe.layer)
     else:
         row = backbone_named(recipe.backbone)
         weights = find_weights(row, recipe.weights_option, weights_dir)

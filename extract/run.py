@@ -117,7 +117,9 @@ def find_images(data: Path, split: str | None, id_column: str | None) -> list[Im
 
 def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Images]) -> list[FrozenBackbone]:
     """Find the backbones that the options name, with their weights; the images are those to extract into the cache."""
-    own = [_own_backbone(option, cache, images) for option in options.backbone or ()]
+    if options.layer is not None and len(options.backbone or ()) != 1:
+        raise InputError(f"--layer {options.layer} is of one model of your own. Give one --backbone NAME=FILE with it.")
+    own = [_own_backbone(option, cache, images, options.layer or "") for option in options.backbone or ()]
     if len({backbone.name for backbone in own}) < len(own):
         raise InputError("--backbone: a name is duplicated. Give each model its own name.")
     names = split_names(options.backbones, "--backbones") or (() if own else CHALLENGE)
@@ -127,12 +129,12 @@ def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Ima
     ] + own
 
 
-def _own_backbone(option: str, cache: Path, images: Sequence[Images]) -> FrozenBackbone:
+def _own_backbone(option: str, cache: Path, images: Sequence[Images], layer: str) -> FrozenBackbone:
     """Find a model of one's own; it is loaded only if no split has rows of it."""
     name, weights = find_model(option)
     split = next((split.split for split in images if (cache / split.split / f"{name}.h5").exists()), None)
     cached = FeatureCache(cache).open(split, name).recipe if split else None
-    return FrozenBackbone.of_model(name, weights, cached)
+    return FrozenBackbone.of_model(name, weights, cached, layer)
 
 
 @contextmanager

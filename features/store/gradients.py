@@ -9,7 +9,6 @@ rest are the logit.
 import csv
 import io
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ import numpy as np
 from features.common.commands import write_command
 from features.common.errors import InputError, cause_of
 from features.common.files import replacing
+from features.common.hdf5 import refuse_inflated
 from features.dataset.run_labels import MARK
 from features.store.cache_file import HDF5_ERRORS
 from features.store.recipe import Recipe
@@ -40,8 +40,6 @@ _CAM_COLUMNS = {
 }
 #: Version of the file's layout.
 GRADIENTS_SCHEMA = 2
-#: Deflate makes of a byte at most this many: zlib.net/zlib_tech.html.
-_DEFLATE = 1032
 #: Bits of a float32's mantissa that `rounded` clears: 10 of 23 remain, as in float16, with the range of float32.
 _CLEARED_BITS = 13
 
@@ -159,13 +157,14 @@ def read_gradients(folder: Path) -> Gradients:
     if not path.is_file():
         raise InputError(f"{path} is not there: it says what to draw heat maps of. {_remedy(folder)}")
     try:
-        content = path.read_bytes()  # so that HDF5 meets neither locks nor the disk, and speaks of the bytes alone
+        content = io.BytesIO(path.read_bytes())  # HDF5 then meets neither locks nor the disk
     except OSError as error:
         raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
     try:
-        with h5py.File(io.BytesIO(content)) as file:
-            about = json.loads(_read(file, "about", len(content)).tobytes())
-            vectors = {name: _read(file, f"gradients/{name}", len(content)) for name in about["recipes"]}
+        refuse_inflated(content)
+        with h5py.File(content) as file:
+            about = json.loads(file["about"][:].tobytes())
+            vectors = {name: file["gradients"][name][:] for name in about["recipes"]}
     except HDF5_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}). {_remedy(folder)}") from None
@@ -181,14 +180,6 @@ def read_gradients(folder: Path) -> Gradients:
         vectors=vectors,
         **about,
     )
-
-
-def _read(file: h5py.File, name: str, file_bytes: int) -> np.ndarray:
-    """Read an array; ValueError where the file cannot hold as much as it says."""
-    dataset = file[name]
-    if math.prod(dataset.shape) * dataset.dtype.itemsize > _DEFLATE * file_bytes:
-        raise ValueError(f"{name} has shape {dataset.shape}, too much for {file_bytes} bytes")
-    return dataset[:]
 
 
 def _remedy(folder: Path) -> str:
