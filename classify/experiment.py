@@ -81,7 +81,7 @@ class Experiment:
         return self.settings.select if self.settings.select in SELECTORS else "roc_auc"
 
     def macro(self, model: str, metric: str, split: str = "oof") -> Score:
-        """The mean of a metric over the labels."""
+        """What stands for a whole model: the mean of a metric over the labels, or what it is of whole rows."""
         return find_macro(self.scores[model, split], metric)
 
     @property
@@ -120,7 +120,8 @@ def run_experiment(
     """
     baselines, heads, ensembles = list_models(settings, inputs.columns)
     seen = {"": slice(0, 0), **feature_sets(inputs.columns)}  # the prior's name has no backbone
-    specs = {name: spec.for_rows(len(inputs.train_labels)) for name, spec in settings.heads.items()}
+    rows = len(inputs.train_labels)
+    specs = {name: spec.for_rows(rows).for_classes(settings.exclusive) for name, spec in settings.heads.items()}
     candidates = {}
     for name in baselines + heads:
         kind, _, on = name.partition("/")
@@ -233,13 +234,15 @@ def _judge_models(
             ("oof", prediction.out_of_fold, *by_fold),
             lambda: rank_labels(labels, prediction.out_of_fold, train_draws, by_fold),
         )
-        scores, draws = score(labels, prediction.out_of_fold, decisions, prior.out_of_fold, *known, ranked)
+        whole = ranked, settings.exclusive
+        scores, draws = score(labels, prediction.out_of_fold, decisions, prior.out_of_fold, *known, *whole)
         of_splits = {"oof": scores}
         if test_labels is not None and prediction.test is not None and prior.test is not None:
             truth, test = test_labels, prediction.test
             ranked = recall(("test", truth, test, test_draws.unit_of_row), lambda: rank_labels(truth, test, test_draws))
             binary = to_binary(test, thresholds)
-            scored = score(truth, test, binary, prior.test, names, test_draws, None, left_out, ranked)
+            whole = ranked, settings.exclusive
+            scored = score(truth, test, binary, prior.test, names, test_draws, None, left_out, *whole)
             of_splits["test"] = scored.scores
         on_step()
         return _Judged(thresholds, decisions, of_splits, draws)

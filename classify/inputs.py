@@ -156,9 +156,8 @@ def refuse_few(rows: int, groups: Groups | None, folds: int) -> None:
 def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> SplitInputs:
     """Read the features of a split's images, without those that stage 1 rejected."""
     has_features = cache.has_features(split.name, split.image_ids)
-    wanted = list(compress(split.image_ids, has_features))
-    _, features = cache.read(split.name, backbones, wanted)
-    cache.refuse_changed(split.name, backbones, wanted, list(compress(split.paths, has_features)))
+    _, features = cache.read(split.name, backbones, list(compress(split.image_ids, has_features)))
+    cache.refuse_changed(split.name, backbones, split.image_ids, split.paths)
     files = {name: cache.open(split.name, name) for name in backbones}
     return SplitInputs(
         image_ids=split.image_ids,
@@ -169,7 +168,7 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
         fingerprints={name: file.fingerprint for name, file in files.items()},
         cache_bytes={name: file.path.stat().st_size for name, file in files.items()},
         extraction_seconds={
-            name: None if file.seconds_per_image is None else file.seconds_per_image * len(wanted)
+            name: None if file.seconds_per_image is None else file.seconds_per_image * len(features)
             for name, file in files.items()
         },
         columns={name: cells[has_features] for name, cells in split.columns.items()},

@@ -13,7 +13,7 @@ import typer
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.baselines import BASELINES
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
-from classify.scores.metrics import SELECTORS, THRESHOLD_RULES, ThresholdRule
+from classify.scores.metrics import CLASS_SELECTORS, MACRO_SELECTORS, THRESHOLD_RULES, ThresholdRule
 from classify.scores.prevalence import parse_prevalences
 from features.common.cli import choose_names, split_names
 from features.common.commands import option_words, write_command
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
 _NO_ARGUMENTS = ("data", "out", "overwrite", "note", "fits_gb")
+
+#: What `--exclusive` takes.
+EXCLUSIVE = ("auto", "yes", "no")
 
 #: Options that are fields of `Settings` as they are.
 _AS_GIVEN = ("folds", "repeats", "refit", "seed", "gap", "nested", "permutations", "select")
@@ -87,7 +90,8 @@ class RunOptions(DatasetOptions):
         str,
         typer.Option(
             metavar="RULE",
-            help=f"How the final model is chosen: best cross-fitted macro {', '.join(SELECTORS)}; or a model's name.",
+            help=f"How the final model is chosen: best cross-fitted macro {', '.join(MACRO_SELECTORS)}; of exclusive "
+            f"classes also {' or '.join(CLASS_SELECTORS)}; or a model's name.",
         ),
     ] = "roc_auc"
     calibration: Annotated[
@@ -122,6 +126,13 @@ class RunOptions(DatasetOptions):
             help="Run again N times on labels shuffled by group: how often chance does as well as the final model.",
         ),
     ] = 0
+    exclusive: Annotated[
+        str,
+        typer.Option(
+            metavar=f"[{'|'.join(EXCLUSIVE)}]",
+            help="Whether the labels are classes, of which each image has exactly one; auto: if all images have.",
+        ),
+    ] = "auto"
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
     ] = None
@@ -151,6 +162,8 @@ class RunOptions(DatasetOptions):
         if self.calibration not in ("none", *CALIBRATIONS):
             known = ", ".join(CALIBRATIONS)
             raise InputError(f"--calibration: {self.calibration!r} is not a calibration. Expected {known}; or none.")
+        if self.exclusive not in EXCLUSIVE:
+            raise InputError(f"--exclusive: {self.exclusive!r} is none of {', '.join(EXCLUSIVE)}.")
         from joblib import cpu_count  # both here, as they take half a second, and asking for help needs neither
 
         from classify.settings import Settings

@@ -10,8 +10,10 @@ import numpy as np
 
 from classify.explain import Explainer, Reasons, explain, say_what_was_explained
 from classify.options import PredictOptions
+from classify.rundir.classes import write_classes
 from classify.rundir.files import write_predictions
 from classify.rundir.folder import (
+    CLASSES,
     DECISIONS,
     MARK,
     PREDICTION,
@@ -83,6 +85,8 @@ def predict_split(options: PredictOptions) -> int:
                 probabilities[:, column] = shift_probability(exact, share, prevalences[label])
         with _publishing(out) as staging:
             write_predictions(staging, image_ids, used_ids, probabilities, decisions, saved.label_names)
+            if saved.exclusive:
+                write_classes(staging, image_ids, used_ids, probabilities, saved.label_names)
             if explained is not None:
                 write_gradients(staging, explained)
             with replacing(staging / PREDICTION) as temporary:
@@ -99,7 +103,8 @@ def predict_split(options: PredictOptions) -> int:
     rejected = len(image_ids) - len(used_ids)
     if rejected:
         console.print(f"{rejected} could not be read by stage 1, so their cells are empty: {PREDICTION} lists them")
-    console.print(f"written to {out}: {PROBABILITIES}, {DECISIONS}, {PREDICTION}")
+    written = [name for name in (PROBABILITIES, DECISIONS, CLASSES, PREDICTION) if (out / name).exists()]
+    console.print(f"written to {out}: {', '.join(written)}")
     if explained is not None:
         say_what_was_explained(explained, out)
     return EXIT_REJECTED if rejected else 0
@@ -119,10 +124,11 @@ def _publishing(out: Path) -> Iterator[Path]:
         yield staging
         with writing(out):
             (out / PREDICTION).unlink(missing_ok=True)
-            (out / GRADIENTS).unlink(missing_ok=True)
+            for name in (GRADIENTS, CLASSES):  # which the new ones may be without
+                (out / name).unlink(missing_ok=True)
             if (out / CAM / CAM_RECORD).is_file():  # heat maps of the predictions that are replaced
                 remove(out / CAM)
-            for name in (PROBABILITIES, DECISIONS, GRADIENTS, PREDICTION):
+            for name in (PROBABILITIES, DECISIONS, CLASSES, GRADIENTS, PREDICTION):
                 if (staging / name).exists():
                     (staging / name).replace(out / name)
     finally:
@@ -149,7 +155,8 @@ def check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
         raise InputError(f"{out} is not a folder. Name another with --out.")
     if (out / MARK).exists():
         raise InputError(f"{out} holds a run, which predictions would spoil. Name another folder with --out.")
-    found = [name for name in (PREDICTION, PROBABILITIES, DECISIONS, GRADIENTS, CAM) if (out / name).exists()]
+    ours = (PREDICTION, PROBABILITIES, DECISIONS, CLASSES, GRADIENTS, CAM)
+    found = [name for name in ours if (out / name).exists()]
     if not found:
         return
     unfinished = PREDICTION not in found
@@ -162,11 +169,11 @@ def check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
     record = read_record(path, "Name another folder with --out.", "images")
     if not overwrite and not unfinished:
         raise InputError(f"{out} holds predictions. Name another folder with --out, or replace them with --overwrite.")
-    ours = None if images is None else str(images.resolve())
-    if record["images"] != ours:
+    asked = None if images is None else str(images.resolve())
+    if record["images"] != asked:
         raise InputError(
             f"{out} holds predictions of other images ({record['images'] or 'a split of a cache'}, not "
-            f"{ours or 'a split of a cache'}). Name another folder with --out."
+            f"{asked or 'a split of a cache'}). Name another folder with --out."
         )
 
 
@@ -184,5 +191,5 @@ def _list_images(
     found = scan_images(images)
     image_ids = tuple(sorted(found))
     used = tuple(compress(image_ids, cache.has_features(split, image_ids)))
-    cache.refuse_changed(split, backbones, used, [found[image_id] for image_id in used])
+    cache.refuse_changed(split, backbones, image_ids, [found[image_id] for image_id in image_ids])
     return image_ids, used

@@ -7,6 +7,7 @@ from classify.inputs import Inputs
 from classify.scores.metrics import ThresholdRule
 from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold
+from classify.scores.tables.classes import tabulate_confusions
 from classify.scores.tables.groups import score_groups
 from classify.scores.tables.operating_points import list_operating_points
 from classify.scores.tables.readings import Readings
@@ -37,6 +38,11 @@ def read_final(inputs: Inputs, experiment: Experiment) -> Experiment:
         list_operating_points(names, splits, rule, thresholds, fit, settings.prevalences),
         score_groups(names, splits, scaled, rule, folds, settings.seed),
         score_subgroups(names, splits, columns),
+        [
+            figure
+            for split in splits * settings.exclusive
+            for figure in tabulate_confusions(split.name, names, split.labels, split.probabilities, split.unit_of_row)
+        ],
     )
     return replace(experiment, readings=readings)
 

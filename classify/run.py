@@ -4,6 +4,7 @@ What is wrong with the options, the data set or the cache is reported before the
 """
 
 import time
+from dataclasses import replace
 from functools import partial
 
 import typer
@@ -12,7 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from classify.inputs import read_inputs
 from classify.options import RunOptions
 from classify.rundir.folder import RUN_FILES, open_run
-from classify.settings import check_settings, count_steps
+from classify.settings import check_settings, choose_exclusive, count_steps
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import unmasked_signals
 from features.common.text import progress_bar
@@ -40,6 +41,10 @@ def run_classification(options: RunOptions) -> int:
             cache = FeatureCache(options.cache or default_cache(options.data), options.data)
             inputs = read_inputs(dataset, cache, backbones)
 
+            exclusive, said = choose_exclusive(options.exclusive, inputs)
+            if said:
+                typer.echo(said)
+            settings = replace(settings, exclusive=exclusive)
             check_settings(settings, inputs)
 
             from classify.crossfit.store import FitStore

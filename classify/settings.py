@@ -13,6 +13,7 @@ from classify.models.heads import HeadSpec
 from classify.scores.metrics import DEFAULT_RULE, ThresholdRule, check_rule
 from classify.scores.prevalence import check_prevalences
 from classify.scores.tables.columns import name_subgroups
+from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 
 
@@ -26,6 +27,7 @@ class Settings:
         ensembles: names of `ENSEMBLES`, in their order; only made of several models.
         calibration: a name of `CALIBRATIONS`, applied to the final model; None for none.
         prevalences: by label, what predictive values are for where it is not the label's share of the images.
+        exclusive: whether the labels are classes, of which each labelled image has exactly one.
     """
 
     folds: int = 5
@@ -43,6 +45,7 @@ class Settings:
     prevalences: Mapping[str, float] = field(default_factory=dict)
     nested: bool = False
     permutations: int = 0
+    exclusive: bool = False
 
     def within_fold(self) -> "Settings":
         """Those of a run on the rows of all folds but one, which chooses a model for that one."""
@@ -77,14 +80,64 @@ def count_steps(settings: Settings, columns: Mapping[str, slice]) -> int:
     return steps
 
 
+def choose_exclusive(choice: str, inputs: Inputs) -> tuple[bool, str]:
+    """Tell whether the labels are exclusive classes: at least two, of which each labelled image has exactly one.
+
+    Args:
+        choice: `auto`, `yes` or `no`.
+        inputs: the images with features; a label that is not known makes them not exclusive.
+
+    Returns:
+        Whether they are, and a line that says so, or why the labels of test undo what those of train suggest; else "".
+
+    Raises:
+        InputError: they are not, but the choice is `yes`; the message names the first image.
+    """
+    count = len(inputs.label_names)
+    labelled = {"train": (inputs.train, inputs.train_labels)}
+    if inputs.test is not None and inputs.test.labels is not None:
+        labelled["test"] = inputs.test, inputs.test.labels
+    faults = []
+    for split, (images, labels) in labelled.items():
+        other = np.flatnonzero((labels == 1).sum(axis=1) + 2 * (labels == UNKNOWN).any(axis=1) != 1)
+        if len(other):
+            own = labels[other[0]]
+            names = [name for name, value in zip(inputs.label_names, own, strict=True) if value == 1]
+            what = "a label that is not known" if (own == UNKNOWN).any() else " and ".join(names) or "no label"
+            faults.append((split, f"{split} image {images.used_ids[other[0]]} has {what}"))
+    alike = f"each labelled image has exactly one of {count} labels"
+    if choice == "no":
+        return False, ""
+    if choice == "yes" and (faults or count < 2):
+        why = faults[0][1] if faults else f"there is one label alone, {inputs.label_names[0]}"
+        raise InputError(
+            f"--exclusive yes: {why}, not exactly one of several. Correct the labels, or use --exclusive no."
+        )
+    if not faults and count > 1:
+        return True, f"classes: {alike}, so they are exclusive (--exclusive no learns each label by itself)"
+    if faults and faults[0][0] == "test" and count > 1:
+        return (
+            False,
+            f"labels: not taken as exclusive classes, as {faults[0][1]}, though each train image has exactly one",
+        )
+    return False, ""
+
+
 def check_settings(settings: Settings, inputs: Inputs) -> None:
     """Refuse what cannot be done with these inputs.
 
     Raises:
         InputError: the data are too few for the folds, or have no groups for the gap; `select` names no model, a
-            prevalence no label, or a column has too many values for subgroups.
+            prevalence no label, a head learns exclusive classes where there are none, or a column has too many values
+            for subgroups.
     """
     check_prevalences(settings.prevalences, inputs.label_names)
+    softmax = [name for name, spec in settings.heads.items() if spec.output == "softmax"]
+    if softmax and not settings.exclusive:
+        raise InputError(
+            f"--preset: the output of {softmax[0]} is softmax, which is for exclusive classes; these labels are none. "
+            'Give it the output "sigmoid", or none; --exclusive yes says why they are none.'
+        )
     for name, cells in inputs.train.columns.items():
         of_test = inputs.test.columns if inputs.test and inputs.test.labels is not None else {}
         name_subgroups(name, {"oof": cells, "test": of_test.get(name, cells[:0])})
@@ -94,5 +147,5 @@ def check_settings(settings: Settings, inputs: Inputs) -> None:
         raise InputError(f"--gap compares random folds with grouped ones, but {why}. Use --groups or --group-column.")
     if settings.nested and settings.folds < 3:
         raise InputError("--nested chooses on the other folds by folds of their own: use --folds 3 or more.")
-    check_rule(settings.select, list(chain(*list_models(settings, inputs.columns))))
+    check_rule(settings.select, list(chain(*list_models(settings, inputs.columns))), settings.exclusive)
     refuse_few(len(inputs.train_labels), groups, settings.folds)

@@ -241,7 +241,7 @@ class Pipeline:
         if loaded.rejection:
             path = self.images.paths[loaded.index]
             within = f"{self.images.split}/{image_id}{path.suffix}"
-            self.rejected.append(Rejection(image_id, within, loaded.rejection))
+            self.rejected.append(Rejection(image_id, within, loaded.rejection, loaded.digest.hex()))
             self.advance(1)
         if loaded.stamp is not None:
             self.digests[image_id] = loaded.digest

@@ -17,7 +17,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 logger = logging.getLogger(__name__)
 _ROOM = Path(__file__).parents[1]
 #: Modules of the room that are compiled, and those of which they take types and constants.
-SOURCES = ("bank/compiled", "bank/hidden", "bank/layout", "bank/loops", "models/trained_head")
+SOURCES = ("bank/compiled", "bank/hidden", "bank/layout", "bank/loops", "bank/softmax", "models/trained_head")
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ import numpy as np
 
 from classify.bank.compiled import compiled
 from classify.bank.layout import Heads
+from classify.bank.softmax import softmax_entropy
 from features.common.arrays import UNKNOWN
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
@@ -44,7 +45,11 @@ def pass_hidden(
         for row in range(rows):
             logits[label, row] = current[label, row]
     current = np.empty((widths[depth], rows), np.float32)
-    loss = cross_entropy(logits, truth, rules.positive[head], rules.negative[head], rules.smoothing[head], current)
+    positive, negative, smoothing = rules.positive[head], rules.negative[head], rules.smoothing[head]
+    if layers.softmax:
+        loss = softmax_entropy(logits, truth, positive, smoothing, current)
+    else:
+        loss = cross_entropy(logits, truth, positive, negative, smoothing, current)
     for layer in range(depth - 1, 0, -1):
         inputs, after = widths[layer], widths[layer + 1]
         into = active[begins[layer - 1] : begins[layer]]

@@ -12,6 +12,7 @@ class StackKind(NamedTuple):
     batch_norm: bool
     dropout: float
     optimiser: str
+    softmax: bool = False
 
 
 class FlatFeatures(NamedTuple):
@@ -40,6 +41,7 @@ class Layers(NamedTuple):
         adam: whether Adam learns, or gradient descent with Nesterov's momentum.
         keep: float32, 0-1: what dropout keeps.
         shared: rows of a mini-batch that share a mask of the features.
+        softmax: whether the labels are classes, of which each row has exactly one.
     """
 
     widths: np.ndarray
@@ -50,6 +52,7 @@ class Layers(NamedTuple):
     adam: bool
     keep: np.float32
     shared: int
+    softmax: bool
 
 
 class State(NamedTuple):
@@ -79,8 +82,8 @@ class Rules(NamedTuple):
         rate: (H,), learning rates.
         l2: (H,), penalties.
         smoothing: (H,), of the labels.
-        positive: (H, L), weights of the positives of each label.
-        negative: (H, L), of the negatives.
+        positive: (H, L), weights of the positives of each label; under softmax of the rows of each class.
+        negative: (H, L), of the negatives; softmax has none.
     """
 
     rate: np.ndarray
@@ -104,7 +107,8 @@ def lay_out(kind: StackKind, width: int, labels: int, shared: int) -> Layers:
     kernels, biases = (np.concatenate([[0], np.cumsum(n)]) for n in (widths[1:] * widths[:-1], widths[1:]))
     after = kernels[-1] + 2 * width * kind.batch_norm
     adam, keep = kind.optimiser == "adam", np.float32(1 - kind.dropout)
-    return Layers(widths, kernels[:-1], biases[:-1] + after, int(kernels[-1]), kind.batch_norm, adam, keep, shared)
+    places = kernels[:-1], biases[:-1] + after, int(kernels[-1])
+    return Layers(widths, *places, kind.batch_norm, adam, keep, shared, kind.softmax)
 
 
 def flatten(weights: list[np.ndarray], batch_norm: bool) -> np.ndarray:

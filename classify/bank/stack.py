@@ -11,6 +11,7 @@ from classify.bank.dropout import draw_uniforms, rows_per_mask
 from classify.bank.hidden import cross_entropy
 from classify.bank.layout import FlatFeatures, Heads, Rules, StackKind, State, flatten, lay_out
 from classify.bank.loops import pace_adam, penalise, take_steps
+from classify.bank.softmax import softmax_entropy
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import BATCH_NORM_EPSILON
 from features.common.arrays import Features, Labels, RowIndices, count_values
@@ -77,7 +78,7 @@ class Stack:
         second = np.zeros_like(numbers) if kind.optimiser == "adam" else numbers[:, :0].copy()
         moving = np.zeros(width, np.float32), np.ones(width, np.float32)
         self._state = State(numbers, np.empty_like(numbers), np.zeros_like(numbers), second, *moving)
-        positive, negative = _class_weights(rows.truth)
+        positive, negative = _weigh_classes(rows.truth) if kind.softmax else _class_weights(rows.truth)
         balanced = np.array([spec.class_weight == "balanced" for spec in specs])[:, None]
         of_heads = ("learning_rate", "l2", "label_smoothing")
         self._rules = Rules(
@@ -130,7 +131,10 @@ class Stack:
             outputs = kernel @ np.maximum(outputs, np.float32(0)) + bias
         truth, unused = self._rows.validation_truth, np.empty_like(outputs[0])
         of_heads = zip(outputs, rules.positive, rules.negative, rules.smoothing, strict=True)
-        entropy = [cross_entropy(logits, truth, *weights, unused) for logits, *weights in of_heads]
+        if layers.softmax:
+            entropy = [softmax_entropy(logits, truth, own, soft, unused) for logits, own, _, soft in of_heads]
+        else:
+            entropy = [cross_entropy(logits, truth, *weights, unused) for logits, *weights in of_heads]
         loss = entropy + rules.l2 * [penalise(own, layers.gamma) for own in state.numbers]
         if layers.batch_norm and not np.isfinite(state.variance).all():
             loss = np.full_like(loss, np.nan)
@@ -176,7 +180,8 @@ def make_stacks(specs: Sequence[HeadSpec], rows: BankRows) -> list[Stack]:
     """Sort heads of one batch size into stacks by kind, none too large for the cache, in the order of first heads."""
     by_kind = defaultdict(list)
     for index, spec in enumerate(specs):
-        by_kind[StackKind(spec.hidden_units, spec.batch_norm, spec.dropout, spec.optimiser)].append(index)
+        of_spec = spec.hidden_units, spec.batch_norm, spec.dropout, spec.optimiser, spec.output == "softmax"
+        by_kind[StackKind(*of_spec)].append(index)
     stacks = []
     for kind, members in by_kind.items():
         total = sum(specs[i].count_parameters(rows.table.width, rows.truth.shape[1]) for i in members)
@@ -195,3 +200,11 @@ def _class_weights(y: Labels) -> tuple[np.ndarray, np.ndarray]:
         np.where(constant, 1, 0.5 / np.where(constant, 1, part)).astype(np.float32) for part in (share, 1 - share)
     )
     return positive, negative
+
+
+def _weigh_classes(y: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """Weights, float32 (L,) each: those that make every class of the rows count the same; 1 for one that has none."""
+    counts = y.sum(axis=0)
+    present = counts > 0
+    weights = np.where(present, len(y) / (present.sum() * np.maximum(counts, 1)), 1).astype(np.float32)
+    return weights, np.ones_like(weights)

@@ -19,6 +19,7 @@ from features.common.errors import InputError, cause_of
 
 Optimiser = Literal["adam", "sgd"]
 ClassWeight = Literal["none", "balanced"]
+Output = Literal["sigmoid", "softmax"]
 _Count = Annotated[int, Ge(1), Le(1_000_000)]
 _Width = Annotated[int, Ge(1), Le(16_384)]  # wider than any backbone: more is a slip, and would fill the memory
 
@@ -28,7 +29,7 @@ class HeadSpec:
     """The layers and the training of one head; the defaults are those of the challenge's best model.
 
     The layers: batch normalisation of the features, dropout, then for every hidden layer Dense, ReLU and dropout, then
-    Dense and sigmoid, one unit per label.
+    Dense and sigmoid or softmax, one unit per label.
 
     Attributes:
         hidden_units: widths of the hidden layers, from the features on; empty for a linear head.
@@ -37,8 +38,12 @@ class HeadSpec:
         l2: penalty on the squares of the dense kernels, not on biases, as Keras' L2.
         optimiser: `adam`, or `sgd` with Nesterov momentum 0.9.
         learning_rate: of every step.
-        class_weight: `balanced` gives the positives and the negatives of each label the same total weight in the loss.
-        label_smoothing: a truth t is learnt as t * (1 - smoothing) + smoothing / 2.
+        class_weight: `balanced` gives the positives and the negatives of each label the same total weight in the loss;
+            under softmax each class.
+        label_smoothing: a truth t is learnt as t * (1 - smoothing) + smoothing / 2; under softmax, of L classes,
+            + smoothing / L.
+        output: `sigmoid` learns each label apart, by binary cross-entropy; `softmax` exclusive classes, by categorical
+            cross-entropy. None: chosen by `for_classes`, else sigmoid.
         batch_size: rows a step; the last batch of an epoch may be shorter. None: chosen by `for_rows`.
         epochs: passes over the training rows, at most.
         patience: epochs without a lower validation loss after which training stops: a count (int), or a share of the
@@ -54,6 +59,7 @@ class HeadSpec:
     learning_rate: Annotated[float, Gt(0)] = 1e-5
     class_weight: ClassWeight = "none"
     label_smoothing: Annotated[float, Ge(0), Le(1)] = 0.0
+    output: Output | None = None
     batch_size: _Count | None = 16
     epochs: _Count = 100
     patience: _Count | Annotated[float, Gt(0), Le(1)] = 0.1
@@ -80,6 +86,10 @@ class HeadSpec:
         if self.batch_size is not None:
             return self
         return replace(self, batch_size=max(16, min(256, 1 << (max(rows // 16, 1).bit_length() - 1))))
+
+    def for_classes(self, exclusive: bool) -> "HeadSpec":
+        """This spec with an output: softmax where each row has exactly one label, else sigmoid, if it has none."""
+        return self if self.output else replace(self, output="softmax" if exclusive else "sigmoid")
 
     def count_parameters(self, width: int, labels: int) -> int:
         """Count the trainable parameters: of the dense layers, and two per feature for batch normalisation."""

@@ -9,12 +9,13 @@ import json
 import re
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zipfile import ZipFile, ZipInfo
 
 import h5py
 import numpy as np
 
+from classify.models.heads import Output
 from classify.models.trained_head import BATCH_NORM_EPSILON, HeadWeights, TrainedHead
 from features.common.errors import InputError
 
@@ -38,7 +39,7 @@ def write_keras(head: TrainedHead) -> bytes:
         layers.append(("Dropout", {"rate": spec.dropout}, []))
         config = {
             "units": len(pair[1]),
-            "activation": "sigmoid" if last else "relu",
+            "activation": (spec.output or "sigmoid") if last else "relu",
             "kernel_regularizer": regulariser,
             "name": "labels" if last else f"hidden{place + 1}",
         }
@@ -82,11 +83,12 @@ def read_keras(content: bytes, path: Path) -> HeadWeights:
     dense = own[batch_norm:]
     activations = [config.get("activation") if _is_dense(kind, config) else None for kind, config, _ in dense]
     flat = [array for _, _, found in own for array in found]
-    expected = ["relu"] * (len(activations) - 1) + ["sigmoid"]
+    output = activations[-1] if activations and activations[-1] in get_args(Output) else "sigmoid"
+    expected = ["relu"] * (len(activations) - 1) + [output]
     plain = not batch_norm or (own[0][1].get("epsilon"), len(own[0][2])) == (BATCH_NORM_EPSILON, 4)
     if model.get("class_name") != "Sequential" or activations != expected or not plain or not _fit(flat, batch_norm):
         raise InputError(f"{path} is a Keras model, but not a head of Headbank. Make the run again.")
-    return HeadWeights(flat, batch_norm)
+    return HeadWeights(flat, batch_norm, output == "softmax")
 
 
 def _describe(kind: str, config: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logsumexp, softmax
 
 from classify.models.heads import HeadSpec
 from features.common.arrays import Features, Probabilities
@@ -19,7 +19,7 @@ class Linearised(NamedTuple):
     """A model at given images: logits = gradients, float32 (N, L, D), @ features + intercepts, float32 (N, L).
 
     For a linear model that holds for all features; with hidden layers (ReLU) for those of the image and their
-    neighbourhood.
+    neighbourhood; under softmax it is the tangent at the image.
     """
 
     gradients: np.ndarray
@@ -34,10 +34,12 @@ class HeadWeights:
         weights: float32 arrays in Keras' order: with batch normalisation gamma, beta, moving mean and moving variance,
             each (D,); then kernel (inputs, outputs) and bias (outputs,) of every dense layer.
         batch_norm: whether the features are normalised.
+        exclusive: whether the last layer's outputs become probabilities by softmax, not each by the sigmoid.
     """
 
     weights: Sequence[np.ndarray]
     batch_norm: bool
+    exclusive: bool = False
     has_gradient: ClassVar = True
 
     def predict_proba(self, X: Features) -> Probabilities:
@@ -58,10 +60,15 @@ class HeadWeights:
             if layer:
                 activations = np.maximum(activations, 0)
             activations = activations @ kernel + bias
-        return expit(activations)
+        return softmax(activations, axis=1) if self.exclusive else expit(activations)
 
     def linearise(self, X: Features) -> Linearised:
-        """Follow the chain rule from the labels back to the features, in float64."""
+        """Follow the chain rule from the labels back to the features, in float64.
+
+        The logit is log(p / (1 - p)): under softmax not what the last layer gives a class, which has no meaning of its
+        own (the same added to all classes changes no probability), but what that has beyond the others, of which each
+        counts by its share of their probability. Such a logit is no line, also of a linear head.
+        """
         weights = [np.asarray(values, np.float64) for values in self.weights]
         scale, shift = np.ones(X.shape[1]), np.zeros(X.shape[1])
         if self.batch_norm:
@@ -83,7 +90,20 @@ class HeadWeights:
             intercepts = intercepts + gradients @ bias
             gradients = gradients @ kernel.T
         intercepts = intercepts + gradients @ shift
-        return Linearised((gradients * scale).astype(np.float32), intercepts.astype(np.float32))
+        gradients = gradients * scale
+        if self.exclusive:
+            outputs = np.einsum("nld,nd->nl", gradients, X) + intercepts
+            logits, weights_of = _log_odds(outputs)
+            gradients = np.einsum("nlk,nkd->nld", weights_of, gradients)
+            intercepts = logits - np.einsum("nld,nd->nl", gradients, X)
+        return Linearised(gradients.astype(np.float32), intercepts.astype(np.float32))
+
+
+def _log_odds(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The logits log(p / (1 - p)) of the softmax of outputs (N, L), float64, and their slopes by each, (N, L, L)."""
+    own = np.eye(outputs.shape[1], dtype=bool)
+    others = np.where(own, -np.inf, outputs[:, np.newaxis])
+    return outputs - logsumexp(others, axis=2), own - softmax(others, axis=2)
 
 
 @dataclass(frozen=True)
@@ -119,4 +139,4 @@ class TrainedHead:
 
     def predict_proba(self, X: Features) -> Probabilities:
         """Give the probability of each label; see `HeadWeights.predict_proba`."""
-        return HeadWeights(self.weights, self.spec.batch_norm).predict_proba(X)
+        return HeadWeights(self.weights, self.spec.batch_norm, self.spec.output == "softmax").predict_proba(X)

@@ -11,10 +11,11 @@ from rich.table import Table
 
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
+from classify.rundir.classes import print_confusions
 from classify.rundir.folder import SUBGROUPS
 from classify.scores.choice import describe_nested, may_be_chance
 from classify.scores.gains import MODEL
-from classify.scores.metrics import MACRO, METRICS, Score, describe_rule
+from classify.scores.metrics import CLASS_SELECTORS, MACRO, MAJORITY, OVERALL, Score, describe_rule, label_of, sign_of
 from classify.scores.resampling import DRAWS
 from classify.scores.tables.subgroups import LEAST_SUBGROUP, list_small
 from classify.scores.thresholds import measure_cost
@@ -84,9 +85,10 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
     if experiment.left_out:
         why = ", ".join(f"{name} ({reason})" for name, reason in experiment.left_out.items())
         console.print(f"means over labels are without {why}")
-    console.print(
-        "accuracy in brackets: of predicting all-negative; seconds: of fitting, an ensemble's without its members'"
-    )
+    floor = "top-1 in brackets: of giving every image the largest class"
+    if not settings.exclusive:
+        floor = "accuracy in brackets: of predicting all-negative"
+    console.print(f"{floor}; seconds: of fitting, an ensemble's without its members'")
     unit = "rows" if experiment.folds.group_count is None else "groups"
     console.print(
         f"in square brackets: 95 % interval from {DRAWS} bootstrap draws of {unit}, the fitted models as given"
@@ -112,6 +114,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
     final = experiment.final_model
     console.print(f"final model: {final} ({describe_rule(settings.select)}{before})")
     _print_choice(console, experiment)
+    _print_classes(console, experiment)
     console.print(f"its thresholds, for {settings.threshold.text}, cross-fitted on the training images:")
     costs = measure_cost(inputs.train_labels, experiment.predictions[final].out_of_fold, experiment.decisions[final])
     console.print(_threshold_table(inputs, experiment, costs))
@@ -136,7 +139,8 @@ def _print_choice(console: Console, experiment: Experiment) -> None:
     metric, final = experiment.selector, experiment.chosen_model
     if nested := experiment.nested:
         how, figure = describe_nested(nested.describe()), _figure(nested.value, nested.low, nested.high)
-        console.print(f"{how}: macro {metric} {figure}; the final model's own is of the images that it was chosen on")
+        mean = "macro " * (label_of(metric) == MACRO)
+        console.print(f"{how}: {mean}{metric} {figure}; the final model's own is of the images that it was chosen on")
     own = experiment.macro(experiment.final_model, "roc_auc")
     chance = [(own.value, own.low)]
     if nested and metric == "roc_auc":
@@ -151,10 +155,26 @@ def _print_choice(console: Console, experiment: Experiment) -> None:
     backbones = {model: len(experiment.predictions[model].backbones) for model in experiment.comparisons}
     lone = [model for model, count in backbones.items() if count == 1]
     if backbones[final] > 1 and lone:
-        best = max(lone, key=lambda model: experiment.comparisons[model].difference * METRICS[metric].sign)
+        best = max(lone, key=lambda model: experiment.comparisons[model].difference * sign_of(metric))
         beside = experiment.comparisons[best]
         interval = "" if beside.low is None else f" [{beside.low:+.3f}, {beside.high:+.3f}]"
         console.print(f"the best on one backbone, {best}: {beside.difference:+.3f}{interval} beside the final model")
+
+
+def _print_classes(console: Console, experiment: Experiment) -> None:
+    """Say how often the class of the highest probability is right, and what is taken for what."""
+    if not experiment.settings.exclusive:
+        return
+    for split, where in (("oof", "out-of-fold"), ("test", "on test")):
+        scores = experiment.scores.get((experiment.final_model, split), [])
+        of_rows = {s.metric: _with_interval(s) for s in scores if s.label == OVERALL}
+        if of_rows:
+            top1, balanced, floor = (of_rows[metric] for metric in (*CLASS_SELECTORS, MAJORITY))
+            console.print(
+                f"top-1 accuracy {where}: {top1}; balanced (the mean over classes): {balanced}; of giving every image "
+                f"the largest class: {floor}"
+            )
+    print_confusions(console, experiment.readings.confusions)
 
 
 def _print_groups(console: Console, experiment: Experiment) -> None:
@@ -212,7 +232,8 @@ def _leaderboard(experiment: Experiment, backbone_count: int) -> Table:
     table.add_column("model", no_wrap=True, overflow="fold")
     columns = [column for column in LEADERBOARD if column.printed]
     measured = [column.heading.replace(" ", "\n") for column in columns]
-    headings = ["back-\nbones", "macro AUC", *measured, "accuracy", "seconds"]
+    exclusive = experiment.settings.exclusive
+    headings = ["back-\nbones", "macro AUC", *measured, "top-1" if exclusive else "accuracy", "seconds"]
     has_test = any(split == "test" for _, split in experiment.scores)
     for heading in headings + ["test macro AUC"] * has_test:
         table.add_column(heading, justify="right", overflow="fold")
@@ -224,6 +245,11 @@ def _leaderboard(experiment: Experiment, backbone_count: int) -> Table:
     for model in rank_models({model: macro["roc_auc"].value for model, macro in of_models.items()}):
         macro = of_models[model]
         of_test = [s for s in experiment.scores.get((model, "test"), []) if (s.label, s.metric) == (MACRO, "roc_auc")]
+        right, floor = (
+            (experiment.macro(model, metric).value for metric in (CLASS_SELECTORS[0], MAJORITY))
+            if exclusive
+            else (macro[metric].value for metric in ("accuracy", "all_negative_accuracy"))
+        )
         prediction = experiment.predictions[model]
         final = model == experiment.final_model
         table.add_row(
@@ -231,7 +257,7 @@ def _leaderboard(experiment: Experiment, backbone_count: int) -> Table:
             f"{len(prediction.backbones)} of {backbone_count}",
             _with_interval(macro["roc_auc"]),
             *(_short(macro[column.metric].value) for column in columns),
-            f"{_short(macro['accuracy'].value)} ({_short(macro['all_negative_accuracy'].value)})",
+            f"{_short(right)} ({_short(floor)})",
             f"{prediction.seconds:.1f}",
             *(_with_interval(score) for score in of_test),
             style="bold" if final else None,

@@ -13,6 +13,7 @@ import pandas as pd
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.models.files import ensemble_path, save_fits
+from classify.rundir.classes import write_classes
 from classify.rundir.folder import (
     DECISIONS,
     LEADERBOARD_TABLE,
@@ -29,7 +30,7 @@ from classify.rundir.images import write_gallery, write_label_errors
 from classify.rundir.record import describe_run
 from classify.rundir.tables import write_backbones, write_curves, write_readings, write_table
 from classify.scores.label_errors import find_duplicates, find_label_errors
-from classify.scores.metrics import METRICS
+from classify.scores.metrics import sign_of
 from classify.scores.thresholds import measure_cost, to_binary
 from features.common.arrays import Decisions, Labels, Probabilities
 from features.common.files import replacing
@@ -54,6 +55,8 @@ _WORDS = (
     "at",
     "figure",
     "summary",
+    "truth",
+    "predicted",
 )
 
 
@@ -78,7 +81,10 @@ def _write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
     if inputs.test is not None and final.test is not None:
         test, thresholds = inputs.test, experiment.thresholds[experiment.final_model]
         decisions = to_binary(final.test, thresholds)
-        write_predictions(folder, test.image_ids, test.used_ids, final.test, decisions, inputs.label_names)
+        of_images = test.image_ids, test.used_ids, final.test
+        write_predictions(folder, *of_images, decisions, inputs.label_names)
+        if experiment.settings.exclusive:
+            write_classes(folder, *of_images, inputs.label_names)
     _write_out_of_fold(folder, inputs, experiment)
     _write_leaderboard(folder, experiment)
     _write_metrics(folder, experiment)
@@ -174,7 +180,7 @@ def _write_leaderboard(folder: Path, experiment: Experiment) -> None:
     numbers = ["value", "low", "high", "difference", "difference_low", "difference_high", "won"]
     table = pd.DataFrame(rows, columns=["model", "metric", *numbers, "tied", "backbones"])
     best_first = table.astype(dict.fromkeys(numbers, "float64")).sort_values(
-        "value", ascending=METRICS[metric].sign < 0, kind="stable", na_position="last"
+        "value", ascending=sign_of(metric) < 0, kind="stable", na_position="last"
     )
     write_table(best_first, folder / LEADERBOARD_TABLE)
 

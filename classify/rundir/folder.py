@@ -16,6 +16,7 @@ from features.store.gradients import CAM, CAM_LOCK, CAM_STAGING, GRADIENTS
 
 #: The tables of a run; `files` writes and reads them, `features.dataset.run_labels` the labels.
 PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
+CLASSES, CONFUSION_MATRIX = "predictions_class.csv", "confusion_matrix.csv"
 OUT_OF_FOLD, METRICS_TABLE, THRESHOLDS = "oof_probability.csv", "metrics.csv", "thresholds.csv"
 BACKBONES_TABLE, CURVES, GALLERY = "backbones.csv", "curves.csv", "gallery.csv"
 LEADERBOARD_TABLE, OPERATING_POINTS, LABEL_ERRORS = "leaderboard.csv", "operating_points.csv", "label_errors.csv"
@@ -24,8 +25,8 @@ GROUP_SCORES, SUBGROUPS = "group_scores.csv", "subgroups.csv"
 MODELS = "models"
 #: What a run writes and seals, beside `MARK`.
 SEALED = (
-    PROBABILITIES, DECISIONS, OUT_OF_FOLD, LEADERBOARD_TABLE, METRICS_TABLE, THRESHOLDS, BACKBONES_TABLE, CURVES,
-    RUN_LABELS, LABEL_ERRORS, GALLERY, OPERATING_POINTS, GROUP_SCORES, SUBGROUPS, MODELS,
+    PROBABILITIES, DECISIONS, CLASSES, OUT_OF_FOLD, LEADERBOARD_TABLE, METRICS_TABLE, CONFUSION_MATRIX, THRESHOLDS,
+    BACKBONES_TABLE, CURVES, RUN_LABELS, LABEL_ERRORS, GALLERY, OPERATING_POINTS, GROUP_SCORES, SUBGROUPS, MODELS,
 )  # fmt: skip
 #: What `learn` adds to a finished run.
 LEARNING_CURVE = "learning_curve.csv"
@@ -39,7 +40,7 @@ PREDICTION_PARTIAL = ".prediction.partial"
 _OF_AUDIT = (DUPLICATES, GROUPS, AUDIT)
 #: What lies in a folder of predictions; `_CACHE` is the features that scripts/predict.sh keeps there.
 _CACHE = "cache"
-_OF_PREDICTION = (PROBABILITIES, DECISIONS, GRADIENTS, CAM, _CACHE, PREDICTION_PARTIAL, PREDICTION)
+_OF_PREDICTION = (PROBABILITIES, DECISIONS, CLASSES, GRADIENTS, CAM, _CACHE, PREDICTION_PARTIAL, PREDICTION)
 #: All files and folders that a run, or what is made of it later, may write: stale once the run is replaced.
 RUN_FILES = (*SEALED, GRADIENTS, LEARNING_CURVE, REPORT, FIGURES, CAM, *_OF_AUDIT, PREDICTIONS, MARK)
 _PARTIAL, _REPLACING, _LOCK = ".partial", ".replacing", ".lock"
@@ -85,6 +86,11 @@ class SealedRun:
     def label_names(self) -> tuple[str, ...]:
         """The L labels."""
         return tuple(self.record["labels"])
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the labels are classes, of which each labelled image has exactly one."""
+        return bool(self.record.get("exclusive"))  # runs of before have no word of it
 
     @property
     def final_model(self) -> str:

@@ -26,6 +26,7 @@ def describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Seq
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in versioned},
         "labels": list(inputs.label_names),
+        "exclusive": experiment.settings.exclusive,
         "backbones": {
             name: {"width": columns.stop - columns.start, "recipe": asdict(inputs.recipes[name])}
             for name, columns in inputs.columns.items()

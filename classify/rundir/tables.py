@@ -10,7 +10,14 @@ import pandas as pd
 from classify.crossfit.plan import REFIT
 from classify.experiment import Experiment
 from classify.inputs import Inputs
-from classify.rundir.folder import BACKBONES_TABLE, CURVES, GROUP_SCORES, OPERATING_POINTS, SUBGROUPS
+from classify.rundir.folder import (
+    BACKBONES_TABLE,
+    CONFUSION_MATRIX,
+    CURVES,
+    GROUP_SCORES,
+    OPERATING_POINTS,
+    SUBGROUPS,
+)
 
 
 def write_backbones(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
@@ -55,6 +62,7 @@ def write_readings(folder: Path, experiment: Experiment) -> None:
         OPERATING_POINTS: readings.operating_points,
         GROUP_SCORES: readings.groups,
         SUBGROUPS: readings.subgroups,
+        CONFUSION_MATRIX: readings.confusions,
     }
     for name, rows in tables.items():
         if rows:

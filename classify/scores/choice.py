@@ -10,9 +10,10 @@ from classify.crossfit.plan import Folds, Prediction, in_threads
 from classify.crossfit.store import Recall, make_now
 from classify.inputs import Inputs
 from classify.models.baselines import PRIOR
-from classify.scores.metrics import DECIMALS, METRICS, SELECTORS
+from classify.scores.metrics import CLASS_SELECTORS, DECIMALS, SELECTORS, sign_of
 from classify.scores.resampling import Resampling, percentile_interval, resample
 from classify.scores.scoring import ByFold, mean_over_labels, score_label
+from classify.scores.tables.classes import pick_classes, score_classes
 from features.common.arrays import Labels, Probabilities
 from features.common.text import count_things
 
@@ -132,7 +133,7 @@ def choose(
         The final model, and each model beside it.
     """
     metric = rule if rule in SELECTORS else "roc_auc"
-    sign = METRICS[metric].sign
+    sign = sign_of(metric)
     # Rounding must not look like a difference.
     values = {
         model: np.round(sign * own[0], DECIMALS) if not np.isnan(own[0]) else -np.inf for model, own in draws.items()
@@ -245,6 +246,8 @@ def draw_macro(
     resampling: Resampling,
 ) -> np.ndarray:
     """Compute the macro score of a model on some training rows, and on draws of them: float64 (1 + draws,)."""
+    if metric in CLASS_SELECTORS:
+        return score_classes(pick_classes(labels), pick_classes(probabilities), resampling)[metric]
     of_labels = {
         name: score_label(metric, truth, own, resampling, ByFold(own[None], fold_of_row[None]))
         for name, truth, own in zip(label_names, labels.T, probabilities.T, strict=True)

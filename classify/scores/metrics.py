@@ -113,8 +113,12 @@ METRICS: dict[str, Metric] = {
 }
 #: Of whole rows (`OVERALL`).
 ROW_METRICS = ("exact_match", "weighted_log_loss")
-#: The metrics by which the final model may be chosen.
-SELECTORS = tuple(name for name, metric in METRICS.items() if metric.chooses)
+#: Of exclusive classes, of whole rows too: top-1 and balanced accuracy, by which the final model may be chosen, and the
+#: accuracy of giving each row the class that is the largest in train.
+CLASS_SELECTORS, MAJORITY = ("top1_accuracy", "balanced_accuracy"), "majority_accuracy"
+#: The metrics by whose mean over the labels the final model may be chosen, and all by which it may.
+MACRO_SELECTORS = tuple(name for name, metric in METRICS.items() if metric.chooses)
+SELECTORS = (*MACRO_SELECTORS, *CLASS_SELECTORS)
 
 
 @dataclass(frozen=True)
@@ -139,17 +143,32 @@ class Score:
     interval: str = ""
 
 
+def label_of(metric: str) -> str:
+    """Say of what a metric is that stands for a whole model: of whole rows, or the mean over the labels."""
+    return MACRO if metric in METRICS else OVERALL
+
+
+def sign_of(metric: str) -> int:
+    """1 where more of a metric is better, -1 where less is."""
+    return METRICS[metric].sign if metric in METRICS else 1
+
+
 def find_macro(scores: Iterable[Score], metric: str) -> Score:
-    """Find the mean of a metric over the labels among the scores of a model."""
-    return next(score for score in scores if (score.label, score.metric) == (MACRO, metric))
+    """Find what stands for a whole model, see `label_of`, among its scores."""
+    return next(score for score in scores if (score.label, score.metric) == (label_of(metric), metric))
 
 
-def check_rule(rule: str, models: Collection[str]) -> None:
+def check_rule(rule: str, models: Collection[str], exclusive: bool = False) -> None:
     """Refuse, by an `InputError`, a rule that is neither one of `SELECTORS` nor the name of a model of the run."""
+    if rule in CLASS_SELECTORS and not exclusive:
+        raise InputError(
+            f"--select {rule} is for exclusive classes; these labels are none (--exclusive yes says why). Choose by "
+            f"another metric: {', '.join(MACRO_SELECTORS)}."
+        )
+    known = SELECTORS if exclusive else MACRO_SELECTORS
     if rule not in SELECTORS and rule not in models:
         raise InputError(
-            f"--select {rule!r}: expected a metric ({', '.join(SELECTORS)}) or a model of this run "
-            f"({', '.join(models)})."
+            f"--select {rule!r}: expected a metric ({', '.join(known)}) or a model of this run ({', '.join(models)})."
         )
 
 
@@ -157,7 +176,8 @@ def describe_rule(rule: str) -> str:
     """Say in words how the final model is chosen."""
     if rule not in SELECTORS:
         return f"named by --select {rule}"
-    return f"the fewest backbones of the models tied with the {METRICS[rule].chooses} cross-fitted macro {rule}"
+    best = f"{METRICS[rule].chooses} cross-fitted macro" if rule in METRICS else "highest cross-fitted"
+    return f"the fewest backbones of the models tied with the {best} {rule}"
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,22 @@ from typing import NamedTuple
 import numpy as np
 
 from classify.ensembles.estimators import PROBABILITY_EPSILON
-from classify.scores.metrics import BINS, MACRO, METRICS, MICRO, OVERALL, ROW_METRICS, SELECTORS, Score, Sums
+from classify.scores.metrics import (
+    BINS,
+    CLASS_SELECTORS,
+    MACRO,
+    MACRO_SELECTORS,
+    MAJORITY,
+    METRICS,
+    MICRO,
+    OVERALL,
+    ROW_METRICS,
+    Score,
+    Sums,
+)
 from classify.scores.resampling import Resampling, auc_within_folds, fit_logits, percentile_interval, rank_scores
 from classify.scores.small import Interval, auc_interval, few_units, refuse_slope, share_interval
+from classify.scores.tables.classes import pick_classes, score_classes
 from features.common.arrays import Decisions, Labels, Probabilities
 
 #: What the interval of a score is made by, where nothing else is said.
@@ -23,6 +36,7 @@ SCORING = (
     "scores.resampling",
     "scores.scoring",
     "scores.small",
+    "scores.tables.classes",
 )
 #: The label of RSNA 2019 that is positive where any other is.
 ANY = "any"
@@ -45,9 +59,9 @@ class SplitScores(NamedTuple):
 
     Attributes:
         scores: by label in the order of the labels, then micro, then macro, each in the order of `METRICS`; then
-            overall, in the order of `ROW_METRICS`.
-        draws: of each of `SELECTORS` the mean over the labels, on the rows as they are, then on each draw: float64
-            (1 + draws,).
+            overall, in the order of `ROW_METRICS`, then of exclusive classes those that they have beside.
+        draws: of each of `MACRO_SELECTORS` the mean over the labels, of exclusive classes each of `CLASS_SELECTORS`, on
+            the rows as they are, then on each draw: float64 (1 + draws,).
     """
 
     scores: list[Score]
@@ -64,6 +78,7 @@ def score(
     by_fold: ByFold | None = None,
     left_out: Mapping[str, str] = MappingProxyType({}),
     ranked: np.ndarray | None = None,
+    exclusive: bool = False,
 ) -> SplitScores:
     """Compute every metric with its percentile interval; see `METRICS` for what is not defined.
 
@@ -80,6 +95,7 @@ def score(
         by_fold: where several models predicted the rows; the ROC-AUC is then over the pairs of rows within a fold.
         left_out: the labels that have no part in the mean over the labels, and why.
         ranked: what `rank_labels` gives of the same, if it is known.
+        exclusive: whether each row has exactly one label.
     """
     if ranked is None:
         ranked = rank_labels(labels, probabilities, resampling, by_fold)
@@ -104,7 +120,14 @@ def score(
     scores += [_macro(metric, of_labels, left_out, enough) for metric, of_labels in macro.items()]
     of_rows = _compute_rows(labels, probabilities, binary, label_names, resampling)
     scores += [_make(OVERALL, metric, of_rows[metric], enough, "") for metric in ROW_METRICS]
-    return SplitScores(scores, {metric: mean_over_labels(macro[metric], left_out) for metric in SELECTORS})
+    draws = {metric: mean_over_labels(macro[metric], left_out) for metric in MACRO_SELECTORS}
+    if exclusive:
+        truth, of_prior = pick_classes(labels), pick_classes(prior)
+        of_classes = score_classes(truth, pick_classes(probabilities), resampling)
+        draws |= of_classes
+        of_classes[MAJORITY] = score_classes(truth, of_prior, resampling)[CLASS_SELECTORS[0]]
+        scores += [_make(OVERALL, metric, values, enough, "") for metric, values in of_classes.items()]
+    return SplitScores(scores, draws)
 
 
 def rank_labels(

@@ -85,9 +85,11 @@ class FeatureCache:
         rejected = self.rejected(split)
         has_features = np.array([image_id not in rejected for image_id in image_ids], bool)
         if not has_features.any():
+            for backbone, cached in {name: s for s in self.splits() for name in self.backbones(s)}.items():
+                self.open(cached, backbone)  # the remedy names what it was made with
             raise InputError(
                 f"{self.root / 'rejected.csv'} lists every image of the split {split} ({len(image_ids)}): none has "
-                "features. Fix the images and extract again."
+                f"features. Fix the images, then run: {self.remedy(*sorted({path.stem for path in self._files}))}"
             )
         return has_features
 
@@ -140,25 +142,38 @@ class FeatureCache:
     ) -> None:
         """Compare image files with those that were extracted.
 
-        Only files of another size or time than when stage 1 saw them are read again, so that thousands of images cost
-        milliseconds.
+        Only files of another size or other times than when stage 1 saw them are read again, so that thousands of images
+        cost milliseconds; and those that it rejected, which are few.
 
         Raises:
-            InputError: the bytes of an image are others than those that were extracted, or it cannot be read.
+            InputError: the bytes of an image are others than those that were extracted or rejected, or it cannot be
+                read.
         """
+        files = [self.open(split, backbone) for backbone in backbones]
+        rejected = self.rejected(split)
+        given = dict(zip(image_ids, paths, strict=True))
+        if repaired := [i for i in given if i in rejected and rejected[i].is_outdated(given[i])]:
+            raise InputError(
+                f"{len(repaired)} images of {split} that could not be read have changed since (first: {repaired[0]}). "
+                f"Run: {self.remedy(*backbones)}"
+            )
         table = FactsTable.of_split(self.root, split)
 
-        def current(image_id: str, path: Path) -> bytes:
-            """The digest of an image as it is now."""
+        def current(image_id: str) -> tuple[Stamp, bytes]:
+            """The stamp and the digest of an image as it is now."""
             try:
-                return table.digest(image_id, Stamp.of(path)) or digest_file(path)
+                stamp = Stamp.of(given[image_id])
+                return stamp, table.digest(image_id, stamp) or digest_file(given[image_id])
             except OSError as error:
-                raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
+                raise InputError(f"{given[image_id]} cannot be read: {cause_of(error)}") from None
 
+        wanted = [image_id for image_id in given if image_id not in rejected]
         with ThreadPoolExecutor(_READERS, "reader") as pool:
-            digests = list(zip(image_ids, pool.map(current, image_ids, paths), strict=True))
-        for backbone in backbones:
-            file = self.open(split, backbone)
+            now = dict(zip(wanted, pool.map(current, wanted), strict=True))
+        digests = [(image_id, digest) for image_id, (_, digest) in now.items()]
+        with suppress(InputError, OSError):  # of a folder that cannot be written: the next run reads them again
+            table.renew({i: stamp for i, (stamp, digest) in now.items() if table.knows(i, digest)})
+        for backbone, file in zip(backbones, files, strict=True):
             changed = [image_id for image_id, digest in digests if file.index.get(image_id, digest) != digest]
             if changed:
                 raise InputError(

@@ -2,12 +2,12 @@
 
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Self, TypeVar
 
 from features.common.errors import InputError, cause_of
-from features.common.files import hold, replacing
+from features.common.files import digest_file, hold, replacing
 
 _Parsed = TypeVar("_Parsed")
 #: An image whose standard deviation is below this share of its scale shows nothing: 2.55 grey levels of 255.
@@ -42,16 +42,23 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Stamp:
-    """Size in bytes and time of a file: as long as they stay the same, the file is not read again."""
+    """Size in bytes and times of a file: as long as they stay the same, the file is not read again.
+
+    Attributes:
+        size: in bytes.
+        mtime_ns: when its bytes were written, which programs may set: an older file keeps its time when it is copied.
+        ctime_ns: when the system last changed the file, which no program sets.
+    """
 
     size: int
     mtime_ns: int
+    ctime_ns: int
 
     @classmethod
     def of(cls, path: Path) -> Self:
         """The stamp that a file has now; OSError where there is none."""
         status = path.stat()
-        return cls(status.st_size, status.st_mtime_ns)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,8 @@ class SeenImage:
 
 _IMAGES = "images.csv"
 _HEADER = ("id", "digest", *(field.name for kind in (Stamp, ImageFacts) for field in fields(kind)))
+#: Columns that earlier files do not have, and what stands for them: a time of no file, so that images are read again.
+_ADDED = {"ctime_ns": "-1"}
 
 
 class FactsTable:
@@ -85,7 +94,7 @@ class FactsTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows = dict(_read_csv(path, _HEADER, _read_image))
+        self._rows = dict(_read_csv(path, _HEADER, _ADDED, _read_image))
 
     @classmethod
     def of_split(cls, root: Path, split: str) -> Self:
@@ -107,6 +116,11 @@ class FactsTable:
         row = self._rows.get(image_id)
         return row.digest if row is not None and row.stamp == stamp else None
 
+    def renew(self, stamps: Mapping[str, Stamp]) -> None:
+        """Note the stamps of files that were read again and have the bytes that were seen."""
+        seen = {image_id: replace(self._rows[image_id], stamp=stamp) for image_id, stamp in stamps.items()}
+        self.add(seen, list(self._rows))
+
     def __len__(self) -> int:
         """Number of images."""
         return len(self._rows)
@@ -127,7 +141,7 @@ class FactsTable:
         if all(self._rows.get(image_id) == seen for image_id, seen in found.items()):
             return
         with hold(self.path.with_name(f".{_IMAGES}.lock"), wait=True):
-            rows = dict(_read_csv(self.path, _HEADER, _read_image)) | dict(found)
+            rows = dict(_read_csv(self.path, _HEADER, _ADDED, _read_image)) | dict(found)
             ordered = dict.fromkeys([*(image_id for image_id in order if image_id in rows), *rows])
             _write(
                 self.path,
@@ -141,10 +155,10 @@ def _read_image(row: Sequence[str]) -> tuple[str, SeenImage]:
     """Read one row: the image's id, and what was seen of it; ValueError where it is not an image."""
     image_id, digest, *cells = row
     try:
-        size, mtime_ns, height, width, channels, bit_depth = map(int, cells[:-2])
+        size, mtime_ns, ctime_ns, height, width, channels, bit_depth = map(int, cells[:-2])
         mean, std = map(float, cells[-2:])
         facts = ImageFacts(height, width, channels, bit_depth, mean, std)
-        seen = SeenImage(bytes.fromhex(digest), Stamp(size, mtime_ns), facts)
+        seen = SeenImage(bytes.fromhex(digest), Stamp(size, mtime_ns, ctime_ns), facts)
     except ValueError:
         raise ValueError(f"the line of {image_id} is not {','.join(_HEADER)}") from None
     top = 2**bit_depth - 1 if 1 <= bit_depth <= 32 else 0
@@ -162,15 +176,28 @@ class Rejection:
         image_id: its id.
         path: its path within the data set; starts with the split's name and a slash.
         reason: why it could not be read, in words.
+        digest: BLAKE2b-128 of the file's bytes, as hexadecimal digits; "" where not even these could be read.
     """
 
     image_id: str
     path: str
     reason: str
+    digest: str
+
+    def is_outdated(self, path: Path) -> bool:
+        """Whether the image's file has other bytes now, or bytes at all; False where that is not known."""
+        if self.digest == _UNKNOWN:
+            return False
+        try:
+            return digest_file(path).hex() != self.digest
+        except OSError:
+            return False
 
 
 _REJECTED = "rejected.csv"
-_REJECTED_HEADER = ("id", "path", "reason")
+_REJECTED_HEADER = ("id", "path", "reason", "digest")
+#: The digest of an image that was rejected before digests were kept.
+_UNKNOWN = "unknown"
 
 
 def read_rejections(root: Path) -> list[Rejection]:
@@ -179,7 +206,7 @@ def read_rejections(root: Path) -> list[Rejection]:
     Raises:
         InputError: the file is not such a table.
     """
-    return _read_csv(root / _REJECTED, _REJECTED_HEADER, lambda row: Rejection(*row))
+    return _read_csv(root / _REJECTED, _REJECTED_HEADER, {"digest": _UNKNOWN}, lambda row: Rejection(*row))
 
 
 def replace_rejections(root: Path, splits: Iterable[str], found: Sequence[Rejection]) -> None:
@@ -194,16 +221,23 @@ def replace_rejections(root: Path, splits: Iterable[str], found: Sequence[Reject
             (root / _REJECTED).unlink(missing_ok=True)
 
 
-def _read_csv(path: Path, header: tuple[str, ...], parse: Callable[[list[str]], _Parsed]) -> list[_Parsed]:
-    """Read a CSV file and parse its rows, for which ValueError is caught. A missing file has none."""
+def _read_csv(
+    path: Path, header: tuple[str, ...], added: Mapping[str, str], parse: Callable[[list[str]], _Parsed]
+) -> list[_Parsed]:
+    """Read a CSV file and parse its rows, for which ValueError is caught. A missing file has none.
+
+    `added` names the columns that an earlier file may be without, and gives their cells.
+    """
     if not path.exists():
         return []
     try:
         with path.open(encoding="utf-8", newline="") as file:
             first, *rows = list(csv.reader(file)) or [[]]
-        if any(len(row) != len(header) for row in rows) or tuple(first) != header:
+        columns = {name: number for number, name in enumerate(first)}
+        early = tuple(name for name in header if name not in added)
+        if tuple(first) not in (header, early) or any(len(row) != len(first) for row in rows):
             raise ValueError(f"its lines are not {','.join(header)}")
-        return [parse(row) for row in rows]
+        return [parse([row[columns[name]] if name in columns else added[name] for name in header]) for row in rows]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
     except (ValueError, csv.Error) as error:

@@ -12,6 +12,7 @@ import pytest
 import extract.pipeline
 from extract.images.resizing import resize
 from features.common.errors import InputError
+from features.common.files import digest
 from features.store.cache import FeatureCache
 from tests.extract.stand_ins import WIDTH, StandIns, backbone, features_of, run, write_images
 
@@ -136,8 +137,9 @@ def test_unreadable_images_are_listed_and_mended_ones_leave_the_list(data, tmp_p
     run(data, tmp_path / "cache")
     with (tmp_path / "cache" / "rejected.csv").open() as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["id", "path", "reason"]
+    assert rows[0] == ["id", "path", "reason", "digest"]
     assert [row[:2] for row in rows[1:]] == [["a003", "train/a003.png"], ["a001", "test/a001.png"]]
+    assert rows[1][3] == digest(good[:100]).hex()
     assert rows[2][2] == "the file is empty"
     assert "a003" not in read(tmp_path / "cache")[0]
     (data / "train" / "a003.png").write_bytes(good)

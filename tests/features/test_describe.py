@@ -83,7 +83,7 @@ def test_what_stage_1_recorded_is_summed_up_and_outliers_say_why(tmp_path):
     usual[5] = ("i5", 512, 512, 3, 16, 62 * 257, 42 * 257)  # as bright as the others on its own scale
     usual[6] = ("i6", 512, 512, 1, 8, 0, 2.5)
     record(tmp_path, "train", *usual, ("not of this data set", 1, 1, 1, 8, 0, 0))
-    replace_rejections(tmp_path, ["train"], [Rejection("i300", "train/i300.png", "truncated")])
+    replace_rejections(tmp_path, ["train"], [Rejection("i300", "train/i300.png", "truncated", "")])
     summary = summarise_images("train", [*ids, "i300"], FeatureCache(tmp_path))
     assert (summary.known, summary.unknown, summary.rejected) == (300, 0, {"i300": "truncated"})
     assert summary.kinds == {
@@ -143,7 +143,7 @@ def test_the_page_is_self_contained_and_shows_markup_as_text(tmp_path):
         (data / "train" / f"{name}.png").touch()
     cache = tmp_path / "cache"
     record(cache, "train", (EVIL, 5, 5, 1, 8, 0, 0), ("b", 5, 5, 1, 8, 90, 50))
-    replace_rejections(cache, ["train"], [Rejection("extra&amp;", "train/extra.png", "<script>alert(2)</script>")])
+    replace_rejections(cache, ["train"], [Rejection("extra&amp;", "train/extra.png", "<script>alert(2)</script>", "")])
     code, said = run(data, "--cache", cache)
     page_path = cache / "describe" / "describe.html"
     assert code == 0

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from classify.scores.tables.classes import ConfusionFigure
 from classify.scores.tables.groups import GroupFigure
 from classify.scores.tables.operating_points import OperatingFigure
 from classify.scores.tables.subgroups import SubgroupFigure
@@ -14,10 +15,11 @@ class Readings(NamedTuple):
 
     Attributes:
         promises: what its thresholds rest on, by label, where a sensitivity was to be promised.
-        operating_points, groups, subgroups: rows of tables.
+        operating_points, groups, subgroups, confusions: rows of tables.
     """
 
     promises: Sequence[Promise] = ()
     operating_points: Sequence[OperatingFigure] = ()
     groups: Sequence[GroupFigure] = ()
     subgroups: Sequence[SubgroupFigure] = ()
+    confusions: Sequence[ConfusionFigure] = ()

@@ -25,6 +25,8 @@ KINDS = {
     "no batch norm": StackKind((), False, 0.3, "sgd"),
     "hidden": StackKind((5,), True, 0.0, "sgd"),
     "hidden, masks": StackKind((5, 4), True, 0.5, "adam"),
+    "softmax": StackKind((), True, 0.3, "adam", softmax=True),
+    "softmax, hidden": StackKind((5,), False, 0.0, "sgd", softmax=True),
 }
 
 
@@ -34,6 +36,8 @@ def test_gradients_are_the_slopes_of_the_loss(name):
     rng = np.random.default_rng(len(name))
     table = lay_flat(rng.normal(1, 2, size=(rows, width)).astype(np.float32))
     truth, places = rng.integers(0, 2, (rows, labels)).astype(np.uint8), np.arange(rows)
+    if kind.softmax:
+        truth = np.eye(labels, dtype=np.uint8)[rng.integers(0, labels, rows)]
     layers = lay_out(kind, width, labels, shared)
     numbers = rng.normal(size=(heads, int(layers.biases[-1]) + labels)).astype(np.float32)
     of_heads = (rng.uniform(0, 0.1, heads).astype(np.float32) for _ in range(2))

@@ -48,12 +48,13 @@ def train_in_keras(spec, features, y, train_rows=TRAIN):
         model.add(layers.BatchNormalization())
     for units in spec.hidden_units:
         model.add(layers.Dense(units, activation="relu", kernel_regularizer=regulariser))
-    model.add(layers.Dense(LABELS, activation="sigmoid", kernel_regularizer=regulariser))
+    model.add(layers.Dense(LABELS, activation=spec.output or "sigmoid", kernel_regularizer=regulariser))
     optimiser = {
         "adam": keras.optimizers.Adam(spec.learning_rate),
         "sgd": keras.optimizers.SGD(spec.learning_rate, momentum=0.9, nesterov=True),
     }[spec.optimiser]
-    loss = keras.losses.BinaryCrossentropy(label_smoothing=spec.label_smoothing)
+    kind = keras.losses.CategoricalCrossentropy if spec.output == "softmax" else keras.losses.BinaryCrossentropy
+    loss = kind(label_smoothing=spec.label_smoothing)
     if UNKNOWN in y:
         loss = masked_cross_entropy
     model.compile(optimiser, loss, run_eagerly=True)  # to trace a model takes longer than these epochs

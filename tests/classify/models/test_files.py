@@ -200,7 +200,7 @@ def keras_models() -> dict[str, object]:
     features = keras.Input((70,))
     return {
         "another layer": stack(layers.LayerNormalization(), layers.Dense(3, "sigmoid")),
-        "another activation": stack(layers.Dense(3, "softmax")),
+        "another activation": stack(layers.Dense(3, "softplus")),
         "another hidden activation": stack(layers.Dense(4, "tanh"), layers.Dense(3, "sigmoid")),
         "no bias": stack(layers.Dense(3, "sigmoid", use_bias=False)),
         "batch norm of another epsilon": stack(layers.BatchNormalization(epsilon=0.1), layers.Dense(3, "sigmoid")),

@@ -54,7 +54,7 @@ class Planted:
             rows = Rows(tuple(ids), tuple(self.digests[i] for i in ids), features, tuple(self.facts[i] for i in ids))
             write_rows(self.cache, rows, split)
             (self.cache / split / "images.csv").unlink(missing_ok=True)
-            seen = {i: SeenImage(self.digests[i], Stamp(1, 1), self.facts[i]) for i in ids}
+            seen = {i: SeenImage(self.digests[i], Stamp(1, 1, 1), self.facts[i]) for i in ids}
             FactsTable.of_split(self.cache, split).add(seen, ids)
 
     def some(self) -> Rows:
@@ -237,7 +237,7 @@ def test_groups_that_only_the_run_knows_are_the_runs(planted, tmp_path):
 
 def test_rejected_images_and_splits_without_features_are_left_out_and_told(planted):
     planted.write()
-    replace_rejections(planted.cache, ["train"], [Rejection("t000", "train/t000.png", "empty")])
+    replace_rejections(planted.cache, ["train"], [Rejection("t000", "train/t000.png", "empty", "")])
     (planted.cache / "test" / "net.h5").unlink()
     result = CliRunner().invoke(app, ["audit", str(planted.cache), "--data", str(planted.data)])
     assert result.exit_code == 0

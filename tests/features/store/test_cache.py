@@ -1,6 +1,7 @@
 """Reading the cache: joined by id, in the order asked for, of one fingerprint, in little memory."""
 
 import os
+import time
 import tracemalloc
 from dataclasses import replace
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from features.common.files import digest_file
 from features.common.keras_import import backend_name
 from features.store.cache import FeatureCache, claim_default_cache, default_cache
 from features.store.cache_file import CacheFile
-from features.store.images_table import FactsTable, SeenImage, Stamp
+from features.store.images_table import FactsTable, Rejection, SeenImage, Stamp, replace_rejections
 from tests.features.store.caches import (
     ODD_IDS,
     RECIPE,
@@ -309,6 +310,40 @@ def test_an_image_of_another_time_passes_if_its_bytes_are_the_same_and_is_refuse
         refuse_changed(images)
     assert str(caught.value) == (
         f"1 images of train have changed since {root}/train/net.h5 was extracted (first: b). Run: scripts/extract.sh "
+        f"DATA --backbones net --weights imagenet --precision float32 --dtype float32 --range 0,65535 --cache {root}"
+    )
+
+
+def test_images_swapped_for_others_of_the_same_size_and_time_are_refused(images):
+    """As `cp -p`, rsync -a, unzip and tar write them: with the size and the time that the other one has."""
+    _, paths = images
+    time.sleep(0.02)  # a tick of the clock by which the system stamps
+    contents = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, reversed(contents), strict=True):
+        path.write_bytes(content)
+        os.utime(path, ns=(10**18, 10**18 + 1))
+    with pytest.raises(InputError, match=r"2 images of train have changed since .* \(first: a\)"):
+        refuse_changed(images)
+
+
+def test_a_file_that_was_touched_is_read_once_more_and_not_again(images, monkeypatch):
+    _, paths = images
+    os.utime(paths[0], ns=(10**18, 10**18 + 2))
+    refuse_changed(images)
+    monkeypatch.setattr("features.store.cache.digest_file", lambda path: pytest.fail(f"{path} was read"))
+    refuse_changed(images)
+
+
+def test_a_rejected_image_that_was_repaired_is_refused_with_the_command_that_reads_it(images):
+    root, paths = images
+    rejection = Rejection("b", "train/b.png", "cut off", digest_file(paths[1]).hex())
+    replace_rejections(root, ["train"], [rejection])
+    refuse_changed(images)
+    paths[1].write_bytes(b"whole")
+    with pytest.raises(InputError) as caught:
+        refuse_changed(images)
+    assert str(caught.value) == (
+        "1 images of train that could not be read have changed since (first: b). Run: scripts/extract.sh "
         f"DATA --backbones net --weights imagenet --precision float32 --dtype float32 --range 0,65535 --cache {root}"
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from features.common.errors import InputError
+from features.common.files import digest_file
 from features.store.images_table import (
     FactsTable,
     ImageFacts,
@@ -18,11 +19,11 @@ from features.store.images_table import (
 )
 from tests.features.store.caches import ODD_IDS, digest_of_image, facts_of
 
-HEADER = "id,digest,size,mtime_ns,height,width,channels,bit_depth,mean,std\n"
+HEADER = "id,digest,size,mtime_ns,ctime_ns,height,width,channels,bit_depth,mean,std\n"
 
 
 def found(*image_ids: str, version: int = 0, mtime: int = 10**18 + 1) -> dict[str, SeenImage]:
-    stamp = Stamp(len(image_ids), mtime)
+    stamp = Stamp(len(image_ids), mtime, 7)
     return {i: SeenImage(digest_of_image(i, version), stamp, facts_of(i)) for i in image_ids}
 
 
@@ -57,11 +58,16 @@ def test_the_digest_is_given_for_the_stamp_with_which_the_image_was_seen(tmp_pat
     path = tmp_path / "images.csv"
     FactsTable(path).add(found("a", "b"), ["a", "b"])
     table = FactsTable(path)
-    assert table.digest("a", Stamp(2, 10**18 + 1)) == digest_of_image("a")
-    for image_id, stamp in (("a", Stamp(3, 10**18 + 1)), ("a", Stamp(2, 10**18)), ("c", Stamp(2, 10**18 + 1))):
-        assert table.digest(image_id, stamp) is None
+    assert table.digest("a", Stamp(2, 10**18 + 1, 7)) == digest_of_image("a")
+    for image_id, *stamp in (
+        ("a", 3, 10**18 + 1, 7),
+        ("a", 2, 10**18, 7),
+        ("a", 2, 10**18 + 1, 8),
+        ("c", 2, 10**18 + 1, 7),
+    ):
+        assert table.digest(image_id, Stamp(*stamp)) is None
     table.add(found("a", mtime=5), ["a", "b"])
-    assert FactsTable(path).digest("a", Stamp(1, 5)) == digest_of_image("a")
+    assert FactsTable(path).digest("a", Stamp(1, 5, 7)) == digest_of_image("a")
 
 
 def test_what_is_known_already_is_not_written_again(tmp_path, monkeypatch):
@@ -74,7 +80,7 @@ def test_what_is_known_already_is_not_written_again(tmp_path, monkeypatch):
 
 def test_a_white_image_whose_mean_is_rounded_up_is_read(tmp_path):
     white = ImageFacts(480, 640, 1, 8, float(np.nextafter(255, 256)), 0.0)
-    FactsTable(tmp_path / "images.csv").add({"a": SeenImage(b"a" * 16, Stamp(9, 9), white)}, ["a"])
+    FactsTable(tmp_path / "images.csv").add({"a": SeenImage(b"a" * 16, Stamp(9, 9, 9), white)}, ["a"])
     assert FactsTable(tmp_path / "images.csv")["a"] == white
 
 
@@ -111,25 +117,37 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path):
     assert sorted(ids_in(path)) == sorted(names)
 
 
+def test_a_file_of_before_the_last_change_of_a_file_was_kept_is_read_and_matches_no_stamp(tmp_path):
+    path = tmp_path / "images.csv"
+    digest = digest_of_image("a").hex()
+    path.write_text(f"{HEADER.replace('ctime_ns,', '')}a,{digest},7,8,1,2,3,8,1,1\n")
+    table = FactsTable(path)
+    assert table.knows("a", digest_of_image("a"))
+    assert table.digest("a", Stamp(7, 8, 0)) is None
+    table.renew({"a": Stamp(7, 8, 9)})
+    assert FactsTable(path).digest("a", Stamp(7, 8, 9)) == digest_of_image("a")
+    assert path.read_text().startswith(HEADER)
+
+
 @pytest.mark.parametrize(
     "content",
     [
         b"",
         b"id,digest\n",
-        HEADER.encode() + b"a,00,7,8,1,2\n",
-        HEADER.encode() + b"a,00,7,8,tall,2,3,8,1,1\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2\n",
+        HEADER.encode() + b"a,00,7,8,9,tall,2,3,8,1,1\n",
         HEADER.encode() + b"\n",
-        HEADER.encode() + b"a,0,7,8,1,2,3,8,1,1\n",
-        HEADER.encode() + b"a,00,7,late,1,2,3,8,1,1\n",
+        HEADER.encode() + b"a,0,7,8,9,1,2,3,8,1,1\n",
+        HEADER.encode() + b"a,00,7,late,9,1,2,3,8,1,1\n",
         b"id,digest,height,width,channels,bit_depth,mean,std\na,00,1,2,3,8,1,1\n",
-        HEADER.encode() + b"a,00,7,8,1,2,3,8,1\n",
-        HEADER.encode() + b"a,00,7,8,1,2,3,8,1,1,1\n",
-        HEADER.encode() + b"a,00,7,8,1,2,3,8,1,nan\n",
-        HEADER.encode() + b"a,00,7,8,1,2,3,8,256,1\n",
-        HEADER.encode() + b"a,00,7,8,1,2,3,5000,1,1\n",
-        HEADER.encode() + b"a,00,7,8,1,2,3,0,0,0\n",
-        HEADER.encode() + b"a,00,7,8,0,2,3,8,1,1\n",
-        HEADER.encode() + b"\xff,00,7,8,1,2,3,8,1,1\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2,3,8,1\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2,3,8,1,1,1\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2,3,8,1,nan\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2,3,8,256,1\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2,3,5000,1,1\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2,3,0,0,0\n",
+        HEADER.encode() + b"a,00,7,8,9,0,2,3,8,1,1\n",
+        HEADER.encode() + b"\xff,00,7,8,9,1,2,3,8,1,1\n",
     ],
 )
 def test_a_damaged_table_is_named_with_what_to_do(tmp_path, content):
@@ -141,9 +159,9 @@ def test_a_damaged_table_is_named_with_what_to_do(tmp_path, content):
     assert str(caught.value).endswith("Remove it: the next extraction writes it again.")
 
 
-TRAIN = Rejection("a 1", "train/a 1.png", "it is cut off, at byte 7")
-SUB = Rejection("sub/ä", "train/sub/ä.dcm", "no pixels")
-TEST = Rejection("t", "test/t.png", "empty")
+TRAIN = Rejection("a 1", "train/a 1.png", "it is cut off, at byte 7", "00" * 16)
+SUB = Rejection("sub/ä", "train/sub/ä.dcm", "no pixels", "")
+TEST = Rejection("t", "test/t.png", "empty", "ab" * 16)
 
 
 def test_without_a_file_nothing_was_rejected(tmp_path):
@@ -153,7 +171,7 @@ def test_without_a_file_nothing_was_rejected(tmp_path):
 def test_rejections_are_read_back_in_order(tmp_path):
     replace_rejections(tmp_path, ["train"], [TRAIN, SUB])
     assert read_rejections(tmp_path) == [TRAIN, SUB]
-    assert (tmp_path / "rejected.csv").read_text().splitlines()[0] == "id,path,reason"
+    assert (tmp_path / "rejected.csv").read_text().splitlines()[0] == "id,path,reason,digest"
 
 
 def test_a_split_renews_its_own_lines_only(tmp_path):
@@ -164,10 +182,24 @@ def test_a_split_renews_its_own_lines_only(tmp_path):
 
 
 def test_a_split_whose_name_begins_another_leaves_it_alone(tmp_path):
-    longer = Rejection("x", "train2/x.png", "empty")
+    longer = Rejection("x", "train2/x.png", "empty", "")
     replace_rejections(tmp_path, ["train2"], [longer])
     replace_rejections(tmp_path, ["train"], [])
     assert read_rejections(tmp_path) == [longer]
+
+
+def test_a_rejected_image_is_outdated_once_its_bytes_are_others(tmp_path):
+    image = tmp_path / "a.png"
+    unread = Rejection("a", "train/a.png", "the file cannot be read: Permission denied", "")
+    assert not unread.is_outdated(image)
+    image.write_bytes(b"broken")
+    assert unread.is_outdated(image)
+    assert not Rejection("a", "train/a.png", "cut off", digest_file(image).hex()).is_outdated(image)
+    (tmp_path / "rejected.csv").write_text("id,path,reason\na,train/a.png,cut off\n")  # of before digests were kept
+    (early,) = read_rejections(tmp_path)
+    assert not early.is_outdated(image)
+    replace_rejections(tmp_path, ["test"], [])
+    assert read_rejections(tmp_path) == [early]
 
 
 def test_the_file_goes_with_the_last_rejection(tmp_path):
