@@ -44,6 +44,10 @@ ModelName = Annotated[
     str | None, typer.Option(metavar="NAME", help="A model of the run.", show_default="the run's final model")
 ]
 
+ExcelSafe = Annotated[
+    bool,
+    typer.Option("--excel-safe", help="Write ids, groups and labels so that a spreadsheet does not run them."),
+]
 Prevalences = Annotated[
     list[str] | None,
     typer.Option(
@@ -140,6 +144,7 @@ class RunOptions(DatasetOptions):
         str | None, typer.Option(metavar="TEXT", help="What you want to know of this run later; decides nothing.")
     ] = None
     fits_gb: FitsGb = 2.0
+    excel_safe: ExcelSafe = False
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False
 
     def arguments(self) -> dict[str, Any]:
@@ -250,6 +255,7 @@ class PredictOptions:
         int,
         typer.Option(metavar="N", min=0, help="Write DIR/gradients.h5 for extract heat: the N surest images a label."),
     ] = 0
+    excel_safe: ExcelSafe = False
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that DIR holds.")] = False
 
 

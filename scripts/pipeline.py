@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from classify.options import ModelName, PredictOptions, Prevalences, RunFolder, RunOptions
+from classify.options import ExcelSafe, ModelName, PredictOptions, Prevalences, RunFolder, RunOptions
 from extract.options import ExtractOptions, HeatOptions, WeightsDir
 from features.common.cli import (
     EXIT_BAD_INPUT,
@@ -60,6 +60,7 @@ class NewImagesOptions:
     model: ModelName = None
     weights_dir: WeightsDir = None
     prevalence: Prevalences = None
+    excel_safe: ExcelSafe = False
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that --out DIR holds.")] = (
         False
     )
@@ -159,6 +160,7 @@ def predict(options: NewImagesOptions) -> int:
             images=images,
             model=options.model,
             prevalence=options.prevalence,
+            excel_safe=options.excel_safe,
             overwrite=overwrite,
         )
     )
