@@ -9,6 +9,7 @@ from classify.report.data import describe_audit
 from classify.report.plotting import with_interval
 from classify.report.run_files import LabelledSplit, RunFiles, ends_of
 from classify.scores.choice import describe_nested, may_be_chance
+from classify.scores.metrics import name_metric
 from classify.scores.thresholds import to_binary
 from features.common.text import first_few
 
@@ -65,7 +66,7 @@ def list_doubts(run: RunFiles) -> list[str]:
     if nested and nested["value"] is not None:
         doubts.append(
             f"The final model was chosen among {len(run.leaderboard)} on the images that its figures are of, which "
-            f"flatters it: {describe_nested(nested)}, the macro {record['selection']['rule']} is "
+            f"flatters it: {describe_nested(nested)}, the {name_metric(record['selection']['rule'])} is "
             f"{with_interval(ends_of(nested))}."
         )
     for name, split in record["splits"].items():

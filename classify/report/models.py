@@ -14,6 +14,7 @@ from classify.report.plotting import FIRST, SECOND, WIDE
 from classify.report.run_files import RunFiles, ends_of
 from classify.rundir.console import LEADERBOARD, rank_models
 from classify.scores.choice import describe_nested
+from classify.scores.metrics import name_metric
 
 #: Models in the figure at the most; the table holds all.
 MODELS_SHOWN = 20
@@ -52,7 +53,7 @@ def describe_models(run: RunFiles, figures: Path) -> dict[str, Any]:
             figures,
         ),
         "chosen": _describe_choice(run, ranked),
-        "metric": run.leaderboard["metric"].iloc[0],
+        "metric": name_metric(run.leaderboard["metric"].iloc[0]),
         "returns": _describe_returns(run, figures),
     }
 

@@ -17,7 +17,7 @@ from classify.report.labels import describe_labels
 from classify.report.learning import describe_learning
 from classify.report.models import describe_heads, describe_models
 from classify.report.run_files import RunFiles
-from classify.report.tables import describe_groups, describe_subgroups
+from classify.report.tables import describe_classes, describe_groups, describe_subgroups
 from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run, writing
 from features.common.files import remove, replacing
 from features.common.text import make_console, render
@@ -81,6 +81,7 @@ def make_page(run: RunFiles, figures: Path) -> str:
         "run": run,
         "gallery": gallery,
         "errors": describe_label_errors(run, gallery["cards"]),
+        "classes": describe_classes(run),
         "groups": describe_groups(run),
         "subgroups": describe_subgroups(run),
         "audit": describe_audit(run),

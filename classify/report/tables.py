@@ -1,4 +1,4 @@
-"""The tables of what a reader acts on: operating points, scores by group, and by subgroup."""
+"""The tables of what a reader acts on: operating points, scores by group, by subgroup, and of exclusive classes."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -8,8 +8,8 @@ import pandas as pd
 from classify.report import plotting
 from classify.report.run_files import RunFiles
 from classify.rundir.files import read_run_table
-from classify.rundir.folder import GROUP_SCORES, OPERATING_POINTS, SUBGROUPS
-from classify.scores.metrics import MACRO
+from classify.rundir.folder import CONFUSION_MATRIX, GROUP_SCORES, OPERATING_POINTS, SUBGROUPS
+from classify.scores.metrics import CLASS_SELECTORS, MACRO, MAJORITY, OVERALL
 
 #: Headings of figures whose names in the files read badly.
 _HEADINGS = {
@@ -20,6 +20,9 @@ _HEADINGS = {
     "roc_auc": "AUC",
     "average_precision": "average precision",
 }
+
+#: Classes up to which the page has the whole confusion matrix; of more it has the most frequent confusions.
+_MATRIX, _CONFUSIONS = 20, 30
 
 
 class Cell(NamedTuple):
@@ -81,6 +84,26 @@ def describe_subgroups(run: RunFiles) -> list[FiguresTable]:
         _tabulate(f"By {column}, {split}", rows, words, arrange)
         for column, split, rows in _part(run, SUBGROUPS, "column")
     ]
+
+
+def describe_classes(run: RunFiles) -> list[dict[str, Any]]:
+    """Gather accuracy and confusion matrix of exclusive classes for each split; none where labels are none."""
+    sections = []
+    for title, rows in _part(run, CONFUSION_MATRIX):
+        measured, count = rows["split"].iloc[0], len(run.label_names)
+        cells = [row._asdict() | {"shade": 0 if pd.isna(row.share) else row.share} for row in rows.itertuples()]
+        wrong = [cell for cell in cells if cell["truth"] != cell["predicted"] and cell["images"]]
+        scores = [run.score(run.final_model, measured, OVERALL, one) for one in (*CLASS_SELECTORS, MAJORITY)]
+        sections.append(
+            {
+                "title": title,
+                "scores": scores,
+                "matrix": [cells[start : start + count] for start in range(0, count**2, count)] * (count <= _MATRIX),
+                "confusions": sorted(wrong, key=lambda cell: -cell["images"]),
+                "shown": _CONFUSIONS,
+            }
+        )
+    return sections
 
 
 def _part(run: RunFiles, file: str, *columns: str) -> Iterator[tuple[Any, ...]]:

@@ -15,7 +15,16 @@ from classify.rundir.classes import print_confusions
 from classify.rundir.folder import SUBGROUPS
 from classify.scores.choice import describe_nested, may_be_chance
 from classify.scores.gains import MODEL
-from classify.scores.metrics import CLASS_SELECTORS, MACRO, MAJORITY, OVERALL, Score, describe_rule, label_of, sign_of
+from classify.scores.metrics import (
+    CLASS_SELECTORS,
+    MACRO,
+    MAJORITY,
+    OVERALL,
+    Score,
+    describe_rule,
+    name_metric,
+    sign_of,
+)
 from classify.scores.resampling import DRAWS
 from classify.scores.tables.subgroups import LEAST_SUBGROUP, list_small
 from classify.scores.thresholds import measure_cost
@@ -114,7 +123,6 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
     final = experiment.final_model
     console.print(f"final model: {final} ({describe_rule(settings.select)}{before})")
     _print_choice(console, experiment)
-    _print_classes(console, experiment)
     console.print(f"its thresholds, for {settings.threshold.text}, cross-fitted on the training images:")
     costs = measure_cost(inputs.train_labels, experiment.predictions[final].out_of_fold, experiment.decisions[final])
     console.print(_threshold_table(inputs, experiment, costs))
@@ -125,6 +133,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
         )
     for name, promise in zip(inputs.label_names, experiment.readings.promises, strict=False):
         console.print(f"{settings.threshold.text} of {name} rests on: {promise.describe()}")
+    _print_classes(console, experiment)
     _print_groups(console, experiment)
     _print_subgroups(console, experiment, inputs)
     if test is None:
@@ -139,8 +148,9 @@ def _print_choice(console: Console, experiment: Experiment) -> None:
     metric, final = experiment.selector, experiment.chosen_model
     if nested := experiment.nested:
         how, figure = describe_nested(nested.describe()), _figure(nested.value, nested.low, nested.high)
-        mean = "macro " * (label_of(metric) == MACRO)
-        console.print(f"{how}: {mean}{metric} {figure}; the final model's own is of the images that it was chosen on")
+        console.print(
+            f"{how}: {name_metric(metric)} {figure}; the final model's own is of the images that it was chosen on"
+        )
     own = experiment.macro(experiment.final_model, "roc_auc")
     chance = [(own.value, own.low)]
     if nested and metric == "roc_auc":

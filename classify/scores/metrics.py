@@ -148,6 +148,11 @@ def label_of(metric: str) -> str:
     return MACRO if metric in METRICS else OVERALL
 
 
+def name_metric(metric: str) -> str:
+    """Say in words what `label_of` tells, such as `macro roc_auc`."""
+    return f"macro {metric}" if metric in METRICS else metric
+
+
 def sign_of(metric: str) -> int:
     """1 where more of a metric is better, -1 where less is."""
     return METRICS[metric].sign if metric in METRICS else 1
@@ -176,8 +181,8 @@ def describe_rule(rule: str) -> str:
     """Say in words how the final model is chosen."""
     if rule not in SELECTORS:
         return f"named by --select {rule}"
-    best = f"{METRICS[rule].chooses} cross-fitted macro" if rule in METRICS else "highest cross-fitted"
-    return f"the fewest backbones of the models tied with the {best} {rule}"
+    best = METRICS[rule].chooses if rule in METRICS else "highest"
+    return f"the fewest backbones of the models tied with the {best} cross-fitted {name_metric(rule)}"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from classify.search.search import (
     run_search,
 )
 from classify.search.study import JOURNAL, StudyFile, open_study
+from classify.settings import choose_exclusive
 from features.common.cli import split_names
 from features.common.errors import InputError, Stopped
 from features.common.text import make_console
@@ -54,6 +55,8 @@ def search(options: SearchOptions) -> int:
     folds, rows = make_search_folds(inputs, options.folds, seed)
     console = make_console()
     screen = make_console(stderr=True)
+    if said := choose_exclusive("auto", inputs)[1]:
+        screen.print(said)
     for warning in folds.warnings:
         screen.print(f"warning: {warning}")
     with open_study(out, identify_study(inputs, rows, options)) as study_file:

@@ -18,6 +18,7 @@ from classify.inputs import Inputs
 from classify.models.heads import ClassWeight, HeadSpec
 from classify.options import SearchOptions
 from classify.search.study import StudyFile
+from classify.settings import choose_exclusive
 from features.common.arrays import MemberProbabilities
 from features.common.errors import InputError, Stopped, unmasked_signals
 
@@ -101,7 +102,7 @@ def identify_study(inputs: Inputs, folds: Sequence[FoldRows], options: SearchOpt
         "number of folds": options.folds,
         "folds": digest_parts(*rows),
         "search space": digest_parts(space),
-    }
+    } | ({"output": "softmax"} if choose_exclusive("auto", inputs)[0] else {})
 
 
 def run_search(
@@ -133,6 +134,7 @@ def run_search(
     """
     import optuna
 
+    exclusive, _ = choose_exclusive("auto", inputs)
     study = optuna.create_study(direction="maximize")
     study.add_trials(study_file.trials)
     longest = 0.0
@@ -149,7 +151,7 @@ def run_search(
                     on_trials(heads_epochs / (len(folds) * EPOCHS))
 
                 trials = ask_batch(study, min(options.batch, missing), options.seed, len(study_file.trials))
-                specs = [propose(trial, options.seed) for trial in trials]
+                specs = [propose(trial, options.seed).for_classes(exclusive) for trial in trials]
                 out_of_fold = train_out_of_fold(specs, inputs, folds, options.seed, report)
                 longest = max(longest, time.perf_counter() - started)
                 _tell(study, trials, out_of_fold, inputs.train_labels, folds)

@@ -1,6 +1,7 @@
 """Exclusive classes: what counts as such, and what a run of them does."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ from classify.__main__ import app
 from classify.experiment import run_experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.models.heads import PRESETS
+from classify.report.run_files import RunFiles
+from classify.report.tables import describe_classes
 from classify.rundir.classes import print_confusions, write_classes
 from classify.scores.metrics import OVERALL
 from classify.scores.tables.classes import ConfusionFigure
@@ -242,3 +245,32 @@ def test_many_classes_show_their_most_frequent_confusions(capsys):
         "  class2 taken for class7: 5 images, 20.0% of class2",
         "  class8 taken for class0: 3 images, 13.0% of class8",
     ]
+
+
+def test_the_report_shows_accuracy_and_the_confusion_matrix(said, toy):
+    run = toy.data.parent / "run"
+    call("report", run)
+    page = (run / "report.html").read_text()
+    own = page[page.index('<section id="classes"') :].split("</section>")[0]
+    words = " ".join(re.sub(r"<[^>]+>", " ", own).split())
+    metrics = pd.read_csv(run / "metrics.csv")
+    final = json.loads((run / "run.json").read_text())["final_model"]
+    of_run = metrics[(metrics["model"] == final) & (metrics["label"] == "overall")].set_index(["split", "metric"])
+    for split in ("oof", "test"):
+        for metric in ("top1_accuracy", "balanced_accuracy", "majority_accuracy"):
+            value, low, high = of_run.loc[(split, metric), ["value", "low", "high"]]
+            assert f"{value:.3f} [{low:.3f}, {high:.3f}]" in words
+    matrix = pd.read_csv(run / "confusion_matrix.csv")
+    for split, name in ((split, name) for split in ("oof", "test") for name in LABELS):
+        row = matrix[(matrix["split"] == split) & (matrix["truth"] == name)]
+        cells = " ".join(f"{cell.images} {100 * cell.share:.1f} %" for cell in row.itertuples())
+        assert f"{name} {cells}" in words
+
+
+def test_a_report_of_many_classes_lists_the_most_frequent_confusions(said, toy, monkeypatch):
+    monkeypatch.setattr("classify.report.tables._MATRIX", 2)
+    section, _ = describe_classes(RunFiles.read(toy.data.parent / "run"))
+    assert section["matrix"] == []
+    images = [cell["images"] for cell in section["confusions"]]
+    assert images == sorted(images, reverse=True)
+    assert all(cell["truth"] != cell["predicted"] for cell in section["confusions"])

@@ -142,7 +142,7 @@ def test_the_score_is_out_of_fold_over_all_rows(toy, fake):
     inputs = inputs_of(toy)
     _, folds = make_search_folds(inputs, 3, 0)
     for trial in trials_of(out):
-        spec = search.propose(optuna.trial.FixedTrial(trial.params), 0)
+        spec = search.propose(optuna.trial.FixedTrial(trial.params), 0).for_classes(exclusive=False)
         probability = np.empty(inputs.train_labels.shape, np.float32)
         for fold, by_fold in zip(folds, trial.user_attrs["fold_aucs"], strict=True):
             head = Ridge(spec, inputs.train.features[fold.train] - 5, inputs.train_labels[fold.train])
@@ -188,6 +188,21 @@ def test_a_second_start_goes_on_as_if_there_had_been_one(toy, fake):
     code, said, _ = run(toy, "twice", "--trials", "24", "--batch", "8")
     assert (code, len(fake.calls)) == (0, passes)
     assert "24 trials, 24 of them from earlier runs" in said
+
+
+def test_exclusive_classes_are_learnt_by_softmax(toy, fake):
+    table = pd.read_csv(toy.data / "train.csv")
+    names = table.columns[1:4]
+    _, _, before = run(toy, "before", "--trials", "4", "--batch", "4")
+    assert {spec.output for spec in fake.calls[-1][0]} == {"sigmoid"}
+    table[names] = np.eye(3, dtype=int)[table[names].to_numpy().argmax(axis=1)]
+    table.to_csv(toy.data / "train.csv", index=False)
+    code, said, out = run(toy, "study", "--trials", "4", "--batch", "4")
+    assert code == 0
+    assert "each labelled image has exactly one of 3 labels" in said
+    assert {spec.output for spec in fake.calls[-1][0]} == {"softmax"}
+    assert {spec.output for spec in read_presets(out / "best.json").values()} == {None}  # a run chooses it alike
+    assert {spec.output for spec in read_presets(before / "best.json").values()} == {None}
 
 
 def test_another_seed_proposes_other_heads(toy, fake):
