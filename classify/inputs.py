@@ -6,7 +6,7 @@ from itertools import accumulate, compress
 
 import numpy as np
 
-from features.common.arrays import Features, Groups, Labels
+from features.common.arrays import Features, Groups, Labels, count_values
 from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.dataset import Dataset, Split
@@ -200,13 +200,17 @@ def _check_widths(columns: dict[str, slice], cache: FeatureCache) -> None:
 
 def _check_labels(labels: Labels, dataset: Dataset) -> None:
     """Refuse labels of which only one value is known."""
-    positives = dict(zip(dataset.label_names, labels.sum(axis=0).tolist(), strict=True))
-    constant = [name for name, count in positives.items() if count in (0, len(labels))]
+    counts = dict(zip(dataset.label_names, zip(*count_values(labels), strict=True), strict=True))
+    constant = [name for name, of_values in counts.items() if not all(of_values)]
     if constant:
         rest = ",".join(name for name in dataset.label_names if name not in constant)
-        counts = ", ".join(f"{name} is positive in {positives[name]}" for name in constant)
+        said = ", ".join(
+            f"{name} is positive in {counts[name][0]}"
+            + (f" of {sum(counts[name])} known" if sum(counts[name]) < len(labels) else "")
+            for name in constant
+        )
         raise InputError(
-            f"{dataset.root / 'train.csv'}: {counts} of {len(labels)} images with features, so there is nothing to "
+            f"{dataset.root / 'train.csv'}: {said} of {len(labels)} images with features, so there is nothing to "
             "tell apart. "
             + (f"Leave {'it' if len(constant) == 1 else 'them'} out: --labels {rest}" if rest else "Add other images.")
         )

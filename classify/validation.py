@@ -10,9 +10,10 @@ from classify.crossfit.store import KEEP_NONE, FitStore
 from classify.experiment import Experiment, run_experiment
 from classify.inputs import Inputs
 from classify.models.baselines import PRIOR
+from classify.models.estimators import expect_shares
 from classify.scores.choice import Nested, Permutations, score_nested
 from classify.settings import Settings
-from features.common.arrays import Groups, Labels
+from features.common.arrays import Groups, Labels, find_varied
 
 
 def validate(
@@ -46,9 +47,9 @@ def _leave_folds_out(
     predicted = np.empty(inputs.train_labels.shape, np.float32)
     for learnt, held_out in folds.split():
         within = inputs.select(learnt, held_out)
-        varied = np.ptp(within.train_labels, axis=0) > 0
+        varied = find_varied(within.train_labels)
         # A label of one value can be learnt by nobody: its share, as every baseline has it.
-        predicted[held_out] = (within.train_labels.sum(axis=0) + 1) / (len(learnt) + 2)
+        predicted[held_out] = expect_shares(within.train_labels)
         if not varied.any():
             chosen.append(PRIOR)
             continue

@@ -161,6 +161,8 @@ def _finish(pipeline: Pipeline, cache: Path, device: str, say: Callable[[str], N
         if image_id in facts:
             seen[image_id] = SeenImage(digest, pipeline.stamps[image_id], facts[image_id])
     pipeline.facts.add(seen, image_ids)
+    pipeline.report.seen += len(seen)
+    pipeline.report.blank += [f"{split}/{image_id}" for image_id in seen if seen[image_id].facts.is_blank]
     replace_rejections(cache, [split], pipeline.rejected)
     if len(pipeline.rejected) == len(image_ids):
         say(f"no image of {split} could be read: its cache files are left as they are.")

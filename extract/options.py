@@ -8,6 +8,7 @@ import typer
 
 from extract.backbones.table import CHALLENGE, EMBEDDED
 from extract.images.reading import MAX_PIXELS
+from extract.scans.windows import WINDOW_CHOICES
 from features.options import IdColumn
 
 WeightsDir = Annotated[
@@ -67,9 +68,21 @@ class ExtractOptions:
         int | None, typer.Option(min=1, help="Threads that read and decode.", show_default="one a core")
     ] = None
     range: Annotated[
-        str,
-        typer.Option(metavar="LOW,HIGH", help="Stored values of 16-bit images that become black and white."),
-    ] = "0,65535"
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH|auto",
+            help="Stored values of 16-bit images that become black and white; auto: almost all that train has.",
+            show_default="as in CACHE, else auto",
+        ),
+    ] = None
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W",
+            help=f"Intensity window of DICOM and NIfTI, which need one: {WINDOW_CHOICES}.",
+            show_default=False,
+        ),
+    ] = None
     max_pixels: Annotated[
         int, typer.Option(min=1, metavar="N", help="Images with more pixels are rejected before they are decoded.")
     ] = MAX_PIXELS

@@ -10,10 +10,11 @@ from scipy.stats import t as student
 from classify.compare.runs import ComparedRun, JoinedRuns
 from classify.crossfit.plan import in_threads
 from classify.scores.choice import macro_labels
-from classify.scores.metrics import MACRO, METRICS
+from classify.scores.metrics import MACRO, OVERALL, sign_of
 from classify.scores.resampling import Resampling, percentile_interval, resample
 from classify.scores.scoring import ByFold, mean_over_labels, score_label
 from classify.scores.small import FEW_UNITS, count_units, few_units
+from classify.scores.tables.classes import pick_classes, score_classes
 
 #: The metrics by which runs are compared, of `SELECTORS`, and what their columns are called. The first sorts the runs.
 COMPARED = {"roc_auc": "AUC", "average_precision": "AP", "log_loss": "log loss"}
@@ -40,7 +41,7 @@ class Beside(NamedTuple):
 
 
 class ScoredRun(NamedTuple):
-    """A run, its figures by label (or `MACRO`) and metric, and how it was made other than the first.
+    """A run, its figures by label (or `MACRO`, `OVERALL`) and metric, and how it was made other than the first.
 
     Attributes:
         settings: by name what it has; of the first run, all in which any run differs; of the others, their own.
@@ -80,8 +81,12 @@ def score_runs(joined: JoinedRuns, on_step: Callable[[], None]) -> tuple[list[Sc
     scored = iter(in_threads(cpu_count(), score_one, calls))
     draws = [{name: next(scored) for name in joined.label_names} for _ in joined.runs]
     widths = {name: _widen(truth, resampling) for name, truth in zip(joined.label_names, joined.labels.T, strict=True)}
-    widths[MACRO] = 1.0
-    for of_run in draws:
+    widths[MACRO] = widths[OVERALL] = 1.0
+    truth = pick_classes(joined.labels)
+    exclusive = all(own.run.exclusive for own in joined.runs) and bool((joined.labels.sum(axis=1) == 1).all())
+    for run, of_run in zip(joined.runs, draws, strict=True):
+        if exclusive:
+            of_run[OVERALL] = score_classes(truth, pick_classes(run.probabilities), resampling)
         of_run[MACRO] = {
             metric: mean_over_labels({name: of_run[name][metric] for name in joined.label_names}, left_out)
             for metric in COMPARED
@@ -134,7 +139,7 @@ def _stand_beside(own: np.ndarray, first: np.ndarray | None, metric: str, width:
     alone = Beside(float(own[0]), *_interval(own, width))
     if first is None:
         return alone
-    difference, sign = own - first, METRICS[metric].sign
+    difference, sign = own - first, sign_of(metric)
     drawn = sign * difference[1:][~np.isnan(difference[1:])]
     won = float(((drawn > 0) + (drawn == 0) / 2).mean()) if len(drawn) else None
     low, high = _interval(difference, width)

@@ -15,7 +15,7 @@ from classify.options import CompareOptions
 from classify.report import plotting
 from classify.report.page import fill_page
 from classify.report.plotting import FIRST, MUTED, WIDE
-from classify.scores.metrics import MACRO
+from classify.scores.metrics import CLASS_SELECTORS, MACRO, OVERALL
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import make_console, progress_bar
@@ -50,7 +50,14 @@ def compare(options: CompareOptions) -> None:
             f"Macro AUC of each run minus that of {first.name}, with its 95 % interval.",
             Path(folder),
         )
+    accuracies = [
+        f"top-1 accuracy of {row.run.name}: {plotting.with_interval(top1[:3])}"
+        + ("" if row.run is first else f", {_difference(top1)} beside {first.name}")
+        for row in in_order
+        if (top1 := row.figures.get((OVERALL, CLASS_SELECTORS[0])))
+    ]
     values = {
+        "accuracies": accuracies,
         "joined": joined,
         "runs": runs,
         "in_order": in_order,
@@ -77,6 +84,8 @@ def compare(options: CompareOptions) -> None:
         f"differences are from {first.name}, the run named first, with 95 % intervals on the same bootstrap draws; "
         "AUC: over pairs within a fold"
     )
+    for line in accuracies:
+        console.print(line)
     if left_out:
         console.print(f"means are without {', '.join(f'{name} ({why})' for name, why in left_out.items())}")
     for row in in_order[1:]:

@@ -17,7 +17,7 @@ from classify.inputs import Inputs
 from classify.models.files import SavedEstimator
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
-from features.common.arrays import RowIndices
+from features.common.arrays import RowIndices, find_varied
 
 #: One of so many parts of a fold's training rows decides when its heads stop.
 VALIDATION_PARTS = 5
@@ -249,7 +249,7 @@ def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: i
     labels, groups = inputs.train_labels[learnt], inputs.train.groups
     of_learnt = None if groups is None else groups[learnt]
     units = len(learnt) if of_learnt is None else len(np.unique(of_learnt))
-    varied = np.ptp(labels, axis=0) > 0  # a rare label may have one value here, and nothing to stratify
+    varied = find_varied(labels)  # a rare label may have one value here, and nothing to stratify
     if units < 2 or not varied.any():
         return None
     names = tuple(name for name, varies in zip(inputs.label_names, varied, strict=True) if varies)
@@ -258,7 +258,7 @@ def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: i
 
     def lacking(part: int) -> tuple[str, ...]:
         own = parts.fold_of_row == part
-        constant = [(np.ptp(varying[rows], axis=0) == 0) for rows in (own, ~own)]
+        constant = [~find_varied(varying[rows]) for rows in (own, ~own)]
         return tuple(name for name, lacks in zip(names, np.any(constant, axis=0), strict=True) if lacks)
 
     def unevenness(part: int) -> float:

@@ -14,7 +14,7 @@ from classify.crossfit.stratify import stratify
 from classify.inputs import Inputs, refuse_few
 from classify.models.files import SavedEstimator
 from classify.models.trained_head import TrainedHead
-from features.common.arrays import Groups, Labels, Probabilities, RowIndices
+from features.common.arrays import UNKNOWN, Groups, Labels, Probabilities, RowIndices
 from features.common.text import count_things
 
 #: The fit on all training rows.
@@ -82,7 +82,7 @@ def make_folds(
     refuse_few(len(labels), groups, count)
     if groups is None:
         every = np.ones(len(labels), bool)  # a trait of all rows: those of no label are spread, too
-        fold_of_row = stratify(np.column_stack([labels == 1, _label_pairs(labels), every]), count, seed)
+        fold_of_row = stratify(np.column_stack([_spread(labels), _label_pairs(labels), every]), count, seed)
     else:
         fold_of_row = _stratify_groups(labels, groups, count, seed, draws or GROUP_DRAWS)
     warnings = _uneven_folds(fold_of_row, labels, label_names, groups, count)
@@ -91,19 +91,28 @@ def make_folds(
 
 def _label_pairs(labels: Labels) -> np.ndarray:
     """Tell which rows have two labels at once: bool (N, P), a column for each pair of labels that some row has."""
-    pairs = [labels[:, first] & labels[:, second] for first, second in combinations(range(labels.shape[1]), 2)]
+    pairs = [first & second for first, second in combinations((labels == 1).T, 2)]
     return np.array([pair for pair in pairs if pair.any()], dtype=bool).reshape(-1, len(labels)).T
 
 
+def _spread(labels: Labels) -> np.ndarray:
+    """Tell what is to be spread over the folds: bool (N, T), positives, then negatives of labels with unknown rows.
+
+    Where a label is known of all rows, the negatives are spread as the rows are.
+    """
+    partial = (labels == UNKNOWN).any(axis=0)
+    return np.column_stack([labels == 1, labels[:, partial] == 0])
+
+
 def _stratify_groups(labels: Labels, groups: Groups, count: int, seed: int, draws: int) -> np.ndarray:
-    """Split whole groups; of several draws keep the one whose folds are most alike in rows and in positives."""
+    """Split whole groups; of several draws keep the one whose folds are most alike in rows and in labels."""
     group_of_row = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(group_of_row)
-    positives = np.column_stack([np.bincount(group_of_row, weights=column) for column in labels.T])
+    wanted = np.column_stack([np.bincount(group_of_row, weights=column) for column in _spread(labels).T])
     pairs = [np.bincount(group_of_row, weights=pair) > 0 for pair in _label_pairs(labels).T]
-    traits = np.column_stack([_group_traits(sizes, positives), *pairs, np.ones(len(sizes), bool)])
+    traits = np.column_stack([_group_traits(sizes, wanted), *pairs, np.ones(len(sizes), bool)])
 
-    shares = np.column_stack([sizes, positives]) / np.append(len(labels), positives.sum(axis=0))
+    shares = np.column_stack([sizes, wanted]) / np.append(len(labels), wanted.sum(axis=0))
     best, best_unevenness = np.empty(0, dtype=np.int64), (np.inf, np.inf)
     for draw_seed in np.random.SeedSequence(seed).generate_state(draws):
         fold_of_group = stratify(traits, count, int(draw_seed))
@@ -114,12 +123,12 @@ def _stratify_groups(labels: Labels, groups: Groups, count: int, seed: int, draw
     return best[group_of_row]
 
 
-def _group_traits(sizes: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """Traits, bool (G, 2 L + 4), that spread the (G,) rows and (G, L) positives of groups if they are spread evenly."""
-    some = positives > 0
-    medians = np.array([np.median(column[column > 0]) for column in positives.T])
+def _group_traits(sizes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Traits, bool (G, 2 T + 4), that spread the rows (G,) and what is wanted (G, T) if they are spread evenly."""
+    some = wanted > 0
+    medians = np.array([np.median(column[column > 0]) for column in wanted.T])
     quartile = np.searchsorted(np.quantile(sizes, [0.25, 0.5, 0.75]), sizes)
-    return np.column_stack([some, positives > medians, np.eye(4, dtype=bool)[quartile]])
+    return np.column_stack([some, wanted > medians, np.eye(4, dtype=bool)[quartile]])
 
 
 def _uneven_folds(

@@ -1,7 +1,8 @@
 """Ensembles of K models and calibrations of one: estimators that learn from probabilities.
 
 An ensemble learns from float32 probabilities (N, L, K). Its `weights_`, float64 array (K,), at least 0 and of sum 1,
-say what share each model has; a `Stacking` has coefficients per label instead. A calibration learns from (N, L).
+say what share each model has; a `Stacking` has coefficients per label instead. A calibration learns from (N, L). All
+learn from the cells whose truth is known.
 """
 
 import math
@@ -15,7 +16,7 @@ from sklearn.isotonic import IsotonicRegression
 from classify.bank.auc import mean_auc
 from classify.crossfit.plan import mean_probabilities
 from classify.models.estimators import fit_line
-from features.common.arrays import Labels, MemberProbabilities, Probabilities
+from features.common.arrays import UNKNOWN, Labels, MemberProbabilities, Probabilities
 
 #: Probabilities of candidates that a step of the greedy selection compares at once, at most: 80 MB.
 _CANDIDATES = 20_000_000
@@ -109,10 +110,10 @@ class NonNegativeWeights(_WeightedMean):
     def fit(self, X: MemberProbabilities, y: Labels) -> "NonNegativeWeights":
         """Learn from the probabilities of K models and the truth."""
         p = np.clip(X.astype(np.float64), 1e-7, 1 - 1e-7)
-        likelihood = np.ascontiguousarray(np.where(y[:, :, None] == 1, p, 1 - p).reshape(-1, X.shape[2]))
+        likelihood = np.where(y[:, :, None] == 1, p, 1 - p)[y != UNKNOWN]
         self.weights_ = np.full(X.shape[2], 1 / X.shape[2])
         for _ in range(self.max_iter):
-            ratios = (1 / (likelihood @ self.weights_)) @ likelihood / len(likelihood)
+            ratios = (1 / (likelihood @ self.weights_)) @ likelihood / max(len(likelihood), 1)
             self.gap_ = float(ratios.max() - 1)
             if self.gap_ < self.tolerance:
                 break
@@ -142,8 +143,8 @@ class Stacking(BaseEstimator):
         logits = to_logit(X)
         start = np.full(X.shape[2], 1 / X.shape[2])
         coefficients = []
-        for label, truth in enumerate(y.T):
-            z = np.ascontiguousarray(logits[:, label])
+        for label, known in enumerate((y != UNKNOWN).T):
+            z, truth = logits[known, label], y[known, label]
 
             def loss(w: np.ndarray, z: np.ndarray = z, truth: np.ndarray = truth) -> tuple[float, np.ndarray]:
                 combined, away = z @ w, w - start
@@ -252,7 +253,8 @@ class SigmoidCalibration(BaseEstimator):
 
     def fit(self, X: Probabilities, y: Labels) -> "SigmoidCalibration":
         """Minimise the log loss."""
-        lines = [fit_line(x, truth, self.intercept) for x, truth in zip(to_logit(X).T, y.T, strict=True)]
+        columns = zip(to_logit(X).T, y.T, (y != UNKNOWN).T, strict=True)
+        lines = [fit_line(x[known], truth[known], self.intercept) for x, truth, known in columns]
         self.slope_, self.intercept_ = np.array(lines).T
         return self
 
@@ -272,11 +274,12 @@ class IsotonicCalibration(BaseEstimator):
 
     def fit(self, X: Probabilities, y: Labels) -> "IsotonicCalibration":
         """Learn from the probabilities of a model and the truth."""
-        floor = 1 / (len(y) + 2)
-        self.steps_ = [
-            IsotonicRegression(y_min=floor, y_max=1 - floor, out_of_bounds="clip").fit(x, truth)
-            for x, truth in zip(X.T, y.T, strict=True)
-        ]
+        self.steps_ = []
+        for x, truth, known in zip(X.T, y.T, (y != UNKNOWN).T, strict=True):
+            floor = 1 / (int(known.sum()) + 2)
+            steps = IsotonicRegression(y_min=floor, y_max=1 - floor, out_of_bounds="clip")
+            learnt = (x[known], truth[known]) if known.any() else ([0.5], [0.5])  # of nothing known
+            self.steps_.append(steps.fit(*learnt))
         return self
 
     def predict_proba(self, X: Probabilities) -> Probabilities:

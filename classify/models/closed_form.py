@@ -26,7 +26,7 @@ def measure_scale(X: Features) -> tuple[np.ndarray, np.ndarray]:
 
 
 class RidgePath:
-    """Least squares on standardised features with L2 penalties, all by one eigendecomposition.
+    """Least squares on centred and scaled features with L2 penalties, all by one eigendecomposition.
 
     It is of the products of features, or of rows, whichever are fewer: beside the rows' own it needs no copy of the
     features, and a tenth of the time of their singular value decomposition. The products lose digits of directions
@@ -36,15 +36,16 @@ class RidgePath:
         X: features (N, D).
         truth: float64 (N, L).
         penalties: P of them.
+        scale: float64 (D,), what the features are divided by.
 
     Attributes:
-        mean, scale: as of `measure_scale`.
+        mean: float64 (D,), of the features.
         intercept: float64 (L,).
     """
 
-    def __init__(self, X: Features, truth: np.ndarray, penalties: np.ndarray) -> None:
-        self._X, self._truth = X, truth
-        self.mean, self.scale = measure_scale(X)
+    def __init__(self, X: Features, truth: np.ndarray, penalties: np.ndarray, scale: np.ndarray) -> None:
+        self._X, self._truth, self._scale = X, truth, scale
+        self.mean = X.mean(axis=0, dtype=np.float64)
         self.intercept = truth.mean(axis=0)
         rows, width = X.shape
         if rows > width:
@@ -66,7 +67,7 @@ class RidgePath:
         self._shrunk = 1 / (self._squares[:, None] + penalties)
 
     def coefficients(self, penalty: np.ndarray) -> np.ndarray:
-        """Give those on standardised features, float64 (D, L), for a penalty per label, (L,)."""
+        """Give those on the scaled features, float64 (D, L), for a penalty per label, (L,)."""
         return self._basis @ (self._turned / (self._squares[:, None] + penalty))
 
     def scores_alone(self, groups: Groups | None) -> np.ndarray:
@@ -95,8 +96,8 @@ class RidgePath:
         return alone
 
     def _see(self, rows: np.ndarray | slice) -> np.ndarray:
-        """Standardise some rows: float64."""
-        return (self._X[rows] - self.mean) / self.scale
+        """Centre and scale some rows: float64."""
+        return (self._X[rows] - self.mean) / self._scale
 
 
 def _batches(group_of_row: np.ndarray) -> Iterator[list[np.ndarray]]:

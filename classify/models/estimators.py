@@ -11,7 +11,7 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.validation import has_fit_parameter
 
 from classify.models.trained_head import Linearised
-from features.common.arrays import Features, Groups, Labels, Probabilities
+from features.common.arrays import UNKNOWN, Features, Groups, Labels, Probabilities, count_values
 
 #: The least slope of a fitted line: above 0, so that calibration never turns a ranking round.
 _LEAST_SLOPE = 0.01
@@ -22,7 +22,8 @@ _ROWS = 8192
 class OneVsRest(BaseEstimator):
     """One binary classifier per label, on features standardised, and optionally reduced, by the rows of `fit`.
 
-    A label with too few rows of either value gets a constant probability, (positives + 1) / (rows + 2): Laplace's rule
+    Each learns from the rows whose label is known; features are standardised and reduced by all rows. A label with too
+    few rows of either value gets a constant probability, (positives + 1) / (known rows + 2): Laplace's rule
     of succession, never 0 or 1, so that a surprise in the held-out rows costs a finite log loss.
 
     Args:
@@ -52,12 +53,14 @@ class OneVsRest(BaseEstimator):
             seen = self.reducer_.transform(seen)
         self.classifiers_: list[ClassifierMixin | float] = []
         for truth in y.T:
-            positives = int(truth.sum())
-            if min(positives, len(truth) - positives) < self.least:
-                self.classifiers_.append((positives + 1) / (len(truth) + 2))
+            positives, known = int((truth == 1).sum()), truth != UNKNOWN
+            if min(positives, known.sum() - positives) < self.least:
+                self.classifiers_.append((positives + 1) / (int(known.sum()) + 2))
             else:
-                grouped = {"groups": groups} if has_fit_parameter(self.classifier, "groups") else {}
-                fitted = clone(self.classifier).fit(seen, truth, **grouped)
+                grouped = {}
+                if has_fit_parameter(self.classifier, "groups"):
+                    grouped["groups"] = None if groups is None else groups[known]
+                fitted = clone(self.classifier).fit(seen if known.all() else seen[known], truth[known], **grouped)
                 self.converged_ &= _has_converged(fitted)
                 self.classifiers_.append(fitted)
         return self
@@ -164,8 +167,10 @@ def fit_line(scores: np.ndarray, truth: np.ndarray, intercept: bool = True) -> t
         intercept: whether there is one; it is 0 otherwise.
 
     Returns:
-        The slope and the intercept.
+        The slope and the intercept; 1 and 0 without rows.
     """
+    if not len(truth):
+        return 1.0, 0.0
     positives = int(truth.sum())
     target = np.where(truth == 1, (positives + 1) / (positives + 2), 1 / (len(truth) - positives + 2))
 
@@ -179,18 +184,25 @@ def fit_line(scores: np.ndarray, truth: np.ndarray, intercept: bool = True) -> t
     return float(slope), float(shift)
 
 
+def expect_shares(y: Labels) -> np.ndarray:
+    """Give each label the share of positives by Laplace's rule: float64 (L,), (positives + 1) / (known rows + 2)."""
+    positives, negatives = count_values(y)
+    shares: np.ndarray = (positives + 1) / (positives + negatives + 2)
+    return shares
+
+
 class Prior(BaseEstimator):
     """The share of positives among the rows of `fit`, for every image: the floor that a model has to beat.
 
     Attributes:
-        shares_: float32 array (L,), (positives + 1) / (rows + 2).
+        shares_: float32 array (L,), (positives + 1) / (known rows + 2).
     """
 
     has_gradient = False
 
     def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "Prior":
         """Count the positives; neither X nor the groups are read."""
-        self.shares_ = ((y.sum(axis=0) + 1) / (len(y) + 2)).astype(np.float32)
+        self.shares_ = expect_shares(y).astype(np.float32)
         self.converged_ = True
         return self
 

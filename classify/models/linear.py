@@ -8,9 +8,9 @@ from scipy.special import expit, logit
 from sklearn.base import BaseEstimator
 
 from classify.models.closed_form import RidgePath, measure_scale
-from classify.models.estimators import fit_line
+from classify.models.estimators import expect_shares, fit_line
 from classify.models.trained_head import Linearised
-from features.common.arrays import Features, Groups, Labels, Probabilities
+from features.common.arrays import UNKNOWN, Features, Groups, Labels, Probabilities, find_varied
 
 #: Log loss a row that a fit may leave to gain, by the quadratic model of the loss: of fits that choose, and of others.
 _ROUGH, _FINE = 1e-5, 1e-9
@@ -94,8 +94,8 @@ class PenalisedLogistic(_Linear):
         """Learn from rows of features, their labels and, where known, their groups."""
         self.mean_, self.scale_ = measure_scale(X)
         rows, width = X.shape
-        varied = np.ptp(y, axis=0) > 0
-        self.coef_, self.intercept_ = np.zeros((width, y.shape[1])), logit((y.sum(axis=0) + 1) / (rows + 2))
+        varied = find_varied(y)
+        self.coef_, self.intercept_ = np.zeros((width, y.shape[1])), logit(expect_shares(y))
         self.C_, self.converged_ = self.spreads[0] / width, True
         if not varied.any():
             return self
@@ -108,12 +108,12 @@ class PenalisedLogistic(_Linear):
             kernel[np.diag_indices(rows)] += 1e-5 * np.trace(kernel) / rows  # of centred rows it is singular
             root = np.linalg.cholesky(kernel)
         known = seen if root is None else np.column_stack([root, np.ones(rows)]).astype(np.float32)
-        truth = y[:, varied].astype(np.float32)
+        truth, given = (y[:, varied] == 1).astype(np.float32), (y[:, varied] != UNKNOWN).astype(np.float32)
         curvature = _Curvature.of(known)
         if len(self.spreads) > 1:
-            self.C_ = self._choose(known, truth, groups, curvature, width) / width
+            self.C_ = self._choose(known, truth, given, groups, curvature, width) / width
         penalty = np.full(truth.shape[1], 1 / self.C_)
-        fitted, converged = _descend(known, truth, np.ones_like(truth), penalty, curvature, self.max_iter, _FINE)
+        fitted, converged = _descend(known, truth, given, penalty, curvature, self.max_iter, _FINE)
         self.converged_ = bool(converged.all())
         lines = fitted[:-1].astype(np.float64)
         if root is not None:
@@ -122,26 +122,34 @@ class PenalisedLogistic(_Linear):
         return self
 
     def _choose(
-        self, seen: np.ndarray, truth: np.ndarray, groups: Groups | None, curvature: "_Curvature", width: int
+        self,
+        seen: np.ndarray,
+        truth: np.ndarray,
+        given: np.ndarray,
+        groups: Groups | None,
+        curvature: "_Curvature",
+        width: int,
     ) -> float:
-        """Choose the spread; arrays as those of `_descend`."""
+        """Choose the spread; arrays as those of `_descend`, which may learn from the cells that are given."""
         unit = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
         part = deal_groups(unit, truth, self.parts * -(-len(truth) // self.most_rows))
         kept = part < self.parts
-        seen, truth, part, unit = seen[kept], truth[kept], part[kept], np.unique(unit[kept], return_inverse=True)[1]
+        seen, truth, given, part = seen[kept], truth[kept], given[kept], part[kept]
+        unit = np.unique(unit[kept], return_inverse=True)[1]
         losses = np.zeros((len(self.spreads), unit.max() + 1))
         fits = [(label, left_out) for label in range(truth.shape[1]) for left_out in range(self.parts)]
         # a part is of no use to a label that has one value without it
-        fits = [(label, left_out) for label, left_out in fits if np.ptp(truth[part != left_out, label]) > 0]
+        values = np.where(given > 0, truth, UNKNOWN)
+        fits = [fit for fit in fits if find_varied(values[part != fit[1], fit[0] : fit[0] + 1]).all()]
         at_once = max(1, _COLUMNS // len(self.spreads))
         for start in range(0, len(fits), at_once):
             label, left_out = np.repeat(fits[start : start + at_once], len(self.spreads), axis=0).T
             spread = np.tile(np.arange(len(self.spreads)), len(label) // len(self.spreads))
-            own, learnt = truth[:, label], part[:, None] != left_out
+            own, learnt = truth[:, label], np.ascontiguousarray(given[:, label] * (part[:, None] != left_out))
             penalty = width / np.array(self.spreads)[spread]
-            lines, _ = _descend(seen, own, learnt.astype(np.float32), penalty, curvature, self.max_iter, _ROUGH)
+            lines, _ = _descend(seen, own, learnt, penalty, curvature, self.max_iter, _ROUGH)
             logits = seen @ lines
-            lost = np.where(learnt, 0, np.logaddexp(0, logits) - own * logits)
+            lost = np.where(learnt < given[:, label], np.logaddexp(0, logits) - own * logits, 0)
             for number, column in zip(spread, lost.T, strict=True):
                 losses[number] += np.bincount(unit, weights=column)
         excess = losses - losses[np.argmin(losses.sum(axis=1))]
@@ -305,9 +313,25 @@ class RidgeRegression(_Linear):
 
     def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "RidgeRegression":
         """Learn from rows of features, their labels and, where known, their groups."""
+        labels = y.shape[1]
+        self.mean_, self.scale_ = measure_scale(X)
+        self.coef_, self.intercept_ = np.zeros((X.shape[1], labels)), np.zeros(labels)
+        self.penalty_, self.slope_, self.shift_ = np.full(labels, self.penalties[0]), np.zeros(labels), np.zeros(labels)
+        patterns, pattern_of_label = np.unique(y != UNKNOWN, axis=1, return_inverse=True)
+        for pattern, known in enumerate(patterns.T):  # labels that are known of the same rows are fitted together
+            own = np.flatnonzero(pattern_of_label.ravel() == pattern)
+            if known.any():
+                seen = X if known.all() else X[known]
+                self._fit_known(seen, y[known][:, own], None if groups is None else groups[known], own)
+        constant = ~find_varied(y)
+        self.slope_[constant] = 0.0
+        self.shift_[constant] = logit(expect_shares(y))[constant]
+        return self
+
+    def _fit_known(self, X: Features, y: Labels, groups: Groups | None, own: np.ndarray) -> None:
+        """Fit some labels, int (n,), to rows of which they are all known."""
         rows, truth = len(X), y.astype(np.float64)
-        path = RidgePath(X, truth, rows * np.array(self.penalties))
-        self.mean_, self.scale_, self.intercept_ = path.mean, path.scale, path.intercept
+        path = RidgePath(X, truth, rows * np.array(self.penalties), self.scale_)
         losses, lines = [], []
         for alone in path.scores_alone(groups):
             fitted = [fit_line(*columns) for columns in zip(alone.T, truth.T, strict=True)]
@@ -315,13 +339,10 @@ class RidgeRegression(_Linear):
             losses.append(np.mean(np.logaddexp(0, logits) - truth * logits, axis=0))
             lines.append(fitted)
         best = np.argmin(losses, axis=0)
-        self.penalty_ = np.array(self.penalties)[best]
-        self.slope_, self.shift_ = np.array([lines[choice][label] for label, choice in enumerate(best)]).T
-        self.coef_ = path.coefficients(self.penalty_ * rows)
-        constant = np.ptp(y, axis=0) == 0
-        self.slope_[constant] = 0.0
-        self.shift_[constant] = logit((y.sum(axis=0) + 1) / (rows + 2))[constant]
-        return self
+        self.penalty_[own] = np.array(self.penalties)[best]
+        self.slope_[own], self.shift_[own] = np.array([lines[choice][label] for label, choice in enumerate(best)]).T
+        self.coef_[:, own] = path.coefficients(self.penalty_[own] * rows)
+        self.intercept_[own] = path.intercept - (path.mean - self.mean_) / self.scale_ @ self.coef_[:, own]
 
     def _lines(self) -> tuple[np.ndarray, np.ndarray]:
         coefficients, intercepts = super()._lines()

@@ -14,6 +14,7 @@ from classify.report import plotting
 from classify.report.plotting import DASH, FIRST, GRID, INK, SECOND
 from classify.report.run_files import LabelledSplit, RunFiles
 from features.audit.report import WITHIN_TRAIN, read_audit
+from features.common.arrays import UNKNOWN, Labels, count_values
 
 #: Combinations of labels that are listed; the rest are summed up.
 _COMBINATIONS = 8
@@ -26,13 +27,14 @@ _INCHES, _INCHES_LABEL = 1.1, 0.52
 def describe_data(run: RunFiles, figures: Path) -> dict[str, Any]:
     """Gather the section; the PNG files go to the folder `figures`."""
     labels, folds = run.label_names, run.record["folds"]
-    shares = {split.name: split.labels.mean(axis=0) for split in run.splits.values()}
+    shares = {split.name: _share_positives(split.labels) for split in run.splits.values()}
     each = "; ".join(
         f"{name}: " + ", ".join(f"{label} {plotting.percent(v)}" for label, v in zip(labels, values, strict=True))
         for name, values in shares.items()
     )
     of_folds = np.array([folds["positives"][name] for name in labels], float).T
-    of_folds /= np.array(folds["rows"], float)[:, None]
+    known = [folds["known"][name] if "known" in folds else folds["rows"] for name in labels]
+    of_folds /= np.maximum(np.array(known, float).T, 1)
     spread = ", ".join(
         f"{label} {plotting.percent(low)} to {plotting.percent(high)}"
         for label, low, high in zip(labels, of_folds.min(axis=0), of_folds.max(axis=0), strict=True)
@@ -68,14 +70,23 @@ def _describe_split(run: RunFiles, name: str) -> dict[str, Any]:
         "groups": None if sizes is None else len(sizes),
         "group_median": None if sizes is None else float(sizes.median()),
         "group_most": None if sizes is None else int(sizes.max()),
-        "healthy": None if split is None else int((split.labels.max(axis=1) == 0).sum()),
-        "several": None if split is None else int((split.labels.sum(axis=1) > 1).sum()),
+        "healthy": None if split is None else int((split.labels == 0).all(axis=1).sum()),
+        "several": None if split is None else int(((split.labels == 1).sum(axis=1) > 1).sum()),
+        "unknown": 0 if split is None else int((split.labels == UNKNOWN).any(axis=1).sum()),
     }
+
+
+def _share_positives(labels: Labels) -> np.ndarray:
+    """Give the share of positives among the known rows of each label: float64 (L,), 0 of none."""
+    positives, negatives = count_values(labels)
+    shares: np.ndarray = positives / np.maximum(positives + negatives, 1)
+    return shares
 
 
 def _count_together(split: LabelledSplit, labels: tuple[str, ...]) -> dict[str, Any]:
     """Count, for every two labels, the images that have both."""
-    both = split.labels.astype(np.int64).T @ split.labels
+    positive = (split.labels == 1).astype(np.int64)
+    both = positive.T @ positive
     own = np.maximum(np.diag(both), 1)
     return {
         "title": split.name,
@@ -93,12 +104,14 @@ def _count_together(split: LabelledSplit, labels: tuple[str, ...]) -> dict[str, 
 
 
 def _count_combinations(split: LabelledSplit, labels: tuple[str, ...]) -> dict[str, Any]:
-    """Count the images per set of labels, most frequent first."""
-    kinds, counts = np.unique(split.labels, axis=0, return_counts=True)
+    """Count the images per set of labels, most frequent first; those with an unknown one by themselves."""
+    sets = np.column_stack([split.labels == 1, (split.labels == UNKNOWN).any(axis=1)])
+    kinds, counts = np.unique(sets, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     rows = [
         {
-            "name": " + ".join(label for label, has in zip(labels, kinds[kind], strict=True) if has) or "no label",
+            "name": (" + ".join(label for label, has in zip(labels, kinds[kind], strict=False) if has) or "no label")
+            + (", others not known" if kinds[kind, -1] else ""),
             "count": int(counts[kind]),
             "share": counts[kind] / len(split.labels),
         }

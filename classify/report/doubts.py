@@ -11,6 +11,7 @@ from classify.report.run_files import LabelledSplit, RunFiles, ends_of
 from classify.scores.choice import describe_nested, may_be_chance
 from classify.scores.metrics import name_metric
 from classify.scores.thresholds import to_binary
+from features.common.arrays import UNKNOWN, find_varied
 from features.common.text import first_few
 
 #: Positives of a label, and groups that have one, below which its figures are called rough.
@@ -122,11 +123,12 @@ def _doubt_labels(run: RunFiles) -> list[str]:
                 rough.append(f"{name} ({int(truth.sum())}{of_groups}; AUC {figures})")
         if rough:
             doubts.append(f"Few positives among the {_images(split)}, so that figures are rough: {', '.join(rough)}.")
-        none = [name for name, column in zip(run.label_names, split.labels.T, strict=True) if len({*column}) == 1]
+        none = [name for name, varies in zip(run.label_names, find_varied(split.labels), strict=True) if not varies]
         if none:
+            which = "are not known to have both values" if UNKNOWN in split.labels else "all have the same value"
             doubts.append(
-                f"{', '.join(none)}: no AUC on the {_images(split)}, which all have the same value. Means over the "
-                "labels leave them out there."
+                f"{', '.join(none)}: no AUC on the {_images(split)}, which {which}. Means over the labels leave them "
+                "out there."
             )
     return doubts + _doubt_probabilities(run) + _doubt_thresholds(run)
 

@@ -99,7 +99,7 @@ def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list
         split, index = run.splits[choice.split], numbers[choice.label]
         row = rows[choice.split][choice.ID]
         probability = float(split.probabilities[row, index])
-        positive = bool(split.labels[row, index])
+        positive = bool(split.labels[row, index] == 1)
         cards.append(
             {
                 "split": choice.split,
@@ -113,7 +113,7 @@ def _list_cards(run: RunFiles, files: dict[tuple[str, str], str] | None) -> list
                 "rank": choice.rank,
                 "probability": probability,
                 "threshold": float(run.cuts[index]),
-                "truth": [name for name, has in zip(run.label_names, split.labels[row], strict=True) if has],
+                "truth": [name for name, has in zip(run.label_names, split.labels[row] == 1, strict=True) if has],
                 "group": "" if split.groups is None else split.groups[row],
                 "file": "" if files is None else files.get((choice.split, choice.ID), ""),
             }

@@ -17,6 +17,7 @@ from classify.rundir.files import COSTS
 from classify.scores.metrics import BINS
 from classify.scores.small import wilson
 from classify.scores.thresholds import to_binary
+from features.common.arrays import UNKNOWN, find_varied
 
 #: Rows of the table of figures: metric and name; thresholds have no part in those before F1.
 _METRICS = (
@@ -80,22 +81,23 @@ def _count(split: LabelledSplit, index: int, cuts: np.ndarray) -> dict[str, Any]
     found, alarms = count_from(truth, split.probabilities[:, index], cuts)
     return {
         "title": split.title,
-        "positives": int(truth.sum()),
+        "positives": int((truth == 1).sum()),
         "negatives": int((truth == 0).sum()),
+        "unknown": int((truth == UNKNOWN).sum()),
         "tp": found.tolist(),
         "fp": alarms.tolist(),
     }
 
 
 def _draw(run: RunFiles, index: int, threshold: float, figures: Path) -> list[plotting.Picture]:
-    """Draw the four figures; a split where the label has one value only has no curve."""
+    """Draw the four figures, of known rows; a split where the label has one value only has no curve."""
     label, stem = run.label_names[index], f"label_{plotting.file_stem(index, run.label_names[index])}"
     names = {"oof": "out-of-fold", "test": "test"}
-    splits = [
-        Scored(names[split.measured], split.labels[:, index], split.probabilities[:, index])
-        for split in run.splits.values()
-        if split.labels[:, index].min() < split.labels[:, index].max()
-    ]
+    splits = []
+    for split in run.splits.values():
+        known = split.labels[:, index] != UNKNOWN
+        if find_varied(split.labels)[index]:
+            splits.append(Scored(names[split.measured], split.labels[known, index], split.probabilities[known, index]))
 
     def on_splits(metric: str) -> str:
         return ", ".join(f"{_score(run, split, label, metric)} on the {split.title}" for split in run.splits.values())

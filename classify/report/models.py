@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from classify.report import plotting
 from classify.report.plotting import FIRST, SECOND, WIDE
 from classify.report.run_files import RunFiles, ends_of
-from classify.rundir.console import LEADERBOARD, rank_models
+from classify.rundir.console import LEADERBOARD, TOP1, LeaderboardColumn, rank_models
 from classify.scores.choice import describe_nested
-from classify.scores.metrics import name_metric
+from classify.scores.metrics import label_of, name_metric
 
 #: Models in the figure at the most; the table holds all.
 MODELS_SHOWN = 20
@@ -37,13 +37,14 @@ def describe_models(run: RunFiles, figures: Path) -> dict[str, Any]:
     measured = [split.measured for split in run.splits.values()]
     ranked = _rank(run)
     shown = ranked[:MODELS_SHOWN]
+    columns = LEADERBOARD + (TOP1,) * run.exclusive
     names = {"oof": "out-of-fold", "test": "test"}
     scores = {names[m]: np.array([run.score(model, m) for model in shown]) for m in measured}
     first = f"Best: {shown[0]}, {plotting.with_interval(run.score(shown[0]))} out-of-fold."
     of_all = "" if len(shown) == len(ranked) else f" The {len(shown)} best of {len(ranked)}."
     return {
-        "columns": LEADERBOARD,
-        "rows": [_describe_model(run, model, measured) for model in ranked],
+        "columns": columns,
+        "rows": [_describe_model(run, model, measured, columns) for model in ranked],
         "measured": measured,
         "picture": plotting.to_picture(
             draw_models(shown, scores),
@@ -72,7 +73,9 @@ def kind_of(entry: dict[str, Any]) -> str:
     return "baseline"
 
 
-def _describe_model(run: RunFiles, model: str, measured: list[str]) -> dict[str, Any]:
+def _describe_model(
+    run: RunFiles, model: str, measured: list[str], shown: Sequence[LeaderboardColumn]
+) -> dict[str, Any]:
     """Make one row of the leaderboard."""
     entry = run.record["models"][model]
     compared = run.leaderboard.loc[model] if model in run.leaderboard.index else None  # a calibration is not chosen
@@ -86,7 +89,7 @@ def _describe_model(run: RunFiles, model: str, measured: list[str]) -> dict[str,
         "backbones": ", ".join(entry["backbones"]) or "none",
         "backbone_count": len(entry["backbones"]),
         "aucs": [run.score(model, m) for m in measured],
-        "values": [run.score(model, metric=column.metric) for column in LEADERBOARD],
+        "values": [run.score(model, label=label_of(column.metric), metric=column.metric) for column in shown],
         "labels": [run.score(model, label=label) for label in run.label_names],
         "seconds": float(entry["fit_seconds"]),
         "converged": bool(entry["converged"]),

@@ -28,6 +28,7 @@ from classify.scores.metrics import (
 from classify.scores.resampling import DRAWS
 from classify.scores.tables.subgroups import LEAST_SUBGROUP, list_small
 from classify.scores.thresholds import measure_cost
+from features.common.arrays import UNKNOWN, Labels, count_values
 from features.common.text import count_things, first_few, make_console
 
 
@@ -58,6 +59,8 @@ LEADERBOARD = (
     LeaderboardColumn("sensitivity", "sensitivity", printed=False),
     LeaderboardColumn("specificity", "specificity", printed=False),
 )
+#: What the report adds of exclusive classes.
+TOP1 = LeaderboardColumn(CLASS_SELECTORS[0], "top-1", printed=False)
 
 
 def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -> None:
@@ -66,11 +69,8 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
     `rejected_list` is the CSV file of the images that stage 1 rejected.
     """
     console = make_console()
-    train, test = inputs.train, inputs.test
-    positives = ", ".join(
-        f"{name} {n}" for name, n in zip(inputs.label_names, inputs.train_labels.sum(axis=0), strict=True)
-    )
-    console.print(f"train: {len(train.used_ids)} images; positive: {positives}")
+    train, test, train_labels = inputs.train, inputs.test, inputs.train_labels
+    console.print(f"train: {len(train.used_ids)} images; positive: {count_positives(inputs.label_names, train_labels)}")
     if train.rejected_ids:
         console.print(
             f"train: {len(train.rejected_ids)} of {len(train.image_ids)} images have no features and are left out: "
@@ -140,7 +140,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
         needless = "; --refit changes what predicts new images only" if settings.refit else ""
         console.print(f"test: the data set has no test split, so there are only out-of-fold results{needless}")
     else:
-        _print_test(console, test, final + (", refitted" if settings.refit else ""), rejected_list)
+        _print_test(console, inputs, test, final + (", refitted" if settings.refit else ""), rejected_list)
 
 
 def _print_choice(console: Console, experiment: Experiment) -> None:
@@ -219,9 +219,11 @@ def _print_subgroups(console: Console, experiment: Experiment, inputs: Inputs) -
         console.print(f"test.csv does not have {', '.join(missing)}: not scored by that on test")
 
 
-def _print_test(console: Console, test: SplitInputs, predictor: str, rejected_list: Path) -> None:
+def _print_test(console: Console, inputs: Inputs, test: SplitInputs, predictor: str, rejected_list: Path) -> None:
     """Say what the predictions are by, and which images have none."""
     labelled = "labelled" if test.labels is not None else "not labelled, so not scored"
+    if test.labels is not None and UNKNOWN in test.labels:
+        labelled += f"; positive: {count_positives(inputs.label_names, test.labels)}"
     console.print(f"test: {len(test.used_ids)} of {len(test.image_ids)} images predicted by {predictor}; {labelled}")
     if test.rejected_ids:
         console.print(
@@ -273,6 +275,15 @@ def _leaderboard(experiment: Experiment, backbone_count: int) -> Table:
             style="bold" if final else None,
         )
     return table
+
+
+def count_positives(label_names: Sequence[str], labels: Labels) -> str:
+    """Count the positives of each label, such as `epidural 7 of 120 known`; without the known rows where all are."""
+    counts = zip(label_names, *count_values(labels), strict=True)
+    return ", ".join(
+        f"{name} {positives}" + (f" of {known} known" if (known := positives + negatives) < len(labels) else "")
+        for name, positives, negatives in counts
+    )
 
 
 def rank_models(aucs: Mapping[str, float | None]) -> list[str]:

@@ -31,9 +31,9 @@ from classify.rundir.images import write_gallery, write_label_errors
 from classify.rundir.record import describe_run
 from classify.rundir.tables import write_backbones, write_curves, write_readings, write_table
 from classify.scores.label_errors import find_duplicates, find_label_errors
-from classify.scores.metrics import sign_of
+from classify.scores.metrics import MICRO, OVERALL, sign_of
 from classify.scores.thresholds import measure_cost, to_binary
-from features.common.arrays import Decisions, Labels, Probabilities
+from features.common.arrays import UNKNOWN, Decisions, Labels, Probabilities
 from features.common.cells import protect_tables, read_cell
 from features.common.files import replacing
 from features.dataset.run_labels import NO_FOLD, RunLabels, write_run_labels
@@ -90,7 +90,7 @@ def _write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
             write_classes(folder, *of_images, inputs.label_names)
     _write_out_of_fold(folder, inputs, experiment)
     _write_leaderboard(folder, experiment)
-    _write_metrics(folder, experiment)
+    _write_metrics(folder, inputs, experiment)
     _write_thresholds(folder, inputs, experiment)
     if experiment.returns:
         write_backbones(folder, inputs, experiment)
@@ -188,14 +188,25 @@ def _write_leaderboard(folder: Path, experiment: Experiment) -> None:
     write_table(best_first, folder / LEADERBOARD_TABLE)
 
 
-def _write_metrics(folder: Path, experiment: Experiment) -> None:
-    """Write `model`, `split`, `label`, `metric`, `value`, `low`, `high`, `interval`; what is undefined is empty."""
+def _write_metrics(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
+    """Write `model`, `split`, `label`, `metric`, `value`, `low`, `high`, `interval`; what is undefined is empty.
+
+    Where a label is not known of every row, also `known`: the rows that a figure is of, of `micro` the cells.
+    """
     rows = [
         (model, split, score.label, score.metric, score.value, score.low, score.high, score.interval)
         for (model, split), scores in experiment.scores.items()
         for score in scores
     ]
     table = pd.DataFrame(rows, columns=["model", "split", "label", "metric", "value", "low", "high", "interval"])
+    splits = {"oof": inputs.train_labels} | ({} if inputs.test is None else {"test": inputs.test.labels})
+    known = {name: labels != UNKNOWN for name, labels in splits.items() if labels is not None}
+    if not all(cells.all() for cells in known.values()):
+        counts = {name: dict(zip(inputs.label_names, cells.sum(axis=0), strict=True)) for name, cells in known.items()}
+        for name, cells in known.items():
+            counts[name] |= {MICRO: cells.sum(), OVERALL: cells.all(axis=1).sum()}
+        of_rows = [counts[split].get(label) for split, label in zip(table["split"], table["label"], strict=True)]
+        table["known"] = pd.array(of_rows, "Int64")  # the mean over labels has none
     write_table(table.astype({"value": "float64", "low": "float64", "high": "float64"}), folder / METRICS_TABLE)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from classify.crossfit.plan import Folds
 from classify.experiment import Experiment
 from classify.inputs import Inputs
 from classify.models.trained_head import TrainedHead
 from classify.scores.metrics import describe_rule
 from classify.scores.resampling import DRAWS, ENDS
+from features.common.arrays import UNKNOWN, Labels, count_values
 
 _VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "skops")
 _VERSIONED_OF_HEADS = ("keras",)
@@ -35,11 +37,10 @@ def describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Seq
             name: {
                 "images": len(split.image_ids),
                 "rejected": list(split.rejected_ids),
-                "positives": None
-                if split.labels is None
-                else dict(zip(inputs.label_names, split.labels.sum(axis=0).tolist(), strict=True)),
+                "positives": None,
                 "fingerprints": split.fingerprints,
             }
+            | ({} if split.labels is None else _count_labels(inputs.label_names, split.labels))
             for name, split in splits.items()
         },
         "folds": {
@@ -47,11 +48,8 @@ def describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Seq
             "repeats": len(experiment.plan.repeats),
             "groups": folds.group_count,
             "rows": np.bincount(folds.fold_of_row, minlength=folds.count).tolist(),
-            "positives": {
-                name: np.bincount(folds.fold_of_row, weights=column, minlength=folds.count).astype(int).tolist()
-                for name, column in zip(inputs.label_names, inputs.train_labels.T, strict=True)
-            },
-        },
+        }
+        | _count_by_fold(inputs, folds),
         "models": {
             name: {
                 "converged": p.converged,
@@ -94,6 +92,26 @@ def describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Seq
         "incomplete_intervals": _list_reasons(experiment, "interval_reason"),
         "warnings": list(experiment.warnings),
         "gap": None if experiment.gap is None else experiment.gap.describe(),
+    }
+
+
+def _count_labels(label_names: Sequence[str], labels: Labels) -> dict[str, dict[str, int]]:
+    """Count the positives and, where a label is not known of every row, the known rows of each label."""
+    positives, negatives = count_values(labels)
+    counts = {"positives": positives} | ({"known": positives + negatives} if UNKNOWN in labels else {})
+    return {what: dict(zip(label_names, own.tolist(), strict=True)) for what, own in counts.items()}
+
+
+def _count_by_fold(inputs: Inputs, folds: Folds) -> dict[str, dict[str, list[int]]]:
+    """Count the same of the training rows by fold: a number for each."""
+    labels = inputs.train_labels
+    cells = {"positives": labels == 1} | ({"known": labels != UNKNOWN} if UNKNOWN in labels else {})
+    return {
+        what: {
+            name: np.bincount(folds.fold_of_row, weights=column, minlength=folds.count).astype(int).tolist()
+            for name, column in zip(inputs.label_names, own.T, strict=True)
+        }
+        for what, own in cells.items()
     }
 
 

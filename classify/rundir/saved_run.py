@@ -76,9 +76,10 @@ class SavedRun(SealedRun):
         return read_thresholds(self, model)["threshold"].to_numpy(np.float64)
 
     def learnt_share(self, label: str) -> float:
-        """The share of positives among the training images that the run learnt from."""
+        """The share of positives among the training images that the run learnt the label from."""
         train = self.record["splits"]["train"]
-        return train["positives"][label] / (train["images"] - len(train["rejected"]))
+        known = train["known"][label] if "known" in train else train["images"] - len(train["rejected"])
+        return train["positives"][label] / known
 
     def extract_options(self, model: str) -> list[list[str]]:
         """Say with which options stage 1 makes the features that a model opens; see `recipe.extract_options`."""

@@ -14,7 +14,7 @@ from classify.scores.metrics import CLASS_SELECTORS, DECIMALS, SELECTORS, sign_o
 from classify.scores.resampling import Resampling, percentile_interval, resample
 from classify.scores.scoring import ByFold, mean_over_labels, score_label
 from classify.scores.tables.classes import pick_classes, score_classes
-from features.common.arrays import Labels, Probabilities
+from features.common.arrays import UNKNOWN, Labels, Probabilities
 from features.common.text import count_things
 
 #: Positives in train below which a label has no part in the mean over the labels: its scores are chance.
@@ -98,19 +98,21 @@ def macro_labels(label_names: Sequence[str], train: Labels, test: Labels | None)
     """Choose the labels that means over labels are of, out-of-fold and on test alike.
 
     Returns:
-        By label that is left out, why: fewer than `LEAST_POSITIVES` positives, or negatives, in train, or one value in
-        test.
+        By label that is left out, why: fewer than `LEAST_POSITIVES` positives, or negatives, in train, or one value or
+        none in test, among the known rows.
         Nothing is left out where nothing would remain.
     """
     left_out = {}
     for index, name in enumerate(label_names):
-        counts = {"positive": int(train[:, index].sum())}
-        counts["negative"] = len(train) - counts["positive"]
+        counts = {"positive": int((train[:, index] == 1).sum()), "negative": int((train[:, index] == 0).sum())}
         value, count = min(counts.items(), key=lambda item: item[1])
+        of_test = np.empty(0) if test is None else np.setdiff1d(test[:, index], UNKNOWN)
         if count < LEAST_POSITIVES:
             left_out[name] = f"{count_things(count, value)} in train"
-        elif test is not None and np.ptp(test[:, index]) == 0:
-            left_out[name] = f"all of test has the value {test[0, index]}"
+        elif test is not None and len(of_test) < 2:
+            left_out[name] = (
+                f"all of test has the value {of_test[0]}" if len(of_test) else "not known of any test image"
+            )
     return left_out if len(left_out) < len(label_names) else {}
 
 

@@ -61,7 +61,7 @@ def rank_backbones(
         values = [mean_auc(own, labels, folds) for own, folds in zip(candidates, fold_of_row, strict=True)]
         best = list(left)[int(np.mean(values, axis=0).argmax())]
         total = total + left.pop(best)
-        after = np.mean(_aucs(labels, total, fold_of_row, resampling), axis=0)
+        after = _macro(_aucs(labels, total, fold_of_row, resampling))
         gains = after - before
         low, high = percentile_interval(gains) if resampling.unit_count > 1 else (None, None)
         returns.append(BackboneReturn(best, float(after[0]), float(gains[0]), low, high))
@@ -73,6 +73,12 @@ def _aucs(labels: Labels, by_repeat: np.ndarray, fold_of_row: np.ndarray, resamp
     """The ROC-AUC of each label, over the pairs within a fold: float64 (L, 1 + draws)."""
     of_labels = enumerate(labels.T)
     return np.stack([auc_within_folds(truth, by_repeat[:, :, n], fold_of_row, resampling) for n, truth in of_labels])
+
+
+def _macro(aucs: np.ndarray) -> np.ndarray:
+    """The mean over the labels that have one, of float64 (L, 1 + draws); few known rows may be no pair of any fold."""
+    kept = aucs[~np.isnan(aucs[:, 0])]
+    return kept.mean(axis=0) if len(kept) else np.full(aucs.shape[1], np.nan)
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,8 @@ def measure_gap(
     for own in (replace(plan, repeats=repeats), plan):
         by_repeat = CrossFit(candidates, inputs, own, seed, store, keys).run(jobs, on_fit).predictions[MODEL].by_repeat
         aucs.append(_aucs(labels, by_repeat, own.fold_of_row, resampling))
-    random, grouped = (of_labels.mean(axis=0) for of_labels in aucs)
+    both = ~np.isnan([own[:, 0] for own in aucs]).any(axis=0)
+    random, grouped = (_macro(own[both]) for own in aucs)
     by_label = {name: (float(aucs[0][row, 0]), float(aucs[1][row, 0])) for row, name in enumerate(inputs.label_names)}
     return Gap(_figure(random), _figure(grouped), _figure(random - grouped), by_label)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from classify.scores.label_errors import LabelError
 from classify.scores.thresholds import to_binary
-from features.common.arrays import Groups, Labels, Probabilities, Thresholds
+from features.common.arrays import UNKNOWN, Groups, Labels, Probabilities, Thresholds
 
 EXAMPLE = "example"  # an image of a label, whatever a model predicts
 TRUE_POSITIVE, FALSE_POSITIVE = "true_positive", "false_positive"
@@ -38,7 +38,8 @@ def choose_gallery(
 
     The surest positives, true and false, are those of the highest probability, the surest negatives those of the
     lowest. Examples are positives spread evenly over the rows, of different groups where there are enough. Of equals
-    the first row is taken. The choices are by label, then outcome, then rank; an image may be chosen several times.
+    the first row is taken, of an unknown label none. The choices are by label, then outcome, then rank; an image may be
+    chosen several times.
     """
     decided = to_binary(probabilities, thresholds)
     return [
@@ -73,7 +74,7 @@ def _choose(
     truth: np.ndarray, decided: np.ndarray, probability: np.ndarray, threshold: float, groups: np.ndarray | None
 ) -> Iterator[tuple[str, Sequence[int]]]:
     """Yield each outcome of one label with its rows, best first; arrays (N,)."""
-    yield EXAMPLE, _spread(np.flatnonzero(truth), groups)
+    yield EXAMPLE, _spread(np.flatnonzero(truth == 1), groups)
     surest = np.argsort(-probability, kind="stable")
     faintest = np.argsort(probability, kind="stable")
     for outcome, order, positive, decision in (
@@ -85,7 +86,8 @@ def _choose(
         yield outcome, order[(truth[order] == positive) & (decided[order] == decision)][:COUNT].tolist()
     # A threshold may be infinite, where a label has no positive: then no image is nearer than another.
     distance = np.abs(probability - threshold) if np.isfinite(threshold) else np.zeros(len(truth))
-    yield NEAR_THRESHOLD, np.argsort(distance, kind="stable")[:COUNT].tolist()
+    nearest = np.argsort(distance, kind="stable")
+    yield NEAR_THRESHOLD, nearest[truth[nearest] != UNKNOWN][:COUNT].tolist()
 
 
 def _spread(rows: np.ndarray, groups: np.ndarray | None) -> list[int]:

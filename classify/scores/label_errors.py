@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from features.audit.near import LEAST_IMAGES, choose_threshold, near_pairs, whiten
-from features.common.arrays import Features, Groups, Labels, Probabilities
+from features.common.arrays import UNKNOWN, Features, Groups, Labels, Probabilities
 from features.common.files import digest
 
 #: Rows up to which near duplicates are searched: whitening 8,542 rows of 2,048 channels takes 14 s of a core.
@@ -58,7 +58,7 @@ def find_label_errors(
     of the two is wrong whatever the models say.
 
     Args:
-        labels: every label has both values.
+        labels: every label has both values; an unknown one is no error.
         out_of_fold: of the same rows.
         duplicates: rows that are alike.
     """
@@ -67,7 +67,8 @@ def find_label_errors(
     of_zero = np.array([1 - column[truth == 0].mean() for column, truth in zip(positive.T, labels.T, strict=True)])
     given = np.where(labels == 1, positive, 1 - positive)
     own, others = np.where(labels == 1, of_one, of_zero), np.where(labels == 1, of_zero, of_one)
-    disagrees = (1 - given >= others) & ((given < own) | (given < 1 - given))
+    known = labels != UNKNOWN
+    disagrees = known & (1 - given >= others) & ((given < own) | (given < 1 - given))
 
     def suspect(row: int, label: int, why: str, duplicate: int | None = None) -> LabelError:
         cell = row, label
@@ -75,7 +76,7 @@ def find_label_errors(
 
     found: dict[tuple[int, int], LabelError] = {}
     for one, other, why in sorted(duplicates, key=lambda pair: _REASONS.index(pair.why)):
-        for label in np.flatnonzero(labels[one] != labels[other]).tolist():
+        for label in np.flatnonzero((labels[one] != labels[other]) & known[one] & known[other]).tolist():
             row, alike = (one, other) if given[one, label] <= given[other, label] else (other, one)
             found.setdefault((row, label), suspect(row, label, why, alike))
     for row, label in np.argwhere(disagrees).tolist():

@@ -128,7 +128,7 @@ class Score:
     Attributes:
         label: the label, `MICRO`, `MACRO` for the mean over labels, or `OVERALL`.
         metric: one of `METRICS` or `ROW_METRICS`.
-        reason: why it is not defined, or which labels the mean leaves out; empty otherwise.
+        reason: why it is not defined, which labels the mean leaves out, or which rows it is of; empty otherwise.
         interval_reason: why there is no interval, or which draws it leaves out; empty otherwise.
         interval: how the interval was made: `bootstrap`, or as `scores/small.py` says; empty where there is none.
     """

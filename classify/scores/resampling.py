@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 from scipy.special import expit
 
 from classify.ensembles.estimators import to_logit
-from features.common.arrays import Groups
+from features.common.arrays import UNKNOWN, Groups
 
 #: How many resamples an interval is made from.
 DRAWS = 1000
@@ -54,6 +54,15 @@ class Resampling:
     def draws(self) -> int:
         """The number of resamples."""
         return sum(block.shape[1] for block in self.blocks)
+
+    @property
+    def several(self) -> bool:
+        """Whether the rows are of several units."""
+        return len(self.unit_of_row) > 0 and bool(self.unit_of_row.min() < self.unit_of_row.max())
+
+    def of(self, rows: np.ndarray) -> "Resampling":
+        """The same draws, of some of the rows: int64 or bool array."""
+        return replace(self, unit_of_row=self.unit_of_row[rows])
 
     def sum(self, quantities: np.ndarray) -> np.ndarray:
         """Sum quantities of rows, float64 (N, K), over them as they are, then over every draw: (1 + draws, K)."""
@@ -116,7 +125,7 @@ def rank_scores(truth: np.ndarray, scores: np.ndarray, resampling: Resampling) -
     """Compute ROC-AUC and average precision, with ties as scikit-learn treats them.
 
     Args:
-        truth: uint8 array (N,), 0 or 1.
+        truth: uint8 array (N,), 0, 1 or `UNKNOWN`: such rows have no part.
         scores: float array (N,); higher is more likely positive.
         resampling: of the same rows.
 
@@ -137,7 +146,7 @@ def auc_within_folds(
     from: over pairs of all folds a model that knows nothing, such as the share of positives, has less than 0.5.
 
     Args:
-        truth: uint8 array (N,), 0 or 1.
+        truth: uint8 array (N,), 0, 1 or `UNKNOWN`: such rows have no part.
         by_repeat: float array (R, N); higher is more likely positive.
         fold_of_row: int array (R, N).
         resampling: of the same rows.
@@ -153,14 +162,14 @@ def auc_within_folds(
 
 
 class _Ranks(NamedTuple):
-    """Rows by falling score, part by part: a level is what one score has, a slot a level that holds a positive.
+    """Known rows by falling score, part by part: a level is what one score has, a slot a level that holds a positive.
 
     The levels above a slot that hold none belong to it, too; those below the last positive of a part are a slot alone.
 
     Attributes:
-        order: int64 (N,), the rows.
-        kind: int64 (N,), of the ordered rows: 0 a negative above the slot's positives, 1 one tied with them, 2 one.
-        slot: int64 (N,), of the ordered rows, ascending.
+        order: int64 (n,), the rows.
+        kind: int64 (n,), of the ordered rows: 0 a negative above the slot's positives, 1 one tied with them, 2 one.
+        slot: int64 (n,), of the ordered rows, ascending.
         starts: int64 (P,), the first slot of each part.
         slots: how many there are.
     """
@@ -187,8 +196,11 @@ class _Ranks(NamedTuple):
 
 
 def _rank(truth: np.ndarray, scores: np.ndarray, part: np.ndarray) -> _Ranks:
-    """Sort rows once: truth, 0 or 1, scores and part, int, all (N,)."""
-    order = np.lexsort((-scores, part))
+    """Sort the known rows once: truth, 0, 1 or `UNKNOWN`, scores and part, int, all (N,)."""
+    rows = np.flatnonzero(truth != UNKNOWN)
+    if not len(rows):
+        return _Ranks(rows, rows, rows, np.zeros(1, np.int64), 1)
+    order = rows[np.lexsort((-scores[rows], part[rows]))]
     ranked, own_part, positive = scores[order], part[order], truth[order] == 1
     new_part = np.append(True, own_part[1:] != own_part[:-1])
     level = np.cumsum(new_part | np.append(True, ranked[1:] != ranked[:-1])) - 1
@@ -308,7 +320,7 @@ def fit_logits(truth: np.ndarray, probability: np.ndarray, resampling: Resamplin
     and Zeger 1991, section 3): sums of weights, where a whole fit would take as long as a thousand fits.
 
     Args:
-        truth: uint8 array (N,), 0 or 1.
+        truth: uint8 array (N,), 0, 1 or `UNKNOWN`: such rows have no part.
         probability: float array (N,).
         resampling: of the same rows.
 
@@ -317,6 +329,8 @@ def fit_logits(truth: np.ndarray, probability: np.ndarray, resampling: Resamplin
         unsure; and the intercept of a line of slope 1, 0 where they are neither too high nor too low on average. NaN
         where there is no such line; see `Sums`.
     """
+    known = truth != UNKNOWN
+    truth, probability, resampling = truth[known], probability[known], resampling.of(known)
     logits = to_logit(probability)
     line = _newton(truth, np.column_stack([np.ones(len(truth)), logits]), np.zeros(len(truth)), resampling)
     shift = _newton(truth, np.ones((len(truth), 1)), logits, resampling)

@@ -24,7 +24,7 @@ from classify.scores.metrics import (
 from classify.scores.resampling import Resampling, auc_within_folds, fit_logits, percentile_interval, rank_scores
 from classify.scores.small import Interval, auc_interval, few_units, refuse_slope, share_interval
 from classify.scores.tables.classes import pick_classes, score_classes
-from features.common.arrays import Decisions, Labels, Probabilities
+from features.common.arrays import UNKNOWN, Decisions, Labels, Probabilities
 
 #: What the interval of a score is made by, where nothing else is said.
 BOOTSTRAP = "bootstrap"
@@ -80,7 +80,9 @@ def score(
     ranked: np.ndarray | None = None,
     exclusive: bool = False,
 ) -> SplitScores:
-    """Compute every metric with its percentile interval; see `METRICS` for what is not defined.
+    """Compute every metric with its percentile interval, over the known rows; see `METRICS` for what is not defined.
+
+    Those of whole rows (`OVERALL`) are over the rows of which all labels are known.
 
     The weighted log loss is RSNA 2019's: `any` counts twice, every other label once. Where no label is called `any`, it
     is derived: positive where a label is, with the probability 1 - product of (1 - probability).
@@ -106,27 +108,30 @@ def score(
         of_names[name] = _compute(sums[-1], *ranked[index])
     of_names[MICRO] = _compute(np.sum(sums, axis=0), *ranked[-1])
 
-    enough = resampling.unit_count > 1
     scores: list[Score] = []
-    for name, metrics in of_names.items():
-        column = labels if name == MICRO else labels[:, label_names.index(name)]
-        made = {metric: _make(name, metric, metrics[metric], enough, _why(metric, column)) for metric in METRICS}
-        if name != MICRO and enough and few_units(column, resampling.unit_of_row):
-            index = label_names.index(name)
-            of_label = by_fold and ByFold(by_fold.by_repeat[:, :, index], by_fold.fold_of_row)
-            made |= _few(made, column, probabilities[:, index], binary[:, index], resampling, of_label)
+    for index, (name, metrics) in enumerate(of_names.items()):
+        truth = labels if name == MICRO else labels[:, index]
+        known = truth != UNKNOWN
+        own = resampling.of(known.any(axis=1) if name == MICRO else known)
+        of_why = truth[known], "cells" if name == MICRO else "rows"
+        made = {metric: _make(name, metric, metrics[metric], own, _why(metric, *of_why)) for metric in METRICS}
+        if name != MICRO and own.several and few_units(truth[known], own.unit_of_row):
+            of_label = by_fold and ByFold(by_fold.by_repeat[:, known, index], by_fold.fold_of_row[:, known])
+            made |= _few(made, truth[known], probabilities[known, index], binary[known, index], own, of_label)
         scores += made.values()
     macro = {metric: {name: of_names[name][metric] for name in label_names} for metric in METRICS}
-    scores += [_macro(metric, of_labels, left_out, enough) for metric, of_labels in macro.items()]
-    of_rows = _compute_rows(labels, probabilities, binary, label_names, resampling)
-    scores += [_make(OVERALL, metric, of_rows[metric], enough, "") for metric in ROW_METRICS]
+    scores += [_macro(metric, of_labels, left_out, resampling) for metric, of_labels in macro.items()]
+    whole = (labels != UNKNOWN).all(axis=1)
+    own, why = resampling.of(whole), "" if whole.all() else f"of {whole.sum()} of {len(whole)} rows, all labels known"
+    of_rows = _compute_rows(labels[whole], probabilities[whole], binary[whole], label_names, own)
+    scores += [replace(_make(OVERALL, metric, of_rows[metric], own, why), reason=why) for metric in ROW_METRICS]
     draws = {metric: mean_over_labels(macro[metric], left_out) for metric in MACRO_SELECTORS}
     if exclusive:
         truth, of_prior = pick_classes(labels), pick_classes(prior)
         of_classes = score_classes(truth, pick_classes(probabilities), resampling)
         draws |= of_classes
         of_classes[MAJORITY] = score_classes(truth, of_prior, resampling)[CLASS_SELECTORS[0]]
-        scores += [_make(OVERALL, metric, values, enough, "") for metric, values in of_classes.items()]
+        scores += [_make(OVERALL, metric, values, resampling, "") for metric, values in of_classes.items()]
     return SplitScores(scores, draws)
 
 
@@ -159,7 +164,7 @@ def _few(
     by_fold: ByFold | None,
 ) -> dict[str, Score]:
     """Give the scores of a label with few groups of positives or negatives intervals that hold, where there are any."""
-    units = resampling.unit_of_row
+    units = np.unique(resampling.unit_of_row, return_inverse=True)[1]
     one_model = ByFold(probability[None], np.zeros((1, len(truth)), int))
     made: dict[str, Interval] = {}
     if scores["roc_auc"].value is not None:
@@ -214,11 +219,13 @@ def _losses(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
 def _sum(
     truth: np.ndarray, probability: np.ndarray, predicted: np.ndarray, prior: np.ndarray, resampling: Resampling
 ) -> np.ndarray:
-    """Sum the first fields of `Sums`, for one label, over every resample: float64 (1 + draws, 8 + BINS).
+    """Sum the first fields of `Sums`, for one label's known rows, over every resample: float64 (1 + draws, 8 + BINS).
 
     The bins, which have no interval, are those of the rows as they are; NaN in the draws.
     """
-    probability, prior = probability.astype(np.float64), prior.astype(np.float64)
+    known = truth != UNKNOWN
+    truth, predicted, resampling = truth[known], predicted[known], resampling.of(known)
+    probability, prior = probability[known].astype(np.float64), prior[known].astype(np.float64)
     outcomes = [(truth == value) & (predicted == decided) for value, decided in ((1, 1), (0, 1), (1, 0), (0, 0))]
     losses = [_losses(truth, probability), (truth - probability) ** 2, _losses(truth, prior), (truth - prior) ** 2]
     sums = np.full((1 + resampling.draws, 8 + BINS), np.nan)
@@ -245,7 +252,7 @@ def _compute_rows(
     label_names: tuple[str, ...],
     resampling: Resampling,
 ) -> dict[str, np.ndarray]:
-    """Compute the metrics of whole rows; arrays as in `score`, returns as `_compute`."""
+    """Compute the metrics of whole rows, all labels known; arrays as in `score`, returns as `_compute`."""
     if ANY not in label_names:
         labels = np.column_stack([labels, labels.max(axis=1)])
         any_probability = 1 - np.prod(1 - probabilities.astype(np.float64), axis=1)
@@ -255,29 +262,35 @@ def _compute_rows(
     exact = (binary == labels[:, : binary.shape[1]]).all(axis=1)
     weighted = _losses(labels, probabilities) @ (shares / shares.sum())
     sums = resampling.sum(np.column_stack([np.ones(len(labels)), exact, weighted]))
-    return {"exact_match": sums[:, 1] / sums[:, 0], "weighted_log_loss": sums[:, 2] / sums[:, 0]}
+    with np.errstate(invalid="ignore"):
+        return {"exact_match": sums[:, 1] / sums[:, 0], "weighted_log_loss": sums[:, 2] / sums[:, 0]}
 
 
-def _why(metric: str, truth: np.ndarray) -> str:
-    """Say why the metric is not defined for these labels, of any shape, if it is not."""
-    cells = f"{truth.size} cells" if truth.ndim > 1 else f"{len(truth)} rows"
-    return METRICS[metric].undefined.format(cells=cells, value=truth.flat[0])
+def _why(metric: str, truth: np.ndarray, what: str) -> str:
+    """Say why the metric is not defined for known cells (n,), `rows` of a label or `cells` of all, if it is not."""
+    if not len(truth):
+        return f"none of the {what} is known"
+    return METRICS[metric].undefined.format(cells=f"{len(truth)} {what}", value=truth[0])
 
 
-def _macro(metric: str, of_labels: Mapping[str, np.ndarray], left_out: Mapping[str, str], enough: bool) -> Score:
+def _macro(
+    metric: str, of_labels: Mapping[str, np.ndarray], left_out: Mapping[str, str], resampling: Resampling
+) -> Score:
     """Average a metric over the labels for which it is defined, and say which have no part in it."""
     undefined = [name for name, values in of_labels.items() if name not in left_out and np.isnan(values[0])]
     reasons = [f"without {name} ({why})" for name, why in left_out.items()]
     reasons += [f"undefined for {', '.join(undefined)}"] * bool(undefined)
-    return replace(_make(MACRO, metric, mean_over_labels(of_labels, left_out), enough, ""), reason="; ".join(reasons))
+    return replace(
+        _make(MACRO, metric, mean_over_labels(of_labels, left_out), resampling, ""), reason="; ".join(reasons)
+    )
 
 
-def _make(name: str, metric: str, values: np.ndarray, enough: bool, why: str) -> Score:
+def _make(name: str, metric: str, values: np.ndarray, resampling: Resampling, why: str) -> Score:
     """Make a score from its value on the rows as they are, the first, and on the draws, the others."""
     if np.isnan(values[0]):
         return Score(name, metric, None, reason=why)
     value, drawn = float(values[0]), values[1:]
-    if not enough:
+    if not resampling.several:
         return Score(name, metric, value, interval_reason="one group only: nothing to resample")
     if metric in METRICS and METRICS[metric].no_interval:
         return Score(name, metric, value, interval_reason=METRICS[metric].no_interval)

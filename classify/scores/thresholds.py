@@ -15,7 +15,7 @@ from classify.ensembles.estimators import to_logit
 from classify.scores.choice import LEAST_POSITIVES
 from classify.scores.metrics import ThresholdRule
 from classify.scores.small import design_effect
-from features.common.arrays import Decisions, Groups, Labels, Probabilities, Thresholds
+from features.common.arrays import UNKNOWN, Decisions, Groups, Labels, Probabilities, Thresholds, count_values
 from features.common.text import count_things
 
 #: How a threshold keeps a promise; see `make_promise`.
@@ -54,7 +54,7 @@ class Promise(NamedTuple):
 def fit_thresholds(
     labels: Labels, probabilities: Probabilities, rule: ThresholdRule, groups: Groups | None = None
 ) -> Thresholds:
-    """Choose a threshold per label; infinite where it has no positives: no cut would be right.
+    """Choose a threshold per label by its known rows; infinite where it has no positives: no cut would be right.
 
     Only cuts between two different probabilities, and below all of them, are tried; a cut lies in the middle, the
     lowest between 0 and all. Of equal cuts the highest is taken, so that fewer rows are positive. `sensitivity` takes
@@ -85,7 +85,7 @@ def make_promise(truth: np.ndarray, probability: np.ndarray, rule: ThresholdRule
     - `EVERYTHING`: they count for fewer than 2, and have no spread to go by.
 
     Args:
-        truth: uint8 array (N,).
+        truth: uint8 array (N,), 0, 1 or `UNKNOWN`.
         probability: float32 array (N,).
         rule: one with a confidence.
         unit_of_row: int64 array (N,), the groups.
@@ -116,11 +116,11 @@ def make_promise(truth: np.ndarray, probability: np.ndarray, rule: ThresholdRule
 
 def warn_few_positives(label_names: Sequence[str], labels: Labels) -> list[str]:
     """Name the labels whose threshold is fitted on fewer than `LEAST_POSITIVES` positives; a sentence each."""
-    positives = [count_things(count, "positive") for count in labels.sum(axis=0).tolist()]
+    positives, _ = count_values(labels)
     return [
-        f"{name}: its threshold is fitted on {said}, fewer than {LEAST_POSITIVES}, so that it may mark nearly every "
-        "new image, or none; go by the probabilities"
-        for name, said, count in zip(label_names, positives, labels.sum(axis=0), strict=True)
+        f"{name}: its threshold is fitted on {count_things(count, 'positive')}, fewer than {LEAST_POSITIVES}, so that "
+        "it may mark nearly every new image, or none; go by the probabilities"
+        for name, count in zip(label_names, positives.tolist(), strict=True)
         if count < LEAST_POSITIVES
     ]
 
@@ -155,7 +155,7 @@ def cross_fit_binary(
 
 
 def measure_cost(labels: Labels, out_of_fold: Probabilities, binary: Decisions) -> np.ndarray:
-    """Measure F1, sensitivity and specificity of decisions, then of a threshold of 0.5: float64 (L, 6).
+    """Measure F1, sensitivity and specificity of decisions, then of a threshold of 0.5, on known rows: float64 (L, 6).
 
     Every label has both values; the decisions are those that `cross_fit_binary` made of the probabilities.
     """
@@ -169,7 +169,9 @@ def to_binary(probabilities: Probabilities, thresholds: Thresholds) -> Decisions
 
 
 def _fit_label(truth: np.ndarray, probability: np.ndarray, rule: ThresholdRule) -> float:
-    """Choose the threshold of one label; arrays (N,)."""
+    """Choose the threshold of one label by its known rows; arrays (N,)."""
+    known = truth != UNKNOWN
+    truth, probability = truth[known], probability[known]
     positives = int(truth.sum())
     if not positives:
         return np.inf
@@ -186,8 +188,6 @@ def _fit_label(truth: np.ndarray, probability: np.ndarray, rule: ThresholdRule) 
 
 def _measure(labels: Labels, binary: Decisions) -> np.ndarray:
     """Give F1, sensitivity and specificity, float64 (L, 3); every label has both values."""
-    positives = labels.sum(axis=0, dtype=np.float64)
-    found = (labels & binary).sum(axis=0, dtype=np.float64)
-    predicted = binary.sum(axis=0, dtype=np.float64)
-    specificity = 1 - (predicted - found) / (len(labels) - positives)
-    return np.column_stack([2 * found / (positives + predicted), found / positives, specificity])
+    positives, negatives = (counts.astype(np.float64) for counts in count_values(labels))
+    found, alarms = (((labels == value) & (binary == 1)).sum(axis=0, dtype=np.float64) for value in (1, 0))
+    return np.column_stack([2 * found / (positives + found + alarms), found / positives, 1 - alarms / negatives])

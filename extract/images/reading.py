@@ -11,6 +11,10 @@ from features.store.recipe import Recipe
 MAX_PIXELS = 100_000_000
 
 
+class UnreadableImage(Exception):
+    """A file that exists but does not decode; the message is the reason."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """How pixels are read. All but `max_pixels` decides values, and is part of a recipe, under the same names.

@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from features.audit.near import LEAST_IMAGES, Threshold, choose_threshold, near_pairs, pairs_within, whiten
 from features.audit.report import EXACT, NEAR
+from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 from features.dataset.dataset import Dataset, Split
 from features.dataset.run_labels import NO_FOLD, RunLabels
@@ -31,7 +32,7 @@ class AuditedImages:
         splits: str (N,), the split of each image.
         image_ids: str (N,), each once within its split.
         digests: object (N,), of the files' bytes, 16 bytes each.
-        labels: int8 (N, L), 0 or 1; -1 if the split is not labelled.
+        labels: int8 (N, L), 0 or 1; -1 where it is not known.
         groups: str (N,); "" if none is known.
         folds: int64 (N,), the fold that held a training image out; -1 if none is known.
         blank: bool (N,), whether all pixels are nearly the same; False if stage 1 did not record it.
@@ -114,7 +115,9 @@ def _gather_split(
     folds = {} if run is None else dict(zip(run.image_ids, run.folds.tolist(), strict=True))
     facts, index = FactsTable.of_split(cache.root, split.name), cache.open(split.name, backbones[0]).index
     digests = [index.get(image_id, b"") for image_id in image_ids]  # where one is missing, so are its features
-    labels = np.full((len(kept), len(label_names)), -1) if split.labels is None else split.labels
+    labels = np.full((len(kept), len(label_names)), -1)
+    if split.labels is not None:
+        labels[split.labels != UNKNOWN] = split.labels[split.labels != UNKNOWN]
     return AuditedImages(
         label_names,
         np.full(len(image_ids), split.name),
@@ -223,8 +226,10 @@ def _describe_pairs(images: AuditedImages, found: list[tuple[str, int, int, floa
         same_group = groups[0] == groups[1] if (groups != "").all() else None
         across_folds = folds[0] != folds[1] if (folds >= 0).all() else None
         labels_differ = None
-        if labels.size and (labels >= 0).all():
-            labels_differ = " + ".join(images.label_names[label] for label in np.flatnonzero(labels[0] != labels[1]))
+        known = (labels >= 0).all(axis=0)
+        if known.any():
+            differ = np.flatnonzero(known & (labels[0] != labels[1]))
+            labels_differ = " + ".join(images.label_names[label] for label in differ)
         rows.append((kind, scope_of(*splits), *where, distance, same_group, across_folds, labels_differ))
     return pd.DataFrame(rows, columns=columns).astype({"same_group": "boolean", "across_folds": "boolean"})
 

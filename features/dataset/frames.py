@@ -29,6 +29,13 @@ def is_dicom_file(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
+def is_scan_file(path: Path) -> bool:
+    """Whether a file that was found as an image is a scan by its name: DICOM files may have no ending."""
+    return (
+        not path.suffix or path.suffix[1:].isdigit() or path.name.lower().endswith((*DICOM_SUFFIXES, *NIFTI_SUFFIXES))
+    )
+
+
 def frame_suffixes(path: Path) -> tuple[str, ...]:
     """List what the ids of a file's images end in, after the id of the file itself.
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from features.common.arrays import UNKNOWN
 from features.common.cells import read_cell
 from features.common.errors import InputError, cause_of
 from features.common.files import digest_file
 
 #: The file in a run's folder: `split`, `ID`, `group`, `fold`, and the labels; one row per labelled image that has
-#: features. A cell is empty where no group is known, or no fold held the image out.
+#: features. A cell is empty where no group or label is known, or no fold held the image out.
 RUN_LABELS = "labels.csv"
 #: What makes a folder a run, published last: how it came about, and under `files` the digest of each of its files.
 MARK = "run.json"
@@ -29,7 +30,7 @@ class RunLabels:
         image_ids: N ids, in the data set's order.
         groups: str array (N,), "" where an image has none; None where the run knew no groups.
         folds: int64 array (N,), the fold that held the image out, or `NO_FOLD`.
-        labels: uint8 array (N, L), 0 or 1.
+        labels: uint8 array (N, L), 0, 1 or `UNKNOWN`.
     """
 
     image_ids: tuple[str, ...]
@@ -46,7 +47,8 @@ def write_run_labels(folder: Path, label_names: Sequence[str], splits: Mapping[s
         for name, split in splits.items():
             groups = [""] * len(split.image_ids) if split.groups is None else split.groups
             for image_id, group, fold, labels in zip(split.image_ids, groups, split.folds, split.labels, strict=True):
-                writer.writerow([name, image_id, group, "" if fold == NO_FOLD else fold, *labels])
+                cells = ("" if value == UNKNOWN else value for value in labels)
+                writer.writerow([name, image_id, group, "" if fold == NO_FOLD else fold, *cells])
 
 
 def read_run_labels(path: Path) -> dict[str, RunLabels]:
@@ -94,9 +96,10 @@ def find_run_labels(run: Path) -> Path:
 def _to_split(rows: Sequence[Sequence[str]]) -> RunLabels:
     """Take the rows of one split apart; ValueError if a fold or a label is not a number."""
     groups = np.array([row[2] for row in rows], np.str_)
+    labels = [[cell or UNKNOWN for cell in row[len(_COLUMNS) :]] for row in rows]
     return RunLabels(
         image_ids=tuple(row[1] for row in rows),
         groups=groups if (groups != "").any() else None,
         folds=np.array([int(row[3]) if row[3] else NO_FOLD for row in rows], np.int64),
-        labels=np.array([row[len(_COLUMNS) :] for row in rows], np.str_).astype(np.uint8),
+        labels=np.array(labels, np.str_).astype(np.uint8),
     )

@@ -22,8 +22,8 @@ class ImageFacts:
         height: rows, in pixels.
         width: columns, in pixels.
         channels: 1 grey, 3 colour, 4 colour with transparency.
-        bit_depth: bits per channel, 8 or 16.
-        mean: mean over all pixels and colour channels, in the file's own units (0 to 2**bit_depth - 1).
+        bit_depth: bits per channel in the file, 8 or 16.
+        mean: mean over all pixels and colour channels, in the grey levels that backbones see (0 to 255).
         std: standard deviation over the same.
     """
 
@@ -37,7 +37,7 @@ class ImageFacts:
     @property
     def is_blank(self) -> bool:
         """Whether all pixels are (nearly) the same."""
-        return self.std < BLANK_SHARE * (2**self.bit_depth - 1)
+        return self.std < BLANK_SHARE * 255
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,14 @@ def _read_image(row: Sequence[str]) -> tuple[str, SeenImage]:
     try:
         size, mtime_ns, ctime_ns, height, width, channels, bit_depth = map(int, cells[:-2])
         mean, std = map(float, cells[-2:])
+        if ctime_ns < 0 and bit_depth == 16:  # earlier files hold the file's own units
+            mean, std = mean / 257, std / 257
         facts = ImageFacts(height, width, channels, bit_depth, mean, std)
         seen = SeenImage(bytes.fromhex(digest), Stamp(size, mtime_ns, ctime_ns), facts)
     except ValueError:
         raise ValueError(f"the line of {image_id} is not {','.join(_HEADER)}") from None
-    top = 2**bit_depth - 1 if 1 <= bit_depth <= 32 else 0
-    top *= 1 + 1e-9  # the mean of a white image may be rounded up
-    if min(height, width, channels) < 1 or not (0 <= mean <= top and 0 <= std <= top and top):
+    top = 255 * (1 + 1e-9)  # the mean of a white image may be rounded up
+    if min(height, width, channels) < 1 or bit_depth not in range(1, 33) or not (0 <= mean <= top and 0 <= std <= top):
         raise ValueError(f"the line of {image_id} holds what no image has")
     return image_id, seen
 

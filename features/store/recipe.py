@@ -9,6 +9,8 @@ from typing import Any
 from features.common.files import digest
 
 SCHEMA_VERSION = 2
+#: The window of a recipe that reads no scans.
+NO_WINDOW = "none"
 #: Weights that `--weights` names by a word; all others are files.
 _NAMED_WEIGHTS = ("imagenet", "random")
 
@@ -48,7 +50,7 @@ class Recipe:
     storage: str = "float32"
     fit: str = "squash"
     intensity_range: str = "0,65535"
-    window: str = "none"
+    window: str = NO_WINDOW
     layer: str = ""
     schema_version: int = SCHEMA_VERSION
 
@@ -116,7 +118,8 @@ def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
     own = []
     for backbone, recipe in recipes.items():
         arithmetic = ("--precision", recipe.precision, "--dtype", recipe.storage)
-        settings = (*arithmetic, "--range", recipe.intensity_range)
+        window = () if recipe.window == NO_WINDOW else ("--window", recipe.window)
+        settings = (*arithmetic, "--range", recipe.intensity_range, *window)
         if recipe.is_own_model:
             layer = ["--layer", recipe.layer] if recipe.layer else []
             own.append(["--backbone", f"{backbone}={recipe.weights}", *layer, *settings])

@@ -260,11 +260,30 @@ def test_the_report_shows_accuracy_and_the_confusion_matrix(said, toy):
         for metric in ("top1_accuracy", "balanced_accuracy", "majority_accuracy"):
             value, low, high = of_run.loc[(split, metric), ["value", "low", "high"]]
             assert f"{value:.3f} [{low:.3f}, {high:.3f}]" in words
+    board = page[page.index('<table id="leaderboard"') :].split("</table>")[0]
+    assert ">top-1<" in board
+    assert f"{of_run.loc[('oof', 'top1_accuracy'), 'value']:.3f}</td>" in board
     matrix = pd.read_csv(run / "confusion_matrix.csv")
     for split, name in ((split, name) for split in ("oof", "test") for name in LABELS):
         row = matrix[(matrix["split"] == split) & (matrix["truth"] == name)]
         cells = " ".join(f"{cell.images} {100 * cell.share:.1f} %" for cell in row.itertuples())
         assert f"{name} {cells}" in words
+
+
+def test_runs_are_compared_by_accuracy_too(said, toy, tmp_path):
+    options = ("--folds", 2, "--ensemble", "none", "--preset", "none", "--fits-gb", 0, "--backbones", "alpha")
+    other, page = tmp_path / "other", tmp_path / "compare.html"
+    call("run", toy.data, "--cache", toy.cache, "--out", other, *options)
+    words = call("compare", toy.data.parent / "run", other, "--out", page)
+    right = []
+    for run in (toy.data.parent / "run", other):
+        oof, final = pd.read_csv(run / "oof_probability.csv"), json.loads((run / "run.json").read_text())["final_model"]
+        picked = oof[oof["model"] == final][list(LABELS)].to_numpy().argmax(axis=1)
+        right.append(accuracy_score(toy.train_labels.argmax(axis=1), picked))
+    assert f"top-1 accuracy of run: {right[0]:.3f} [" in words
+    assert f"top-1 accuracy of other: {right[1]:.3f} [" in words
+    assert f"], {right[1] - right[0]:+.3f} [" in words
+    assert f"op-1 accuracy of other: {right[1]:.3f} [" in page.read_text()
 
 
 def test_a_report_of_many_classes_lists_the_most_frequent_confusions(said, toy, monkeypatch):

@@ -1,9 +1,12 @@
 """Images meet their features by id; what lacks is an error or is listed, never dropped."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from classify.inputs import Inputs, read_inputs, warn_shared_groups
+from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache
@@ -169,3 +172,14 @@ def test_groups_on_both_sides_are_named():
     assert (
         warn_shared_groups(train, test[:1]) == warn_shared_groups(train, None) == warn_shared_groups(None, test) == []
     )
+
+
+def test_a_label_of_one_known_value_is_an_input_error_that_counts_the_known(toy):
+    dataset = read_dataset(toy.data)
+    train = dataset.splits["train"]
+    labels = train.labels.copy()
+    labels[labels[:, 0] == 0, 0] = UNKNOWN
+    count = (labels[:, 0] == 1).sum()
+    masked = replace(dataset, splits={"train": replace(train, labels=labels)})
+    with pytest.raises(InputError, match=rf"{LABELS[0]} is positive in {count} of {count} known of 30 images with "):
+        read_inputs(masked, FeatureCache(toy.cache), None)

@@ -83,12 +83,14 @@ def tabulate_confusions(
     figures = []
     for own, name in enumerate(label_names):
         rows = truth == own
+        taken_for, units = predicted[rows], unit_of_row[rows]
+        never = share_interval(np.zeros(len(units)), units) if len(units) else None  # once for all, as most cells are 0
         for other, taken in enumerate(label_names):
             images, share = int(counts[own, other]), None
             low = high = None
             how = ""
-            if rows.any():
-                share = images / int(rows.sum())
-                low, high, how, _ = share_interval(predicted[rows] == other, unit_of_row[rows])
+            if never is not None:
+                share = images / len(units)
+                low, high, how, _ = share_interval(taken_for == other, units) if images else never
             figures.append(ConfusionFigure(split, name, taken, images, share, low, high, how))
     return figures

@@ -6,13 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from classify.crossfit.plan import Folds
+from classify.models.estimators import expect_shares
 from classify.scores.choice import macro_labels
 from classify.scores.metrics import MACRO, ThresholdRule
 from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold, score
 from classify.scores.tables.splits import SplitReading
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
-from features.common.arrays import Probabilities
+from features.common.arrays import UNKNOWN, Labels, Probabilities, count_values
 
 #: Images of a group of which the mean is taken: a finding is on a few neighbouring slices, a false alarm often on one.
 HIGHEST = 3
@@ -56,6 +57,8 @@ def score_groups(
 ) -> list[GroupFigure]:
     """Score by group each split whose groups are known and hold several images; a group is positive if an image is.
 
+    A group without a positive image is negative if the label of all its images is known, and else is not known.
+
     Groups are never cut by a fold, so the AUC of training groups is over the pairs of groups that one model predicted.
 
     Args:
@@ -69,7 +72,7 @@ def score_groups(
     known = {split.name: split for split in splits if split.groups is not None and _several(split.unit_of_row)}
     if "oof" not in known:
         return []
-    truths = {name: reduce_groups(split.labels, split.unit_of_row, 1).astype(np.uint8) for name, split in known.items()}
+    truths = {name: reduce_labels(split.labels, split.unit_of_row) for name, split in known.items()}
     left_out = macro_labels(label_names, truths["oof"], truths.get("test"))
     units, first = np.unique(known["oof"].unit_of_row, return_index=True)
     by_group = Folds(folds.fold_of_row[first], folds.count, len(units), ())
@@ -85,10 +88,10 @@ def score_groups(
                 of_repeats = [reduce_groups(own, split.unit_of_row, count) for own in split.by_fold.by_repeat]
                 by_fold = ByFold(np.stack(of_repeats), split.by_fold.fold_of_row[:, first])
                 binary = cross_fit_binary(truth, learnt, rule, by_group)
-            prior = np.broadcast_to((truth.sum(axis=0) + 1) / (len(truth) + 2), truth.shape)  # of no group metric
+            prior = np.broadcast_to(expect_shares(truth), truth.shape)  # of no group metric
             drawn = resample(len(truth), None, seed)  # the draws of groups that images have, too
             scores = score(truth, probabilities, binary, prior, label_names, drawn, by_fold, left_out).scores
-            positives = dict(zip(label_names, truth.sum(axis=0).tolist(), strict=True))
+            positives = dict(zip(label_names, count_values(truth)[0].tolist(), strict=True))
             figures += [
                 GroupFigure(
                     name, own.label, summary, len(truth), positives.get(own.label), cuts.get(own.label),
@@ -98,6 +101,14 @@ def score_groups(
                 if own.metric in GROUP_METRICS and own.label in (*label_names, MACRO)
             ]  # fmt: skip
     return figures
+
+
+def reduce_labels(labels: Labels, unit_of_row: np.ndarray) -> Labels:
+    """Give each group its labels: 1 if an image has it, else 0 if it is known of all; the units are 0 to G - 1."""
+    positive, unknown = (
+        reduce_groups(labels == value, unit_of_row, 1) > 0 for value in (1, UNKNOWN)
+    )  # of booleans the highest
+    return np.where(positive, 1, np.where(unknown, UNKNOWN, 0)).astype(np.uint8)
 
 
 def reduce_groups(values: np.ndarray, unit_of_row: np.ndarray, count: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from classify.scores.metrics import ThresholdRule
 from classify.scores.small import share_interval
 from classify.scores.tables.splits import SplitReading
-from features.common.arrays import Decisions, Thresholds
+from features.common.arrays import UNKNOWN, Decisions, Thresholds
 
 #: The sensitivities that thresholds are fitted for, beside the run's own rule.
 SENSITIVITIES = ("0.90", "0.95", "0.99")
@@ -66,11 +66,13 @@ def list_operating_points(
         points = {text: (cuts, binary if split.name == "oof" else None) for text, (cuts, binary) in fitted.items()}
         points[run_rule.text] = run_thresholds, split.binary
         for index, label in enumerate(label_names):
+            known = split.labels[:, index] != UNKNOWN
+            truth, units = split.labels[known, index], split.unit_of_row[known]
+            prevalence = prevalences.get(label, float(truth.mean()) if len(truth) else 0.0)
             for text, (cuts, decided) in points.items():
-                truth, cut = split.labels[:, index], float(cuts[index])
-                binary = split.probabilities[:, index] >= cut if decided is None else decided[:, index]
-                prevalence = prevalences.get(label, float(truth.mean()))
-                for figure, ends in measure_point(truth, binary, split.unit_of_row, prevalence).items():
+                cut = float(cuts[index])
+                binary = split.probabilities[known, index] >= cut if decided is None else decided[known, index]
+                for figure, ends in measure_point(truth, binary, units, prevalence).items():
                     rows.append(OperatingFigure(split.name, label, text, cut, prevalence, figure, *ends))
     return rows
 
@@ -91,7 +93,7 @@ def measure_point(
         prevalence: 0 to 1.
     """
     nothing: _Ends = (None, None, None, "")
-    if truth.min() == truth.max():
+    if not len(truth) or truth.min() == truth.max():
         found: dict[str, _Ends] = dict.fromkeys(POINT_FIGURES, nothing)
         if len(truth):
             figure = "sensitivity" if truth[0] else "specificity"

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from classify.scores.scoring import BOOTSTRAP, mean_over_labels
 from classify.scores.small import Interval, auc_interval, few_units, share_interval
 from classify.scores.tables.columns import name_subgroups
 from classify.scores.tables.splits import SplitReading
+from features.common.arrays import UNKNOWN
 
 #: Images below which a subgroup is named, but not scored.
 LEAST_SUBGROUP = 20
@@ -27,7 +27,7 @@ class SubgroupFigure(NamedTuple):
     Attributes:
         column: of the data set's CSV file.
         subgroup: a value of it, a range of values, or `MISSING`.
-        positives: images that have the label; None of `MACRO`.
+        positives: images that have the label; None of `MACRO`. Figures are of the images whose label is known.
         metric: one of `SUBGROUP_METRICS`; of `MACRO` the mean over the labels that have `LEAST_POSITIVES` positives in
             the subgroup and in the rest.
         interval: how the 95 % interval was made; empty where there is none.
@@ -88,14 +88,15 @@ def _score(
     figures: list[SubgroupFigure] = []
     drawn: list[dict[str, dict[str, np.ndarray]]] = [{metric: {} for metric in SUBGROUP_METRICS} for _ in parts]
     for index, label in enumerate(label_names):
-        positives = int(split.labels[own, index].sum())
-        sides = [_draw(split, rows, index) if enough and len(rows) >= LEAST_SUBGROUP else {} for rows in parts]
-        intervals = [_intervals(split, rows, index, side) for rows, side in zip(parts, sides, strict=True)]
+        positives = int((split.labels[own, index] == 1).sum())
+        known = [rows[split.labels[rows, index] != UNKNOWN] for rows in parts]
+        sides = [_draw(split, rows, index) if enough and len(rows) >= LEAST_SUBGROUP else {} for rows in known]
+        intervals = [_intervals(split, rows, index, side) for rows, side in zip(known, sides, strict=True)]
         for metric in SUBGROUP_METRICS:
             ends = [found.get(metric) for found in intervals]
             compared = _compare([side.get(metric) for side in sides], ends, split.resampling.unit_count > 1)
             figures.append(SubgroupFigure(split.name, column, subgroup, label, images, positives, metric, *compared))
-        if all(split.labels[rows, index].sum() >= LEAST_POSITIVES for rows in parts):
+        if all((split.labels[rows, index] == 1).sum() >= LEAST_POSITIVES for rows in known):
             for side, of_metrics in zip(sides, drawn, strict=True):
                 for metric, values in side.items():
                     of_metrics[metric][label] = values
@@ -107,8 +108,8 @@ def _score(
 
 
 def _draw(split: SplitReading, rows: np.ndarray, label: int) -> dict[str, np.ndarray]:
-    """Compute `SUBGROUP_METRICS` of some rows, on the rows as they are and on each draw: float64 (1 + draws,) each."""
-    drawn = replace(split.resampling, unit_of_row=split.unit_of_row[rows])
+    """Compute `SUBGROUP_METRICS` of some known rows, as they are and on each draw: float64 (1 + draws,) each."""
+    drawn = split.resampling.of(rows)
     truth, probability, binary = (array[rows, label] for array in (split.labels, split.probabilities, split.binary))
     auc, precision = rank_scores(truth, probability, drawn)
     if split.by_fold is not None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classify.crossfit.plan import make_folds
+from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 
 
@@ -179,3 +180,16 @@ def test_pairs_of_labels_are_spread_more_evenly_than_by_single_labels_and_these_
     )
     assert of_pairs[0] < (0.8 if grouped else 0.3) * of_pairs[1], of_pairs
     assert of_labels[0] <= of_labels[1] + 0.003, of_labels
+
+
+@pytest.mark.parametrize("of_rows", [1, 4])
+def test_known_positives_and_negatives_are_spread_over_folds(of_rows):
+    rng = np.random.default_rng(3)
+    labels = (rng.random((400, 3)) < 0.4).astype(np.uint8)
+    groups = None if of_rows == 1 else np.array([f"g{row // of_rows}" for row in range(400)])
+    labels[rng.random(labels.shape) < (0.9, 0.3, 0)] = UNKNOWN
+    folds = make_folds(labels, groups, ("a", "b", "c"), 5, 0)
+    assert not folds.warnings
+    for value in (0, 1):
+        of_folds = np.stack([(labels[rows] == value).sum(axis=0) for _, rows in folds.split()])
+        assert (np.ptp(of_folds, axis=0) <= 3 * of_rows).all()

@@ -73,7 +73,7 @@ def test_a_damaged_audit_is_made_again_and_not_the_run(copied):
         (copied / "audit.json").write_text(damaged)
         run = RunFiles.read(copied)
         with pytest.raises(
-            InputError, match=r"audit\.json cannot be read .*Make it again: python -m features audit \S"
+            InputError, match=r"audit\.json cannot be read .*Make it again: \.venv/bin/python -m features audit \S"
         ):
             describe_audit(run)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 from features.dataset.run_labels import (
     NO_FOLD,
@@ -57,3 +58,10 @@ def test_what_is_not_such_a_table_is_one_message(tmp_path, text, message):
 def test_a_folder_without_it_is_not_a_run(tmp_path):
     with pytest.raises(InputError, match=r"is not a run: run\.json or labels\.csv is missing"):
         find_run_labels(tmp_path)
+
+
+def test_an_unknown_label_is_a_blank_cell_and_read_as_one(tmp_path):
+    labels = np.array([[1, UNKNOWN], [UNKNOWN, UNKNOWN], [0, 1]], np.uint8)
+    write_run_labels(tmp_path, ("a", "b"), {"train": RunLabels(("x", "y", "z"), None, np.arange(3), labels)})
+    assert (tmp_path / RUN_LABELS).read_text().splitlines()[1:] == ["train,x,,0,1,", "train,y,,1,,", "train,z,,2,0,1"]
+    np.testing.assert_array_equal(read_run_labels(tmp_path / RUN_LABELS)["train"].labels, labels)
