@@ -1,6 +1,7 @@
 """Turn the bytes of one image file into pixels."""
 
 import functools
+import hashlib
 import logging
 import os
 import threading
@@ -95,7 +96,9 @@ def _decode_scan(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.nd
         _warn_of_wrapped_values(image_id)
     height, width = scan.pixels.shape[:2]
     mean, deviation = float(scan.pixels.mean()), float(scan.pixels.std())
-    return scan.pixels, ImageFacts(height, width, 1 if scan.pixels.ndim == 2 else 3, 8, mean, deviation)
+    channels = 1 if scan.pixels.ndim == 2 else 3
+    group = hashlib.blake2b(scan.owner.encode(), key=reading.salt, digest_size=8).hexdigest() if scan.owner else ""
+    return scan.pixels, ImageFacts(height, width, channels, 8, mean, deviation, group, scan.position)
 
 
 @functools.cache
