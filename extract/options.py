@@ -60,9 +60,13 @@ class ExtractOptions:
         int | None, typer.Option(min=1, help="Threads that read and decode.", show_default="one a core")
     ] = None
     range: Annotated[
-        str,
-        typer.Option(metavar="LOW,HIGH", help="Stored values of 16-bit images that become black and white."),
-    ] = "0,65535"
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH|auto",
+            help="Stored values of 16-bit images that become black and white; auto: almost all that train has.",
+            show_default="as in CACHE, else auto",
+        ),
+    ] = None
     window: Annotated[
         str | None,
         typer.Option(

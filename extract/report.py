@@ -94,6 +94,8 @@ class Report:
         images: images looked at.
         decoded: images decoded.
         rejected: images that could not be read.
+        seen: images of which images.csv knows the pixels.
+        blank: those of them that are blank or nearly so, as `split/id`.
         device: what computed; empty if nothing had to be.
     """
 
@@ -103,6 +105,8 @@ class Report:
     images: int = 0
     decoded: int = 0
     rejected: list[Rejection] = field(default_factory=list)
+    seen: int = 0
+    blank: list[str] = field(default_factory=list)
     device: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,9 +15,10 @@ from extract.backbones.table import CHALLENGE, backbone_named
 from extract.backbones.weights import check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.images.reading import Reading, parse_range
+from extract.images.survey import TAIL, survey_deep_images
 from extract.options import ExtractOptions
 from extract.pipeline import Images
-from extract.report import Report, print_report
+from extract.report import Report, print_report, show_progress
 from extract.runtime import cores
 from extract.scans.windows import OWN_WINDOW, WINDOW_CHOICES, parse_windows, window_words
 from features.common.cli import EXIT_REJECTED, split_names
@@ -27,6 +28,8 @@ from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
 from features.dataset.frames import is_scan_file
 from features.store.cache import FeatureCache, claim_default_cache, default_cache
+from features.store.cache_file import CacheFile
+from features.store.images_table import FactsTable
 from features.store.recipe import NO_WINDOW
 
 
@@ -51,10 +54,9 @@ def run_extraction(options: ExtractOptions) -> int:
     cache = options.cache or default_cache(options.data)
     if options.split is not None and options.cache is None:
         raise InputError("--split reads a folder that is not a data set, so it has no default cache. Give --cache.")
-    intensity_range = parse_range(options.range)
+    given = None if options.range in (None, "auto") else parse_range(options.range or "")
     images = find_images(options.data, options.split, options.id_column)
     window = choose_window(options.window, images)
-    reading = Reading(intensity_range=intensity_range, window=window, max_pixels=options.max_pixels)
     stop = threading.Event()
     with _signals(stop, console) as received:
         backbones = _choose_backbones(options, cache, images)
@@ -63,6 +65,11 @@ def run_extraction(options: ExtractOptions) -> int:
         counts = " and ".join(f"{len(split.image_ids):,} {split.split}" for split in images)
         names = ", ".join(backbone.name for backbone in backbones)
         console.print(f"{counts} images of {options.data} through {names}, into {cache}")
+        reading = Reading(
+            intensity_range=given or _find_range(options, cache, backbones, images, console, stop.is_set),
+            window=window,
+            max_pixels=options.max_pixels,
+        )
         report = extract(
             images,
             backbones,
@@ -127,6 +134,43 @@ def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Ima
     ] + own
 
 
+def _find_range(
+    options: ExtractOptions,
+    cache: Path,
+    backbones: Sequence[FrozenBackbone],
+    images: Sequence[Images],
+    console: Console,
+    stop: Callable[[], bool],
+) -> tuple[int, int]:
+    """Find the range of 16-bit images and say it: that of the cache, else of what train holds, else another split."""
+    whole = Reading().intensity_range
+    paths = (cache / split.split / f"{backbone.name}.h5" for split in images for backbone in backbones)
+    kept = (Reading.of(CacheFile.open(path).recipe).intensity_range for path in paths if path.exists())
+    if options.range is None and (of_cache := next((found for found in kept if found != whole), None)):
+        console.print(f"16-bit images: values {of_cache[0]} to {of_cache[1]} become black to white, as in {cache}")
+        return of_cache
+    for split in sorted(images, key=lambda split: split.split != "train"):
+        pairs = list(zip(split.image_ids, split.paths, strict=True))
+        facts = FactsTable.of_split(cache, split.split)
+        with show_progress(console, len(pairs)) as advance:
+            deep = survey_deep_images(
+                pairs,
+                facts,
+                options.max_pixels,
+                options.workers or cores(),
+                lambda count: advance(count, f"looking for 16-bit images of {split.split}"),  # noqa: B023 - called here
+                stop,
+            )
+        if deep.count:
+            low, high = deep.range
+            console.print(
+                f"{deep.count:,} images of {split.split} have 16 bits: their values {low} to {high} become black to "
+                f"white, which leaves out {TAIL:.2%} of the pixels at either end. Another range: --range LOW,HIGH"
+            )
+            return low, high
+    return whole
+
+
 def _own_backbone(option: str, cache: Path, images: Sequence[Images]) -> FrozenBackbone:
     """Find a model of one's own; it is loaded only if no split has rows of it."""
     name, weights = find_model(option)
@@ -171,6 +215,12 @@ def _conclude(report: Report, cache: Path, seconds: float, console: Console, rec
     else:
         kept = sum(backbone.kept for backbone in report.backbones.values())
         console.print(f"nothing left to do: all {kept:,} rows are up to date (checked in {duration(seconds)}).")
+    if report.blank:
+        console.print(
+            f"warning: {len(report.blank):,} of {report.seen:,} images are blank or nearly so (first: "
+            f"{report.blank[0]}): their grey levels hardly differ. Look at them; values of 16 bits need their --range, "
+            "masks of 0 and 1 their 255."
+        )
     if report.rejected:
         console.print(
             f"{len(report.rejected)} images could not be read (first: {report.rejected[0].path}: "

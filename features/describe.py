@@ -163,9 +163,8 @@ def summarise_images(split: str, image_ids: Sequence[str], cache: FeatureCache) 
     if not facts:
         return ImageSummary(0, unknown, rejected)
     known = list(facts.values())
-    scales = np.array([2.0**own.bit_depth - 1 for own in known])
-    means = np.array([own.mean for own in known]) / scales
-    spreads = np.array([own.std for own in known]) / scales
+    means = np.array([own.mean for own in known]) / 255
+    spreads = np.array([own.std for own in known]) / 255
     blank = tuple(image_id for image_id, own in facts.items() if own.is_blank)
     kinds = {
         "size": [f"{own.height} x {own.width}" for own in known],

@@ -1,6 +1,8 @@
 """Bytes become pixels.
 
 - `reading`: how pixels are read, as options and recipes say it.
+- `header`: what a file's header says.
 - `decoding`: the bytes of one file become uint8 pixels, and facts of the image.
+- `survey`: the values of the 16-bit images of a data set.
 - `resizing`: pixels of the size that a backbone takes; thumbnails.
 """

@@ -1,7 +1,7 @@
 """Turn the bytes of one image file into pixels."""
 
 import functools
-import io
+import hashlib
 import logging
 import os
 import threading
@@ -10,14 +10,12 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a damaged file is reporte
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from extract.images.header import Header
 from extract.images.reading import Reading, UnreadableImage
 from extract.scans.scan import is_scan, read_scan
 from features.store.images_table import ImageFacts
 
-#: A 16-bit image without values above 12 bits keeps fewer than 16 grey levels.
-_DIM_16_BIT = 1 << 12
 logger = logging.getLogger(__name__)
 
 
@@ -32,8 +30,7 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
 
     Returns:
         Pixels, uint8 0-255: (H, W) where the image is grey, else (H, W, 3) RGB; transparency is dropped, 16 bits a
-        channel become 8 by the reading's range. Orientation tags are not followed. And the facts of the image as it
-        was stored.
+        channel become 8 by the reading's range. Orientation tags are not followed. And the facts of the image.
 
     Raises:
         UnreadableImage: the content does not decode, is cut off, or has too many pixels. A damaged byte within is
@@ -44,20 +41,17 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
     if is_scan(encoded):
         return _decode_scan(encoded, image_id, reading)
     _refuse_truncated(encoded)
-    _refuse_large(encoded, reading.max_pixels)
-    try:
-        stored = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise UnreadableImage(f"OpenCV cannot decode it: {error.err}") from None
-    if stored is None:
-        raise UnreadableImage("OpenCV cannot decode it: it is damaged, or not a PNG, JPEG, TIFF, BMP or WebP file")
-    if stored.dtype not in (np.uint8, np.uint16):
-        raise UnreadableImage(f"its pixels are {stored.dtype}; 8 or 16 bits a channel are read")
+    header = Header.of(encoded)
+    if header is not None and header.width * header.height > reading.max_pixels:
+        size = f"{header.height:,} x {header.width:,} pixels"
+        raise UnreadableImage(f"it has {size}, more than --max-pixels {reading.max_pixels} allows")
+    stored = decode_stored(encoded)
     channels = 1 if stored.ndim == 2 else stored.shape[2]
     if channels not in (1, 3, 4):
         raise UnreadableImage(f"it has {channels} channels; 1, 3 or 4 are read")
     colour = stored.reshape(*stored.shape[:2], channels)[..., :3]
-    means, deviations = cv2.meanStdDev(colour)
+    pixels = colour if stored.dtype == np.uint8 else grey_levels(*reading.intensity_range)[colour]
+    means, deviations = cv2.meanStdDev(pixels)
     mean = float(means.mean())
     facts = ImageFacts(
         height=stored.shape[0],
@@ -67,11 +61,28 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
         mean=mean,
         std=float(np.sqrt(max(0.0, float((deviations**2 + means**2).mean()) - mean**2))),
     )
-    if stored.dtype == np.uint16 and 0 < stored.max() < _DIM_16_BIT and reading.intensity_range == (0, 65_535):
-        _warn_of_dim_images(image_id)
-    pixels = colour if stored.dtype == np.uint8 else grey_levels(*reading.intensity_range)[colour]
     # OpenCV stores colours as BGR.
     return (pixels[..., 0] if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)), facts
+
+
+def decode_stored(encoded: bytes) -> np.ndarray:
+    """Decode the pixels of a plain image as they are stored.
+
+    Returns:
+        uint8 or uint16: (H, W) where the image is grey, else (H, W, 3) BGR or (H, W, 4) with transparency.
+
+    Raises:
+        UnreadableImage: the content does not decode.
+    """
+    try:
+        stored = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise UnreadableImage(f"OpenCV cannot decode it: {error.err}") from None
+    if stored is None:
+        raise UnreadableImage("OpenCV cannot decode it: it is damaged, or not a PNG, JPEG, TIFF, BMP or WebP file")
+    if stored.dtype not in (np.uint8, np.uint16):
+        raise UnreadableImage(f"its pixels are {stored.dtype}; 8 or 16 bits a channel are read")
+    return stored
 
 
 def _decode_scan(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
@@ -81,7 +92,9 @@ def _decode_scan(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.nd
         _warn_of_wrapped_values(image_id)
     height, width = scan.pixels.shape[:2]
     mean, deviation = float(scan.pixels.mean()), float(scan.pixels.std())
-    return scan.pixels, ImageFacts(height, width, 1 if scan.pixels.ndim == 2 else 3, 8, mean, deviation)
+    channels = 1 if scan.pixels.ndim == 2 else 3
+    group = hashlib.blake2b(scan.owner.encode(), key=reading.salt, digest_size=8).hexdigest() if scan.owner else ""
+    return scan.pixels, ImageFacts(height, width, channels, 8, mean, deviation, group, scan.position)
 
 
 @functools.cache
@@ -92,21 +105,6 @@ def grey_levels(low: int, high: int) -> np.ndarray:
     """
     values = np.clip(np.arange(65_536, dtype=np.int64), low, high)
     return np.minimum((values - low) * 256 // (high - low), 255).astype(np.uint8)
-
-
-_warned_of_dim_images = threading.Event()
-
-
-def _warn_of_dim_images(image_id: str) -> None:
-    """Warn once of 16-bit images that use a small part of their range."""
-    if not _warned_of_dim_images.is_set():
-        _warned_of_dim_images.set()
-        logger.warning(
-            "there are 16-bit images with no value above %d (first: %s), which turn almost black. Give --range "
-            "LOW,HIGH: the values that become black and white",
-            _DIM_16_BIT - 1,
-            image_id,
-        )
 
 
 _warned_of_wrapped_values = threading.Event()
@@ -121,17 +119,6 @@ def _warn_of_wrapped_values(image_id: str) -> None:
             "taken off these values",
             image_id,
         )
-
-
-def _refuse_large(encoded: bytes, max_pixels: int) -> None:
-    """Refuse an image with too many pixels by its header; what has none that is known is left to the decoder."""
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            width, height = image.size
-    except Exception:  # noqa: BLE001 - a damaged header can fail anywhere inside Pillow
-        return
-    if width * height > max_pixels:
-        raise UnreadableImage(f"it has {height:,} x {width:,} pixels, more than --max-pixels {max_pixels} allows")
 
 
 def _refuse_truncated(encoded: bytes) -> None:

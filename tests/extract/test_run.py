@@ -263,3 +263,27 @@ def test_a_folder_of_images_can_be_a_split_of_its_own(tmp_path):
     ):
         result = extract(*arguments)
         assert (result.exit_code, message in " ".join(result.output.split())) == (2, True), result.output
+
+
+def test_the_range_of_16_bit_images_is_that_of_train_is_said_and_stays(tmp_path, own_model):
+    random = np.random.default_rng(0)
+    data, options = tmp_path / "data", ("--backbone", f"own={own_model}", "--cache", tmp_path / "cache")
+    for split, low, count in (("train", 31_744, 3), ("test", 20_000, 1)):
+        (data / split).mkdir(parents=True)
+        for number in range(count):
+            image = random.integers(low, low + 100, (20, 20), np.uint16)
+            image[0], image[1] = low, low + 99
+            cv2.imwrite(str(data / split / f"a{number}.png"), image)
+    result = extract(data, *options)
+    assert result.exit_code == 0
+    assert "3 images of train have 16 bits: their values 31744 to 31843 become black to white" in result.output
+    assert "warning: 1 of 4 images are blank or nearly so (first: test/a0)" in result.output  # all below the range
+    cache = FeatureCache(tmp_path / "cache")
+    assert {cache.open(split, "own").recipe.intensity_range for split in cache.splits()} == {"31744,31843"}
+    assert cache.remedy("own").count("--range 31744,31843") == 1
+    cv2.imwrite(str(data / "train" / "new.png"), np.full((20, 20), 65_535, np.uint16))
+    result = extract(data, *options)
+    assert f"16-bit images: values 31744 to 31843 become black to white, as in {cache.root}" in result.output
+    assert "1 rows extracted" in result.output
+    result = extract(data, *options, "--range", "0,65535")
+    assert "was extracted differently (intensity_range 31744,31843 -> 0,65535)" in result.output
