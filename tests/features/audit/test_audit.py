@@ -1,6 +1,7 @@
 """`python -m features audit`: planted duplicates, contradicting labels, groups on both sides, proposed groups."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from features.__main__ import app
+from features.audit import report
+from features.common.arrays import UNKNOWN
 from features.common.files import digest
 from features.dataset.dataset import read_dataset
 from features.options import DatasetOptions
@@ -121,6 +124,21 @@ def test_contradicting_labels_are_told_by_name(planted):
     assert record["pairs"]["within train"]["labels_differ"] == 1
     assert record["pairs"]["between train and test"]["labels_differ"] == 0
     assert "exact within train t000 t100 0.000 bleed + calc" in said
+
+
+def test_a_label_that_is_not_known_contradicts_none(planted, monkeypatch):
+    def read_masked(*words):
+        dataset = read_dataset(*words)
+        train = dataset.splits["train"]
+        labels = train.labels.copy()
+        labels[TRAIN.index("t000"), 0] = UNKNOWN
+        return replace(dataset, splits={**dataset.splits, "train": replace(train, labels=labels)})
+
+    monkeypatch.setattr(report, "read_dataset", read_masked)
+    planted.copy("t000", "t100")
+    planted.labels["t100"] = [1 - label for label in planted.labels["t100"]]
+    _, duplicates, _, _ = planted.audit()
+    assert duplicates["labels_differ"].tolist() == ["calc"]
 
 
 def test_pairs_with_an_image_that_is_not_labelled_say_so(planted):
