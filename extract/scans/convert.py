@@ -65,6 +65,6 @@ def _convert_image(folder: Path, reading: Reading, image_id: str, path: Path) ->
         return f"{image_id}: {error}"
     target = folder / f"{image_id}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
-    _, encoded = cv2.imencode(".png", pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    target.write_bytes(encoded.tobytes())
+    _, png = cv2.imencode(".png", pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    target.write_bytes(png.tobytes())
     return ""
