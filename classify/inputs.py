@@ -118,10 +118,7 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
         for stored, rows in dataset.splits["train"].parts():  # refuses a split of rejected images
             cache.has_features(stored, [dataset.splits["train"].image_ids[row] for row in rows])
     if not names:
-        raise InputError(
-            f"{cache.root} holds no features of the split train. Run: scripts/extract.sh {dataset.root} "
-            f"--cache {cache.root}"
-        )
+        raise InputError(f"{cache.root} holds no features of the split train. Run: {cache.remedy()}")
     if "train" not in dataset.splits:
         raise InputError(
             f"{dataset.root} has no images to learn from. Add train/ and train.csv, or say with --split-column which "

@@ -42,7 +42,7 @@ def run_classification(options: RunOptions) -> int:
             dataset = read_dataset(options.data, options, by)
             for line in dataset.understood:
                 typer.echo(f"understood: {line}")
-            cache = FeatureCache(options.cache or default_cache(options.data))
+            cache = FeatureCache(options.cache or default_cache(options.data), options.data)
             inputs = read_inputs(dataset, cache, backbones)
             if options.holdout is not None:
                 from classify.crossfit.holdout import hold_out

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from classify.options import ModelName, PredictOptions, Prevalences, RunFolder, RunOptions
+from classify.options import ExcelSafe, ModelName, PredictOptions, Prevalences, RunFolder, RunOptions
 from extract.options import ExtractOptions, HeatOptions, WeightsDir
 from features.common.cli import (
     EXIT_BAD_INPUT,
@@ -22,6 +22,7 @@ from features.common.cli import (
     report_fault,
 )
 from features.common.errors import InputError, unmasked_signals
+from features.common.text import LAYOUT, visible
 from features.options import OF_IMAGES
 
 app = application("Extract features, train on them and report, and predict new images.")
@@ -60,6 +61,7 @@ class NewImagesOptions:
     model: ModelName = None
     weights_dir: WeightsDir = None
     prevalence: Prevalences = None
+    excel_safe: ExcelSafe = False
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that --out DIR holds.")] = (
         False
     )
@@ -111,7 +113,7 @@ def _draw(options: ClassifyOptions) -> int:
             of_images: dict[str, Any] = {name: getattr(options, name) for name in OF_IMAGES}
             return draw_heat(HeatOptions(data=options.data, run=options.out, **of_images))
     except InputError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {visible(str(error), LAYOUT)}", err=True)
         return EXIT_BAD_INPUT
     except Exception as error:  # noqa: BLE001 - the run is done: a fault of ours must not cost its report
         report_fault(error)
@@ -160,6 +162,7 @@ def predict(options: NewImagesOptions) -> int:
             images=images,
             model=options.model,
             prevalence=options.prevalence,
+            excel_safe=options.excel_safe,
             overwrite=overwrite,
         )
     )

@@ -83,17 +83,14 @@ def gather(
         if cache.backbones(stored)
     ]
     if not cached:
-        raise InputError(
-            f"{cache.root} holds no features of {' or '.join(dataset.splits)}. "
-            f"Run: scripts/extract.sh {dataset.root} --cache {cache.root}"
-        )
+        raise InputError(f"{cache.root} holds no features of {' or '.join(dataset.splits)}. Run: {cache.remedy()}")
     of_splits = [cache.backbones(stored) for _, stored, _ in cached]
     backbones = [name for name in of_splits[0] if all(name in own for own in of_splits)]
     if not backbones:
         held = "; ".join(f"{stored}: {', '.join(own)}" for (_, stored, _), own in zip(cached, of_splits, strict=True))
         raise InputError(
             f"{cache.root} holds no backbone for all splits ({held}), so they cannot be compared. "
-            f"Run: scripts/extract.sh {dataset.root} --backbones NAMES --cache {cache.root}"
+            f"Run: {cache.remedy(*sorted({name for own in of_splits for name in own}))}"
         )
     parts = [
         _gather_part(split, stored, rows, cache, backbones, dataset.label_names, run.get(split.name))

@@ -1,7 +1,6 @@
 """Read a data set from disk: ids, image paths, labels and groups of the images to learn from and to predict."""
 
 import logging
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from features.common.arrays import UNKNOWN
 from features.common.cli import split_names
+from features.common.commands import write_command
 from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.faults import Fault, Faults, listed, shown
@@ -262,7 +262,7 @@ def _conclude(root: Path, faults: Faults) -> None:
     """Log the warnings, and refuse the faults."""
     for warning in faults.warnings:
         logger.warning("%s", warning)
-    faults.refuse(f": python -m features describe {shlex.quote(str(root))} lists them all")
+    faults.refuse(f": {write_command('features describe', root)} lists them all")
 
 
 def _find(root: Path, options: ImageOptions, faults: Faults) -> _Found:

@@ -12,7 +12,10 @@ from features.common.text import first_few
 from features.dataset.faults import Fault, Faults
 from features.dataset.frames import DICOM_SUFFIXES, NIFTI_SUFFIXES, frame_suffixes, is_dicom_file
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp"),
+    *(".gif", ".jp2", ".avif"),
+)
 #: Of files that may hold several images, called `ID#0002` or `ID#z017`.
 SCAN_SUFFIXES = (*DICOM_SUFFIXES, *NIFTI_SUFFIXES)
 # An id in a table may carry any of these.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.common.cells import read_cell, write_cell
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import count_things
@@ -270,7 +271,7 @@ def read_groups_file(path: Path, faults: Faults) -> dict[str, str]:
     for row in keep_first(table, table.find(ID), [None] * len(table.lines), faults):
         image_id = to_image_id(table.cells(ID)[row])
         if cells[row]:
-            groups[image_id] = cells[row]
+            groups[read_cell(image_id)] = read_cell(cells[row])
         else:
             remedy = "Every image needs a group: write it; one of its own will do."
             faults.add(cell_fault("group", path, table.lines[row], _GROUP, "", remedy))
@@ -286,4 +287,4 @@ def write_groups_file(path: Path, groups: Mapping[str, str]) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow((ID, _GROUP))
-        writer.writerows(groups.items())
+        writer.writerows([write_cell(cell, safe=False) for cell in row] for row in groups.items())

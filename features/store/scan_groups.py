@@ -25,13 +25,13 @@ def with_scan_groups(dataset: Dataset, root: Path) -> tuple[Dataset, str]:
     groups: dict[str, np.ndarray] = {}
     missing = 0
     for name, split in dataset.splits.items():
-        # Rows that are set aside from train for testing were extracted as train.
-        own_first = sorted(tables, key=lambda stored, own=name: stored != own)  # type: ignore[misc]
-        found = []
-        for image_id in split.image_ids:
-            facts = next((tables[stored][image_id] for stored in own_first if image_id in tables[stored]), None)
-            found.append("" if facts is None else facts.group)
-            missing += facts is not None and not facts.group
+        found = [""] * len(split.image_ids)
+        for stored, rows in split.parts():
+            table = tables.get(stored, {})
+            for row in rows.tolist():
+                if split.image_ids[row] in table:
+                    found[row] = table[split.image_ids[row]].group
+                    missing += not found[row]
         groups[name] = np.array(found, np.str_)
     known = {group for of_split in groups.values() for group in of_split.tolist() if group}
     if not known:

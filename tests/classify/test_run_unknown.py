@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from features.store.run_labels import read_run_labels
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from classify import run as run_module
@@ -17,6 +16,7 @@ from classify.report.page import write_report
 from classify.rundir.saved_run import SavedRun
 from classify.scores.metrics import MICRO, OVERALL
 from features.common.arrays import UNKNOWN
+from features.store.run_labels import read_run_labels
 from tests.classify.test_run import run
 from tests.classify.toy import LABELS, label_test_split, make_toy
 

@@ -66,5 +66,9 @@ def test_a_folder_without_it_is_not_a_run(tmp_path):
 def test_an_unknown_label_is_a_blank_cell_and_read_as_one(tmp_path):
     labels = np.array([[1, UNKNOWN], [UNKNOWN, UNKNOWN], [0, 1]], np.uint8)
     write_run_labels(tmp_path, ("a", "b"), {"train": RunLabels(("x", "y", "z"), None, np.arange(3), labels)})
-    assert (tmp_path / RUN_LABELS).read_text().splitlines()[1:] == ["train,x,,0,train,1,", "train,y,,1,train,,", "train,z,,2,train,0,1"]
+    assert (tmp_path / RUN_LABELS).read_text().splitlines()[1:] == [
+        "train,x,,0,train,1,",
+        "train,y,,1,train,,",
+        "train,z,,2,train,0,1",
+    ]
     np.testing.assert_array_equal(read_run_labels(tmp_path / RUN_LABELS)["train"].labels, labels)
