@@ -27,9 +27,9 @@ def with_scan_groups(dataset: Dataset, root: Path) -> tuple[Dataset, str]:
     for name, split in dataset.splits.items():
         found = [""] * len(split.image_ids)
         for stored, rows in split.parts():
-            table = tables.get(stored, {})
+            table = tables.get(stored)
             for row in rows.tolist():
-                if split.image_ids[row] in table:
+                if table is not None and split.image_ids[row] in table:
                     found[row] = table[split.image_ids[row]].group
                     missing += not found[row]
         groups[name] = np.array(found, np.str_)
