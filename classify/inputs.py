@@ -1,5 +1,6 @@
 """Join a data set with its cached features, by image id."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, compress
@@ -12,6 +13,9 @@ from features.common.text import first_few
 from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
 from features.store.recipe import Recipe
+from features.store.scan_groups import with_scan_groups
+
+logger = logging.getLogger(__name__)
 
 #: Names that a label cannot have: they are columns, or all labels together, in the files of a run.
 RESERVED_LABELS = frozenset({"ID", "model", "fold", "split", "group", "micro", "macro", "overall"})
@@ -96,6 +100,9 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
     Raises:
         InputError: features are missing or all constant, `train` is not labelled, or a label cannot be learnt from it.
     """
+    dataset, said = with_scan_groups(dataset, cache.root)
+    if said:
+        logger.warning("%s", said)
     clashes = sorted(RESERVED_LABELS & set(dataset.label_names))
     if clashes:
         raise InputError(

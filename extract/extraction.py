@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -19,8 +19,9 @@ from extract.runtime import CPU_BATCH, GPU_BATCH, Extractor, batches_at_a_time, 
 from features.common.files import hold
 from features.store.assembly import assemble
 from features.store.cache import FeatureCache
-from features.store.images_table import FactsTable, SeenImage, replace_rejections
+from features.store.images_table import FactsTable, SeenImage, group_salt, replace_rejections
 from features.store.parts import PartStore
+from features.store.recipe import NO_WINDOW
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def extract(
         InputError: another process extracts into the same cache file, an existing cache file is damaged, a row is not
             finite, or the disk is full. What was computed before is on disk: the same command goes on from there.
     """
+    if options.reading.window != NO_WINDOW:
+        options = replace(options, reading=replace(options.reading, salt=group_salt(options.cache)))
     report = Report(backbones={backbone.name: BackboneReport() for backbone in backbones})
     cv2.setNumThreads(1)  # there is a thread for every core already
     with ExitStack() as locks:

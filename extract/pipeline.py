@@ -214,6 +214,7 @@ class Pipeline:
         start = time.thread_time()
         decoded = start
         try:
+            content, stamp = b"", None
             stamp = Stamp.of(path)  # before the bytes: what is written from now on has another
             encoded = path.read_bytes()
             content = digest(encoded)
@@ -226,6 +227,9 @@ class Pipeline:
             return Loaded(index, content, stamp, facts, {size: resize(pixels, size) for size in sizes})
         except UnreadableImage as error:
             return Loaded(index, content, stamp, rejection=str(error))
+        except MemoryError:
+            reason = "there was not enough memory to decode it: the next extraction tries again"
+            return Loaded(index, content, stamp if content else None, rejection=reason)
         except OSError as error:
             return Loaded(index, rejection=f"the file cannot be read: {error.strerror}")
         finally:

@@ -1,6 +1,7 @@
 """Turn the bytes of one image file into pixels."""
 
 import functools
+import hashlib
 import logging
 import os
 import threading
@@ -15,6 +16,8 @@ from extract.images.reading import Reading, UnreadableImage
 from extract.scans.scan import is_scan, read_scan
 from features.store.images_table import ImageFacts
 
+_FORMATS = "PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000 or AVIF"
+_NO_MEMORY = -4  # cv::Error::StsNoMem
 logger = logging.getLogger(__name__)
 
 
@@ -76,9 +79,11 @@ def decode_stored(encoded: bytes) -> np.ndarray:
     try:
         stored = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise UnreadableImage(f"OpenCV cannot decode it: {error.err}") from None
+        if getattr(error, "code", 0) == _NO_MEMORY or "bad_alloc" in str(error):
+            raise MemoryError from None
+        raise UnreadableImage(f"OpenCV cannot decode it: {getattr(error, 'err', error)}") from None
     if stored is None:
-        raise UnreadableImage("OpenCV cannot decode it: it is damaged, or not a PNG, JPEG, TIFF, BMP or WebP file")
+        raise UnreadableImage(f"OpenCV cannot decode it: it is damaged, or not a {_FORMATS} file")
     if stored.dtype not in (np.uint8, np.uint16):
         raise UnreadableImage(f"its pixels are {stored.dtype}; 8 or 16 bits a channel are read")
     return stored
@@ -91,7 +96,9 @@ def _decode_scan(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.nd
         _warn_of_wrapped_values(image_id)
     height, width = scan.pixels.shape[:2]
     mean, deviation = float(scan.pixels.mean()), float(scan.pixels.std())
-    return scan.pixels, ImageFacts(height, width, 1 if scan.pixels.ndim == 2 else 3, 8, mean, deviation)
+    channels = 1 if scan.pixels.ndim == 2 else 3
+    group = hashlib.blake2b(scan.owner.encode(), key=reading.salt, digest_size=8).hexdigest() if scan.owner else ""
+    return scan.pixels, ImageFacts(height, width, channels, 8, mean, deviation, group, scan.position)
 
 
 @functools.cache

@@ -17,19 +17,21 @@ class UnreadableImage(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """How pixels are read. All but `max_pixels` decides values, and is part of a recipe, under the same names.
+    """How pixels are read. All but the last two decides values, and is part of a recipe, under the same names.
 
     Attributes:
         fit: how an image gets the square shape of a backbone's input.
         intensity_range: the stored values of 16-bit images that become black and white.
         window: the intensity window of scans; `none` for plain images.
         max_pixels: height x width above which an image is rejected, before it is decoded.
+        salt: with what the owners of scans are hashed.
     """
 
     fit: str = "squash"
     intensity_range: tuple[int, int] = (0, 65_535)
     window: str = "none"
     max_pixels: int = MAX_PIXELS
+    salt: bytes = b""
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
@@ -40,7 +42,7 @@ class Reading:
     def settings(self) -> dict[str, Any]:
         """The fields of a recipe."""
         settings = {**asdict(self), "intensity_range": ",".join(map(str, self.intensity_range))}
-        del settings["max_pixels"]
+        del settings["max_pixels"], settings["salt"]
         return settings
 
 

@@ -16,6 +16,7 @@ from features.dataset.dataset import read_dataset, write_groups_file
 from features.dataset.run_labels import find_run_labels, read_run_labels
 from features.options import AuditOptions
 from features.store.cache import FeatureCache
+from features.store.scan_groups import with_scan_groups
 
 if TYPE_CHECKING:
     from features.audit.audit import Audit
@@ -44,7 +45,8 @@ def audit_cache(options: AuditOptions) -> None:
     cache, data, run = options.cache, options.data, options.run
     feature_cache = FeatureCache(cache)
     known = {} if run is None else read_run_labels(find_run_labels(run))
-    images, features, left_out = gather(read_dataset(data, options), feature_cache, known)
+    dataset, groups = with_scan_groups(read_dataset(data, options), cache)
+    images, features, left_out = gather(dataset, feature_cache, known)
     train = images.rows("train")
     without_fold = 0 if run is None else int((images.folds[train] < 0).sum())
     if without_fold and without_fold == len(train):
@@ -60,6 +62,8 @@ def audit_cache(options: AuditOptions) -> None:
     summary = summarise(found)
     given = {"data": str(data), "cache": str(cache), "run": None if run is None else str(run)}
     _write_audit(found, folder, {**given, "splits_without_features": list(left_out), **summary})
+    if groups:
+        print(groups)
     for name in left_out:
         print(f"{name}: {cache} holds no features of it, so it is left out")
     if without_fold:

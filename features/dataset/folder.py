@@ -8,7 +8,10 @@ from pathlib import Path
 from features.common.errors import InputError
 from features.dataset.table import Fault, Faults, Table, cell_fault, shown
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp"),
+    *(".gif", ".jp2", ".avif"),
+)
 _DICOM_SUFFIX = ".dcm"
 # An id in a CSV may carry any of these. DICOM too: who converts the files to PNG need not edit the CSV as well.
 _ID_SUFFIXES = frozenset((*IMAGE_SUFFIXES, _DICOM_SUFFIX))

@@ -1,6 +1,7 @@
 """What stage 1 saw of each image: CACHE/{split}/images.csv; and those that it could not read: CACHE/rejected.csv."""
 
 import csv
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ class ImageFacts:
         bit_depth: bits per channel in the file, 8 or 16.
         mean: mean over all pixels and colour channels, in the grey levels that backbones see (0 to 255).
         std: standard deviation over the same.
+        group: of a scan: the patient, or else the study or the volume, as a salted hash; "" where none is known.
+        position: of a scan: where it lies along the body, in mm or as the number of the slice; None where unknown.
     """
 
     height: int
@@ -33,6 +36,8 @@ class ImageFacts:
     bit_depth: int
     mean: float
     std: float
+    group: str = ""
+    position: float | None = None
 
     @property
     def is_blank(self) -> bool:
@@ -77,9 +82,10 @@ class SeenImage:
 
 
 _IMAGES = "images.csv"
+_SALT, _SALT_BYTES = "group.salt", 32
 _HEADER = ("id", "digest", *(field.name for kind in (Stamp, ImageFacts) for field in fields(kind)))
 #: Columns that earlier files do not have, and what stands for them: a time of no file, so that images are read again.
-_ADDED = {"ctime_ns": "-1"}
+_ADDED = {"ctime_ns": "-1", "group": "", "position": ""}
 
 
 class FactsTable:
@@ -155,11 +161,12 @@ def _read_image(row: Sequence[str]) -> tuple[str, SeenImage]:
     """Read one row: the image's id, and what was seen of it; ValueError where it is not an image."""
     image_id, digest, *cells = row
     try:
-        size, mtime_ns, ctime_ns, height, width, channels, bit_depth = map(int, cells[:-2])
-        mean, std = map(float, cells[-2:])
+        size, mtime_ns, ctime_ns, height, width, channels, bit_depth = map(int, cells[:-4])
+        mean, std = map(float, cells[-4:-2])
         if ctime_ns < 0 and bit_depth == 16:  # earlier files hold the file's own units
             mean, std = mean / 257, std / 257
-        facts = ImageFacts(height, width, channels, bit_depth, mean, std)
+        group, position = cells[-2], float(cells[-1]) if cells[-1] else None
+        facts = ImageFacts(height, width, channels, bit_depth, mean, std, group, position)
         seen = SeenImage(bytes.fromhex(digest), Stamp(size, mtime_ns, ctime_ns), facts)
     except ValueError:
         raise ValueError(f"the line of {image_id} is not {','.join(_HEADER)}") from None
@@ -167,6 +174,19 @@ def _read_image(row: Sequence[str]) -> tuple[str, SeenImage]:
     if min(height, width, channels) < 1 or bit_depth not in range(1, 33) or not (0 <= mean <= top and 0 <= std <= top):
         raise ValueError(f"the line of {image_id} holds what no image has")
     return image_id, seen
+
+
+def group_salt(root: Path) -> bytes:
+    """The random bytes with which a cache hashes whom its scans are of; made where they are missing.
+
+    Without them a hash of a patient's id could be found by trying all ids.
+    """
+    path = root / _SALT
+    with hold(root / f".{_SALT}.lock", wait=True):
+        if not path.exists():
+            with replacing(path) as temporary:
+                temporary.write_bytes(secrets.token_bytes(_SALT_BYTES))
+        return path.read_bytes()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -70,7 +71,9 @@ class PartStore:
             image_ids=np.array(rows.image_ids),
             digests=np.frombuffer(b"".join(rows.digests), np.uint8).reshape(-1, DIGEST_BYTES),
             features=rows.features,
-            facts=np.array([astuple(facts) for facts in rows.facts], np.float64),
+            facts=np.array([astuple(facts)[:6] for facts in rows.facts], np.float64),
+            groups=np.array([facts.group for facts in rows.facts], np.str_),
+            positions=np.array([facts.position for facts in rows.facts], np.float64),  # None becomes NaN
             seconds=np.array([] if rows.seconds is None else [rows.seconds], np.float64),
         )
         with replacing(self.folder / f"{content.hex()}.npz") as temporary, temporary.open("wb") as file:
@@ -95,17 +98,28 @@ class PartStore:
                 if digest(archive) != checksum:
                     raise ValueError("its checksum fails")
                 with np.load(io.BytesIO(archive)) as part:
+                    of_scans = zip(part["groups"].tolist(), part["positions"].tolist(), strict=True)
                     yield Rows(
                         tuple(part["image_ids"].tolist()),
                         tuple(known.tobytes() for known in part["digests"]),
                         part["features"],
-                        tuple(ImageFacts(*map(int, f[:4]), *f[4:]) for f in part["facts"].tolist()),
+                        tuple(
+                            _facts(numbers, group, position)
+                            for numbers, (group, position) in zip(part["facts"].tolist(), of_scans, strict=True)
+                        ),
                         next(iter(part["seconds"].tolist()), None),
                     )
-            except ValueError as error:
+            except (KeyError, ValueError) as error:  # KeyError: a part of an earlier version
                 logger.warning("%s is damaged (%s): it is removed, and its rows will be extracted again", path, error)
                 path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove all parts, of other fingerprints too: the cache file now holds what they held."""
         shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+
+def _facts(numbers: list[float], group: str, position: float) -> ImageFacts:
+    """Make the facts of an image from what a part keeps: their six numbers, and those of scans."""
+    height, width, channels, bit_depth = map(int, numbers[:4])
+    where = None if math.isnan(position) else position
+    return ImageFacts(height, width, channels, bit_depth, numbers[4], numbers[5], group, where)

@@ -149,6 +149,28 @@ def test_unreadable_images_are_listed_and_mended_ones_leave_the_list(data, tmp_p
     assert not (tmp_path / "cache" / "rejected.csv").exists()
 
 
+@pytest.mark.parametrize("fault", [MemoryError(), "opencv", "opencv c++"])
+def test_an_image_that_memory_has_no_room_for_is_rejected_and_tried_again(data, tmp_path, monkeypatch, fault):
+    decode, large = cv2.imdecode, (data / "train" / "a003.png").read_bytes()
+
+    def imdecode(encoded, flags):
+        if encoded.tobytes() != large:
+            return decode(encoded, flags)
+        if isinstance(fault, MemoryError):
+            raise fault
+        error = cv2.error("Failed to allocate 400 bytes" if fault == "opencv" else "std::bad_alloc")
+        if fault == "opencv":
+            error.code = -4
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cv2, "imdecode", imdecode)
+        report = run(data, tmp_path / "cache")
+    assert [(of.path, "memory" in of.reason) for of in report.rejected] == [("train/a003.png", True)]
+    report = run(data, tmp_path / "cache")
+    assert (report.rows, report.rejected) == (1, [])
+
+
 def test_a_split_without_one_readable_image_leaves_no_cache_file(tmp_path):
     (tmp_path / "data" / "train").mkdir(parents=True)
     (tmp_path / "data" / "train" / "a.png").write_bytes(b"no image")

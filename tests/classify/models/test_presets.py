@@ -82,12 +82,12 @@ def test_a_fault_is_named_with_its_file(tmp_path, content, message):
 
 
 def test_a_file_that_is_not_there_or_not_text_or_not_to_be_written(tmp_path):
-    with pytest.raises(InputError, match=r"none\.json cannot be read \(No such file or directory\)"):
+    with pytest.raises(InputError, match=r"none\.json cannot be read: No such file or directory"):
         read_presets(tmp_path / "none.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="is not JSON that can be read"):
         read_presets(tmp_path / "bytes.json")
-    with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
+    with pytest.raises(InputError, match=r"cannot be written: No such file or directory"):
         write_presets(tmp_path / "none" / "out.json", {"a": OTHER})
 
 

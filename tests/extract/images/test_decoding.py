@@ -1,10 +1,12 @@
 """extract.images.decoding: bytes become pixels of the right colours, and a damaged file is refused."""
 
+import io
 import re
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from extract.images.decoding import UnreadableImage, decode
 from extract.images.reading import Reading, parse_range
@@ -31,6 +33,20 @@ def test_colours_come_out_as_rgb(ending):
     assert pixels.dtype == np.uint8
     np.testing.assert_allclose(pixels, RED, atol=3 if ending == ".webp" else 0)
     assert (facts.height, facts.width, facts.channels, facts.bit_depth) == (12, 10, 3, 8)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "JPEG2000", "AVIF", "WEBP", "TIFF", "PNG"])
+def test_of_what_moves_or_has_pages_the_first_is_read_in_its_colours(kind):
+    first, second = Image.new("RGB", (64, 80), (250, 20, 5)), Image.new("RGB", (64, 80), (0, 90, 250))
+    file = io.BytesIO()
+    several = {} if kind == "JPEG2000" else {"save_all": True, "append_images": [second]}
+    first.save(file, kind, **several)
+    pixels, facts = read(file.getvalue())
+    assert pixels.shape == (80, 64, 3)
+    assert abs(pixels.astype(int) - (250, 20, 5)).max() <= 6
+    assert facts.bit_depth == 8
+    with pytest.raises(UnreadableImage, match="80 x 64 pixels"):
+        read(file.getvalue(), max_pixels=80 * 64 - 1)
 
 
 def test_jpeg_keeps_the_colour_within_its_loss():
@@ -112,7 +128,7 @@ def test_a_png_with_a_flipped_byte_in_its_pixels_is_refused():
 
 
 def test_what_is_no_image_is_refused_with_a_reason():
-    with pytest.raises(UnreadableImage, match="not a PNG, JPEG, TIFF, BMP or WebP file"):
+    with pytest.raises(UnreadableImage, match="not a PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000 or AVIF file"):
         read(b"ID,label\n1,0\n")
     with pytest.raises(UnreadableImage, match="float32"):
         read(encode(np.zeros((4, 4), np.float32), ".tif"))

@@ -3,6 +3,7 @@
 import gzip
 import io
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -18,9 +19,12 @@ from extract.run import choose_window
 from extract.scans.levels import show
 from extract.scans.windows import parse_windows
 from features.common.errors import InputError
+from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
+from features.store.images_table import FactsTable
 from features.store.recipe import NO_WINDOW, Recipe, extract_options
-from tests.extract.scans.written import dataset, file_bytes, slice_of_hu
+from features.store.scan_groups import with_scan_groups
+from tests.extract.scans.written import SECRETS, STUDY, dataset, file_bytes, slice_of_hu
 from tests.extract.stand_ins import StandIns, backbone, features_of
 
 
@@ -57,6 +61,36 @@ def test_slices_of_a_volume_are_rows(tmp_path):
     for index in range(3):
         pixels = show(parse_windows("brain"), volume[::-1, ::-1, index].T)
         np.testing.assert_array_equal(features[index], features_of(resize(pixels, 20), "tiny"))
+
+
+def test_groups_are_patients_hashed_with_the_salt_of_the_cache_and_nobody_is_named(tmp_path, caplog):
+    files = {}
+    for number, patient in enumerate(("P1", "P2", "P1")):
+        made = dataset(slice_of_hu(), PatientID=f"{SECRETS['PatientID']}{patient}", ImagePositionPatient=[0, 0, number])
+        files[f"a{number}"] = file_bytes(made)
+    files["broken"] = files["a0"][:-50]
+    facts = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        cache = extract_scans(tmp_path / name, files, "brain")
+        table = FactsTable.of_split(cache.root, "train")
+        facts.append([table[f"a{number}"] for number in range(3)])
+        assert [found.position for found in facts[-1]] == [0, 1, 2]
+        groups = [found.group for found in facts[-1]]
+        assert groups[0] == groups[2] != groups[1]
+    assert facts[0][0].group != facts[1][0].group  # another salt
+    written = [path for name in ("one", "two") for path in (tmp_path / name / "cache").rglob("*") if path.is_file()]
+    assert {path.name for path in written} >= {"tiny.h5", "images.csv", "rejected.csv", "group.salt"}
+    for content in (*(path.read_bytes() for path in written), caplog.text.encode()):
+        for secret in (*SECRETS.values(), STUDY):
+            assert secret.encode() not in content
+
+    split = Split("train", tuple(files), tuple(map(Path, files)), None, None)
+    grouped, said = with_scan_groups(Dataset(tmp_path, (), {"train": split}), tmp_path / "two" / "cache")
+    assert grouped.splits["train"].groups.tolist() == [*groups, ""]  # the rejected one has no features either
+    assert said == "groups: the patient (or else the study or volume) of the scans, hashed (2 groups)"
+    given = Dataset(tmp_path, (), {"train": replace(split, groups=np.array(["x"] * 4))})
+    assert with_scan_groups(given, tmp_path / "two" / "cache") == (given, "")
 
 
 def test_scans_need_a_window_before_anything_long_starts():
