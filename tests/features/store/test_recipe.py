@@ -20,6 +20,7 @@ CHANGED = {
     "fit": "pad",
     "intensity_range": "31744,35839",
     "window": "40/80",
+    "layer": "avg_pool",
     "schema_version": 3,
 }
 
