@@ -85,7 +85,7 @@ def test_groups_are_patients_hashed_with_the_salt_of_the_cache_and_nobody_is_nam
         for secret in (*SECRETS.values(), STUDY):
             assert secret.encode() not in content
 
-    split = Split("train", tuple(files), tuple(map(Path, files)), None, None)
+    split = Split("train", tuple(files), tuple(map(Path, files)), None, None, np.full(len(files), "train"))
     grouped, said = with_scan_groups(Dataset(tmp_path, (), {"train": split}), tmp_path / "two" / "cache")
     assert grouped.splits["train"].groups.tolist() == [*groups, ""]  # the rejected one has no features either
     assert said == "groups: the patient (or else the study or volume) of the scans, hashed (2 groups)"
