@@ -67,6 +67,13 @@ class ExtractOptions:
             show_default="as in CACHE, else auto",
         ),
     ] = None
+    orientation: Annotated[
+        Literal["exif", "stored"] | None,
+        typer.Option(
+            help="exif: tags turn images upright; stored: only those of TIFF files do, as in early caches.",
+            show_default="as in CACHE, else exif",
+        ),
+    ] = None
     window: Annotated[
         str | None,
         typer.Option(
