@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from extract.backbones.table import BACKBONES, markdown_table, terminal_table
-from extract.options import ExtractOptions, HeatOptions, WeightsDir
+from extract.options import ConvertOptions, ExtractOptions, HeatOptions, WeightsDir
 from features.common.cli import application, command
 from features.common.text import make_console
 
@@ -28,6 +28,17 @@ def run(options: ExtractOptions) -> int:
     from extract.run import run_extraction
 
     return run_extraction(options)
+
+
+@command(app)
+def convert(options: ConvertOptions) -> int:
+    """Write the images of DATA as 8-bit PNG into OUT, DICOM and NIfTI through their window, with the CSV files.
+
+    The images have the same ids, and hold nothing of the headers of scans. Exit code 3: some could not be read.
+    """
+    from extract.scans.convert import convert as convert_images
+
+    return convert_images(options)
 
 
 @command(app)

@@ -15,6 +15,14 @@ WeightsDir = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Folder that may hold the ImageNet weights, under Keras' names."),
 ]
+ScanWindow = Annotated[
+    str | None,
+    typer.Option(
+        metavar="W",
+        help=f"Intensity window of DICOM and NIfTI, which need one: {WINDOW_CHOICES}.",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +82,7 @@ class ExtractOptions:
             show_default="as in CACHE, else exif",
         ),
     ] = None
-    window: Annotated[
-        str | None,
-        typer.Option(
-            metavar="W",
-            help=f"Intensity window of DICOM and NIfTI, which need one: {WINDOW_CHOICES}.",
-            show_default=False,
-        ),
-    ] = None
+    window: ScanWindow = None
     max_pixels: Annotated[
         int, typer.Option(min=1, metavar="N", help="Images with more pixels are rejected before they are decoded.")
     ] = MAX_PIXELS
@@ -93,6 +94,16 @@ class ExtractOptions:
             help="Read DATA as a folder of images, without CSV files: the split NAME of the cache.",
         ),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """The options of `python -m extract convert`."""
+
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with train/ and test/.", show_default=False)]
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; absent or empty.", show_default=False)]
+    window: ScanWindow = None
+    id_column: IdColumn = None
 
 
 @dataclass(frozen=True, kw_only=True)

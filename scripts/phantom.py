@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import count
 from os import getpid
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import cv2
 import joblib
+import numpy as np
 import pandas as pd
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -91,13 +92,51 @@ def plan_split(seed: int, split: str, images: int) -> Iterator[Job]:
         images -= len(patient.levels)
 
 
-def write_patient(job: Job, folder: Path, size: int) -> tuple[list[dict[str, str | int]], list[dict[str, str | int]]]:
-    """Render a patient's slices and write them as 8-bit grey PNG.
+def write_dicom(path: Path, job: Job, index: int, hu: np.ndarray) -> None:
+    """Write a slice as DICOM: CT of 16 unsigned bits, in steps of 0.1 HU from -1024 on, so that no grey level is lost.
+
+    Args:
+        path: the file.
+        job: whose slice it is.
+        index: its number.
+        hu: float array (H, W), CT numbers.
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    number = job.patient.number
+    made = Dataset()
+    made.SOPClassUID, made.Modality = CTImageStorage, "CT"
+    made.StudyInstanceUID = f"2.25.{number + 1}"
+    made.SOPInstanceUID = f"2.25.{number + 1}.{index + 1}"
+    made.PatientID = patient_name(number)
+    made.ImagePositionPatient, made.InstanceNumber = [0, 0, index], index + 1
+    made.Rows, made.Columns = hu.shape
+    made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
+    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 16, 16, 15, 0
+    made.RescaleSlope, made.RescaleIntercept, made.RescaleType = "0.1", "-1024", "HU"
+    stored = np.clip(np.rint((hu.astype(np.float64) + 1024) * 10), 0, 65_535)
+    made.add_new("PixelData", "OW", stored.astype("<u2").tobytes())
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.save_as(path, enforce_file_format=True)
+
+
+def patient_name(number: int) -> str:
+    """Name a patient."""
+    return f"phantom_patient_{number:05d}"
+
+
+def write_patient(
+    job: Job, folder: Path, size: int, image_format: str = "png"
+) -> tuple[list[dict[str, str | int]], list[dict[str, str | int]]]:
+    """Render a patient's slices and write them as 8-bit grey PNG, or as DICOM.
 
     Args:
         job: which slices.
         folder: the data set; `folder/split` is there.
         size: side of the images in pixels.
+        image_format: "png" or "dicom".
 
     Returns:
         The patient's rows of the split's CSV, and of lesions.csv.
@@ -108,10 +147,13 @@ def write_patient(job: Job, folder: Path, size: int) -> tuple[list[dict[str, str
     for index in range(job.count):
         rendered = render(job.patient, index, size)
         name = image_id(job.patient.number, index)
-        _, encoded = cv2.imencode(".png", brain_window(rendered.hu))
-        (folder / job.split / f"{name}.png").write_bytes(encoded.tobytes())
+        if image_format == "dicom":
+            write_dicom(folder / job.split / f"{name}.dcm", job, index, rendered.hu)
+        else:
+            _, encoded = cv2.imencode(".png", brain_window(rendered.hu))
+            (folder / job.split / f"{name}.png").write_bytes(encoded.tobytes())
         labels = dict(zip(LABELS, rendered.labels, strict=True))
-        rows.append({"ID": name, **labels, "patient": f"phantom_patient_{job.patient.number:05d}"})
+        rows.append({"ID": name, **labels, "patient": patient_name(job.patient.number)})
         for lesion, box in zip(rendered.lesions, rendered.boxes, strict=True):
             if box[2] > box[0]:  # one of several bleeds may lie wholly under bone
                 corners = dict(zip(BOX, box, strict=True))
@@ -119,7 +161,9 @@ def write_patient(job: Job, folder: Path, size: int) -> tuple[list[dict[str, str
     return rows, lesions
 
 
-def write_phantom(out: Path, images: dict[str, int], size: int, seed: int, jobs: int) -> None:
+def write_phantom(
+    out: Path, images: dict[str, int], size: int, seed: int, jobs: int, image_format: str = "png"
+) -> None:
     """Write a data set, whole or not at all.
 
     Args:
@@ -128,6 +172,7 @@ def write_phantom(out: Path, images: dict[str, int], size: int, seed: int, jobs:
         size: side of the images in pixels.
         seed: seed of everything that is random.
         jobs: processes; -1 for one per core.
+        image_format: "png" or "dicom".
 
     Raises:
         InputError: `out` is a file or holds something, or cannot be written.
@@ -139,8 +184,11 @@ def write_phantom(out: Path, images: dict[str, int], size: int, seed: int, jobs:
     try:
         for split in (split for split, number in images.items() if number):
             (partial / split).mkdir(parents=True)
-        _write_files(partial, images, size, seed, jobs)
+        _write_files(partial, images, size, seed, jobs, image_format)
         notice = NOTICE.format(out=out, train=images["train"], test=images["test"], size=size, seed=seed)
+        if image_format == "dicom":
+            notice = notice.replace(f"--seed {seed}", f"--seed {seed} --format dicom").replace("ID.png", "ID.dcm")
+            notice = notice.replace("in the brain window (centre 40, width 80 HU)", "in CT numbers (HU)")
         (partial / "README.txt").write_text(notice, encoding="utf-8")
         partial.replace(whole)
     except OSError as error:
@@ -149,10 +197,10 @@ def write_phantom(out: Path, images: dict[str, int], size: int, seed: int, jobs:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_files(folder: Path, images: dict[str, int], size: int, seed: int, jobs: int) -> None:
+def _write_files(folder: Path, images: dict[str, int], size: int, seed: int, jobs: int, image_format: str) -> None:
     """Write images and tables, with progress on stderr."""
     planned = [job for split, number in images.items() for job in plan_split(seed, split, number)]
-    calls = (joblib.delayed(write_patient)(job, folder, size) for job in planned)
+    calls = (joblib.delayed(write_patient)(job, folder, size, image_format) for job in planned)
     results = joblib.Parallel(n_jobs=jobs, return_as="generator")(calls)
     tables: dict[str, list[dict[str, str | int]]] = {split: [] for split, number in images.items() if number}
     lesions: list[dict[str, str | int]] = []
@@ -182,6 +230,9 @@ def main(
     test: Annotated[int, _help("test", "Number of test images")] = 200,
     size: Annotated[int, _help("size", "Side of the images in pixels")] = 512,
     seed: Annotated[int, _help("seed", "The same seed gives the same images")] = 0,
+    image_format: Annotated[
+        Literal["png", "dicom"], typer.Option("--format", help="PNG in the brain window, or DICOM in HU.")
+    ] = "png",
     jobs: Annotated[int | None, _help("jobs", "Processes; none given: one per core; no say in the images")] = None,
 ) -> None:
     """Draw synthetic head-CT slices with epidural, intraparenchymal and subarachnoid bleeds, in the challenge's layout.
@@ -193,7 +244,7 @@ def main(
             low, high = LIMITS[name]
             if value is not None and not low <= value <= high:
                 raise InputError(f"--{name} is {value}. Give a number from {low} to {high}.")
-        write_phantom(out, {"train": train, "test": test}, size, seed, -1 if jobs is None else jobs)
+        write_phantom(out, {"train": train, "test": test}, size, seed, -1 if jobs is None else jobs, image_format)
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None

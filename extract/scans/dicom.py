@@ -4,6 +4,7 @@ import functools
 import io
 import logging
 import math
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from extract.scans.windows import OWN_WINDOW, WINDOWS, Window
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-logger = logging.getLogger(__name__)
+_preparing = threading.Lock()
 
 #: What decodes each transfer syntax, by UID, "" where nothing is to be decoded: the fastest of those with a free
 #: licence that give back what was stored (docs/decisions.md). Others are rejected by the syntax's name.
@@ -98,9 +99,15 @@ def read_dicom(encoded: bytes, frame: int | None, windows: Sequence[Window], max
     return Scan(pixels, owner, _third(position), repaired)
 
 
-@functools.cache
 def _prepare() -> None:
-    """Import pydicom and its decoders, once: they make no noise, and ours stand beside them."""
+    """Import pydicom and its decoders once, whichever thread comes first; the others wait."""
+    with _preparing:
+        _prepare_once()
+
+
+@functools.cache
+def _prepare_once() -> None:
+    """Import pydicom and its decoders: they make no noise, and ours stand beside them."""
     import gdcm
     from pydicom import config
     from pydicom.pixels import get_decoder

@@ -8,9 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from typer.testing import CliRunner
 
+from extract.images.decoding import decode
+from extract.images.reading import Reading
 from scripts.phantom import BOX, FIRST_PATIENT, LIMITS, app, image_id, plan_split, write_phantom
 from scripts.phantom_anatomy import inner_skull
 from scripts.phantom_plan import DISTRACTORS, LABELS, SLICE_LIMIT, Lesion, Patient, plan_patient
@@ -322,3 +325,22 @@ def test_a_split_of_no_images_gets_neither_folder_nor_csv(tmp_path):
         "train",
         "train.csv",
     ]
+
+
+def test_dicom_in_the_brain_window_is_the_png_within_a_grey_level(tmp_path):
+    for image_format in ("png", "dicom"):
+        write_phantom(tmp_path / image_format, {"train": 3, "test": 1}, 64, 4, 1, image_format)
+    for name in ("train.csv", "test.csv", "lesions.csv"):
+        assert (tmp_path / "png" / name).read_bytes() == (tmp_path / "dicom" / name).read_bytes()
+    assert "--format dicom" in (tmp_path / "dicom" / "README.txt").read_text()
+    pngs = sorted((tmp_path / "png").glob("*/*.png"))
+    assert len(pngs) == 4
+    for png in pngs:
+        path = tmp_path / "dicom" / png.parent.name / f"{png.stem}.dcm"
+        pixels, facts = decode(path.read_bytes(), png.stem, Reading(window="brain"))
+        expected = cv2.imread(str(png), cv2.IMREAD_UNCHANGED)
+        assert np.abs(pixels.astype(int) - expected).max() <= 1
+        assert (pixels != expected).mean() < 0.05
+        assert facts.group
+        table = pd.read_csv(tmp_path / "dicom" / f"{png.parent.name}.csv", index_col="ID")
+        assert pydicom.dcmread(path).PatientID == table.loc[png.stem, "patient"]

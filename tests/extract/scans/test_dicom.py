@@ -1,5 +1,7 @@
 """DICOM images: every syntax, every kind of value, and what is not an image."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from extract.scans.levels import grey_levels_in
 from extract.scans.scan import Scan, is_scan, read_scan
 from extract.scans.windows import WINDOWS
 from features.dataset.frames import frame_suffixes
+from tests import ROOT
 from tests.extract.scans.written import SECRETS, STUDY, dataset, file_bytes, in_syntax, slice_of_hu
 
 LOSSLESS = (
@@ -108,6 +111,19 @@ def test_padding_outside_of_the_scan_is_black_and_changes_nothing_else():
     pixels = read(file_bytes(dataset(padded, RescaleIntercept=0, RescaleSlope=1))).pixels
     np.testing.assert_array_equal(pixels[:-3], grey_levels_in(BRAIN, hu)[:-3])
     assert (pixels[-3:] == 0).all()
+
+
+def test_readers_that_start_together_prepare_the_decoders_once():
+    program = (
+        "import sys, threading; from concurrent.futures import ThreadPoolExecutor as Pool\n"
+        "from extract.scans.scan import read_scan\n"
+        "sys.setswitchinterval(1e-6); encoded = sys.stdin.buffer.read(); together = threading.Barrier(8)\n"
+        "def read(number): together.wait(); return read_scan(encoded, 'a', 'brain', 10**9).pixels.shape\n"
+        "print(set(Pool(8).map(read, range(8))))"
+    )
+    encoded = file_bytes(dataset(slice_of_hu()))
+    done = subprocess.run([sys.executable, "-c", program], input=encoded, capture_output=True, cwd=ROOT, check=False)
+    assert (done.stdout, done.stderr) == (b"{(64, 64)}\n", b"")
 
 
 def test_monochrome1_is_inverted():
