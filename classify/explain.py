@@ -25,7 +25,7 @@ from features.common.text import make_console, progress_bar
 from features.dataset.folder import to_image_id
 from features.dataset.run_labels import RUN_LABELS, read_run_labels
 from features.store.cache import FeatureCache
-from features.store.gradients import GRADIENTS, Gradients, Pair, rounded, write_gradients
+from features.store.gradients import GRADIENTS, Gradients, Pair, draw_command, rounded, write_gradients
 
 #: A pair of image and label: split, image id, number of the label.
 Key = tuple[str, str, int]
@@ -381,5 +381,5 @@ def say_what_was_explained(found: Gradients, run: Path) -> None:
     make_console().print(
         f"{GRADIENTS}: {found.count} for {found.model}"
         + (f": thumbnails only, {found.no_heat}" if found.no_heat else "")
-        + f". To draw them: python -m extract heat DATA {run}"
+        + f". To draw them: {draw_command(run)}"
     )

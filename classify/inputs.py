@@ -113,10 +113,7 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
     if not names and "train" in dataset.splits:
         cache.has_features("train", dataset.splits["train"].image_ids)  # refuses a split of rejected images
     if not names:
-        raise InputError(
-            f"{cache.root} holds no features of the split train. Run: scripts/extract.sh {dataset.root} "
-            f"--cache {cache.root}"
-        )
+        raise InputError(f"{cache.root} holds no features of the split train. Run: {cache.remedy()}")
     if "train" not in dataset.splits:
         raise InputError(f"{dataset.root} has no folder train to learn from. Add train/ and train.csv.")
     if dataset.splits["train"].labels is None:

@@ -13,7 +13,7 @@ from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
 from classify.inputs import Inputs, feature_sets, read_inputs
 from classify.models.baselines import BASELINES, PRIOR
 from classify.models.heads import HeadSpec
-from classify.options import LearnOptions
+from classify.options import LearnOptions, command_line
 from classify.rundir.files import read_run_table
 from classify.rundir.folder import LEADERBOARD_TABLE, LEARNING_CURVE, hold_run, writing
 from classify.rundir.learning_curve import describe_curve, write_learning_curve
@@ -23,6 +23,7 @@ from classify.scores.resampling import auc_within_folds, resample
 from classify.scores.scoring import mean_over_labels
 from features.common.arrays import RowIndices
 from features.common.cli import split_names
+from features.common.commands import write_command
 from features.common.errors import InputError
 from features.common.text import make_console, progress_bar
 from features.dataset.dataset import read_dataset
@@ -76,7 +77,7 @@ def learn(options: LearnOptions) -> None:
     console.print(" ".join(describe_curve(curve, units[:-1])))
     with hold_run(run.folder), writing(run.folder):
         write_learning_curve(run.folder, model, curve)
-    console.print(f"written: {run.folder / LEARNING_CURVE}; python -m classify report {run.folder} shows it")
+    console.print(f"written: {run.folder / LEARNING_CURVE}; {write_command('classify report', run.folder)} shows it")
 
 
 def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
@@ -97,7 +98,7 @@ def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
     record = run.record
     words = {name: record["arguments"][name] for name in OF_DATASET}
     given = DatasetOptions(**{**words, "groups": words["groups"] and Path(words["groups"])})
-    cache = FeatureCache(Path(record["cache"]))
+    cache = FeatureCache(Path(record["cache"]), Path(record["data"]))
     run.refuse_other_features(cache, "train", model)
     by = split_names(record["arguments"]["by"], "--by") or ()
     inputs = read_inputs(read_dataset(Path(record["data"]), given, by), cache, list(record["backbones"]))
@@ -106,7 +107,7 @@ def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
     if not same:
         raise InputError(
             f"{record['data']} is not as {run.folder} learnt from it: other training images or labels. Make the run "
-            f"again: python -m classify run ... --out {run.folder} --overwrite"
+            f"again: {command_line('classify run', run.folder, record)} --overwrite"
         )
     unit_count = len(known.image_ids) if known.groups is None else len(np.unique(known.groups))
     if unit_count < _LEAST_GROUPS:

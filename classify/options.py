@@ -3,7 +3,6 @@
 Importing this module loads neither numpy nor scikit-learn: a wrong name is reported at once.
 """
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +15,8 @@ from classify.models.baselines import BASELINES
 from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
 from classify.scores.metrics import CLASS_SELECTORS, MACRO_SELECTORS, THRESHOLD_RULES, ThresholdRule
 from classify.scores.prevalence import parse_prevalences
-from features.common.cli import choose_names, option_words, split_names
+from features.common.cli import choose_names, split_names
+from features.common.commands import option_words, write_command
 from features.common.errors import InputError
 from features.options import OF_DATASET, DatasetOptions
 
@@ -44,6 +44,10 @@ ModelName = Annotated[
     str | None, typer.Option(metavar="NAME", help="A model of the run.", show_default="the run's final model")
 ]
 
+ExcelSafe = Annotated[
+    bool,
+    typer.Option("--excel-safe", help="Write ids, groups and labels so that a spreadsheet does not run them."),
+]
 Prevalences = Annotated[
     list[str] | None,
     typer.Option(
@@ -140,6 +144,7 @@ class RunOptions(DatasetOptions):
         str | None, typer.Option(metavar="TEXT", help="What you want to know of this run later; decides nothing.")
     ] = None
     fits_gb: FitsGb = 2.0
+    excel_safe: ExcelSafe = False
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False
 
     def arguments(self) -> dict[str, Any]:
@@ -191,16 +196,16 @@ def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
     Returns:
         The command, quoted for a shell.
     """
-    data, cache, given = str(record["data"]), str(record["cache"]), record["arguments"]
+    data, cache, given = Path(record["data"]), Path(record["cache"]), record["arguments"]
     of_tables = {name: given.get(name) for name in OF_DATASET}
-    words = {
-        "classify run": [data, "--out", str(run), *option_words({**given, "note": record.get("note")})],
+    words: dict[str, list[object]] = {
+        "classify run": [data, "--out", run, *option_words({**given, "note": record.get("note")})],
         # Without labels and groups: it reads images, and of the tables only which column names them.
-        "extract heat": [data, str(run), *option_words({"id_column": given.get("id_column")})],
-        "classify report": [str(run)],
-        "features audit": [cache, "--data", data, "--run", str(run), *option_words(of_tables)],
+        "extract heat": [data, run, *option_words({"id_column": given.get("id_column")})],
+        "classify report": [run],
+        "features audit": [cache, "--data", data, "--run", run, *option_words(of_tables)],
     }
-    return shlex.join(["python", "-m", *name.split(), *words[name]])
+    return write_command(name, *words[name])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +255,7 @@ class PredictOptions:
         int,
         typer.Option(metavar="N", min=0, help="Write DIR/gradients.h5 for extract heat: the N surest images a label."),
     ] = 0
+    excel_safe: ExcelSafe = False
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that DIR holds.")] = False
 
 

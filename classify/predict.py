@@ -26,6 +26,7 @@ from classify.rundir.folder import (
 from classify.rundir.saved_run import SavedRun
 from classify.scores.prevalence import check_prevalences, parse_prevalences, shift_probability
 from classify.scores.thresholds import to_binary
+from features.common.cells import protect_tables
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.files import digest_file, read_record, remove, replacing
@@ -87,6 +88,7 @@ def predict_split(options: PredictOptions) -> int:
             write_predictions(staging, image_ids, used_ids, probabilities, decisions, saved.label_names)
             if saved.exclusive:
                 write_classes(staging, image_ids, used_ids, probabilities, saved.label_names)
+            protect_tables(staging, options.excel_safe)
             if explained is not None:
                 write_gradients(staging, explained)
             with replacing(staging / PREDICTION) as temporary:

@@ -38,7 +38,7 @@ def run_classification(options: RunOptions) -> int:
         with unmasked_signals(), open_run(options.out, options.overwrite, options.groups) as staging:
             started = time.perf_counter()
             dataset = read_dataset(options.data, options, by)
-            cache = FeatureCache(options.cache or default_cache(options.data))
+            cache = FeatureCache(options.cache or default_cache(options.data), options.data)
             inputs = read_inputs(dataset, cache, backbones)
 
             exclusive, said = choose_exclusive(options.exclusive, inputs)

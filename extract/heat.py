@@ -28,6 +28,7 @@ from extract.report import show_progress
 from extract.run import find_images
 from extract.runtime import Extractor, cores, device_name, fold_batch_norms
 from features.common.cli import EXIT_REJECTED
+from features.common.commands import write_command
 from features.common.errors import InputError, cause_of
 from features.common.files import digest, digest_file, hold, remove
 from features.common.text import duration, first_few, make_console, size
@@ -154,7 +155,7 @@ def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
 def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
     """Find the backbone that features were extracted with."""
     if recipe.is_own_model:
-        backbone = FrozenBackbone.of_model(*find_model(f"{recipe.backbone}={recipe.weights}"), recipe)
+        backbone = FrozenBackbone.of_model(*find_model(f"{recipe.backbone}={recipe.weights}"), recipe, recipe.layer)
     else:
         row = backbone_named(recipe.backbone)
         weights = find_weights(row, recipe.weights_option, weights_dir)
@@ -318,9 +319,11 @@ def _say_what_is_missing(
 ) -> None:
     """Say what has no heat, which members have no part in it, and which images are left out."""
     if found.no_heat:
-        of_predictions = "(of predictions: classify predict --heat 6 --model NAME)"
-        others = f"python -m classify gradients {run} --model NAME {of_predictions}, one of {first_few(found.instead)}"
-        say(f"without heat: {found.no_heat}. With heat: {others if found.instead else 'no model of the run'}")
+        others = "no model of the run"
+        if found.instead:
+            command = write_command("classify gradients", run, "--model", found.instead[0])
+            others = f"{command} (or {first_few(found.instead[1:]) or 'no other'}; of predictions: classify predict)"
+        say(f"without heat: {found.no_heat}. With heat: {others}")
     elif found.left_out:
         say(f"without a gradient, so left out: {', '.join(found.left_out)} ({1 - found.covered:.0%} of the shares)")
     if error > _TOLERANCE:

@@ -42,6 +42,14 @@ class ExtractOptions:
         list[str] | None,
         typer.Option(metavar="NAME=FILE", help="A model of your own: name=file.keras. May be given several times."),
     ] = None
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The layer of a model of your own that gives the features; maps are averaged.",
+            show_default="its last one",
+        ),
+    ] = None
     cache: Annotated[
         Path | None,
         typer.Option(metavar="CACHE", help="Folder of the cache.", show_default="features/cache/NAME OF DATA"),

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 
@@ -31,6 +32,10 @@ from features.store.cache import FeatureCache, claim_default_cache, default_cach
 from features.store.cache_file import CacheFile
 from features.store.images_table import FactsTable
 from features.store.recipe import NO_WINDOW
+from features.store.source import Source, write_source
+
+#: Options that say which images there are and what is read with them, and that no recipe holds.
+_OF_IMAGES = ("id_column", "split", "max_pixels", "weights_dir")
 
 
 def run_extraction(options: ExtractOptions) -> int:
@@ -71,6 +76,7 @@ def run_extraction(options: ExtractOptions) -> int:
             window=window,
             max_pixels=options.max_pixels,
         )
+        _note_sources(options, cache, images, backbones, reading)
         report = extract(
             images,
             backbones,
@@ -80,6 +86,23 @@ def run_extraction(options: ExtractOptions) -> int:
             stop,
         )
     return _conclude(report, cache, time.monotonic() - start, console, received)
+
+
+def _note_sources(
+    options: ExtractOptions,
+    cache: Path,
+    images: Sequence[Images],
+    backbones: Sequence[FrozenBackbone],
+    reading: Reading,
+) -> None:
+    """Keep beside each cache file what it is extracted from, for the commands that messages print."""
+    defaults = {field.name: field.default for field in fields(ExtractOptions)}
+    given = {name: value for name in _OF_IMAGES if (value := getattr(options, name)) != defaults[name]}
+    given = {name: value.resolve() if isinstance(value, Path) else value for name, value in given.items()}
+    for split in images:
+        for backbone in backbones:
+            source = Source(options.data.resolve(), given, backbone.recipe(options.dtype, reading))
+            write_source(cache / split.split / f"{backbone.name}.h5", source)
 
 
 def find_images(data: Path, split: str | None, id_column: str | None) -> list[Images]:
@@ -125,7 +148,9 @@ def choose_window(option: str | None, images: Sequence[Images]) -> str:
 
 def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Images]) -> list[FrozenBackbone]:
     """Find the backbones that the options name, with their weights; the images are those to extract into the cache."""
-    own = [_own_backbone(option, cache, images) for option in options.backbone or ()]
+    if options.layer is not None and len(options.backbone or ()) != 1:
+        raise InputError(f"--layer {options.layer} is of one model of your own. Give one --backbone NAME=FILE with it.")
+    own = [_own_backbone(option, cache, images, options.layer or "") for option in options.backbone or ()]
     if len({backbone.name for backbone in own}) < len(own):
         raise InputError("--backbone: a name is duplicated. Give each model its own name.")
     names = split_names(options.backbones, "--backbones") or (() if own else CHALLENGE)
@@ -186,12 +211,12 @@ def _find_range(
     return whole
 
 
-def _own_backbone(option: str, cache: Path, images: Sequence[Images]) -> FrozenBackbone:
+def _own_backbone(option: str, cache: Path, images: Sequence[Images], layer: str) -> FrozenBackbone:
     """Find a model of one's own; it is loaded only if no split has rows of it."""
     name, weights = find_model(option)
     split = next((split.split for split in images if (cache / split.split / f"{name}.h5").exists()), None)
     cached = FeatureCache(cache).open(split, name).recipe if split else None
-    return FrozenBackbone.of_model(name, weights, cached)
+    return FrozenBackbone.of_model(name, weights, cached, layer)
 
 
 @contextmanager

@@ -80,10 +80,7 @@ def _say_unfinished(cache: "FeatureCache", *, empty: bool) -> None:
             f"the same scripts/extract.sh command goes on from there."
         )
     if empty:
-        raise InputError(
-            f"{cache.root} holds no cache file ({{split}}/{{backbone}}.h5). "
-            f"Run: scripts/extract.sh DATA --backbones NAMES --cache {cache.root}"
-        )
+        raise InputError(f"{cache.root} holds no cache file ({{split}}/{{backbone}}.h5). Run: {cache.remedy()}")
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """Describe a data set in numbers, on a terminal and as one page, describe.html, that needs nothing else."""
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from features.common.arrays import UNKNOWN
-from features.common.cli import option_words
+from features.common.commands import option_words, write_command
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few, make_console, render
@@ -207,7 +205,7 @@ def describe_dataset(options: DescribeOptions) -> None:
         with suppress(InputError):  # another data set may have taken the name of the default cache
             own = default_cache(data)
             cache = own if own.is_dir() else None
-    feature_cache = None if cache is None else FeatureCache(cache)
+    feature_cache = None if cache is None else FeatureCache(cache, data)
     descriptions = [describe_split(split, dataset.label_names, feature_cache) for split in dataset.splits.values()]
     if named and not any(split.summary and split.summary.known for split in descriptions):
         for table in FactsTable.of_cache(named):
@@ -230,7 +228,7 @@ def describe_dataset(options: DescribeOptions) -> None:
     words = option_words({"cache": cache, **{name: getattr(options, name) for name in OF_DATASET}})
     values = {
         "title": data.resolve().name,
-        "command": shlex.join(["python", "-m", "features", "describe", str(data), *words]),
+        "command": write_command("features describe", data, *words),
         "descriptions": descriptions,
         "faults": faults,
         "shown": _KINDS_ON_PAGE,
@@ -274,13 +272,13 @@ def _print_labels(console: Console, described: Description) -> None:
     beside = described.labels if several and len(described.labels) <= _SHOWN else ()
     headings = ["positive", "prevalence", "negative", "missing", *(["groups"] if described.groups else [])]
     for heading in (*headings, *(f"with {label.name}" for label in beside)):
-        table.add_column(Text(heading), justify="right", overflow="fold")
+        table.add_column(heading, justify="right", overflow="fold")
     for row, label in enumerate(described.labels):
         share = "-" if label.prevalence is None else f"{label.prevalence:.1%}"
         cells = [f"{label.positive:,}", share, f"{label.negative:,}", f"{label.missing:,}"]
         cells += [] if label.groups is None else [f"{label.groups:,}"]
         cells += ["" if row == place else f"{described.together[row, place]:,}" for place in range(len(beside))]
-        table.add_row(Text(label.name), *cells)
+        table.add_row(label.name, *cells)
     console.print(table)
     if several:
         console.print(f"  combinations: {_counts(described.combinations)}")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from classify.options import ModelName, PredictOptions, Prevalences, RunFolder, RunOptions
+from classify.options import ExcelSafe, ModelName, PredictOptions, Prevalences, RunFolder, RunOptions
 from extract.options import ExtractOptions, HeatOptions, WeightsDir
 from features.common.cli import (
     EXIT_BAD_INPUT,
@@ -22,6 +22,7 @@ from features.common.cli import (
     report_fault,
 )
 from features.common.errors import InputError, unmasked_signals
+from features.common.text import LAYOUT, visible
 
 app = application("Extract features, train on them and report, and predict new images.")
 #: The split of the cache that new images become.
@@ -59,6 +60,7 @@ class NewImagesOptions:
     model: ModelName = None
     weights_dir: WeightsDir = None
     prevalence: Prevalences = None
+    excel_safe: ExcelSafe = False
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the predictions that --out DIR holds.")] = (
         False
     )
@@ -109,7 +111,7 @@ def _draw(options: ClassifyOptions) -> int:
         with unmasked_signals():
             return draw_heat(HeatOptions(data=options.data, run=options.out, id_column=options.id_column))
     except InputError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {visible(str(error), LAYOUT)}", err=True)
         return EXIT_BAD_INPUT
     except Exception as error:  # noqa: BLE001 - the run is done: a fault of ours must not cost its report
         report_fault(error)
@@ -158,6 +160,7 @@ def predict(options: NewImagesOptions) -> int:
             images=images,
             model=options.model,
             prevalence=options.prevalence,
+            excel_safe=options.excel_safe,
             overwrite=overwrite,
         )
     )

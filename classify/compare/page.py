@@ -8,7 +8,6 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from rich.table import Table
-from rich.text import Text
 
 from classify.compare.differences import COMPARED, Beside, ScoredRun, few_labels, score_runs
 from classify.compare.runs import join_runs
@@ -135,8 +134,8 @@ def _table(runs: Sequence[ScoredRun], first: str) -> Table:
     for row in runs:
         macro = [row.figures[MACRO, metric] for metric in COMPARED]
         name = f"{row.run.name}{' (first)' if row.run.name == first else ''}"
-        own = Text(plotting.with_interval(macro[0][:3]))
-        table.add_row(Text(name), own, *(Text(_difference(one)) for one in macro), Text(row.run.note))
+        own = plotting.with_interval(macro[0][:3])
+        table.add_row(name, own, *(_difference(one) for one in macro), row.run.note)
     return table
 
 

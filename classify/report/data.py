@@ -130,7 +130,7 @@ def describe_audit(run: RunFiles) -> dict[str, Any]:
     Raises:
         InputError: the audit's record is damaged.
     """
-    audit = read_audit(run.folder)
+    audit = read_audit(run.folder, f"Make it again: {command_line('features audit', run.folder, run.record)}")
     if audit is None:
         return {"command": command_line("features audit", run.folder, run.record), "scopes": None}
     return {

@@ -15,7 +15,7 @@ from classify.scores.gallery import LABEL_ERROR, NEAR_THRESHOLD, OUTCOMES, outco
 from classify.scores.label_errors import NEAR_ROWS
 from classify.scores.thresholds import to_binary
 from features.common.errors import InputError
-from features.store.gradients import CAM, heat_path, how_to_draw, read_cam, thumbnail_path
+from features.store.gradients import CAM, draw_command, heat_path, read_cam, thumbnail_path
 
 #: Longer side of a picture in the page, in pixels: it is shown at about 160, on fine screens at double that.
 SIDE = 208
@@ -55,7 +55,7 @@ def describe_gallery(run: RunFiles) -> dict[str, Any]:
     """
     heat_record, files = read_cam(run.folder)
     if heat_record and heat_record["run"] != run.record["seal"]:
-        raise InputError(f"{run.folder / CAM} holds heat maps of another run. {how_to_draw(run.folder)}")
+        raise InputError(f"{run.folder / CAM} holds heat maps of another run. Run: {draw_command(run.folder)}")
     cards = _list_cards(run, files)
     wanted = sorted((card for card in cards if card["file"]), key=lambda card: card["rank"])
     pictures = embed_pictures(run.folder / CAM, [(card["file"], card["number"]) for card in wanted])
@@ -145,7 +145,7 @@ def embed_pictures(cam: Path, wanted: Sequence[tuple[str, int]], budget: int = B
             try:
                 uri = _data_uri(path)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all of them Pillow's
-                raise InputError(f"{path} cannot be read ({error}). {how_to_draw(cam.parent)}") from None
+                raise InputError(f"{path} cannot be read ({error}). Run: {draw_command(cam.parent)}") from None
             if len(uri) > budget:
                 left_out.add(image)
                 continue

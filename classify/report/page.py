@@ -1,7 +1,5 @@
 """The page of a run: read the files, put the sections together, and put the page in its place."""
 
-import base64
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -104,10 +102,8 @@ def fill_page(template: str, scripts: Sequence[str], values: Mapping[str, Any]) 
     script = "\n".join((_TEMPLATE / name).read_text(encoding="utf-8") for name in scripts)
     shell = {
         "style": Markup((_TEMPLATE / "page.css").read_text(encoding="utf-8")),
-        "script": Markup(script),
-        "script_digest": base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
     }
-    return render(_TEMPLATE / template, {**values, **shell}, _FILTERS)
+    return render(_TEMPLATE / template, {**values, **shell}, _FILTERS, script)
 
 
 def _json_for_html(value: Any) -> Markup:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from classify.experiment import Experiment
 from classify.inputs import Inputs, SplitInputs
@@ -266,7 +265,7 @@ def _leaderboard(experiment: Experiment, backbone_count: int) -> Table:
         prediction = experiment.predictions[model]
         final = model == experiment.final_model
         table.add_row(
-            Text(f"{model}{' *' if final else ' =' if model in tied else ''}"),
+            f"{model}{' *' if final else ' =' if model in tied else ''}",
             f"{len(prediction.backbones)} of {backbone_count}",
             _with_interval(macro["roc_auc"]),
             *(_short(macro[column.metric].value) for column in columns),
@@ -317,13 +316,13 @@ def _threshold_table(inputs: Inputs, experiment: Experiment, costs: np.ndarray) 
     for heading in ("AUC", "threshold", "F1", "sensitivity", "specificity", "at 0.5: F1", "sensitivity", "specificity"):
         table.add_column(heading, justify="right", overflow="fold")
     for name, threshold, cost in zip(inputs.label_names, experiment.thresholds[model], costs, strict=True):
-        table.add_row(Text(name), _with_interval(aucs[name]), *(_short(value) for value in (threshold, *cost)))
+        table.add_row(name, _with_interval(aucs[name]), *(_short(value) for value in (threshold, *cost)))
     return table
 
 
-def _with_interval(score: Score) -> Text:
+def _with_interval(score: Score) -> str:
     """Write a score as `0.894 [0.858, 0.925]`, or without an interval where it has none."""
-    return Text(_figure(score.value, score.low, score.high))
+    return _figure(score.value, score.low, score.high)
 
 
 def _figure(value: float | None, low: float | None, high: float | None) -> str:

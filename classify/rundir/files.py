@@ -3,6 +3,7 @@
 Each CSV file is written here, by `images` or by `tables`, and read here; but the labels, which the audit reads too.
 """
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from classify.scores.label_errors import find_duplicates, find_label_errors
 from classify.scores.metrics import MICRO, OVERALL, sign_of
 from classify.scores.thresholds import measure_cost, to_binary
 from features.common.arrays import UNKNOWN, Decisions, Labels, Probabilities
+from features.common.cells import protect_tables, read_cell
 from features.common.files import replacing
 from features.dataset.run_labels import NO_FOLD, RunLabels, write_run_labels
 
@@ -71,6 +73,7 @@ def write_files(folder: Path, inputs: Inputs, experiment: Experiment, record: Ma
     """
     with writing(folder):
         _write_tables(folder, inputs, experiment)
+        protect_tables(folder, record.get("arguments", {}).get("excel_safe", False))
         files = _save_models(folder, experiment)
         seal(folder, {**record, **describe_run(inputs, experiment, files)})
 
@@ -268,7 +271,14 @@ def read_run_table(run: SealedRun, name: str) -> pd.DataFrame:
     types = dict.fromkeys(_WORDS, "object")
     if name in (PROBABILITIES, OUT_OF_FOLD):
         types |= dict.fromkeys(run.label_names, "float32")
-    return pd.read_csv(run.file(name), dtype=types, keep_default_na=False, na_values=[""], encoding="utf-8")
+    path = run.file(name)
+    with path.open(encoding="utf-8", newline="") as file:
+        names = [read_cell(cell) for cell in next(csv.reader(file))]
+    table = pd.read_csv(
+        path, names=names, header=0, dtype=types, keep_default_na=False, na_values=[""], encoding="utf-8"
+    )
+    words = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+    return table.assign(**{word: table[word].map(read_cell, na_action="ignore") for word in words})
 
 
 def _save_models(folder: Path, experiment: Experiment) -> dict[str, list[str]]:

@@ -76,8 +76,7 @@ class SealedRun:
         if version != _FORMAT:
             raise InputError(
                 f"{path} is of another version of Headbank: its format is {version or 'older than 2'}, expected "
-                f"{_FORMAT}. Make the run again: python -m classify run DATA --out {folder} --overwrite, with the "
-                "options that it had."
+                f"{_FORMAT}. Make the run again with the options that it had, and --overwrite."
             )
         if record.get("seal") != _seal_of(record):
             raise _changed(folder, MARK)
@@ -142,7 +141,7 @@ def _changed(folder: Path, name: str) -> InputError:
 
 def _remedy(folder: Path) -> str:
     """Say what helps where a run is not whole."""
-    return f"Put the original back, or make the run again: python -m classify run ... --out {folder} --overwrite"
+    return f"Put the original back, or make the run again: with the options that {folder} had, and --overwrite."
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import pandas as pd
 
 from classify.rundir.folder import LEARNING_CURVE
 from classify.scores.learning import REACH, CurvePoint, LearningCurve
+from features.common.commands import write_command
 from features.common.errors import InputError, cause_of
 from features.common.files import replacing
 
@@ -50,7 +51,8 @@ def read_learning_curve(folder: Path) -> tuple[str, LearningCurve] | None:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
     except (ValueError, KeyError, AttributeError, IndexError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Make it again: python -m classify learn {folder}") from None
+        remedy = write_command("classify learn", folder)
+        raise InputError(f"{path} cannot be read ({error}). Make it again: {remedy}") from None
 
 
 def describe_curve(curve: LearningCurve, unit: str) -> list[str]:

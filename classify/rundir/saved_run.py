@@ -1,6 +1,5 @@
 """Load a finished run, and predict with it."""
 
-import shlex
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -14,6 +13,7 @@ from classify.models.files import Predictor, load_model
 from classify.rundir.files import read_thresholds
 from classify.rundir.folder import SealedRun
 from features.common.arrays import Features, Probabilities, Thresholds
+from features.common.commands import join_words
 from features.common.errors import InputError
 from features.store.cache import FeatureCache
 from features.store.recipe import Recipe, extract_options
@@ -97,14 +97,14 @@ class SavedRun(SealedRun):
             if file.width != self.widths[backbone]:
                 raise InputError(
                     f"{file.path} has {file.width} features an image, but {self.folder} learnt from "
-                    f"{self.widths[backbone]}. Remove the file and extract again."
+                    f"{self.widths[backbone]}. Extract into another --cache."
                 )
             if found.fingerprint != wanted.fingerprint:
                 raise InputError(
                     f"{cache.path(split, backbone)} was extracted otherwise than what {self.folder} learnt from "
                     f"({wanted.differences(found)}): fingerprints {found.fingerprint[:8]} and "
                     f"{wanted.fingerprint[:8]}. Extract it into another --cache with "
-                    f"{' and '.join(map(shlex.join, self.extract_options(model)))}."
+                    f"{' and '.join(join_words(*words) for words in self.extract_options(model))}."
                 )
 
     def predict(self, model: str, features: Features) -> Probabilities:

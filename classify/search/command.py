@@ -10,7 +10,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from classify.inputs import read_inputs
 from classify.models.heads import HeadSpec, write_presets
@@ -51,7 +50,7 @@ def search(options: SearchOptions) -> int:
     backbones = split_names(options.backbones, "--backbones")
     dataset = read_dataset(options.data, options)
     dataset = replace(dataset, splits={name: split for name, split in dataset.splits.items() if name == "train"})
-    feature_cache = FeatureCache(options.cache or default_cache(options.data))
+    feature_cache = FeatureCache(options.cache or default_cache(options.data), options.data)
     inputs = read_inputs(dataset, feature_cache, backbones)
     folds, rows = make_search_folds(inputs, options.folds, seed)
     console = make_console()
@@ -121,7 +120,7 @@ def _table(trials: Sequence["FrozenTrial"], heads: dict[str, HeadSpec]) -> Table
     table.add_column("what it is", overflow="fold")
     for trial, (name, spec) in zip(trials, heads.items(), strict=True):
         by_fold = " ".join("-" if auc is None else f"{auc:.3f}" for auc in trial.user_attrs[FOLD_AUCS])
-        table.add_row(Text(name), str(trial.number), f"{trial.value or 0:.4f}", by_fold, Text(_describe_head(spec)))
+        table.add_row(name, str(trial.number), f"{trial.value or 0:.4f}", by_fold, _describe_head(spec))
     return table
 
 

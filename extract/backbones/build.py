@@ -1,5 +1,6 @@
 """Build a backbone with its weights: a Keras model from preprocessed pixels to pooled features, or to feature maps."""
 
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from extract.backbones.own_model import load_own_model, warn_of_classifier
 from extract.backbones.table import PREPROCESSING, Backbone
 from extract.backbones.weights import RANDOM_SEED, Weights
 from extract.images.reading import Reading
 from extract.images.resizing import RESIZING
 from extract.runtime import split_cores
 from features.common.errors import InputError
+from features.common.hdf5 import refuse_inflated
 from features.common.keras_import import import_keras
 from features.store.recipe import Recipe
 
@@ -32,6 +35,7 @@ class FrozenBackbone:
         precision: `float32` or `mixed`.
         architecture: its row of the table; None for a user's own model.
         pooling: `avg`, or `model` where a user's own model gives vectors.
+        layer: the layer of a user's own model whose output are the features; "" for the model's own.
     """
 
     name: str
@@ -41,6 +45,7 @@ class FrozenBackbone:
     precision: str
     architecture: Backbone | None
     pooling: str = "avg"
+    layer: str = ""
 
     @classmethod
     def of_table(cls, row: Backbone, weights: Weights, precision: str) -> "FrozenBackbone":
@@ -48,7 +53,7 @@ class FrozenBackbone:
         return cls(row.name, row.input_size, row.preprocessing, weights, precision, row)
 
     @classmethod
-    def of_model(cls, name: str, weights: Weights, cached: Recipe | None = None) -> "FrozenBackbone":
+    def of_model(cls, name: str, weights: Weights, cached: Recipe | None = None, layer: str = "") -> "FrozenBackbone":
         """A user's own model, which runs in the precision that it was saved with.
 
         Args:
@@ -56,14 +61,17 @@ class FrozenBackbone:
             weights: its file.
             cached: how the rows in the cache were made. If by the same file, it says what the model takes; otherwise
                 the model is loaded to see.
+            layer: as in the class.
 
         Raises:
             InputError: the file does not load, or the model does not take RGB images of one fixed size.
         """
         assert weights.path is not None
-        if cached is not None and (cached.backbone, cached.weights_digest) == (name, weights.digest):
-            return cls(name, cached.input_size, "model", weights, "float32", None, cached.pooling)
-        model = _load_model(weights.path)
+        if cached is not None and (cached.backbone, cached.weights_digest, cached.layer) == (
+            *(name, weights.digest, layer),
+        ):
+            return cls(name, cached.input_size, "model", weights, "float32", None, cached.pooling, layer)
+        model = load_own_model(weights.path, layer)
         shape = getattr(model, "input_shape", None)
         if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] is None or shape[1] != shape[2] or shape[3] != 3:
             raise InputError(
@@ -71,8 +79,9 @@ class FrozenBackbone:
                 f"Save it with such an input."
             )
         _pooled(model)
+        warn_of_classifier(model, weights.path)
         pooling = "avg" if len(model.output_shape) == 4 else "model"
-        return cls(name, int(shape[1]), "model", weights, "float32", None, pooling)
+        return cls(name, int(shape[1]), "model", weights, "float32", None, pooling, layer)
 
     def recipe(self, storage: str, reading: Reading) -> Recipe:
         """All that decides the values of its features of images read so, stored as `float32` or `float16`."""
@@ -83,6 +92,7 @@ class FrozenBackbone:
             preprocessing=f"{RESIZING}; {PREPROCESSING[self.preprocessing]}",
             input_size=self.input_size,
             pooling=self.pooling,
+            layer=self.layer,
             precision=self.precision,
             storage=storage,
             **reading.settings(),
@@ -99,7 +109,7 @@ class FrozenBackbone:
         """
         if self.architecture is None:
             assert self.weights.path is not None
-            return _pooled(_load_model(self.weights.path))
+            return _pooled(load_own_model(self.weights.path, self.layer))
         split_cores()
         keras = import_keras()
         keras.config.set_dtype_policy("mixed_float16" if self.precision == "mixed" else "float32")
@@ -126,6 +136,8 @@ class FrozenBackbone:
 def _load_weights(model: "keras.Model", path: Path) -> None:
     """Load weights; what does not fit becomes an InputError naming the file."""
     try:
+        if path.suffix == ".h5":
+            refuse_inflated(io.BytesIO(path.read_bytes()))
         with warnings.catch_warnings():
             # Keras only warns of layers that are missing from the file, and leaves them as they were drawn.
             warnings.simplefilter("error", UserWarning)
@@ -135,20 +147,6 @@ def _load_weights(model: "keras.Model", path: Path) -> None:
             f"{path} does not fit {model.name}: it holds the weights of another architecture, or not all of this one. "
             f"Give weights that were saved from {model.name} without its classifier. Keras says: "
             f"{str(error).splitlines()[0][:200]}"
-        ) from None
-
-
-def _load_model(path: Path) -> "keras.Model":
-    """Load a user's own model; Keras refuses code hidden in the file."""
-    split_cores()
-    keras = import_keras()
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # noqa: BLE001 - a foreign file can fail anywhere inside Keras
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"{path} cannot be loaded: {reason} A backbone is a model saved by Keras 3 with model.save, "
-            f"of Keras' own layers (no Lambda)."
         ) from None
 
 

@@ -20,7 +20,7 @@ from features.common.errors import InputError, cause_of
 _HEADER = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\x02M\xe9\x03."  # 0x1950a86a20f9469cfc6c, version 1001
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
 #: Bytes of the pickles, at most: they limit the objects that a file can make. EfficientNet-Lite2 has 62,000.
-_PICKLE_BYTES = 1 << 20
+_PICKLE_BYTES = 1 << 18
 
 
 class _Storage(NamedTuple):
@@ -195,7 +195,10 @@ def _load(pickles: io.BytesIO) -> Any:
     """Load the next pickle."""
     try:
         return _Unpickler(pickles).load()
-    except (pickle.UnpicklingError, TypeError, AttributeError, LookupError, EOFError, struct.error) as error:
+    except EOFError:
+        beyond = pickles.getbuffer().nbytes == _PICKLE_BYTES
+        raise ValueError(f"more than {_PICKLE_BYTES:,} bytes of objects" if beyond else "it ends early") from None
+    except (pickle.UnpicklingError, TypeError, AttributeError, LookupError, struct.error) as error:
         raise ValueError(f"a pickle is malformed ({type(error).__name__}: {error})") from None
 
 

@@ -79,17 +79,14 @@ def gather(
     """
     cached = [split for split in dataset.splits.values() if cache.backbones(split.name)]
     if not cached:
-        raise InputError(
-            f"{cache.root} holds no features of {' or '.join(dataset.splits)}. "
-            f"Run: scripts/extract.sh {dataset.root} --cache {cache.root}"
-        )
+        raise InputError(f"{cache.root} holds no features of {' or '.join(dataset.splits)}. Run: {cache.remedy()}")
     of_splits = [cache.backbones(split.name) for split in cached]
     backbones = [name for name in of_splits[0] if all(name in own for own in of_splits)]
     if not backbones:
         held = "; ".join(f"{split.name}: {', '.join(own)}" for split, own in zip(cached, of_splits, strict=True))
         raise InputError(
             f"{cache.root} holds no backbone for all splits ({held}), so they cannot be compared. "
-            f"Run: scripts/extract.sh {dataset.root} --backbones NAMES --cache {cache.root}"
+            f"Run: {cache.remedy(*sorted({name for own in of_splits for name in own}))}"
         )
     parts = [_gather_split(split, cache, backbones, dataset.label_names, run.get(split.name)) for split in cached]
     arrays = ("splits", "image_ids", "digests", "labels", "groups", "folds", "blank")

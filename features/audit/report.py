@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from features.common.errors import InputError
 from features.common.files import read_record, replacing
@@ -43,7 +42,7 @@ def audit_cache(options: AuditOptions) -> None:
     from features.audit.audit import find_leaks, gather
 
     cache, data, run = options.cache, options.data, options.run
-    feature_cache = FeatureCache(cache)
+    feature_cache = FeatureCache(cache, options.data)
     known = {} if run is None else read_run_labels(find_run_labels(run))
     dataset, groups = with_scan_groups(read_dataset(data, options), cache)
     images, features, left_out = gather(dataset, feature_cache, known)
@@ -134,7 +133,7 @@ def _write_audit(audit: "Audit", folder: Path, record: dict[str, Any]) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_audit(folder: Path) -> dict[str, Any] | None:
+def read_audit(folder: Path, remedy: str) -> dict[str, Any] | None:
     """Read the audit.json of a folder, with what `summarise` gives; None where there is none.
 
     Raises:
@@ -143,7 +142,6 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     if not path.is_file():
         return None
-    remedy = f"Make it again: python -m features audit CACHE --data DATA --run {folder}"
     return read_record(path, remedy, "backbones", "threshold", "pairs", "groups")
 
 
@@ -203,9 +201,9 @@ def _print_pairs(console: Console, audit: "Audit") -> None:
     table.add_column("distance", justify="right")
     table.add_column("labels differ", overflow="fold")
     for pair in shown.head(_PAIRS_SHOWN).to_dict("records"):
-        ids = (Text(pair[name]) for name in ("first_ID", "second_ID"))
+        ids = (pair[name] for name in ("first_ID", "second_ID"))
         labels = (pair["labels_differ"] or "-") if isinstance(pair["labels_differ"], str) else "not labelled"
-        table.add_row(pair["kind"], pair["scope"], *ids, f"{pair['distance']:.3f}", Text(labels))
+        table.add_row(pair["kind"], pair["scope"], *ids, f"{pair['distance']:.3f}", labels)
     console.print(f"{what} ({min(_PAIRS_SHOWN, len(shown))} of {len(shown)}, all in {DUPLICATES}):")
     console.print(table)
 

@@ -7,17 +7,19 @@ Exit codes: 0 done; 1 a fault of ours; 2 bad usage or bad input; 3 done, but som
 import dataclasses
 import errno
 import inspect
+import io
 import logging
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar, get_type_hints
 
 import typer
 import typer.core
 
 from features.common.errors import FULL, InputError, Stopped, cause_of, raising_signals
+from features.common.text import LAYOUT, visible
 
 EXIT_FAULT = 1
 EXIT_BAD_INPUT = 2
@@ -62,18 +64,11 @@ def choose_names(text: str, option: str, kind: str, table: Collection[str], *, n
     return tuple(name for name in table if name in names)
 
 
-def option_words(options: Mapping[str, Any]) -> list[str]:
-    """Write options by name as words of a command; None, and a switch that is off, take no word; a list several."""
-    words = []
-    for name, value in options.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(option)
-        elif isinstance(value, list):
-            words += [word for one in value for word in (option, str(one))]
-        elif value is not None and value is not False:
-            words += [option, str(value)]
-    return words
+class _VisibleFormatter(logging.Formatter):
+    """Writes log lines; see `visible`."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        return visible(super().formatMessage(record), LAYOUT)
 
 
 class Command(typer.core.TyperGroup):
@@ -81,14 +76,18 @@ class Command(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the sub-command; any error ends as a `typer.Exit` with the code that the module's docstring gives."""
-        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # what it cannot show must not end a command
+                stream.reconfigure(errors="backslashreplace")
+        logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+        logging.getLogger().handlers[0].setFormatter(_VisibleFormatter("%(levelname)s: %(message)s"))
         try:
             with raising_signals():
                 return super().invoke(ctx)
         except Stopped as stop:
             raise typer.Exit(stop.exit_code) from None
         except InputError as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {visible(str(error), LAYOUT)}", err=True)
             raise typer.Exit(EXIT_BAD_INPUT) from None
         except BrokenPipeError:
             raise typer.Exit(EXIT_BROKEN_PIPE) from None
@@ -98,7 +97,7 @@ class Command(typer.core.TyperGroup):
                 raise
             if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
                 where = f"{error.filename}: " if error.filename else ""
-                typer.echo(f"error: {where}{cause_of(error)}", err=True)
+                typer.echo(f"error: {visible(where)}{cause_of(error)}", err=True)
                 raise typer.Exit(EXIT_BAD_INPUT) from None
             report_fault(error)
             raise typer.Exit(EXIT_FAULT) from None
@@ -109,7 +108,7 @@ def report_fault(error: Exception) -> None:
     with tempfile.NamedTemporaryFile("w", prefix="headbank-fault-", suffix=".txt", delete=False) as file:
         file.write("".join(traceback.format_exception(error)))
     typer.echo(
-        f"error: a fault of Headbank: {type(error).__name__}: {error}\n"
+        f"error: a fault of Headbank: {type(error).__name__}: {visible(str(error), LAYOUT)}\n"
         f"Please report it, with {file.name}. Finished work is kept: the same command goes on from there.",
         err=True,
     )

@@ -1,5 +1,8 @@
 """Texts that people read: sizes, ages, durations, lists cut short, pages, and the console that commands print on."""
 
+import base64
+import hashlib
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,6 +14,10 @@ if TYPE_CHECKING:
 
 #: Columns of a console that is not a terminal: no line of a table is folded there, so that programs can read it.
 _UNFOLDED = 10_000
+#: Control characters that a message or a table may hold itself.
+LAYOUT = "\n\t"
+#: Bidirectional classes of the characters that turn the direction of what follows: Unicode Standard Annex 9, table 4.
+_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 def size(count: float) -> str:
@@ -51,21 +58,48 @@ def count_things(number: int, thing: str) -> str:
     return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
+def visible(text: str, keep: str = "") -> str:
+    """Escape the characters of names and cells that a terminal would act on.
+
+    These are control characters, halves of pairs (of a file name that is no text), and what turns the direction of
+    writing. Characters of `keep` stay.
+    """
+    return text if text.isprintable() else "".join(c if c in keep else _visible(c) for c in text)
+
+
+def _visible(character: str) -> str:
+    """Escape one character, if it has to be."""
+    acts = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(character) in _TURNS
+    return character.encode("unicode_escape").decode() if acts else character
+
+
 def first_few(names: Sequence[str], count: int = 10, separator: str = ", ") -> str:
     """The first names as text, and how many more there are: `a, b, c and 1,204 more`; "" if there are none."""
     more = len(names) - count
-    return separator.join(names[:count]) + (f" and {more:,} more" if more > 0 else "")
+    return separator.join(map(visible, names[:count])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def make_console(*, stderr: bool = False) -> "Console":
     """Make the console that a command prints on.
 
     What is printed stays as it is: nothing in it is taken for markup or emoji, and lines are wrapped by the terminal
-    only. Tables fit the terminal; elsewhere they are as wide as they need to be.
+    only. Tables fit the terminal; elsewhere they are as wide as they need to be. See `visible` for what is escaped.
     """
     from rich.console import Console
+    from rich.segment import Segment
+    from rich.text import Text
 
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    class VisibleConsole(Console):
+        """Escapes what texts hold, not what styles and progress send to the terminal."""
+
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str(visible(text, LAYOUT), **how)
+
+        def render(self, *what: Any) -> Iterator[Segment]:
+            for text, style, control in super().render(*what):
+                yield Segment(text if control else visible(text, LAYOUT), style, control)
+
+    console = VisibleConsole(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = _UNFOLDED
     return console
@@ -83,15 +117,31 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
-def render(template: Path, values: Mapping[str, Any], filters: Mapping[str, Callable[..., str]] | None = None) -> str:
+def render(
+    template: Path,
+    values: Mapping[str, Any],
+    filters: Mapping[str, Callable[..., str]] | None = None,
+    script: str = "",
+) -> str:
     """Fill in a Jinja template; it may include others of its folder.
+
+    The template has `{{ policy }}` in its head: the page asks for nothing else, and runs nothing but `script`, whatever
+    a label or an id may hold.
 
     Args:
         template: an HTML file. Whatever the values hold is shown as text; a name without a value is a fault.
         values: by name.
         filters: by name, beside those of Jinja.
+        script: what the template's `{{ script }}` becomes.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    allowed = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    if script:
+        known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        allowed += f"; script-src 'sha256-{known}'"
+    policy = Markup(f'<meta http-equiv="Content-Security-Policy" content="{allowed}">')
 
     environment = Environment(
         loader=FileSystemLoader(template.parent),
@@ -101,4 +151,4 @@ def render(template: Path, values: Mapping[str, Any], filters: Mapping[str, Call
         lstrip_blocks=True,
     )
     environment.filters |= filters or {}
-    return environment.get_template(template.name).render(values)
+    return environment.get_template(template.name).render({**values, "policy": policy, "script": Markup(script)})

@@ -2,14 +2,15 @@
 
 import csv
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from features.common.cells import read_cell, write_cell
 from features.common.cli import split_names
+from features.common.commands import write_command
 from features.common.errors import InputError
 from features.common.files import replacing
 from features.common.text import first_few
@@ -165,7 +166,7 @@ def _conclude(root: Path, faults: Faults) -> None:
     """Log the warnings, and refuse the faults."""
     for warning in faults.warnings:
         logger.warning("%s", warning)
-    faults.refuse(f": python -m features describe {shlex.quote(str(root))} lists them all")
+    faults.refuse(f": {write_command('features describe', root)} lists them all")
 
 
 def _find_parts(root: Path, options: DatasetOptions, faults: Faults) -> dict[str, _Part]:
@@ -319,7 +320,7 @@ def read_groups_file(path: Path, faults: Faults) -> dict[str, str]:
     cells = table.columns[table.find(_GROUP)]
     for image_id, row in read_ids(table, table.find(_ID), faults).items():
         if cells[row]:
-            groups[image_id] = cells[row]
+            groups[read_cell(image_id)] = read_cell(cells[row])
         else:
             remedy = "Every image needs a group: write it; one of its own will do."
             faults.add(cell_fault("group", path, table.lines[row], _GROUP, "", remedy))
@@ -335,4 +336,4 @@ def write_groups_file(path: Path, groups: Mapping[str, str]) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow((_ID, _GROUP))
-        writer.writerows(groups.items())
+        writer.writerows([write_cell(cell, safe=False) for cell in row] for row in groups.items())

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from features.common.arrays import UNKNOWN
+from features.common.cells import read_cell
 from features.common.errors import InputError, cause_of
 from features.common.files import digest_file
 
@@ -58,7 +59,7 @@ def read_run_labels(path: Path) -> dict[str, RunLabels]:
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
+            header, *rows = ([read_cell(cell) for cell in row] for row in csv.reader(file))
         if tuple(header[: len(_COLUMNS)]) != _COLUMNS:
             raise ValueError(f"its columns are {', '.join(header)}, expected {', '.join(_COLUMNS)} and the labels")
         if any(len(row) != len(header) for row in rows):

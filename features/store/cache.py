@@ -1,6 +1,5 @@
 """Read the feature cache: one matrix in the order of the ids asked for; and read all of it again to verify it."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -9,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from features.common.commands import move_aside, write_command
 from features.common.errors import InputError, cause_of
 from features.common.files import digest_file, replacing
 from features.store.cache_file import BLOCK_ROWS, CacheFile, DamagedFile, Selection, read_selections
 from features.store.images_table import FactsTable, Rejection, Stamp, read_rejections
-from features.store.recipe import extract_options
+from features.store.recipe import Recipe
+from features.store.source import Source, extract_command, read_source
 
 #: In a default cache: the path of the data set that it belongs to.
 _OWNER = "dataset.txt"
@@ -24,12 +25,17 @@ _READERS = 8
 class FeatureCache:
     """The features of one data set. Each file is opened once, and is then seen as it was at that moment.
 
+    Args:
+        root: the cache's folder.
+        data: the data set, for the commands that messages print, where the cache does not know it.
+
     Raises:
         InputError: there is no such folder.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, data: Path | None = None) -> None:
         self.root = Path(root)
+        self._data = data
         self._files: dict[Path, CacheFile] = {}
         if not self.root.is_dir():
             raise InputError(f"{root} is not there: no features have been extracted. Run: {self.remedy()}")
@@ -65,7 +71,8 @@ class FeatureCache:
         if path not in self._files:
             if not path.exists():
                 have = ", ".join(self.backbones(split)) or "none"
-                raise InputError(f"{path} is not there (cached for {split}: {have}). Run: {self.remedy(backbone)}")
+                remedy = self.remedy(backbone, split=split)
+                raise InputError(f"{path} is not there (cached for {split}: {have}). Run: {remedy}")
             self._files[path] = CacheFile.open(path)
         return self._files[path]
 
@@ -171,16 +178,42 @@ class FeatureCache:
             if changed:
                 raise InputError(
                     f"{len(changed)} images of {split} have changed since {file.path} was extracted "
-                    f"(first: {changed[0]}). Run: {self.remedy(backbone)}"
+                    f"(first: {changed[0]}). Run: {self.remedy(backbone, split=split)}"
                 )
 
-    def remedy(self, *backbones: str) -> str:
-        """The command that brings missing features, with the options that made those that are there."""
-        recipes = {path.stem: file.recipe for path, file in self._files.items() if path.stem in backbones}
-        known = len(recipes) == len(backbones) > 0
-        runs = extract_options(recipes) if known else [["--backbones", ",".join(backbones) or "NAMES"]]
-        commands = (["scripts/extract.sh", "DATA", *options, "--cache", str(self.root)] for options in runs)
-        return " && ".join(map(shlex.join, commands))
+    def remedy(self, *backbones: str, split: str | None = None) -> str:
+        """The command that brings missing features, from the data and with the options that made those that are there.
+
+        Args:
+            backbones: whose; none where none is known.
+            split: where they are missing: its source counts before those of others.
+        """
+        known = {name: source for name in backbones if (source := self._source(name, split))}
+        commands = [extract_command(known, self.root)] if known else []
+        if unknown := ",".join(name for name in backbones if name not in known):
+            commands.append(self._command("--backbones", unknown))
+        return " && ".join(commands or [self._command()])
+
+    def _command(self, *words: str) -> str:
+        """The command that extracts into this cache, where no features say how."""
+        return write_command("scripts/extract.sh", self._owner() or "DATA", *words, "--cache", self.root)
+
+    def _owner(self) -> Path | None:
+        """The data set, as far as it is known."""
+        owner = self.root / _OWNER
+        named = Path(owner.read_text(encoding="utf-8", errors="replace")) if owner.is_file() else None
+        return self._data or named
+
+    def _source(self, backbone: str, split: str | None) -> Source | None:
+        """How the rows of a backbone came about; None where no split says it."""
+        recipe: Recipe | None = None
+        for name in dict.fromkeys([*([split] if split else []), *(self.splits() if self.root.is_dir() else ())]):
+            if source := read_source(self.path(name, backbone)):
+                return source
+            if recipe is None and self.path(name, backbone).exists():
+                with suppress(InputError):
+                    recipe = self.open(name, backbone).recipe
+        return Source(self._owner(), {}, recipe) if recipe else None
 
     def _locate(self, file: CacheFile, wanted: tuple[str, ...], backbone: str) -> np.ndarray:
         """Find the file's row of every id wanted: int64 (N,)."""
@@ -204,7 +237,7 @@ class FeatureCache:
                         f"{file.path} and {theirs.path} were extracted differently "
                         f"({theirs.recipe.differences(file.recipe)}): fingerprints {file.fingerprint[:8]} and "
                         f"{theirs.fingerprint[:8]}. Run with one set of options for both: "
-                        f"scripts/extract.sh DATA --backbones {backbone} --cache {shlex.quote(str(self.root))}"
+                        f"{self.remedy(backbone, split=split)}"
                     )
 
 
@@ -230,9 +263,7 @@ def verify_cache(cache: FeatureCache) -> Iterator[tuple[Path, int, Finding | Non
                 _check(file)
                 yield path, file.rows, None
             except DamagedFile as damage:
-                aside = shlex.join(["mv", str(path), f"{path}.damaged"])
-                remedy = f"{aside} && {cache.remedy(backbone)}"
-                yield path, 0, Finding(damage.reason, remedy)
+                yield path, 0, Finding(damage.reason, f"{move_aside(path)} && {cache.remedy(backbone, split=split)}")
             except InputError as error:
                 yield path, 0, Finding(str(error).removeprefix(f"{path} "), "")
 

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from xxhash import xxh3_128_digest
 
+from features.common.commands import write_command
 from features.common.errors import InputError, cause_of
 from features.common.files import DIGEST_BYTES, digest
 from features.store.recipe import SCHEMA_VERSION, Recipe
@@ -35,7 +36,7 @@ class DamagedFile(InputError):
     """A cache file does not hold what was written; `reason` says what was found, and where."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path} is damaged ({reason}). Run: python -m features verify {path.parents[1]}")
+        super().__init__(f"{path} is damaged ({reason}). Run: {write_command('features verify', path.parents[1])}")
         self.reason = reason
 
 
@@ -86,8 +87,7 @@ class CacheFile:
                 if (version := attributes.get("schema_version")) != SCHEMA_VERSION:
                     raise InputError(
                         f"{path} has schema {version}, but this Headbank reads {SCHEMA_VERSION}: its features have to "
-                        f"be extracted again. Move the folder {path.parents[1]} away, or remove it, and run: "
-                        f"scripts/extract.sh DATA --backbones {path.stem} --cache {path.parents[1]}"
+                        f"be extracted again. Move the folder {path.parents[1]} away, and run again what extracted it."
                     )
                 arrays = {name: _mapped(path, mapped, file, name) for name in _TYPES}
         except HDF5_ERRORS as error:

@@ -9,9 +9,8 @@ rest are the logit.
 import csv
 import io
 import json
-import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from features.common.commands import write_command
 from features.common.errors import InputError, cause_of
 from features.common.files import replacing
+from features.common.hdf5 import refuse_inflated
+from features.dataset.run_labels import MARK
 from features.store.cache_file import HDF5_ERRORS
 from features.store.recipe import Recipe
 
@@ -38,8 +40,6 @@ _CAM_COLUMNS = {
 }
 #: Version of the file's layout.
 GRADIENTS_SCHEMA = 2
-#: Deflate makes of a byte at most this many: zlib.net/zlib_tech.html.
-_DEFLATE = 1032
 #: Bits of a float32's mantissa that `rounded` clears: 10 of 23 remain, as in float16, with the range of float32.
 _CLEARED_BITS = 13
 
@@ -157,13 +157,14 @@ def read_gradients(folder: Path) -> Gradients:
     if not path.is_file():
         raise InputError(f"{path} is not there: it says what to draw heat maps of. {_remedy(folder)}")
     try:
-        content = path.read_bytes()  # so that HDF5 meets neither locks nor the disk, and speaks of the bytes alone
+        content = io.BytesIO(path.read_bytes())  # HDF5 then meets neither locks nor the disk
     except OSError as error:
         raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
     try:
-        with h5py.File(io.BytesIO(content)) as file:
-            about = json.loads(_read(file, "about", len(content)).tobytes())
-            vectors = {name: _read(file, f"gradients/{name}", len(content)) for name in about["recipes"]}
+        refuse_inflated(content)
+        with h5py.File(content) as file:
+            about = json.loads(file["about"][:].tobytes())
+            vectors = {name: file["gradients"][name][:] for name in about["recipes"]}
     except HDF5_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}). {_remedy(folder)}") from None
@@ -181,17 +182,9 @@ def read_gradients(folder: Path) -> Gradients:
     )
 
 
-def _read(file: h5py.File, name: str, file_bytes: int) -> np.ndarray:
-    """Read an array; ValueError where the file cannot hold as much as it says."""
-    dataset = file[name]
-    if math.prod(dataset.shape) * dataset.dtype.itemsize > _DEFLATE * file_bytes:
-        raise ValueError(f"{name} has shape {dataset.shape}, too much for {file_bytes} bytes")
-    return dataset[:]
-
-
 def _remedy(folder: Path) -> str:
     """Say what writes the file."""
-    return f"Write it: python -m classify gradients {folder}; or, if these are predictions, classify predict --heat 6."
+    return f"Write it: {write_command('classify gradients', folder)}; of predictions: classify predict --heat 6."
 
 
 def thumbnail_path(cam: Path, file: str) -> Path:
@@ -268,10 +261,13 @@ def read_cam(run: Path) -> tuple[dict[str, Any], dict[tuple[str, str], str] | No
     except OSError as error:
         raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
     except (ValueError, RecursionError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error}). {how_to_draw(run)}") from None
+        raise InputError(f"{path} cannot be read ({error}). Run: {draw_command(run)}") from None
     return record, files
 
 
-def how_to_draw(run: Path) -> str:
-    """Say which command draws the heat maps of a run again."""
-    return f"Make it again: python -m extract heat DATA {shlex.quote(str(run))}"
+def draw_command(run: Path) -> str:
+    """The command that draws the heat maps of a run, or of predictions, whose images only their maker knows."""
+    data: Path | str = "DATA"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        data = Path(json.loads((run / MARK).read_text(encoding="utf-8"))["data"])
+    return write_command("extract heat", data, run)

@@ -39,7 +39,7 @@ OF_TABLES = ["--id-column", "the file", "--labels", "a b,=c", "--groups", "my gr
     ],
 )
 def test_a_command_has_what_the_run_was_given_and_can_be_pasted(command, words):
-    assert shlex.split(command_line(command, RUN, RECORD)) == ["python", "-m", *command.split(), *words]
+    assert shlex.split(command_line(command, RUN, RECORD)) == [".venv/bin/python", "-m", *command.split(), *words]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -53,7 +53,7 @@ def test_every_option_is_one_that_the_command_takes(command):
 
 def test_options_that_were_not_given_are_not_said():
     bare = {"data": "d", "cache": "c", "arguments": {}}  # as of a run before there were groups
-    assert command_line("features audit", Path("r"), bare) == "python -m features audit c --data d --run r"
+    assert command_line("features audit", Path("r"), bare) == ".venv/bin/python -m features audit c --data d --run r"
 
 
 def settings(**options: Any) -> Settings:

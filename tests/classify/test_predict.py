@@ -322,7 +322,7 @@ def test_labels_may_be_called_like_numbers_and_missing_values(tmp_path):
         (lambda out: (out / "run.json").unlink(), (), "run.json is missing. Give the folder that"),
         (lambda out: (out / "run.json").write_text("[1"), (), "run.json cannot be read"),
         (lambda out: (out / "run.json").write_text("[1]"), (), "run.json cannot be read (it is not a JSON object)"),
-        (strip, (), "its format is older than 2, expected 3. Make the run again: python -m classify run DATA --out"),
+        (strip, (), "its format is older than 2, expected 3. Make the run again with the options"),
         (lambda out: change(out, format=4), (), "its format is 4, expected 3. Make the run again"),
         (lambda out: change(out, final_model="mean"), (), "run.json was changed by hand, or is damaged. Put the"),
         (

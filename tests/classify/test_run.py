@@ -351,7 +351,7 @@ def test_features_that_are_not_finite_exit_2_and_name_file_and_image(toy, split,
     assert code == 2
     assert said == (
         f"error: {path} is damaged (the features of image {worst} are not finite, and 2 of {len(ids)} images have such "
-        f"features). Run: python -m features verify {toy.cache}"
+        f"features). Run: .venv/bin/python -m features verify {toy.cache}"
     )
     assert not out.exists()
     assert run(toy, "run", *FEW, "--backbones", "alpha")[0] == 0

@@ -26,7 +26,7 @@ def toy(tmp_path) -> Toy:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (f"report {'long' * 75}", f"{'long' * 75}/run.json: File name too long. Check the path"),
+        (f"report {'long' * 75}", f"{'long' * 75}/run.json: File name too long. Give a shorter"),
         ("run DATA --cache CACHE --out RUN --folds 41", "41 folds need at least 41 groups; there are 40."),
         ("run DATA --cache CACHE --out RUN --select logistic/gamma", "--select 'logistic/gamma': expected a metric"),
         ("predict RUN --cache CACHE --split test --out DIR", "RUN holds no finished run"),
@@ -88,7 +88,7 @@ FAULTS: dict[str, tuple[Change, Sequence[str], Sequence[str]]] = {
     "the cache lacks rows of train.csv": (
         of_cache("train", same, slice(3, None)),
         (),
-        ("train/alpha.h5: 3 of 200 images are missing (first: s", "Run: scripts/extract.sh DATA --backbones alpha --"),
+        ("train/alpha.h5: 3 of 200 images are missing (first: s", "toy --backbones alpha --"),
     ),
     "the cache lacks rows of test": (
         of_cache("test", same, slice(0, -1)),

@@ -216,8 +216,7 @@ def test_without_gradients_there_are_thumbnails_and_what_to_run(extracted):
     assert code == 0, said
     assert "3 thumbnails, 0 heat maps, 0 boxes" in said
     assert "without heat: neither knn nor a member has one" in said
-    assert f"python -m classify gradients {run} --model NAME (of predictions: classify predict --heat 6" in said
-    assert "--model NAME), one of ridge/all" in said
+    assert f".venv/bin/python -m classify gradients {run} --model ridge/all (or no other;" in said
     tables = {"images.csv", "boxes.csv", "pairs.csv", "cam.json"}
     assert {path.name for path in (run / "cam").iterdir()} == {"thumbnails", *tables}
     assert (run / "cam" / "boxes.csv").read_text() == "split,ID,label,x0,y0,x1,y1,score,heat\n"

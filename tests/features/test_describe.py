@@ -201,8 +201,10 @@ def test_the_page_names_the_command_that_makes_it(data, tmp_path):
     groups.write_text("ID,group\n" + "".join(f"{i},g\n" for i in "abcdex"))
     options = ("--id-column", "ID", "--labels", "calc,bleed", "--groups", str(groups))
     run(data, "--out", tmp_path / "page", *options)
-    text = " ".join(Page((tmp_path / "page" / "describe.html").read_text(encoding="utf-8")).text.split())
-    assert f"by python -m features describe {shlex.join([str(data), *options])} . No image" in text
+    page = (tmp_path / "page" / "describe.html").read_text(encoding="utf-8")
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'\">" in page  # and no script at all
+    text = " ".join(Page(page).text.split())
+    assert f"by .venv/bin/python -m features describe {shlex.join([str(data), *options])} . No image" in text
 
 
 def test_bad_input_is_one_message(data, tmp_path):

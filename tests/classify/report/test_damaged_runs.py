@@ -40,8 +40,8 @@ def test_a_table_that_was_changed_or_is_missing_is_one_message_that_names_it(cop
         result = CliRunner().invoke(app, ["report", str(copied)])
         assert result.exit_code == 2
         assert result.output == (
-            f"error: {path} {says}. Put the original back, or make the run again: python -m classify run ... --out "
-            f"{copied} --overwrite\n"
+            f"error: {path} {says}. Put the original back, or make the run again: with the options that "
+            f"{copied} had, and --overwrite.\n"
         )
         assert not (copied / "report.html").exists()
         path.write_text(text)
@@ -73,7 +73,7 @@ def test_a_damaged_audit_is_made_again_and_not_the_run(copied):
         (copied / "audit.json").write_text(damaged)
         run = RunFiles.read(copied)
         with pytest.raises(
-            InputError, match=r"audit\.json cannot be read .*Make it again: python -m features audit \S"
+            InputError, match=r"audit\.json cannot be read .*Make it again: \.venv/bin/python -m features audit \S"
         ):
             describe_audit(run)
 

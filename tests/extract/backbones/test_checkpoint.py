@@ -273,7 +273,8 @@ def test_lengths_that_lie_allocate_nothing(tmp_path, content):
     ("code", "reason"),
     [
         (b"}(" + b")" + b"\x85" * 40_000 + b"Nu", "not a string"),  # a key nested deeply: hashing it takes the stack
-        (b"}" * 1_050_000, "malformed"),  # 64 bytes of memory for each of the file
+        (b"}" * 270_000, "more than 262,144 bytes of objects"),  # 64 bytes of memory for each of the file
+        (b")" * 5_000_000, "more than 262,144 bytes of objects"),
         (b"}()q\0" + b"h\0h\0\x86q\0" * 60 + b"Nu", "not a string"),  # hashing it would take 2**60 steps
         (b"}\x8f(" + b"\x8f" * 9 + b"\x90Ns", "malformed"),  # a set hashes what enters it
         (b"}\x96" + b"\xff" * 5 + b"\0" * 3 + b"Ns", "malformed"),  # a bytearray of a TB, allocated at once

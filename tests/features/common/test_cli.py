@@ -1,6 +1,7 @@
 """Exit codes and messages: of `python -m features verify`, and of any command line made by `application`."""
 
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 from features.__main__ import app
 from features.common.cli import application
 from features.common.errors import InputError
+from features.common.text import make_console
 from tests import ROOT
 from tests.features.store.caches import write_cache
 
@@ -152,3 +154,23 @@ def test_a_python_without_the_packages_is_told_which_has_them(room):
     assert (result.returncode, result.stdout) == (2, "")
     python = ROOT / ".venv" / "bin" / "python"
     assert result.stderr == f"error: {sys.executable} has no package typer. Use {python}; scripts/setup.sh makes it.\n"
+
+
+def test_control_characters_of_a_message_are_escaped_and_its_lines_stay():
+    assert run(InputError("a\x1b[2J.csv:\nsecond")).stderr == "error: a\\x1b[2J.csv:\nsecond\n"
+    assert run(OSError(errno.EACCES, "Permission denied", "a\n\x07")).stderr.startswith("error: a\\n\\x07: Permission")
+
+
+def test_what_the_output_cannot_show_is_escaped_and_ends_nothing():
+    toy = application("A toy.")
+
+    @toy.command()
+    def act() -> None:
+        """Act."""
+        print("Ödem")
+        make_console().print("脳")
+        logging.getLogger("toy").warning("é\x1b")
+
+    result = CliRunner(charset="ascii").invoke(toy, ["act"])
+    assert (result.exit_code, result.stdout) == (0, "\\xd6dem\n\\u8133\n")
+    assert result.stderr == "WARNING: \\xe9\\x1b\n"

@@ -4,7 +4,7 @@ import jinja2
 import pytest
 from rich.table import Table
 
-from features.common.text import first_few, make_console, render
+from features.common.text import first_few, make_console, render, visible
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,27 @@ def test_a_page_shows_values_as_text_and_refuses_a_name_without_one(tmp_path):
     assert render(template, {"name": "<b>"}, {"twice": lambda text: text * 2}) == "<p>&lt;b&gt;&lt;b&gt;</p>"
     with pytest.raises(jinja2.UndefinedError, match="name"):
         render(template, {}, {"twice": str})
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("Köpfe 脳 'a'", "Köpfe 脳 'a'"),
+        ("a\nb\tc", "a\\nb\\tc"),
+        ("\x1b[2J\x07\x9b", "\\x1b[2J\\x07\\x9b"),
+        ("a\u202egnp", "a\\u202egnp"),
+        ("\udcff", "\\udcff"),
+        ("[red]", "[red]"),
+    ],
+)
+def test_what_a_terminal_would_act_on_is_shown_escaped_everywhere(name, shown, capsys):
+    assert visible(name) == shown
+    assert first_few([name]) == shown
+    table = Table(name.replace("\n", " ").replace("\t", " "), box=None)
+    table.add_row(name.replace("\n", " ").replace("\t", " "))
+    make_console().print(table)
+    make_console().print(f"{name}|")
+    kept = shown.replace("\\n", "\n").replace("\\t", "\t").expandtabs()
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"{kept}|\n")
+    assert all(line.split() == kept.split() for line in printed.splitlines()[:2])

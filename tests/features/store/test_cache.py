@@ -148,7 +148,7 @@ def test_a_missing_cache_says_what_to_run(tmp_path):
         FeatureCache(tmp_path / "none")
     assert str(caught.value) == (
         f"{tmp_path}/none is not there: no features have been extracted. "
-        f"Run: scripts/extract.sh DATA --backbones NAMES --cache {tmp_path}/none"
+        f"Run: scripts/extract.sh DATA --cache {tmp_path}/none"
     )
 
 
@@ -192,7 +192,8 @@ def test_fingerprints_that_differ_between_splits_never_meet(tmp_path):
         assert f"{tmp_path}/test/net.h5" in message
         assert RECIPE.fingerprint[:8] in message
         assert other.fingerprint[:8] in message
-        assert message.endswith(f"scripts/extract.sh DATA --backbones net --cache {tmp_path}")
+        assert "scripts/extract.sh DATA --backbones net --weights imagenet --precision " in message
+        assert message.endswith(f"--cache {tmp_path}")
 
 
 def test_weights_of_another_place_but_the_same_bytes_do_meet(tmp_path):
@@ -258,7 +259,7 @@ def test_of_several_files_the_damaged_one_is_named(tmp_path):
     with pytest.raises(InputError) as caught:
         FeatureCache(tmp_path).read("train", ["first", "second", "third"])
     assert str(caught.value).startswith(f"{path} is damaged (")
-    assert str(caught.value).endswith(f"Run: python -m features verify {tmp_path}")
+    assert str(caught.value).endswith(f"Run: .venv/bin/python -m features verify {tmp_path}")
     assert str(caught.value).count(".h5") == 1
 
 

@@ -87,7 +87,7 @@ def test_every_flipped_bit_of_features_and_digests_is_refused(tmp_path):
             FeatureCache(tmp_path).read("train", ["net"])
         assert str(caught.value) == (
             f"{path} is damaged (rows 0 to 2 (images image 0 to image 2) are not those that were written). "
-            f"Run: python -m features verify {tmp_path}"
+            f"Run: .venv/bin/python -m features verify {tmp_path}"
         )
 
 
@@ -202,7 +202,7 @@ def test_whatever_is_not_schema_2_is_refused(tmp_path, kind, monkeypatch):
 def test_what_is_not_hdf5_is_damaged(tmp_path, content):
     path = tmp_path / "net.h5"
     path.write_bytes(content)
-    with pytest.raises(DamagedFile, match=r"net\.h5 is damaged \(.+\)\. Run: python -m features verify"):
+    with pytest.raises(DamagedFile, match=r"net\.h5 is damaged \(.+\)\. Run: .venv/bin/python -m features verify"):
         CacheFile.open(path)
 
 
@@ -224,7 +224,7 @@ def test_another_schema_is_refused_with_what_to_run(tmp_path, schema):
     assert not isinstance(caught.value, DamagedFile)
     assert str(caught.value) == (
         f"{path} has schema {schema}, but this Headbank reads 2: its features have to be extracted again. Move the "
-        f"folder {tmp_path} away, or remove it, and run: scripts/extract.sh DATA --backbones net --cache {tmp_path}"
+        f"folder {tmp_path} away, and run again what extracted it."
     )
 
 

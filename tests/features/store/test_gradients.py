@@ -70,7 +70,7 @@ def test_every_flipped_byte_of_the_gradients_is_found(tmp_path):
         damaged = bytearray(whole)
         damaged[chunk.byte_offset + generator.randrange(chunk.size)] ^= 1 << generator.randrange(8)
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=rf"{path} is damaged .* python -m classify gradients {tmp_path}"):
+        with pytest.raises(InputError, match=rf"{path} is damaged .*python -m classify gradients {tmp_path}"):
             read_gradients(tmp_path)
 
 

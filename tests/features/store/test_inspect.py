@@ -57,7 +57,7 @@ def test_a_damaged_file_has_its_line_and_the_exit_code_is_2(tmp_path):
     assert rows["gone"] == ["train", "gone", "?", "?", "?", "?", "?", "?", "unknown", "?"]
     assert rows["whole"][2] == "2"
     assert f"error: {broken} is damaged (" in result.stderr
-    assert f"Run: python -m features verify {tmp_path}" in result.stderr
+    assert f"Run: .venv/bin/python -m features verify {tmp_path}" in result.stderr
 
 
 def test_no_folder_says_what_to_run(tmp_path):
@@ -65,7 +65,7 @@ def test_no_folder_says_what_to_run(tmp_path):
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
         f"error: {tmp_path}/none is not there: no features have been extracted. "
-        f"Run: scripts/extract.sh DATA --backbones NAMES --cache {tmp_path}/none\n"
+        f"Run: scripts/extract.sh DATA --cache {tmp_path}/none\n"
     )
 
 
@@ -74,7 +74,7 @@ def test_an_empty_folder_says_what_to_run(tmp_path):
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
         f"error: {tmp_path} holds no cache file ({{split}}/{{backbone}}.h5). "
-        f"Run: scripts/extract.sh DATA --backbones NAMES --cache {tmp_path}\n"
+        f"Run: scripts/extract.sh DATA --cache {tmp_path}\n"
     )
 
 

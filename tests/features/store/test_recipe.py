@@ -21,6 +21,7 @@ CHANGED = {
     "intensity_range": "31744,35839",
     "orientation": "exif",
     "window": "40/80",
+    "layer": "avg_pool",
     "schema_version": 3,
 }
 

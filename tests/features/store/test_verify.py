@@ -116,7 +116,7 @@ def test_what_is_no_hdf5_is_damaged(tmp_path, content):
     assert "is damaged" not in damage.reason
     assert "verify" not in damage.reason
     assert damage.remedy == f"mv {path} {path}.damaged && scripts/extract.sh DATA --backbones net --cache {tmp_path}"
-    with pytest.raises(InputError, match=f"{path} is damaged .* Run: python -m features verify {tmp_path}$"):
+    with pytest.raises(InputError, match=f"{path} is damaged .* Run: .venv/bin/python -m features verify {tmp_path}$"):
         FeatureCache(tmp_path).read("train", ["net"])
 
 

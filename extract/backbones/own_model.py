@@ -1,0 +1,129 @@
+"""A user's own model: a .keras file, checked before Keras opens it, loaded, and cut at a layer."""
+
+import io
+import json
+import logging
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from extract.runtime import split_cores
+from features.common.errors import InputError
+from features.common.hdf5 import refuse_inflated
+from features.common.keras_import import import_keras
+from features.common.text import first_few
+
+if TYPE_CHECKING:
+    import keras
+
+#: Pixels of a side that a backbone's input has at most; those of keras.applications have 600.
+MAX_SIDE = 4096
+#: Bytes of a model's description, at most: that of ConvNeXtXLarge has 0.2 million.
+_CONFIG_BYTES = 50_000_000
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_CLASSIFIERS = ("softmax", "sigmoid")
+
+logger = logging.getLogger(__name__)
+
+
+def load_own_model(path: Path, layer: str = "") -> "keras.Model":
+    """Load a model, up to a layer; Keras refuses code hidden in the file.
+
+    Args:
+        path: a .keras file.
+        layer: the name of the layer whose output are the features; "" for the model's own.
+
+    Raises:
+        InputError: the file holds no such model, its input is too large, or it has no such layer.
+    """
+    _check_file(path)
+    split_cores()
+    try:
+        model = import_keras().saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # noqa: BLE001 - a foreign file can fail anywhere inside Keras
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{path} cannot be loaded: {reason} A backbone is a model saved by Keras 3 with model.save, "
+            f"of Keras' own layers (no Lambda)."
+        ) from None
+    return _cut(model, path, layer) if layer else model
+
+
+def warn_of_classifier(model: "keras.Model", path: Path) -> None:
+    """Say where a model ends in the probabilities of classes, and which layer before has features."""
+    last = model.layers[-1]
+    activation = getattr(getattr(last, "activation", None), "__name__", type(last).__name__.lower())
+    if activation not in _CLASSIFIERS:
+        return
+    names = [layer.name for layer in model.layers[:-1] if _width(layer) is not None]
+    wider = [name for name in names if (_width(model.get_layer(name)) or 0) > model.output_shape[-1]]
+    before = f"--layer {(wider or names)[-1]}" if names else "--layer NAME"
+    logger.warning(
+        "%s ends in %s (layer %s): its features are the probabilities of %d classes, which say little of other labels. "
+        "%s takes what an earlier layer gives",
+        path,
+        activation,
+        last.name,
+        model.output_shape[-1],
+        before,
+    )
+
+
+def _cut(model: "keras.Model", path: Path, layer: str) -> "keras.Model":
+    """End a model at a layer."""
+    names = [found.name for found in model.layers if _width(found) is not None]
+    if layer not in names:
+        raise InputError(
+            f"--layer {layer}: {path} has no layer of that name that gives features (B, D) or maps (B, H, W, D). It "
+            f"has, from its end: {first_few(names[::-1])}."
+        )
+    return import_keras().Model(model.inputs, model.get_layer(layer).output)
+
+
+def _width(layer: "keras.layers.Layer") -> int | None:
+    """The channels that a layer gives; None where it does not give one array of features or maps."""
+    try:
+        shape = layer.output.shape
+    except (AttributeError, ValueError):  # Keras: it has no output, or several
+        return None
+    return int(shape[-1]) if len(shape) in (2, 4) and shape[-1] is not None else None
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no .keras file, or would take memory without end, before Keras opens it."""
+    remedy = "A backbone is a model saved by Keras 3 with model.save."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = archive.getinfo(_CONFIG).file_size
+            if size > _CONFIG_BYTES:
+                raise InputError(f"{path} is refused: its {_CONFIG} has {size:,} bytes. {remedy}")
+            config = json.loads(archive.read(_CONFIG))
+            if _WEIGHTS in archive.namelist():
+                refuse_inflated(io.BytesIO(archive.read(_WEIGHTS)))
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        reason = "it is empty" if not path.stat().st_size else f"it is not whole, or no .keras file ({error})"
+        raise InputError(f"{path} cannot be loaded: {reason}. {remedy}") from None
+    except (KeyError, OSError, ValueError, RuntimeError, RecursionError, NotImplementedError) as error:
+        raise InputError(f"{path} cannot be loaded: {error}. {remedy}") from None
+    for shape in _shapes(config):
+        if any(isinstance(side, int) and side > MAX_SIDE for side in shape[1:3]):
+            raise InputError(
+                f"{path} takes inputs of shape {tuple(shape)}: a side may have {MAX_SIDE:,} pixels. Save it with a "
+                "smaller input."
+            )
+
+
+def _shapes(config: Any) -> Iterator[list[Any]]:
+    """Find the shapes of all inputs in the description of a model, however deep it nests models."""
+    pending = [config]
+    while pending:
+        found = pending.pop()
+        if isinstance(found, dict):
+            shape = found.get("batch_shape")
+            if isinstance(shape, list) and len(shape) == 4:
+                yield shape
+            pending += found.values()
+        elif isinstance(found, list):
+            pending += found

@@ -1,0 +1,114 @@
+"""extract.backbones.own_model: a foreign file is checked before Keras opens it, and features come from any layer."""
+
+import json
+import logging
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+from extract.backbones.build import FrozenBackbone, _load_weights
+from extract.backbones.own_model import load_own_model
+from extract.backbones.weights import Weights
+from extract.images.reading import Reading
+from features.common.errors import InputError
+from features.common.keras_import import import_keras
+from features.store.recipe import Recipe, extract_options
+
+
+@pytest.fixture(scope="module")
+def keras():
+    return import_keras()
+
+
+@pytest.fixture(scope="module")
+def classifier(keras, tmp_path_factory):
+    """A file whose model ends in softmax, and the model."""
+    keras.utils.set_random_seed(3)
+    layers = [
+        keras.Input((9, 9, 3)),
+        keras.layers.Conv2D(4, 3, name="maps"),
+        keras.layers.GlobalAveragePooling2D(name="pooled"),
+        keras.layers.Dense(2, activation="softmax", name="classes"),
+    ]
+    model = keras.Sequential(layers)
+    path = tmp_path_factory.mktemp("own") / "mine.keras"
+    model.save(path)
+    return path, model
+
+
+def own(path):
+    return Weights("model", str(path), "0" * 32, path)
+
+
+def test_a_model_that_ends_in_softmax_is_named_with_the_layer_before(classifier, caplog):
+    path, _ = classifier
+    with caplog.at_level(logging.WARNING):
+        FrozenBackbone.of_model("mine", own(path))
+    assert f"{path} ends in softmax (layer classes): its features are the probabilities of 2 classes" in caplog.text
+    assert "--layer pooled takes what an earlier layer gives" in caplog.text
+    caplog.clear()
+    FrozenBackbone.of_model("mine", own(path), layer="pooled")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("layer", "pooling"), [("maps", "avg"), ("pooled", "model")])
+def test_features_come_from_the_layer_and_it_is_part_of_the_recipe(keras, classifier, layer, pooling):
+    path, model = classifier
+    frozen = FrozenBackbone.of_model("mine", own(path), layer=layer)
+    images = np.random.default_rng(0).random((2, 9, 9, 3)).astype(np.float32)
+    expected = np.asarray(keras.Model(model.inputs, model.get_layer("pooled").output)(images))
+    np.testing.assert_allclose(frozen.build()(images), expected, rtol=1e-5)
+    recipe = frozen.recipe("float32", Reading())
+    assert (recipe.layer, recipe.pooling) == (layer, pooling)
+    whole = FrozenBackbone.of_model("mine", own(path)).recipe("float32", Reading())
+    assert recipe.fingerprint != whole.fingerprint
+    assert Recipe.from_attributes(recipe.attributes()) == recipe
+    assert extract_options({"mine": recipe})[0][:4] == ["--backbone", f"mine={path}", "--layer", layer]
+    assert "--layer" not in extract_options({"mine": whole})[0]
+    assert FrozenBackbone.of_model("mine", own(path), recipe, layer) == frozen
+
+
+def test_a_layer_that_is_not_there_is_refused_with_those_that_are(classifier):
+    with pytest.raises(InputError, match=r"--layer pool: .* from its end: classes, pooled, maps"):
+        load_own_model(classifier[0], "pool")
+
+
+def write_archive(path, config, weights=None):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", config)
+        if weights is not None:
+            archive.write(weights, "model.weights.h5")
+
+
+def test_what_is_no_model_is_named_before_keras_opens_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("extract.backbones.own_model.import_keras", lambda: pytest.fail("Keras opened it"))
+    path = tmp_path / "mine.keras"
+    path.touch()
+    with pytest.raises(InputError, match=r"mine\.keras cannot be loaded: it is empty\. A backbone is a model saved"):
+        load_own_model(path)
+    path.write_bytes(b"PK text")
+    with pytest.raises(InputError, match=r"mine\.keras cannot be loaded: it is not whole, or no \.keras file"):
+        load_own_model(path)
+    write_archive(path, "[" * 100_000)
+    with pytest.raises(InputError, match=r"mine\.keras cannot be loaded: "):
+        load_own_model(path)
+
+
+def test_an_input_without_end_is_refused_before_keras_opens_it(tmp_path):
+    layer = {"class_name": "InputLayer", "config": {"batch_shape": [None, 100_000, 100_000, 3]}}
+    write_archive(tmp_path / "mine.keras", json.dumps({"config": {"layers": [layer]}}))
+    with pytest.raises(InputError, match=r"takes inputs of shape \(None, 100000, 100000, 3\): a side may have 4,096"):
+        load_own_model(tmp_path / "mine.keras")
+
+
+def test_weights_that_their_file_cannot_hold_are_refused(keras, classifier, tmp_path):
+    path = tmp_path / "net.weights.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("layers/dense/vars/0", (3, 1, 1 << 40), np.float32, chunks=(1, 1, 1 << 20))
+    with pytest.raises(InputError, match=r"net\.weights\.h5 does not fit .* has shape \(3, 1, 1099511627776\)"):
+        _load_weights(classifier[1], path)
+    write_archive(tmp_path / "mine.keras", "{}", path)
+    with pytest.raises(InputError, match=r"mine\.keras cannot be loaded: .* has shape \(3, 1, 1099511627776\)"):
+        load_own_model(tmp_path / "mine.keras")
