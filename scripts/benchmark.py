@@ -21,6 +21,7 @@ from extract.runtime import cores
 from features.common.cli import application, split_names
 from scripts.benchmark_audit import benchmark_audit
 from scripts.benchmark_cam import benchmark_cam
+from scripts.benchmark_dicom import benchmark_dicom
 from scripts.benchmark_extract import FOUR, benchmark_extract, make_frozen
 from scripts.benchmark_heads import benchmark_heads
 from scripts.benchmark_honesty import benchmark_honesty
@@ -143,6 +144,14 @@ def benchmark_heat_maps(
     Real ImageNet weights, the default models of `classify run`, phantoms of two seeds.
     """
     benchmark_cam(images, train)
+
+
+@app.command("dicom")
+def benchmark_scans(
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats, alternating; medians are printed.")] = 20,
+) -> None:
+    """CPU milliseconds of decoding a DICOM slice by syntax, against pydicom with the same decoder alone."""
+    benchmark_dicom(repeats)
 
 
 @app.command("precision")

@@ -18,6 +18,7 @@ from extract.scans.windows import OWN_WINDOW, WINDOWS, Window
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.tag import BaseTag
 
 _preparing = threading.Lock()
 
@@ -123,13 +124,21 @@ def _prepare_once() -> None:
             get_decoder(syntax).add_plugin(plugin, ("extract.scans.codecs", _OWN_PLUGINS[plugin]))
 
 
+@functools.cache
+def _tags() -> list["BaseTag"]:
+    """`_TAGS` as numbers: looking the names up for every file took 0.3 ms."""
+    from pydicom.tag import Tag
+
+    return [Tag(name) for name in _TAGS]
+
+
 def _read_header(encoded: bytes) -> "Dataset":
     """Parse a file: the elements of `_TAGS`, with the pixels still as they are stored."""
     _prepare()
     import pydicom
 
     try:
-        header = pydicom.dcmread(io.BytesIO(encoded), specific_tags=list(_TAGS))
+        header = pydicom.dcmread(io.BytesIO(encoded), specific_tags=_tags())
         list(header)  # values are converted when they are asked for: all damage shows here
     except Exception:  # noqa: BLE001 - damage can fail anywhere inside pydicom
         raise UnreadableImage(_DAMAGED) from None
