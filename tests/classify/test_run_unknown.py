@@ -131,3 +131,12 @@ def test_runs_are_compared_on_the_known_rows(unknown, tmp_path):
         expected = metrics[own.run.model, "oof", LABELS[1], "average_precision"]
         assert own.figures[LABELS[1], "average_precision"].value == pytest.approx(expected, abs=1e-9)
         assert own.figures[LABELS[1], "average_precision"].difference in (None, 0.0)
+
+
+def test_groups_are_positive_by_a_known_positive(unknown):
+    out, _, labels, _ = unknown
+    table = pd.read_csv(out / "group_scores.csv")
+    own = table[(table["split"] == "oof") & (table["label"] == LABELS[1])]
+    of_patients = labels["train"][:, 1].reshape(-1, 5)  # five images on end
+    assert own["positives"].unique().tolist() == [(of_patients == 1).any(axis=1).sum()]
+    assert ((of_patients != 1).all(axis=1) & (of_patients == UNKNOWN).any(axis=1)).any()

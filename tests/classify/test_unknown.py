@@ -47,14 +47,15 @@ def find_everything(inputs, **choices):
 
 
 def test_the_number_that_stands_for_unknown_has_no_part(inputs, monkeypatch):
+    """It becomes 2: even, so that bits show, and small, as one large number outweighs all like another."""
     expected = find_everything(inputs, calibration="isotonic")
     assert "roc_auc" in expected[1]
     assert "nan" not in expected[1]
     other, test_labels = (
-        np.where(labels == UNKNOWN, 77, labels).astype(np.uint8) for labels in (inputs.train_labels, inputs.test.labels)
+        np.where(labels == UNKNOWN, 2, labels).astype(np.uint8) for labels in (inputs.train_labels, inputs.test.labels)
     )
     for module in [module for module in list(sys.modules.values()) if getattr(module, "UNKNOWN", None) == UNKNOWN]:
-        monkeypatch.setattr(module, "UNKNOWN", 77)  # but in what is compiled: heads are compared with Keras'
+        monkeypatch.setattr(module, "UNKNOWN", 2)  # but in what is compiled: heads are compared with Keras'
     renamed = replace(inputs, train_labels=other, test=replace(inputs.test, labels=test_labels))
     assert find_everything(renamed, calibration="isotonic") == expected
 
