@@ -83,6 +83,13 @@ class ExtractOptions(ImageOptions):
             show_default="as in CACHE, else auto",
         ),
     ] = None
+    orientation: Annotated[
+        Literal["exif", "stored"] | None,
+        typer.Option(
+            help="exif: tags turn images upright; stored: only those of TIFF files do, as in early caches.",
+            show_default="as in CACHE, else exif",
+        ),
+    ] = None
     window: ScanWindow = None
     max_pixels: Annotated[
         int, typer.Option(min=1, metavar="N", help="Images with more pixels are rejected before they are decoded.")

@@ -73,6 +73,7 @@ def run_extraction(options: ExtractOptions) -> int:
         console.print(f"{counts} images of {options.data} through {names}, into {cache}")
         reading = Reading(
             intensity_range=given or _find_range(options, cache, backbones, images, console, stop.is_set),
+            orientation=options.orientation or _kept_orientation(cache, backbones, images, console),
             window=window,
             max_pixels=options.max_pixels,
         )
@@ -161,6 +162,20 @@ def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Ima
         FrozenBackbone.of_table(row, find_weights(row, options.weights, options.weights_dir), options.precision)
         for row in map(backbone_named, names)
     ] + own
+
+
+def _kept_orientation(
+    cache: Path, backbones: Sequence[FrozenBackbone], images: Sequence[Images], console: Console
+) -> str:
+    """Find whether the rows of the cache follow the tags of orientation; say it where they do not."""
+    paths = (cache / split.split / f"{backbone.name}.h5" for split in images for backbone in backbones)
+    kept = next((CacheFile.open(path).recipe.orientation for path in paths if path.exists()), "exif")
+    if kept == "stored":
+        console.print(
+            f"tags of orientation are not followed but in TIFF files, as in {cache}; --orientation exif follows them, "
+            "and extracts all images again"
+        )
+    return kept
 
 
 def _find_range(

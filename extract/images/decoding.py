@@ -32,7 +32,8 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
 
     Returns:
         Pixels, uint8 0-255: (H, W) where the image is grey, else (H, W, 3) RGB; transparency is dropped, 16 bits a
-        channel become 8 by the reading's range. Orientation tags are not followed. And the facts of the image.
+        channel become 8 by the reading's range. Tags of orientation are followed as the reading says.
+        And the facts of the image.
 
     Raises:
         UnreadableImage: the content does not decode, is cut off, or has too many pixels. A damaged byte within is
@@ -48,6 +49,8 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
         size = f"{header.height:,} x {header.width:,} pixels"
         raise UnreadableImage(f"it has {size}, more than --max-pixels {reading.max_pixels} allows")
     stored = decode_stored(encoded)
+    if header is not None and header.kind != "TIFF" and reading.orientation == "exif":  # libtiff has turned it already
+        stored = _turn_upright(stored, header.orientation)
     channels = 1 if stored.ndim == 2 else stored.shape[2]
     if channels not in (1, 3, 4):
         raise UnreadableImage(f"it has {channels} channels; 1, 3 or 4 are read")
@@ -123,6 +126,14 @@ def _warn_of_wrapped_values(image_id: str) -> None:
             "taken off these values",
             image_id,
         )
+
+
+def _turn_upright(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an image (H, W) or (H, W, C) as its tag says (EXIF 2.32, 4.6.4, tag 274: where row 0 and column 0 lie)."""
+    if orientation >= 5:
+        stored = stored.swapaxes(0, 1)
+    rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(stored[:: -1 if rows else 1, :: -1 if columns else 1])
 
 
 def _refuse_truncated(encoded: bytes) -> None:

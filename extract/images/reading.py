@@ -22,6 +22,7 @@ class Reading:
     Attributes:
         fit: how an image gets the square shape of a backbone's input.
         intensity_range: the stored values of 16-bit images that become black and white.
+        orientation: `exif`: tags turn images upright; `stored`: only those of TIFF files do, as in early caches.
         window: the intensity window of scans; `none` for plain images.
         max_pixels: height x width above which an image is rejected, before it is decoded.
         salt: with what the owners of scans are hashed.
@@ -29,6 +30,7 @@ class Reading:
 
     fit: str = "squash"
     intensity_range: tuple[int, int] = (0, 65_535)
+    orientation: str = "exif"
     window: str = "none"
     max_pixels: int = MAX_PIXELS
     salt: bytes = b""
@@ -37,7 +39,7 @@ class Reading:
     def of(cls, recipe: Recipe) -> Self:
         """Say how the pixels of a recipe were read, without a limit: its images have been read before."""
         low, high = map(int, recipe.intensity_range.split(","))
-        return cls(recipe.fit, (low, high), recipe.window, sys.maxsize)
+        return cls(recipe.fit, (low, high), recipe.orientation, recipe.window, sys.maxsize)
 
     def settings(self) -> dict[str, Any]:
         """The fields of a recipe."""

@@ -34,6 +34,7 @@ class Recipe:
         storage: dtype of the stored features, `float32` or `float16`.
         fit: how an image gets the square shape of the input: `squash`, ...
         intensity_range: the stored values of 16-bit images that become black and white, `LOW,HIGH`.
+        orientation: `exif` where tags turn images upright, `stored` where only those of TIFF files do.
         window: the intensity window of scans; `none` for plain images.
         layer: the layer of a user's own model that gives the features; "" for its last one.
         schema_version: version of the cache's layout.
@@ -50,6 +51,7 @@ class Recipe:
     storage: str = "float32"
     fit: str = "squash"
     intensity_range: str = "0,65535"
+    orientation: str = "stored"
     window: str = NO_WINDOW
     layer: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -104,7 +106,7 @@ class Recipe:
 
 
 #: Fields that caches made before they existed do not have, but for `window`, whose name was another one.
-_LATER_FIELDS = ("fit", "intensity_range", "layer")
+_LATER_FIELDS = ("fit", "intensity_range", "orientation", "layer")
 _DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.name in (*_LATER_FIELDS, "window")}
 
 
@@ -119,7 +121,7 @@ def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
     for backbone, recipe in recipes.items():
         arithmetic = ("--precision", recipe.precision, "--dtype", recipe.storage)
         window = () if recipe.window == NO_WINDOW else ("--window", recipe.window)
-        settings = (*arithmetic, "--range", recipe.intensity_range, *window)
+        settings = (*arithmetic, "--range", recipe.intensity_range, "--orientation", recipe.orientation, *window)
         if recipe.is_own_model:
             layer = ["--layer", recipe.layer] if recipe.layer else []
             own.append(["--backbone", f"{backbone}={recipe.weights}", *layer, *settings])

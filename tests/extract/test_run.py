@@ -287,3 +287,14 @@ def test_the_range_of_16_bit_images_is_that_of_train_is_said_and_stays(tmp_path,
     assert "1 rows extracted" in result.output
     result = extract(data, *options, "--range", "0,65535")
     assert "was extracted differently (intensity_range 31744,31843 -> 0,65535)" in result.output
+
+
+def test_a_cache_stays_as_it_was_made_where_tags_of_orientation_are_not_followed(tmp_path, own_model):
+    write_images(tmp_path / "data" / "train", 2)
+    options = (tmp_path / "data", "--backbone", f"own={own_model}", "--cache", tmp_path / "cache")
+    assert extract(*options, "--orientation", "stored").exit_code == 0
+    result = extract(*options)
+    assert "tags of orientation are not followed but in TIFF files, as in" in result.output
+    assert "nothing left to do: all 2 rows are up to date" in result.output
+    assert "was extracted differently (orientation stored -> exif)" in extract(*options, "--orientation", "exif").output
+    assert "nothing left to do: all 2 rows are up to date" in extract(*options).output

@@ -6,7 +6,7 @@ import re
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from extract.images.decoding import UnreadableImage, decode
 from extract.images.reading import Reading, parse_range
@@ -47,6 +47,26 @@ def test_of_what_moves_or_has_pages_the_first_is_read_in_its_colours(kind):
     assert facts.bit_depth == 8
     with pytest.raises(UnreadableImage, match="80 x 64 pixels"):
         read(file.getvalue(), max_pixels=80 * 64 - 1)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_tags_of_orientation_are_followed_alike_in_all_formats(kind, tag):
+    random = np.random.default_rng(tag)
+    upright = np.kron(random.choice([0, 128, 255], (3, 4)), np.ones((16, 16))).astype(np.uint8)
+    exif = Image.Exif()
+    exif[274] = tag
+    # The reference turns back: of the tag's turn the inverse, by Pillow.
+    back = {6: 8, 8: 6}.get(tag, tag)
+    turned = Image.fromarray(upright)
+    turned.getexif()[274] = back
+    file = io.BytesIO()
+    stored = ImageOps.exif_transpose(turned).convert("RGB")
+    stored.save(file, kind, exif=exif, **({"quality": 95} if kind in ("JPEG", "WEBP", "AVIF") else {}))
+    pixels, facts = read(file.getvalue())
+    assert (facts.height, facts.width) == upright.shape
+    assert abs(pixels[8::16, 8::16].astype(int) - upright[8::16, 8::16, None]).max() <= 12
+    assert read(file.getvalue(), orientation="stored")[1].height == (48 if kind == "TIFF" else stored.height)
 
 
 def test_jpeg_keeps_the_colour_within_its_loss():

@@ -19,6 +19,7 @@ CHANGED = {
     "storage": "float16",
     "fit": "pad",
     "intensity_range": "31744,35839",
+    "orientation": "exif",
     "window": "40/80",
     "layer": "avg_pool",
     "schema_version": 3,
@@ -47,7 +48,7 @@ def test_the_fingerprint_is_the_same_in_every_release():
 
 def test_what_was_kept_before_a_field_existed_is_read_as_what_was_done_then():
     early = {**asdict(RECIPE), "dicom_window": "none", "views": ["identity"]}
-    for name in ("fit", "intensity_range", "window"):
+    for name in ("fit", "intensity_range", "orientation", "window"):
         del early[name]
     assert Recipe.from_record(early) == RECIPE
     assert Recipe.from_attributes({**early, "views": '["identity"]', "device": "CPU"}) == RECIPE
@@ -75,12 +76,12 @@ def test_options_are_those_of_one_run_for_each_way_to_extract():
         "deep": replace(RECIPE, intensity_range="31744,35839"),
     }
     float32 = ["--precision", "float32", "--dtype", "float32"]
-    full = ["--range", "0,65535"]
+    full = ["--range", "0,65535", "--orientation", "stored"]
     half = ["--precision", "mixed", "--dtype", "float16"]
     assert extract_options(recipes) == [
         ["--backbones", "alpha,beta", "--weights", "imagenet", *float32, *full],
         ["--backbones", "half", "--weights", "imagenet", *half, *full],
         ["--backbones", "tuned", "--weights", "my weights", *float32, *full],
-        ["--backbones", "deep", "--weights", "imagenet", *float32, "--range", "31744,35839"],
+        ["--backbones", "deep", "--weights", "imagenet", *float32, "--range", "31744,35839", "--orientation", "stored"],
         ["--backbone", "mine=my models/mine.keras", *float32, *full],
     ]
