@@ -22,7 +22,7 @@ from extract.extraction import default_batch_size
 from extract.heat_maps import enlarge, find_regions, peak, save_heat, save_overlay, save_thumbnail, scale_box, to_levels
 from extract.images.decoding import UnreadableImage, decode
 from extract.images.reading import Reading
-from extract.images.resizing import draw_thumbnail, resize
+from extract.images.resizing import Edges, draw_thumbnail, edges_of, resize
 from extract.options import HeatOptions
 from extract.report import show_progress
 from extract.run import find_images
@@ -57,7 +57,10 @@ _TOLERANCE = 0.05
 
 @dataclass
 class _Wanted:
-    """An image to show, and its pairs by number; `size` and `file`, its pictures' name, are set once it is read."""
+    """An image to show, and its pairs by number.
+
+    Set once it is read: `size`, where its edges lie in the input of each backbone, and `file`, its pictures' name.
+    """
 
     split: str
     image_id: str
@@ -65,6 +68,7 @@ class _Wanted:
     path: Path | None
     pairs: list[int] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
+    edges: list[Edges] = field(default_factory=list)
     file: str = ""
 
 
@@ -208,6 +212,9 @@ def _compute(
         whole = [entry for entry in loaded if not entry.reason]
         for entry in whole:
             entry.image.size, entry.image.file = entry.size, next(files)
+            entry.image.edges = [
+                edges_of(recipe.fit, entry.size, recipe.input_size) for recipe in found.recipes.values()
+            ]
             save_thumbnail(entry.thumbnail, thumbnail_path(folder, entry.image.file))
         for name, extractor in extractors.items() if whole else ():
             maps = extractor(np.stack([entry.pixels[name] for entry in whole]))
@@ -254,7 +261,7 @@ def _load(image: _Wanted, recipes: Mapping[str, Recipe]) -> _Loaded:
     except UnreadableImage as error:
         return _Loaded(image, reason=str(error))
     sizes = {(reading, recipes[name].input_size) for name, reading in readings.items()}
-    resized = {(reading, size): resize(decoded[reading][0], size) for reading, size in sizes}
+    resized = {(reading, size): resize(decoded[reading][0], size, reading.fit) for reading, size in sizes}
     pixels, facts = next(iter(decoded.values()))
     by_backbone = {name: resized[reading, recipes[name].input_size] for name, reading in readings.items()}
     return _Loaded(image, by_backbone, draw_thumbnail(pixels), (facts.height, facts.width))
@@ -273,7 +280,7 @@ def _draw(
     for kind in ("heat", "overlays") if heats else ():
         for label in {pair.label for pair in found.pairs}:
             (folder / kind / str(label)).mkdir(parents=True)
-    full = _full_heat(found, heats)
+    full = _full_heat(found, shown, heats)
     pairs: list[tuple[object, ...]] = []
     boxes: list[tuple[object, ...]] = []
     for image in shown:
@@ -288,7 +295,7 @@ def _draw(
             ]
             if not heats:
                 continue
-            heat = enlarge(heats[number], thumbnail.shape[:2])
+            heat = enlarge(heats[number], thumbnail.shape[:2], image.edges)
             regions = find_regions(heat) if pair.positive else []
             # The few pairs beyond the common scale have one of their own, so that none is one bright blot.
             levels = to_levels(heat, max(full[pair.label], peak(heat)))
@@ -302,14 +309,18 @@ def _draw(
     return pairs, boxes
 
 
-def _full_heat(found: Gradients, heats: Mapping[int, Sequence[np.ndarray]]) -> dict[int, float]:
+def _full_heat(
+    found: Gradients, shown: Sequence[_Wanted], heats: Mapping[int, Sequence[np.ndarray]]
+) -> dict[int, float]:
     """Say, per label, which heat above an image's median has the hottest colour, above 0.
 
     One scale for all images: an image without anything hot stays pale, which a scale of its own would hide.
     """
     peaks: dict[int, list[float]] = {}
-    for number, of_pair in heats.items():
-        peaks.setdefault(found.pairs[number].label, []).append(peak(enlarge(of_pair, (32, 32))))
+    for image in shown if heats else ():
+        for number in image.pairs:
+            heat = enlarge(heats[number], (32, 32), image.edges)
+            peaks.setdefault(found.pairs[number].label, []).append(peak(heat))
     return {label: float(np.quantile(of_label, _FULL_SHARE)) or 1.0 for label, of_label in peaks.items()}
 
 

@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
+from extract.images.resizing import Edges
+
 #: A position is hot if its heat is above this share of the way from the image's median heat to its highest; chosen on
 #: phantom slices (docs/decisions.md).
 HOT_SHARE = 0.6
@@ -45,32 +47,43 @@ class Region(NamedTuple):
     heat: float
 
 
-def enlarge(heats: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Bring the heat maps of several backbones to one size, and add them up.
+def enlarge(heats: Sequence[np.ndarray], shape: tuple[int, int], edges: Sequence[Edges]) -> np.ndarray:
+    """Lay the heat maps of several backbones over an image, and add them up.
 
-    Each position is a tile of the image, with its heat in the middle; between middles it follows a cubic spline, and
-    beyond the outermost it stays (docs/decisions.md).
+    Each position is a tile of what the backbone saw, with its heat in the middle; between middles it follows a cubic
+    spline, and beyond the outermost it stays (docs/decisions.md). What was cropped away is neither hot nor cold: it has
+    the median heat of what was seen.
 
     Args:
         heats: float32 arrays (h, w), of different shapes; at least one.
         shape: height and width wanted.
+        edges: where the edges of the image lie in each map.
 
     Returns:
         float32 array of that shape.
     """
     total = np.zeros(shape)
-    for heat in heats:
-        rows, columns = (_spline(count, wanted) for count, wanted in zip(heat.shape, shape, strict=True))
-        total += rows @ heat @ columns.T
+    for heat, (top, bottom, left, right) in zip(heats, edges, strict=True):
+        rows, down = _spline(heat.shape[0], shape[0], top, bottom)
+        columns, across = _spline(heat.shape[1], shape[1], left, right)
+        of_image = rows @ heat @ columns.T
+        seen = np.outer(down, across)
+        of_image[~seen] = np.median(of_image[seen] if seen.any() else heat)
+        total += of_image
     return total.astype(np.float32)
 
 
-@functools.cache
-def _spline(count: int, wanted: int) -> np.ndarray:
-    """The matrix (wanted, count) that interpolates values in the middle of `count` tiles."""
+@functools.lru_cache(256)
+def _spline(count: int, wanted: int, start: float, stop: float) -> tuple[np.ndarray, np.ndarray]:
+    """The matrix (wanted, count) that interpolates values in the middle of `count` tiles, and which places have one.
+
+    The tiles reach from 0 to 1, the places wanted from `start` to `stop`.
+    """
     middles = (np.arange(count) + 0.5) / count
-    places = np.clip((np.arange(wanted) + 0.5) / wanted, middles[0], middles[-1])
-    return make_interp_spline(middles, np.eye(count), k=min(3, count - 1))(places)
+    places = start + (stop - start) * (np.arange(wanted) + 0.5) / wanted
+    seen = (places >= 0) & (places <= 1)
+    places = np.clip(places, middles[0], middles[-1])
+    return make_interp_spline(middles, np.eye(count), k=min(3, count - 1))(places), seen
 
 
 def find_regions(heat: np.ndarray) -> list[Region]:

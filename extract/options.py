@@ -83,6 +83,13 @@ class ExtractOptions(ImageOptions):
             show_default="as in CACHE, else auto",
         ),
     ] = None
+    fit: Annotated[
+        Literal["squash", "pad", "crop"] | None,
+        typer.Option(
+            help="How images become square: squashed, padded with black, or cropped to the square in the middle.",
+            show_default="as in CACHE, else squash",
+        ),
+    ] = None
     orientation: Annotated[
         Literal["exif", "stored"] | None,
         typer.Option(

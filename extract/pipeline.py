@@ -224,7 +224,9 @@ class Pipeline:
                 return Loaded(index, content, stamp)
             pixels, facts = decode(encoded, image_id, self.reading)
             decoded = time.thread_time()
-            return Loaded(index, content, stamp, facts, {size: resize(pixels, size) for size in sizes})
+            return Loaded(
+                index, content, stamp, facts, {size: resize(pixels, size, self.reading.fit) for size in sizes}
+            )
         except UnreadableImage as error:
             return Loaded(index, content, stamp, rejection=str(error))
         except MemoryError:

@@ -71,9 +71,11 @@ def run_extraction(options: ExtractOptions) -> int:
         counts = " and ".join(f"{len(split.image_ids):,} {split.split}" for split in images)
         names = ", ".join(backbone.name for backbone in backbones)
         console.print(f"{counts} images of {options.data} through {names}, into {cache}")
+        kept = _kept_reading(cache, backbones, images)
         reading = Reading(
+            fit=options.fit or _say_fit(kept, cache, console),
             intensity_range=given or _find_range(options, cache, backbones, images, console, stop.is_set),
-            orientation=options.orientation or _kept_orientation(cache, backbones, images, console),
+            orientation=options.orientation or _say_orientation(kept, cache, console),
             window=window,
             max_pixels=options.max_pixels,
         )
@@ -164,18 +166,27 @@ def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Ima
     ] + own
 
 
-def _kept_orientation(
-    cache: Path, backbones: Sequence[FrozenBackbone], images: Sequence[Images], console: Console
-) -> str:
-    """Find whether the rows of the cache follow the tags of orientation; say it where they do not."""
+def _kept_reading(cache: Path, backbones: Sequence[FrozenBackbone], images: Sequence[Images]) -> Reading:
+    """Find how the images of the rows in the cache were read; as today where there are none."""
     paths = (cache / split.split / f"{backbone.name}.h5" for split in images for backbone in backbones)
-    kept = next((CacheFile.open(path).recipe.orientation for path in paths if path.exists()), "exif")
-    if kept == "stored":
+    return next((Reading.of(CacheFile.open(path).recipe) for path in paths if path.exists()), Reading())
+
+
+def _say_fit(kept: Reading, cache: Path, console: Console) -> str:
+    """Say which fit the rows of the cache have, where it is not the common one; return it."""
+    if kept.fit != Reading.fit:
+        console.print(f"images are made square by --fit {kept.fit}, as in {cache}")
+    return kept.fit
+
+
+def _say_orientation(kept: Reading, cache: Path, console: Console) -> str:
+    """Say it where the rows of the cache do not follow the tags of orientation; return whether they do."""
+    if kept.orientation == "stored":
         console.print(
             f"tags of orientation are not followed but in TIFF files, as in {cache}; --orientation exif follows them, "
             "and extracts all images again"
         )
-    return kept
+    return kept.orientation
 
 
 def _find_range(

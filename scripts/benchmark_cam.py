@@ -21,7 +21,7 @@ from extract.heat import compile_maps
 from extract.heat_maps import enlarge
 from extract.images.decoding import decode
 from extract.images.reading import Reading
-from extract.images.resizing import resize
+from extract.images.resizing import WHOLE, resize
 from features.common.text import make_console
 from features.store.cache import FeatureCache
 from scripts.phantom import write_phantom
@@ -159,7 +159,8 @@ def _hottest_points(
     for row, target in enumerate(targets):
         gradient = gradients[row, run.label_names.index(target.kind)]
         heats = [maps[name][row] @ gradient[seen] for name, seen in explainer.columns.items()]
-        y, x = np.unravel_index(enlarge(heats, (_SIZE // 2, _SIZE // 2)).argmax(), (_SIZE // 2, _SIZE // 2))
+        heat = enlarge(heats, (_SIZE // 2, _SIZE // 2), [WHOLE] * len(heats))
+        y, x = np.unravel_index(heat.argmax(), heat.shape)
         points.append((2 * float(x) + 1, 2 * float(y) + 1))  # the middle of 2 x 2 pixels
     return points
 

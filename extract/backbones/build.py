@@ -89,7 +89,7 @@ class FrozenBackbone:
             backbone=self.name,
             weights=self.weights.label,
             weights_digest=self.weights.digest,
-            preprocessing=f"{RESIZING}; {PREPROCESSING[self.preprocessing]}",
+            preprocessing=f"{RESIZING[reading.fit]}; {PREPROCESSING[self.preprocessing]}",
             input_size=self.input_size,
             pooling=self.pooling,
             layer=self.layer,

@@ -10,6 +10,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a damaged file is reporte
 
 import cv2
 import numpy as np
+import simplejpeg
 
 from extract.images.header import Header
 from extract.images.reading import Reading, UnreadableImage
@@ -18,6 +19,8 @@ from features.store.images_table import ImageFacts
 
 _FORMATS = "PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000 or AVIF"
 _NO_MEMORY = -4  # cv::Error::StsNoMem
+#: What libjpeg warns of in headers of sound files, by the first words; it decodes them as any other reader does.
+_HARMLESS = ("Invalid SOS parameters for sequential JPEG", "Warning: unknown JFIF revision", "Unknown Adobe color")
 logger = logging.getLogger(__name__)
 
 
@@ -37,7 +40,7 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
 
     Raises:
         UnreadableImage: the content does not decode, is cut off, or has too many pixels. A damaged byte within is
-            noticed in PNG files, which have checksums; not in every JPEG, TIFF or WebP file.
+            noticed in PNG files, which have checksums, and where libjpeg warns; not in every other file.
     """
     if not encoded:
         raise UnreadableImage("the file is empty")
@@ -79,6 +82,8 @@ def decode_stored(encoded: bytes) -> np.ndarray:
     Raises:
         UnreadableImage: the content does not decode.
     """
+    if encoded.startswith(b"\xff\xd8") and (stored := _decode_jpeg(encoded)) is not None:
+        return stored
     try:
         stored = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -90,6 +95,22 @@ def decode_stored(encoded: bytes) -> np.ndarray:
     if stored.dtype not in (np.uint8, np.uint16):
         raise UnreadableImage(f"its pixels are {stored.dtype}; 8 or 16 bits a channel are read")
     return stored
+
+
+def _decode_jpeg(encoded: bytes) -> np.ndarray | None:
+    """Decode a JPEG file to the pixels of OpenCV, bit by bit; None where OpenCV has to, for a harmless warning.
+
+    OpenCV reads what libjpeg warns of, such as data that end early or are left over, as if nothing were.
+    """
+    try:
+        _, _, colours, _ = simplejpeg.decode_jpeg_header(encoded)
+        if colours == "Gray":
+            return simplejpeg.decode_jpeg(encoded, "GRAY")[..., 0]
+        return simplejpeg.decode_jpeg(encoded, "BGR")
+    except ValueError as error:
+        if str(error).startswith(_HARMLESS):
+            return None
+        raise UnreadableImage(f"the JPEG file is damaged, or not of a kind that is read: {error}") from None
 
 
 def _decode_scan(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray, ImageFacts]:

@@ -20,7 +20,7 @@ class Reading:
     """How pixels are read. All but the last two decides values, and is part of a recipe, under the same names.
 
     Attributes:
-        fit: how an image gets the square shape of a backbone's input.
+        fit: how an image gets the square shape of a backbone's input: `squash`, `pad` or `crop`.
         intensity_range: the stored values of 16-bit images that become black and white.
         orientation: `exif`: tags turn images upright; `stored`: only those of TIFF files do, as in early caches.
         window: the intensity window of scans; `none` for plain images.

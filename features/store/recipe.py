@@ -32,7 +32,7 @@ class Recipe:
         views: names of the views along the second axis of `features`.
         precision: arithmetic of the backbone, `float32` or `mixed`.
         storage: dtype of the stored features, `float32` or `float16`.
-        fit: how an image gets the square shape of the input: `squash`, ...
+        fit: how an image gets the square shape of the input: `squash`, `pad` or `crop`.
         intensity_range: the stored values of 16-bit images that become black and white, `LOW,HIGH`.
         orientation: `exif` where tags turn images upright, `stored` where only those of TIFF files do.
         window: the intensity window of scans; `none` for plain images.
@@ -121,7 +121,8 @@ def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
     for backbone, recipe in recipes.items():
         arithmetic = ("--precision", recipe.precision, "--dtype", recipe.storage)
         window = () if recipe.window == NO_WINDOW else ("--window", recipe.window)
-        settings = (*arithmetic, "--range", recipe.intensity_range, "--orientation", recipe.orientation, *window)
+        pixels = ("--range", recipe.intensity_range, "--fit", recipe.fit, "--orientation", recipe.orientation, *window)
+        settings = (*arithmetic, *pixels)
         if recipe.is_own_model:
             layer = ["--layer", recipe.layer] if recipe.layer else []
             own.append(["--backbone", f"{backbone}={recipe.weights}", *layer, *settings])

@@ -1,6 +1,7 @@
 """Heat maps are enlarged and added up exactly; boxes are where the heat is; pictures show it."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,19 +16,50 @@ from extract.heat_maps import (
     scale_box,
     to_levels,
 )
+from extract.images.resizing import WHOLE, edges_of, resize
 
 
 def test_enlarging_keeps_the_heat_in_the_middle_of_every_tile_and_adds_backbones_up():
     random = np.random.default_rng(2)
     coarse, fine = random.normal(size=(7, 7)), random.normal(size=(9, 9))
-    large = enlarge([coarse], (7 * 15, 7 * 11))
+    large = enlarge([coarse], (7 * 15, 7 * 11), [WHOLE])
     assert large.shape == (105, 77)
     np.testing.assert_allclose(large[7::15, 5::11], coarse, atol=1e-6)
     np.testing.assert_allclose(
-        enlarge([coarse, fine], (40, 60)), enlarge([coarse], (40, 60)) + enlarge([fine], (40, 60)), atol=1e-5
+        enlarge([coarse, fine], (40, 60), [WHOLE, WHOLE]),
+        enlarge([coarse], (40, 60), [WHOLE]) + enlarge([fine], (40, 60), [WHOLE]),
+        atol=1e-5,
     )
-    np.testing.assert_allclose(enlarge([np.full((3, 3), 2.5)], (16, 16)), 2.5, rtol=1e-6)
-    np.testing.assert_allclose(enlarge([np.array([[4.0]])], (5, 6)), 4.0)
+    np.testing.assert_allclose(enlarge([np.full((3, 3), 2.5)], (16, 16), [WHOLE]), 2.5, rtol=1e-6)
+    np.testing.assert_allclose(enlarge([np.array([[4.0]])], (5, 6), [WHOLE]), 4.0)
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (300, 170), (171, 420), (90, 301)])
+@pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
+def test_the_heat_lies_where_the_backbone_saw_a_bright_spot(fit, shape):
+    size, tile = 96, 4
+    (height, width), side = shape, min(shape)
+    # Off the middle, and within the square that is cropped.
+    y, x = height // 2 + side // 4, width // 2 - side // 4
+    image = np.zeros(shape, np.uint8)
+    image[y - 5 : y + 6, x - 5 : x + 6] = 255
+    seen = resize(image, size, fit)[..., 0].astype(float)
+    heat = seen.reshape(size // tile, tile, size // tile, tile).mean(axis=(1, 3))
+    large = enlarge([heat], shape, [edges_of(fit, shape, size)])
+    found = np.unravel_index(large.argmax(), shape)
+    tiles = {"squash": shape, "pad": (max(shape),) * 2, "crop": (side,) * 2}[fit]
+    for place, wanted, reach in zip(found, (y, x), tiles, strict=True):
+        assert abs(place - wanted) <= reach * tile / size  # a tile of the map, in pixels of the image
+
+
+def test_what_was_cropped_away_is_neither_hot_nor_cold():
+    heat = np.random.default_rng(0).normal(size=(8, 8))
+    large = enlarge([heat], (40, 100), [edges_of("crop", (40, 100), 64)])
+    np.testing.assert_allclose(large[:, 30:70], enlarge([heat], (40, 40), [WHOLE]), atol=1e-6)
+    np.testing.assert_allclose(large[:, :30], np.median(large), atol=1e-6)
+    assert not to_levels(large, 1.0)[:, 70:].any()
+    # Of a thread's width nothing may be seen between two places.
+    assert np.ptp(enlarge([heat], (32, 32), [edges_of("crop", (10_000, 3), 64)])) == 0
 
 
 def test_two_hot_spots_are_two_boxes_the_hotter_first():

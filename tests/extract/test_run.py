@@ -298,3 +298,21 @@ def test_a_cache_stays_as_it_was_made_where_tags_of_orientation_are_not_followed
     assert "nothing left to do: all 2 rows are up to date" in result.output
     assert "was extracted differently (orientation stored -> exif)" in extract(*options, "--orientation", "exif").output
     assert "nothing left to do: all 2 rows are up to date" in extract(*options).output
+
+
+def test_a_fit_is_kept_by_the_cache_and_given_back_by_its_options(tmp_path, own_model):
+    write_images(tmp_path / "data" / "train", 2)
+    cv2.imwrite(str(tmp_path / "data" / "train" / "wide.png"), np.full((20, 50), 200, np.uint8))
+    options = (tmp_path / "data", "--backbone", f"own={own_model}", "--cache", tmp_path / "cache")
+    assert extract(*options).exit_code == 0
+    cache = FeatureCache(tmp_path / "cache")
+    squashed = cache.read("train", ["own"])[1]
+    assert "was extracted differently (preprocessing" in extract(*options, "--fit", "pad").output
+    result = extract(*options)
+    assert f"images are made square by --fit pad, as in {cache.root}" in result.output
+    assert "nothing left to do: all 3 rows are up to date" in result.output
+    assert cache.remedy("own").count("--fit pad") == 1
+    padded = FeatureCache(cache.root).read("train", ["own"])[1]
+    np.testing.assert_array_equal(squashed[:2], padded[:2])  # squares
+    assert abs(squashed[2] - padded[2]).max() > 1e-3
+    assert "fit pad -> squash" in extract(*options, "--fit", "squash").output

@@ -74,6 +74,66 @@ def test_jpeg_keeps_the_colour_within_its_loss():
     np.testing.assert_allclose(pixels, RED, atol=6)
 
 
+def opened_by_opencv(encoded: bytes) -> np.ndarray:
+    stored = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert isinstance(stored, np.ndarray)
+    return stored if stored.ndim == 2 else stored[..., ::-1]
+
+
+def write_jpeg(shape: tuple[int, ...], mode: str, **settings) -> bytes:
+    """A JPEG file of smooth noise."""
+    coarse = np.random.default_rng(sum(shape)).integers(0, 256, (9, 9, len(mode)), np.uint8)
+    smooth = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
+    file = io.BytesIO()
+    Image.fromarray(smooth, mode).save(file, "JPEG", **settings)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(64, 80), (131, 77), (17, 5), (1, 1)])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [("L", {}), *(("RGB", {"subsampling": kind}) for kind in (0, 1, 2)), ("RGB", {"keep_rgb": True}), ("CMYK", {})],
+)
+def test_jpeg_has_the_pixels_of_opencv(mode, settings, progressive, shape):
+    encoded = write_jpeg(shape, mode, progressive=progressive, **settings)
+    pixels, facts = read(encoded)
+    np.testing.assert_array_equal(pixels, opened_by_opencv(encoded))
+    assert facts.channels == (1 if mode == "L" else 3)
+
+
+def test_damage_within_a_jpeg_is_refused_where_libjpeg_warns():
+    whole = write_jpeg((128, 128), "RGB", quality=90)
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(20):
+        damaged = bytearray(whole)
+        for place in random.integers(whole.find(b"\xff\xda") + 14, len(whole) - 2, 5):
+            damaged[place] ^= int(random.integers(1, 256))
+        try:
+            read(bytes(damaged))
+        except UnreadableImage as error:
+            refused += 1
+            assert str(error).startswith("the JPEG file is ")  # noqa: PT017 - not every damage is noticed
+    assert refused >= 14
+
+
+def test_what_libjpeg_warns_of_in_sound_files_is_read():
+    whole = write_jpeg((64, 80), "RGB", progressive=False)
+    scan = whole.find(b"\xff\xda")
+    strange = bytearray(whole)
+    strange[scan + 12] = 0  # the end of the spectrum, which has no meaning in sequential files
+    np.testing.assert_array_equal(read(bytes(strange))[0], read(whole)[0])
+    np.testing.assert_array_equal(read(whole + bytes(99))[0], read(whole)[0])
+
+
+def test_jpeg_of_twelve_bits_is_refused_with_its_reason():
+    deep = bytearray(write_jpeg((64, 80), "L"))
+    deep[deep.find(b"\xff\xc0") + 4] = 12  # the precision (ITU T.81, B.2.2)
+    with pytest.raises(UnreadableImage, match="not of a kind that is read: Unsupported JPEG data precision 12"):
+        read(bytes(deep))
+
+
 def test_grey_stays_one_channel_until_it_is_resized():
     ramp = np.arange(120, dtype=np.uint8).reshape(12, 10)
     pixels, facts = read(encode(ramp))

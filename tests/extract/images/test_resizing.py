@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from extract.images.resizing import resize
+from extract.images.resizing import edges_of, resize
 
 
 def test_halving_is_exact_and_an_image_of_the_right_size_is_left_alone():
@@ -27,3 +29,39 @@ def test_reduction_does_not_skip_pixels():
     stripes = np.zeros((256, 256), np.uint8)
     stripes[:, ::8] = 255  # one column in eight: skipping would give 0 or 255, averaging gives 32
     np.testing.assert_allclose(resize(stripes, 32)[..., 0], 255 / 8, atol=1.5)
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 40), st.booleans())
+def test_padding_adds_black_around_the_whole_image_of_its_own_aspect(height, width, size, colour):
+    image = np.full((height, width, 3) if colour else (height, width), 200, np.uint8)
+    padded = resize(image, size, "pad")
+    assert padded.shape == (size, size, 3)
+    top, bottom, left, right = (round(edge * size) for edge in edges_of("pad", image.shape, size))
+    expected = np.zeros_like(padded)
+    expected[top:bottom, left:right] = 200
+    np.testing.assert_array_equal(padded, expected)
+    assert max(bottom - top, right - left) == size
+    assert abs((bottom - top) - max(1.0, size * height / max(height, width))) <= 0.5
+    assert abs((right - left) - max(1.0, size * width / max(height, width))) <= 0.5
+    assert 0 <= size - bottom - top <= 1
+    assert 0 <= size - right - left <= 1
+
+
+@given(st.integers(1, 120), st.integers(1, 120), st.integers(1, 40), st.booleans())
+def test_cropping_resizes_the_square_in_the_middle(height, width, size, colour):
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3) if colour else (height, width), np.uint8)
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = np.ascontiguousarray(image[top : top + side, left : left + side])
+    np.testing.assert_array_equal(resize(image, size, "crop"), resize(square, size))
+    edges = edges_of("crop", image.shape, size)
+    np.testing.assert_allclose(np.multiply(edges, side), [-top, height - top, -left, width - left], atol=1e-9)
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_a_square_is_the_same_for_every_fit_and_grey_the_same_as_colour(fit):
+    image = np.random.default_rng(4).integers(0, 256, (90, 90), np.uint8)
+    np.testing.assert_array_equal(resize(image, 32, fit), resize(image, 32))
+    oblong = np.random.default_rng(5).integers(0, 256, (61, 130), np.uint8)
+    colour = np.repeat(oblong[..., None], 3, axis=2)
+    np.testing.assert_array_equal(resize(oblong, 32, fit), resize(colour, 32, fit))

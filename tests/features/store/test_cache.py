@@ -163,7 +163,7 @@ def test_missing_rows_are_counted(cache):
     assert message_of(cache, "train", ["net"], [IDS[0], "a17", ODD_IDS[0]]) == (
         f"{cache.root}/train/net.h5: 2 of 3 images are missing (first: a17). Run: scripts/extract.sh DATA "
         f"--backbones net --weights imagenet --precision float32 --dtype float32 --range 0,65535 "
-        f"--orientation stored --cache {cache.root}"
+        f"--fit squash --orientation stored --cache {cache.root}"
     )
 
 
@@ -312,7 +312,7 @@ def test_an_image_of_another_time_passes_if_its_bytes_are_the_same_and_is_refuse
     assert str(caught.value) == (
         f"1 images of train have changed since {root}/train/net.h5 was extracted (first: b). Run: scripts/extract.sh "
         f"DATA --backbones net --weights imagenet --precision float32 --dtype float32 --range 0,65535 "
-        f"--orientation stored --cache {root}"
+        f"--fit squash --orientation stored --cache {root}"
     )
 
 
@@ -347,7 +347,7 @@ def test_a_rejected_image_that_was_repaired_is_refused_with_the_command_that_rea
     assert str(caught.value) == (
         "1 images of train that could not be read have changed since (first: b). Run: scripts/extract.sh "
         f"DATA --backbones net --weights imagenet --precision float32 --dtype float32 --range 0,65535 "
-        f"--orientation stored --cache {root}"
+        f"--fit squash --orientation stored --cache {root}"
     )
 
 

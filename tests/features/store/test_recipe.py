@@ -73,15 +73,16 @@ def test_options_are_those_of_one_run_for_each_way_to_extract():
         "half": replace(RECIPE, precision="mixed", storage="float16"),
         "tuned": replace(RECIPE, weights="my weights/tuned.weights.h5"),
         "mine": replace(RECIPE, weights="my models/mine.keras"),
-        "deep": replace(RECIPE, intensity_range="31744,35839"),
+        "deep": replace(RECIPE, intensity_range="31744,35839", fit="pad"),
     }
     float32 = ["--precision", "float32", "--dtype", "float32"]
-    full = ["--range", "0,65535", "--orientation", "stored"]
+    full = ["--range", "0,65535", "--fit", "squash", "--orientation", "stored"]
+    deep = ["--range", "31744,35839", "--fit", "pad", "--orientation", "stored"]
     half = ["--precision", "mixed", "--dtype", "float16"]
     assert extract_options(recipes) == [
         ["--backbones", "alpha,beta", "--weights", "imagenet", *float32, *full],
         ["--backbones", "half", "--weights", "imagenet", *half, *full],
         ["--backbones", "tuned", "--weights", "my weights", *float32, *full],
-        ["--backbones", "deep", "--weights", "imagenet", *float32, "--range", "31744,35839", "--orientation", "stored"],
+        ["--backbones", "deep", "--weights", "imagenet", *float32, *deep],
         ["--backbone", "mine=my models/mine.keras", *float32, *full],
     ]
