@@ -39,6 +39,8 @@ _NAMED_PART = re.compile(
 _COUNTED = re.compile(r"^(.*[^\W_].*)[_-]\d+$")
 # Words of columns whose numbers name something.
 _NAMING = frozenset(["id", "no", "nr", "num", "number", "uid", "code", "key", "name"])
+#: Beginnings of ids that are taken for patients.
+_FEWEST_PREFIXES = 10
 _NUMBER = re.compile(r"\d+(?:\.0*)?")
 
 
@@ -234,7 +236,8 @@ def suggest_groups(listing: Listing, image_ids: Sequence[str], not_groups: Colle
                 f"{shlex.quote(name)}. Without groups, folds may cut them, and scores are too good."
             )
     prefixes = [match[1] if (match := _COUNTED.match(image_id)) else "" for image_id in image_ids]
-    if all(prefixes) and _repeats(prefixes):
+    # Fewer are classes rather than patients: "cat_001".
+    if all(prefixes) and _repeats(prefixes) and len({*prefixes}) >= _FEWEST_PREFIXES:
         return (
             f"ids such as {shown(image_ids[0])} suggest that {shown(prefixes[0])} is a patient with several images. If "
             "so, say it: --group-from '^(.+)[_-]'. Without groups, folds may cut patients, and scores are too good."
