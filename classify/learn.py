@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from joblib import cpu_count
 
-from classify.crossfit.holdout import hold_out
 from classify.crossfit.models import Candidate, CrossFit
 from classify.crossfit.plan import FitPlan, FitRows, Folds
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
+from classify.holdout import hold_out
 from classify.inputs import Inputs, feature_sets, read_inputs
 from classify.models.baselines import BASELINES, PRIOR
 from classify.models.heads import HeadSpec

@@ -23,6 +23,7 @@ ORDER = (
     {"models"},
     {"bank"},
     {"crossfit"},
+    {"holdout"},
     {"ensembles"},
     {"scores"},
     {"settings"},
