@@ -23,7 +23,6 @@ ORDER = (
     {"models"},
     {"bank"},
     {"crossfit"},
-    {"holdout"},
     {"ensembles"},
     {"scores"},
     {"settings"},
