@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from extract.images.checksums import check_png, check_tiff
 from extract.images.header import Header
 from extract.images.reading import Reading, UnreadableImage
 from extract.scans.scan import is_scan, read_scan
@@ -40,13 +41,12 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
 
     Raises:
         UnreadableImage: the content does not decode, is cut off, or has too many pixels. A damaged byte within is
-            noticed in PNG files, which have checksums, and where libjpeg warns; not in every other file.
+            noticed by checksums (PNG, TIFF with Deflate) and where libjpeg warns; not in every other file.
     """
     if not encoded:
         raise UnreadableImage("the file is empty")
     if is_scan(encoded):
         return _decode_scan(encoded, image_id, reading)
-    _refuse_truncated(encoded)
     header = Header.of(encoded)
     if header is not None and header.width * header.height > reading.max_pixels:
         size = f"{header.height:,} x {header.width:,} pixels"
@@ -82,8 +82,12 @@ def decode_stored(encoded: bytes) -> np.ndarray:
     Raises:
         UnreadableImage: the content does not decode.
     """
-    if encoded.startswith(b"\xff\xd8") and (stored := _decode_jpeg(encoded)) is not None:
-        return stored
+    if encoded.startswith(b"\xff\xd8") and (pixels := _decode_jpeg(encoded)) is not None:
+        return pixels
+    if encoded.startswith(b"\x89PNG"):
+        encoded = check_png(encoded)
+    elif encoded.startswith((b"II", b"MM")):
+        check_tiff(encoded)
     try:
         stored = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -102,6 +106,8 @@ def _decode_jpeg(encoded: bytes) -> np.ndarray | None:
 
     OpenCV reads what libjpeg warns of, such as data that end early or are left over, as if nothing were.
     """
+    if encoded.rfind(b"\xff\xd9") < encoded.rfind(b"\xff\xda"):
+        raise UnreadableImage("the JPEG file is cut off: its end marker is missing")
     try:
         _, _, colours, _ = simplejpeg.decode_jpeg_header(encoded)
         if colours == "Gray":
@@ -155,11 +161,3 @@ def _turn_upright(stored: np.ndarray, orientation: int) -> np.ndarray:
         stored = stored.swapaxes(0, 1)
     rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     return np.ascontiguousarray(stored[:: -1 if rows else 1, :: -1 if columns else 1])
-
-
-def _refuse_truncated(encoded: bytes) -> None:
-    """Refuse a file without its end: OpenCV would fill the missing rows with grey and say nothing."""
-    if encoded.startswith(b"\xff\xd8") and encoded.rfind(b"\xff\xd9") < encoded.rfind(b"\xff\xda"):
-        raise UnreadableImage("the JPEG file is cut off: its end marker is missing")
-    if encoded.startswith(b"\x89PNG") and encoded.rfind(b"IEND") < 0:
-        raise UnreadableImage("the PNG file is cut off: its end chunk is missing")
