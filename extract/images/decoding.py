@@ -12,12 +12,17 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from extract.images.checksums import check_png, check_tiff
 from extract.images.header import Header
 from extract.images.reading import Reading, UnreadableImage
 from extract.scans.scan import is_scan, read_scan
 from features.store.images_table import ImageFacts
 
 _FORMATS = "PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000 or AVIF"
+#: Pixels from which on memory counts more than half a millisecond.
+_LARGE = 1 << 21
+#: Pixels that change their form at a time.
+_BLOCK = 1 << 16
 _NO_MEMORY = -4  # cv::Error::StsNoMem
 #: What libjpeg warns of in headers of sound files, by the first words; it decodes them as any other reader does.
 _HARMLESS = ("Invalid SOS parameters for sequential JPEG", "Warning: unknown JFIF revision", "Unknown Adobe color")
@@ -40,41 +45,62 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
 
     Raises:
         UnreadableImage: the content does not decode, is cut off, or has too many pixels. A damaged byte within is
-            noticed in PNG files, which have checksums, and where libjpeg warns; not in every other file.
+            noticed by checksums (PNG, TIFF with Deflate) and where libjpeg warns; not in every other file.
     """
     if not encoded:
         raise UnreadableImage("the file is empty")
     if is_scan(encoded):
         return _decode_scan(encoded, image_id, reading)
-    _refuse_truncated(encoded)
     header = Header.of(encoded)
     if header is not None and header.width * header.height > reading.max_pixels:
         size = f"{header.height:,} x {header.width:,} pixels"
         raise UnreadableImage(f"it has {size}, more than --max-pixels {reading.max_pixels} allows")
-    stored = decode_stored(encoded)
-    if header is not None and header.kind != "TIFF" and reading.orientation == "exif":  # libtiff has turned it already
-        stored = _turn_upright(stored, header.orientation)
+    stored = decode_stored(encoded, header)
     channels = 1 if stored.ndim == 2 else stored.shape[2]
     if channels not in (1, 3, 4):
         raise UnreadableImage(f"it has {channels} channels; 1, 3 or 4 are read")
-    colour = stored.reshape(*stored.shape[:2], channels)[..., :3]
-    pixels = colour if stored.dtype == np.uint8 else grey_levels(*reading.intensity_range)[colour]
+    bit_depth = 8 * stored.dtype.itemsize
+    pixels = _to_rgb(stored, reading.intensity_range)
+    if header is not None and header.kind != "TIFF" and reading.orientation == "exif":  # libtiff has turned it already
+        pixels = _turn_upright(pixels, header.orientation)
     means, deviations = cv2.meanStdDev(pixels)
     mean = float(means.mean())
-    facts = ImageFacts(
-        height=stored.shape[0],
-        width=stored.shape[1],
-        channels=channels,
-        bit_depth=8 * stored.dtype.itemsize,
-        mean=mean,
-        std=float(np.sqrt(max(0.0, float((deviations**2 + means**2).mean()) - mean**2))),
-    )
-    # OpenCV stores colours as BGR.
-    return (pixels[..., 0] if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)), facts
+    deviation = float(np.sqrt(max(0.0, float((deviations**2 + means**2).mean()) - mean**2)))
+    return pixels, ImageFacts(pixels.shape[0], pixels.shape[1], channels, bit_depth, mean, deviation)
 
 
-def decode_stored(encoded: bytes) -> np.ndarray:
+def _to_rgb(stored: np.ndarray, intensity_range: tuple[int, int]) -> np.ndarray:
+    """Make the pixels of a backbone of those of a file, in their place: large images would not fit twice.
+
+    Args:
+        stored: uint8 or uint16 (H, W), (H, W, 1), or (H, W, 3 or 4) BGR; its content is lost.
+        intensity_range: the values of 16 bits that become black and white.
+
+    Returns:
+        uint8 (H, W), or (H, W, 3) RGB.
+    """
+    height, width = stored.shape[:2]
+    is_colour = stored.ndim == 3 and stored.shape[2] > 1
+    if stored.dtype == np.uint8 and not is_colour:
+        return stored.reshape(height, width)
+    shape = (height, width, 3) if is_colour else (height, width)
+    pixels = stored.reshape(-1).view(np.uint8)[: np.prod(shape)].reshape(shape)
+    rows = max(1, _BLOCK // width)
+    for start in range(0, height, rows):
+        block = stored[start : start + rows]  # its bytes lie where the pixels of this block do, or behind
+        levels = block if stored.dtype == np.uint8 else grey_levels(*intensity_range)[block]
+        if is_colour:
+            levels = cv2.cvtColor(levels, cv2.COLOR_BGR2RGB if stored.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
+        pixels[start : start + rows] = levels.reshape(pixels[start : start + rows].shape)
+    return pixels
+
+
+def decode_stored(encoded: bytes, header: Header | None) -> np.ndarray:
     """Decode the pixels of a plain image as they are stored.
+
+    Args:
+        encoded: content of the file.
+        header: what its header says; None where it says nothing.
 
     Returns:
         uint8 or uint16: (H, W) where the image is grey, else (H, W, 3) BGR or (H, W, 4) with transparency.
@@ -82,10 +108,14 @@ def decode_stored(encoded: bytes) -> np.ndarray:
     Raises:
         UnreadableImage: the content does not decode.
     """
-    if encoded.startswith(b"\xff\xd8") and (stored := _decode_jpeg(encoded)) is not None:
-        return stored
+    if encoded.startswith(b"\xff\xd8") and (pixels := _decode_jpeg(encoded)) is not None:
+        return pixels
+    if encoded.startswith(b"\x89PNG"):
+        encoded = check_png(encoded)
+    elif encoded.startswith((b"II", b"MM")):
+        check_tiff(encoded)
     try:
-        stored = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+        stored = _open(encoded, header)
     except cv2.error as error:
         if getattr(error, "code", 0) == _NO_MEMORY or "bad_alloc" in str(error):
             raise MemoryError from None
@@ -97,11 +127,27 @@ def decode_stored(encoded: bytes) -> np.ndarray:
     return stored
 
 
+def _open(encoded: bytes, header: Header | None) -> np.ndarray | None:
+    """Let OpenCV decode an image; None where it cannot.
+
+    Decoding from bytes it copies all pixels once more, from a file it need not; but it cannot turn a TIFF file then.
+    """
+    is_turned = header is not None and header.kind == "TIFF" and header.orientation >= 5
+    if header is None or is_turned or header.width * header.height < _LARGE:
+        return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    with os.fdopen(os.memfd_create("image"), "wb") as file:
+        file.write(encoded)
+        file.flush()
+        return cv2.imread(f"/proc/self/fd/{file.fileno()}", None, cv2.IMREAD_UNCHANGED)
+
+
 def _decode_jpeg(encoded: bytes) -> np.ndarray | None:
     """Decode a JPEG file to the pixels of OpenCV, bit by bit; None where OpenCV has to, for a harmless warning.
 
     OpenCV reads what libjpeg warns of, such as data that end early or are left over, as if nothing were.
     """
+    if encoded.rfind(b"\xff\xd9") < encoded.rfind(b"\xff\xda"):
+        raise UnreadableImage("the JPEG file is cut off: its end marker is missing")
     try:
         _, _, colours, _ = simplejpeg.decode_jpeg_header(encoded)
         if colours == "Gray":
@@ -155,11 +201,3 @@ def _turn_upright(stored: np.ndarray, orientation: int) -> np.ndarray:
         stored = stored.swapaxes(0, 1)
     rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     return np.ascontiguousarray(stored[:: -1 if rows else 1, :: -1 if columns else 1])
-
-
-def _refuse_truncated(encoded: bytes) -> None:
-    """Refuse a file without its end: OpenCV would fill the missing rows with grey and say nothing."""
-    if encoded.startswith(b"\xff\xd8") and encoded.rfind(b"\xff\xd9") < encoded.rfind(b"\xff\xda"):
-        raise UnreadableImage("the JPEG file is cut off: its end marker is missing")
-    if encoded.startswith(b"\x89PNG") and encoded.rfind(b"IEND") < 0:
-        raise UnreadableImage("the PNG file is cut off: its end chunk is missing")

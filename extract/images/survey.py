@@ -69,7 +69,7 @@ def survey_deep_images(
                 header = Header.read(file)
             if header is None or not header.is_deep or header.width * header.height > max_pixels:
                 return None
-            stored = decode_stored(path.read_bytes())
+            stored = decode_stored(path.read_bytes(), header)
         except (OSError, UnreadableImage):
             return None  # the extraction rejects it, and says why
         return np.bincount(stored.ravel(), minlength=_LEVELS) if stored.dtype == np.uint16 else None

@@ -141,7 +141,7 @@ def test_rejected_images_are_listed_and_the_exit_code_is_3(tmp_path, own_model):
     cache = tmp_path / "cache"
     result = extract(tmp_path / "data", "--backbone", f"own={own_model}", "--cache", cache)
     assert result.exit_code == 3
-    assert "1 images could not be read (first: train/a001.png: the PNG file is cut off" in result.output
+    assert "1 images could not be read (first: train/a001.png: the PNG file is damaged" in result.output
     with (cache / "rejected.csv").open() as file:
         assert [row["id"] for row in csv.DictReader(file)] == ["a001"]
     assert FeatureCache(cache).read("train", ["own"])[0] == ("a000", "a002")

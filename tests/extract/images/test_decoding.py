@@ -2,13 +2,15 @@
 
 import io
 import re
+import tracemalloc
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from extract.images.decoding import UnreadableImage, decode
+from extract.images import decoding
+from extract.images.decoding import UnreadableImage, decode, grey_levels
 from extract.images.reading import Reading, parse_range
 from extract.images.resizing import resize
 from features.common.errors import InputError
@@ -175,7 +177,7 @@ def test_a_range_that_is_none_is_refused(text):
 def test_an_image_with_too_many_pixels_is_refused_by_its_header(ending, monkeypatch):
     encoded = encode(RED, ending)
     assert read(encoded, max_pixels=120)[1].height == 12
-    monkeypatch.setattr(cv2, "imdecode", lambda *arguments: pytest.fail("it was decoded"))
+    monkeypatch.setattr(decoding, "decode_stored", lambda *arguments: pytest.fail("it was decoded"))
     with pytest.raises(UnreadableImage, match="12 x 10 pixels, more than --max-pixels 119"):
         read(encoded, max_pixels=119)
 
@@ -184,6 +186,33 @@ def test_transparency_is_dropped():
     pixels, facts = read(encode(np.dstack([RED, np.zeros((12, 10), np.uint8)])))
     np.testing.assert_array_equal(pixels, RED)
     assert facts.channels == 4
+
+
+@pytest.mark.parametrize(
+    ("ending", "dtype", "channels", "most"),
+    [
+        *((ending, np.uint8, channels, 3) for ending in (".png", ".jpg", ".tif", ".bmp") for channels in (1, 3)),
+        (".png", np.uint8, 4, 4),
+        (".png", np.uint16, 1, 2),
+        (".png", np.uint16, 3, 6),
+        (".tif", np.uint16, 3, 6),
+        (".png", np.uint16, 4, 8),  # as OpenCV gives it
+    ],
+)
+def test_decoding_takes_the_bytes_that_the_file_has_a_pixel(ending, dtype, channels, most, monkeypatch):
+    side = 1500
+    colours = np.arange(side, dtype=dtype)[:, None, None] % 251 * np.ones((side, channels), dtype)
+    encoded = encode(colours[..., 0] if channels == 1 else colours, ending)
+    grey_levels(0, 65_535)
+    monkeypatch.setattr(cv2, "imdecode", lambda *arguments: pytest.fail("it keeps a copy that numpy does not know"))
+    tracemalloc.start()  # numpy tells it of the arrays that OpenCV returns
+    pixels, _ = read(encoded)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert pixels.nbytes <= peak <= (most + 0.6) * side**2
+    if ending != ".jpg":
+        shown = colours[..., 0] if channels == 1 else colours[..., :3]
+        np.testing.assert_array_equal(pixels, shown if dtype == np.uint8 else shown >> 8)
 
 
 def test_facts_are_those_of_numpy():

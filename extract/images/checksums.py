@@ -1,0 +1,77 @@
+"""Refuse files whose checksums are not those of their bytes, before a decoder that does not heed them."""
+
+import io
+import zlib
+
+from PIL import Image
+
+from extract.images.reading import UnreadableImage
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Chunks of a PNG file that may change its pixels: what begins with a capital, and transparency.
+_OF_PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
+#: Tags of TIFF 6.0: where the strips or tiles of the pixels lie, how long they are, and their compression.
+_PLACES, _COMPRESSION, _DEFLATE = ((273, 279), (324, 325)), 259, (8, 32_946)
+#: Bytes that are inflated at a time: what comes out is at most a thousand times as much.
+_BLOCK = 1 << 16
+
+
+def check_png(encoded: bytes) -> bytes:
+    """Check the checksum of each chunk of a PNG file.
+
+    Returns:
+        The file, without what has no part in the pixels and makes libpng print warnings that name no file: colour
+        profiles, and damaged chunks of that kind.
+
+    Raises:
+        UnreadableImage: a chunk that decides pixels is damaged, or the file is cut off.
+    """
+    if not encoded.startswith(_PNG_SIGNATURE):
+        raise UnreadableImage("the PNG file is damaged: its first 8 bytes are not those of PNG")
+    view, start, kind, dropped = memoryview(encoded), len(_PNG_SIGNATURE), b"", []
+    while kind != b"IEND":
+        size = int.from_bytes(view[start : start + 4], "big")
+        stop = start + 12 + size  # length, kind, content, checksum (PNG specification, 5.3)
+        if stop > len(view):
+            raise UnreadableImage("the PNG file is cut off: its end chunk is missing")
+        kind = bytes(view[start + 4 : start + 8])
+        is_whole = zlib.crc32(view[start + 4 : stop - 4]) == int.from_bytes(view[stop - 4 : stop], "big")
+        if not is_whole and kind in _OF_PIXELS:
+            raise UnreadableImage(f"the PNG file is damaged: the checksum of a chunk {kind.decode()} is wrong")
+        if not is_whole or kind == b"iCCP":
+            dropped.append((start, stop))
+        start = stop
+    for first, last in reversed(dropped):
+        encoded = encoded[:first] + encoded[last:]
+    return encoded
+
+
+def check_tiff(encoded: bytes) -> None:
+    """Check the checksums of the pixels of a TIFF file; only those compressed by Deflate have them.
+
+    Raises:
+        UnreadableImage: they are damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            tags = dict(image.tag_v2)  # type: ignore[attr-defined] # of TIFF files
+    except Exception:  # noqa: BLE001 - a damaged header can fail anywhere inside Pillow
+        return
+    if tags.get(_COMPRESSION) not in _DEFLATE:
+        return
+    view = memoryview(encoded)
+    for offsets, sizes in _PLACES:
+        for offset, size in zip(tags.get(offsets, ()), tags.get(sizes, ()), strict=False):
+            if not _is_whole(view[offset : offset + size]):
+                raise UnreadableImage("the TIFF file is damaged: the checksum of its pixels is wrong")
+
+
+def _is_whole(deflated: memoryview) -> bool:
+    """Whether a zlib stream (RFC 1950) ends where it should, with its checksum."""
+    stream = zlib.decompressobj()
+    try:
+        for start in range(0, len(deflated), _BLOCK):
+            stream.decompress(deflated[start : start + _BLOCK])
+    except zlib.error:
+        return False
+    return stream.eof

@@ -1,0 +1,65 @@
+"""extract.images.checksums: damage is refused before decoders that pass it or print; what is sound is left alone."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from extract.images.checksums import check_png
+from extract.images.decoding import decode
+from extract.images.reading import Reading, UnreadableImage
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+
+def write(kind: str, **settings) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, kind, **settings)
+    return file.getvalue()
+
+
+PNG = write("PNG", icc_profile=b"no profile at all" * 9, dpi=(72, 72))
+
+
+@given(st.integers(0, len(PNG) - 1), st.integers(1, 255))
+def test_a_changed_byte_of_a_png_is_refused_or_has_no_part_in_the_pixels(place, change):
+    damaged = bytearray(PNG)
+    damaged[place] ^= change
+    try:
+        found, _ = decode(bytes(damaged), "a", Reading())
+    except UnreadableImage:
+        return
+    np.testing.assert_array_equal(found, PIXELS)
+
+
+def test_the_reason_names_the_chunk():
+    damaged = bytearray(PNG)
+    damaged[PNG.find(b"IDAT") + 30] ^= 1
+    with pytest.raises(UnreadableImage, match="the PNG file is damaged: the checksum of a chunk IDAT is wrong"):
+        check_png(bytes(damaged))
+    with pytest.raises(UnreadableImage, match="its end chunk is missing"):
+        check_png(PNG[:-1])
+
+
+def test_libpng_prints_nothing_of_profiles_and_damage_beside_the_pixels(capfd):
+    damaged = bytearray(PNG)
+    damaged[PNG.find(b"pHYs") + 5] ^= 1
+    for encoded in (PNG, bytes(damaged)):
+        np.testing.assert_array_equal(decode(encoded, "a", Reading())[0], PIXELS)
+    assert capfd.readouterr() == ("", "")
+    sound = write("PNG")
+    assert check_png(sound) is sound
+
+
+@pytest.mark.parametrize("tiled", [{}, {"tiffinfo": {278: 16}}])
+def test_changed_pixels_of_a_tiff_with_deflate_are_refused(tiled):
+    whole = write("TIFF", compression="tiff_adobe_deflate", **tiled)
+    np.testing.assert_array_equal(decode(whole, "a", Reading())[0], PIXELS)
+    for place in np.random.default_rng(1).integers(20, PIXELS.size, 20):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x41
+        with pytest.raises(UnreadableImage, match="the TIFF file is damaged: the checksum of its pixels is wrong"):
+            decode(bytes(damaged), "a", Reading())
