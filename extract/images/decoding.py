@@ -14,11 +14,12 @@ import simplejpeg
 
 from extract.images.checksums import check_png, check_tiff
 from extract.images.header import Header
+from extract.images.heic import decode_heic, is_heic, read_header
 from extract.images.reading import Reading, UnreadableImage
 from extract.scans.scan import is_scan, read_scan
 from features.store.images_table import ImageFacts
 
-_FORMATS = "PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000 or AVIF"
+_FORMATS = "PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000, AVIF or HEIC"
 #: Pixels from which on memory counts more than half a millisecond.
 _LARGE = 1 << 21
 #: Pixels that change their form at a time.
@@ -33,7 +34,7 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
     """Decode one image.
 
     Args:
-        encoded: content of a PNG, JPEG, TIFF, BMP or WebP file, of a DICOM file or a NIfTI volume. Of a file with
+        encoded: content of a PNG, JPEG, TIFF, BMP, WebP, ... file, of a DICOM file or a NIfTI volume. Of a file with
             several pages: the first; of several frames or slices: the one that the id names.
         image_id: the image's id.
         reading: how its pixels are read.
@@ -51,7 +52,7 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
         raise UnreadableImage("the file is empty")
     if is_scan(encoded):
         return _decode_scan(encoded, image_id, reading)
-    header = Header.of(encoded)
+    header = read_header(encoded) if is_heic(encoded) else Header.of(encoded)
     if header is not None and header.width * header.height > reading.max_pixels:
         size = f"{header.height:,} x {header.width:,} pixels"
         raise UnreadableImage(f"it has {size}, more than --max-pixels {reading.max_pixels} allows")
@@ -110,6 +111,8 @@ def decode_stored(encoded: bytes, header: Header | None) -> np.ndarray:
     """
     if encoded.startswith(b"\xff\xd8") and (pixels := _decode_jpeg(encoded)) is not None:
         return pixels
+    if is_heic(encoded):
+        return decode_heic(encoded)
     if encoded.startswith(b"\x89PNG"):
         encoded = check_png(encoded)
     elif encoded.startswith((b"II", b"MM")):

@@ -14,7 +14,7 @@ from features.dataset.frames import DICOM_SUFFIXES, NIFTI_SUFFIXES, frame_suffix
 
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp"),
-    *(".gif", ".jp2", ".avif"),
+    *(".gif", ".jp2", ".avif", ".heic", ".heif"),
 )
 #: Of files that may hold several images, called `ID#0002` or `ID#z017`.
 SCAN_SUFFIXES = (*DICOM_SUFFIXES, *NIFTI_SUFFIXES)

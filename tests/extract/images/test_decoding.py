@@ -237,7 +237,7 @@ def test_a_png_with_a_flipped_byte_in_its_pixels_is_refused():
 
 
 def test_what_is_no_image_is_refused_with_a_reason():
-    with pytest.raises(UnreadableImage, match="not a PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000 or AVIF file"):
+    with pytest.raises(UnreadableImage, match="not a PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000, AVIF or HEIC file"):
         read(b"ID,label\n1,0\n")
     with pytest.raises(UnreadableImage, match="float32"):
         read(encode(np.zeros((4, 4), np.float32), ".tif"))
