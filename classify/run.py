@@ -22,6 +22,7 @@ from features.common.text import duration, progress_bar
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache, default_cache
 from features.store.gradients import write_gradients
+from features.store.scan_groups import with_scan_groups
 
 
 def run_classification(options: RunOptions) -> int:
@@ -43,6 +44,9 @@ def run_classification(options: RunOptions) -> int:
             for line in dataset.understood:
                 typer.echo(f"understood: {line}")
             cache = FeatureCache(options.cache or default_cache(options.data), options.data)
+            dataset, said = with_scan_groups(dataset, cache.root)
+            if said:
+                typer.echo(f"understood: {said}")
             inputs = read_inputs(dataset, cache, backbones)
             if options.holdout is not None:
                 from classify.validation import hold_out

@@ -20,6 +20,7 @@ from features.dataset.faults import Faults
 from features.options import OF_DATASET, DatasetOptions, DescribeOptions
 from features.store.cache import FeatureCache, default_cache
 from features.store.images_table import FactsTable, ImageFacts
+from features.store.scan_groups import with_scan_groups
 
 PAGE = "describe.html"
 #: An image stands out if its mean or standard deviation, on the scale of its bit depth, lies more than this many
@@ -207,7 +208,9 @@ def describe_dataset(options: DescribeOptions) -> None:
         with suppress(InputError):  # another data set may have taken the name of the default cache
             own = default_cache(data)
             cache = own if own.is_dir() else None
-    feature_cache = None if cache is None else FeatureCache(cache, data)
+    feature_cache, said = None if cache is None else FeatureCache(cache, data), ""
+    if cache is not None:
+        dataset, said = with_scan_groups(dataset, cache)
     descriptions = [describe_split(split, dataset.label_names, feature_cache) for split in dataset.splits.values()]
     if named and not any(split.summary and split.summary.known for split in descriptions):
         for table in FactsTable.of_cache(named):
@@ -219,6 +222,8 @@ def describe_dataset(options: DescribeOptions) -> None:
     console = make_console()
     for line in dataset.understood:
         console.print(f"understood: {line}")
+    if said:
+        console.print(f"understood: {said}")
     for warning in faults.warnings:
         console.print(f"warning: {warning}")
     for description in descriptions:

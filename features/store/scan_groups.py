@@ -41,4 +41,4 @@ def with_scan_groups(dataset: Dataset, root: Path) -> tuple[Dataset, str]:
         return dataset, f"groups: none; of the patient ids of the scans, {why}. Give --groups or --group-column"
     splits = {name: replace(split, groups=groups[name]) for name, split in dataset.splits.items()}
     said = f"groups: the patient (or else the study or volume) of the scans, hashed ({len(known):,} groups)"
-    return replace(dataset, splits=splits), said
+    return replace(dataset, splits=splits, groups_from="the patient of the scans"), said
