@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from joblib import cpu_count
 
-from classify.crossfit.holdout import hold_out
 from classify.crossfit.models import Candidate, CrossFit
 from classify.crossfit.plan import FitPlan, FitRows, Folds
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
@@ -22,6 +21,7 @@ from classify.rundir.saved_run import SavedRun
 from classify.scores.learning import LearningCurve, make_curve
 from classify.scores.resampling import auc_within_folds, resample
 from classify.scores.scoring import mean_over_labels
+from classify.validation import hold_out
 from features.common.arrays import RowIndices
 from features.common.cli import split_names
 from features.common.commands import write_command

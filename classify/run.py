@@ -45,7 +45,7 @@ def run_classification(options: RunOptions) -> int:
             cache = FeatureCache(options.cache or default_cache(options.data), options.data)
             inputs = read_inputs(dataset, cache, backbones)
             if options.holdout is not None:
-                from classify.crossfit.holdout import hold_out
+                from classify.validation import hold_out
 
                 inputs, said = hold_out(inputs, options.holdout, options.seed)
                 typer.echo(f"understood: {said}")

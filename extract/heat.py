@@ -149,9 +149,10 @@ def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
     wanted: dict[tuple[str, str], _Wanted] = {}
     for number, pair in enumerate(found.pairs):
         key = pair.split, pair.image_id
-        wanted.setdefault(key, _Wanted(*key, pair.digest, paths.get(key, elsewhere.get(pair.image_id)))).pairs.append(
-            number
-        )
+        path, other = paths.get(key), elsewhere.get(pair.image_id)
+        if path is None and other is not None and digest_file(other).hex() == pair.digest:
+            path = other
+        wanted.setdefault(key, _Wanted(*key, pair.digest, path)).pairs.append(number)
     return list(wanted.values())
 
 

@@ -219,6 +219,8 @@ def describe_dataset(options: DescribeOptions) -> None:
     console = make_console()
     for line in dataset.understood:
         console.print(f"understood: {line}")
+    for warning in faults.warnings:
+        console.print(f"warning: {warning}")
     for description in descriptions:
         _print_split(console, description)
     folder = options.out or (cache and cache / "describe")

@@ -12,6 +12,7 @@ import numpy as np
 from features.common.arrays import UNKNOWN
 from features.dataset.faults import KEPT_FAULTS
 from features.dataset.formats import Column, is_unknown
+from features.dataset.table import words_of
 
 #: What may stand between the classes of one cell, in the order in which it is recognised.
 _SEPARATORS = ("|", ";", ",")
@@ -25,7 +26,6 @@ _OF_CLASSES = frozenset(
         "tags genre genres pathology disease condition species",
     )
 )
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 #: A list as Python writes it is no longer than this.
 _LONGEST_LIST = 10_000
 
@@ -78,7 +78,7 @@ class ClassColumn:
     @property
     def is_named(self) -> bool:
         """Whether the column's name says that it holds classes."""
-        return bool(_OF_CLASSES & {word.lower() for word in _WORD.findall(self.name)})
+        return bool(_OF_CLASSES & words_of(self.name))
 
     def columns(self, classes: Sequence[str], lines: Sequence[int], *, others: bool) -> dict[str, Column]:
         """Write classes as a label each, uint8 (N,); without `others`, a cell that names another class is refused."""

@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from features.dataset.folder import to_image_id
 from features.dataset.formats import Listing, is_unknown
 from features.dataset.ids import ID, keep_first
 from features.dataset.layout import ImageFile
-from features.dataset.table import Table, is_unnamed, named, read_table
+from features.dataset.table import Table, is_unnamed, named, read_table, words_of
 from features.options import DatasetOptions
 
 #: Names of columns of groups, without case, blanks, `_` and `-`: a name in front goes before those behind it.
@@ -38,7 +39,8 @@ _NAMED_PART = re.compile(
 _COUNTED = re.compile(r"^(.*[^\W_].*)[_-]\d+$")
 # Words of columns whose numbers name something.
 _NAMING = frozenset(["id", "no", "nr", "num", "number", "uid", "code", "key", "name"])
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+#: Beginnings of ids that are taken for patients.
+_FEWEST_PREFIXES = 10
 _NUMBER = re.compile(r"\d+(?:\.0*)?")
 
 
@@ -226,15 +228,16 @@ def suggest_groups(listing: Listing, image_ids: Sequence[str], not_groups: Colle
         cells = listing.table.columns[listing.table.header.index(name)] if listing.table else []
         if name in not_groups or is_unnamed(name) or not _repeats(cells):
             continue
-        words = {word.lower() for word in _WORD.findall(name)}
-        if _NAMING & words or not all(_NUMBER.fullmatch(cell) for cell in cells if cell):
+        words_or_runs = not all(_NUMBER.fullmatch(cell) for cell in cells if cell) or _stand_in_runs(cells)
+        if _NAMING & words_of(name) or words_or_runs:
             return (
                 f"{listing.path}: the column {shown(name)} repeats {len({*cells}):,} values over {len(cells):,} rows. "
                 "If they are patients, or others whose images belong together, say so: --group-column "
                 f"{shlex.quote(name)}. Without groups, folds may cut them, and scores are too good."
             )
     prefixes = [match[1] if (match := _COUNTED.match(image_id)) else "" for image_id in image_ids]
-    if all(prefixes) and _repeats(prefixes):
+    # Fewer are classes rather than patients: "cat_001".
+    if all(prefixes) and _repeats(prefixes) and len({*prefixes}) >= _FEWEST_PREFIXES:
         return (
             f"ids such as {shown(image_ids[0])} suggest that {shown(prefixes[0])} is a patient with several images. If "
             "so, say it: --group-from '^(.+)[_-]'. Without groups, folds may cut patients, and scores are too good."
@@ -247,6 +250,12 @@ def _repeats(cells: Sequence[str]) -> bool:
     counts = Counter(cells)
     several = sum(count > 1 for count in counts.values())
     return len(counts) >= 5 and 2 * several >= len(counts) and 2 * max(counts.values()) <= len(cells)
+
+
+def _stand_in_runs(cells: Sequence[str]) -> bool:
+    """Whether equal values stand together, as those of a patient do, and ages do not."""
+    runs = 1 + sum(before != cell for before, cell in pairwise(cells))
+    return runs == len({*cells})
 
 
 def read_groups_file(path: Path, faults: Faults) -> dict[str, str]:

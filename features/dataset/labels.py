@@ -5,19 +5,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from features.common.arrays import UNKNOWN
+from features.common.arrays import UNKNOWN, find_varied
 from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.classes import ClassColumn, read_classes
 from features.dataset.faults import Fault, Faults, cell_fault, listed, shown
 from features.dataset.formats import Column, Listing
+from features.dataset.table import words_of
 
 _SHOWN_COLUMNS = 12
 #: What may be done with labels that are not known.
 UNKNOWN_RULES = ("error", "mask", "negative")
 #: Columns of 0 and 1 with these names describe a patient or an image: they are labels, but that is said aloud.
 _METADATA = frozenset(
-    ("sex", "gender", "male", "female", "age", "smoker", "view", "position", "laterality", "side", "fold", "followup")
+    ("sex", "gender", "male", "female", "age", "smoker", "view", "position", "laterality", "side", "fold", "follow")
 )
 
 
@@ -72,12 +73,12 @@ def read_labels(
     Raises:
         InputError: a name asked for is missing, or the labels may be read in two ways.
     """
-    source, said, first = None, "", ""
+    source, first = None, ""
     labels: dict[str, np.ndarray | None] = {}
     found: dict[str, Listing] = {}
     for name, listing in listings.items():
         if source is None:
-            source, said = _choose(listing, folders[name], options, faults)
+            source = _choose(listing, folders[name], options, faults)
             first = name if source is not None else ""
         found[name] = _with_columns(listing, folders[name], source, options.separator)
         if source is None and name == "train" and listing.header:
@@ -93,12 +94,15 @@ def read_labels(
             labels[name] = _read_shared(listing, options, *of_train, names, faults, may_be_form=name == "test")
         else:
             labels[name] = None
-    names = _settle_unknown(found, names, labels, options, faults)
+    _settle_unknown(found, names, labels, options, faults)
+    if options.wanted is None and first:
+        names = _leave_out_constant(names, labels, first, faults)
     for name, listing in found.items():
         read = () if labels[name] is None else (*names, source.column if source else "")
         ignored = [*(column for column in listings[name].columns if column not in read), *listing.unnamed]
         if options.wanted is None and ignored:
             faults.notes.append(f"{listing.path}: not labels: {listed(ignored)}")
+    said = f"{len(names)}{source.how}: {listed(names)}" if source else "none"
     return FoundLabels(names, labels, said)
 
 
@@ -107,28 +111,28 @@ class _Source:
     """Where labels are: in a column each, in one column of classes, or in the folders of the images."""
 
     names: tuple[str, ...]
+    how: str = ""
     column: str = ""
     folders: bool = False
     others: bool = False
 
 
-def _choose(
-    listing: Listing, folders: Sequence[str], options: LabelOptions, faults: Faults
-) -> tuple[_Source | None, str]:
-    """Choose the labels of a table, and say in words what they are; None if there are none."""
+def _choose(listing: Listing, folders: Sequence[str], options: LabelOptions, faults: Faults) -> _Source | None:
+    """Choose the labels of a table, and say in words how they are written; None if there are none."""
     if options.wanted is not None:
-        return _choose_wanted(listing, folders, options)
+        return _choose_wanted(listing, folders, options, faults)
     likely = [name for name, column in listing.columns.items() if column.likely]
     if listing.are_labels:
-        return (_Source(tuple(likely)), f"{len(likely)} in the long format") if likely else (None, "")
+        return _Source(tuple(likely), " in the long format") if likely else None
     classes = [
         column
         for column in (read_classes(name, cells, options.separator) for name, cells in _texts(listing))
-        if column.name not in likely and column.is_likely and column.name.casefold() not in _METADATA
+        if column.name not in likely and column.is_likely and not _is_metadata(column.name)
     ]
     classes = [column for column in classes if column.is_named] or classes
-    varied = [name for name in likely if len(np.unique(listing.columns[name].values)) > 1]
-    varied = [name for name in varied if name.casefold() not in _METADATA]
+    # What competes with a column of classes: columns that hold both values and nothing else.
+    clean = [name for name in likely if not listing.columns[name].refused and not _is_metadata(name)]
+    varied = [name for name in clean if len(np.unique(listing.columns[name].values)) > 1]
     if len(classes) > 1 and not likely:
         raise InputError(
             f"{listing.path}: each of the columns {listed([column.name for column in classes])} may hold the classes. "
@@ -140,21 +144,25 @@ def _choose(
             f"{shown(classes[0].name)}. Name the right ones with --labels."
         )
     if len(classes) == 1 and (classes[0].is_named or not likely):
-        return _of_classes(classes[0])
+        return _of_classes(classes[0], listing, faults)
     if likely:
-        strange = [name for name in likely if name.casefold() in _METADATA]
+        strange = [name for name in likely if _is_metadata(name)]
         if strange:
             faults.warnings.append(
                 f"{listing.path}: {listed(strange)} holds 0 and 1, so it is taken for a label. Where it is not, name "
                 "the labels with --labels."
             )
         spelt = {listing.columns[name].spelling for name in likely} - {""}
-        said = f"{len(likely)}{' of ' + listed(sorted(spelt)) if spelt else ''}: {listed(likely)}"
-        return _Source(tuple(likely)), said
+        return _Source(tuple(likely), f" of {listed(sorted(spelt))}" if spelt else "")
     of_folders = read_classes("", folders, "") if not listing.header else None
     if of_folders is not None and of_folders.is_likely and "" not in of_folders.counts:
-        return _of_folders(of_folders)
-    return None, ""
+        return _Source(tuple(of_folders.counts), " classes from the folders of the images", folders=True)
+    return None
+
+
+def _is_metadata(name: str) -> bool:
+    """Whether a column's name says that it describes a patient or an image."""
+    return bool(_METADATA & words_of(name))
 
 
 def _texts(listing: Listing) -> list[tuple[str, Sequence[str]]]:
@@ -164,31 +172,25 @@ def _texts(listing: Listing) -> list[tuple[str, Sequence[str]]]:
     return [(name, listing.table.cells(name)) for name in listing.columns if listing.table.header.count(name) == 1]
 
 
-def _of_classes(column: ClassColumn) -> tuple[_Source, str]:
+def _of_classes(column: ClassColumn, listing: Listing, faults: Faults) -> _Source:
     """Take the classes of a column for labels; one that means none is left out where a cell may hold several."""
     names = tuple(column.counts)
     if not column.holds_several:
-        said = f"{len(names)} classes from {shown(column.name)}: {listed(names)}"
         if column.none:
-            said += (
-                f"; {shown(column.none)} is a class like the others (to have it mean none, name the others in --labels)"
+            faults.notes.append(
+                f"{listing.path}: {shown(column.none)} is a class like the others; to have it mean none of them, name "
+                "the others in --labels"
             )
-        return _Source(names, column.name), said
+        return _Source(names, f" classes from {shown(column.name)}", column.name)
     split = "lists" if column.separator == "[]" else f"split at {column.separator}"
-    said = f"{len(names) - bool(column.none)} from {shown(column.name)}, {split}"
+    how = f" from {shown(column.name)}, {split}"
     if column.none:
         names = tuple(name for name in names if name != column.none)
-        said += f"; {shown(column.none)} means none of them"
-    return _Source(names, column.name), f"{said}: {listed(names)}"
+        how += f"; {shown(column.none)} means none of them"
+    return _Source(names, how, column.name)
 
 
-def _of_folders(column: ClassColumn) -> tuple[_Source, str]:
-    """Take the folders of the images for classes."""
-    names = tuple(column.counts)
-    return _Source(names, folders=True), f"{len(names)} classes from the folders of the images: {listed(names)}"
-
-
-def _choose_wanted(listing: Listing, folders: Sequence[str], options: LabelOptions) -> tuple[_Source, str]:
+def _choose_wanted(listing: Listing, folders: Sequence[str], options: LabelOptions, faults: Faults) -> _Source:
     """Find the labels asked for: columns, one column of classes, or classes of a column or of folders."""
     wanted = tuple(options.wanted or ())
     absent = [name for name in wanted if name not in listing.columns]
@@ -198,15 +200,15 @@ def _choose_wanted(listing: Listing, folders: Sequence[str], options: LabelOptio
         if len(wanted) == 1 and listing.table is not None and 2 * column.refused > filled:
             classes = read_classes(wanted[0], listing.table.cells(wanted[0]), options.separator)
             if classes.is_named or not classes.is_numeric:
-                return _of_classes(classes)
-        return _Source(wanted), f"{len(wanted)}: {listed(wanted)}"
+                return _of_classes(classes, listing, faults)
+        return _Source(wanted)
     texts = [(name, cells) for name, cells in _texts(listing)] or ([("", folders)] if not listing.header else [])
     for name, cells in texts:
         classes = read_classes(name, cells, options.separator if name else "")
         if {*wanted} <= classes.counts.keys():
             where = f"from {shown(name)}" if name else "from the folders of the images"
-            source = _Source(wanted, name, folders=not name, others=True)
-            return source, f"{len(wanted)} of {len(classes.counts)} classes {where}: {listed(wanted)}"
+            how = f" of {len(classes.counts)} classes {where}"
+            return _Source(wanted, how, name, folders=not name, others=True)
     raise InputError(
         f"--labels names {listed(absent)}, which {listing.path} does not have, as a column or as a class. Its columns "
         f"beside ids and groups: {listed(tuple(listing.columns))}. Name some of these with --labels."
@@ -314,15 +316,15 @@ def _settle_unknown(
     labels: dict[str, np.ndarray | None],
     options: LabelOptions,
     faults: Faults,
-) -> tuple[str, ...]:
-    """Refuse, keep or fill the labels that are not known, in place; give the names of the labels that are left."""
+) -> None:
+    """Refuse, keep or fill the labels that are not known, in place."""
     of_tables = [(name, listings[name], values) for name, values in labels.items() if values is not None]
     columns = [
         (listing, listing.columns[name]) for _, listing, _ in of_tables for name in names if name in listing.columns
     ]
     unknown = [(listing, column) for listing, column in columns if column.unknown]
     if not unknown:
-        return names
+        return
     uncertain = sum(column.uncertain for _, column in columns)
     rule = options.unknown or ("mask" if uncertain else "error")
     count = sum(int((values == UNKNOWN).sum()) for _, _, values in of_tables)
@@ -348,17 +350,21 @@ def _settle_unknown(
         faults.warnings.append(
             f"labels: {count:,} of {total:,} are not known: they are neither learnt from nor scored (masked{why})."
         )
-        first = of_tables[0][2]
-        constant = [
-            name for name, column in zip(names, first.T, strict=True) if not {0, 1} <= {*np.unique(column).tolist()}
-        ]
-        if constant and options.wanted is None and len(constant) < len(names):
-            faults.warnings.append(
-                f"labels: {listed(constant)} left out, as only one of 0 and 1 is known for them: there is nothing to "
-                "tell apart. --unknown negative would take what is not known for 0."
-            )
-            kept = [place for place, name in enumerate(names) if name not in constant]
-            for name, _, values in of_tables:
-                labels[name] = values[:, kept]
-            names = tuple(names[place] for place in kept)
-    return names
+
+
+def _leave_out_constant(
+    names: tuple[str, ...], labels: dict[str, np.ndarray | None], first: str, faults: Faults
+) -> tuple[str, ...]:
+    """Leave out, in place, the labels of which the first table knows one value alone; give the names of the others."""
+    values = labels[first]
+    assert values is not None
+    varied = find_varied(values)
+    if varied.all() or not varied.any() or faults.count:
+        return names
+    for name, own in labels.items():
+        labels[name] = None if own is None else own[:, varied]
+    constant = [name for name, kept in zip(names, varied, strict=True) if not kept]
+    faults.warnings.append(
+        f"labels: {listed(constant)} left out: all that is known of them is the same, so nothing can be told apart."
+    )
+    return tuple(name for name, kept in zip(names, varied, strict=True) if kept)

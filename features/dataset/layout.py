@@ -1,6 +1,5 @@
 """Find the folders of images and the tables of a data set, by the names that people give them."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from features.dataset.faults import Faults, listed, shown
 from features.dataset.folder import collect_images, has_image_suffix, is_junk, no_image
 from features.dataset.formats import Listing
 from features.dataset.ids import Pool
-from features.dataset.table import TABLE_SUFFIXES, named
+from features.dataset.table import TABLE_SUFFIXES, named, words_of
 
 #: What the images of a data set are for, in order: to learn from, and to predict.
 ROLES = ("train", "test")
@@ -26,9 +25,8 @@ _WORDS = {
     "test": "test",
     "testing": "test",
 }
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 # Words of folders and tables that hold something else than images and their labels.
-_OTHERS = frozenset(("mask", "masks", "segmentation", "segmentations", "bbox", "boxes", "metadata", "meta"))
+_OTHERS = frozenset(("mask", "masks", "segmentation", "segmentations", "bbox", "box", "boxes", "metadata", "meta"))
 # Words of tables that hold labels, where several tables speak of one split.
 _OF_LABELS = frozenset(["label", "labels", "truth", "groundtruth"])
 #: Names of columns that may say what images are for.
@@ -90,14 +88,9 @@ class Layout:
 
 def split_word(name: str) -> str | None:
     """Say which split a name speaks of, if one: `Training`, `stage_2_test`, `ISIC_2019_Training_Input`, `VALID`."""
-    words = _words(name)
+    words = words_of(name)
     found = {_WORDS[word] for word in words if word in _WORDS}
     return found.pop() if len(found) == 1 and not _OTHERS & words else None
-
-
-def _words(name: str) -> set[str]:
-    """Take the words of a name apart: `stage_2_trainLabels` gives stage, train and labels."""
-    return {word.lower() for word in _WORD.findall(name)}
 
 
 def find_layout(root: Path, table: Path | None, faults: Faults) -> Layout:
@@ -119,7 +112,7 @@ def find_layout(root: Path, table: Path | None, faults: Faults) -> Layout:
     if not folders and len(below) == 1 and not any(has_image_suffix(path.name) for path in root.iterdir()):
         bases, folders = [root, *below], _choose_folders(_subfolders(below[0]))
     if table is None:
-        tables, shared = _choose_tables(bases)
+        tables, shared = _choose_tables(bases, faults)
     else:
         tables, shared = {}, table if table.exists() else root / table
     roles = _give_roles({*folders, *tables})
@@ -177,19 +170,19 @@ def _choose_folders(folders: Sequence[Path]) -> dict[str, Path]:
     return chosen
 
 
-def _choose_tables(bases: Sequence[Path]) -> tuple[dict[str, Path], Path | None]:
+def _choose_tables(bases: Sequence[Path], faults: Faults) -> tuple[dict[str, Path], Path | None]:
     """Choose the table of each split, or the one of all images."""
     found = [path for base in bases for path in sorted(base.iterdir()) if is_table(path.name)]
     of_split: dict[str, list[Path]] = {}
     for path in found:
-        split = "test" if _SUBMISSION in _words(path.name) else split_word(_stem(path))
-        if split is not None or not _OTHERS & _words(path.name):
+        split = "test" if _SUBMISSION in words_of(path.name) else split_word(_stem(path))
+        if split is not None or not _OTHERS & words_of(path.name):
             of_split.setdefault(split or "", []).append(path)
     chosen = {}
     for split, own in of_split.items():
         exact = [path for path in own if _stem(path) == split] or [p for p in own if _stem(p).lower() in _WORDS]
-        labels = [path for path in own if _words(path.name) & _OF_LABELS]
-        best = exact or labels or [path for path in own if _SUBMISSION not in _words(path.name)] or own
+        labels = [path for path in own if words_of(path.name) & _OF_LABELS]
+        best = exact or labels or [path for path in own if _SUBMISSION not in words_of(path.name)] or own
         if len(best) > 1:
             raise InputError(
                 f"{best[0].parent}: each of the tables {', '.join(path.name for path in best)} may name the "
@@ -197,9 +190,12 @@ def _choose_tables(bases: Sequence[Path]) -> tuple[dict[str, Path], Path | None]
             )
         chosen[split] = best[0]
     shared = chosen.pop("", None)
-    return {
-        split: chosen[split] for split in dict.fromkeys(_WORDS.values()) if split in chosen
-    }, shared if not chosen.keys() & {"train"} else None
+    if "train" in chosen:
+        shared = None
+    unread = [path.name for path in found if path not in (*chosen.values(), shared)]
+    if unread:
+        faults.notes.append(f"{bases[-1]}: tables that are not read: {listed(unread)} (--table names another)")
+    return {split: chosen[split] for split in dict.fromkeys(_WORDS.values()) if split in chosen}, shared
 
 
 def read_roles(listing: Listing, wanted: str | None, otherwise: Sequence[str]) -> tuple[Sequence[str], str, str]:

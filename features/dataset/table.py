@@ -20,6 +20,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
 #: Between the cells of a row, in the order in which they are tried.
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # What pandas calls a column without a header ("Unnamed: 0"), also after a second round ("Unnamed: 0.1").
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*)?")
 # The first line of a file that Excel opens with the separator that it names.
 _SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
@@ -271,6 +272,11 @@ def _check_rows(path: Path, rows: Iterable[tuple[int, list[str]]], faults: Fault
         raise InputError(f"{path} is empty. Write a header and one row for each image, or remove the file.")
     if count == 1 and not faults.count:
         raise InputError(f"{path} holds a header but no row. Write one row for each image, or remove the file.")
+
+
+def words_of(name: str) -> set[str]:
+    """Take the words of a name apart, in small letters: `stage_2_trainLabels` gives stage, train and labels."""
+    return {word.lower() for word in _WORD.findall(name)}
 
 
 def is_unnamed(name: str) -> bool:

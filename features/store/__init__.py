@@ -7,6 +7,10 @@ In reading order:
 - images_table: images.csv and rejected.csv: what stage 1 saw of each image.
 - parts: rows on disk while an extraction runs.
 - assembly: one cache file from its predecessor and the parts.
+- source: what a cache file was extracted from, for the commands that messages print.
+- scan_groups: the groups of scans, where the data set gives none.
+- gradients: what heat maps are drawn from.
+- run_labels: the labels, groups and folds that a run keeps in its labels.csv.
 
 A new attribute of the recipe is a field of `Recipe`; a new dataset of the file goes into `cache_file` and `assembly`.
 """

@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from classify.__main__ import app
-from classify.crossfit.holdout import hold_out
 from classify.inputs import read_inputs
+from classify.validation import hold_out
 from features.common.errors import InputError
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache

@@ -172,7 +172,8 @@ def said(toy) -> str:
 
 
 def test_a_run_says_that_classes_are_exclusive_before_all_else(said, toy):
-    assert said.startswith("classes: each labelled image has exactly one of 3 labels, so they are exclusive")
+    first = next(line for line in said.splitlines() if not line.startswith("understood: "))
+    assert first.startswith("classes: each labelled image has exactly one of 3 labels, so they are exclusive")
     record = json.loads((toy.data.parent / "run" / "run.json").read_text())
     assert record["exclusive"] is True
     assert record["arguments"]["exclusive"] == "auto"

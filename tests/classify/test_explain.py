@@ -223,7 +223,7 @@ def test_images_of_ones_own_choice_are_shown_at_all_labels_in_every_split(own):
     code, said = gradients(out, "--ids", f"{toy.train_ids[0]}.png,b", "--cache", str(toy.cache))
     assert code == 0, said
     assert (
-        "gradients.h5: 9 of 9 pairs of image and label (3 of 3 images) for logistic/all. To draw them: python -m"
+        "gradients.h5: 9 of 9 pairs of image and label (3 of 3 images) for logistic/all. To draw them: .venv/bin/python"
         in said
     )
     found = read_gradients(out)

@@ -43,7 +43,7 @@ def test_heads_stand_in_every_table_beside_the_baselines(done, toy):
         assert list(pd.read_csv(out / name)["model"].unique()) == [*LOGISTIC, *HEADS, *ensembles]
     record = json.loads((out / "run.json").read_text())
     assert set(record["models"]["mean"]["shares"]) == {*LOGISTIC, *HEADS}
-    assert record["models"]["mixed/all"]["spec"] == {**asdict(MIXED), "hidden_units": [6]}
+    assert record["models"]["mixed/all"]["spec"] == {**asdict(MIXED), "hidden_units": [6], "output": "sigmoid"}
     assert len(record["models"]["mixed/all"]["best_epochs"]) == 2
     assert "spec" not in record["models"]["logistic/all"]
     assert {"keras"} < set(record["versions"])
@@ -130,7 +130,7 @@ def test_presets_that_cannot_be_are_refused(toy):
         ("linear,linear", "expected different names between commas"),
         (f"{mine},{root / 'twin.json'}", "'tiny' is duplicated"),
         (str(root / "logistic.json"), "'logistic' is another model's name"),
-        (str(root / "gone.json"), "gone.json cannot be read (No such file or directory)"),
+        (str(root / "gone.json"), "gone.json cannot be read: No such file or directory"),
     ):
         code, said, out = run(toy, "refused", "--preset", choice)
         assert (code, message in said, out.exists()) == (2, True, False), said

@@ -295,7 +295,7 @@ def changed(found: Gradients, **fields) -> Gradients:
             (),
             "gone.keras is not a",
         ),
-        (lambda run, found: None, ("--split", "new", "--id-column", "x"), "--id-column names a column of a CSV file"),
+        (lambda run, found: None, ("--split", "new", "--id-column", "x"), "--id-column names a column of a table"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_message(spoil, options, message, extracted):
@@ -309,7 +309,7 @@ def test_what_cannot_be_drawn_is_one_message(spoil, options, message, extracted)
 def test_a_folder_of_one_split_is_not_a_data_set(extracted, tmp_path):
     data, run, _ = extracted
     code, said = call("heat", data / "train", run)
-    assert (code, "has no folder test or train, of which the images are" in said) == (2, True), said
+    assert (code, "not shown: 1 images (first: test/" in said) == (3, True), said
     code, said = call("heat", tmp_path / "nowhere", run)
     assert (code, "nowhere is not a folder" in said) == (2, True), said
 

@@ -309,4 +309,4 @@ def test_counts_and_not_images_are_embedded(reported):
     page = (reported / "report.html").read_text()
     embedded = json.loads(page.split('id="embedded">')[1].split("</script>")[0])
     assert set(embedded) == {"labels", "thumbnails", "heat"}
-    assert set(embedded["labels"][0]["splits"][0]) == {"title", "positives", "negatives", "tp", "fp"}
+    assert set(embedded["labels"][0]["splits"][0]) == {"title", "positives", "negatives", "unknown", "tp", "fp"}

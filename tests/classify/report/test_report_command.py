@@ -198,7 +198,7 @@ def test_the_gallery_says_whose_heat_it_shows(reported, copied):
         with pytest.raises(InputError, match=r"cam\.json cannot be read \(run, model, left_out.*extract heat"):
             describe_gallery(RunFiles.read(copied))
     (copied / "cam" / "cam.json").write_text(json.dumps(whole | {"run": "0" * 32}))
-    with pytest.raises(InputError, match=r"cam holds heat maps of another run\. Make it again: .* extract heat DATA"):
+    with pytest.raises(InputError, match=r"cam holds heat maps of another run\. Run: .* extract heat .*toy "):
         describe_gallery(RunFiles.read(copied))
 
 

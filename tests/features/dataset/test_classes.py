@@ -76,7 +76,8 @@ def test_a_comma_inside_a_class_does_not_split_it(tmp_path):
     names, labels, said = labels_of(tmp_path)
     assert names == ("healthy", "pneumonia, bacterial", "pneumonia, viral")
     assert np.sum(labels, axis=1).tolist() == [1] * 6
-    assert_says(said, "'healthy' is a class like the others", "--labels")
+    assert_says(said, "3 classes from 'diagnosis'")
+    assert_says(read_dataset(tmp_path).understood[0], "'healthy' is a class like the others", "--labels")
 
 
 def test_folders_are_classes_where_there_is_no_table(tmp_path):

@@ -1,0 +1,110 @@
+"""Groups as people name them: columns of any spelling, ids, numbers; and the question where none are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.common.errors import InputError
+from features.dataset.dataset import read_dataset
+from features.dataset.formats import Listing
+from features.dataset.groups import (
+    GROUP_NAMES,
+    align_numbers,
+    find_group_column,
+    groups_from_ids,
+    recognise_patients,
+)
+from features.options import DatasetOptions
+from tests.features.dataset.written import assert_says, make, message_of
+
+IDS = [f"i{k}" for k in range(20)]
+IMAGES = " ".join(f"{one}.png" for one in IDS)
+
+
+def table(column, cells):
+    rows = "".join(f"{one},{k % 2},{cell}\n" for k, (one, cell) in enumerate(zip(IDS, cells, strict=True)))
+    return f"ID,a,{column}\n{rows}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["patient", "Patient", "PatientID", "patient_id", "Patient ID", "SUBJECT-id", "StudyInstanceUID", "case no"[:4]],
+)
+def test_any_spelling_of_a_group_column_is_recognised_and_said(tmp_path, name):
+    make(tmp_path, table(name, [f"p{k // 2}" for k in range(20)]), train=IMAGES)
+    dataset = read_dataset(tmp_path)
+    assert dataset.splits["train"].groups.tolist() == [f"p{k // 2}" for k in range(20)]
+    assert dataset.label_names == ("a",)
+    assert_says(dataset.understood[-1], f"groups: {name!r} (10 groups of 20 images)")
+
+
+@given(st.sampled_from(GROUP_NAMES), st.lists(st.sampled_from(["", " ", "_", "-"]), min_size=60, max_size=60))
+def test_a_name_may_be_spelt_with_any_case_and_separators(name, between):
+    spelt = "".join(letter.upper() + gap for letter, gap in zip(name, between, strict=False)).strip()
+    listing = Listing(Path("t.csv"), np.empty(0, np.int64), [], header=("ID", spelt))
+    assert find_group_column(listing, None, required=True) == spelt
+
+
+def test_the_patient_goes_before_the_study(tmp_path):
+    rows = "".join(f"{one},{k % 2},s{k},p{k // 4}\n" for k, one in enumerate(IDS))
+    make(tmp_path, f"ID,a,StudyInstanceUID,Patient ID\n{rows}", train=IMAGES)
+    assert len({*read_dataset(tmp_path).splits["train"].groups}) == 5
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "asked"),
+    [
+        ("site", [f"s{k // 3}" for k in range(20)], True),
+        ("plant", [str(k // 4) for k in range(20)], True),
+        ("record_no", [str(k % 7) for k in range(20)], True),
+        ("age", [str(20 + (k * 7) % 9) for k in range(20)], False),
+        ("sex", ["mf"[k % 2] for k in range(20)], False),
+        ("note", [f"n{k}" for k in range(20)], False),
+    ],
+)
+def test_a_column_that_repeats_as_groups_do_raises_a_question(tmp_path, caplog, column, cells, asked):
+    make(tmp_path, table(column, cells), train=IMAGES)
+    dataset = read_dataset(tmp_path, DatasetOptions(labels="a"))
+    assert dataset.splits["train"].groups is None
+    assert (f"the column {column!r} repeats" in caplog.text) == asked
+    assert (f"--group-column {column}" in caplog.text) == asked
+
+
+def test_ids_that_count_raise_a_question_and_a_pattern_answers_it(tmp_path, caplog):
+    ids = [f"{k // 2:08d}_{k % 2:03d}" for k in range(20)]
+    rows = "".join(f"{one},{k % 2}\n" for k, one in enumerate(ids))
+    make(tmp_path, f"ID,a\n{rows}", train=" ".join(f"{one}.png" for one in ids))
+    assert read_dataset(tmp_path).splits["train"].groups is None
+    assert_says(caplog.text, "ids such as '00000000_000' suggest", "--group-from '^(.+)[_-]'")
+    dataset = read_dataset(tmp_path, DatasetOptions(group_from="^(.+)[_-]"))
+    assert dataset.splits["train"].groups.tolist() == [f"{k // 2:08d}" for k in range(20)]
+    assert_says(message_of(tmp_path, group_from="^x"), "matches nothing in 20 of 20 ids", "'00000000_000'")
+    assert_says(message_of(tmp_path, group_from="(", labels="a"), "is no regular expression")
+    assert_says(message_of(tmp_path, group_from="x", group_column="a"), "give one of them")
+
+
+def test_ids_that_name_patients_need_no_option():
+    ids = ["patient00001/study1/view1", "patient00001/study2/view1", "patient00002/study1/view1"]
+    assert recognise_patients(ids).tolist() == ["patient00001", "patient00001", "patient00002"]
+    assert recognise_patients([*ids, "other/view1"]) is None
+    assert recognise_patients(["patient1/a", "patient1/b"]) is None
+    assert recognise_patients(["case_1", "case_2"]) is None
+
+
+def test_numbers_are_compared_as_numbers_in_all_splits(tmp_path):
+    aligned = align_numbers([np.array(["007", "12", ""]), np.array(["7.0", "13"])])
+    assert [own.tolist() for own in aligned] == [["7", "12", ""], ["7", "13"]]
+    words = [np.array(["007", "x"]), np.array(["7"])]
+    assert [own.tolist() for own in align_numbers(words)] == [["007", "x"], ["7"]]
+
+
+@given(st.lists(st.tuples(st.text("abc/_-", min_size=1, max_size=6), st.integers(0, 99)), min_size=1, max_size=8))
+def test_a_group_is_what_the_pattern_matches(parts):
+    ids = [f"{name}_{number}" for name, number in parts]
+    assert groups_from_ids(ids, "^(.+)_").tolist() == [name for name, _ in parts]
+    assert groups_from_ids(ids, r"\d+$").tolist() == [str(number) for _, number in parts]
+    with pytest.raises(InputError, match="matches nothing"):
+        groups_from_ids(ids, "Z")
