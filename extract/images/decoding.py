@@ -15,6 +15,7 @@ import simplejpeg
 from extract.images.checksums import check_png, check_tiff
 from extract.images.header import Header
 from extract.images.heic import decode_heic, is_heic, read_header
+from extract.images.memory import naming_memory
 from extract.images.reading import Reading, UnreadableImage
 from extract.scans.scan import is_scan, read_scan
 from features.store.images_table import ImageFacts
@@ -24,12 +25,12 @@ _FORMATS = "PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000, AVIF or HEIC"
 _LARGE = 1 << 21
 #: Pixels that change their form at a time.
 _BLOCK = 1 << 16
-_NO_MEMORY = -4  # cv::Error::StsNoMem
 #: What libjpeg warns of in headers of sound files, by the first words; it decodes them as any other reader does.
 _HARMLESS = ("Invalid SOS parameters for sequential JPEG", "Warning: unknown JFIF revision", "Unknown Adobe color")
 logger = logging.getLogger(__name__)
 
 
+@naming_memory()
 def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
     """Decode one image.
 
@@ -45,6 +46,7 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
         And the facts of the image.
 
     Raises:
+        MemoryError: there is no room for its pixels.
         UnreadableImage: the content does not decode, is cut off, or has too many pixels. A damaged byte within is
             noticed by checksums (PNG, TIFF with Deflate) and where libjpeg warns; not in every other file.
     """
@@ -118,10 +120,9 @@ def decode_stored(encoded: bytes, header: Header | None) -> np.ndarray:
     elif encoded.startswith((b"II", b"MM")):
         check_tiff(encoded)
     try:
-        stored = _open(encoded, header)
+        with naming_memory():
+            stored = _open(encoded, header)
     except cv2.error as error:
-        if getattr(error, "code", 0) == _NO_MEMORY or "bad_alloc" in str(error):
-            raise MemoryError from None
         raise UnreadableImage(f"OpenCV cannot decode it: {getattr(error, 'err', error)}") from None
     if stored is None:
         raise UnreadableImage(f"OpenCV cannot decode it: it is damaged, or not a {_FORMATS} file")

@@ -1,14 +1,18 @@
 """Read HEIC, as phones write it. Its library is imported when the first such file is met."""
 
+from typing import Any
+
 import numpy as np
 
 from extract.images.header import Header
 from extract.images.reading import UnreadableImage
 
-#: The format, as `Header` calls it.
-HEIF = "HEIF"
 #: Brands of HEVC pictures and of files that may hold them (ISO/IEC 23008-12, annex B and chapter 10).
 _BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+#: Channels by mode, as libheif's wrapper calls it.
+_CHANNELS = {"L": 1, "BGR": 3, "BGRA": 4, "BGRa": 4}
+#: What the wrapper raises of content that is not as it should be.
+_FAULTS = (ValueError, EOFError, SyntaxError, RuntimeError)
 
 
 def is_heic(encoded: bytes) -> bool:
@@ -19,28 +23,44 @@ def is_heic(encoded: bytes) -> bool:
 
 def read_header(encoded: bytes) -> Header | None:
     """Read what the header says of the first picture; it has to be turned no more, for libheif turns it."""
-    from pi_heif import open_heif
-
     try:
-        width, height = open_heif(encoded).size
-    except (ValueError, EOFError, SyntaxError, RuntimeError):
-        return None
-    return Header(HEIF, width, height, is_deep=False, orientation=1)
+        (width, height), _ = _first_picture(encoded).size_mode
+    except (OSError, UnreadableImage, *_FAULTS):
+        return None  # the decoder says why
+    return Header("HEIF", width, height, is_deep=False, orientation=1)
 
 
 def decode_heic(encoded: bytes) -> np.ndarray:
-    """Decode the first picture: uint8 (H, W), or (H, W, 3 or 4) BGR; more than 8 bits become 8.
+    """Decode the first picture: uint8 (H, W), or (H, W, 3 or 4) BGR; more than 8 bits a colour become 8.
 
     Raises:
+        MemoryError: there is no room for its pixels.
         UnreadableImage: the content does not decode.
     """
-    from pi_heif import open_heif
-
     try:
-        picture = open_heif(encoded, bgr_mode=True, convert_hdr_to_8bit=True)
-        stored = np.array(picture)
-    except (ValueError, EOFError, SyntaxError, RuntimeError) as error:
+        picture = _first_picture(encoded)
+        levels = np.frombuffer(bytearray(picture.data), np.uint8)
+        (width, height), mode = picture.size_mode
+    except OSError:  # so the wrapper says it
+        raise MemoryError from None
+    except _FAULTS as error:
         raise UnreadableImage(f"the HEIC file is damaged, or not of a kind that is read: {error}") from None
-    if stored.dtype != np.uint8:  # libheif leaves grey of more bits as it is
-        raise UnreadableImage(f"its pixels are {stored.dtype}; of HEIC, 8 bits of grey are read")
-    return stored
+    channels = _CHANNELS.get(mode, 0)
+    if levels.size != height * width * channels:
+        raise UnreadableImage(f"its pixels are of the kind {mode}; of HEIC, grey of 8 bits and colours are read")
+    return levels.reshape((height, width) if channels == 1 else (height, width, channels))
+
+
+def _first_picture(encoded: bytes) -> Any:
+    """Open the main picture, undecoded.
+
+    Not by `pi_heif.open_heif`, which reads EXIF and the like, too, and ends the process on damaged ones.
+    """
+    import _pi_heif
+
+    # One thread, colours of 8 bits, in the order BGR, rows without gaps, any decoder, within the limits of libheif.
+    pictures = _pi_heif.load_file(encoded, 1, True, True, True, True, "", False)
+    picture = next((picture for picture in pictures if picture is not None and picture.primary), None)
+    if picture is None:
+        raise UnreadableImage("the HEIC file holds no picture that is read")
+    return picture

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from extract.images.memory import naming_memory
+
 #: How an image gets its size, in words by fit: part of the cache's fingerprint.
 RESIZING = {
     "squash": "squashed to the input size (2 x 2 means while twice as large, then bilinear)",
@@ -48,6 +50,7 @@ def edges_of(fit: str, shape: tuple[int, ...], size: int) -> Edges:
     return WHOLE
 
 
+@naming_memory()
 def resize(pixels: np.ndarray, size: int, fit: str = "squash") -> np.ndarray:
     """Bring an image to a backbone's input size.
 

@@ -15,6 +15,8 @@ from features.store.images_table import FactsTable, Stamp
 #: Shares of all pixels that the range leaves out below and above: a hot pixel or a burnt-in mark spoils no other image.
 TAIL = 1e-4
 _LEVELS = 1 << 16
+#: Values that are counted at a time.
+_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,14 @@ def survey_deep_images(
             if header is None or not header.is_deep or header.width * header.height > max_pixels:
                 return None
             stored = decode_stored(path.read_bytes(), header)
-        except (OSError, UnreadableImage):
+        except (OSError, UnreadableImage, MemoryError):
             return None  # the extraction rejects it, and says why
-        return np.bincount(stored.ravel(), minlength=_LEVELS) if stored.dtype == np.uint16 else None
+        if stored.dtype != np.uint16:
+            return None
+        values = stored.ravel()
+        # In blocks, for numpy counts 64-bit values: four times the image.
+        blocks = (values[start : start + _BLOCK] for start in range(0, values.size, _BLOCK))
+        return sum((np.bincount(block, minlength=_LEVELS) for block in blocks), np.zeros(_LEVELS, np.int64))
 
     total, found = np.zeros(_LEVELS, np.int64), 0
     with ThreadPoolExecutor(workers, "survey") as pool:

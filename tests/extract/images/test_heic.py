@@ -50,3 +50,18 @@ def test_avif_is_not_taken_for_heic():
 
 def test_its_endings_are_those_of_images():
     assert set(scan_images(DATA)) == {"upright", "turned"}
+
+
+def test_no_damage_ends_the_process():
+    random = np.random.default_rng(0)
+    whole = (DATA / "turned.heic").read_bytes()
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in random.integers(0, len(whole), 2):
+            damaged[place] ^= int(random.integers(1, 256))
+        try:
+            decode(bytes(damaged), "a", Reading(max_pixels=10_000))
+        except UnreadableImage:
+            refused += 1
+    assert 50 < refused < 300

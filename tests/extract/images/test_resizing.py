@@ -1,5 +1,6 @@
 """extract.images.resizing: every shape gets the size, without pixels being skipped."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,3 +66,14 @@ def test_a_square_is_the_same_for_every_fit_and_grey_the_same_as_colour(fit):
     oblong = np.random.default_rng(5).integers(0, 256, (61, 130), np.uint8)
     colour = np.repeat(oblong[..., None], 3, axis=2)
     np.testing.assert_array_equal(resize(oblong, 32, fit), resize(colour, 32, fit))
+
+
+def test_what_memory_has_no_room_for_is_a_memory_error(monkeypatch):
+    def refuse(*arguments, **settings):
+        error = cv2.error("Failed to allocate 400 bytes")
+        error.code = -4
+        raise error
+
+    monkeypatch.setattr(cv2, "resize", refuse)
+    with pytest.raises(MemoryError):
+        resize(np.zeros((64, 64), np.uint8), 20)
