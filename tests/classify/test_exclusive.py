@@ -172,8 +172,8 @@ def said(toy) -> str:
 
 
 def test_a_run_says_that_classes_are_exclusive_before_all_else(said, toy):
-    first = next(line for line in said.splitlines() if not line.startswith("understood: "))
-    assert first.startswith("classes: each labelled image has exactly one of 3 labels, so they are exclusive")
+    assert " classes: each labelled image has exactly one of 3 labels, so they are exclusive" in said
+    assert said.index("classes: each") < said.index("fitted: ")
     record = json.loads((toy.data.parent / "run" / "run.json").read_text())
     assert record["exclusive"] is True
     assert record["arguments"]["exclusive"] == "auto"

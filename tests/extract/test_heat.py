@@ -311,7 +311,7 @@ def test_a_folder_of_one_split_is_not_a_data_set(extracted, tmp_path):
     code, said = call("heat", data / "train", run)
     assert (code, "not shown: 1 images (first: test/" in said) == (3, True), said
     code, said = call("heat", tmp_path / "nowhere", run)
-    assert (code, "nowhere is not a folder" in said) == (2, True), said
+    assert (code, "nowhere does not exist" in said) == (2, True), said
 
 
 @pytest.mark.parametrize(
