@@ -136,7 +136,7 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
     columns = columns_of({name: file.width for name, file in files.items()})
     _check_features(train.features, columns, cache)
     test = _read_split(dataset.splits["test"], cache, names) if "test" in dataset.splits else None
-    if test is not None:
+    if test is not None and "test" in dataset.splits["test"].stored:
         _check_widths(columns, cache)
     recipes = {name: file.recipe for name, file in files.items()}
     return Inputs(dataset.label_names, columns, train, train.labels, test, recipes)

@@ -138,7 +138,8 @@ def hold_out(inputs: Inputs, share: float, seed: int) -> tuple[Inputs, str]:
         )
     if not 0 < share < 1:
         raise InputError(f"--holdout {share:g} is not a share. Give a number between 0 and 1, such as 0.2.")
-    part = Fraction(share).limit_denominator(_MOST_PARTS)
+    units = len(train.used_ids) if train.groups is None else len(np.unique(train.groups))
+    part = Fraction(share).limit_denominator(max(2, min(_MOST_PARTS, units)))
     folds = make_folds(inputs.train_labels, train.groups, inputs.label_names, part.denominator, seed)
     held = folds.fold_of_row < part.numerator
     if not 0 < held.sum() < len(held):
@@ -147,6 +148,13 @@ def hold_out(inputs: Inputs, share: float, seed: int) -> tuple[Inputs, str]:
     if train.groups is not None:
         said += f"; {len(np.unique(train.groups[held])):,} of {len(np.unique(train.groups)):,} groups"
     kept, aside = inputs.select(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
+    varied = find_varied(kept.train_labels)
+    if not varied.all():
+        names = [name for name, both in zip(inputs.label_names, varied, strict=True) if not both]
+        raise InputError(
+            f"--holdout {share:g} leaves only one value of {first_few(names)} to learn from. Choose another share or "
+            "--seed, or leave such labels out with --labels."
+        )
     rejected = train.rejected_ids  # they stay with the images to learn from, which report them
     learnt = replace(
         kept.train,

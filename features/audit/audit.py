@@ -1,7 +1,7 @@
 """Look for leaks: duplicates within and between splits, groups on both sides, labels that contradict each other."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement, compress
 
 import numpy as np
@@ -77,9 +77,10 @@ def gather(
         InputError: no split is cached, no backbone is cached for all of them, or rows are missing.
     """
     cached = [
-        (split, stored, rows)
+        (part, stored, rows)
         for split in dataset.splits.values()
-        for stored, rows in split.parts()
+        for part in _as_run_split(split, run)
+        for stored, rows in part.parts()
         if cache.backbones(stored)
     ]
     if not cached:
@@ -116,6 +117,17 @@ def gather(
         for name in backbones
     }
     return images, features, tuple(name for name in dataset.splits if name not in images.split_names)
+
+
+def _as_run_split(split: Split, run: Mapping[str, RunLabels]) -> list[Split]:
+    """Split the images as a run did, which may have set some of the training images aside to test on."""
+    aside: set[str] = set()
+    if split.name == "train" and "test" in run and "train" in run:
+        aside = {*run["test"].image_ids} - {*run["train"].image_ids}
+    away = np.array([image_id in aside for image_id in split.image_ids], bool)
+    if not away.any():
+        return [split]
+    return [split.take(np.flatnonzero(~away)), replace(split.take(np.flatnonzero(away)), name="test")]
 
 
 def _gather_part(

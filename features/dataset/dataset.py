@@ -9,17 +9,17 @@ import numpy as np
 
 from features.common.arrays import UNKNOWN
 from features.common.cli import split_names
-from features.common.commands import write_command
+from features.common.commands import option_words, write_command
 from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.faults import Fault, Faults, listed, shown
 from features.dataset.formats import Listing, read_listing
-from features.dataset.groups import find_groups
+from features.dataset.groups import FoundGroups, find_groups
 from features.dataset.ids import NO_IMAGE
 from features.dataset.labels import LabelOptions, read_labels
-from features.dataset.layout import ROLES, Layout, find_layout, read_roles
+from features.dataset.layout import ROLES, Layout, find_layout, place_without_row, read_roles, refuse_clashes
 from features.dataset.table import named
-from features.options import DatasetOptions, ImageOptions
+from features.options import OF_DATASET, DatasetOptions, ImageOptions
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,18 @@ class Split:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     without_row: tuple[str, ...] = ()
     without_image: tuple[str, ...] = ()
+
+    def take(self, rows: np.ndarray) -> "Split":
+        """Some of the images, by row: int64 (n,)."""
+        return replace(
+            self,
+            image_ids=tuple(self.image_ids[row] for row in rows),
+            paths=tuple(self.paths[row] for row in rows),
+            labels=None if self.labels is None else self.labels[rows],
+            groups=None if self.groups is None else self.groups[rows],
+            stored=self.stored[rows],
+            columns={name: cells[rows] for name, cells in self.columns.items()},
+        )
 
     def parts(self) -> Iterator[tuple[str, np.ndarray]]:
         """The images by the folder of the cache that keeps them: its name, and their rows, int64 (n,)."""
@@ -143,7 +155,7 @@ def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS, further: Seque
             and what to do, of the first ten faults.
     """
     dataset, faults = read_with_faults(root, options, further)
-    _conclude(root, faults)
+    _conclude(root, options, faults)
     return dataset
 
 
@@ -162,7 +174,7 @@ def read_images(
     """
     faults = Faults()
     found = _find(root, options, faults)
-    _conclude(root, faults)
+    _conclude(root, options, faults)
     for line in (*faults.notes, "; ".join(found.say())) if say else ():
         if line and say:
             say(line)
@@ -219,21 +231,28 @@ def read_with_faults(
         own = listings[name].images
         if of_table is not None:
             values[own[own != NO_IMAGE]] = of_table[own != NO_IMAGE]
-    splits = {role: _gather(found, role, values, groups.values, cells) for role in ROLES if role in found.roles}
+    for sheet in sheets if labels.names else ():
+        if labels.values[sheet.split or ROLES[0]] is None and ROLES[0] in sheet.roles and sheet.split != ROLES[0]:
+            what = f"its {len(sheet.roles)} images are to learn from, but have no labels"
+            remedy = "Add a table of them, such as valid.csv, or move them out of the data set."
+            faults.add(Fault("label", sheet.listing.path, what, remedy))
+    splits = {role: _gather(found, role, values, groups, cells) for role in ROLES if role in found.roles}
     said = [*found.say(), f"labels: {labels.said or 'none'}", f"groups: {groups.said}"]
     return Dataset(root, labels.names, splits, (*dict.fromkeys(faults.notes), "; ".join(said)), groups.said), faults
 
 
-def _gather(found: _Found, role: str, values: np.ndarray, groups: np.ndarray, cells: Mapping[str, np.ndarray]) -> Split:
-    """Gather the images of one role: values uint8 (M, L) and groups str (M,) are of all images."""
+def _gather(
+    found: _Found, role: str, values: np.ndarray, groups: FoundGroups, cells: Mapping[str, np.ndarray]
+) -> Split:
+    """Gather the images of one role: values uint8 (M, L) and groups are of all images."""
     images = found.layout.images
     own = np.array([index for index in found.order if found.roles[index] == role], np.int64)
     labels = values[own]
     without = [index for index in found.without_row if found.roles[index] == role]
-    of_split = groups[own]
-    if (of_split != "").any() and without:
-        # An image that no table speaks of is a group of its own.
-        lone = np.isin(own, without) & (of_split == "")
+    of_split = groups.values[own]
+    if (of_split != "").any():
+        # An image that no table gives a group is a group of its own.
+        lone = (np.isin(own, without) | groups.lone[own]) & (of_split == "")
         of_split = np.where(lone, np.array([images[index].image_id for index in own], np.str_), of_split)
     return Split(
         name=role,
@@ -258,11 +277,13 @@ def any_sheet(found: _Found, role: str, column: str) -> bool:
     return any(role in sheet.roles and column in sheet.listing.header for sheet in found.sheets)
 
 
-def _conclude(root: Path, faults: Faults) -> None:
+def _conclude(root: Path, options: ImageOptions, faults: Faults) -> None:
     """Log the warnings, and refuse the faults."""
     for warning in faults.warnings:
         logger.warning("%s", warning)
-    faults.refuse(f": {write_command('features describe', root)} lists them all")
+    named_options = {name: getattr(options, name, None) for name in OF_DATASET}
+    words = option_words({name: value for name, value in named_options.items() if value != getattr(_DEFAULTS, name)})
+    faults.refuse(f": {write_command('features describe', root, *words)} lists them all")
 
 
 def _find(root: Path, options: ImageOptions, faults: Faults) -> _Found:
@@ -301,9 +322,9 @@ def _find(root: Path, options: ImageOptions, faults: Faults) -> _Found:
                 order.append(index)
     without = [index for index, role in enumerate(roles) if not role]
     if without:
-        _place_without_row(layout, without, roles, options.unlabelled, faults)
+        place_without_row(layout, without, roles, options.unlabelled, faults)
         order += [index for index in without if roles[index]]
-    _refuse_clashes(layout, roles)
+    refuse_clashes(layout, roles)
     return _Found(layout, sheets, order, roles, without)
 
 
@@ -344,34 +365,6 @@ def _list_folder(layout: Layout, split: str) -> _Sheet:
     images = [layout.images[index] for index in own]
     listing = Listing(layout.root / split, np.array(own, np.int64), [image.image_id for image in images])
     return _Sheet(split, listing, [layout.roles[split]] * len(images))
-
-
-def _place_without_row(layout: Layout, without: Sequence[int], roles: list[str], rule: str, faults: Faults) -> None:
-    """Say, in place, what images without a row are for, by --unlabelled."""
-    tables = ", ".join(path.name for path in (*layout.tables.values(), layout.shared) if path is not None)
-    first = layout.images[without[0]].path
-    what = f"{len(without)} of {len(layout.images)} images have no row in {tables} (first: {first})"
-    if rule == "error":
-        faults.add(Fault("image", layout.root, what, "Add their rows, or move the images out of the folder."))
-    elif rule == "ignore":
-        faults.warnings.append(f"{layout.root}: {what}; they are left out.")
-    else:
-        others = "--unlabelled ignore leaves them out, --unlabelled error refuses them"
-        faults.warnings.append(f"{layout.root}: {what}; they are predicted like test images ({others}).")
-    for index in without:
-        roles[index] = "" if rule == "ignore" else ROLES[1]
-
-
-def _refuse_clashes(layout: Layout, roles: Sequence[str]) -> None:
-    """Refuse one id for two images where a table, not the folder, says what an image is for."""
-    moved = [image for image, role in zip(layout.images, roles, strict=True) if role and role != image.stored]
-    ids: dict[str, str] = {}
-    for image, role in zip(layout.images, roles, strict=True):
-        if moved and role and ids.setdefault(image.image_id, image.place) != image.place:
-            raise InputError(
-                f"{layout.root}: {ids[image.image_id]} and {image.place} have the same id ({shown(image.image_id)}), "
-                f"and {moved[0].place} is not for what its folder says. Rename one of the two, or --unlabelled ignore."
-            )
 
 
 def _refuse_column_options(root: Path, options: ImageOptions) -> None:

@@ -86,7 +86,7 @@ def scan_images(folder: Path) -> dict[str, Path]:
 
 def is_junk(name: str) -> bool:
     """Whether a file or folder is hidden, or what systems leave behind."""
-    return name.startswith(".") or name.lower() in _JUNK
+    return name.startswith((".", "~$")) or name.lower() in _JUNK  # "~$" locks what Office has open
 
 
 def no_image(folder: Path) -> str:

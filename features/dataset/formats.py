@@ -15,11 +15,14 @@ from features.dataset.folder import refuse_id, to_image_id
 from features.dataset.ids import ID, NO_IMAGE, Joined, Pool, find_ids, keep_first
 from features.dataset.table import Table, is_unnamed, named, read_rows, read_table
 
-_VALUES = {"0": 0, "1": 1, "no": 0, "n": 0, "false": 0, "negative": 0, "yes": 1, "y": 1, "true": 1, "positive": 1}
+_VALUES = {
+    **dict.fromkeys(("0", "no", "n", "false", "negative", "falsch", "nein", "faux", "non", "falso"), 0),
+    **dict.fromkeys(("1", "yes", "y", "true", "positive", "wahr", "ja", "vrai", "oui", "vero", "sí", "si"), 1),
+}
 #: What stands for a label that is not known; CheXpert writes -1 where a report is not certain.
 _NOT_KNOWN = frozenset(("", "nan", "na", "n/a", "null", "?", "unknown"))
 _UNCERTAIN = -1.0
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?")
 #: A cell that is no label: neither 0 nor 1, nor what stands for a label that is not known.
 _REFUSED = 254
 _LABEL = "Label"
@@ -99,7 +102,7 @@ def read_value(cell: str) -> int:
     if word in _NOT_KNOWN:
         return UNKNOWN
     if _NUMBER.fullmatch(cell):
-        number = float(cell)
+        number = float(cell.replace(",", "."))
         return int(number) if number in (0, 1) else UNKNOWN if number == _UNCERTAIN else _REFUSED
     return _VALUES.get(word, _REFUSED)
 

@@ -19,7 +19,7 @@ from features.dataset.faults import Fault, Faults, cell_fault, listed, shown
 from features.dataset.folder import to_image_id
 from features.dataset.formats import Listing, is_unknown
 from features.dataset.ids import ID, keep_first
-from features.dataset.layout import ImageFile
+from features.dataset.layout import ROLES, ImageFile
 from features.dataset.table import Table, is_unnamed, named, read_table, words_of
 from features.options import DatasetOptions
 
@@ -31,9 +31,9 @@ GROUP_NAMES = (
 )
 #: The column of a file of groups.
 _GROUP = "group"
-# A part of a path that names a patient: `patient00001`, `Subject_7`, `sub-03`.
+# A part of a path that names a patient: `patient00001`, `Subject_7`, `sub-03`; or its first part, of a study or a case.
 _NAMED_PART = re.compile(
-    r"(?:^|/)((?:patient|subject|participant|case|study|sub|pat)[-_ ]?\d+)(?:[/_.-]|$)", re.IGNORECASE
+    r"(?:(?:^|/)(?:patient|subject|participant|sub|pat)|^(?:case|study))[-_ ]?\d+(?=[/_.-]|$)", re.IGNORECASE
 )
 # The end of an id that counts: `00002275_018`.
 _COUNTED = re.compile(r"^(.*[^\W_].*)[_-]\d+$")
@@ -50,11 +50,13 @@ class FoundGroups:
 
     Attributes:
         values: str (M,), "" where none is known.
+        lone: bool (M,): images without a group that no table could give one: each is a group of its own.
         columns: the columns that hold groups: no labels, also where a file gives the groups.
         said: what was understood, in words.
     """
 
     values: np.ndarray
+    lone: np.ndarray
     columns: set[str]
     said: str
 
@@ -95,8 +97,10 @@ def find_groups(
         if name is not None and name not in others:
             found.append((name, listing))
     columns = {name for name, _ in found}
-    ids = [image.image_id for image in images]
+    ids = [image.within for image in images]
+    learnt = [index for index, role in enumerate(roles) if role == ROLES[0]] or list(range(len(images)))
     values, said = np.array([""] * len(images), dtype=np.str_), "none"
+    lone = np.zeros(len(images), bool)
     if options.groups is not None:
         values = _join_file(options.groups, images, roles, faults)
         said = str(options.groups)
@@ -115,14 +119,26 @@ def find_groups(
             by_image |= dict(zip(listing.images.tolist(), of_rows.tolist(), strict=True))
         values = np.array([by_image.get(index, "") for index in range(len(images))], np.str_)
         said = " and ".join(dict.fromkeys(shown(name) for name, _ in found))
-    elif (patients := recognise_patients(ids)) is not None:
-        values, said = patients, f"from the ids, such as {shown(str(patients[0]))} (others: --group-from)"
-    elif question := next(filter(None, (suggest_groups(listing, ids, others) for listing in listings)), ""):
+        lone = np.array([index not in by_image for index in range(len(images))], bool)
+    elif (patients := recognise_patients([ids[index] for index in learnt])) is not None:
+        matches = [_NAMED_PART.search(one) for one in ids]
+        values = np.array([match.string[: match.end()] if match else "" for match in matches], np.str_)
+        lone = values == ""
+        said = f"from the ids, such as {shown(str(patients[0]))} (others: --group-from)"
+    elif question := _ask(listings, [ids[index] for index in learnt], others):
         faults.warnings.append(question)
     count, known = len({*values.tolist()} - {""}), int((values != "").sum())
     return FoundGroups(
-        values, columns, f"{said} ({count_things(count, 'group')} of {count_things(known, 'image')})" if count else said
+        values,
+        lone,
+        columns,
+        f"{said} ({count_things(count, 'group')} of {count_things(known, 'image')})" if count else said,
     )
+
+
+def _ask(listings: Sequence[Listing], image_ids: Sequence[str], others: Collection[str]) -> str:
+    """Give the first question of `suggest_groups` about the tables."""
+    return next(filter(None, (suggest_groups(listing, image_ids, others) for listing in listings)), "")
 
 
 def _join_file(path: Path, images: Sequence[ImageFile], roles: Sequence[str], faults: Faults) -> np.ndarray:
@@ -182,7 +198,7 @@ def read_group_column(table: Table, name: str, faults: Faults) -> np.ndarray:
 def align_numbers(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Write groups as plain numbers where all of all splits are numbers, so that `007` and `7.0` are one."""
     known = [cell for of_split in groups for cell in {*of_split.tolist()} if cell]
-    plain = {cell: str(int(cell.split(".")[0])) for cell in known if _NUMBER.fullmatch(cell)}
+    plain = {cell: (cell.split(".")[0].lstrip("0") or "0") for cell in known if _NUMBER.fullmatch(cell)}
     if len(plain) < len({*known}):
         return list(groups)
     return [np.array([plain.get(cell, "") for cell in of_split.tolist()], np.str_) for of_split in groups]
@@ -216,7 +232,7 @@ def groups_from_ids(image_ids: Sequence[str], pattern: str) -> np.ndarray:
 def recognise_patients(image_ids: Sequence[str]) -> np.ndarray | None:
     """Take groups from ids that name the patient in so many words, `patient00001/study1/view1`: str (N,), or None."""
     found = [_NAMED_PART.search(image_id) for image_id in image_ids]
-    groups = [match[1] for match in found if match]
+    groups = [match.string[: match.end()] for match in found if match]
     if len(groups) < len(image_ids) or not 1 < len({*groups}) < len(groups):
         return None
     return np.array(groups, np.str_)
@@ -240,7 +256,7 @@ def suggest_groups(listing: Listing, image_ids: Sequence[str], not_groups: Colle
     if all(prefixes) and _repeats(prefixes) and len({*prefixes}) >= _FEWEST_PREFIXES:
         return (
             f"ids such as {shown(image_ids[0])} suggest that {shown(prefixes[0])} is a patient with several images. If "
-            "so, say it: --group-from '^(.+)[_-]'. Without groups, folds may cut patients, and scores are too good."
+            "so, say it: --group-from '([^/]+)[_-]\\d+$'. Without groups, folds may cut them, and scores are too good."
         )
     return ""
 

@@ -172,10 +172,19 @@ def find_ids(table: Table, pool: Pool, wanted: str | None) -> Joined:
     rows = len(table.lines)
     if not any(2 * joined.count >= rows for joined in tried):
         tried = [join_column(table, place, pool) for place in places[:_TRIED_COLUMNS]] + tried[_TRIED_COLUMNS:]
+    tried = [
+        join_column(table, joined.column, pool) if 2 * joined.count < rows and _is_id_like(joined) else joined
+        for joined in tried
+    ]
     naming = [joined for joined in tried if 2 * joined.count >= rows]
+    if naming and all(_counts_rows(table.columns[joined.column]) for joined in naming):  # what else may name them?
+        tried = [join_column(table, place, pool) for place in places[:_TRIED_COLUMNS]]
+        naming = [joined for joined in tried if 2 * joined.count >= rows]
     # Labels of 0 and 1 name images, too, where some are called so.
     naming = [joined for joined in naming if not {*table.columns[joined.column]} <= {"0", "1"}] or naming
-    # Else a few images at hand, or a name alone.
+    if not naming and tried:  # a few images at hand, or a name alone
+        likely = max(map(_likelihood, tried))
+        naming = [joined for joined in tried if joined.count and _likelihood(joined) == likely]
     best = _choose(table, pool, naming) if naming else max(tried, key=_likelihood, default=None)
     if best is None or _likelihood(best) <= (0, False, False):
         raise _no_ids(table, pool)
@@ -187,6 +196,16 @@ def find_ids(table: Table, pool: Pool, wanted: str | None) -> Joined:
     table.find(best.name)  # refuses a name that two columns have
     others = tuple(joined.name for joined in naming if joined.column != best.column and joined.count > 2)
     return replace(best, others=others)
+
+
+def _is_id_like(joined: Joined) -> bool:
+    """Whether a column looks as if it held ids, whatever it names."""
+    return joined.suffixes or joined.name.casefold() == ID.casefold()
+
+
+def _counts_rows(cells: Sequence[str]) -> bool:
+    """Whether a column counts rows, from 0 or from 1."""
+    return any(cells == [str(row + start) for row in range(len(cells))] for start in (0, 1))
 
 
 def _likelihood(joined: Joined) -> tuple[int, bool, bool]:

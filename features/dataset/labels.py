@@ -18,8 +18,22 @@ _SHOWN_COLUMNS = 12
 UNKNOWN_RULES = ("error", "mask", "negative")
 #: Columns of 0 and 1 with these names describe a patient or an image: they are labels, but that is said aloud.
 _METADATA = frozenset(
-    ("sex", "gender", "male", "female", "age", "smoker", "view", "position", "laterality", "side", "fold", "follow")
-)
+    (
+        "sex",
+        "gender",
+        "male",
+        "female",
+        "age",
+        "smoker",
+        "view",
+        "position",
+        "laterality",
+        "side",
+        "fold",
+        "follow",
+        "split",
+    )
+) | frozenset(("set", "subset", "partition", "phase", "test", "train", "valid"))
 
 
 @dataclass(frozen=True)

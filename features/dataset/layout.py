@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.common.errors import InputError
-from features.dataset.faults import Faults, listed, shown
+from features.dataset.faults import Fault, Faults, listed, shown
 from features.dataset.folder import collect_images, has_image_suffix, is_junk, no_image
 from features.dataset.formats import Listing
 from features.dataset.ids import Pool
@@ -107,10 +107,10 @@ def find_layout(root: Path, table: Path | None, faults: Faults) -> Layout:
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise InputError(f"{root} {what}. Give the folder of the data set: the one that holds train/ or test/.")
-    bases, folders = [root], _choose_folders(_subfolders(root))
+    bases, folders = [root], _choose_folders(_subfolders(root), faults)
     below = _subfolders(root)
     if not folders and len(below) == 1 and not any(has_image_suffix(path.name) for path in root.iterdir()):
-        bases, folders = [root, *below], _choose_folders(_subfolders(below[0]))
+        bases, folders = [root, *below], _choose_folders(_subfolders(below[0]), faults)
     if table is None:
         tables, shared = _choose_tables(bases, faults)
     else:
@@ -118,6 +118,7 @@ def find_layout(root: Path, table: Path | None, faults: Faults) -> Layout:
     roles = _give_roles({*folders, *tables})
     if "val" in roles:
         faults.notes.append(f"{folders.get('val') or tables['val']}: {_VAL_SAYS[roles['val']]}")
+    has_folders = bool(folders)
     if not folders:
         folders = {"train": bases[-1]}
         roles.setdefault("train", "train")
@@ -134,7 +135,14 @@ def find_layout(root: Path, table: Path | None, faults: Faults) -> Layout:
         for within in sorted(found):
             images.append(ImageFile(split, prefix + within, roles[split], found[within], within, under + within))
     images.sort(key=lambda image: ROLES.index(image.stored))
-    return Layout(root, images, roles, tables, shared, bool(split_word(folder.name)) or len(folders) > 1)
+    places: dict[tuple[str, str], str] = {}
+    for image in images:
+        if places.setdefault((image.stored, image.image_id), image.place) != image.place:
+            raise InputError(
+                f"{root}: {places[image.stored, image.image_id]} and {image.place} have the same id "
+                f"({shown(image.image_id)}) among the images that are learnt from. Rename one of the folders."
+            )
+    return Layout(root, images, roles, tables, shared, has_folders)
 
 
 #: What is said of images for validation, by what they are taken for.
@@ -154,7 +162,7 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name))
 
 
-def _choose_folders(folders: Sequence[Path]) -> dict[str, Path]:
+def _choose_folders(folders: Sequence[Path], faults: Faults) -> dict[str, Path]:
     """Choose the folder of each split, in the order train, val, test: a name that says no more goes before others."""
     chosen = {}
     for split in dict.fromkeys(_WORDS.values()):
@@ -167,6 +175,11 @@ def _choose_folders(folders: Sequence[Path]) -> dict[str, Path]:
             )
         if best:
             chosen[split] = best[0]
+            if len(own) > 1:
+                others = listed([folder.name for folder in own if folder != best[0]])
+                faults.warnings.append(
+                    f"{best[0].parent}: the {split} images are those of {best[0].name}, not of {others}"
+                )
     return chosen
 
 
@@ -224,7 +237,7 @@ def read_roles(listing: Listing, wanted: str | None, otherwise: Sequence[str]) -
         cells = listing.table.cells(name) if listing.table else []
         splits = [_WORDS.get(cell.lower()) for cell in cells]
         if None in splits:
-            if wanted is None:
+            if wanted is None and 2 * splits.count(None) >= len(splits):
                 continue
             row = splits.index(None)
             raise InputError(
@@ -237,6 +250,34 @@ def read_roles(listing: Listing, wanted: str | None, otherwise: Sequence[str]) -
         val = f"; val is taken for {roles['val']}" if "val" in roles else ""
         return [roles[split] for split in splits if split], name, f"splits: {shown(name)} ({said}{val})"
     return otherwise, "", ""
+
+
+def place_without_row(layout: Layout, without: Sequence[int], roles: list[str], rule: str, faults: Faults) -> None:
+    """Say, in place, what images without a row are for, by --unlabelled."""
+    tables = ", ".join(path.name for path in (*layout.tables.values(), layout.shared) if path is not None)
+    first = layout.images[without[0]].path
+    what = f"{len(without)} of {len(layout.images)} images have no row in {tables} (first: {first})"
+    if rule == "error":
+        faults.add(Fault("image", layout.root, what, "Add their rows, or move the images out of the folder."))
+    elif rule == "ignore":
+        faults.warnings.append(f"{layout.root}: {what}; they are left out.")
+    else:
+        others = "--unlabelled ignore leaves them out, --unlabelled error refuses them"
+        faults.warnings.append(f"{layout.root}: {what}; they are predicted like test images ({others}).")
+    for index in without:
+        roles[index] = "" if rule == "ignore" else ROLES[1]
+
+
+def refuse_clashes(layout: Layout, roles: Sequence[str]) -> None:
+    """Refuse one id for two images where a table, not the folder, says what an image is for."""
+    moved = [image for image, role in zip(layout.images, roles, strict=True) if role and role != image.stored]
+    ids: dict[str, str] = {}
+    for image, role in zip(layout.images, roles, strict=True):
+        if moved and role and ids.setdefault(image.image_id, image.place) != image.place:
+            raise InputError(
+                f"{layout.root}: {ids[image.image_id]} and {image.place} have the same id ({shown(image.image_id)}), "
+                f"and {moved[0].place} is not for what its folder says. Rename one of the two, or --unlabelled ignore."
+            )
 
 
 def is_table(name: str) -> bool:

@@ -27,7 +27,7 @@ _SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 #: Rows by which the separator is recognised.
 _SNIFFED_ROWS = 20
 #: What a compressed table may hold: more than that is a mistake, or harm.
-_MOST_BYTES = 4 << 30
+_MOST_BYTES = 1 << 30
 #: Files that are no tables, by how they begin.
 _OTHERS = {
     b"PAR1": "a Parquet file",
@@ -130,7 +130,11 @@ def _read_cells(path: Path, content: bytes, faults: Faults) -> Iterator[tuple[in
     """Read the rows of a table as they are."""
     if content.startswith(b"\x1f\x8b"):
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-            content = file.read(_MOST_BYTES)
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise InputError(
+                f"{path} holds more than {_MOST_BYTES >> 30} GB of text. Give the table of these images alone."
+            )
     if content.startswith(b"PK\x03\x04"):
         return _read_workbook(path, content, faults)
     for start, kind in _OTHERS.items():
@@ -257,7 +261,7 @@ def _check_rows(path: Path, rows: Iterable[tuple[int, list[str]]], faults: Fault
     width = count = 0
     for line, raw in rows:
         cells = [cell.strip() for cell in raw]
-        if not any(cells) and (len(cells) <= 1 or path.suffix == ".xlsx"):
+        if not any(cells):  # as spreadsheets leave them below a table
             continue
         if not width:
             width = len(cells)

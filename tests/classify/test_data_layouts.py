@@ -1,5 +1,7 @@
 """One data set in the shapes that people have it in gives one result; images are set aside and stay what they are."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -116,3 +118,21 @@ def test_test_images_without_labels_stay_beside_those_set_aside(cached, tmp_path
     (data / "test.csv").write_text("image,class\n" + "".join(f"{i}.png,healthy\n" for i in ids["test"]))
     with pytest.raises(InputError, match="there are labelled test images already"):
         hold_out(read_inputs(read_dataset(data), FeatureCache(cache), None), 0.2, 0)
+
+
+def test_test_images_whose_features_are_kept_with_those_of_train_are_predicted(cached, tmp_path):
+    cache, ids = cached
+    data = in_folders(tmp_path / "data", {"train": ids["train"]}, lambda classes: classes.rename("class"))
+    table = pd.read_csv(data / "train.csv")
+    table["split"] = ["test" if number % 6 == 0 else "train" for number in range(len(table))]
+    (data / "train.csv").unlink()
+    (data / "Training").rename(data / "images")
+    table.to_csv(data / "labels.csv", index=False)
+    alone = tmp_path / "cache"
+    shutil.copytree(cache / "train", alone / "train")
+    inputs = read_inputs(read_dataset(data), FeatureCache(alone), None)
+    assert inputs.test is not None
+    assert inputs.test.image_ids == tuple(ids["train"][::6])
+    np.testing.assert_array_equal(
+        inputs.test.features, FeatureCache(cache).read("train", ["net"], ids["train"][::6])[1]
+    )

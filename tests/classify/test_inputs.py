@@ -9,6 +9,7 @@ from classify.inputs import Inputs, read_inputs, warn_shared_groups
 from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 from features.dataset.dataset import read_dataset
+from features.options import DatasetOptions
 from features.store.cache import FeatureCache
 from tests.classify.toy import LABELS, Toy, make_toy, reject, write_cache_file, write_split
 
@@ -116,8 +117,9 @@ def test_a_label_with_one_value_is_an_input_error_that_names_the_others(tmp_path
     labels = {"same": np.full(10, value), "mixed": np.tile([0, 1], 5)}
     write_split(tmp_path / "toy", "train", [f"a{row}" for row in range(10)], labels)
     write_cache_file(tmp_path / "cache" / "train" / "alpha.h5", [f"a{row}" for row in range(10)], np.zeros((10, 2)))
+    dataset = read_dataset(tmp_path / "toy", DatasetOptions(labels="same,mixed"))
     with pytest.raises(InputError, match=rf"same is positive in {10 * value} of 10 images .* --labels mixed"):
-        read_inputs(read_dataset(tmp_path / "toy"), FeatureCache(tmp_path / "cache"), None)
+        read_inputs(dataset, FeatureCache(tmp_path / "cache"), None)
 
 
 def test_several_labels_with_one_value_are_all_named(tmp_path):
@@ -125,11 +127,12 @@ def test_several_labels_with_one_value_are_all_named(tmp_path):
     labels = {"never": np.zeros(10, int), "mixed": np.tile([0, 1], 5), "always": np.ones(10, int)}
     write_split(tmp_path / "toy", "train", ids, labels)
     write_cache_file(tmp_path / "cache" / "train" / "alpha.h5", ids, np.eye(10))
+    dataset = read_dataset(tmp_path / "toy", DatasetOptions(labels="never,mixed,always"))
     with pytest.raises(
         InputError,
         match=r"never is positive in 0, always is positive in 10 of 10 images with .* Leave them out: --labels mixed$",
     ):
-        read_inputs(read_dataset(tmp_path / "toy"), FeatureCache(tmp_path / "cache"), None)
+        read_inputs(dataset, FeatureCache(tmp_path / "cache"), None)
 
 
 def test_a_label_called_like_a_column_of_the_run_is_an_input_error(tmp_path):

@@ -217,6 +217,22 @@ def test_groups_that_were_given_are_never_replaced(planted, tmp_path):
     assert (tmp_path / "groups.csv").read_text() == groups
 
 
+def test_images_that_a_run_set_aside_are_its_test_images(planted, tmp_path):
+    planted.copy("t000", "t100")
+    run = tmp_path / "run"
+    run.mkdir()
+    rows = [
+        f"{'test' if i == 't100' else 'train'},{i},,{'' if i == 't100' else k % 5},train\n" for k, i in enumerate(TRAIN)
+    ]
+    write_run(run, "split,ID,group,fold,stored\n" + "".join(rows))
+    said, duplicates, _, record = planted.audit("--run", str(run), "--out", str(planted.cache / "audit"))
+    assert duplicates[["first_ID", "second_ID", "scope"]].to_numpy().tolist() == [
+        ["t000", "t100", "between train and test"]
+    ]
+    assert record["pairs"]["between train and test"]["exact"] == 1
+    assert "did not hold" not in said
+
+
 def test_the_folds_of_a_run_are_audited_too(planted, tmp_path):
     planted.copy("t000", "t100")
     planted.copy("t010", "t110", noise=0.02)

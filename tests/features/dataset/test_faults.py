@@ -84,7 +84,7 @@ def test_the_message_shows_ten_faults_and_counts_the_others(tmp_path):
     assert (len(lines), lines[0]) == (12, "498 faults:")
     assert "line 4, column a: received '2'" in lines[1]
     assert "line 13, column a: received '11'" in lines[10]
-    assert lines[11] == f"  and 488 more: .venv/bin/python -m features describe '{root}' lists them all"
+    assert lines[11] == f"  and 488 more: .venv/bin/python -m features describe '{root}' --labels a lists them all"
 
 
 def test_all_rows_with_a_wrong_number_of_cells_are_named_at_once(tmp_path):

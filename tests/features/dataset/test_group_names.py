@@ -78,7 +78,7 @@ def test_ids_that_count_raise_a_question_and_a_pattern_answers_it(tmp_path, capl
     rows = "".join(f"{one},{k % 2}\n" for k, one in enumerate(ids))
     make(tmp_path, f"ID,a\n{rows}", train=" ".join(f"{one}.png" for one in ids))
     assert read_dataset(tmp_path).splits["train"].groups is None
-    assert_says(caplog.text, "ids such as '00000000_000' suggest", "--group-from '^(.+)[_-]'")
+    assert_says(caplog.text, "ids such as '00000000_000' suggest", "--group-from '([^/]+)[_-]\\d+$'")
     dataset = read_dataset(tmp_path, DatasetOptions(group_from="^(.+)[_-]"))
     assert dataset.splits["train"].groups.tolist() == [f"{k // 2:08d}" for k in range(20)]
     assert_says(message_of(tmp_path, group_from="^x"), "matches nothing in 20 of 20 ids", "'00000000_000'")
@@ -89,6 +89,10 @@ def test_ids_that_count_raise_a_question_and_a_pattern_answers_it(tmp_path, capl
 def test_ids_that_name_patients_need_no_option():
     ids = ["patient00001/study1/view1", "patient00001/study2/view1", "patient00002/study1/view1"]
     assert recognise_patients(ids).tolist() == ["patient00001", "patient00001", "patient00002"]
+    assert recognise_patients(["anon7/study1/v1", "anon7/study2/v1", "anon8/study1/v1"]) is None
+    assert recognise_patients(["a/patient1/x", "a/patient1/y", "b/patient1/x"]).tolist() == ["a/patient1"] * 2 + [
+        "b/patient1"
+    ]
     assert recognise_patients([*ids, "other/view1"]) is None
     assert recognise_patients(["patient1/a", "patient1/b"]) is None
     assert recognise_patients(["case_1", "case_2"]) is None

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.common.errors import InputError
 from features.dataset.dataset import read_dataset
 from features.dataset.faults import Faults
 from features.dataset.ids import NO_IMAGE, Pool, find_ids
@@ -140,3 +141,22 @@ def test_indices_are_those_of_brute_force(tmp_path):
     places = [f"train/{k:04d}" for k in range(50)]
     order = rng.permutation(50)
     assert joined(tmp_path, places, [places[k].removeprefix("train/") for k in order])[0] == order.tolist()
+
+
+def test_a_column_that_counts_rows_is_not_the_id_where_another_names_images_loosely(tmp_path):
+    numbers = [(k * 5) % 12 for k in range(12)]
+    images = " ".join(f"{k}.png" for k in range(12))
+    for cells in ([f"data/train/{k}.png" for k in numbers], [f"{k:03d}" for k in numbers], [f"{k}.0" for k in numbers]):
+        rows = "".join(f"{row},{cell},{row % 2}\n" for row, cell in enumerate(cells))
+        root = make(tmp_path, f"index,path,e\n{rows}", train=images)
+        try:
+            assert read_dataset(root).splits["train"].image_ids == tuple(map(str, numbers))
+        except InputError as error:
+            assert_says(str(error), "'index' and 'path' both name images, and differently", "--id-column")
+    assert_says(message_of(tmp_path), "'index' and 'path' both name images, and differently")
+
+
+def test_two_columns_that_name_as_many_of_a_few_images_are_refused(tmp_path):
+    rows = "".join(f"{k},{99 - k},{k % 2}\n" for k in range(100))
+    make(tmp_path, f"nr,image_id,e\n{rows}", train=" ".join(f"{k}.png" for k in range(40, 60)))
+    assert_says(message_of(tmp_path, missing="skip"), "'nr' and 'image_id' both name images, and differently")

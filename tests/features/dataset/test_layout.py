@@ -131,3 +131,38 @@ def test_a_dicom_file_needs_no_ending(tmp_path):
 def test_a_folder_without_any_image_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no image\. Put images there \(\.png"):
         read_dataset(tmp_path)
+
+
+def test_two_images_of_one_id_among_those_learnt_from_are_refused(tmp_path):
+    make(tmp_path, train="valid/1.png other/2.png", valid="1.png", test="3.png")
+    assert_says(message_of(tmp_path), "train/valid/1 and valid/1 have the same id ('valid/1')", "Rename")
+
+
+def test_a_split_column_with_an_unknown_word_is_refused(tmp_path):
+    make(tmp_path, images="a.png b.png c.png d.png")
+    (tmp_path / "data.csv").write_text("ID,e,split\na,1,train\nb,0,train\nc,1,test\nd,0,\n")
+    assert_says(message_of(tmp_path), "line 5, column split: received a blank cell. Write one of train")
+
+
+def test_the_name_of_the_root_does_not_matter(tmp_path):
+    for name in ("data", "testing", "train"):
+        (tmp_path / name).mkdir()
+        root = make(tmp_path / name, "ID,a\nx,1\ny,0\n", "ID,a\nz,1\n")
+        for image in "xyz":
+            (root / f"{image}.png").touch()
+        train, test = read_dataset(root).splits.values()
+        assert (train.image_ids, test.image_ids, test.labels.tolist()) == (("x", "y"), ("z",), [[1]])
+
+
+def test_folders_that_are_not_chosen_are_named(tmp_path, caplog):
+    make(tmp_path, train="x.png", Train="y.png", train_extra="z.png")
+    assert read_images(tmp_path)["train"][0] == ("x",)
+    assert_says(caplog.text, "train images are those of train, not of Train, train_extra")
+
+
+def test_images_for_validation_need_labels_where_they_are_learnt_from(tmp_path):
+    make(tmp_path, "ID,a,patient\nx,1,p\ny,0,q\n", None, train="x.png y.png", valid="v.png", test="t.png")
+    assert_says(message_of(tmp_path), "valid", "its 1 images are to learn from, but have no labels", "valid.csv")
+    (tmp_path / "valid.csv").write_text("ID,a\nv,1\n")
+    train = read_dataset(tmp_path).splits["train"]
+    assert (train.image_ids, train.groups.tolist()) == (("x", "y", "valid/v"), ["p", "q", "valid/v"])
