@@ -26,6 +26,10 @@ _OF_CLASSES = frozenset(
         "tags genre genres pathology disease condition species",
     )
 )
+#: A column of whole numbers holds classes if it holds no more different ones.
+_MOST_GRADES = 20
+#: Rows of a table that are too few to tell a slip of the pen from a rare class.
+_FEW_ROWS = 10
 #: A list as Python writes it is no longer than this.
 _LONGEST_LIST = 10_000
 
@@ -66,6 +70,13 @@ class ClassColumn:
     def is_numeric(self) -> bool:
         """Whether all classes are numbers."""
         return all(re.fullmatch(r"[-+]?[\d.,]+", one) for one in self.counts)
+
+    @property
+    def counts_grades(self) -> bool:
+        """Whether all classes are whole numbers, and few; a number that one row alone has may be a slip of the pen."""
+        if not 3 <= len(self.counts) <= _MOST_GRADES or not all(one.isdigit() for one in self.counts):
+            return False
+        return self.counts.total() < _FEW_ROWS or min(self.counts.values()) > 1
 
     @property
     def is_likely(self) -> bool:

@@ -138,11 +138,12 @@ def _choose(listing: Listing, folders: Sequence[str], options: LabelOptions, fau
     likely = [name for name, column in listing.columns.items() if column.likely]
     if listing.are_labels:
         return _Source(tuple(likely), " in the long format") if likely else None
-    classes = [
-        column
-        for column in (read_classes(name, cells, options.separator) for name, cells in _texts(listing))
-        if column.name not in likely and column.is_likely and not _is_metadata(column.name)
-    ]
+    classes = [read_classes(name, cells, options.separator) for name, cells in _texts(listing)]
+    classes = [column for column in classes if column.is_likely and not _is_metadata(column.name)]
+    # Grades of 0 to 4 are classes, however many of them are 0 or 1.
+    grades = {column.name for column in classes if column.counts_grades and listing.columns[column.name].refused}
+    likely = [name for name in likely if name not in grades]
+    classes = [column for column in classes if column.name not in likely]
     classes = [column for column in classes if column.is_named] or classes
     # What competes with a column of classes: columns that hold both values and nothing else.
     clean = [name for name in likely if not listing.columns[name].refused and not _is_metadata(name)]
@@ -211,9 +212,10 @@ def _choose_wanted(listing: Listing, folders: Sequence[str], options: LabelOptio
     if not absent:
         column = listing.columns[wanted[0]]
         filled = len(column.values) - len(column.unknown)
-        if len(wanted) == 1 and listing.table is not None and 2 * column.refused > filled:
+        if len(wanted) == 1 and listing.table is not None and column.refused:
             classes = read_classes(wanted[0], listing.table.cells(wanted[0]), options.separator)
-            if classes.is_named or not classes.is_numeric:
+            words = 2 * column.refused > filled and not classes.is_numeric
+            if words or classes.counts_grades:
                 return _of_classes(classes, listing, faults)
         return _Source(wanted)
     texts = [(name, cells) for name, cells in _texts(listing)] or ([("", folders)] if not listing.header else [])

@@ -136,3 +136,15 @@ def test_written_classes_are_read_back(rows, separator):
     lists = read_classes("class", [str(row) for row in rows], None)
     assert lists.separator == "[]"
     assert [tuple(row) for row in rows] == list(lists.parts)
+
+
+@pytest.mark.parametrize("cells", ["010201", "000112", "012340"])
+def test_whole_numbers_in_a_column_of_classes_are_classes(tmp_path, cells):
+    make(tmp_path, column("diagnosis", *cells), train=SIX)
+    for options in ({}, {"labels": "diagnosis"}):
+        names, labels, said = labels_of(tmp_path, **options)
+        assert names == tuple(sorted({*cells}))
+        assert [names[row.index(1)] for row in labels] == list(cells)
+        assert_says(said, "classes from 'diagnosis'")
+    make(tmp_path, column("grade", *cells))
+    assert labels_of(tmp_path, labels="grade")[0] == tuple(sorted({*cells}))
