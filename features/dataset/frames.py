@@ -95,7 +95,8 @@ def _slices(path: Path) -> int:
 
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # else each oddity of a header is a line on stderr
     try:
-        image = nibabel.nifti1.load(path)
+        kind = nibabel.nifti2 if nibabel.nifti2.Nifti2Image.path_maybe_image(path)[0] else nibabel.nifti1
+        image = kind.load(path)
         axes = nibabel.orientations.io_orientation(image.affine)[:, 0].tolist()
         return int(image.shape[axes.index(2)]) if math.prod(image.shape[3:]) == 1 else 0
     except (ImageFileError, HeaderDataError, WrapStructError, EOFError, IndexError, OSError, ValueError, zlib.error):

@@ -95,6 +95,8 @@ def read_labels(
             source = _choose(listing, folders[name], options, faults)
             first = name if source is not None else ""
         found[name] = _with_columns(listing, folders[name], source, options.separator)
+        if source is not None and source.folders and not listing.header:
+            _refuse_strays(listing, folders[name], faults)
         if source is None and name == "train" and listing.header:
             what = f"no label column: none holds only 0 and 1, or few words. Columns: {_describe(listing)}"
             remedy = "Write labels as 0 and 1 or as words, or name the label columns with --labels."
@@ -245,6 +247,14 @@ def _with_columns(listing: Listing, folders: Sequence[str], source: _Source | No
         classes = ClassColumn("", [(folder,) for folder in folders], "")
     lines = listing.lines or [0] * len(folders)
     return _replace(listing, classes.columns(source.names, lines, others=source.others))
+
+
+def _refuse_strays(listing: Listing, folders: Sequence[str], faults: Faults) -> None:
+    """Refuse images beside the folders of the classes, where others are in one."""
+    strays = [image_id for image_id, folder in zip(listing.image_ids, folders, strict=True) if not folder]
+    if 0 < len(strays) < len(folders):
+        what = f"{len(strays)} of {len(folders)} images lie in no folder of a class (first: {shown(strays[0])})"
+        faults.add(Fault("label", listing.path, what, "Move them into one, or out of the data set."))
 
 
 def _replace(listing: Listing, columns: dict[str, Column]) -> Listing:

@@ -94,6 +94,11 @@ def test_folders_are_classes_where_there_is_no_table(tmp_path):
     assert read_dataset(tmp_path).label_names == ("a",)
 
 
+def test_an_image_beside_the_folders_of_classes_is_a_fault(tmp_path):
+    make(tmp_path, train="cat/1.png cat/2.png dog/1.png dog/2.png stray.png")
+    assert_says(message_of(tmp_path), "1 of 5 images lie in no folder of a class (first: 'stray'). Move them")
+
+
 def test_a_class_that_only_test_has_is_a_fault(tmp_path):
     make(tmp_path, column("class", *"xyxyxy"), "ID,class\nt,z\n", train=SIX, test="t.png")
     assert_says(message_of(tmp_path), "test.csv, line 2, column class: received 'z'")

@@ -120,6 +120,8 @@ def test_slices_of_a_volume_lie_along_the_body_whatever_its_axes(tmp_path, name)
     assert len(frame_suffixes(nifti(tmp_path / name, (5, 6, 3), sagittal))) == 5
     assert len(frame_suffixes(nifti(tmp_path / name, (5, 6, 3, 1), axial))) == 3
     assert frame_suffixes(nifti(tmp_path / name, (5, 6, 3, 2), axial)) == ("",)
+    nibabel.nifti2.save(nibabel.nifti2.Nifti2Image(np.zeros((5, 6, 3), np.int16), axial), tmp_path / name)
+    assert frame_suffixes(tmp_path / name) == ("#z000", "#z001", "#z002")
 
 
 def test_a_damaged_volume_is_one_image_and_makes_no_noise(tmp_path, capfd):
