@@ -101,6 +101,7 @@ class _Sheet:
         roles: what each row's image is for.
         said: how roles were found, in words; "" if by the name of the table or folder.
         split_column: the column that holds them; "" if none does.
+        skipped: ids of rows that have no image, and are left out.
     """
 
     split: str | None
@@ -108,6 +109,13 @@ class _Sheet:
     roles: Sequence[str]
     said: str = ""
     split_column: str = ""
+    skipped: tuple[str, ...] = ()
+
+    def without_image(self, role: str) -> list[str]:
+        """The ids of the rows of a role that have no image."""
+        rows = zip(self.listing.image_ids, self.listing.images.tolist(), self.roles, strict=True)
+        missing = [image_id for image_id, image, of_row in rows if image == NO_IMAGE and of_row == role]
+        return [*missing, *(self.skipped if role in self.roles[:1] else ())]
 
 
 @dataclass(frozen=True)
@@ -249,6 +257,7 @@ def _gather(
     own = np.array([index for index in found.order if found.roles[index] == role], np.int64)
     labels = values[own]
     without = [index for index in found.without_row if found.roles[index] == role]
+    headers = {name for sheet in found.sheets if role in sheet.roles for name in sheet.listing.header}
     of_split = groups.values[own]
     if (of_split != "").any():
         # An image that no table gives a group is a group of its own.
@@ -261,20 +270,10 @@ def _gather(
         labels=labels if labels.size and (labels != UNKNOWN).any() else None,
         groups=of_split if (of_split != "").any() else None,
         stored=np.array([images[index].stored for index in own], np.str_),
-        columns={name: of_images[own] for name, of_images in cells.items() if any_sheet(found, role, name)},
+        columns={name: of_images[own] for name, of_images in cells.items() if name in headers},
         without_row=tuple(images[index].image_id for index in without),
-        without_image=tuple(
-            image_id
-            for sheet in found.sheets
-            for image_id, image, of_row in zip(sheet.listing.image_ids, sheet.listing.images, sheet.roles, strict=True)
-            if image == NO_IMAGE and of_row == role
-        ),
+        without_image=tuple(image_id for sheet in found.sheets for image_id in sheet.without_image(role)),
     )
-
-
-def any_sheet(found: _Found, role: str, column: str) -> bool:
-    """Whether a table of a role has a column."""
-    return any(role in sheet.roles and column in sheet.listing.header for sheet in found.sheets)
 
 
 def _conclude(root: Path, options: ImageOptions, faults: Faults) -> None:
@@ -339,12 +338,16 @@ def _read_sheet(layout: Layout, split: str | None, path: Path, options: ImageOpt
     images = np.where(listing.images == NO_IMAGE, NO_IMAGE, own[listing.images])
     listing = replace(listing, images=images)
     missing = np.flatnonzero(images == NO_IMAGE).tolist()
+    skipped: tuple[str, ...] = ()
     if missing:
         first = first_few([f"{shown(listing.image_ids[row])} in line {listing.lines[row]}" for row in missing], 3)
         what = f"{len(missing)} of {len(images)} ids have no image (first: {first}; images are such as "
         what += f"{shown(layout.images[int(own[0])].place)})"
         if options.missing == "skip":
             faults.warnings.append(f"{path}: {what}; they are skipped.")
+            skipped = tuple(listing.image_ids[row] for row in missing)
+            listing = listing.keep(np.flatnonzero(images != NO_IMAGE).tolist())
+            images = listing.images
         else:
             remedy = (
                 "Add the images, skip such rows with --missing skip, or name the right column with --id-column. An id "
@@ -356,7 +359,7 @@ def _read_sheet(layout: Layout, split: str | None, path: Path, options: ImageOpt
         layout.roles[layout.images[index].split] if index != NO_IMAGE else ROLES[0] for index in images
     ]
     roles, column, said = read_roles(listing, options.split_column, of_images)
-    return _Sheet(split, listing, roles, said, column)
+    return _Sheet(split, listing, roles, said, column, skipped)
 
 
 def _list_folder(layout: Layout, split: str) -> _Sheet:
@@ -369,11 +372,11 @@ def _list_folder(layout: Layout, split: str) -> _Sheet:
 
 def _refuse_column_options(root: Path, options: ImageOptions) -> None:
     """Refuse options that name columns where there is no table."""
-    for option in ("id_column", "labels", "group_column", "split_column"):
-        if getattr(options, option, None) is not None and option != "labels":
-            option = f"--{option.replace('_', '-')}"
+    for name in ("id_column", "group_column", "split_column"):
+        if getattr(options, name, None) is not None:
+            what = f"--{name.replace('_', '-')}"
             raise InputError(
-                f"{option} names a column, but {root} has no train.csv or test.csv. Add it, or leave {option} out."
+                f"{what} names a column, but {root} has no train.csv or test.csv. Add it, or leave {what} out."
             )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from features.common.arrays import UNKNOWN
 from features.dataset.faults import KEPT_FAULTS, Fault, Faults, cell_fault, listed, shown
 from features.dataset.folder import refuse_id, to_image_id
-from features.dataset.ids import ID, NO_IMAGE, Joined, Pool, find_ids, keep_first
+from features.dataset.ids import ID, NO_IMAGE, Joined, Pool, counts_rows, find_ids, keep_first
 from features.dataset.table import Table, is_unnamed, named, read_rows, read_table
 
 _VALUES = {
@@ -86,6 +86,23 @@ class Listing:
     columns: dict[str, Column] = field(default_factory=dict)
     are_labels: bool = False
     unnamed: tuple[str, ...] = ()
+
+    def keep(self, rows: Sequence[int]) -> "Listing":
+        """Some of the rows, as if the table held no others."""
+        table = self.table
+        if table is not None and self.joined is not None:
+            table = table.keep(rows)
+            columns, _ = _read_columns(table, self.joined)
+        else:
+            columns = {name: replace(column, values=column.values[rows]) for name, column in self.columns.items()}
+        return replace(
+            self,
+            images=self.images[rows],
+            image_ids=[self.image_ids[row] for row in rows],
+            lines=[self.lines[row] for row in rows],
+            table=table,
+            columns=columns,
+        )
 
     @property
     def id_column(self) -> str:
@@ -234,7 +251,17 @@ def _read_wide(path: Path, pool: Pool, id_column: str | None, faults: Faults) ->
     places = [None if image == NO_IMAGE else pool.places[image] for image in joined.images.tolist()]
     rows = keep_first(table, joined.column, places, faults)
     table, images = table.keep(rows), joined.images[rows]
-    columns, unnamed = {}, []
+    columns, unnamed = _read_columns(table, joined)
+    ids = [
+        pool.image_ids[image] if image != NO_IMAGE else to_image_id(cell)
+        for image, cell in zip(images.tolist(), table.columns[joined.column], strict=True)
+    ]
+    return Listing(path, images, ids, table.lines, table.header, joined, table, columns, unnamed=unnamed)
+
+
+def _read_columns(table: Table, joined: Joined) -> tuple[dict[str, Column], tuple[str, ...]]:
+    """Read all columns but the ids as labels; and list the columns without a name that hold anything."""
+    columns, unnamed = dict[str, Column](), list[str]()
     for place, (name, cells) in enumerate(zip(table.header, table.columns, strict=True)):
         if place == joined.column:
             continue
@@ -244,18 +271,9 @@ def _read_wide(path: Path, pool: Pool, id_column: str | None, faults: Faults) ->
             continue
         column = _read_column(name, cells, table.lines)
         # What names images, or counts rows, is no label, even where there are but two.
-        counts = name in joined.others or (len(cells) > 2 and cells in _count_rows(len(cells)))
+        counts = name in joined.others or (len(cells) > 2 and counts_rows(cells))
         columns[name] = replace(column, likely=column.likely and not counts)
-    ids = [
-        pool.image_ids[image] if image != NO_IMAGE else to_image_id(cell)
-        for image, cell in zip(images.tolist(), table.columns[joined.column], strict=True)
-    ]
-    return Listing(path, images, ids, table.lines, table.header, joined, table, columns, unnamed=tuple(unnamed))
-
-
-def _count_rows(number: int) -> tuple[list[str], list[str]]:
-    """What a column holds that counts rows, from 0 or from 1."""
-    return [str(row) for row in range(number)], [str(row) for row in range(1, number + 1)]
+    return columns, tuple(unnamed)
 
 
 def _read_column(name: str, cells: Sequence[str], lines: Sequence[int]) -> Column:

@@ -177,11 +177,11 @@ def find_ids(table: Table, pool: Pool, wanted: str | None) -> Joined:
         for joined in tried
     ]
     naming = [joined for joined in tried if 2 * joined.count >= rows]
-    if naming and all(_counts_rows(table.columns[joined.column]) for joined in naming):  # what else may name them?
+    if naming and all(counts_rows(table.columns[joined.column]) for joined in naming):  # what else may name them?
         tried = [join_column(table, place, pool) for place in places[:_TRIED_COLUMNS]]
         naming = [joined for joined in tried if 2 * joined.count >= rows]
     # Labels of 0 and 1 name images, too, where some are called so.
-    naming = [joined for joined in naming if not {*table.columns[joined.column]} <= {"0", "1"}] or naming
+    naming = [one for one in naming if not {*map(_number, {*table.columns[one.column]})} <= {"0", "1"}] or naming
     if not naming and tried:  # a few images at hand, or a name alone
         likely = max(map(_likelihood, tried))
         naming = [joined for joined in tried if joined.count and _likelihood(joined) == likely]
@@ -203,7 +203,7 @@ def _is_id_like(joined: Joined) -> bool:
     return joined.suffixes or joined.name.casefold() == ID.casefold()
 
 
-def _counts_rows(cells: Sequence[str]) -> bool:
+def counts_rows(cells: Sequence[str]) -> bool:
     """Whether a column counts rows, from 0 or from 1."""
     return any(cells == [str(row + start) for row in range(len(cells))] for start in (0, 1))
 

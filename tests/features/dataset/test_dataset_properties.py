@@ -48,6 +48,7 @@ def wide_files(draw):
 
 @settings(max_examples=100, deadline=None)
 @given(wide_files())
+@example((["0"], ["0"], [[0]], b"ID,0\n0,0.0"))
 def test_a_written_wide_file_reads_back_the_same(drawn):
     ids, names, labels, content = drawn
     with tempfile.TemporaryDirectory() as folder:

@@ -54,3 +54,12 @@ def test_unknown_labels_of_test_are_masked_too(tmp_path):
     make(tmp_path, "ID,x\na,1\nb,0\n", "ID,x\nt,\nu,1\n", train="a.png b.png", test="t.png u.png")
     dataset = read_dataset(tmp_path, DatasetOptions(unknown="mask"))
     assert dataset.splits["test"].labels.tolist() == [[UNKNOWN], [1]]
+
+
+def test_rows_that_are_skipped_say_nothing_of_labels_or_groups(tmp_path):
+    text = "ID,x,patient\na,1,p\nlost,7,\nb,0,q\ngone,nonsense,\n"
+    make(tmp_path, text, train="a.png b.png")
+    dataset = read_dataset(tmp_path, DatasetOptions(missing="skip"))
+    train = dataset.splits["train"]
+    assert (dataset.label_names, train.labels.tolist(), train.groups.tolist()) == (("x",), [[1], [0]], ["p", "q"])
+    assert train.without_image == ("lost", "gone")
