@@ -44,7 +44,7 @@ def test_the_remedy_of_a_damaged_file_can_be_pasted(tmp_path, name):
     assert data == str(tmp_path / "data" / name)
     assert {**given, "--range": ""} == {
         **{"--id-column": name, "--backbone": "tiny=/models/my model.keras", "--precision": "float32"},
-        **{"--dtype": "float32", "--range": "", "--orientation": "stored", "--cache": str(cache)},
+        **{"--dtype": "float32", "--range": "", "--orientation": "stored", "--fit": "squash", "--cache": str(cache)},
     }
     assert not path.exists()
     assert path.with_name("tiny.h5.damaged").exists()
