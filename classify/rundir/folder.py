@@ -90,7 +90,7 @@ class SealedRun:
     @property
     def exclusive(self) -> bool:
         """Whether the labels are classes, of which each labelled image has exactly one."""
-        return bool(self.record.get("exclusive"))  # runs of before have no word of it
+        return bool(self.record.get("exclusive"))  # older runs do not say it
 
     @property
     def final_model(self) -> str:

@@ -354,17 +354,14 @@ def _read_sheet(layout: Layout, split: str | None, path: Path, options: ImageOpt
                 "is the image's path relative to its folder, without extension."
             )
             faults.add(Fault("image", path, what, remedy, column=listing.id_column))
-    of_name = [layout.roles[split]] * len(images) if split else []
-    of_images = of_name or [
-        layout.roles[layout.images[index].split] if index != NO_IMAGE else ROLES[0] for index in images
-    ]
-    roles, column, said = read_roles(listing, options.split_column, of_images)
+    splits = [split or (ROLES[0] if index == NO_IMAGE else layout.images[index].split) for index in images.tolist()]
+    roles, column, said = read_roles(listing, options.split_column, [layout.roles.get(one, ROLES[0]) for one in splits])
     return _Sheet(split, listing, roles, said, column, skipped)
 
 
 def _list_folder(layout: Layout, split: str) -> _Sheet:
     """List the images of a split that has no table."""
-    own = layout.select(split) if layout.has_folders else range(len(layout.images))
+    own = layout.select(split)
     images = [layout.images[index] for index in own]
     listing = Listing(layout.root / split, np.array(own, np.int64), [image.image_id for image in images])
     return _Sheet(split, listing, [layout.roles[split]] * len(images))

@@ -23,7 +23,7 @@ _VALUES = {
 _NOT_KNOWN = frozenset(("", "nan", "na", "n/a", "null", "?", "unknown"))
 _UNCERTAIN = -1.0
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?")
-#: A cell that is no label: neither 0 nor 1, nor what stands for a label that is not known.
+#: A cell that is not a label: neither 0 nor 1, nor what stands for a label that is not known.
 _REFUSED = 254
 _LABEL = "Label"
 # The label columns of the RSNA 2019 Intracranial Hemorrhage Detection challenge.
@@ -111,7 +111,7 @@ class Listing:
 
 
 def read_value(cell: str) -> int:
-    """Read a label: 0, 1, `UNKNOWN`, or something else where the cell is no label."""
+    """Read a label: 0, 1, `UNKNOWN`, or something else where the cell is not a label."""
     known = _VALUES.get(cell)
     if known is not None:
         return known
@@ -270,7 +270,7 @@ def _read_columns(table: Table, joined: Joined) -> tuple[dict[str, Column], tupl
                 unnamed.append(f"column {place + 1} (no name)")
             continue
         column = _read_column(name, cells, table.lines)
-        # What names images, or counts rows, is no label, even where there are but two.
+        # What names images, or counts rows, is not a label, even where there are but two.
         counts = name in joined.others or (len(cells) > 2 and counts_rows(cells))
         columns[name] = replace(column, likely=column.likely and not counts)
     return columns, tuple(unnamed)

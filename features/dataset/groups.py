@@ -128,12 +128,8 @@ def find_groups(
     elif question := _ask(listings, [ids[index] for index in learnt], others):
         faults.warnings.append(question)
     count, known = len({*values.tolist()} - {""}), int((values != "").sum())
-    return FoundGroups(
-        values,
-        lone,
-        columns,
-        f"{said} ({count_things(count, 'group')} of {count_things(known, 'image')})" if count else said,
-    )
+    said += f" ({count_things(count, 'group')} of {count_things(known, 'image')})" if count else ""
+    return FoundGroups(values, lone, columns, said)
 
 
 def _ask(listings: Sequence[Listing], image_ids: Sequence[str], others: Collection[str]) -> str:

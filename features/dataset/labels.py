@@ -172,7 +172,7 @@ def _choose(listing: Listing, folders: Sequence[str], options: LabelOptions, fau
         spelt = {listing.columns[name].spelling for name in likely} - {""}
         return _Source(tuple(likely), f" of {listed(sorted(spelt))}" if spelt else "")
     of_folders = read_classes("", folders, "") if not listing.header else None
-    if of_folders is not None and of_folders.is_likely and "" not in of_folders.counts:
+    if of_folders is not None and of_folders.is_likely:
         return _Source(tuple(of_folders.counts), " classes from the folders of the images", folders=True)
     return None
 

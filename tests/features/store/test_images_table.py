@@ -195,7 +195,7 @@ def test_a_rejected_image_is_outdated_once_its_bytes_are_others(tmp_path):
     image.write_bytes(b"broken")
     assert unread.is_outdated(image)
     assert not Rejection("a", "train/a.png", "cut off", digest_file(image).hex()).is_outdated(image)
-    (tmp_path / "rejected.csv").write_text("id,path,reason\na,train/a.png,cut off\n")  # of before digests were kept
+    (tmp_path / "rejected.csv").write_text("id,path,reason\na,train/a.png,cut off\n")  # older than the digests
     (early,) = read_rejections(tmp_path)
     assert not early.is_outdated(image)
     replace_rejections(tmp_path, ["test"], [])
