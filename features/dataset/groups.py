@@ -26,7 +26,9 @@ from features.options import DatasetOptions
 #: Names of columns of groups, without case, blanks, `_` and `-`: a name in front goes before those behind it.
 GROUP_NAMES = (
     *("patient", "patientid", "patientnumber", "patientno", "subject", "subjectid", "participant", "participantid"),
-    *("person", "personid", "case", "caseid", "study", "studyid", "studyuid", "studyinstanceuid", "exam", "examid"),
+    *("patienten", "patientenid", "patientennr", "patientennummer", "patientnr", "patnr", "patid", "mrn", "proband"),
+    *("person", "personid", "case", "caseid", "fallid", "fallnr", "fallnummer"),
+    *("study", "studyid", "studyuid", "studyinstanceuid", "exam", "examid"),
     *("series", "seriesuid", "seriesinstanceuid", "volume", "volumeid", "scan", "scanid"),
 )
 #: The column of a file of groups.
@@ -247,6 +249,14 @@ def suggest_groups(listing: Listing, image_ids: Sequence[str], not_groups: Colle
                 "If they are patients, or others whose images belong together, say so: --group-column "
                 f"{shlex.quote(name)}. Without groups, folds may cut them, and scores are too good."
             )
+    naming = [match for image_id in image_ids if (match := _NAMED_PART.search(image_id))]
+    if len(image_ids) > len(naming) >= len(image_ids) / 2 and len({match[0] for match in naming}) < len(naming):
+        lone = next(image_id for image_id in image_ids if not _NAMED_PART.search(image_id))
+        return (
+            f"{len(naming):,} of {len(image_ids):,} ids name a patient, such as {shown(naming[0].string)}; the others "
+            f"do not, such as {shown(lone)}. Say which images belong together: --groups FILE, or --group-from REGEX. "
+            "Without groups, folds may cut patients, and scores are too good."
+        )
     prefixes = [match[1] if (match := _COUNTED.match(image_id)) else "" for image_id in image_ids]
     # Fewer are classes rather than patients: "cat_001".
     if all(prefixes) and _repeats(prefixes) and len({*prefixes}) >= _FEWEST_PREFIXES:

@@ -31,7 +31,7 @@ def table(column, cells):
 
 @pytest.mark.parametrize(
     "name",
-    ["patient", "Patient", "PatientID", "patient_id", "Patient ID", "SUBJECT-id", "StudyInstanceUID", "case no"[:4]],
+    ["patient", "Patient", "PatientID", "patient_id", "Patient ID", "SUBJECT-id", "StudyInstanceUID", "Patienten-ID"],
 )
 def test_any_spelling_of_a_group_column_is_recognised_and_said(tmp_path, name):
     make(tmp_path, table(name, [f"p{k // 2}" for k in range(20)]), train=IMAGES)
@@ -112,3 +112,11 @@ def test_a_group_is_what_the_pattern_matches(parts):
     assert groups_from_ids(ids, r"\d+$").tolist() == [str(number) for _, number in parts]
     with pytest.raises(InputError, match="matches nothing"):
         groups_from_ids(ids, "Z")
+
+
+def test_ids_of_which_some_name_patients_raise_a_question(tmp_path, caplog):
+    ids = [*(f"patient{k // 2}/{k}" for k in range(8)), "lone", "other"]
+    rows = "".join(f"{one},{k % 2}\n" for k, one in enumerate(ids))
+    make(tmp_path, f"ID,a\n{rows}", train=" ".join(f"{one}.png" for one in ids))
+    assert read_dataset(tmp_path).splits["train"].groups is None
+    assert_says(caplog.text, "8 of 10 ids name a patient, such as 'patient0/0'; the others do not, such as 'lone'")
