@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,7 +133,7 @@ def collect_images(folder: Path, faults: Faults) -> dict[str, Path]:
             continue
         found = scans if suffix in SCAN_SUFFIXES else images
         for frame in frame_suffixes(path) if found is scans else ("",):
-            image_id = prefix + stem + frame
+            image_id = unicodedata.normalize("NFC", prefix + stem + frame)  # macOS takes letters and accents apart
             if found.setdefault(image_id, path) != path:
                 first, second = sorted((found[image_id], path))
                 what = f"{second.name} has the same id, {image_id!r}"

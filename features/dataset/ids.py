@@ -91,8 +91,8 @@ def _tail(depth: int) -> Callable[[str], str]:
 
 
 def _fold(path: str) -> str:
-    """Ignore case and Unicode form."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+    """Ignore case."""
+    return unicodedata.normalize("NFC", path.casefold())
 
 
 def _number(path: str) -> str:
@@ -105,9 +105,9 @@ def _number(path: str) -> str:
 #: What ids lose on the way through spreadsheets and file systems, the least first.
 _REWRITINGS: tuple[tuple[Callable[[str], str], str], ...] = (
     (str, ""),
-    (_fold, "ignoring case and Unicode form"),
+    (_fold, "ignoring case"),
     (_number, "ignoring leading zeros and .0"),
-    (lambda path: _number(_fold(path)), "ignoring case, Unicode form, leading zeros and .0"),
+    (lambda path: _number(_fold(path)), "ignoring case, leading zeros and .0"),
 )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from features.common.errors import InputError
 from features.dataset.faults import Fault, Faults, shown
@@ -171,18 +172,20 @@ def _decode(path: Path, content: bytes, faults: Faults) -> str:
 def _split_rows(path: Path, text: str, faults: Faults) -> Iterator[tuple[int, list[str]]]:
     """Split text into rows and cells, by the separator that it shows."""
     lines = io.StringIO(text, newline="")
-    skipped, separator, start = 0, "", 0
+    skipped, separator, start, comment, line = 0, "", 0, "", ""
     for line in lines:  # before the header
         named_separator = _SEP_LINE.fullmatch(line.rstrip("\r\n"))
         if line.strip() and not named_separator and not line.startswith("#"):
             break
         if named_separator:
             separator = named_separator[1]
-        skipped, start = skipped + 1, start + len(line)
+        skipped, start, comment = skipped + 1, start + len(line), line
     else:
-        # A header may begin with # itself ("#ID"): where every line does, none is a comment.
-        skipped = start = 0
+        skipped, start, comment = 0, 0, ""  # where every line begins so, none is a comment
     separator = separator or _recognise_separator(text[start:])
+    if _is_header(comment, line, separator):
+        faults.notes.append(f"{path}: line {skipped} is the header, without its {comment[0]}")
+        skipped, start = skipped - 1, start - len(comment) + 1
     if separator != ",":
         faults.notes.append(f"{path}: cells are separated by {_SEPARATORS.get(separator, repr(separator))}")
     exhausted = False
@@ -203,6 +206,15 @@ def _split_rows(path: Path, text: str, faults: Faults) -> Iterator[tuple[int, li
             line_number = skipped + reader.line_num + 1
     except csv.Error as error:
         raise InputError(f'{path}, line {line_number}: {error}. Close the quote (") that begins in this row.') from None
+
+
+def _is_header(comment: str, row: str, separator: str) -> bool:
+    """Whether a comment above a row is a header ("#ID,a"): it has as many cells, of one word each or above a number."""
+    if not comment.startswith("#"):
+        return False
+    names, cells = (next(csv.reader([line], delimiter=separator), []) for line in (comment[1:], row))
+    has_numbers = any(re.fullmatch(r"\s*[-+]?\d+([.,]\d+)?\s*", cell) for cell in cells)
+    return len(names) == len(cells) > 1 and (has_numbers or all(len(name.split()) == 1 for name in names))
 
 
 def _recognise_separator(text: str) -> str:
@@ -253,14 +265,14 @@ def _write_cell(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
-    return str(value)
+    return str(value).removesuffix(" 00:00:00")  # a date is stored as the moment it begins at
 
 
 def _check_rows(path: Path, rows: Iterable[tuple[int, list[str]]], faults: Faults) -> Iterator[tuple[int, list[str]]]:
     """Strip the cells, skip blank rows, and give every row the header's width."""
     width = count = 0
     for line, raw in rows:
-        cells = [cell.strip() for cell in raw]
+        cells = [normalize("NFC", cell).strip() for cell in raw]
         if not any(cells):  # as spreadsheets leave them below a table
             continue
         if not width:
