@@ -96,7 +96,7 @@ class DatasetOptions(ImageOptions):
         UnknownLabels | None,
         typer.Option(
             help="Labels that are not known (blank, -1): refuse them, mask them, or take them for 0.",
-            show_default="mask if a cell is -1, else error",
+            show_default="mask in columns that hold -1, else error",
             rich_help_panel=_PANEL,
         ),
     ] = None

@@ -10,14 +10,19 @@ from functools import cached_property
 import numpy as np
 
 from features.common.arrays import UNKNOWN
-from features.dataset.faults import KEPT_FAULTS
+from features.dataset.faults import KEPT_FAULTS, listed
 from features.dataset.formats import Column, is_unknown
 from features.dataset.table import words_of
 
 #: What may stand between the classes of one cell, in the order in which it is recognised.
 _SEPARATORS = ("|", ";", ",")
 #: Classes that mean that there is none, without case, blanks, `_` and `-`.
-_NONE = frozenset(["nofinding", "nofindings", "normal", "healthy", "none", "negative"])
+_NONE = frozenset(
+    re.findall(
+        r"\w+",
+        "nofinding nofindings normal healthy none negative ob obefund ohnebefund unauffällig normalbefund gesund keine",
+    )
+)
 #: Words of columns that hold classes.
 _OF_CLASSES = frozenset(
     re.findall(
@@ -55,11 +60,10 @@ class ClassColumn:
         return Counter(dict(sorted(counts.items())))
 
     @property
-    def none(self) -> str:
-        """The class that means none of the others, as it is never beside another; "" if there is none such."""
-        names = [one for one in self.counts if re.sub(r"[\W_]", "", one.casefold()) in _NONE]
-        alone = [one for one in names if all(one not in row or len(row) == 1 for row in self.parts if row)]
-        return alone[0] if len(alone) == 1 else ""
+    def none(self) -> tuple[str, ...]:
+        """The classes that mean none of the others, as they are never beside another."""
+        beside = {one for row in self.parts if row and len(row) > 1 for one in row}
+        return tuple(one for one in self.counts if re.sub(r"[\W_]", "", one.casefold()) in _NONE and one not in beside)
 
     @property
     def holds_several(self) -> bool:
@@ -93,7 +97,7 @@ class ClassColumn:
 
     def columns(self, classes: Sequence[str], lines: Sequence[int], *, others: bool) -> dict[str, Column]:
         """Write classes as a label each, uint8 (N,); without `others`, a cell that names another class is refused."""
-        known = {*classes, *([self.none] if self.none else [])}
+        known = {*classes, *self.none}
         strange = [
             row
             for row, parts in enumerate(self.parts)
@@ -112,6 +116,7 @@ class ClassColumn:
                 len(strange) * mine,
                 [(lines[row], " ".join(self.parts[row] or ())) for row in strange[: KEPT_FAULTS * mine]],
                 [(lines[row], "") for row in unknown[: KEPT_FAULTS * mine]],
+                remedy=f"The classes are {listed(classes)}. Correct the cell, or name the classes with --labels.",
             )
         return columns
 

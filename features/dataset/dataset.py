@@ -233,7 +233,9 @@ def read_with_faults(
             "" if image == NO_IMAGE else images[image].within.rpartition("/")[0].partition("/")[0]
             for image in listing.images.tolist()
         ]
-    labels = read_labels(listings, folders, LabelOptions(wanted, options.separator, options.unknown), faults)
+    learnt = [name for name, sheet in zip(listings, sheets, strict=True) if ROLES[0] in sheet.roles]
+    label_options = LabelOptions(wanted, options.separator, options.unknown)
+    labels = read_labels(listings, folders, learnt, label_options, faults)
     values = np.full((len(images), len(labels.names)), UNKNOWN, np.uint8)
     for name, of_table in labels.values.items():
         own = listings[name].images
@@ -353,9 +355,17 @@ def _read_sheet(layout: Layout, split: str | None, path: Path, options: ImageOpt
                 "Add the images, skip such rows with --missing skip, or name the right column with --id-column. An id "
                 "is the image's path relative to its folder, without extension."
             )
+            of_files = {image.within.rpartition("#")[0]: image.within for image in layout.images}
+            of_file = next(filter(None, (of_files.get(listing.image_ids[row]) for row in missing)), None)
+            if of_file is not None:
+                remedy = f"These are files of several images: give each image a row, such as {shown(of_file)}."
             faults.add(Fault("image", path, what, remedy, column=listing.id_column))
     splits = [split or (ROLES[0] if index == NO_IMAGE else layout.images[index].split) for index in images.tolist()]
-    roles, column, said = read_roles(listing, options.split_column, [layout.roles.get(one, ROLES[0]) for one in splits])
+    otherwise = [layout.roles.get(one, ROLES[0]) for one in splits]
+    named_images = {*images.tolist()}
+    beside = {image.split for index, image in enumerate(layout.images) if index not in named_images}
+    beside |= layout.tables.keys() - {split}
+    roles, column, said = read_roles(listing, options.split_column, otherwise, beside)
     return _Sheet(split, listing, roles, said, column, skipped)
 
 
@@ -363,7 +373,7 @@ def _list_folder(layout: Layout, split: str) -> _Sheet:
     """List the images of a split that has no table."""
     own = layout.select(split)
     images = [layout.images[index] for index in own]
-    listing = Listing(layout.root / split, np.array(own, np.int64), [image.image_id for image in images])
+    listing = Listing(layout.folders[split], np.array(own, np.int64), [image.image_id for image in images])
     return _Sheet(split, listing, [layout.roles[split]] * len(images))
 
 

@@ -45,6 +45,7 @@ class Column:
         faults: what else is wrong if it is a label.
         repeats: lines of the rows that repeat an earlier row with the same label.
         spelling: how 0 and 1 are written, where that is in words: `False/True`.
+        remedy: what to do about a refused cell, as sentences.
     """
 
     column: str
@@ -57,6 +58,7 @@ class Column:
     faults: tuple[Fault, ...] = ()
     repeats: Sequence[int] = ()
     spelling: str = ""
+    remedy: str = "A label is 0 or 1: correct the cell, or name the label columns with --labels."
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,8 @@ def _long_columns(
     values = np.where(wrong, np.uint8(UNKNOWN), values)
     rows, keys = np.arange(len(values)), places.astype(np.int64) * len(names) + subtypes
     first = np.full(len(image_ids) * len(names), -1)
-    first[keys[::-1]] = rows[::-1]  # of equal keys the last one assigned stays: the first row
+    for own in (rows, rows[values != UNKNOWN]):  # a row that says something goes before a blank one
+        first[keys[own[::-1]]] = own[::-1]  # of equal keys the last one assigned stays: the first row
     earlier = first[keys]
     repeated = (earlier < rows) & (values == values[earlier]) & (values != UNKNOWN)
     contradicting = values ^ values[earlier] == 1  # 0 and 1

@@ -1,6 +1,6 @@
 """Decide what the labels of a data set are, and read them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.classes import ClassColumn, read_classes
 from features.dataset.faults import Fault, Faults, cell_fault, listed, shown
-from features.dataset.formats import Column, Listing
+from features.dataset.formats import Listing
 from features.dataset.table import words_of
 
 _SHOWN_COLUMNS = 12
@@ -70,6 +70,7 @@ class FoundLabels:
 def read_labels(
     listings: Mapping[str, Listing],
     folders: Mapping[str, Sequence[str]],
+    learnt: Collection[str],
     options: LabelOptions,
     faults: Faults,
 ) -> FoundLabels:
@@ -78,6 +79,7 @@ def read_labels(
     Args:
         listings: by name the tables, that of train first; their columns without the groups.
         folders: by name of table, the folder below its split that each row's image is in; "" where there is none.
+        learnt: names of the tables with images to learn from: together they say which classes there are.
         options: what a person says.
         faults: gets cells that are not labels, a table of train without labels, one of test with others, and warnings.
 
@@ -94,13 +96,16 @@ def read_labels(
         if source is None:
             source = _choose(listing, folders[name], options, faults)
             first = name if source is not None else ""
+            if source is None and name == "train" and listing.header:
+                what = f"no label column: none holds only 0 and 1, or few words. Columns: {_describe(listing)}"
+                remedy = "Write labels as 0 and 1 or as words, or name the label columns with --labels."
+                faults.add(Fault("label", listing.path, what, remedy))
+        elif not source.others and name in learnt:
+            source = source.extended(_read_classes_of(source, listing, folders[name], options.separator))
+    for name, listing in listings.items():
         found[name] = _with_columns(listing, folders[name], source, options.separator)
         if source is not None and source.folders and not listing.header:
             _refuse_strays(listing, folders[name], faults)
-        if source is None and name == "train" and listing.header:
-            what = f"no label column: none holds only 0 and 1, or few words. Columns: {_describe(listing)}"
-            remedy = "Write labels as 0 and 1 or as words, or name the label columns with --labels."
-            faults.add(Fault("label", listing.path, what, remedy))
     names = () if source is None else source.names
     for name, listing in found.items():
         if name == first:
@@ -112,7 +117,7 @@ def read_labels(
             labels[name] = None
     _settle_unknown(found, names, labels, options, faults)
     if options.wanted is None and first:
-        names = _leave_out_constant(names, labels, first, faults)
+        names = _leave_out_constant(names, labels, {*learnt, first}, faults)
     for name, listing in found.items():
         read = () if labels[name] is None else (*names, source.column if source else "")
         ignored = [*(column for column in listings[name].columns if column not in read), *listing.unnamed]
@@ -124,13 +129,30 @@ def read_labels(
 
 @dataclass(frozen=True)
 class _Source:
-    """Where labels are: in a column each, in one column of classes, or in the folders of the images."""
+    """Where labels are: in a column each, in one column of classes, or in the folders of the images.
+
+    Attributes:
+        names: of the labels.
+        how: where they are, in words.
+        column: the column of classes; "" if there is none such.
+        folders: whether the folders of the images are the classes.
+        several: whether a cell may hold several classes, and one that means none of them.
+        others: whether a cell may hold other classes than the labels.
+    """
 
     names: tuple[str, ...]
     how: str = ""
     column: str = ""
     folders: bool = False
+    several: bool = False
     others: bool = False
+
+    def extended(self, classes: ClassColumn | None) -> "_Source":
+        """With the classes of another table that is learnt from, in the order of names."""
+        if classes is None:
+            return self
+        new = [name for name in classes.counts if name not in (*self.names, *(classes.none if self.several else ()))]
+        return replace(self, names=tuple(sorted((*self.names, *new)))) if new else self
 
 
 def _choose(listing: Listing, folders: Sequence[str], options: LabelOptions, faults: Faults) -> _Source | None:
@@ -195,16 +217,17 @@ def _of_classes(column: ClassColumn, listing: Listing, faults: Faults) -> _Sourc
     if not column.holds_several:
         if column.none:
             faults.notes.append(
-                f"{listing.path}: {shown(column.none)} is a class like the others; to have it mean none of them, name "
-                "the others in --labels"
+                f"{listing.path}: {' and '.join(map(shown, column.none))} "
+                f"{'are classes' if len(column.none) > 1 else 'is a class'} like the others; to have it mean none of "
+                "them, name the others in --labels"
             )
         return _Source(names, f" classes from {shown(column.name)}", column.name)
     split = "lists" if column.separator == "[]" else f"split at {column.separator}"
     how = f" from {shown(column.name)}, {split}"
     if column.none:
-        names = tuple(name for name in names if name != column.none)
-        how += f"; {shown(column.none)} means none of them"
-    return _Source(names, how, column.name)
+        names = tuple(name for name in names if name not in column.none)
+        how += f"; {' and '.join(map(shown, column.none))} {'mean' if len(column.none) > 1 else 'means'} none of them"
+    return _Source(names, how, column.name, several=True)
 
 
 def _choose_wanted(listing: Listing, folders: Sequence[str], options: LabelOptions, faults: Faults) -> _Source:
@@ -233,20 +256,33 @@ def _choose_wanted(listing: Listing, folders: Sequence[str], options: LabelOptio
     )
 
 
+def _read_classes_of(
+    source: _Source, listing: Listing, folders: Sequence[str], separator: str | None
+) -> ClassColumn | None:
+    """Read the classes of a table where the source has them; None if the table has none there."""
+    if source.column and listing.table is not None and source.column in listing.table.header:
+        return read_classes(source.column, listing.table.cells(source.column), separator)
+    if source.folders and not listing.header and "" not in folders:
+        return ClassColumn("", [(folder,) for folder in folders], "")
+    return None
+
+
 def _with_columns(listing: Listing, folders: Sequence[str], source: _Source | None, separator: str | None) -> Listing:
     """Give a table a column for each class, where its labels are classes."""
     if source is None or not (source.column or source.folders):
         return listing
-    if source.column:
-        if listing.table is None or source.column not in listing.table.header:
-            return _replace(listing, {})
-        classes = read_classes(source.column, listing.table.cells(source.column), separator)
-    else:
-        if listing.header or "" in folders:
-            return _replace(listing, {})
-        classes = ClassColumn("", [(folder,) for folder in folders], "")
-    lines = listing.lines or [0] * len(folders)
-    return _replace(listing, classes.columns(source.names, lines, others=source.others))
+    classes = _read_classes_of(source, listing, folders, separator)
+    if classes is None:
+        return replace(listing, columns={}, are_labels=True)
+    columns = classes.columns(source.names, listing.lines or [0] * len(folders), others=source.others)
+    if source.folders and not source.others:  # one fault for each folder, not for each image
+        strange = [name for name in classes.counts if name not in source.names]
+        remedy = f"The classes are {listed(source.names)}. Rename the folder, or name the classes with --labels."
+        what = "its images are of no class that is learnt"
+        faults = tuple(Fault("label", listing.path / name, what, remedy) for name in strange)
+        first = source.names[0]
+        columns[first] = replace(columns[first], refused=0, first_refused=(), faults=faults)
+    return replace(listing, columns=columns, are_labels=True)
 
 
 def _refuse_strays(listing: Listing, folders: Sequence[str], faults: Faults) -> None:
@@ -255,11 +291,6 @@ def _refuse_strays(listing: Listing, folders: Sequence[str], faults: Faults) -> 
     if 0 < len(strays) < len(folders):
         what = f"{len(strays)} of {len(folders)} images lie in no folder of a class (first: {shown(strays[0])})"
         faults.add(Fault("label", listing.path, what, "Move them into one, or out of the data set."))
-
-
-def _replace(listing: Listing, columns: dict[str, Column]) -> Listing:
-    """Give a table other columns, which are labels and nothing else."""
-    return replace(listing, columns=columns, are_labels=True)
 
 
 def _describe(listing: Listing) -> str:
@@ -313,7 +344,6 @@ def _read(listing: Listing, names: Sequence[str], faults: Faults, *, found: bool
     """Read labels, unknown where the table has no such column: uint8 (N, L), 0, 1, or UNKNOWN."""
     values = np.full((len(listing.images), len(names)), UNKNOWN, np.uint8)
     repeats: list[int] = []
-    remedy = "A label is 0 or 1: correct the cell, or name the label columns with --labels."
     for place, name in enumerate(names):
         if name not in listing.columns:
             continue
@@ -321,7 +351,7 @@ def _read(listing: Listing, names: Sequence[str], faults: Faults, *, found: bool
         values[:, place] = column.values
         repeats += column.repeats
         faults.add(*column.faults)
-        cells, count = column.first_refused, column.refused
+        cells, count, remedy = column.first_refused, column.refused, column.remedy
         if found and not listing.are_labels:  # by what it holds, so one fault stands for all cells of the column
             cells, count = cells[:1], min(count, 1)
             remedy = (
@@ -346,24 +376,33 @@ def _settle_unknown(
     """Refuse, keep or fill the labels that are not known, in place."""
     of_tables = [(name, listings[name], values) for name, values in labels.items() if values is not None]
     columns = [
-        (listing, listing.columns[name]) for _, listing, _ in of_tables for name in names if name in listing.columns
+        (name, listing, listing.columns[name])
+        for _, listing, _ in of_tables
+        for name in names
+        if name in listing.columns
     ]
-    unknown = [(listing, column) for listing, column in columns if column.unknown]
+    unknown = [(name, listing, column) for name, listing, column in columns if column.unknown]
     if not unknown:
         return
-    uncertain = sum(column.uncertain for _, column in columns)
-    rule = options.unknown or ("mask" if uncertain else "error")
+    uncertain = sum(column.uncertain for _, _, column in columns)
+    refused = unknown if options.unknown == "error" else []
+    if options.unknown is None:
+        # A column that holds -1 says what is not known; where one does, a column without a second value is left out.
+        varied = find_varied(np.concatenate([values for _, _, values in of_tables]))
+        masked = {name for name, _, column in columns if column.uncertain}
+        masked |= {name for name, tells in zip(names, varied, strict=True) if uncertain and not tells}
+        refused = [found for found in unknown if found[0] not in masked]
     count = sum(int((values == UNKNOWN).sum()) for _, _, values in of_tables)
     total = sum(values.size for _, _, values in of_tables)
-    if rule == "error":
+    if refused:
         remedy = (
             "A label is 0 or 1. Correct the cell, or say what it means: --unknown mask (not known: neither learnt from "
             "nor scored) or --unknown negative (0)."
         )
-        for listing, column in unknown:
+        for _, listing, column in refused:
             line, cell = column.unknown[0]
             faults.add(cell_fault("label", listing.path, line, column.column, cell, remedy))
-    elif rule == "negative":
+    elif options.unknown == "negative":
         for name, _, values in of_tables:
             labels[name] = np.where(values == UNKNOWN, np.uint8(0), values)
         faults.warnings.append(f"labels: {count:,} of {total:,} are not known, and taken for 0.")
@@ -379,12 +418,10 @@ def _settle_unknown(
 
 
 def _leave_out_constant(
-    names: tuple[str, ...], labels: dict[str, np.ndarray | None], first: str, faults: Faults
+    names: tuple[str, ...], labels: dict[str, np.ndarray | None], learnt: Collection[str], faults: Faults
 ) -> tuple[str, ...]:
-    """Leave out, in place, the labels of which the first table knows one value alone; give the names of the others."""
-    values = labels[first]
-    assert values is not None
-    varied = find_varied(values)
+    """Leave out, in place, the labels of which one value alone is learnt; give the names of the others."""
+    varied = find_varied(np.concatenate([of_table for name in learnt if (of_table := labels[name]) is not None]))
     if varied.all() or not varied.any() or faults.count:
         return names
     for name, own in labels.items():

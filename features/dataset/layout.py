@@ -1,7 +1,7 @@
 """Find the folders of images and the tables of a data set, by the names that people give them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,7 @@ class Layout:
         roles: by split that has a folder or a table, "train" or "test": what it is taken for.
         tables: by split, the table of its images.
         shared: a table of all images; None where there is none.
+        folders: by split, the folder of its images.
         has_folders: whether the names of folders say what images are for.
     """
 
@@ -73,6 +74,7 @@ class Layout:
     roles: Mapping[str, str]
     tables: Mapping[str, Path]
     shared: Path | None
+    folders: Mapping[str, Path]
     has_folders: bool
 
     def select(self, split: str | None) -> list[int]:
@@ -142,7 +144,7 @@ def find_layout(root: Path, table: Path | None, faults: Faults) -> Layout:
                 f"{root}: {places[image.stored, image.image_id]} and {image.place} have the same id "
                 f"({shown(image.image_id)}) among the images that are learnt from. Rename one of the folders."
             )
-    return Layout(root, images, roles, tables, shared, has_folders)
+    return Layout(root, images, roles, tables, shared, folders, has_folders)
 
 
 #: What is said of images for validation, by what they are taken for.
@@ -211,13 +213,16 @@ def _choose_tables(bases: Sequence[Path], faults: Faults) -> tuple[dict[str, Pat
     return {split: chosen[split] for split in dict.fromkeys(_WORDS.values()) if split in chosen}, shared
 
 
-def read_roles(listing: Listing, wanted: str | None, otherwise: Sequence[str]) -> tuple[Sequence[str], str, str]:
+def read_roles(
+    listing: Listing, wanted: str | None, otherwise: Sequence[str], beside: Collection[str]
+) -> tuple[Sequence[str], str, str]:
     """Read what the images of a table's N rows are for.
 
     Args:
         listing: the table.
         wanted: name of the column that says so; None recognises it by name and cells.
         otherwise: the roles where no column says so.
+        beside: the splits of the images that the table does not name.
 
     Returns:
         N roles; the column, or ""; and what was understood, in words.
@@ -244,7 +249,7 @@ def read_roles(listing: Listing, wanted: str | None, otherwise: Sequence[str]) -
                 f"{listing.path}, line {listing.lines[row]}, column {name}: received {shown(cells[row])}. Write one of "
                 f"{', '.join(_WORDS)}."
             )
-        roles = _give_roles({split for split in splits if split})
+        roles = _give_roles({split for split in splits if split} | ({"test"} & {*beside}))
         counts = Counter(splits)
         said = ", ".join(f"{word} {count:,}" for word, count in counts.items())
         val = f"; val is taken for {roles['val']}" if "val" in roles else ""

@@ -153,3 +153,29 @@ def test_whole_numbers_in_a_column_of_classes_are_classes(tmp_path, cells):
         assert_says(said, "classes from 'diagnosis'")
     make(tmp_path, column("grade", *cells))
     assert labels_of(tmp_path, labels="grade")[0] == tuple(sorted({*cells}))
+
+
+def test_all_that_is_learnt_from_says_which_classes_there_are(tmp_path):
+    folders = tmp_path / "folders"
+    make(folders, train="cat/1.png cat/2.png dog/1.png dog/2.png", valid="dog/3.png owl/1.png", test="owl/9.png")
+    dataset = read_dataset(folders)
+    assert dataset.label_names == ("cat", "dog", "owl")
+    assert dataset.splits["train"].labels.sum(axis=0).tolist() == [2, 3, 1]
+    assert dataset.splits["test"].labels.tolist() == [[0, 0, 1]]
+    make(folders, test="bat/1.png bat/2.png")
+    message = message_of(folders)
+    assert_says(message, f"{folders}/test/bat: its images are of no class that is learnt", "cat, dog, owl")
+    assert "line" not in message
+    tables = make(tmp_path / "tables", column("class", *"xyxyxy"), train=SIX, valid="v.png w.png", test="t.png")
+    (tables / "valid.csv").write_text("ID,class\nv,z\nw,x\n")
+    assert read_dataset(tables).label_names == ("x", "y", "z")
+    (tables / "test.csv").write_text("ID,class\nt,other\n")
+    assert_says(message_of(tables), "received 'other'. The classes are x, y, z. Correct the cell")
+
+
+def test_several_words_may_mean_none_of_the_classes(tmp_path):
+    make(tmp_path, column("finding", "Edema|Mass", "No Finding", "Mass", "Normal", "Edema", "o. B."), train=SIX)
+    names, labels, said = labels_of(tmp_path)
+    assert names == ("Edema", "Mass")
+    assert labels == [[1, 1], [0, 0], [0, 1], [0, 0], [1, 0], [0, 0]]
+    assert_says(said, "'No Finding' and 'Normal' and 'o. B.' mean none of them")

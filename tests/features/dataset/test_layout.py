@@ -166,3 +166,16 @@ def test_images_for_validation_need_labels_where_they_are_learnt_from(tmp_path):
     (tmp_path / "valid.csv").write_text("ID,a\nv,1\n")
     train = read_dataset(tmp_path).splits["train"]
     assert (train.image_ids, train.groups.tolist()) == (("x", "y", "valid/v"), ["p", "q", "valid/v"])
+
+
+def test_val_in_a_column_is_learnt_from_where_a_folder_holds_the_test_images(tmp_path):
+    rows = "".join(
+        f"{name},{label},{split}\n" for name, label, split in zip("abcd", "0101", ["train", "val"] * 2, strict=True)
+    )
+    make(tmp_path, f"ID,x,split\n{rows}", train="a.png b.png c.png d.png", test="t.png")
+    splits = read_dataset(tmp_path).splits
+    assert (splits["train"].image_ids, splits["test"].image_ids) == (tuple("abcd"), ("t",))
+    (tmp_path / "test/t.png").unlink()
+    (tmp_path / "test").rmdir()
+    splits = read_dataset(tmp_path).splits
+    assert (splits["train"].image_ids, splits["test"].image_ids) == (("a", "c"), ("b", "d"))

@@ -130,3 +130,11 @@ def test_a_long_train_csv_without_labels(tmp_path):
 def test_a_long_test_csv_goes_with_a_wide_train_csv(tmp_path):
     make(tmp_path, "ID,epidural,any\nx,1,1\n", "ID,Label\nt_epidural,0\nt_any,1\n", train="x.png", test="t.png")
     assert read_dataset(tmp_path).splits["test"].labels.tolist() == [[0, 1]]
+
+
+def test_a_row_that_says_something_goes_before_a_blank_one(tmp_path):
+    rows = "ID_b_epidural,\n" + long_csv({"ID_a": "000", "ID_b": "111"}).partition("\n")[2]
+    make(tmp_path, "ID,Label\n" + rows, train="ID_a.png ID_b.png")
+    dataset = read_dataset(tmp_path, DatasetOptions(unknown="mask"))
+    labels = dict(zip(dataset.splits["train"].image_ids, dataset.splits["train"].labels.tolist(), strict=True))
+    assert labels == {"ID_a": [0, 0, 0], "ID_b": [1, 1, 1]}

@@ -28,12 +28,19 @@ def test_blanks_are_refused_with_the_options_named_unless_one_is_chosen(tmp_path
 
 
 @pytest.mark.parametrize("uncertain", ["-1", "-1.0", "-1.000"])
-def test_uncertain_labels_are_masked_and_so_are_blanks_beside_them(tmp_path, caplog, uncertain):
-    make(tmp_path, f"ID,x,y\na,1,0\nb,0,1\nc,{uncertain},1\nd,1,\n", train=IMAGES)
-    assert read(tmp_path)[1] == [[1, 0], [0, 1], [UNKNOWN, 1], [1, UNKNOWN]]
-    assert_says(caplog.text, "masked, because 1 cells are -1: --unknown negative takes all for 0")
+def test_uncertain_labels_are_masked_and_so_are_blanks_of_their_column(tmp_path, caplog, uncertain):
+    make(tmp_path, f"ID,x,y\na,1,0\nb,0,1\nc,{uncertain},1\nd,,-1\n", train=IMAGES)
+    assert read(tmp_path)[1] == [[1, 0], [0, 1], [UNKNOWN, 1], [UNKNOWN, UNKNOWN]]
+    assert_says(caplog.text, "masked, because 2 cells are -1: --unknown negative takes all for 0")
     assert_says(message_of(tmp_path, unknown="error"), f"received '{uncertain}'")
-    assert read(tmp_path, unknown="negative")[1] == [[1, 0], [0, 1], [0, 1], [1, 0]]
+    assert read(tmp_path, unknown="negative")[1] == [[1, 0], [0, 1], [0, 1], [0, 0]]
+
+
+def test_a_blank_is_refused_in_a_column_that_knows_no_uncertainty_whatever_others_hold(tmp_path):
+    make(tmp_path, "ID,x,y\na,1,0\nb,0,1\nc,-1,1\nd,1,\n", train=IMAGES)
+    message = message_of(tmp_path)
+    assert_says(message, "line 5, column y: received a blank cell", "--unknown mask")
+    assert "column x" not in message
 
 
 def test_a_label_of_which_one_value_is_known_is_left_out_unless_it_is_named(tmp_path, caplog):
