@@ -126,8 +126,10 @@ def find_images(
         splits = read_images(data, options, say)
         return [Images(name, ids, paths) for name, (ids, paths) in splits.items()]
     check_name("--split", split)
-    if options.id_column is not None:
-        raise InputError("--id-column names a column of a table, and a folder of images has none. Leave it out.")
+    default = ImageOptions()
+    given = [f"--{name.replace('_', '-')}" for name in OF_IMAGES if getattr(options, name) != getattr(default, name)]
+    if given:
+        raise InputError(f"{given[0]} is about a table, and --split reads a folder without one. Leave it out.")
     if not data.is_dir():
         raise InputError(f"{data} is not a folder. Give the folder that holds the images.")
     found = dict(sorted(scan_images(data).items()))

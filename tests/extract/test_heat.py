@@ -295,7 +295,7 @@ def changed(found: Gradients, **fields) -> Gradients:
             (),
             "gone.keras is not a",
         ),
-        (lambda run, found: None, ("--split", "new", "--id-column", "x"), "--id-column names a column of a table"),
+        (lambda run, found: None, ("--split", "new", "--id-column", "x"), "--id-column is about a table"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_message(spoil, options, message, extracted):

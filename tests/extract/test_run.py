@@ -257,7 +257,8 @@ def test_a_folder_of_images_can_be_a_split_of_its_own(tmp_path):
     assert list(image_ids) == sorted(path.stem for path in images.iterdir())
     for arguments, message in (
         ((images, "--split", "../x", *options), "--split '../x': a name is made of letters"),
-        ((images, "--split", "clinic", "--id-column", "ID", *options), "--id-column names a column of a table"),
+        ((images, "--split", "clinic", "--id-column", "ID", *options), "--id-column is about a table"),
+        ((images, "--split", "clinic", "--missing", "skip", *options), "--missing is about a table"),
         ((images, "--split", "clinic", *options[:-2]), "--split reads a folder that is not a data set"),
         ((tmp_path / "none", "--split", "clinic", *options), "none is not a folder"),
     ):
