@@ -14,7 +14,7 @@ from features.common.arrays import UNKNOWN
 from features.common.commands import option_words, write_command
 from features.common.errors import InputError
 from features.common.files import replacing
-from features.common.text import first_few, make_console, render
+from features.common.text import count_things, first_few, make_console, render
 from features.dataset.dataset import Split, read_with_faults
 from features.dataset.faults import Faults
 from features.options import OF_DATASET, DatasetOptions, DescribeOptions
@@ -257,21 +257,21 @@ def _print_split(console: Console, described: Description) -> None:
     groups = "groups not known"
     if described.groups:
         least, median, greatest = described.images_per_group
-        groups = f"{described.groups:,} groups of {least:g} to {greatest:g} images (median {median:g})"
-    console.print(f"{described.split.name}: {described.images:,} images; {groups}")
+        groups = f"{count_things(described.groups, 'group')} of {least:g} to {greatest:g} images (median {median:g})"
+    console.print(f"{described.split.name}: {count_things(described.images, 'image')}; {groups}")
     if described.without_group:
-        console.print(f"  {described.without_group:,} images have no group")
+        console.print(f"  {count_things(described.without_group, 'image')} without a group")
     if described.labels:
         _print_labels(console, described)
     else:
         console.print("  no labels")
-    for what, image_ids in (
-        ("rows of the CSV file have no image", described.split.without_image),
-        ("images have no row in the CSV file", described.split.without_row),
-        ("images have a row, but a label is missing", described.unlabelled),
+    for thing, what, image_ids in (
+        ("row", "without an image", described.split.without_image),
+        ("image", "without a row in a table", described.split.without_row),
+        ("image", "with a row, but a missing label", described.unlabelled),
     ):
         if image_ids:
-            console.print(f"  {len(image_ids):,} {what}{_colon(image_ids)}")
+            console.print(f"  {count_things(len(image_ids), thing)} {what}{_colon(image_ids)}")
     if described.summary is not None:
         _print_images(console, described.summary)
 
@@ -300,7 +300,7 @@ def _print_labels(console: Console, described: Description) -> None:
 def _print_images(console: Console, summary: ImageSummary) -> None:
     """Print what stage 1 recorded."""
     if summary.unknown:
-        console.print(f"  {summary.unknown:,} images have no record: not extracted yet")
+        console.print(f"  {count_things(summary.unknown, 'image')} without a record: not extracted yet")
     if summary.known:
         console.print(f"  images: {'; '.join(_counts(of) for of in summary.kinds.values())}")
         least, lower, median, upper, greatest = summary.brightness
@@ -321,7 +321,7 @@ def _print_images(console: Console, summary: ImageSummary) -> None:
 def _print_faults(console: Console, faults: Faults, where: str) -> None:
     """Print what `classify run` refuses; `where` says what lists the rest."""
     kinds = Counter(fault.kind for fault in faults.kept)
-    console.print(f"{faults.count:,} faults that classify run refuses, of these kinds: {_counts(kinds)}")
+    console.print(f"{count_things(faults.count, 'fault')} that classify run refuses, of these kinds: {_counts(kinds)}")
     for fault in faults.kept[:_SHOWN]:
         console.print(f"  {fault}")
     if faults.count > _SHOWN:

@@ -114,9 +114,9 @@ def test_the_console_tells_all_of_it_and_writes_no_page_without_a_folder(data, t
     assert "bleed 2 50.0% 2 0 1 1" in said
     assert "calc 1 33.3% 2 1 1 1" in said
     assert "combinations: bleed + calc 1, bleed 1, none 1" in said
-    assert "1 rows of the CSV file have no image: e" in said
-    assert "1 images have a row, but a label is missing: d" in said
-    assert "test: 1 images; groups not known no labels" in said
+    assert "1 row without an image: e" in said
+    assert "1 image with a row, but a missing label: d" in said
+    assert "test: 1 image; groups not known no labels" in said
     assert "2 faults that classify run refuses, of these kinds: image 1, label 1" in said
     assert f"{data}/train.csv, line 5, column calc: received a blank cell. A label is 0 or 1" in said
     assert "no page is written: name a folder for describe.html with --out" in said
