@@ -115,9 +115,10 @@ def read_labels(
             labels[name] = _read_shared(listing, options, *of_train, names, faults, may_be_form=name == "test")
         else:
             labels[name] = None
-    _settle_unknown(found, names, labels, options, faults)
+    known_by = {*learnt, first}
+    _settle_unknown(found, names, labels, known_by, options, faults)
     if options.wanted is None and first:
-        names = _leave_out_constant(names, labels, {*learnt, first}, faults)
+        names = _leave_out_constant(names, labels, known_by, faults)
     for name, listing in found.items():
         read = () if labels[name] is None else (*names, source.column if source else "")
         ignored = [*(column for column in listings[name].columns if column not in read), *listing.unnamed]
@@ -370,6 +371,7 @@ def _settle_unknown(
     listings: Mapping[str, Listing],
     names: tuple[str, ...],
     labels: dict[str, np.ndarray | None],
+    learnt: Collection[str],
     options: LabelOptions,
     faults: Faults,
 ) -> None:
@@ -388,9 +390,10 @@ def _settle_unknown(
     refused = unknown if options.unknown == "error" else []
     if options.unknown is None:
         # A column that holds -1 says what is not known; where one does, a column without a second value is left out.
-        varied = find_varied(np.concatenate([values for _, _, values in of_tables]))
         masked = {name for name, _, column in columns if column.uncertain}
-        masked |= {name for name, tells in zip(names, varied, strict=True) if uncertain and not tells}
+        masked |= {
+            name for name, tells in zip(names, _find_told_apart(labels, learnt), strict=True) if uncertain and not tells
+        }
         refused = [found for found in unknown if found[0] not in masked]
     count = sum(int((values == UNKNOWN).sum()) for _, _, values in of_tables)
     total = sum(values.size for _, _, values in of_tables)
@@ -417,11 +420,16 @@ def _settle_unknown(
         )
 
 
+def _find_told_apart(labels: Mapping[str, np.ndarray | None], learnt: Collection[str]) -> np.ndarray:
+    """Tell which labels have both values in the tables that are learnt from: bool (L,)."""
+    return find_varied(np.concatenate([values for name in learnt if (values := labels[name]) is not None]))
+
+
 def _leave_out_constant(
     names: tuple[str, ...], labels: dict[str, np.ndarray | None], learnt: Collection[str], faults: Faults
 ) -> tuple[str, ...]:
     """Leave out, in place, the labels of which one value alone is learnt; give the names of the others."""
-    varied = find_varied(np.concatenate([of_table for name in learnt if (of_table := labels[name]) is not None]))
+    varied = _find_told_apart(labels, learnt)
     if varied.all() or not varied.any() or faults.count:
         return names
     for name, own in labels.items():

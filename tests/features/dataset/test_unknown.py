@@ -49,6 +49,8 @@ def test_a_label_of_which_one_value_is_known_is_left_out_unless_it_is_named(tmp_
     assert_says(caplog.text, "none, zero left out: all that is known of them is the same")
     assert read(tmp_path, labels="x,zero")[0] == ("x", "zero")
     assert read(tmp_path, unknown="negative")[0] == ("x", "none")
+    make(tmp_path, None, "ID,x,none,zero\nt,1,0,1\nu,0,1,1\n", test="t.png u.png")
+    assert read(tmp_path)[0] == ("x",)
 
 
 def test_what_is_neither_a_label_nor_unknown_is_a_fault_under_any_rule(tmp_path):
