@@ -19,8 +19,8 @@ ScanWindow = Annotated[
     str | None,
     typer.Option(
         metavar="W",
-        help=f"Intensity window of DICOM and NIfTI, which need one: {WINDOW_CHOICES}.",
-        show_default=False,
+        help=f"Intensity window of DICOM and NIfTI: {WINDOW_CHOICES}.",
+        show_default="that of the cache, or brain for CT of the head",
     ),
 ]
 

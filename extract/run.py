@@ -21,10 +21,10 @@ from extract.options import ExtractOptions
 from extract.pipeline import Images
 from extract.report import Report, print_report, show_progress
 from extract.runtime import cores
-from extract.scans.windows import OWN_WINDOW, WINDOW_CHOICES, parse_windows, window_words
+from extract.scans.windows import HEAD_WINDOW, OWN_WINDOW, WINDOW_CHOICES, doubt_head, parse_windows, window_words
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import InputError, heeded_signals
-from features.common.text import duration, first_few, make_console, size
+from features.common.text import duration, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
 from features.dataset.frames import is_scan_file
@@ -37,6 +37,8 @@ from features.store.source import Source, write_source
 
 #: Options that say which images there are and what is read with them, and that no recipe holds.
 _KEPT = (*OF_IMAGES, "split", "max_pixels", "weights_dir")
+#: Scans whose headers say whether they are CT of the head; all would take minutes.
+_LOOKED_AT = 100
 
 
 def run_extraction(options: ExtractOptions) -> int:
@@ -62,7 +64,7 @@ def run_extraction(options: ExtractOptions) -> int:
         raise InputError("--split reads a folder that is not a data set, so it has no default cache. Give --cache.")
     given = None if options.range in (None, "auto") else parse_range(options.range or "")
     images = find_images(options.data, options.split, options, lambda line: console.print(f"understood: {line}"))
-    window = choose_window(options.window, images)
+    window = choose_window(options.window, images, cache, lambda line: console.print(f"understood: {line}"))
     stop = threading.Event()
     with _signals(stop, console) as received:
         backbones = _choose_backbones(options, cache, images)
@@ -136,22 +138,45 @@ def find_images(
     return [Images(split, list(found), list(found.values()))]
 
 
-def choose_window(option: str | None, images: Sequence[Images]) -> str:
-    """Say through which window scans are shown, in the words of a recipe; it stays there where there are none.
+def choose_window(
+    option: str | None, images: Sequence[Images], cache: Path | None, say: Callable[[str], object]
+) -> str:
+    """Choose the window through which scans are shown, in the words of a recipe; it stays there where there are none.
+
+    Args:
+        option: the value of --window.
+        images: those to read.
+        cache: the cache that gets their features: the window of the scans in it goes on.
+        say: called with what is chosen without an option.
 
     Raises:
-        InputError: the value of --window is not one, or it is missing and there are scans. A default would be a
-            guess: the brain window shows nothing of a chest, and no window in HU anything of an X-ray.
+        InputError: the value of --window is not one; or it is missing, and scans are not CT of a head.
     """
     if option is not None:
         return window_words(parse_windows(option))
-    scans = [str(path) for split in images for path in split.paths if is_scan_file(path)]
-    if scans:
+    scans = [path for split in images for path in split.paths if is_scan_file(path)]
+    if not scans:
+        return NO_WINDOW
+    kept = _kept_windows(cache, images) if cache is not None and cache.is_dir() else []
+    if len(kept) == 1:
+        say(f"window: {kept[0]}, as in {cache}")
+        return kept[0]
+    doubt = f"{cache} has rows of the windows {' and '.join(kept)}" if kept else ""
+    doubt = doubt or doubt_head(scans[:: max(1, len(scans) // _LOOKED_AT)])
+    if doubt:
         raise InputError(
-            f"{first_few(scans, 1)}: DICOM and NIfTI need an intensity window, and none is given. Give --window brain "
-            f"(40/80 HU) or another: {WINDOW_CHOICES}. {OWN_WINDOW} is each file's own, for X-ray, MR and ultrasound."
+            f"{doubt}, so an intensity window is needed: --window {WINDOW_CHOICES}. {OWN_WINDOW} is each file's "
+            "own, for X-ray, MR and ultrasound."
         )
-    return NO_WINDOW
+    say(f"window: {HEAD_WINDOW}, as the scans are CT, and name no body part but the head (others: --window)")
+    return HEAD_WINDOW
+
+
+def _kept_windows(cache: Path, images: Sequence[Images]) -> list[str]:
+    """List the windows of the rows in a cache, each once."""
+    files = FeatureCache(cache)
+    recipes = [files.open(split.split, name).recipe for split in images for name in files.backbones(split.split)]
+    return sorted({recipe.window for recipe in recipes} - {NO_WINDOW})
 
 
 def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Images]) -> list[FrozenBackbone]:

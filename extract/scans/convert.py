@@ -31,9 +31,9 @@ def convert(options: ConvertOptions) -> int:
     out = options.out
     if out.exists() and not (out.is_dir() and next(out.iterdir(), None) is None):
         raise InputError(f"{out} exists and is not an empty folder. Name another folder, or remove this one first.")
-    images = find_images(options.data, None, options)
-    reading = Reading(window=choose_window(options.window, images))
     console = make_console()
+    images = find_images(options.data, None, options)
+    reading = Reading(window=choose_window(options.window, images, None, console.print))
     try:
         failed = [reason for split in images for reason in _convert_split(split, out / split.split, reading)]
         for table in sorted(path for path in options.data.iterdir() if is_table(path.name)):

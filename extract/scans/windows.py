@@ -1,9 +1,12 @@
 """The table of intensity windows, and what `--window` may say. Importing this module loads no numpy."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from features.common.errors import InputError
+from features.dataset.frames import NIFTI_SUFFIXES, read_elements
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ WINDOWS = {
         ("stroke", 40, 40),
     )
 }
+#: The window of CT of the head.
+HEAD_WINDOW = "brain"
+# Words of Body Part Examined (0018,0015) that are of the head; defined terms and what scanners write.
+_HEAD_WORDS = ("HEAD", "BRAIN", "SKULL", "CRANI", "CEREBR")
 #: What `--window` says where each file's own window is to be taken.
 OWN_WINDOW = "file"
 #: How help and messages describe the value of `--window`.
@@ -62,6 +69,24 @@ def window_words(windows: tuple[Window, ...]) -> str:
     """Write windows as `parse_windows` reads them, in one spelling each."""
     words = [window.name or f"{_digits(window.centre)}/{_digits(window.width)}" for window in windows]
     return ",".join(words) or OWN_WINDOW
+
+
+def doubt_head(scans: Sequence[Path]) -> str:
+    """Say why scans, at least one, may not be CT of the head by their headers; "" if they say CT and no other part.
+
+    A header that says nothing counts only where all are so: the extraction rejects damaged files, and says why.
+    """
+    modality = ""
+    for path in scans:
+        if path.name.lower().endswith(NIFTI_SUFFIXES):
+            return f"{path} is NIfTI, which does not say what its values are"
+        said, part = read_elements(path, "Modality", "BodyPartExamined") or ("", "")
+        if said not in ("CT", ""):
+            return f"{path} is not CT (modality {said})"
+        if part and not any(word in part.upper() for word in _HEAD_WORDS):
+            return f"{path} is not of the head (body part {part})"
+        modality = modality or said
+    return "" if modality else f"{scans[0]} does not say that it is CT"
 
 
 def _digits(number: float) -> str:

@@ -72,18 +72,24 @@ def _frames(path: Path) -> int:
             return 0
     except OSError:
         return 0
+    found = read_elements(path, "NumberOfFrames")
+    return int(found[0]) if found and found[0].isdecimal() else 0
+
+
+def read_elements(path: Path, *keywords: str) -> list[str]:
+    """Read elements of a DICOM header, by keyword: texts, "" where one is missing; [] where it cannot be read."""
     import pydicom
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["NumberOfFrames"])
-            return int(header.get("NumberOfFrames") or 0)
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+            return [str(header.get(keyword) or "").strip() for keyword in keywords]
     except (BytesLengthException, InvalidDicomError, EOFError, NotImplementedError, OSError, zlib.error):
-        return 0
+        return []
     except (AttributeError, KeyError, TypeError, ValueError):  # what pydicom raises on values that are no numbers
-        return 0
+        return []
 
 
 def _slices(path: Path) -> int:

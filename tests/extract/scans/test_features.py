@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -93,13 +94,46 @@ def test_groups_are_patients_hashed_with_the_salt_of_the_cache_and_nobody_is_nam
     assert with_scan_groups(given, tmp_path / "two" / "cache") == (given, "")
 
 
-def test_scans_need_a_window_before_anything_long_starts():
-    for name in ("a.dcm", "A.DCM", "v.nii.gz", "IM0001", "1.2.840.5"):
-        images = [Images("train", ["p", "a"], [Path("p.png"), Path(name)])]
-        with pytest.raises(InputError, match=rf"{name}: DICOM and NIfTI need an intensity window.*--window brain"):
-            choose_window(None, images)
-        assert choose_window(" Brain,BONE , 40/80.0", images) == "brain,bone,40/80"
-    assert choose_window(None, [Images("train", ["p"], [Path("p.png")])]) == NO_WINDOW
+def choose(option, *paths, cache=None):
+    said = []
+    window = choose_window(option, [Images("train", [path.name for path in paths], list(paths))], cache, said.append)
+    return window, said
+
+
+@pytest.mark.parametrize(
+    ("name", "modality", "part", "doubt"),
+    [
+        ("a.dcm", "CT", "", ""),
+        ("IM0001", "CT", "HEAD W/O", ""),
+        ("1.2.840.5", "CT", "Brain", ""),
+        ("A.DCM", "CT", "CHEST", "A.DCM is not of the head (body part CHEST)"),
+        ("a.dcm", "MR", "HEAD", "a.dcm is not CT (modality MR)"),
+        ("a.dcm", "", "", "0.dcm does not say that it is CT"),
+        ("v.nii.gz", "", "", "v.nii.gz is NIfTI, which does not say what its values are"),
+    ],
+)
+def test_only_ct_of_the_head_has_a_window_by_default(tmp_path, name, modality, part, doubt):
+    path, damaged = tmp_path / name, tmp_path / "0.dcm"
+    path.write_bytes(file_bytes(dataset(slice_of_hu(), modality, BodyPartExamined=part)))
+    damaged.write_bytes(b"\0" * 128 + b"DICM")
+    if doubt:
+        with pytest.raises(InputError, match=re.escape(f"{doubt}, so an intensity window is needed: --window brain")):
+            choose(None, Path("p.png"), damaged, path)
+    else:
+        window, (said,) = choose(None, Path("p.png"), damaged, path)
+        assert window == "brain"
+        assert said.startswith("window: brain, as the scans are CT")
+    assert choose(" Brain,BONE , 40/80.0", path) == ("brain,bone,40/80", [])
+
+
+def test_the_window_of_the_cache_goes_on(tmp_path):
+    cache = extract_scans(tmp_path, {"a.dcm": file_bytes(dataset(slice_of_hu(), "MR"))}, "40/400").root
+    assert choose(None, tmp_path / "a.dcm", cache=cache) == ("40/400", [f"window: 40/400, as in {cache}"])
+    assert choose("file", tmp_path / "a.dcm", cache=cache) == ("file", [])
+
+
+def test_plain_images_have_no_window():
+    assert choose(None, Path("p.png")) == (NO_WINDOW, [])
 
 
 def test_new_images_are_read_through_the_window_of_the_run():
