@@ -85,7 +85,8 @@ def shown(value: str) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """Write names for a message: separated by commas, and cut if there are many."""
-    return first_few([shown(name)[1:-1] for name in names], _SHOWN_NAMES) or "none"
+    written = [shown(name) if "," in name else shown(name)[1:-1] for name in names]
+    return first_few(written, _SHOWN_NAMES) or "none"
 
 
 def cell_fault(kind: str, path: Path, line: int, column: str, cell: str, remedy: str) -> Fault:

@@ -227,6 +227,11 @@ def groups_from_ids(image_ids: Sequence[str], pattern: str) -> np.ndarray:
     return np.array(groups, np.str_)
 
 
+def names_patient(name: str) -> bool:
+    """Whether the name of a folder is that of a patient: `patient00001`."""
+    return _NAMED_PART.fullmatch(name) is not None
+
+
 def recognise_patients(image_ids: Sequence[str]) -> np.ndarray | None:
     """Take groups from ids that name the patient in so many words, `patient00001/study1/view1`: str (N,), or None."""
     found = [_NAMED_PART.search(image_id) for image_id in image_ids]

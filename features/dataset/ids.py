@@ -170,16 +170,16 @@ def find_ids(table: Table, pool: Pool, wanted: str | None) -> Joined:
     places = [place for place, name in enumerate(table.header) if not is_unnamed(name)]
     tried = [join_column(table, place, pool, loosely=False) for place in places]
     rows = len(table.lines)
-    if not any(2 * joined.count >= rows for joined in tried):
+    if not any(2 * joined.count > rows for joined in tried):
         tried = [join_column(table, place, pool) for place in places[:_TRIED_COLUMNS]] + tried[_TRIED_COLUMNS:]
     tried = [
-        join_column(table, joined.column, pool) if 2 * joined.count < rows and _is_id_like(joined) else joined
+        join_column(table, joined.column, pool) if 2 * joined.count <= rows and _is_id_like(joined) else joined
         for joined in tried
     ]
-    naming = [joined for joined in tried if 2 * joined.count >= rows]
+    naming = [joined for joined in tried if 2 * joined.count > rows]
     if naming and all(counts_rows(table.columns[joined.column]) for joined in naming):  # what else may name them?
         tried = [join_column(table, place, pool) for place in places[:_TRIED_COLUMNS]]
-        naming = [joined for joined in tried if 2 * joined.count >= rows]
+        naming = [joined for joined in tried if 2 * joined.count > rows]
     # Labels of 0 and 1 name images, too, where some are called so.
     naming = [one for one in naming if not {*map(_number, {*table.columns[one.column]})} <= {"0", "1"}] or naming
     if not naming and tried:  # a few images at hand, or a name alone

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from features.common.arrays import UNKNOWN, find_varied
+from features.common.arrays import UNKNOWN, count_values, find_varied
 from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.classes import ClassColumn, read_classes
 from features.dataset.faults import Fault, Faults, cell_fault, listed, shown
 from features.dataset.formats import Listing
+from features.dataset.groups import names_patient
 from features.dataset.table import words_of
 
 _SHOWN_COLUMNS = 12
@@ -195,7 +196,7 @@ def _choose(listing: Listing, folders: Sequence[str], options: LabelOptions, fau
         spelt = {listing.columns[name].spelling for name in likely} - {""}
         return _Source(tuple(likely), f" of {listed(sorted(spelt))}" if spelt else "")
     of_folders = read_classes("", folders, "") if not listing.header else None
-    if of_folders is not None and of_folders.is_likely:
+    if of_folders is not None and of_folders.is_likely and not all(map(names_patient, of_folders.counts)):
         return _Source(tuple(of_folders.counts), " classes from the folders of the images", folders=True)
     return None
 
@@ -389,18 +390,23 @@ def _settle_unknown(
     uncertain = sum(column.uncertain for _, _, column in columns)
     refused = unknown if options.unknown == "error" else []
     if options.unknown is None:
-        # A column that holds -1 says what is not known; where one does, a column without a second value is left out.
-        masked = {name for name, _, column in columns if column.uncertain}
+        # A column that holds -1 says what is not known, unless it holds 1 and nothing else: then -1 may be 0. Where one
+        # says so, a label that tells nothing apart needs no answer: it is left out.
+        positives, negatives = count_values(_learnt_values(labels, learnt))
+        says = {name for name, _, column in columns if column.uncertain}
+        masked = {
+            name for name, ones, zeros in zip(names, positives, negatives, strict=True) if zeros or not ones
+        } & says
         masked |= {
-            name for name, tells in zip(names, _find_told_apart(labels, learnt), strict=True) if uncertain and not tells
-        }
+            name for name, few in zip(names, np.minimum(positives, negatives), strict=True) if says and not few
+        } - says
         refused = [found for found in unknown if found[0] not in masked]
     count = sum(int((values == UNKNOWN).sum()) for _, _, values in of_tables)
     total = sum(values.size for _, _, values in of_tables)
     if refused:
         remedy = (
-            "A label is 0 or 1. Correct the cell, or say what it means: --unknown mask (not known: neither learnt from "
-            "nor scored) or --unknown negative (0)."
+            "Write the label, or say what such cells mean: --unknown mask (not known: neither learnt from nor scored), "
+            "or --unknown negative (0)."
         )
         for _, listing, column in refused:
             line, cell = column.unknown[0]
@@ -420,16 +426,16 @@ def _settle_unknown(
         )
 
 
-def _find_told_apart(labels: Mapping[str, np.ndarray | None], learnt: Collection[str]) -> np.ndarray:
-    """Tell which labels have both values in the tables that are learnt from: bool (L,)."""
-    return find_varied(np.concatenate([values for name in learnt if (values := labels[name]) is not None]))
+def _learnt_values(labels: Mapping[str, np.ndarray | None], learnt: Collection[str]) -> np.ndarray:
+    """The labels of the tables that are learnt from: uint8 (N, L)."""
+    return np.concatenate([values for name in learnt if (values := labels[name]) is not None])
 
 
 def _leave_out_constant(
     names: tuple[str, ...], labels: dict[str, np.ndarray | None], learnt: Collection[str], faults: Faults
 ) -> tuple[str, ...]:
     """Leave out, in place, the labels of which one value alone is learnt; give the names of the others."""
-    varied = _find_told_apart(labels, learnt)
+    varied = find_varied(_learnt_values(labels, learnt))
     if varied.all() or not varied.any() or faults.count:
         return names
     for name, own in labels.items():

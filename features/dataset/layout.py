@@ -1,5 +1,6 @@
 """Find the folders of images and the tables of a data set, by the names that people give them."""
 
+import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ _OF_LABELS = frozenset(["label", "labels", "truth", "groundtruth"])
 #: Names of columns that may say what images are for.
 _SPLIT_COLUMNS = ("split", "fold", "set", "subset", "partition", "phase")
 _SUBMISSION = "submission"
+# Endings of tables and annotations that are not read.
+_OTHER_TABLES = frozenset([".json", ".jsonl", ".parquet", ".feather", ".xls", ".ods", ".pkl", ".xml"])
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ def find_layout(root: Path, table: Path | None, faults: Faults) -> Layout:
         tables, shared = _choose_tables(bases, faults)
     else:
         tables, shared = {}, table if table.exists() else root / table
+    for base in bases if folders else ():
+        _name_unread(base, [*folders.values(), *bases], faults.notes if "train" in folders else faults.warnings)
     roles = _give_roles({*folders, *tables})
     if "val" in roles:
         faults.notes.append(f"{folders.get('val') or tables['val']}: {_VAL_SAYS[roles['val']]}")
@@ -185,6 +190,19 @@ def _choose_folders(folders: Sequence[Path], faults: Faults) -> dict[str, Path]:
     return chosen
 
 
+def _name_unread(base: Path, read: Sequence[Path], says: list[str]) -> None:
+    """Say which images beside the folders of splits are not read."""
+    unread = [folder.name for folder in _subfolders(base) if folder not in read and _holds_image(folder)]
+    unread += [path.name for path in sorted(base.iterdir()) if has_image_suffix(path.name) and path.is_file()]
+    if unread:
+        says.append(f"{base}: images that are not read, as they are in no folder of a split: {listed(unread)}")
+
+
+def _holds_image(folder: Path) -> bool:
+    """Whether a folder, or one below, holds a file with an image's ending."""
+    return any(has_image_suffix(name) and not is_junk(name) for _, _, names in os.walk(folder) for name in names)
+
+
 def _choose_tables(bases: Sequence[Path], faults: Faults) -> tuple[dict[str, Path], Path | None]:
     """Choose the table of each split, or the one of all images."""
     found = [path for base in bases for path in sorted(base.iterdir()) if is_table(path.name)]
@@ -208,6 +226,7 @@ def _choose_tables(bases: Sequence[Path], faults: Faults) -> tuple[dict[str, Pat
     if "train" in chosen:
         shared = None
     unread = [path.name for path in found if path not in (*chosen.values(), shared)]
+    unread += [path.name for base in bases for path in sorted(base.iterdir()) if path.suffix.lower() in _OTHER_TABLES]
     if unread:
         faults.notes.append(f"{bases[-1]}: tables that are not read: {listed(unread)} (--table names another)")
     return {split: chosen[split] for split in dict.fromkeys(_WORDS.values()) if split in chosen}, shared

@@ -277,7 +277,7 @@ def test_labels_asked_for_are_joined_by_name(tmp_path):
 
 def test_a_bad_label_in_test_csv(tmp_path):
     make_both(tmp_path, "ID,a,b\nu,0,1\nt,1,\n")
-    assert_says(message_of(tmp_path), "test.csv, line 3, column b: received a blank cell", "0 or 1")
+    assert_says(message_of(tmp_path), "test.csv, line 3, column b: received a blank cell", "--unknown mask")
 
 
 def test_test_csv_alone_may_give_the_labels(tmp_path):

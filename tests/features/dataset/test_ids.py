@@ -66,6 +66,13 @@ def test_ids_that_a_spreadsheet_rounded_are_lost(tmp_path):
     assert_says(message_of(tmp_path), "a spreadsheet has rounded the ids to '1.00E+12'", "with the ids as text")
 
 
+def test_numbers_of_folds_do_not_compete_for_the_ids(tmp_path):
+    rows = "".join(f"{k},{k % 5},{k % 2}\n" for k in range(10))
+    make(tmp_path, f"ID,fold,a\n{rows}", train=" ".join(f"{k}.png" for k in range(10)))
+    dataset = read_dataset(tmp_path)
+    assert (dataset.label_names, dataset.splits["train"].image_ids) == (("a",), tuple(str(k) for k in range(10)))
+
+
 def test_a_patient_number_in_front_is_not_the_id(tmp_path):
     rows = "".join(f"{k // 2},{(k * 5) % 12}.png,{k % 2}\n" for k in range(12))
     make(tmp_path, f"patient,image,a\n{rows}", train=" ".join(f"{k}.png" for k in range(12)))

@@ -160,6 +160,25 @@ def test_folders_that_are_not_chosen_are_named(tmp_path, caplog):
     assert_says(caplog.text, "train images are those of train, not of Train, train_extra")
 
 
+def test_what_is_not_read_is_named(tmp_path, caplog):
+    make(tmp_path, train="a.png b.png", masks="a.png", notes="x.txt", test="t.png")
+    (tmp_path / "stray.png").touch()
+    (tmp_path / "annotations.json").touch()
+    (tmp_path / "train.csv").write_text("ID,x\na,1\nb,0\n")
+    said = " ".join(read_dataset(tmp_path).understood)
+    assert_says(said, "in no folder of a split: masks, stray.png", "tables that are not read: annotations.json")
+    assert not caplog.records
+    make(tmp_path / "classes", cat="1.png 2.png", dog="1.png 2.png", test="t.png")
+    assert list(read_dataset(tmp_path / "classes").splits) == ["test"]
+    assert_says(caplog.text, "images that are not read, as they are in no folder of a split: cat, dog")
+
+
+def test_folders_of_patients_are_no_classes(tmp_path):
+    make(tmp_path, train=" ".join(f"patient{k // 2}/{k}.png" for k in range(8)))
+    dataset = read_dataset(tmp_path)
+    assert (dataset.label_names, len({*dataset.splits["train"].groups.tolist()})) == ((), 4)
+
+
 def test_images_for_validation_need_labels_where_they_are_learnt_from(tmp_path):
     make(tmp_path, "ID,a,patient\nx,1,p\ny,0,q\n", None, train="x.png y.png", valid="v.png", test="t.png")
     assert_says(message_of(tmp_path), "valid", "its 1 images are to learn from, but have no labels", "valid.csv")

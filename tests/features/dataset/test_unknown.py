@@ -59,6 +59,12 @@ def test_what_is_neither_a_label_nor_unknown_is_a_fault_under_any_rule(tmp_path)
         assert_says(message_of(tmp_path, unknown=rule), "line 4, column x: received '2'")
 
 
+def test_minus_one_beside_one_alone_may_be_zero_and_is_asked_for(tmp_path):
+    make(tmp_path, "ID,x\na,1\nb,-1\nc,1\nd,-1\n", train=IMAGES)
+    assert_says(message_of(tmp_path), "line 3, column x: received '-1'", "--unknown mask", "--unknown negative")
+    assert read(tmp_path, unknown="negative")[1] == [[1], [0], [1], [0]]
+
+
 def test_unknown_labels_of_test_are_masked_too(tmp_path):
     make(tmp_path, "ID,x\na,1\nb,0\n", "ID,x\nt,\nu,1\n", train="a.png b.png", test="t.png u.png")
     dataset = read_dataset(tmp_path, DatasetOptions(unknown="mask"))
