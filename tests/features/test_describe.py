@@ -118,7 +118,7 @@ def test_the_console_tells_all_of_it_and_writes_no_page_without_a_folder(data, t
     assert "1 image with a row, but a missing label: d" in said
     assert "test: 1 image; groups not known no labels" in said
     assert "2 faults that classify run refuses, of these kinds: image 1, label 1" in said
-    assert f"{data}/train.csv, line 5, column calc: received a blank cell. A label is 0 or 1" in said
+    assert f"{data}/train.csv, line 5, column calc: received a blank cell. Write the label" in said
     assert "no page is written: name a folder for describe.html with --out" in said
     assert list(tmp_path.rglob("*.html")) == []
 
