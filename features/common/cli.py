@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a fault of ours; 2 bad usage or bad input; 3 done, but som
 128 + signal when stopped by a signal.
 """
 
+import csv
 import dataclasses
 import errno
 import inspect
@@ -35,14 +36,14 @@ _Act = TypeVar("_Act", bound=Callable[[Any], int | None])
 
 
 def split_names(text: str | None, option: str) -> tuple[str, ...] | None:
-    """Split a list of names at its commas.
+    """Split a list of names at its commas; a name that holds one stands in double quotes, as in a CSV file.
 
     Raises:
         InputError: a name is empty or duplicated.
     """
     if text is None:
         return None
-    names = tuple(name.strip() for name in text.split(","))
+    names = tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True), [""]))
     if "" in names or len(set(names)) < len(names):
         raise InputError(f"{option} {text!r}: expected different names between commas, such as {option} a,b.")
     return names

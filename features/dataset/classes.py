@@ -138,6 +138,11 @@ def read_classes(name: str, cells: Sequence[str], separator: str | None) -> Clas
     return ClassColumn(name, [None if is_unknown(cell) else _split(cell, found) for cell in cells], found)
 
 
+def read_folders(folders: Sequence[str]) -> ClassColumn:
+    """Read the folders that N images are in as classes, whatever they are called; "" is none."""
+    return ClassColumn("", [(folder.strip(),) if folder else None for folder in folders], "")
+
+
 def _split(cell: str, separator: str) -> tuple[str, ...]:
     """Split a cell; classes without blanks around, each once."""
     parts = cell.split(separator) if separator else [cell]

@@ -8,7 +8,7 @@ import numpy as np
 from features.common.arrays import UNKNOWN, count_values, find_varied
 from features.common.errors import InputError
 from features.common.text import first_few
-from features.dataset.classes import ClassColumn, read_classes
+from features.dataset.classes import ClassColumn, read_classes, read_folders
 from features.dataset.faults import Fault, Faults, cell_fault, listed, shown
 from features.dataset.formats import Listing
 from features.dataset.groups import names_patient
@@ -195,7 +195,7 @@ def _choose(listing: Listing, folders: Sequence[str], options: LabelOptions, fau
             )
         spelt = {listing.columns[name].spelling for name in likely} - {""}
         return _Source(tuple(likely), f" of {listed(sorted(spelt))}" if spelt else "")
-    of_folders = read_classes("", folders, "") if not listing.header else None
+    of_folders = read_folders(folders) if not listing.header else None
     if of_folders is not None and of_folders.is_likely and not all(map(names_patient, of_folders.counts)):
         return _Source(tuple(of_folders.counts), " classes from the folders of the images", folders=True)
     return None
@@ -245,9 +245,9 @@ def _choose_wanted(listing: Listing, folders: Sequence[str], options: LabelOptio
             if words or classes.counts_grades:
                 return _of_classes(classes, listing, faults)
         return _Source(wanted)
-    texts = [(name, cells) for name, cells in _texts(listing)] or ([("", folders)] if not listing.header else [])
-    for name, cells in texts:
-        classes = read_classes(name, cells, options.separator if name else "")
+    columns = [read_classes(name, cells, options.separator) for name, cells in _texts(listing)]
+    for classes in columns or ([] if listing.header else [read_folders(folders)]):
+        name = classes.name
         if {*wanted} <= classes.counts.keys():
             where = f"from {shown(name)}" if name else "from the folders of the images"
             how = f" of {len(classes.counts)} classes {where}"
@@ -265,7 +265,7 @@ def _read_classes_of(
     if source.column and listing.table is not None and source.column in listing.table.header:
         return read_classes(source.column, listing.table.cells(source.column), separator)
     if source.folders and not listing.header and "" not in folders:
-        return ClassColumn("", [(folder,) for folder in folders], "")
+        return read_folders(folders)
     return None
 
 
@@ -319,6 +319,11 @@ def _read_shared(
     values = [test.columns[name].values for name in shared]
     strange = test.are_labels and test.table is not None and any(test.columns[name].refused for name in shared)
     if all((of_label == UNKNOWN).all() for of_label in values) and not strange:
+        if others := [fault.path.name for name in shared for fault in test.columns[name].faults if not test.header]:
+            faults.warnings.append(
+                f"{test.path}: its folders ({listed(others)}) are none of the classes ({listed(names)}): its images "
+                "are predicted, not scored."
+            )
         return None
     if may_be_form and all((of_label == 0).all() for of_label in values) and of_train is not None and 1 in of_train:
         faults.warnings.append(

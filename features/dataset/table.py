@@ -122,7 +122,9 @@ def read_rows(path: Path, faults: Faults | None = None) -> Iterator[tuple[int, l
         yield from _check_rows(path, _read_cells(path, content, found), found)
     except (OSError, EOFError, zlib.error, MemoryError) as error:  # the latter three: what claims to be compressed
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(f"{path} cannot be read: {reason}. Make it a readable file, or remove it.") from None
+        raise InputError(
+            f"{path} cannot be read: {reason}. Make it a readable file, or name another with --table."
+        ) from None
     if faults is None:
         found.refuse()
 

@@ -179,3 +179,17 @@ def test_several_words_may_mean_none_of_the_classes(tmp_path):
     assert names == ("Edema", "Mass")
     assert labels == [[1, 1], [0, 0], [0, 1], [0, 0], [1, 0], [0, 0]]
     assert_says(said, "'No Finding' and 'Normal' and 'o. B.' mean none of them")
+
+
+def test_a_class_whose_name_holds_a_comma_is_named_in_quotes(tmp_path):
+    cells = ("a, b", "x", "a, b", "y", "x", "y")
+    make(tmp_path, column("class", *cells), train=SIX)
+    names, labels, _ = labels_of(tmp_path, labels='"a, b",y')
+    assert (names, labels) == (("a, b", "y"), [[1, 0], [0, 0], [1, 0], [0, 1], [0, 0], [0, 1]])
+
+
+def test_folders_of_test_that_are_no_classes_are_said(tmp_path, caplog):
+    make(tmp_path, train="Cat/1.png Cat/2.png unknown/1.png unknown/2.png", test="cat/1.png")
+    dataset = read_dataset(tmp_path)
+    assert (dataset.label_names, dataset.splits["test"].labels) == (("Cat", "unknown"), None)
+    assert_says(caplog.text, "its folders (cat) are none of the classes (Cat, unknown): its images are predicted")
