@@ -7,8 +7,10 @@ import math
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
+import cv2
 import numpy as np
 
 from extract.images.reading import UnreadableImage
@@ -58,13 +60,25 @@ _MOST_HU = 3071
 _TAGS = (
     "BitsAllocated", "BitsStored", "BluePaletteColorLookupTableData", "BluePaletteColorLookupTableDescriptor",
     "Columns", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "FloatPixelData",
-    "GreenPaletteColorLookupTableData", "GreenPaletteColorLookupTableDescriptor", "HighBit", "ImagePositionPatient",
+    "GreenPaletteColorLookupTableData", "GreenPaletteColorLookupTableDescriptor", "ImagePositionPatient",
     "Modality", "ModalityLUTSequence", "NumberOfFrames", "PatientID", "PerFrameFunctionalGroupsSequence",
     "PhotometricInterpretation", "PixelData", "PixelRepresentation", "PlanarConfiguration",
     "RedPaletteColorLookupTableData", "RedPaletteColorLookupTableDescriptor", "RescaleIntercept", "RescaleSlope",
     "RescaleType", "Rows", "SOPClassUID", "SamplesPerPixel", "SharedFunctionalGroupsSequence", "StudyInstanceUID",
     "VOILUTFunction", "VOILUTSequence", "WindowCenter", "WindowWidth",
 )  # fmt: skip
+
+#: Elements of an image by what the options of pydicom's decoders call them.
+_PIXEL_OPTIONS = {
+    "BitsAllocated": "bits_allocated",
+    "BitsStored": "bits_stored",
+    "Columns": "columns",
+    "PhotometricInterpretation": "photometric_interpretation",
+    "PixelRepresentation": "pixel_representation",
+    "PlanarConfiguration": "planar_configuration",
+    "Rows": "rows",
+    "SamplesPerPixel": "samples_per_pixel",
+}
 
 
 def read_dicom(encoded: bytes, frame: int | None, windows: Sequence[Window], max_pixels: int) -> Scan:
@@ -83,7 +97,7 @@ def read_dicom(encoded: bytes, frame: int | None, windows: Sequence[Window], max
         UnreadableImage: it is damaged, not an image, compressed in a way that is not decoded, too large, or its values
             do not suit the windows.
     """
-    header = _read_header(encoded)
+    header = _Header.read(encoded)
     _refuse_others(encoded, header, max_pixels)
     index = _frame_index(header, frame)
     groups = _functional_groups(header, index)
@@ -95,8 +109,7 @@ def read_dicom(encoded: bytes, frame: int | None, windows: Sequence[Window], max
         pixels = _to_bytes(stored, header)
     else:
         table, repaired = _levels(header, groups, stored, windows)
-        # A table of all values, as they are few: exact, and a lookup for each pixel.
-        pixels = np.take(table, stored.view(np.uint8 if stored.itemsize == 1 else np.uint16), axis=0)
+        pixels = _look_up(stored, table)
     return Scan(pixels, owner, _third(position), repaired)
 
 
@@ -125,29 +138,68 @@ def _prepare_once() -> None:
 
 
 @functools.cache
-def _tags() -> list["BaseTag"]:
-    """`_TAGS` as numbers: looking the names up for every file took 0.3 ms."""
+def _keywords() -> dict["BaseTag", str]:
+    """`_TAGS` by number: looking the names up for every file took 0.3 ms."""
     from pydicom.tag import Tag
 
-    return [Tag(name) for name in _TAGS]
+    return {Tag(name): name for name in _TAGS}
 
 
-def _read_header(encoded: bytes) -> "Dataset":
-    """Parse a file: the elements of `_TAGS`, with the pixels still as they are stored."""
-    _prepare()
-    import pydicom
+@dataclass(frozen=True)
+class _Header:
+    """What a file says of its image.
 
-    try:
-        header = pydicom.dcmread(io.BytesIO(encoded), specific_tags=_tags())
-        list(header)  # values are converted when they are asked for: all damage shows here
-    except Exception:  # noqa: BLE001 - damage can fail anywhere inside pydicom
-        raise UnreadableImage(_DAMAGED) from None
-    return header
+    Attributes:
+        values: the values of the elements of `_TAGS`, by keyword; the pixels as they are stored. All are converted, and
+            once: all damage shows here, and a pydicom Dataset takes 5 to 20 microseconds to give each value.
+        parsed: the file, for functions of pydicom.
+    """
+
+    values: Mapping[str, Any]
+    parsed: "Dataset"
+
+    @classmethod
+    def read(cls, encoded: bytes) -> Self:
+        """Parse a file.
+
+        Raises:
+            UnreadableImage: it is damaged.
+        """
+        _prepare()
+        import pydicom
+        from pydicom.dataelem import RawDataElement, convert_raw_data_element
+
+        try:
+            parsed = pydicom.dcmread(io.BytesIO(encoded), specific_tags=list(_keywords()))
+            letters = parsed.original_character_set
+            values = {
+                _keywords()[one.tag]: convert_raw_data_element(one, encoding=letters, ds=parsed).value
+                if isinstance(one, RawDataElement)
+                else one.value
+                for one in parsed.elements()
+                if one.tag in _keywords()
+            }
+        except Exception:  # noqa: BLE001 - damage can fail anywhere inside pydicom
+            raise UnreadableImage(_DAMAGED) from None
+        return cls(values, parsed)
+
+    def get(self, name: str) -> Any:
+        """The value of an element; None where the file has none."""
+        return self.values.get(name)
+
+    def options(self) -> dict[str, Any]:
+        """What pydicom's decoders ask of an image, where they are not given a Dataset."""
+        options = {option: self.values[name] for name, option in _PIXEL_OPTIONS.items() if name in self.values}
+        options["view_only"] = True  # no copy of uncompressed pixels, which nothing here changes
+        options["number_of_frames"] = int(_number(self.get("NumberOfFrames")) or 1)
+        if "ExtendedOffsetTable" in self.values:
+            options["extended_offsets"] = (self.get("ExtendedOffsetTable"), self.get("ExtendedOffsetTableLengths"))
+        return options | {"pixel_keyword": "PixelData", "pixel_vr": self.parsed["PixelData"].VR}
 
 
-def _refuse_others(encoded: bytes, header: "Dataset", max_pixels: int) -> None:
+def _refuse_others(encoded: bytes, header: _Header, max_pixels: int) -> None:
     """Refuse what is not an image that is read here, in words of a person who knows scans, not files."""
-    sop_class = header.file_meta.get("MediaStorageSOPClassUID")
+    sop_class = header.parsed.file_meta.get("MediaStorageSOPClassUID")
     if sop_class == _DICOMDIR:
         raise UnreadableImage("it is a DICOMDIR: a list of other files, not an image")
     kind = _NO_IMAGES.get(str(header.get("Modality")))
@@ -155,24 +207,23 @@ def _refuse_others(encoded: bytes, header: "Dataset", max_pixels: int) -> None:
         kind = "a mask of 1 bit a pixel"
     if kind is not None:
         raise UnreadableImage(f"it is {kind}, not an image")
-    if "FloatPixelData" in header or "DoubleFloatPixelData" in header:
+    if "FloatPixelData" in header.values or "DoubleFloatPixelData" in header.values:
         raise UnreadableImage("its pixels are floating-point numbers; 8 and 16 bits are read")
-    if "PixelData" not in header and any(tag in encoded for tag in _PIXELS_TAG):
+    if "PixelData" not in header.values and any(tag in encoded for tag in _PIXELS_TAG):
         raise UnreadableImage("the file is damaged or cut off: its pixels are without their end")
     if not all(header.get(name) for name in ("Rows", "Columns", "PixelData")):
         name = getattr(header.get("SOPClassUID") or sop_class, "name", "")
         raise UnreadableImage(f"it holds no image{f' ({name})' if name else ''}")
     if not all(isinstance(header.get(name), int) for name in ("Rows", "Columns", "BitsAllocated", "BitsStored")):
         raise UnreadableImage(_DAMAGED)
-    if header.BitsAllocated not in (8, 16) or not 1 <= header.BitsStored <= header.BitsAllocated:
-        raise UnreadableImage(f"its pixels have {header.BitsStored} of {header.BitsAllocated} bits; 8 and 16 are read")
-    if header.Rows * header.Columns > max_pixels:
-        raise UnreadableImage(
-            f"it has {header.Rows:,} x {header.Columns:,} pixels, more than --max-pixels {max_pixels} allows"
-        )
+    bits, stored_bits, rows, columns = map(header.get, ("BitsAllocated", "BitsStored", "Rows", "Columns"))
+    if bits not in (8, 16) or not 1 <= stored_bits <= bits:
+        raise UnreadableImage(f"its pixels have {stored_bits} of {bits} bits; 8 and 16 are read")
+    if rows * columns > max_pixels:
+        raise UnreadableImage(f"it has {rows:,} x {columns:,} pixels, more than --max-pixels {max_pixels} allows")
 
 
-def _frame_index(header: "Dataset", frame: int | None) -> int:
+def _frame_index(header: _Header, frame: int | None) -> int:
     """Say which frame is meant, from 0."""
     frames = int(_number(header.get("NumberOfFrames")) or 1)
     if frames == 1:
@@ -184,53 +235,56 @@ def _frame_index(header: "Dataset", frame: int | None) -> int:
     return frame - 1
 
 
-def _decode(header: "Dataset", index: int) -> np.ndarray:
+def _decode(header: _Header, index: int) -> np.ndarray:
     """Decode the stored values of a frame: (H, W), or (H, W, 3) RGB; 8 or 16 bits, signed or not, in native order."""
     from pydicom.pixels import apply_color_lut, get_decoder
     from pydicom.uid import UID_dictionary
 
-    syntax = str(header.file_meta.get("TransferSyntaxUID") or "")
+    syntax = str(header.parsed.file_meta.get("TransferSyntaxUID") or "")
     if not syntax:
         raise UnreadableImage("the DICOM header does not say how its pixels are stored. Export the file again")
     name = UID_dictionary[syntax][0] if syntax in UID_dictionary else f"of unknown kind ({syntax})"
-    is_wide = syntax == _JPEG_EXTENDED and header.BitsStored > 8
+    bits, shape = header.get("BitsStored"), (header.get("Rows"), header.get("Columns"))
+    is_wide = syntax == _JPEG_EXTENDED and bits > 8
     if syntax not in DECODERS or is_wide:
-        what = f"{name}, with {header.BitsStored} bits a pixel" if is_wide else name
+        what = f"{name}, with {bits} bits a pixel" if is_wide else name
         raise UnreadableImage(f"its compression is not supported: {what}. Export it uncompressed")
     if not DECODERS[syntax]:
         _refuse_cut_off(header, index)
     try:
-        stored, _ = get_decoder(syntax).as_array(header, index=index, decoding_plugin=DECODERS[syntax])
+        stored, _ = get_decoder(syntax).as_array(
+            header.get("PixelData"), index=index, decoding_plugin=DECODERS[syntax], **header.options()
+        )
         if header.get("PhotometricInterpretation") == "PALETTE COLOR":
-            stored = apply_color_lut(stored, header)
+            stored = apply_color_lut(stored, header.parsed)
     except Exception:  # noqa: BLE001 - damage can fail anywhere inside pydicom and its decoders
         raise UnreadableImage(f"its pixels are damaged or cut off: they do not decode as {name}") from None
-    if stored.itemsize > 2 or stored.shape[:2] != (header.Rows, header.Columns):
-        raise UnreadableImage(f"its pixels do not decode as {header.Rows} x {header.Columns} of 8 or 16 bits ({name})")
+    if stored.itemsize > 2 or stored.shape[:2] != shape:
+        raise UnreadableImage(f"its pixels do not decode as {shape[0]} x {shape[1]} of 8 or 16 bits ({name})")
     return np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
 
 
-def _refuse_cut_off(header: "Dataset", index: int) -> None:
+def _refuse_cut_off(header: _Header, index: int) -> None:
     """Refuse uncompressed pixels without their end."""
     samples = header.get("SamplesPerPixel") or 1
-    frame = header.Rows * header.Columns * samples * header.BitsAllocated // 8
+    frame = header.get("Rows") * header.get("Columns") * samples * header.get("BitsAllocated") // 8
     if header.get("PhotometricInterpretation") == "YBR_FULL_422":
         frame = frame * 2 // 3
-    needed, found = frame * (index + 1), len(header.PixelData)
+    needed, found = frame * (index + 1), len(header.get("PixelData"))
     if found < needed:
         raise UnreadableImage(f"its pixels are cut off: {found:,} of {needed:,} bytes are there")
 
 
-def _to_bytes(colours: np.ndarray, header: "Dataset") -> np.ndarray:
+def _to_bytes(colours: np.ndarray, header: _Header) -> np.ndarray:
     """Bring colours to 8 bits."""
     if colours.dtype == np.uint8:
         return colours
-    bits = 16 if header.PhotometricInterpretation == "PALETTE COLOR" else header.BitsStored
+    bits = 16 if header.get("PhotometricInterpretation") == "PALETTE COLOR" else header.get("BitsStored")
     return np.right_shift(colours, max(0, bits - 8)).astype(np.uint8)
 
 
 def _levels(
-    header: "Dataset", groups: Mapping[str, Any], stored: np.ndarray, windows: Sequence[Window]
+    header: _Header, groups: Mapping[str, Any], stored: np.ndarray, windows: Sequence[Window]
 ) -> tuple[np.ndarray, bool]:
     """Say which grey level each stored value becomes, and whether values of this image had wrapped around.
 
@@ -241,8 +295,9 @@ def _levels(
     from pydicom.pixels import apply_modality_lut
 
     is_hu = header.get("Modality") == "CT" or _of(header, groups, "RescaleType") == "HU"
-    if header.BitsStored <= 8 and not is_hu:
-        bottom, top = (-128, 127) if stored.dtype == np.int8 else (0, 2**header.BitsStored - 1)
+    bits = header.get("BitsStored")
+    if bits <= 8 and not is_hu:
+        bottom, top = (-128, 127) if stored.dtype == np.int8 else (0, 2**bits - 1)
         table = show([Window((bottom + top) / 2, top - bottom)], _all_values(stored.dtype))
         repaired = False
     else:
@@ -253,7 +308,7 @@ def _levels(
             )
         slope, intercept = (_number(_of(header, groups, name)) for name in ("RescaleSlope", "RescaleIntercept"))
         slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
-        may_wrap = is_hu and header.BitsStored == 12 and stored.dtype == np.uint16 and intercept > _LEAST_INTERCEPT
+        may_wrap = is_hu and bits == 12 and stored.dtype == np.uint16 and intercept > _LEAST_INTERCEPT
         repaired = may_wrap and bool(stored.max() > _MOST_HU)
         lookup = header.get("ModalityLUTSequence")
         if windows and not lookup:
@@ -261,9 +316,24 @@ def _levels(
         else:
             values = _rescaled(stored.dtype, slope, intercept, repaired)
             if lookup:
-                values = np.asarray(apply_modality_lut(_all_values(stored.dtype), header), np.float64)
+                values = np.asarray(apply_modality_lut(_all_values(stored.dtype), header.parsed), np.float64)
             table = show(windows, values) if windows else _own_levels(header, groups, values)
-    return (255 - table if header.PhotometricInterpretation == "MONOCHROME1" else table), repaired
+    return (255 - table if header.get("PhotometricInterpretation") == "MONOCHROME1" else table), repaired
+
+
+def _look_up(stored: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Give each pixel the level that a table of all values, as they are few, has for it: exact.
+
+    Args:
+        stored: (H, W), of 8 or 16 bits.
+        table: uint8 (V,), by the bits of a value; or (V, 3).
+
+    Returns:
+        uint8 (H, W) or (H, W, 3).
+    """
+    places = stored.view(np.dtype(f"u{stored.itemsize}"))
+    channels = [cv2.LUT(places, np.ascontiguousarray(levels)) for levels in table.reshape(len(table), -1).T]
+    return channels[0] if table.ndim == 1 else cv2.merge(channels)
 
 
 @functools.lru_cache(maxsize=16)
@@ -286,7 +356,7 @@ def _rescaled(dtype: np.dtype, slope: float, intercept: float, wrapped: bool) ->
     return values * slope + intercept
 
 
-def _own_levels(header: "Dataset", groups: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
+def _own_levels(header: _Header, groups: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
     """Show values through the first window of the file itself: DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3."""
     from pydicom.pixels import apply_voi
 
@@ -299,8 +369,8 @@ def _own_levels(header: "Dataset", groups: Mapping[str, Any], values: np.ndarray
             centre, width = centre - 0.5, max(width - 1, 1e-6)
         return show([Window(centre, width)], values)
     if header.get("VOILUTSequence"):
-        bits = header.VOILUTSequence[0].LUTDescriptor[2]
-        levels = apply_voi(np.rint(values).astype(np.int64), header)
+        bits = header.parsed.VOILUTSequence[0].LUTDescriptor[2]
+        levels = apply_voi(np.rint(values).astype(np.int64), header.parsed)
         return show([Window((2**bits - 1) / 2, 2**bits - 1)], levels)
     raise UnreadableImage(
         f"it has no window of its own. Give --window CENTRE/WIDTH in its values, or one of {', '.join(WINDOWS)} if it "
@@ -308,7 +378,7 @@ def _own_levels(header: "Dataset", groups: Mapping[str, Any], values: np.ndarray
     )
 
 
-def _functional_groups(header: "Dataset", index: int) -> dict[str, Any]:
+def _functional_groups(header: _Header, index: int) -> dict[str, Any]:
     """Read what enhanced multi-frame files say of a frame: rescaling, window and position."""
     found: dict[str, Any] = {}
     shared = header.get("SharedFunctionalGroupsSequence") or []
@@ -320,9 +390,9 @@ def _functional_groups(header: "Dataset", index: int) -> dict[str, Any]:
     return found
 
 
-def _of(header: "Dataset", groups: Mapping[str, Any], name: str) -> Any:
+def _of(header: _Header, groups: Mapping[str, Any], name: str) -> Any:
     """What a file says of the frame, or else of all of it; None where it says nothing."""
-    return groups.get(name, header.get(name))
+    return groups[name] if name in groups else header.get(name)
 
 
 def _number(value: Any) -> float | None:
