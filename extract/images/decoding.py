@@ -27,6 +27,8 @@ _LARGE = 1 << 21
 _BLOCK = 1 << 16
 #: What libjpeg warns of in headers of sound files, by the first words; it decodes them as any other reader does.
 _HARMLESS = ("Invalid SOS parameters for sequential JPEG", "Warning: unknown JFIF revision", "Unknown Adobe color")
+#: How OpenCV decodes the colours as they are stored, without transparency; tags of orientation are ours to follow.
+_COLOURS_ALONE = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +61,7 @@ def decode(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray,
         size = f"{header.height:,} x {header.width:,} pixels"
         raise UnreadableImage(f"it has {size}, more than --max-pixels {reading.max_pixels} allows")
     stored = decode_stored(encoded, header)
-    channels = 1 if stored.ndim == 2 else stored.shape[2]
+    channels = 4 if header is not None and header.has_deep_alpha else 1 if stored.ndim == 2 else stored.shape[2]
     if channels not in (1, 3, 4):
         raise UnreadableImage(f"it has {channels} channels; 1, 3 or 4 are read")
     bit_depth = 8 * stored.dtype.itemsize
@@ -91,7 +93,7 @@ def _to_rgb(stored: np.ndarray, intensity_range: tuple[int, int]) -> np.ndarray:
     rows = max(1, _BLOCK // width)
     for start in range(0, height, rows):
         block = stored[start : start + rows]  # its bytes lie where the pixels of this block do, or behind
-        levels = block if stored.dtype == np.uint8 else grey_levels(*intensity_range)[block]
+        levels = block if stored.dtype == np.uint8 else cv2.LUT(block, grey_levels(*intensity_range))
         if is_colour:
             levels = cv2.cvtColor(levels, cv2.COLOR_BGR2RGB if stored.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
         pixels[start : start + rows] = levels.reshape(pixels[start : start + rows].shape)
@@ -106,7 +108,8 @@ def decode_stored(encoded: bytes, header: Header | None) -> np.ndarray:
         header: what its header says; None where it says nothing.
 
     Returns:
-        uint8 or uint16: (H, W) where the image is grey, else (H, W, 3) BGR or (H, W, 4) with transparency.
+        uint8 or uint16: (H, W) where the image is grey, else (H, W, 3) BGR, or (H, W, 4) with transparency; with 16
+        bits transparency is left out, for it would take 8 bytes a pixel.
 
     Raises:
         UnreadableImage: the content does not decode.
@@ -137,12 +140,13 @@ def _open(encoded: bytes, header: Header | None) -> np.ndarray | None:
     Decoding from bytes it copies all pixels once more, from a file it need not; but it cannot turn a TIFF file then.
     """
     is_turned = header is not None and header.kind == "TIFF" and header.orientation >= 5
+    flags = _COLOURS_ALONE if header is not None and header.has_deep_alpha else cv2.IMREAD_UNCHANGED
     if header is None or is_turned or header.width * header.height < _LARGE:
-        return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+        return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     with os.fdopen(os.memfd_create("image"), "wb") as file:
         file.write(encoded)
         file.flush()
-        return cv2.imread(f"/proc/self/fd/{file.fileno()}", None, cv2.IMREAD_UNCHANGED)
+        return cv2.imread(f"/proc/self/fd/{file.fileno()}", None, flags)
 
 
 def _decode_jpeg(encoded: bytes) -> np.ndarray | None:

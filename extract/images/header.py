@@ -27,6 +27,7 @@ class Header:
         height: rows, in pixels.
         is_deep: whether its channels may have more than 8 bits.
         orientation: how to turn it upright, as EXIF numbers it: 1 to 8.
+        has_deep_alpha: whether it is PNG or TIFF with transparency beside colours of 16 bits.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Header:
     height: int
     is_deep: bool
     orientation: int
+    has_deep_alpha: bool = False
 
     @classmethod
     def read(cls, file: BinaryIO) -> "Header | None":
@@ -45,13 +47,16 @@ class Header:
                 tags = {} if kind == "PNG" and "exif" not in image.info else image.getexif()
                 bits = tags.get(_BITS_PER_SAMPLE, 8)
                 orientation = tags.get(_ORIENTATION, 1)
+                bands = image.getbands()
+                has_alpha = "R" in bands and ("A" in bands or "transparency" in image.info)
             if kind == "PNG":
                 file.seek(24)  # the bit depth, in the chunk IHDR (PNG specification, 11.2.1)
                 bits = file.read(1)[0]
         except Exception:  # noqa: BLE001 - a damaged header can fail anywhere inside Pillow
             return None
         is_deep = kind in _MAYBE_DEEP or max(bits if isinstance(bits, tuple) else (bits,)) > 8
-        return cls(kind, width, height, is_deep, orientation if orientation in range(1, 9) else 1)
+        has_deep_alpha = is_deep and has_alpha and kind in ("PNG", "TIFF")
+        return cls(kind, width, height, is_deep, orientation if orientation in range(1, 9) else 1, has_deep_alpha)
 
     @classmethod
     def of(cls, encoded: bytes) -> "Header | None":

@@ -7,7 +7,8 @@ from typing import Any, Self
 from features.common.errors import InputError
 from features.store.recipe import Recipe
 
-#: Pixels that an image may have, by default: its decoding takes up to 6 bytes each.
+#: Pixels that an image may have, by default: its decoding takes up to 6 bytes each beside the file's own, and more
+#: where the format's decoder itself does (docs/decisions.md).
 MAX_PIXELS = 100_000_000
 
 

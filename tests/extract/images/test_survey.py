@@ -36,6 +36,13 @@ def test_one_value_alone_is_a_range_too(tmp_path, value, expected):
     assert survey(tmp_path).range == expected
 
 
+def test_transparency_is_no_value(tmp_path):
+    colours = np.full((9, 9, 4), 65_535, np.uint16)
+    colours[..., :3] = np.arange(1000, 1243).reshape(9, 9, 3)
+    cv2.imwrite(str(tmp_path / "a.png"), colours)
+    assert survey(tmp_path).range == (1000, 1242)
+
+
 def test_an_image_that_is_known_to_have_8_bits_is_not_opened(tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((9, 9), np.uint8))
     path = tmp_path / "a.png"
