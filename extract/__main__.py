@@ -32,9 +32,10 @@ def run(options: ExtractOptions) -> int:
 
 @command(app)
 def convert(options: ConvertOptions) -> int:
-    """Write the images of DATA as 8-bit PNG into OUT, DICOM and NIfTI through their window, with the CSV files.
+    """Write the images of DATA as 8-bit PNG into OUT, DICOM and NIfTI through their window, with the tables.
 
-    The images have the same ids, and hold nothing of the headers of scans. Exit code 3: some could not be read.
+    OUT is read as DATA is, and the images hold nothing of the headers of scans. A file of groups says which are of one
+    patient. Exit code 3: some could not be read.
     """
     from extract.scans.convert import convert as convert_images
 

@@ -1,6 +1,9 @@
 """What `python -m extract convert` does: write the images of a data set as PNG, scans through their window."""
 
+import secrets
+import shlex
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,12 +14,17 @@ from extract.images.decoding import decode
 from extract.images.reading import Reading, UnreadableImage
 from extract.options import ConvertOptions
 from extract.pipeline import Images
-from extract.run import choose_window, find_images
+from extract.run import choose_window
 from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
-from features.common.text import first_few, make_console
-from features.dataset.layout import is_table
+from features.common.text import count_things, first_few, make_console
+from features.dataset.dataset import read_layout
+from features.dataset.groups import write_groups_file
+from features.dataset.layout import ImageFile, Layout, is_table
+
+#: The file of the groups of scans; by its name it is not a table of images.
+GROUPS = "groups_metadata.csv"
 
 
 def convert(options: ConvertOptions) -> int:
@@ -31,41 +39,88 @@ def convert(options: ConvertOptions) -> int:
     out = options.out
     if out.exists() and not (out.is_dir() and next(out.iterdir(), None) is None):
         raise InputError(f"{out} exists and is not an empty folder. Name another folder, or remove this one first.")
+    layout, images = read_layout(options.data, options)
+    every = Images("", [image.image_id for image in images], [image.path for image in images])
     console = make_console()
-    images = find_images(options.data, None, options)
-    reading = Reading(window=choose_window(options.window, images, None, console.print))
+    window = choose_window(options.window, [every], None, console.print)
+    reading = Reading(window=window, salt=secrets.token_bytes(32))
     try:
-        failed = [reason for split in images for reason in _convert_split(split, out / split.split, reading)]
-        for table in sorted(path for path in options.data.iterdir() if is_table(path.name)):
-            shutil.copyfile(table, out / table.name)
+        with ThreadPoolExecutor(cores(), "converter") as threads:
+            groups, reasons = zip(*threads.map(partial(_convert_image, out, reading), images), strict=True)
+        for table, copy in _copies(layout, options.table, out):
+            shutil.copyfile(table, copy)
+            if table.name != copy.name:
+                console.print(f"{table} is {copy}: the table of all images")
+        numbered = _number_groups(every.image_ids, groups)
+        if numbered:
+            write_groups_file(out / GROUPS, numbered)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error}. Make room, or name a folder that can be written.") from error
-    written = sum(len(split.image_ids) for split in images) - len(failed)
-    console.print(f"{out}: {written:,} images as PNG, window {reading.window}, and the tables as they were")
+    failed = [reason for reason in reasons if reason]
+    written = count_things(len(images) - len(failed), "image")
+    console.print(f"{out}: {written} as PNG, window {reading.window}, and the tables")
+    if numbered:
+        count = len({*numbered.values()})
+        console.print(
+            f"groups: PNG does not say whose the scans are, {out / GROUPS} does ({count:,} patients, studies or "
+            f"volumes, as numbers). Where no table has groups: --groups {shlex.quote(str(out / GROUPS))}"
+        )
+    elif len({*groups} - {""}) > 1:
+        console.print(
+            "warning: the patients of the scans are lost: the same ids are those of different patients in several "
+            "folders, which a file of groups cannot say. Name the groups in the tables."
+        )
     if failed:
-        console.print(f"{len(failed):,} images could not be read: {first_few(failed, 3, '; ')}")
+        console.print(
+            f"{count_things(len(failed), 'image')} could not be read: {first_few(failed, 3, '; ')}. Rows that name "
+            "them: --missing skip"
+        )
     return EXIT_REJECTED if failed else 0
 
 
-def _convert_split(images: Images, folder: Path, reading: Reading) -> list[str]:
-    """Write one split; say which images cannot be read, and why."""
-    with ThreadPoolExecutor(cores(), "converter") as threads:
-        write = partial(_convert_image, folder, reading)
-        return [reason for reason in threads.map(write, images.image_ids, images.paths) if reason]
-
-
-def _convert_image(folder: Path, reading: Reading, image_id: str, path: Path) -> str:
-    """Write one image; say why it cannot be read, or nothing."""
+def _convert_image(out: Path, reading: Reading, image: ImageFile) -> tuple[str, str]:
+    """Write one image to its place; say to which group it belongs, or "", and why it cannot be read, or ""."""
     try:
-        encoded = path.read_bytes()
+        encoded = image.path.read_bytes()
     except OSError as error:
-        return f"{image_id}: the file cannot be read: {error.strerror}"
+        return "", f"{image.image_id}: the file cannot be read: {error.strerror}"
     try:
-        pixels, _ = decode(encoded, image_id, reading)
+        pixels, facts = decode(encoded, image.image_id, reading)
     except UnreadableImage as error:
-        return f"{image_id}: {error}"
-    target = folder / f"{image_id}.png"
+        return "", f"{image.image_id}: {error}"
+    target = out / f"{image.place}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
     _, png = cv2.imencode(".png", pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     target.write_bytes(png.tobytes())
-    return ""
+    return facts.group, ""
+
+
+def _copies(layout: Layout, named: Path | None, out: Path) -> Iterator[tuple[Path, Path]]:
+    """The tables of a data set, each with its place below `out`.
+
+    One that was named is the only one, for others might be taken for it, and is called `labels`, for its own name might
+    speak of one split.
+    """
+    if named is not None and layout.shared is not None:
+        endings = layout.shared.suffixes[-2:] if layout.shared.suffix.lower() == ".gz" else [layout.shared.suffix]
+        yield layout.shared, out / f"labels{''.join(endings)}"
+        return
+    used = [path for path in (layout.shared, *layout.tables.values()) if path is not None]
+    for folder in dict.fromkeys([layout.root, *(path.parent for path in used)]):
+        for table in sorted(path for path in folder.iterdir() if is_table(path.name)):
+            yield table, out / table.relative_to(layout.root)
+
+
+def _number_groups(image_ids: Sequence[str], groups: Sequence[str]) -> Mapping[str, str]:
+    """Give the groups of N images numbers, by id; an image without one has one of its own.
+
+    Returns:
+        Nothing where there are not two groups, or where one id is in two.
+    """
+    numbers: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for image_id, group in zip(image_ids, groups, strict=True):
+        number = numbers.setdefault(group or f"alone {image_id}", str(len(numbers) + 1))
+        if found.setdefault(image_id, number) != number:
+            return {}
+    return found if len({*groups} - {""}) > 1 else {}

@@ -12,5 +12,5 @@ Files, in reading order:
 - `classes`: labels that are words: a column of classes, or folders.
 - `labels`: which labels a data set has, and what to do with those that are not known.
 - `groups`: patients, in columns, files or ids.
-- `dataset`: all of it: `read_dataset`, `read_images`, `read_with_faults`.
+- `dataset`: all of it: `read_dataset`, `read_images`, `read_layout`, `read_with_faults`.
 """

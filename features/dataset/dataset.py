@@ -17,7 +17,7 @@ from features.dataset.formats import Listing, read_listing
 from features.dataset.groups import FoundGroups, find_groups
 from features.dataset.ids import NO_IMAGE
 from features.dataset.labels import LabelOptions, read_labels
-from features.dataset.layout import ROLES, Layout, find_layout, place_without_row, read_roles, refuse_clashes
+from features.dataset.layout import ROLES, ImageFile, Layout, find_layout, place_without_row, read_roles, refuse_clashes
 from features.dataset.table import named
 from features.options import OF_DATASET, DatasetOptions, ImageOptions
 
@@ -180,19 +180,26 @@ def read_images(
     Returns:
         N ids and N files by the folder of the cache that keeps their features, in the order train, test.
     """
-    faults = Faults()
-    found = _find(root, options, faults)
-    _conclude(root, options, faults)
-    for line in (*faults.notes, "; ".join(found.say())) if say else ():
-        if line and say:
-            say(line)
-    used = [found.layout.images[index] for index in found.order]
+    _, used = read_layout(root, options, say)
     stored = {name: [image for image in used if image.stored == name] for name in ROLES}
     return {
         name: (tuple(image.image_id for image in images), tuple(image.path for image in images))
         for name, images in stored.items()
         if images
     }
+
+
+def read_layout(
+    root: Path, options: ImageOptions = _DEFAULTS, say: Callable[[str], object] | None = None
+) -> tuple[Layout, list[ImageFile]]:
+    """Find where the images and tables of a data set are, as `read_images` does, and say which images are used."""
+    faults = Faults()
+    found = _find(root, options, faults)
+    _conclude(root, options, faults)
+    for line in (*faults.notes, "; ".join(found.say())) if say else ():
+        if line and say:
+            say(line)
+    return found.layout, [found.layout.images[index] for index in found.order]
 
 
 def read_with_faults(
