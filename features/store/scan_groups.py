@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
+from features.common.text import count_things
 from features.dataset.dataset import Dataset
 from features.store.images_table import FactsTable
 
 
 def with_scan_groups(dataset: Dataset, root: Path) -> tuple[Dataset, str]:
     """Give the images of a data set without groups those of their scans: the patient, or else the study or volume.
+
+    An image that names nobody, such as a PNG, is a group of its own, unless most are such.
 
     Args:
         dataset: the data set.
@@ -23,22 +26,27 @@ def with_scan_groups(dataset: Dataset, root: Path) -> tuple[Dataset, str]:
         return dataset, ""
     tables = {table.path.parent.name: table for table in FactsTable.of_cache(root)}
     groups: dict[str, np.ndarray] = {}
-    missing = 0
+    known, alone = set[str](), list[str]()
     for name, split in dataset.splits.items():
         found = [""] * len(split.image_ids)
         for stored, rows in split.parts():
-            table = tables.get(stored)
+            table, image_ids = tables.get(stored, ()), split.image_ids
             for row in rows.tolist():
-                if table is not None and split.image_ids[row] in table:
-                    found[row] = table[split.image_ids[row]].group
-                    missing += not found[row]
+                if image_ids[row] in table:
+                    found[row] = table[image_ids[row]].group or f"{stored}/{image_ids[row]}"
+                    if table[image_ids[row]].group:
+                        known.add(found[row])
+                    else:
+                        alone.append(found[row])
         groups[name] = np.array(found, np.str_)
-    known = {group for of_split in groups.values() for group in of_split.tolist() if group}
     if not known:
         return dataset, ""
-    if missing or len(known) == 1:
-        why = f"{missing:,} images have none" if missing else "all images have the same one"
+    seen = sum(int((of_split != "").sum()) for of_split in groups.values())
+    if 2 * len(alone) > seen or len(known) + len(alone) == 1:
+        why = f"{len(alone):,} of {seen:,} images have none" if alone else "all images have the same one"
         return dataset, f"groups: none; of the patient ids of the scans, {why}. Give --groups or --group-column"
     splits = {name: replace(split, groups=groups[name]) for name, split in dataset.splits.items()}
     said = f"groups: the patient (or else the study or volume) of the scans, hashed ({len(known):,} groups)"
+    if alone:
+        said += f"; {count_things(len(alone), 'image')} without one, each a group of its own (first: {alone[0]})"
     return replace(dataset, splits=splits, groups_from="the patient of the scans"), said

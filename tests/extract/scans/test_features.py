@@ -22,7 +22,7 @@ from extract.scans.windows import parse_windows
 from features.common.errors import InputError
 from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
-from features.store.images_table import FactsTable
+from features.store.images_table import FactsTable, ImageFacts, SeenImage, Stamp
 from features.store.recipe import NO_WINDOW, Recipe, extract_options
 from features.store.scan_groups import with_scan_groups
 from tests.extract.scans.written import SECRETS, STUDY, dataset, file_bytes, slice_of_hu
@@ -92,6 +92,24 @@ def test_groups_are_patients_hashed_with_the_salt_of_the_cache_and_nobody_is_nam
     assert said == "groups: the patient (or else the study or volume) of the scans, hashed (2 groups)"
     given = Dataset(tmp_path, (), {"train": replace(split, groups=np.array(["x"] * 4))})
     assert with_scan_groups(given, tmp_path / "two" / "cache") == (given, "")
+
+
+def test_images_that_name_nobody_are_groups_of_their_own_unless_most_do(tmp_path):
+    facts = ImageFacts(9, 9, 1, 8, 100.0, 9.0)
+    ids = ("s0", "s1", "s2", "s3", "p", "rejected")
+    seen = dict.fromkeys(ids[:5], SeenImage(b"a" * 16, Stamp(1, 2, 3), facts))
+    seen |= {f"s{number}": replace(seen["p"], facts=replace(facts, group="gh"[number % 2])) for number in range(4)}
+    FactsTable.of_split(tmp_path, "train").add(seen, ids)
+    split = Split("train", ids, tuple(map(Path, ids)), None, None, np.full(len(ids), "train"))
+    grouped, said = with_scan_groups(Dataset(tmp_path, (), {"train": split}), tmp_path)
+    assert grouped.splits["train"].groups.tolist() == ["g", "h", "g", "h", "train/p", ""]
+    assert said.endswith("hashed (2 groups); 1 image without one, each a group of its own (first: train/p)")
+
+    seen |= dict.fromkeys(("s1", "s2", "s3"), seen["p"])
+    FactsTable.of_split(tmp_path, "train").add(seen, ids)
+    same, said = with_scan_groups(Dataset(tmp_path, (), {"train": split}), tmp_path)
+    assert same.splits["train"].groups is None
+    assert "4 of 5 images have none. Give --groups or --group-column" in said
 
 
 def choose(option, *paths, cache=None):
