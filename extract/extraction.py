@@ -166,6 +166,7 @@ def _finish(pipeline: Pipeline, cache: Path, device: str, say: Callable[[str], N
     pipeline.facts.add(seen, image_ids)
     pipeline.report.seen += len(seen)
     pipeline.report.blank += [f"{split}/{image_id}" for image_id in seen if seen[image_id].facts.is_blank]
+    pipeline.report.repaired += [f"{split}/{image_id}" for image_id in seen if seen[image_id].facts.is_repaired]
     replace_rejections(cache, [split], pipeline.rejected)
     if len(pipeline.rejected) == len(image_ids):
         say(f"no image of {split} could be read: its cache files are left as they are.")

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 
-from features.common.text import duration
+from features.common.text import count_things, duration
 from features.store.images_table import Rejection
 
 _LINE_EVERY_SECONDS = 30.0
@@ -96,6 +96,7 @@ class Report:
         rejected: images that could not be read.
         seen: images of which images.csv knows the pixels.
         blank: those of them that are blank or nearly so, as `split/id`.
+        repaired: those of them that are CT whose values had wrapped around.
         device: what computed; empty if nothing had to be.
     """
 
@@ -107,6 +108,7 @@ class Report:
     rejected: list[Rejection] = field(default_factory=list)
     seen: int = 0
     blank: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
     device: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -153,3 +155,11 @@ def print_report(report: Report, console: Console) -> None:
             f"device {report.device}: waited for images {report.waiting_share:.1%} of its time "
             f"({duration(report.waited)} of {duration(report.waited + report.stages['compute'])})"
         )
+
+
+def repaired_words(repaired: Sequence[str], count: int) -> str:
+    """Say of how many images, at least one, the values had wrapped around."""
+    return (
+        f"{len(repaired):,} of {count_things(count, 'image')} are CT of 12 bits without an offset, whose air had "
+        f"wrapped around to 3072 and more (first: {repaired[0]}): 4096 was taken off these values."
+    )

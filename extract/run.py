@@ -19,12 +19,12 @@ from extract.images.reading import Reading, parse_range
 from extract.images.survey import TAIL, survey_deep_images
 from extract.options import ExtractOptions
 from extract.pipeline import Images
-from extract.report import Report, print_report, show_progress
+from extract.report import Report, print_report, repaired_words, show_progress
 from extract.runtime import cores
 from extract.scans.windows import HEAD_WINDOW, OWN_WINDOW, WINDOW_CHOICES, doubt_head, parse_windows, window_words
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.errors import InputError, heeded_signals
-from features.common.text import duration, make_console, size
+from features.common.text import count_things, duration, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
 from features.dataset.frames import is_scan_file
@@ -65,6 +65,7 @@ def run_extraction(options: ExtractOptions) -> int:
     given = None if options.range in (None, "auto") else parse_range(options.range or "")
     images = find_images(options.data, options.split, options, lambda line: console.print(f"understood: {line}"))
     window = choose_window(options.window, images, cache, lambda line: console.print(f"understood: {line}"))
+    say_plain_images(images, window, console.print)
     stop = threading.Event()
     with _signals(stop, console) as received:
         backbones = _choose_backbones(options, cache, images)
@@ -170,6 +171,15 @@ def choose_window(
         )
     say(f"window: {HEAD_WINDOW}, as the scans are CT, and name no body part but the head (others: --window)")
     return HEAD_WINDOW
+
+
+def say_plain_images(images: Sequence[Images], window: str, say: Callable[[str], object]) -> None:
+    """Say it where some images are plain, and scans are shown through a window."""
+    paths = [path for split in images for path in split.paths]
+    plain = [path for path in paths if not is_scan_file(path)]
+    if plain and window != NO_WINDOW:
+        count = f"{len(plain):,} of {count_things(len(paths), 'image')}"
+        say(f"warning: {count} are plain (first: {plain[0]}), not scans: the window {window} does not apply to them")
 
 
 def _kept_windows(cache: Path, images: Sequence[Images]) -> list[str]:
@@ -303,6 +313,8 @@ def _conclude(report: Report, cache: Path, seconds: float, console: Console, rec
             f"{report.blank[0]}): their grey levels hardly differ. Look at them; values of 16 bits need their --range, "
             "masks of 0 and 1 their 255."
         )
+    if report.repaired:
+        console.print(f"warning: {repaired_words(report.repaired, report.seen)}")
     if report.rejected:
         console.print(
             f"{len(report.rejected)} images could not be read (first: {report.rejected[0].path}: "

@@ -2,9 +2,7 @@
 
 import functools
 import hashlib
-import logging
 import os
-import threading
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a damaged file is reported by us, with its name
 
@@ -29,7 +27,6 @@ _BLOCK = 1 << 16
 _HARMLESS = ("Invalid SOS parameters for sequential JPEG", "Warning: unknown JFIF revision", "Unknown Adobe color")
 #: How OpenCV decodes the colours as they are stored, without transparency; tags of orientation are ours to follow.
 _COLOURS_ALONE = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-logger = logging.getLogger(__name__)
 
 
 @naming_memory()
@@ -170,13 +167,11 @@ def _decode_jpeg(encoded: bytes) -> np.ndarray | None:
 def _decode_scan(encoded: bytes, image_id: str, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
     """Decode an image of a scan; its facts are those of the pixels in the window."""
     scan = read_scan(encoded, image_id, reading.window, reading.max_pixels)
-    if scan.repaired:
-        _warn_of_wrapped_values(image_id)
     height, width = scan.pixels.shape[:2]
     mean, deviation = float(scan.pixels.mean()), float(scan.pixels.std())
     channels = 1 if scan.pixels.ndim == 2 else 3
     group = hashlib.blake2b(scan.owner.encode(), key=reading.salt, digest_size=8).hexdigest() if scan.owner else ""
-    return scan.pixels, ImageFacts(height, width, channels, 8, mean, deviation, group, scan.position)
+    return scan.pixels, ImageFacts(height, width, channels, 8, mean, deviation, group, scan.position, scan.repaired)
 
 
 @functools.cache
@@ -187,20 +182,6 @@ def grey_levels(low: int, high: int) -> np.ndarray:
     """
     values = np.clip(np.arange(65_536, dtype=np.int64), low, high)
     return np.minimum((values - low) * 256 // (high - low), 255).astype(np.uint8)
-
-
-_warned_of_wrapped_values = threading.Event()
-
-
-def _warn_of_wrapped_values(image_id: str) -> None:
-    """Warn once of CT whose values had wrapped around."""
-    if not _warned_of_wrapped_values.is_set():
-        _warned_of_wrapped_values.set()
-        logger.warning(
-            "there is CT of 12 bits without an offset (first: %s), whose air wrapped around to 3072 and more: 4096 is "
-            "taken off these values",
-            image_id,
-        )
 
 
 def _turn_upright(stored: np.ndarray, orientation: int) -> np.ndarray:

@@ -14,7 +14,8 @@ from extract.images.decoding import decode
 from extract.images.reading import Reading, UnreadableImage
 from extract.options import ConvertOptions
 from extract.pipeline import Images
-from extract.run import choose_window
+from extract.report import repaired_words
+from extract.run import choose_window, say_plain_images
 from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
@@ -22,6 +23,7 @@ from features.common.text import count_things, first_few, make_console
 from features.dataset.dataset import read_layout
 from features.dataset.groups import write_groups_file
 from features.dataset.layout import ImageFile, Layout, is_table
+from features.store.images_table import ImageFacts
 
 #: The file of the groups of scans; by its name it is not a table of images.
 GROUPS = "groups_metadata.csv"
@@ -43,22 +45,25 @@ def convert(options: ConvertOptions) -> int:
     every = Images("", [image.image_id for image in images], [image.path for image in images])
     console = make_console()
     window = choose_window(options.window, [every], None, console.print)
+    say_plain_images([every], window, console.print)
     reading = Reading(window=window, salt=secrets.token_bytes(32))
     try:
         with ThreadPoolExecutor(cores(), "converter") as threads:
-            groups, reasons = zip(*threads.map(partial(_convert_image, out, reading), images), strict=True)
+            facts, reasons = zip(*threads.map(partial(_convert_image, out, reading), images), strict=True)
         for table, copy in _copies(layout, options.table, out):
             shutil.copyfile(table, copy)
             if table.name != copy.name:
                 console.print(f"{table} is {copy}: the table of all images")
+        groups = [of_image.group if of_image else "" for of_image in facts]
         numbered = _number_groups(every.image_ids, groups)
         if numbered:
             write_groups_file(out / GROUPS, numbered)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error}. Make room, or name a folder that can be written.") from error
+    repaired = [image.place for image, of_image in zip(images, facts, strict=True) if of_image and of_image.is_repaired]
     failed = [reason for reason in reasons if reason]
-    written = count_things(len(images) - len(failed), "image")
-    console.print(f"{out}: {written} as PNG, window {reading.window}, and the tables")
+    written = len(images) - len(failed)
+    console.print(f"{out}: {count_things(written, 'image')} as PNG, window {reading.window}, and the tables")
     if numbered:
         count = len({*numbered.values()})
         console.print(
@@ -70,6 +75,8 @@ def convert(options: ConvertOptions) -> int:
             "warning: the patients of the scans are lost: the same ids are those of different patients in several "
             "folders, which a file of groups cannot say. Name the groups in the tables."
         )
+    if repaired:
+        console.print(f"warning: {repaired_words(repaired, written)}")
     if failed:
         console.print(
             f"{count_things(len(failed), 'image')} could not be read: {first_few(failed, 3, '; ')}. Rows that name "
@@ -78,21 +85,21 @@ def convert(options: ConvertOptions) -> int:
     return EXIT_REJECTED if failed else 0
 
 
-def _convert_image(out: Path, reading: Reading, image: ImageFile) -> tuple[str, str]:
-    """Write one image to its place; say to which group it belongs, or "", and why it cannot be read, or ""."""
+def _convert_image(out: Path, reading: Reading, image: ImageFile) -> tuple[ImageFacts | None, str]:
+    """Write one image to its place; give its facts, or say why it cannot be read."""
     try:
         encoded = image.path.read_bytes()
     except OSError as error:
-        return "", f"{image.image_id}: the file cannot be read: {error.strerror}"
+        return None, f"{image.image_id}: the file cannot be read: {error.strerror}"
     try:
         pixels, facts = decode(encoded, image.image_id, reading)
     except UnreadableImage as error:
-        return "", f"{image.image_id}: {error}"
+        return None, f"{image.image_id}: {error}"
     target = out / f"{image.place}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
     _, png = cv2.imencode(".png", pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     target.write_bytes(png.tobytes())
-    return facts.group, ""
+    return facts, ""
 
 
 def _copies(layout: Layout, named: Path | None, out: Path) -> Iterator[tuple[Path, Path]]:

@@ -28,6 +28,7 @@ class ImageFacts:
         std: standard deviation over the same.
         group: of a scan: the patient, or else the study or the volume, as a salted hash; "" where none is known.
         position: of a scan: where it lies along the body, in mm or as the number of the slice; None where unknown.
+        is_repaired: of CT: whether its values had wrapped around, and were brought back.
     """
 
     height: int
@@ -38,6 +39,7 @@ class ImageFacts:
     std: float
     group: str = ""
     position: float | None = None
+    is_repaired: bool = False
 
     @property
     def is_blank(self) -> bool:
@@ -85,7 +87,7 @@ _IMAGES = "images.csv"
 _SALT, _SALT_BYTES = "group.salt", 32
 _HEADER = ("id", "digest", *(field.name for kind in (Stamp, ImageFacts) for field in fields(kind)))
 #: Columns that earlier files do not have, and what stands for them: a time of no file, so that images are read again.
-_ADDED = {"ctime_ns": "-1", "group": "", "position": ""}
+_ADDED = {"ctime_ns": "-1", "group": "", "position": "", "is_repaired": "False"}
 
 
 class FactsTable:
@@ -161,12 +163,12 @@ def _read_image(row: Sequence[str]) -> tuple[str, SeenImage]:
     """Read one row: the image's id, and what was seen of it; ValueError where it is not an image."""
     image_id, digest, *cells = row
     try:
-        size, mtime_ns, ctime_ns, height, width, channels, bit_depth = map(int, cells[:-4])
-        mean, std = map(float, cells[-4:-2])
+        size, mtime_ns, ctime_ns, height, width, channels, bit_depth = map(int, cells[:-5])
+        mean, std = map(float, cells[-5:-3])
         if ctime_ns < 0 and bit_depth == 16:  # earlier files hold the file's own units
             mean, std = mean / 257, std / 257
-        group, position = cells[-2], float(cells[-1]) if cells[-1] else None
-        facts = ImageFacts(height, width, channels, bit_depth, mean, std, group, position)
+        group, position, is_repaired = cells[-3], float(cells[-2]) if cells[-2] else None, cells[-1] == "True"
+        facts = ImageFacts(height, width, channels, bit_depth, mean, std, group, position, is_repaired)
         seen = SeenImage(bytes.fromhex(digest), Stamp(size, mtime_ns, ctime_ns), facts)
     except ValueError:
         raise ValueError(f"the line of {image_id} is not {','.join(_HEADER)}") from None
@@ -255,8 +257,8 @@ def _read_csv(
         with path.open(encoding="utf-8", newline="") as file:
             first, *rows = list(csv.reader(file)) or [[]]
         columns = {name: number for number, name in enumerate(first)}
-        early = tuple(name for name in header if name not in added)
-        if tuple(first) not in (header, early) or any(len(row) != len(first) for row in rows):
+        known = tuple(name for name in header if name in columns or name not in added)
+        if tuple(first) != known or any(len(row) != len(first) for row in rows):
             raise ValueError(f"its lines are not {','.join(header)}")
         return [parse([row[columns[name]] if name in columns else added[name] for name in header]) for row in rows]
     except OSError as error:

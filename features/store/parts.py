@@ -73,6 +73,7 @@ class PartStore:
             features=rows.features,
             facts=np.array([astuple(facts)[:6] for facts in rows.facts], np.float64),
             groups=np.array([facts.group for facts in rows.facts], np.str_),
+            repaired=np.array([facts.is_repaired for facts in rows.facts], bool),
             positions=np.array([facts.position for facts in rows.facts], np.float64),  # None becomes NaN
             seconds=np.array([] if rows.seconds is None else [rows.seconds], np.float64),
         )
@@ -98,14 +99,14 @@ class PartStore:
                 if digest(archive) != checksum:
                     raise ValueError("its checksum fails")
                 with np.load(io.BytesIO(archive)) as part:
-                    of_scans = zip(part["groups"].tolist(), part["positions"].tolist(), strict=True)
+                    of_scans = zip(*(part[name].tolist() for name in ("groups", "positions", "repaired")), strict=True)
                     yield Rows(
                         tuple(part["image_ids"].tolist()),
                         tuple(known.tobytes() for known in part["digests"]),
                         part["features"],
                         tuple(
-                            _facts(numbers, group, position)
-                            for numbers, (group, position) in zip(part["facts"].tolist(), of_scans, strict=True)
+                            _facts(numbers, *of_scan)
+                            for numbers, of_scan in zip(part["facts"].tolist(), of_scans, strict=True)
                         ),
                         next(iter(part["seconds"].tolist()), None),
                     )
@@ -118,8 +119,8 @@ class PartStore:
         shutil.rmtree(self.folder.parent, ignore_errors=True)
 
 
-def _facts(numbers: list[float], group: str, position: float) -> ImageFacts:
+def _facts(numbers: list[float], group: str, position: float, is_repaired: bool) -> ImageFacts:
     """Make the facts of an image from what a part keeps: their six numbers, and those of scans."""
     height, width, channels, bit_depth = map(int, numbers[:4])
     where = None if math.isnan(position) else position
-    return ImageFacts(height, width, channels, bit_depth, numbers[4], numbers[5], group, where)
+    return ImageFacts(height, width, channels, bit_depth, numbers[4], numbers[5], group, where, is_repaired)

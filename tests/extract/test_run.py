@@ -17,6 +17,7 @@ from extract.backbones.weights import Weights
 from features.common.keras_import import import_keras
 from features.store.cache import FeatureCache
 from tests.extract.backbones.test_efficientnet_lite import GOLDEN, draw_image
+from tests.extract.scans.written import dataset, file_bytes
 from tests.extract.stand_ins import write_images
 from tests.test_rooms import HEAVY, RUN, packages_loaded
 
@@ -264,6 +265,27 @@ def test_a_folder_of_images_can_be_a_split_of_its_own(tmp_path):
     ):
         result = extract(*arguments)
         assert (result.exit_code, message in " ".join(result.output.split())) == (2, True), result.output
+
+
+def test_plain_images_beside_scans_and_values_that_wrapped_around_are_counted(tmp_path, own_model):
+    data, options = tmp_path / "data", ("--backbone", f"own={own_model}", "--window", "bone")
+    (data / "train").mkdir(parents=True)
+    hu = np.linspace(-1000, 1000, 400).reshape(20, 20).astype(np.int16)
+    for name, stored in (("a", hu + 1024), ("b", hu % 4096), ("c", hu % 4096)):
+        made = dataset(stored.astype(np.uint16), bits=12, RescaleSlope=1, RescaleIntercept=-1024 if name == "a" else 0)
+        (data / "train" / f"{name}.dcm").write_bytes(file_bytes(made))
+    cv2.imwrite(str(data / "train" / "x.png"), np.eye(20, dtype=np.uint8) * 255)
+    plain = f"1 of 4 images are plain (first: {data / 'train' / 'x.png'}), not scans: the window bone does not apply"
+    wrapped = (
+        "warning: 2 of 4 images are CT of 12 bits without an offset, whose air had wrapped around to 3072 and more ("
+    )
+    for _ in range(2):  # nothing is decoded the second time
+        result = extract(data, *options, "--cache", tmp_path / "cache")
+        assert result.exit_code == 0
+        assert plain in result.output
+        assert wrapped + "first: train/b)" in result.output
+    result = CliRunner().invoke(app, ["convert", str(data), str(tmp_path / "out"), "--window", "bone"])
+    assert wrapped + "first: train/b)" in result.output
 
 
 def test_the_range_of_16_bit_images_is_that_of_train_is_said_and_stays(tmp_path, own_model):

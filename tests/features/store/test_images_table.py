@@ -19,7 +19,7 @@ from features.store.images_table import (
 )
 from tests.features.store.caches import ODD_IDS, digest_of_image, facts_of
 
-HEADER = "id,digest,size,mtime_ns,ctime_ns,height,width,channels,bit_depth,mean,std,group,position\n"
+HEADER = "id,digest,size,mtime_ns,ctime_ns,height,width,channels,bit_depth,mean,std,group,position,is_repaired\n"
 
 
 def found(*image_ids: str, version: int = 0, mtime: int = 10**18 + 1) -> dict[str, SeenImage]:
@@ -117,10 +117,13 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path):
     assert sorted(ids_in(path)) == sorted(names)
 
 
-def test_a_file_of_before_the_last_change_of_a_file_was_kept_is_read_and_matches_no_stamp(tmp_path):
+@pytest.mark.parametrize("has_scans", [False, True])
+def test_a_file_of_before_the_last_change_of_a_file_was_kept_is_read_and_matches_no_stamp(tmp_path, has_scans):
     path = tmp_path / "images.csv"
     digest = digest_of_image("a").hex()
-    path.write_text(f"{HEADER.replace('ctime_ns,', '').replace(',group,position', '')}a,{digest},7,8,1,2,3,8,1,1\n")
+    header = HEADER.replace("ctime_ns,", "").replace(",is_repaired", "")
+    header, cells = (header, ",,") if has_scans else (header.replace(",group,position", ""), "")
+    path.write_text(f"{header}a,{digest},7,8,1,2,3,8,1,1{cells}\n")
     table = FactsTable(path)
     assert table.knows("a", digest_of_image("a"))
     assert table.digest("a", Stamp(7, 8, 0)) is None
@@ -134,19 +137,19 @@ def test_a_file_of_before_the_last_change_of_a_file_was_kept_is_read_and_matches
     [
         b"",
         b"id,digest\n",
-        HEADER.encode() + b"a,00,7,8,9,1,2,,\n",
-        HEADER.encode() + b"a,00,7,8,9,tall,2,3,8,1,1,,\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2,,,\n",
+        HEADER.encode() + b"a,00,7,8,9,tall,2,3,8,1,1,,,\n",
         HEADER.encode() + b"\n",
-        HEADER.encode() + b"a,0,7,8,9,1,2,3,8,1,1,,\n",
-        HEADER.encode() + b"a,00,7,late,9,1,2,3,8,1,1,,\n",
+        HEADER.encode() + b"a,0,7,8,9,1,2,3,8,1,1,,,\n",
+        HEADER.encode() + b"a,00,7,late,9,1,2,3,8,1,1,,,\n",
         b"id,digest,height,width,channels,bit_depth,mean,std\na,00,1,2,3,8,1,1\n",
-        HEADER.encode() + b"a,00,7,8,9,1,2,3,8,1,,\n",
-        HEADER.encode() + b"a,00,7,8,9,1,2,3,8,1,1,1,,\n",
-        HEADER.encode() + b"a,00,7,8,9,1,2,3,8,1,nan,,\n",
-        HEADER.encode() + b"a,00,7,8,9,1,2,3,8,256,1,,\n",
-        HEADER.encode() + b"a,00,7,8,9,1,2,3,5000,1,1,,\n",
-        HEADER.encode() + b"a,00,7,8,9,1,2,3,0,0,0,,\n",
-        HEADER.encode() + b"a,00,7,8,9,0,2,3,8,1,1,,\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2,3,8,1,,,\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2,3,8,1,1,1,,,\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2,3,8,1,nan,,,\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2,3,8,256,1,,,\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2,3,5000,1,1,,,\n",
+        HEADER.encode() + b"a,00,7,8,9,1,2,3,0,0,0,,,\n",
+        HEADER.encode() + b"a,00,7,8,9,0,2,3,8,1,1,,,\n",
         HEADER.encode() + b"\xff,00,7,8,9,1,2,3,8,1,1\n",
     ],
 )
