@@ -6,6 +6,7 @@ import numpy as np
 
 from extract.images.header import Header
 from extract.images.reading import UnreadableImage
+from features.common.errors import naming_packages
 
 #: Brands of HEVC pictures and of files that may hold them (ISO/IEC 23008-12, annex B and chapter 10).
 _BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
@@ -56,7 +57,8 @@ def _first_picture(encoded: bytes) -> Any:
 
     Not by `pi_heif.open_heif`, which reads EXIF and the like, too, and ends the process on damaged ones.
     """
-    import _pi_heif
+    with naming_packages():
+        import _pi_heif
 
     # One thread, colours of 8 bits, in the order BGR, rows without gaps, any decoder, within the limits of libheif.
     pictures = _pi_heif.load_file(encoded, 1, True, True, True, True, "", False)

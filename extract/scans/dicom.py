@@ -17,6 +17,7 @@ from extract.images.reading import UnreadableImage
 from extract.scans.levels import show
 from extract.scans.scan import Scan
 from extract.scans.windows import OWN_WINDOW, WINDOWS, Window
+from features.common.errors import naming_packages
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -114,7 +115,11 @@ def read_dicom(encoded: bytes, frame: int | None, windows: Sequence[Window], max
 
 
 def _prepare() -> None:
-    """Import pydicom and its decoders once, whichever thread comes first; the others wait."""
+    """Import pydicom and its decoders once, whichever thread comes first; the others wait.
+
+    Raises:
+        InputError: one of them cannot be imported.
+    """
     with _preparing:
         _prepare_once()
 
@@ -122,9 +127,13 @@ def _prepare() -> None:
 @functools.cache
 def _prepare_once() -> None:
     """Import pydicom and its decoders: they make no noise, and ours stand beside them."""
-    import gdcm
-    from pydicom import config
-    from pydicom.pixels import get_decoder
+    with naming_packages():  # pydicom would call pixels damaged whose decoder is missing
+        import gdcm
+        import jpeg_ls  # noqa: F401 - pydicom finds it
+        import openjpeg  # noqa: F401 - for `codecs`
+        import rle.rle  # noqa: F401 - as well
+        from pydicom import config
+        from pydicom.pixels import get_decoder
 
     # A file that pydicom warns of is read or rejected here by name, and its words may quote what concerns a person.
     warnings.filterwarnings("ignore", module="pydicom")

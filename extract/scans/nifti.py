@@ -16,6 +16,7 @@ from extract.images.reading import UnreadableImage
 from extract.scans.levels import show
 from extract.scans.scan import Scan
 from extract.scans.windows import Window
+from features.common.errors import naming_packages
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -95,7 +96,8 @@ def _decoded(key: bytes, encoded: bytes) -> _Volume:
 
 def _decode(encoded: bytes) -> _Volume:
     """Decode a volume and turn its axes."""
-    import nibabel
+    with naming_packages():
+        import nibabel
 
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # else each oddity of a header is a line on stderr
     try:

@@ -76,6 +76,20 @@ def refuse_other_python() -> None:
         sys.exit(2)
 
 
+@contextmanager
+def naming_packages() -> Iterator[None]:
+    """Say in one message which package cannot be imported in the block: a thread of readers would show a traceback.
+
+    Raises:
+        InputError: a package is missing, or something that it needs is.
+    """
+    try:
+        yield
+    except ImportError as error:
+        name = (error.name or "that reads these files").partition(".")[0]
+        raise InputError(f"the package {name} cannot be loaded: {error}. Run: scripts/setup.sh") from error
+
+
 def end_silently() -> None:
     """Give Ctrl-C back to the system while modules are imported: a traceback of an import helps nobody.
 

@@ -6,6 +6,8 @@ import warnings
 import zlib
 from pathlib import Path
 
+from features.common.errors import naming_packages
+
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 #: Bytes of a DICOM file in which its header mostly ends; a longer header is parsed.
@@ -78,8 +80,9 @@ def _frames(path: Path) -> int:
 
 def read_elements(path: Path, *keywords: str) -> list[str]:
     """Read elements of a DICOM header, by keyword: texts, "" where one is missing; [] where it cannot be read."""
-    import pydicom
-    from pydicom.errors import BytesLengthException, InvalidDicomError
+    with naming_packages():
+        import pydicom
+        from pydicom.errors import BytesLengthException, InvalidDicomError
 
     try:
         with warnings.catch_warnings():
@@ -94,10 +97,11 @@ def read_elements(path: Path, *keywords: str) -> list[str]:
 
 def _slices(path: Path) -> int:
     """Read the number of slices of a NIfTI volume along the body; 0 where it cannot be read or holds no volume."""
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-    from nibabel.wrapstruct import WrapStructError
+    with naming_packages():
+        import nibabel
+        from nibabel.filebasedimages import ImageFileError
+        from nibabel.spatialimages import HeaderDataError
+        from nibabel.wrapstruct import WrapStructError
 
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # else each oddity of a header is a line on stderr
     try:

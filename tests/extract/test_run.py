@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import nibabel
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -14,10 +15,12 @@ from extract.__main__ import app
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import BACKBONES, CHALLENGE
 from extract.backbones.weights import Weights
+from extract.scans import dicom
 from features.common.keras_import import import_keras
 from features.store.cache import FeatureCache
 from tests.extract.backbones.test_efficientnet_lite import GOLDEN, draw_image
-from tests.extract.scans.written import dataset, file_bytes
+from tests.extract.images.test_heic import UPRIGHT
+from tests.extract.scans.written import dataset, file_bytes, slice_of_hu
 from tests.extract.stand_ins import write_images
 from tests.test_rooms import HEAVY, RUN, packages_loaded
 
@@ -286,6 +289,23 @@ def test_plain_images_beside_scans_and_values_that_wrapped_around_are_counted(tm
         assert wrapped + "first: train/b)" in result.output
     result = CliRunner().invoke(app, ["convert", str(data), str(tmp_path / "out"), "--window", "bone"])
     assert wrapped + "first: train/b)" in result.output
+
+
+@pytest.mark.parametrize("package", ["gdcm", "jpeg_ls", "openjpeg", "rle", "nibabel", "_pi_heif"])
+def test_a_decoder_that_does_not_load_is_one_message(tmp_path, own_model, monkeypatch, package):
+    volume = nibabel.nifti1.Nifti1Image(np.zeros((4, 5, 1), np.int16), np.eye(4)).to_bytes()
+    files = {"nibabel": ("a.nii", volume), "_pi_heif": ("a.heic", UPRIGHT)}
+    name, content = files.get(package, ("a.dcm", file_bytes(dataset(slice_of_hu()))))
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    (tmp_path / "data" / "train" / name).write_bytes(content)
+    monkeypatch.setattr(dicom, "_prepare_once", dicom._prepare_once.__wrapped__)  # as if it had not run yet
+    for module in [module for module in sys.modules if module.partition(".")[0] == package] or [package]:
+        monkeypatch.setitem(sys.modules, module, None)
+    result = extract(tmp_path / "data", "--backbone", f"own={own_model}", "--window", "bone", "--cache", tmp_path / "c")
+    assert result.exit_code == 2
+    assert f"the package {package} cannot be loaded: " in result.output
+    assert result.output.rstrip().endswith("Run: scripts/setup.sh")
+    assert "Traceback" not in result.output
 
 
 def test_the_range_of_16_bit_images_is_that_of_train_is_said_and_stays(tmp_path, own_model):
