@@ -18,6 +18,7 @@ from extract.backbones.weights import Weights
 from extract.scans import dicom
 from features.common.keras_import import import_keras
 from features.store.cache import FeatureCache
+from scripts.phantom import write_phantom
 from tests.extract.backbones.test_efficientnet_lite import GOLDEN, draw_image
 from tests.extract.images.test_heic import UPRIGHT
 from tests.extract.scans.written import dataset, file_bytes, slice_of_hu
@@ -289,6 +290,26 @@ def test_plain_images_beside_scans_and_values_that_wrapped_around_are_counted(tm
         assert wrapped + "first: train/b)" in result.output
     result = CliRunner().invoke(app, ["convert", str(data), str(tmp_path / "out"), "--window", "bone"])
     assert wrapped + "first: train/b)" in result.output
+
+
+def test_features_of_dicom_are_those_of_png_within_what_a_grey_level_does(tmp_path, own_model):
+    for image_format, window in (("png", ()), ("dicom", ("--window", "brain")), ("dicom", ("--window", "bone"))):
+        if not (tmp_path / image_format).exists():
+            write_phantom(tmp_path / image_format, {"train": 6, "test": 0}, 64, 4, 1, image_format)
+        cache = tmp_path / f"{image_format}{len(window) and window[1]}"
+        assert (
+            extract(tmp_path / image_format, "--backbone", f"own={own_model}", "--cache", cache, *window).exit_code == 0
+        )
+    features = {
+        name: FeatureCache(tmp_path / name).read("train", ["own"])[1] for name in ("png0", "dicombrain", "dicombone")
+    }
+    # ReLU and means change by no more than their inputs, a convolution by no more than the sum of its weights.
+    kernel = import_keras().models.load_model(own_model).layers[1].kernel
+    of_a_level = np.abs(np.asarray(kernel)).sum(axis=(0, 1, 2)) / 255
+    changes = np.abs(features["dicombrain"] - features["png0"]).max(axis=0)
+    assert changes.max() > 0  # slices are rounded to a tenth of a HU
+    assert (changes <= of_a_level).all()
+    assert (np.abs(features["dicombone"] - features["png0"]).max(axis=0) > 2 * of_a_level).any()
 
 
 @pytest.mark.parametrize("package", ["gdcm", "jpeg_ls", "openjpeg", "rle", "nibabel", "_pi_heif"])
