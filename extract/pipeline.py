@@ -20,11 +20,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from extract.images.decoding import UnreadableImage, decode
+from extract.images.files import ImageFiles
 from extract.images.reading import Reading
 from extract.images.resizing import resize
 from extract.report import Report
 from features.common.errors import InputError
-from features.common.files import digest
 from features.store.cache_file import CacheFile
 from features.store.images_table import FactsTable, ImageFacts, Rejection, Stamp
 from features.store.parts import PartStore, Rows
@@ -158,6 +158,7 @@ class Pipeline:
     lost_facts: dict[str, ImageFacts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._files = ImageFiles(self.images.paths)
         self._readers = ThreadPoolExecutor(self.workers, "reader")
         self._device = ThreadPoolExecutor(1, "device")
         self._writer = ThreadPoolExecutor(1, "writer")
@@ -215,9 +216,7 @@ class Pipeline:
         decoded = start
         try:
             content, stamp = b"", None
-            stamp = Stamp.of(path)  # before the bytes: what is written from now on has another
-            encoded = path.read_bytes()
-            content = digest(encoded)
+            stamp, encoded, content = self._files.read(path)
             sizes = {job.recipe.input_size for job in self.jobs if job.lacks(image_id, content)}
             in_parts = any(job.parted.get(image_id) == content for job in self.jobs)
             if not sizes and (in_parts or self.facts.knows(image_id, content)):

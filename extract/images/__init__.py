@@ -1,5 +1,6 @@
 """Bytes become pixels.
 
+- `files`: the bytes of files, which may hold several images.
 - `reading`: how pixels are read, as options and recipes say it.
 - `header`: what a file's header says.
 - `heic`: HEIC files.

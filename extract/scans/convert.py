@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 
 from extract.images.decoding import decode
+from extract.images.files import ImageFiles
 from extract.images.reading import Reading, UnreadableImage
 from extract.options import ConvertOptions
 from extract.pipeline import Images
@@ -43,13 +44,13 @@ def convert(options: ConvertOptions) -> int:
         raise InputError(f"{out} exists and is not an empty folder. Name another folder, or remove this one first.")
     layout, images = read_layout(options.data, options)
     every = Images("", [image.image_id for image in images], [image.path for image in images])
-    console = make_console()
+    files, console = ImageFiles(every.paths), make_console()
     window = choose_window(options.window, [every], None, console.print)
     say_plain_images([every], window, console.print)
     reading = Reading(window=window, salt=secrets.token_bytes(32))
     try:
         with ThreadPoolExecutor(cores(), "converter") as threads:
-            facts, reasons = zip(*threads.map(partial(_convert_image, out, reading), images), strict=True)
+            facts, reasons = zip(*threads.map(partial(_convert_image, out, reading, files), images), strict=True)
         for table, copy in _copies(layout, options.table, out):
             shutil.copyfile(table, copy)
             if table.name != copy.name:
@@ -85,10 +86,10 @@ def convert(options: ConvertOptions) -> int:
     return EXIT_REJECTED if failed else 0
 
 
-def _convert_image(out: Path, reading: Reading, image: ImageFile) -> tuple[ImageFacts | None, str]:
+def _convert_image(out: Path, reading: Reading, files: ImageFiles, image: ImageFile) -> tuple[ImageFacts | None, str]:
     """Write one image to its place; give its facts, or say why it cannot be read."""
     try:
-        encoded = image.path.read_bytes()
+        encoded = files.read(image.path).encoded
     except OSError as error:
         return None, f"{image.image_id}: the file cannot be read: {error.strerror}"
     try:

@@ -6,9 +6,10 @@ import logging
 import math
 import threading
 import warnings
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -114,6 +115,11 @@ def read_dicom(encoded: bytes, frame: int | None, windows: Sequence[Window], max
     return Scan(pixels, owner, _third(position), repaired)
 
 
+#: The last files of several frames, by their very bytes: readers ask for one frame after the other, and to parse what
+#: such a file says of all its frames takes longer than to decode one.
+_kept: deque[tuple[bytes, "_Header"]] = deque(maxlen=2)
+
+
 def _prepare() -> None:
     """Import pydicom and its decoders once, whichever thread comes first; the others wait.
 
@@ -168,12 +174,15 @@ class _Header:
     parsed: "Dataset"
 
     @classmethod
-    def read(cls, encoded: bytes) -> Self:
+    def read(cls, encoded: bytes) -> "_Header":
         """Parse a file.
 
         Raises:
             UnreadableImage: it is damaged.
         """
+        kept = next((header for of_file, header in tuple(_kept) if of_file is encoded), None)
+        if kept is not None:
+            return kept
         _prepare()
         import pydicom
         from pydicom.dataelem import RawDataElement, convert_raw_data_element
@@ -190,7 +199,10 @@ class _Header:
             }
         except Exception:  # noqa: BLE001 - damage can fail anywhere inside pydicom
             raise UnreadableImage(_DAMAGED) from None
-        return cls(values, parsed)
+        header = cls(values, parsed)
+        if (_number(header.get("NumberOfFrames")) or 1) > 1:
+            _kept.append((encoded, header))
+        return header
 
     def get(self, name: str) -> Any:
         """The value of an element; None where the file has none."""

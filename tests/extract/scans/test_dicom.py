@@ -246,6 +246,17 @@ def test_an_image_above_the_limit_is_refused_before_it_is_decoded():
         read(file_bytes(dataset(slice_of_hu())), "none")
 
 
+def test_what_a_file_says_of_its_frames_is_parsed_once(monkeypatch):
+    frames = np.stack([np.full((4, 4), value, np.int16) for value in (10, 20, 30)])
+    encoded = file_bytes(dataset(frames[0], NumberOfFrames=3, PixelData=frames.tobytes()))
+    parsed, parse = [], pydicom.dcmread
+    monkeypatch.setattr(pydicom, "dcmread", lambda *given, **named: parsed.append(1) or parse(*given, **named))
+    for content, count in ((encoded, 1), (encoded[:-2] + b"\x28\0", 2)):
+        values = [read(content, "20/40", f"a#000{number}").pixels[-1, -1] for number in (1, 2, 3)]
+        assert values == [64, 128, 191 if content is encoded else 255]
+        assert len(parsed) == count
+
+
 BUNDLED = Path(str(get_testdata_file("CT_small.dcm", download=False))).parent
 
 
