@@ -32,7 +32,7 @@ def read_header(encoded: bytes) -> Header | None:
 
 
 def decode_heic(encoded: bytes) -> np.ndarray:
-    """Decode the first picture: uint8 (H, W), or (H, W, 3 or 4) BGR; more than 8 bits a colour become 8.
+    """Decode the first picture: uint8 (H, W), or (H, W, 3 or 4) BGR; more than 8 bits become the upper 8.
 
     Raises:
         MemoryError: there is no room for its pixels.
@@ -46,9 +46,11 @@ def decode_heic(encoded: bytes) -> np.ndarray:
         raise MemoryError from None
     except _FAULTS as error:
         raise UnreadableImage(f"the HEIC file is damaged, or not of a kind that is read: {error}") from None
+    if mode == "I;16":  # grey of 10 or 12 bits, stretched to 16
+        levels, mode = np.ascontiguousarray(levels[1::2]), "L"
     channels = _CHANNELS.get(mode, 0)
     if levels.size != height * width * channels:
-        raise UnreadableImage(f"its pixels are of the kind {mode}; of HEIC, grey of 8 bits and colours are read")
+        raise UnreadableImage(f"its pixels are of the kind {mode}; of HEIC, grey and colours are read")
     return levels.reshape((height, width) if channels == 1 else (height, width, channels))
 
 

@@ -1,7 +1,8 @@
 """extract.images.heic: what phones write is read upright, and damage is refused.
 
-Both files hold the same picture, 64 rows by 96 columns: red on the left, blue on the right, a white square in the upper
-left corner; that of `turned.heic` is stored on its side.
+Two files hold the same picture, 64 rows by 96 columns: red on the left, blue on the right, a white square in the upper
+left corner; that of `turned.heic` is stored on its side. `grey.heic` has as many pixels of 10 bits, grey, from black on
+the left to white on the right.
 """
 
 from pathlib import Path
@@ -16,6 +17,12 @@ from features.dataset.folder import scan_images
 
 DATA = Path(__file__).parent / "data"
 UPRIGHT = (DATA / "upright.heic").read_bytes()
+
+
+def test_grey_of_ten_bits_is_read_in_eight():
+    pixels, facts = decode((DATA / "grey.heic").read_bytes(), "a", Reading())
+    assert (facts.height, facts.width, facts.channels, facts.bit_depth) == (64, 96, 1, 8)
+    np.testing.assert_array_equal(pixels, np.tile(np.linspace(0, 65_535, 96).astype(np.uint16) >> 8, (64, 1)))
 
 
 @pytest.mark.parametrize("name", ["upright", "turned"])
@@ -49,7 +56,7 @@ def test_avif_is_not_taken_for_heic():
 
 
 def test_its_endings_are_those_of_images():
-    assert set(scan_images(DATA)) == {"upright", "turned"}
+    assert set(scan_images(DATA)) == {"grey", "upright", "turned"}
 
 
 def test_no_damage_ends_the_process():
