@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from extract.images.reading import UnreadableImage
 from extract.scans.levels import show
+from extract.scans.libjpeg import hearing_damage
 from extract.scans.scan import Scan
 from extract.scans.windows import OWN_WINDOW, WINDOWS, Window
 from features.common.errors import naming_packages
@@ -272,14 +274,19 @@ def _decode(header: _Header, index: int) -> np.ndarray:
         raise UnreadableImage(f"its compression is not supported: {what}. Export it uncompressed")
     if not DECODERS[syntax]:
         _refuse_cut_off(header, index)
+    plugin = DECODERS[syntax]
+    hearing: AbstractContextManager[list[str]] = hearing_damage() if plugin == "gdcm" else nullcontext([])
     try:
-        stored, _ = get_decoder(syntax).as_array(
-            header.get("PixelData"), index=index, decoding_plugin=DECODERS[syntax], **header.options()
-        )
+        with hearing as said:
+            stored, _ = get_decoder(syntax).as_array(
+                header.get("PixelData"), index=index, decoding_plugin=plugin, **header.options()
+            )
         if header.get("PhotometricInterpretation") == "PALETTE COLOR":
             stored = apply_color_lut(stored, header.parsed)
     except Exception:  # noqa: BLE001 - damage can fail anywhere inside pydicom and its decoders
         raise UnreadableImage(f"its pixels are damaged or cut off: they do not decode as {name}") from None
+    if said:
+        raise UnreadableImage(f"its pixels are damaged: {said[0]} ({name})")
     if stored.itemsize > 2 or stored.shape[:2] != shape:
         raise UnreadableImage(f"its pixels do not decode as {shape[0]} x {shape[1]} of 8 or 16 bits ({name})")
     return np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))

@@ -1,0 +1,73 @@
+"""JPEG within DICOM: damage that libjpeg only warns of is refused, and nobody's words on stderr are lost."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from pydicom import uid
+
+from extract.images.reading import UnreadableImage
+from extract.scans.libjpeg import hearing_damage
+from extract.scans.scan import read_scan
+from tests.extract.scans.written import dataset, in_syntax, slice_of_hu
+
+WHOLE = in_syntax(dataset(slice_of_hu()), uid.JPEGLosslessSV1)
+
+
+def damaged(seed: int) -> bytes:
+    """The file with three bytes of its pixels changed."""
+    random, content = np.random.default_rng(seed), bytearray(WHOLE)
+    for place in random.integers(WHOLE.rfind(b"\xff\xda") + 12, len(WHOLE) - 20, 3):
+        content[place] ^= int(random.integers(1, 256))
+    return bytes(content)
+
+
+def refusal(encoded: bytes) -> str:
+    """Why an image is refused; "" where it is not."""
+    try:
+        read_scan(encoded, "a", "bone", 1 << 20)
+    except UnreadableImage as error:
+        return str(error)
+    return ""
+
+
+def test_most_damage_within_lossless_jpeg_is_refused_and_stderr_stays_silent(capfd):
+    refusals = [why for seed in range(50) if (why := refusal(damaged(seed)))]
+    assert len(refusals) >= 40
+    assert all(why.startswith("its pixels are damaged") for why in refusals)
+    assert sum("damaged: Corrupt JPEG data: " in why for why in refusals) >= 30
+    assert capfd.readouterr().err == ""
+
+
+def test_what_other_threads_print_meanwhile_is_passed_on_and_each_image_has_its_own_verdict(capfd):
+    done = threading.Event()
+    printed = []
+
+    def speak():
+        while not done.is_set():
+            os.write(2, b"warning %d\n" % len(printed))
+            printed.append(len(printed))
+
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    sound = [seed % 3 > 0 for seed in range(60)]
+    refused = {seed for seed in range(0, 60, 3) if refusal(damaged(seed))}
+    with ThreadPoolExecutor(4) as threads:
+        files = [WHOLE if is_sound else damaged(seed) for seed, is_sound in enumerate(sound)]
+        assert {seed for seed, verdict in enumerate(threads.map(refusal, files)) if verdict} == refused
+    done.set()
+    speaker.join()
+    assert sorted(capfd.readouterr().err.splitlines()) == sorted(f"warning {number}" for number in printed)
+
+
+def test_a_closed_stderr_is_no_fault():
+    own = os.dup(2)
+    try:
+        os.close(2)
+        with hearing_damage() as said:
+            pass
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
+    assert said == []
