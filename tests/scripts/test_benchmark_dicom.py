@@ -12,4 +12,6 @@ def test_both_ways_are_measured_in_every_syntax(capsys):
     assert len(lines) == len(names)
     for line, name in zip(lines, names, strict=True):
         assert line.startswith(name)
-        assert re.search(r"decoder \d+\.\d, ours with HU and window \d+\.\d: \d+\.\d\d times$", line)
+        assert re.search(
+            r"decoder \d+\.\d, ours with HU and window \d+\.\d: \d+\.\d\d times; [\d,]+ images/s by \d+ threads$", line
+        )
