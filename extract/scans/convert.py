@@ -52,19 +52,20 @@ def convert(options: ConvertOptions) -> int:
         with ThreadPoolExecutor(cores(), "converter") as threads:
             facts, reasons = zip(*threads.map(partial(_convert_image, out, reading, files), images), strict=True)
         for table, copy in _copies(layout, options.table, out):
+            copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(table, copy)
             if table.name != copy.name:
                 console.print(f"{table} is {copy}: the table of all images")
-        groups = [of_image.group if of_image else "" for of_image in facts]
-        numbered = _number_groups(every.image_ids, groups)
+        read = [(image, of_image) for image, of_image in zip(images, facts, strict=True) if of_image]
+        groups = [of_image.group for _, of_image in read]
+        numbered = _number_groups([image.image_id for image, _ in read], groups)
         if numbered:
             write_groups_file(out / GROUPS, numbered)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error}. Make room, or name a folder that can be written.") from error
-    repaired = [image.place for image, of_image in zip(images, facts, strict=True) if of_image and of_image.is_repaired]
+    repaired = [image.place for image, of_image in read if of_image.is_repaired]
     failed = [reason for reason in reasons if reason]
-    written = len(images) - len(failed)
-    console.print(f"{out}: {count_things(written, 'image')} as PNG, window {reading.window}, and the tables")
+    console.print(f"{out}: {count_things(len(read), 'image')} as PNG, window {reading.window}, and the tables")
     if numbered:
         count = len({*numbered.values()})
         console.print(
@@ -77,7 +78,7 @@ def convert(options: ConvertOptions) -> int:
             "folders, which a file of groups cannot say. Name the groups in the tables."
         )
     if repaired:
-        console.print(f"warning: {repaired_words(repaired, written)}")
+        console.print(f"warning: {repaired_words(repaired, len(read))}")
     if failed:
         console.print(
             f"{count_things(len(failed), 'image')} could not be read: {first_few(failed, 3, '; ')}. Rows that name "
@@ -96,6 +97,8 @@ def _convert_image(out: Path, reading: Reading, files: ImageFiles, image: ImageF
         pixels, facts = decode(encoded, image.image_id, reading)
     except UnreadableImage as error:
         return None, f"{image.image_id}: {error}"
+    except MemoryError:
+        return None, f"{image.image_id}: there was not enough memory to decode it"
     target = out / f"{image.place}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
     _, png = cv2.imencode(".png", pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))

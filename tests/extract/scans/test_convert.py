@@ -113,6 +113,14 @@ def assert_same(out: Path, data: Path, options: DatasetOptions) -> None:
             np.testing.assert_equal(own, other)
 
 
+def test_where_no_image_can_be_read_the_tables_are_there_and_it_is_said(tmp_path, capsys):
+    cut = file_bytes(dataset(slice_of_hu()))[:-9]
+    data = write(tmp_path / "data", {"train.csv": "ID,bleed\na,1\n", "train/a.dcm": cut})
+    assert convert(ConvertOptions(data=data, out=tmp_path / "out", window="brain")) == 3
+    assert "0 images as PNG" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["train.csv"]
+
+
 def test_groups_that_ids_cannot_name_are_said_to_be_lost(tmp_path, capsys):
     files = {"train.csv": "ID,bleed\na,1\nb,0\n", "train/a.dcm": "P1", "train/b.dcm": "P2", "test/a.dcm": "P3"}
     data = write(tmp_path / "data", files)
