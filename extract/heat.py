@@ -21,6 +21,7 @@ from extract.backbones.weights import find_model, find_weights
 from extract.extraction import default_batch_size
 from extract.heat_maps import enlarge, find_regions, peak, save_heat, save_overlay, save_thumbnail, scale_box, to_levels
 from extract.images.decoding import UnreadableImage, decode
+from extract.images.files import ImageFiles
 from extract.images.reading import Reading
 from extract.images.resizing import Edges, draw_thumbnail, edges_of, resize
 from extract.options import HeatOptions
@@ -30,7 +31,7 @@ from extract.runtime import Extractor, cores, device_name, fold_batch_norms
 from features.common.cli import EXIT_REJECTED
 from features.common.commands import write_command
 from features.common.errors import InputError, cause_of
-from features.common.files import digest, digest_file, hold, remove
+from features.common.files import digest_file, hold, remove
 from features.common.text import duration, first_few, make_console, size
 from features.dataset.layout import ROLES
 from features.store.gradients import (
@@ -239,21 +240,22 @@ def compile_maps(backbone: FrozenBackbone) -> Extractor:
 
 def _read(wanted: Sequence[_Wanted], recipes: Mapping[str, Recipe]) -> Iterator[list[_Loaded]]:
     """Decode the images a block at a time; the next block is read while a block is computed."""
+    files = ImageFiles([image.path for image in wanted if image.path is not None])
     blocks = [wanted[start : start + _BLOCK] for start in range(0, len(wanted), _BLOCK)]
     with ThreadPoolExecutor(cores(), "reader") as readers:
-        ahead = [readers.submit(_load, image, recipes) for image in blocks[0]]
+        ahead = [readers.submit(_load, image, recipes, files) for image in blocks[0]]
         for block in (*blocks[1:], ()):
-            current, ahead = ahead, [readers.submit(_load, image, recipes) for image in block]
+            current, ahead = ahead, [readers.submit(_load, image, recipes, files) for image in block]
             yield [future.result() for future in current]
 
 
-def _load(image: _Wanted, recipes: Mapping[str, Recipe]) -> _Loaded:
+def _load(image: _Wanted, recipes: Mapping[str, Recipe], files: ImageFiles) -> _Loaded:
     """Read one image, if it is still the file that its features are of, as the recipes of the backbones say."""
     if image.path is None:
         return _Loaded(image, reason="DATA does not have it")
     try:
-        encoded = image.path.read_bytes()
-        if digest(encoded).hex() != image.digest:
+        _, encoded, content = files.read(image.path)
+        if content.hex() != image.digest:
             return _Loaded(image, reason="it has changed since its features were extracted")
         readings = {name: Reading.of(recipe) for name, recipe in recipes.items()}
         decoded = {reading: decode(encoded, image.image_id, reading) for reading in {*readings.values()} or {Reading()}}

@@ -27,7 +27,7 @@ from features.dataset.layout import ImageFile, Layout, is_table
 from features.store.images_table import ImageFacts
 
 #: The file of the groups of scans; by its name it is not a table of images.
-GROUPS = "groups_metadata.csv"
+SCAN_GROUPS = "groups_metadata.csv"
 
 
 def convert(options: ConvertOptions) -> int:
@@ -60,7 +60,7 @@ def convert(options: ConvertOptions) -> int:
         groups = [of_image.group for _, of_image in read]
         numbered = _number_groups([image.image_id for image, _ in read], groups)
         if numbered:
-            write_groups_file(out / GROUPS, numbered)
+            write_groups_file(out / SCAN_GROUPS, numbered)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error}. Make room, or name a folder that can be written.") from error
     repaired = [image.place for image, of_image in read if of_image.is_repaired]
@@ -69,8 +69,8 @@ def convert(options: ConvertOptions) -> int:
     if numbered:
         count = len({*numbered.values()})
         console.print(
-            f"groups: PNG does not say whose the scans are, {out / GROUPS} does ({count:,} patients, studies or "
-            f"volumes, as numbers). Where no table has groups: --groups {shlex.quote(str(out / GROUPS))}"
+            f"groups: PNG does not say whose the scans are, {out / SCAN_GROUPS} does ({count:,} patients, studies or "
+            f"volumes, as numbers). Where no table has groups: --groups {shlex.quote(str(out / SCAN_GROUPS))}"
         )
     elif len({*groups} - {""}) > 1:
         console.print(

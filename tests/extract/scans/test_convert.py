@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from extract.options import ConvertOptions
-from extract.scans.convert import GROUPS, convert
+from extract.scans.convert import SCAN_GROUPS, convert
 from extract.scans.levels import show
 from extract.scans.windows import parse_windows
 from features.common.errors import InputError
@@ -47,7 +47,7 @@ def test_scans_become_png_of_the_same_ids_without_their_headers(tmp_path, capsys
     np.testing.assert_array_equal(written if expected.ndim == 2 else written[..., ::-1], expected)
     everything = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
     assert not any(secret.encode() in everything or secret in said for secret in (*SECRETS.values(), STUDY))
-    options = DatasetOptions(groups=out / GROUPS, missing=Missing.SKIP)
+    options = DatasetOptions(groups=out / SCAN_GROUPS, missing=Missing.SKIP)
     train = read_dataset(out, options).splits["train"]
     groups = dict(zip(train.image_ids, train.groups, strict=True))
     assert groups["c"] == groups["d"] != groups["sub/a"]
@@ -126,4 +126,4 @@ def test_groups_that_ids_cannot_name_are_said_to_be_lost(tmp_path, capsys):
     data = write(tmp_path / "data", files)
     assert convert(ConvertOptions(data=data, out=tmp_path / "out", window="brain")) == 0
     assert "the patients of the scans are lost" in capsys.readouterr().out
-    assert not (tmp_path / "out" / GROUPS).exists()
+    assert not (tmp_path / "out" / SCAN_GROUPS).exists()
