@@ -81,7 +81,9 @@ def score_runs(joined: JoinedRuns, on_step: Callable[[], None]) -> tuple[list[Sc
     scored = iter(in_threads(cpu_count(), score_one, calls))
     draws = [{name: next(scored) for name in joined.label_names} for _ in joined.runs]
     widths = {name: _widen(truth, resampling) for name, truth in zip(joined.label_names, joined.labels.T, strict=True)}
-    widths[MACRO] = widths[OVERALL] = 1.0
+    counted = [name for name in joined.label_names if name not in left_out]
+    widths[MACRO] = widths[counted[0]] if len(counted) == 1 else 1.0  # the mean of one label is that label
+    widths[OVERALL] = 1.0
     truth = pick_classes(joined.labels)
     exclusive = all(own.run.exclusive for own in joined.runs) and bool((joined.labels.sum(axis=1) == 1).all())
     for run, of_run in zip(joined.runs, draws, strict=True):

@@ -9,9 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from classify.rundir.files import read_metrics, read_out_of_fold, read_predictions, read_run_table, read_thresholds
+from classify.rundir.files import (
+    read_intervals,
+    read_metrics,
+    read_out_of_fold,
+    read_predictions,
+    read_run_table,
+    read_thresholds,
+)
 from classify.rundir.folder import BACKBONES_TABLE, CURVES, GALLERY, LABEL_ERRORS, LEADERBOARD_TABLE, SealedRun
 from classify.scores.metrics import MACRO
+from classify.scores.small import describe_other_intervals
 from features.common.arrays import Groups, Labels, Probabilities
 from features.store.run_labels import RUN_LABELS, read_run_labels
 
@@ -51,6 +59,7 @@ class RunFiles(SealedRun):
     Attributes:
         splits: the labelled splits by name, `train` first.
         scores: `metrics.csv`: value, low and high by model, split, label and metric; NaN where a cell is empty.
+        other_intervals: which intervals of `metrics.csv` are not the bootstrap's, in words; "" where all are.
         leaderboard: `leaderboard.csv`, by model.
         thresholds: the final model's rows of `thresholds.csv`, by label.
         gallery: `gallery.csv`.
@@ -61,6 +70,7 @@ class RunFiles(SealedRun):
 
     splits: dict[str, LabelledSplit]
     scores: Mapping[tuple[str, str, str, str], tuple[float, float, float]]
+    other_intervals: str
     leaderboard: pd.DataFrame
     thresholds: pd.DataFrame
     gallery: pd.DataFrame
@@ -89,6 +99,7 @@ class RunFiles(SealedRun):
             record=run.record,
             splits=splits,
             scores=read_metrics(run),
+            other_intervals=describe_other_intervals(read_intervals(run), run.record["intervals"]["unit"]),
             leaderboard=read_run_table(run, LEADERBOARD_TABLE).set_index("model"),
             thresholds=read_thresholds(run, run.final_model),
             gallery=read_run_table(run, GALLERY),

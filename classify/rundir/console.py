@@ -26,6 +26,7 @@ from classify.scores.metrics import (
     sign_of,
 )
 from classify.scores.resampling import DRAWS
+from classify.scores.small import describe_other_intervals
 from classify.scores.tables.subgroups import LEAST_SUBGROUP, list_small
 from classify.scores.thresholds import measure_cost
 from features.common.arrays import UNKNOWN, Labels, count_values
@@ -98,9 +99,12 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
     if not settings.exclusive:
         floor = "accuracy in brackets: of predicting all-negative"
     console.print(f"{floor}; seconds: of fitting, an ensemble's without its members'")
-    unit = "rows" if experiment.folds.group_count is None else "groups"
+    unit = "row" if experiment.folds.group_count is None else "group"
+    made = [(score.metric, score.interval) for scores in experiment.scores.values() for score in scores]
+    others = describe_other_intervals(made, unit)
     console.print(
-        f"in square brackets: 95 % interval from {DRAWS} bootstrap draws of {unit}, the fitted models as given"
+        f"in square brackets: 95 % interval from {DRAWS} bootstrap draws of {unit}s, the fitted models as given"
+        + (f"; {others}" if others else "")
     )
     skills = {model: experiment.macro(model, "log_loss_skill").value for model in experiment.predictions}
     unskilled = [model for model, skill in skills.items() if skill is not None and skill < 0]

@@ -216,6 +216,12 @@ def read_metrics(run: SealedRun) -> Mapping[tuple[str, str, str, str], tuple[flo
     return {(row.model, row.split, row.label, row.metric): (row.value, row.low, row.high) for row in rows}
 
 
+def read_intervals(run: SealedRun) -> list[tuple[str, str]]:
+    """Read each metric of `metrics.csv` and how its interval was made; empty where there is none."""
+    table = read_run_table(run, METRICS_TABLE)[["metric", "interval"]].fillna("").drop_duplicates()
+    return list(table.itertuples(index=False, name=None))
+
+
 def _write_thresholds(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
     """Write `model`, `label`, `rule`, `threshold`, and `COSTS` on the training images."""
     rows, rule = [], experiment.settings.threshold

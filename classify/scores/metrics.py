@@ -114,7 +114,7 @@ METRICS: dict[str, Metric] = {
 #: Of whole rows (`OVERALL`).
 ROW_METRICS = ("exact_match", "weighted_log_loss")
 #: Of exclusive classes, of whole rows too: top-1 and balanced accuracy, by which the final model may be chosen, and the
-#: accuracy of giving each row the class that is the largest in train.
+#: share of the largest class among the rows: the accuracy of giving each row that class.
 CLASS_SELECTORS, MAJORITY = ("top1_accuracy", "balanced_accuracy"), "majority_accuracy"
 #: The metrics by whose mean over the labels the final model may be chosen, and all by which it may.
 MACRO_SELECTORS = tuple(name for name, metric in METRICS.items() if metric.chooses)

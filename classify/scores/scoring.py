@@ -22,12 +22,10 @@ from classify.scores.metrics import (
     Sums,
 )
 from classify.scores.resampling import Resampling, auc_within_folds, fit_logits, percentile_interval, rank_scores
-from classify.scores.small import Interval, auc_interval, few_units, refuse_slope, share_interval
+from classify.scores.small import BOOTSTRAP, Interval, auc_interval, few_units, refuse_slope, share_interval
 from classify.scores.tables.classes import pick_classes, score_classes
 from features.common.arrays import UNKNOWN, Decisions, Labels, Probabilities
 
-#: What the interval of a score is made by, where nothing else is said.
-BOOTSTRAP = "bootstrap"
 #: Modules whose code decides what `rank_labels` and `choose_nested` give: an edit of one discards what is kept of it.
 SCORING = (
     "ensembles.estimators",
@@ -109,7 +107,11 @@ def score(
     of_names[MICRO] = _compute(np.sum(sums, axis=0), *ranked[-1])
 
     scores: list[Score] = []
+    alone = len(label_names) == 1
     for index, (name, metrics) in enumerate(of_names.items()):
+        if name == MICRO and alone:  # all cells are the label's
+            scores += [replace(one, label=MICRO) for one in scores]
+            continue
         truth = labels if name == MICRO else labels[:, index]
         known = truth != UNKNOWN
         own = resampling.of(known.any(axis=1) if name == MICRO else known)
@@ -120,17 +122,19 @@ def score(
             made |= _few(made, truth[known], probabilities[known, index], binary[known, index], own, of_label)
         scores += made.values()
     macro = {metric: {name: of_names[name][metric] for name in label_names} for metric in METRICS}
-    scores += [_macro(metric, of_labels, left_out, resampling) for metric, of_labels in macro.items()]
+    known_scores = {(one.label, one.metric): one for one in scores}
+    scores += [_macro(metric, of_labels, known_scores, left_out, resampling) for metric, of_labels in macro.items()]
     whole = (labels != UNKNOWN).all(axis=1)
     own, why = resampling.of(whole), "" if whole.all() else f"of {whole.sum()} of {len(whole)} rows, all labels known"
     of_rows = _compute_rows(labels[whole], probabilities[whole], binary[whole], label_names, own)
     scores += [replace(_make(OVERALL, metric, of_rows[metric], own, why), reason=why) for metric in ROW_METRICS]
     draws = {metric: mean_over_labels(macro[metric], left_out) for metric in MACRO_SELECTORS}
     if exclusive:
-        truth, of_prior = pick_classes(labels), pick_classes(prior)
+        truth = pick_classes(labels)
         of_classes = score_classes(truth, pick_classes(probabilities), resampling)
         draws |= of_classes
-        of_classes[MAJORITY] = score_classes(truth, of_prior, resampling)[CLASS_SELECTORS[0]]
+        largest = np.full_like(truth, labels.sum(axis=0).argmax())
+        of_classes[MAJORITY] = score_classes(truth, largest, resampling)[CLASS_SELECTORS[0]]
         scores += [_make(OVERALL, metric, values, resampling, "") for metric, values in of_classes.items()]
     return SplitScores(scores, draws)
 
@@ -274,15 +278,26 @@ def _why(metric: str, truth: np.ndarray, what: str) -> str:
 
 
 def _macro(
-    metric: str, of_labels: Mapping[str, np.ndarray], left_out: Mapping[str, str], resampling: Resampling
+    metric: str,
+    of_labels: Mapping[str, np.ndarray],
+    scores: Mapping[tuple[str, str], Score],
+    left_out: Mapping[str, str],
+    resampling: Resampling,
 ) -> Score:
-    """Average a metric over the labels for which it is defined, and say which have no part in it."""
-    undefined = [name for name, values in of_labels.items() if name not in left_out and np.isnan(values[0])]
+    """Average a metric over the labels for which it is defined, and say which have no part in it.
+
+    The mean of one label is that label's score, with its interval; the scores are by label and metric.
+    """
+    kept = [name for name in of_labels if name not in left_out]
+    undefined = [name for name in kept if np.isnan(of_labels[name][0])]
+    counted = [name for name in kept if name not in undefined]
     reasons = [f"without {name} ({why})" for name, why in left_out.items()]
     reasons += [f"undefined for {', '.join(undefined)}"] * bool(undefined)
-    return replace(
-        _make(MACRO, metric, mean_over_labels(of_labels, left_out), resampling, ""), reason="; ".join(reasons)
-    )
+    if len(counted) == 1:
+        mean = replace(scores[counted[0], metric], label=MACRO)
+    else:
+        mean = _make(MACRO, metric, mean_over_labels(of_labels, left_out), resampling, "")
+    return replace(mean, reason="; ".join(reasons))
 
 
 def _make(name: str, metric: str, values: np.ndarray, resampling: Resampling, why: str) -> Score:

@@ -4,12 +4,16 @@ With 2 positives the bootstrap's 95 % interval of an AUC holds the truth in 39 %
 those of this module hold it: `scripts/benchmark.py honesty`.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import stdtrit
 
+#: How an interval is made, as the tables of a run name it: where nothing else is said, then of labels with few groups.
+BOOTSTRAP = "bootstrap"
+HANLEY_MCNEIL, WILSON = "Hanley-McNeil, moderated by groups", "Wilson, by the design effect of groups"
 #: Groups (rows, where none are known) of the positives, or of the negatives, below which a label has few.
 FEW_UNITS = 30
 #: Such groups below which no interval of the calibration slope holds: see docs/decisions.md.
@@ -39,6 +43,26 @@ def count_units(truth: np.ndarray, unit_of_row: np.ndarray) -> int:
 def few_units(truth: np.ndarray, unit_of_row: np.ndarray) -> bool:
     """Whether a label has few groups of either value; arrays as in `count_units`."""
     return count_units(truth, unit_of_row) < FEW_UNITS
+
+
+def describe_other_intervals(made: Iterable[tuple[str, str]], unit: str) -> str:
+    """Say in words which intervals are not the bootstrap's, and of which labels.
+
+    Args:
+        made: a metric and how its interval was made, of each figure; empty where it has none.
+        unit: what is drawn: `group` or `row`.
+
+    Returns:
+        The words; "" where there is no other interval.
+    """
+    of_methods: dict[str, dict[str, None]] = {}
+    for metric, how in made:
+        if how not in ("", BOOTSTRAP):
+            of_methods.setdefault(how, {})[metric] = None
+    if not of_methods:
+        return ""
+    each = "; ".join(f"{', '.join(metrics)} by {how}" for how, metrics in of_methods.items())
+    return f"of labels with fewer than {FEW_UNITS} {unit}s of positives or of negatives: {each}"
 
 
 def auc_interval(
@@ -82,7 +106,7 @@ def auc_interval(
     tiny = 1e-9
     low = brentq(beyond, tiny, auc - tiny) if auc > 2 * tiny and beyond(tiny) > 0 else 0.0
     high = brentq(beyond, auc + tiny, 1 - tiny) if auc < 1 - 2 * tiny and beyond(1 - tiny) > 0 else 1.0
-    return Interval(float(low), float(high), "Hanley-McNeil, moderated by groups")
+    return Interval(float(low), float(high), HANLEY_MCNEIL)
 
 
 def share_interval(hits: np.ndarray, unit_of_row: np.ndarray) -> Interval:
@@ -101,7 +125,7 @@ def share_interval(hits: np.ndarray, unit_of_row: np.ndarray) -> Interval:
     groups = len(np.unique(unit_of_row))
     free = (groups + max(groups, count)) / 2 - 1
     low, high = wilson(np.array(hits.mean()), np.array(count), float(stdtrit(free, 0.975)))
-    return Interval(float(low), float(high), "Wilson, by the design effect of groups")
+    return Interval(float(low), float(high), WILSON)
 
 
 def refuse_slope(truth: np.ndarray, unit_of_row: np.ndarray) -> Interval | None:

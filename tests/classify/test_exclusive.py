@@ -105,7 +105,8 @@ def test_a_head_without_an_output_follows_the_data():
 
 def test_a_run_scores_classes_and_may_choose_by_them():
     classes = np.random.default_rng(1).choice(4, 240, p=(0.4, 0.3, 0.2, 0.1))
-    inputs = make_classes(classes, classes[::-1])
+    of_test = (classes[::-1] + 1) % 4  # other shares: its largest class is not that of train
+    inputs = make_classes(classes, of_test)
     heads = {"quick": replace(PRESETS["linear"], learning_rate=1e-2, batch_size=64, epochs=15)}
     choices = {"heads": heads, "ensembles": ("mean",), "exclusive": True}
     found = run_experiment(inputs, Settings(jobs=2, select="top1_accuracy", **choices), lambda: None)
@@ -113,12 +114,12 @@ def test_a_run_scores_classes_and_may_choose_by_them():
     assert found.selector == "top1_accuracy"
     right = {}
     for model, prediction in found.predictions.items():
-        for split, given, truth in (("oof", prediction.out_of_fold, classes), ("test", prediction.test, classes[::-1])):
+        for split, given, truth in (("oof", prediction.out_of_fold, classes), ("test", prediction.test, of_test)):
             of_rows = {s.metric: s for s in found.scores[model, split] if s.label == OVERALL}
             picked = given.argmax(axis=1)
             assert of_rows["top1_accuracy"].value == pytest.approx(accuracy_score(truth, picked))
             assert of_rows["balanced_accuracy"].value == pytest.approx(balanced_accuracy_score(truth, picked))
-            assert of_rows["majority_accuracy"].value == pytest.approx((truth == 0).mean())
+            assert of_rows["majority_accuracy"].value == pytest.approx(np.bincount(truth).max() / len(truth))
             top1 = of_rows["top1_accuracy"]
             assert top1.low < top1.value < top1.high
         right[model] = found.macro(model, "top1_accuracy").value
@@ -136,6 +137,13 @@ def test_a_run_scores_classes_and_may_choose_by_them():
             ]
         )
     )
+
+
+def test_of_classes_of_one_size_the_largest_has_its_share_though_each_fold_learnt_from_more_of_another():
+    settings = Settings(folds=3, jobs=2, ensembles=(), exclusive=True)
+    found = run_experiment(make_classes(np.arange(100) % 4), settings, lambda: None)
+    of_rows = {s.metric: s for s in found.scores[found.final_model, "oof"] if s.label == OVERALL}
+    assert of_rows["majority_accuracy"].value == 0.25
 
 
 def test_metrics_of_classes_choose_nothing_where_there_are_none():

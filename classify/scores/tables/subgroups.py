@@ -9,8 +9,8 @@ import numpy as np
 from classify.scores.choice import LEAST_POSITIVES
 from classify.scores.metrics import MACRO
 from classify.scores.resampling import auc_within_folds, percentile_interval, rank_scores
-from classify.scores.scoring import BOOTSTRAP, mean_over_labels
-from classify.scores.small import Interval, auc_interval, few_units, share_interval
+from classify.scores.scoring import mean_over_labels
+from classify.scores.small import BOOTSTRAP, Interval, auc_interval, few_units, share_interval
 from classify.scores.tables.columns import name_subgroups
 from classify.scores.tables.splits import SplitReading
 from features.common.arrays import UNKNOWN
@@ -86,6 +86,7 @@ def _score(
     enough = images >= LEAST_SUBGROUP
     parts = [np.flatnonzero(own), np.flatnonzero(~own)]
     figures: list[SubgroupFigure] = []
+    counted: list[str] = []
     drawn: list[dict[str, dict[str, np.ndarray]]] = [{metric: {} for metric in SUBGROUP_METRICS} for _ in parts]
     for index, label in enumerate(label_names):
         positives = int((split.labels[own, index] == 1).sum())
@@ -97,9 +98,12 @@ def _score(
             compared = _compare([side.get(metric) for side in sides], ends, split.resampling.unit_count > 1)
             figures.append(SubgroupFigure(split.name, column, subgroup, label, images, positives, metric, *compared))
         if all((split.labels[rows, index] == 1).sum() >= LEAST_POSITIVES for rows in known):
+            counted.append(label)
             for side, of_metrics in zip(sides, drawn, strict=True):
                 for metric, values in side.items():
                     of_metrics[metric][label] = values
+    if len(counted) == 1:  # the mean of one label is that label, with its intervals
+        return figures + [f._replace(label=MACRO, positives=None) for f in figures if f.label == counted[0]]
     for metric in SUBGROUP_METRICS:
         means = [mean_over_labels(side[metric], ()) if side[metric] else None for side in drawn]
         compared = _compare(means, [None, None], split.resampling.unit_count > 1)

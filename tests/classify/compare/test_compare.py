@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,18 @@ def test_figures_are_those_of_the_leaderboard_and_differences_their_differences(
     assert figure.difference_high - figure.difference_low < 0.9 * alone
     assert (figure.verdict, other[MACRO, "log_loss"].verdict) == ("worse", "worse")
     assert figure.won < 0.025  # the interval of the difference excludes 0
+
+
+def test_the_mean_of_one_label_is_that_label_with_its_interval(first, second):
+    joined = join_runs((first, second), None)
+    rare = joined.labels[:, :1].copy()
+    rare[np.flatnonzero(rare)[12:]] = 0
+    cut = [replace(own, probabilities=own.probabilities[:, :1]) for own in joined.runs]
+    one = replace(joined, label_names=LABELS[:1], labels=rare, runs=cut)
+    assert few_labels(one) == [LABELS[0]]
+    for row in score_runs(one, lambda: None)[0]:
+        for metric in ("roc_auc", "log_loss"):
+            assert row.figures[MACRO, metric] == row.figures[LABELS[0], metric]
 
 
 def test_per_label_figures_equal_those_of_scikit_learn(first, second):

@@ -1,18 +1,24 @@
 """Intervals of labels with few positives hold the truth as often as they say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from classify.scores.metrics import MICRO
+from classify.scores.metrics import MACRO, METRICS, MICRO
 from classify.scores.resampling import resample
-from classify.scores.scoring import BOOTSTRAP, score
+from classify.scores.scoring import score
 from classify.scores.small import (
+    BOOTSTRAP,
     FEW_UNITS,
+    HANLEY_MCNEIL,
+    WILSON,
     _hanley_mcneil,
     _place,
     auc_interval,
+    describe_other_intervals,
     design_effect,
     few_units,
     share_interval,
@@ -139,3 +145,31 @@ def test_a_table_of_scores_says_how_each_interval_was_made():
     lone = found["lone", "sensitivity"]
     assert (lone.low, lone.interval, lone.interval_reason) == (None, "", "3 rows that count for 3.0: no interval holds")
     assert lone.value is not None
+
+
+@pytest.mark.parametrize("left_out", [{}, {"common": "not asked for"}])
+def test_the_mean_of_one_label_is_that_label_with_its_intervals(left_out):
+    rng = np.random.default_rng(0)
+    labels = np.column_stack([np.arange(200) < 8, np.arange(200) % 2]).astype(np.uint8)[:, : 1 + bool(left_out)]
+    p = np.clip(0.3 * labels + 0.7 * rng.random(labels.shape), 0, 1).astype(np.float32)
+    names, draws = ("rare", "common")[: labels.shape[1]], resample(200, None, 0, 40)
+    scores = score(labels, p, (p > 0.5).astype(np.uint8), p, names, draws, left_out=left_out).scores
+    found = {(s.label, s.metric): s for s in scores}
+    assert found["rare", "roc_auc"].interval.startswith("Hanley")
+    for metric in METRICS:
+        rare, mean = found["rare", metric], found[MACRO, metric]
+        assert (mean.value, mean.low, mean.high, mean.interval) == (rare.value, rare.low, rare.high, rare.interval)
+        if not left_out:  # and all cells are its cells
+            assert found[MICRO, metric] == replace(rare, label=MICRO)
+
+
+def test_which_intervals_are_not_the_bootstraps_is_said_by_the_words_of_the_tables():
+    said = describe_other_intervals(
+        [("roc_auc", HANLEY_MCNEIL), ("log_loss", BOOTSTRAP), ("sensitivity", WILSON), ("f1", ""), ("roc_auc", WILSON)],
+        "row",
+    )
+    assert said == (
+        "of labels with fewer than 30 rows of positives or of negatives: roc_auc by Hanley-McNeil, moderated by "
+        "groups; sensitivity, roc_auc by Wilson, by the design effect of groups"
+    )
+    assert describe_other_intervals([("roc_auc", BOOTSTRAP), ("calibration_error", "")], "group") == ""

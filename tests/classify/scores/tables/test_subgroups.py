@@ -5,6 +5,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 
+from classify.scores.metrics import MACRO
 from classify.scores.resampling import resample
 from classify.scores.tables.columns import MISSING, name_subgroups
 from classify.scores.tables.splits import SplitReading
@@ -85,6 +86,17 @@ def test_a_small_subgroup_is_named_and_not_scored_and_a_label_that_it_lacks_has_
     assert lacking["roc_auc"].value is lacking["sensitivity"].value is lacking["roc_auc"].difference is None
     assert lacking["specificity"].value is not None
     assert len(split.labels[scanner == "A"]) >= LEAST_SUBGROUP
+
+
+def test_the_mean_of_one_label_is_that_label_with_its_intervals():
+    split, scanner = make_split(rows=200, patients=200)
+    split.labels[:, 1] = 0  # has no part in the mean
+    found = score_subgroups(("x", "y"), [split], {"scanner": {"test": scanner}})
+    figures = {(f.subgroup, f.label, f.metric): f for f in found}
+    assert figures["B", "x", "roc_auc"].interval.startswith("Hanley")
+    for subgroup, metric in (("A", "roc_auc"), ("B", "roc_auc"), ("B", "sensitivity")):
+        own = figures[subgroup, "x", metric]
+        assert figures[subgroup, MACRO, metric] == own._replace(label=MACRO, positives=None)
 
 
 def test_values_are_subgroups_and_a_blank_cell_is_missing():
