@@ -92,7 +92,9 @@ def predict_split(options: PredictOptions) -> int:
             if explained is not None:
                 write_gradients(staging, explained)
             with replacing(staging / PREDICTION) as temporary:
-                temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+                temporary.write_text(
+                    json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+                )
 
     console = make_console()
     console.print(f"{len(used_ids):,} of {len(image_ids):,} images of {images or split} predicted by {name} of {run}")

@@ -261,10 +261,10 @@ def draw_curves(curves: pd.DataFrame, kind: str, name: str, kept: Mapping[int, i
     """
     figure, axes = plotting.new_figure()
     for column, colour, label in ((kind, FIRST, "training"), (f"validation_{kind}", SECOND, "validation")):
-        table = curves.pivot_table(index="epoch", columns="fold", values=column)
+        table = curves.pivot(index="epoch", columns="fold", values=column)  # a fit without an AUC stays, as NaN
         axes.plot(table.index, table.to_numpy(), color=colour, linewidth=0.6, alpha=0.35)
         # Fits end at different epochs; beyond the first end the mean would jump.
-        common = table.dropna()
+        common = table.dropna(axis=1, how="all").dropna()
         axes.plot(common.index, common.mean(axis=1), color=colour, label=label)
     dots = [(epoch, table.loc[epoch, fold]) for fold, epoch in kept.items()]  # of the validation, drawn last
     if dots:

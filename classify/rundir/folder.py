@@ -123,7 +123,8 @@ def seal(folder: Path, record: Mapping[str, Any]) -> None:
     """Write `MARK`: the record (plain values), the digest of each file of the run in `folder`, and one of all that."""
     paths = [path for name in SEALED for path in ((folder / name), *sorted((folder / name).rglob("*")))]
     files = {path.relative_to(folder).as_posix(): digest_file(path).hex() for path in paths if path.is_file()}
-    sealed = json.loads(json.dumps({"format": _FORMAT, **record, "files": files}))  # as it will be read
+    # As it will be read; NaN and infinity are no JSON, and a figure that is missing is null.
+    sealed = json.loads(json.dumps({"format": _FORMAT, **record, "files": files}, allow_nan=False))
     sealed["seal"] = _seal_of(sealed)
     (folder / MARK).write_text(json.dumps(sealed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -83,15 +83,16 @@ def _macro(aucs: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Figure:
-    """A macro ROC-AUC, or a difference of two, and its 95 % interval, None where no draw has every label."""
+    """A macro ROC-AUC, or a difference of two, and its 95 % interval; None where there is none."""
 
-    value: float
+    value: float | None
     low: float | None
     high: float | None
 
     def __str__(self) -> str:
         """Such as `0.894 [0.858, 0.925]`."""
-        return f"{self.value:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if self.low is not None else "")
+        value = "-" if self.value is None else f"{self.value:.3f}"
+        return value + (f" [{self.low:.3f}, {self.high:.3f}]" if self.low is not None else "")
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,13 @@ class Gap:
 
     Attributes:
         gap: random minus grouped, over the same draws of groups.
-        by_label: per label the two ROC-AUCs, random first.
+        by_label: per label the two ROC-AUCs, random first; None where no fold has both values.
     """
 
     random: Figure
     grouped: Figure
     gap: Figure
-    by_label: dict[str, tuple[float, float]]
+    by_label: dict[str, tuple[float | None, float | None]]
 
     def describe(self) -> dict[str, Any]:
         """The figures as plain values, fit for JSON."""
@@ -140,10 +141,15 @@ def measure_gap(
         aucs.append(_aucs(labels, by_repeat, own.fold_of_row, resampling))
     both = ~np.isnan([own[:, 0] for own in aucs]).any(axis=0)
     random, grouped = (_macro(own[both]) for own in aucs)
-    by_label = {name: (float(aucs[0][row, 0]), float(aucs[1][row, 0])) for row, name in enumerate(inputs.label_names)}
+    by_label = {name: (_known(aucs[0][row, 0]), _known(aucs[1][row, 0])) for row, name in enumerate(inputs.label_names)}
     return Gap(_figure(random), _figure(grouped), _figure(random - grouped), by_label)
 
 
 def _figure(values: np.ndarray) -> Figure:
     """Make a figure of its value on the rows as they are, the first, and on the draws, the others."""
-    return Figure(float(values[0]), *percentile_interval(values))
+    return Figure(_known(values[0]), *percentile_interval(values))
+
+
+def _known(value: float) -> float | None:
+    """A plain number, None in place of NaN."""
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,120 @@
+"""One label, exclusive classes, unknown labels, no groups: every command takes them, and its files can be read."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from classify.__main__ import app
+from classify.models.heads import HeadSpec, write_presets
+from tests.classify.toy import LABELS, Toy, make_toy
+
+
+def make_one_label(toy: Toy, table: pd.DataFrame) -> pd.DataFrame:
+    """Few images have the only label."""
+    table.loc[np.flatnonzero(table[LABELS[0]])[12:], LABELS[0]] = 0
+    return table.drop(columns=list(LABELS[1:]))
+
+
+def make_classes(toy: Toy, table: pd.DataFrame) -> pd.DataFrame:
+    """Each image has exactly one label."""
+    table[list(LABELS)] = np.eye(3, dtype=int)[(toy.train_labels * (3, 1, 2)).argmax(axis=1)]
+    return table
+
+
+def make_unknown(toy: Toy, table: pd.DataFrame) -> pd.DataFrame:
+    """Of each label, every fifth cell is blank or -1."""
+    for number, name in enumerate(LABELS):
+        table.loc[number::10, name], table.loc[number + 5 :: 10, name] = pd.NA, -1
+    return table
+
+
+def make_lone_groups(toy: Toy, table: pd.DataFrame) -> pd.DataFrame:
+    """Each group has one value of the only label, and fills a fold: no fold has pairs to rank."""
+    table = table.drop(columns=list(LABELS[1:]))
+    table["patient"] = [f"p{number}" for number in np.arange(len(table)) % 4]
+    table[LABELS[0]] = np.arange(len(table)) % 2
+    return table
+
+
+#: Changes of a table, and options of the run.
+KINDS = {
+    "one label": (make_one_label, ()),
+    "classes": (make_classes, ("--holdout", "0.2")),
+    "unknown": (make_unknown, ("--gap",)),
+    "no groups": (lambda toy, table: table.drop(columns="patient"), ()),
+    "held out": (lambda toy, table: table, ("--holdout", "0.25", "--nested", "--permutations", "2")),
+    "lone groups": (make_lone_groups, ("--gap", "--folds", "4")),
+}
+
+
+def call(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Makes, once, a run of a kind of labels, with its report; gives the data set, the run and what was said."""
+
+    @cache
+    def make(kind: str) -> tuple[Toy, Path, str]:
+        change, options = KINDS[kind]
+        toy = make_toy(tmp_path_factory.mktemp("kind"))
+        table = change(toy, pd.read_csv(toy.data / "train.csv", dtype={"ID": str}))
+        table.to_csv(toy.data / "train.csv", index=False)
+        out, presets = toy.data.parent / "run", toy.data.parent / "tiny.json"
+        write_presets(presets, {"tiny": HeadSpec(learning_rate=1e-2, batch_size=64, epochs=4)})
+        words = ("--folds", 3) if "--folds" not in options else ()
+        words += ("--preset", presets, "--ensemble", "mean", "--fits-gb", 0, "--jobs", 1, *options)
+        said = call("run", toy.data, "--cache", toy.cache, "--out", out, *words)
+        call("report", out)
+        return toy, out, said
+
+    return make
+
+
+def refuse(word: str) -> None:
+    raise AssertionError(f"{word} is no JSON")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_record_is_json_that_any_program_reads(made, kind):
+    toy, out, _ = made(kind)
+    target = out / "predictions" / "again"
+    call("predict", out, "--cache", toy.cache, "--split", "test", "--out", target)
+    records = [*out.rglob("*.json")]
+    assert {path.name for path in records} >= {"run.json", "prediction.json"}
+    for path in records:
+        json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_a_gap_without_a_pair_to_rank_is_null(made):
+    _, out, said = made("lone groups")
+    gap = json.loads((out / "run.json").read_text())["gap"]
+    assert gap["grouped"] == {"value": None, "low": None, "high": None}
+    assert gap["by_label"][LABELS[0]]["random"] > 0
+    assert gap["by_label"][LABELS[0]]["grouped"] is None
+    assert "gap: - macro AUC" in said
+
+
+def test_of_one_label_console_table_and_report_give_the_mean_the_labels_own_interval(made):
+    _, out, said = made("one label")
+    record = json.loads((out / "run.json").read_text())
+    metrics = pd.read_csv(out / "metrics.csv").set_index(["model", "split", "label", "metric"])
+    of_final = metrics.loc[record["final_model"], "oof"]
+    own, mean = of_final.loc[LABELS[0], "roc_auc"], of_final.loc["macro", "roc_auc"]
+    assert own["interval"].startswith("Hanley-McNeil")
+    assert own.to_list() == mean.to_list()
+    figure = f"{own['value']:.3f} [{own['low']:.3f}, {own['high']:.3f}]"
+    assert said.count(figure) >= 2  # the leaderboard and the table of labels
+    others = "of labels with fewer than 30 groups of positives or of negatives: roc_auc by Hanley-McNeil"
+    assert others in said
+    page = (out / "report.html").read_text()
+    assert others in page
+    assert page.count(f"[{own['low']:.3f}, {own['high']:.3f}]") >= 2
