@@ -26,7 +26,7 @@ from features.common.arrays import RowIndices
 from features.common.cli import split_names
 from features.common.commands import write_command
 from features.common.errors import InputError
-from features.common.text import make_console, progress_bar
+from features.common.text import count_things, make_console, progress_bar
 from features.dataset.dataset import read_dataset
 from features.options import OF_DATASET, DatasetOptions
 from features.store.cache import FeatureCache
@@ -66,7 +66,7 @@ def learn(options: LearnOptions) -> None:
     units = "images" if inputs.train.groups is None else "groups"
     console.print(
         f"{model}: {folds.count} folds, {', '.join(f'{share:.0%}' for share in SHARES)} of their {units}, "
-        f"{options.draws} draws of each share but the last"
+        f"{count_things(options.draws, 'draw')} of each share but the last"
     )
     fits = ((len(SHARES) - 1) * options.draws + 1) * folds.count
     with progress_bar("fitting", fits) as advance:

@@ -58,6 +58,15 @@ Prevalences = Annotated[
 ]
 
 
+Exclusive = Annotated[
+    str,
+    typer.Option(
+        metavar=f"[{'|'.join(EXCLUSIVE)}]",
+        help="Whether the labels are classes, of which each image has exactly one; auto: if all images have.",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(DatasetOptions):
     """The options of `python -m classify run`."""
@@ -138,13 +147,7 @@ class RunOptions(DatasetOptions):
             help="Run again N times on labels shuffled by group: how often chance does as well as the final model.",
         ),
     ] = 0
-    exclusive: Annotated[
-        str,
-        typer.Option(
-            metavar=f"[{'|'.join(EXCLUSIVE)}]",
-            help="Whether the labels are classes, of which each image has exactly one; auto: if all images have.",
-        ),
-    ] = "auto"
+    exclusive: Exclusive = "auto"
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
     ] = None
@@ -175,8 +178,7 @@ class RunOptions(DatasetOptions):
         if self.calibration not in ("none", *CALIBRATIONS):
             known = ", ".join(CALIBRATIONS)
             raise InputError(f"--calibration: {self.calibration!r} is not a calibration. Expected {known}; or none.")
-        if self.exclusive not in EXCLUSIVE:
-            raise InputError(f"--exclusive: {self.exclusive!r} is none of {', '.join(EXCLUSIVE)}.")
+        check_exclusive(self.exclusive)
         from joblib import cpu_count  # both here, as they take half a second, and asking for help needs neither
 
         from classify.settings import Settings
@@ -191,6 +193,12 @@ class RunOptions(DatasetOptions):
             threshold=ThresholdRule.parse(self.threshold),
             prevalences=parse_prevalences(self.prevalence),
         )
+
+
+def check_exclusive(choice: str) -> None:
+    """Refuse, by an `InputError`, what `--exclusive` does not take."""
+    if choice not in EXCLUSIVE:
+        raise InputError(f"--exclusive: {choice!r} is none of {', '.join(EXCLUSIVE)}.")
 
 
 def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
@@ -235,6 +243,7 @@ class SearchOptions(DatasetOptions):
     minutes: Annotated[float, typer.Option(min=0.01, help="Time after which no trial is begun or trained.")] = 2.0
     batch: Annotated[int, typer.Option(min=1, help="Trials that are proposed and trained together.")] = 20
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 3
+    exclusive: Exclusive = "auto"
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the proposals and the training.")
     ] = 0

@@ -261,7 +261,7 @@ def draw_curves(curves: pd.DataFrame, kind: str, name: str, kept: Mapping[int, i
     """
     figure, axes = plotting.new_figure()
     for column, colour, label in ((kind, FIRST, "training"), (f"validation_{kind}", SECOND, "validation")):
-        table = curves.pivot(index="epoch", columns="fold", values=column)  # a fit without an AUC stays, as NaN
+        table = curves.pivot_table(index="epoch", columns="fold", values=column, dropna=False)
         axes.plot(table.index, table.to_numpy(), color=colour, linewidth=0.6, alpha=0.35)
         # Fits end at different epochs; beyond the first end the mean would jump.
         common = table.dropna(axis=1, how="all").dropna()

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from classify.inputs import read_inputs
 from classify.models.heads import HeadSpec, write_presets
-from classify.options import SearchOptions
+from classify.options import SearchOptions, check_exclusive
 from classify.search.search import (
     FOLD_AUCS,
     best_trials,
@@ -27,7 +27,7 @@ from classify.search.study import JOURNAL, StudyFile, open_study
 from classify.settings import choose_exclusive
 from features.common.cli import split_names
 from features.common.errors import InputError, Stopped
-from features.common.text import make_console
+from features.common.text import count_things, make_console
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache, default_cache
 
@@ -48,14 +48,16 @@ def search(options: SearchOptions) -> int:
     began = time.perf_counter()
     out, seed = options.out, options.seed
     backbones = split_names(options.backbones, "--backbones")
+    check_exclusive(options.exclusive)
+    console, screen = make_console(), make_console(stderr=True)
     dataset = read_dataset(options.data, options)
+    for line in dataset.understood:
+        screen.print(f"understood: {line}")
     dataset = replace(dataset, splits={name: split for name, split in dataset.splits.items() if name == "train"})
     feature_cache = FeatureCache(options.cache or default_cache(options.data), options.data)
     inputs = read_inputs(dataset, feature_cache, backbones)
     folds, rows = make_search_folds(inputs, options.folds, seed)
-    console = make_console()
-    screen = make_console(stderr=True)
-    if said := choose_exclusive("auto", inputs)[1]:
+    if said := choose_exclusive(options.exclusive, inputs)[1]:
         screen.print(said)
     for warning in folds.warnings:
         screen.print(f"warning: {warning}")
@@ -79,7 +81,8 @@ def search(options: SearchOptions) -> int:
     rejected = len(inputs.train.rejected_ids)
     left_out = f"; {rejected} without features left out" if rejected else ""
     console.print(
-        f"train: {len(inputs.train_labels)} images{left_out}; {len(inputs.label_names)} labels; "
+        f"train: {len(inputs.train_labels)} images{left_out}; "
+        f"{count_things(len(inputs.label_names), 'label')}; "
         f"{inputs.train.features.shape[1]} features of {', '.join(inputs.columns)}"
     )
     console.print(f"folds: {folds.describe()}")

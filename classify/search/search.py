@@ -102,7 +102,7 @@ def identify_study(inputs: Inputs, folds: Sequence[FoldRows], options: SearchOpt
         "number of folds": options.folds,
         "folds": digest_parts(*rows),
         "search space": digest_parts(space),
-    } | ({"output": "softmax"} if choose_exclusive("auto", inputs)[0] else {})
+    } | ({"output": "softmax"} if choose_exclusive(options.exclusive, inputs)[0] else {})
 
 
 def run_search(
@@ -134,7 +134,7 @@ def run_search(
     """
     import optuna
 
-    exclusive, _ = choose_exclusive("auto", inputs)
+    exclusive, _ = choose_exclusive(options.exclusive, inputs)
     study = optuna.create_study(direction="maximize")
     study.add_trials(study_file.trials)
     longest = 0.0

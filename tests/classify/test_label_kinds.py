@@ -70,7 +70,7 @@ def made(tmp_path_factory):
         table.to_csv(toy.data / "train.csv", index=False)
         out, presets = toy.data.parent / "run", toy.data.parent / "tiny.json"
         write_presets(presets, {"tiny": HeadSpec(learning_rate=1e-2, batch_size=64, epochs=4)})
-        words = ("--folds", 3) if "--folds" not in options else ()
+        words: tuple[object, ...] = () if "--folds" in options else ("--folds", 3)
         words += ("--preset", presets, "--ensemble", "mean", "--fits-gb", 0, "--jobs", 1, *options)
         said = call("run", toy.data, "--cache", toy.cache, "--out", out, *words)
         call("report", out)
@@ -101,6 +101,24 @@ def test_a_gap_without_a_pair_to_rank_is_null(made):
     assert gap["by_label"][LABELS[0]]["random"] > 0
     assert gap["by_label"][LABELS[0]]["grouped"] is None
     assert "gap: - macro AUC" in said
+
+
+@pytest.mark.parametrize(("kind", "output"), [("classes", "softmax"), ("unknown", "sigmoid"), ("one label", "sigmoid")])
+def test_heads_are_searched_and_their_learning_curve_drawn(made, kind, output):
+    toy, out, _ = made(kind)
+    study, again = toy.data.parent / "study", toy.data.parent / "again"
+    said = call("search", toy.data, "--cache", toy.cache, "--out", study, "--trials", 3, "--batch", 3)
+    labels = 1 if kind == "one label" else 3
+    assert f"; {labels} label{'s' * (labels > 1)}; 32 features of alpha, beta" in said
+    best = json.loads((study / "best.json").read_text())
+    words = ("--preset", study / "best.json", "--folds", 2, "--ensemble", "none", "--fits-gb", 0)
+    call("run", toy.data, "--cache", toy.cache, "--out", again, *words)
+    models = json.loads((again / "run.json").read_text())["models"]
+    assert {models[f"{name}/all"]["spec"]["output"] for name in best} == {output}
+    said = call("learn", out, "--model", "tiny/alpha", "--draws", 1, "--fits-gb", 0)
+    assert "tiny/alpha: 3 folds, 20%, 35%, 50%, 70%, 100% of their groups, 1 draw of each share but the last" in said
+    curve = pd.read_csv(out / "learning_curve.csv")
+    assert curve.loc[curve["kind"] == "measured", "value"].between(0.3, 1).all()
 
 
 def test_of_one_label_console_table_and_report_give_the_mean_the_labels_own_interval(made):

@@ -203,6 +203,12 @@ def test_exclusive_classes_are_learnt_by_softmax(toy, fake):
     assert {spec.output for spec in fake.calls[-1][0]} == {"softmax"}
     assert {spec.output for spec in read_presets(out / "best.json").values()} == {None}  # a run chooses it alike
     assert {spec.output for spec in read_presets(before / "best.json").values()} == {None}
+    assert "understood: id: 'ID'; labels: 3: epidural" in said
+    code, said, _ = run(toy, "each", "--trials", "4", "--batch", "4", "--exclusive", "no")
+    assert (code, "so they are exclusive" in said) == (0, False)
+    assert {spec.output for spec in fake.calls[-1][0]} == {"sigmoid"}
+    code, said, _ = run(toy, "none", "--exclusive", "maybe")
+    assert (code, "--exclusive: 'maybe' is none of auto, yes, no." in said) == (2, True)
 
 
 def test_another_seed_proposes_other_heads(toy, fake):
