@@ -273,6 +273,7 @@ def explain(explainer: Explainer, cache: FeatureCache, reasons: Reasons, chosen_
         recipes={name: run.recipes[name] for name in columns},
         pairs=tuple(pairs),
         vectors={name: np.stack([vector[seen] for vector in vectors]) for name, seen in columns.items()},
+        excel_safe=run.record["arguments"].get("excel_safe", False),
     )
 
 

@@ -18,7 +18,7 @@ from classify.scores.prevalence import parse_prevalences
 from features.common.cli import choose_names, split_names
 from features.common.commands import option_words, write_command
 from features.common.errors import InputError
-from features.options import OF_DATASET, OF_IMAGES, DatasetOptions
+from features.options import OF_DATASET, OF_IMAGES, DatasetOptions, ExcelSafe
 
 if TYPE_CHECKING:
     from classify.settings import Settings
@@ -44,10 +44,6 @@ ModelName = Annotated[
     str | None, typer.Option(metavar="NAME", help="A model of the run.", show_default="the run's final model")
 ]
 
-ExcelSafe = Annotated[
-    bool,
-    typer.Option("--excel-safe", help="Write ids, groups and labels so that a spreadsheet does not run them."),
-]
 Prevalences = Annotated[
     list[str] | None,
     typer.Option(
@@ -213,13 +209,20 @@ def command_line(name: str, run: Path, record: Mapping[str, Any]) -> str:
         The command, quoted for a shell.
     """
     data, cache, given = Path(record["data"]), Path(record["cache"]), record["arguments"]
-    of_tables = {name: given.get(name) for name in OF_DATASET}
+    of_audit = {name: given.get(name) for name in (*OF_DATASET, "excel_safe")}
     words: dict[str, list[object]] = {
         "classify run": [data, "--out", run, *option_words({**given, "note": record.get("note")})],
         # Without labels and groups: it reads images, and of the tables only which row names which.
         "extract heat": [data, run, *option_words({name: given.get(name) for name in OF_IMAGES})],
         "classify report": [run],
-        "features audit": [cache, "--data", data, "--run", run, *option_words(of_tables)],
+        "features audit": [
+            cache,
+            "--data",
+            data,
+            "--run",
+            run,
+            *option_words(of_audit),
+        ],
     }
     return write_command(name, *words[name])
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def predict_split(options: PredictOptions) -> int:
                 write_classes(staging, image_ids, used_ids, probabilities, saved.label_names)
             protect_tables(staging, options.excel_safe)
             if explained is not None:
-                write_gradients(staging, explained)
+                write_gradients(staging, replace(explained, excel_safe=options.excel_safe))
             with replacing(staging / PREDICTION) as temporary:
                 temporary.write_text(
                     json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"

@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 _PANEL = "CSV files of the data set"
+ExcelSafe = Annotated[
+    bool,
+    typer.Option("--excel-safe", help="Write ids, groups and labels so that a spreadsheet does not run them."),
+]
 CacheArgument = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.", show_default=False)]
 
 
@@ -147,6 +151,7 @@ class AuditOptions(DatasetOptions):
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to write to.", show_default="RUN, or CACHE/audit")
     ] = None
+    excel_safe: ExcelSafe = False
 
 
 @dataclass(frozen=True, kw_only=True)

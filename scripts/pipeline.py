@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from classify.options import ExcelSafe, ModelName, PredictOptions, Prevalences, RunFolder, RunOptions
+from classify.options import ModelName, PredictOptions, Prevalences, RunFolder, RunOptions
 from extract.options import ExtractOptions, HeatOptions, WeightsDir
 from features.common.cli import (
     EXIT_BAD_INPUT,
@@ -23,7 +23,7 @@ from features.common.cli import (
 )
 from features.common.errors import InputError, unmasked_signals
 from features.common.text import LAYOUT, visible
-from features.options import OF_IMAGES
+from features.options import OF_IMAGES, ExcelSafe
 
 app = application("Extract features, train on them and report, and predict new images.")
 #: The split of the cache that new images become.

@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from features.common.cells import protect_table
 from features.common.errors import InputError
 from features.common.files import read_record, replacing
 from features.common.text import first_few, make_console
@@ -61,7 +62,8 @@ def audit_cache(options: AuditOptions) -> None:
         found = find_leaks(images, features)
     summary = summarise(found)
     given = {"data": str(data), "cache": str(cache), "run": None if run is None else str(run)}
-    _write_audit(found, folder, {**given, "splits_without_features": list(left_out), **summary})
+    about = {**given, "splits_without_features": list(left_out), **summary}
+    _write_audit(found, folder, about, options.excel_safe)
     if groups:
         print(groups)
     for name in left_out:
@@ -123,12 +125,13 @@ def summarise(audit: "Audit") -> dict[str, Any]:
     }
 
 
-def _write_audit(audit: "Audit", folder: Path, record: dict[str, Any]) -> None:
+def _write_audit(audit: "Audit", folder: Path, record: dict[str, Any], excel_safe: bool) -> None:
     """Write duplicates.csv, groups.csv and, of the record, audit.json; earlier ones are replaced."""
     pairs = audit.pairs.round({"distance": 4}).astype({"same_group": "Int64", "across_folds": "Int64"})
     with replacing(folder / DUPLICATES) as temporary:
         pairs.to_csv(temporary, index=False, lineterminator="\n")
-    write_groups_file(folder / GROUPS, audit.groups)
+        protect_table(temporary, excel_safe)
+    write_groups_file(folder / GROUPS, audit.groups, excel_safe)
     with replacing(folder / RECORD) as temporary:
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")

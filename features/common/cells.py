@@ -29,21 +29,26 @@ def read_cell(cell: str) -> str:
 
 
 def protect_tables(folder: Path, safe: bool) -> None:
-    """Write the cells of a folder's CSV files as `write_cell` does; files where that changes nothing stay as they are.
+    """Protect the CSV files of a folder as `protect_table` does."""
+    for path in sorted(folder.glob("*.csv")):
+        protect_table(path, safe)
+
+
+def protect_table(path: Path, safe: bool) -> None:
+    """Write the cells of a CSV file as `write_cell` does; where that changes nothing it stays as it is.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
     """
-    for path in sorted(folder.glob("*.csv")):
-        if not safe and b"'" not in path.read_bytes():
-            continue
-        with path.open(encoding="utf-8", newline="") as file:
-            changed = any(write_cell(cell, safe) != cell for row in csv.reader(file) for cell in row)
-        if changed:
-            with (
-                path.open(encoding="utf-8", newline="") as file,
-                replacing(path) as temporary,
-                temporary.open("w", encoding="utf-8", newline="") as protected,
-            ):
-                rows = ([write_cell(cell, safe) for cell in row] for row in csv.reader(file))
-                csv.writer(protected, lineterminator="\n").writerows(rows)
+    if not safe and b"'" not in path.read_bytes():
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        changed = any(write_cell(cell, safe) != cell for row in csv.reader(file) for cell in row)
+    if changed:
+        with (
+            path.open(encoding="utf-8", newline="") as file,
+            replacing(path) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as protected,
+        ):
+            rows = ([write_cell(cell, safe) for cell in row] for row in csv.reader(file))
+            csv.writer(protected, lineterminator="\n").writerows(rows)

@@ -314,8 +314,8 @@ def read_groups_file(path: Path, faults: Faults) -> dict[str, str]:
     return groups
 
 
-def write_groups_file(path: Path, groups: Mapping[str, str]) -> None:
-    """Write the group of every image, for `read_groups_file`.
+def write_groups_file(path: Path, groups: Mapping[str, str], safe: bool) -> None:
+    """Write the group of every image, for `read_groups_file`; `safe` from spreadsheets, if asked for.
 
     Raises:
         InputError: the file cannot be written.
@@ -323,4 +323,4 @@ def write_groups_file(path: Path, groups: Mapping[str, str]) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow((ID, _GROUP))
-        writer.writerows([write_cell(cell, safe=False) for cell in row] for row in groups.items())
+        writer.writerows([write_cell(cell, safe) for cell in row] for row in groups.items())

@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from features.common.cells import protect_tables, read_cell
 from features.common.commands import write_command
 from features.common.errors import InputError, cause_of
 from features.common.files import replacing
@@ -84,6 +85,7 @@ class Gradients:
         instead: models of the run that have gradients, where this one has none.
         recipes: how the features of each backbone were extracted; empty without gradients.
         vectors: by backbone float32 (P, D); empty without gradients.
+        excel_safe: whether the tables of what is drawn are to be safe in spreadsheets.
     """
 
     run: str
@@ -98,6 +100,7 @@ class Gradients:
     recipes: Mapping[str, Recipe]
     pairs: tuple[Pair, ...]
     vectors: Mapping[str, np.ndarray]
+    excel_safe: bool = False
 
     @property
     def count(self) -> str:
@@ -218,6 +221,7 @@ def write_cam(
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(rows)
+    protect_tables(cam, found.excel_safe)
     record = {
         "run": found.run,
         "model": found.model,
@@ -257,7 +261,7 @@ def read_cam(run: Path) -> tuple[dict[str, Any], dict[tuple[str, str], str] | No
             with path.open(encoding="utf-8", newline="") as file:
                 _, *rows = csv.reader(file)
             # As numbers: a name that leads elsewhere must not bring another file into the report.
-            files = {(split, image_id): f"{int(number):05d}" for split, image_id, number in rows}
+            files = {(split, read_cell(image_id)): f"{int(number):05d}" for split, image_id, number in rows}
     except OSError as error:
         raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
     except (ValueError, RecursionError, csv.Error) as error:

@@ -37,12 +37,14 @@ def test_a_file_that_names_the_test_images_gives_them_groups_too(data, tmp_path)
     assert read_dataset(data, DatasetOptions(groups=path)).splits["test"].groups.tolist() == ["1", "4"]
 
 
-def test_what_is_written_is_read_again(tmp_path):
-    groups = {"a,b": "Müller", 'quote"': "2", "c/d": "proposed-00001"}
-    write_groups_file(tmp_path / "groups.csv", groups)
+@pytest.mark.parametrize("safe", [False, True])
+def test_what_is_written_is_read_again(safe, tmp_path):
+    groups = {"a,b": "Müller", 'quote"': "2", "c/d": "proposed-00001", "=1+1": "@home"}
+    write_groups_file(tmp_path / "groups.csv", groups, safe)
     faults = Faults()
     assert read_groups_file(tmp_path / "groups.csv", faults) == groups
     assert faults == Faults()
+    assert ("'=1+1,'@home" in (tmp_path / "groups.csv").read_text()) == safe
 
 
 @pytest.mark.parametrize(
@@ -77,5 +79,5 @@ def test_a_file_that_is_not_there(data, tmp_path):
 def test_groups_of_a_file_are_resampled_and_never_cut_like_those_of_a_column(data, tmp_path):
     groups = read_dataset(data).splits["train"].groups
     path = tmp_path / "groups.csv"
-    write_groups_file(path, dict(zip(("c", "a", "sub/b"), np.roll(groups, 1), strict=True)))
+    write_groups_file(path, dict(zip(("c", "a", "sub/b"), np.roll(groups, 1), strict=True)), safe=False)
     np.testing.assert_array_equal(read_dataset(data, DatasetOptions(groups=path)).splits["train"].groups, groups)
