@@ -121,13 +121,14 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
         raise InputError(f"{cache.root} holds no features of the split train. Run: {cache.remedy()}")
     if "train" not in dataset.splits:
         raise InputError(
-            f"{dataset.root} has no images to learn from. Add train/ and train.csv, or say with --split-column which "
-            "images are to learn from."
+            f"{dataset.root} has no images to learn from. Add a folder train and its table, or say with "
+            "--split-column which images are to learn from."
         )
     if dataset.splits["train"].labels is None:
         raise InputError(
             f"{dataset.root}: no label is known for the training images, so there is nothing to learn from. Write a "
-            "train.csv that names each image and its labels: ID,label_a,label_b; or a folder for each class."
+            "table that names each image and its labels (train.csv: ID,label_a,label_b), or make a folder for each "
+            "class."
         )
     train = _read_split(dataset.splits["train"], cache, names)
     assert train.labels is not None
@@ -164,7 +165,11 @@ def refuse_few(rows: int, groups: Groups | None, folds: int) -> None:
     """Refuse, by an `InputError`, to split fewer rows than folds or, where they are known, fewer groups (rows,)."""
     unit, units = (rows, "rows") if groups is None else (len(np.unique(groups)), "groups")
     if unit < folds:
-        remedy = f"Use --folds {unit} or fewer." if unit > 1 else "Add data, or name another --group-column."
+        remedy = (
+            f"Use --folds {unit} or fewer."
+            if unit > 1
+            else "Add data, or give other groups: --group-column, --group-from or --groups."
+        )
         raise InputError(f"{folds} folds need at least {folds} {units}; there are {unit}. {remedy}")
 
 
@@ -243,7 +248,7 @@ def _check_labels(labels: Labels, dataset: Dataset) -> None:
             for name in constant
         )
         raise InputError(
-            f"{dataset.root / 'train.csv'}: {said} of {len(labels)} images with features, so there is nothing to "
+            f"{dataset.root}: {said} of {len(labels)} images with features, so there is nothing to "
             "tell apart. "
             + (f"Leave {'it' if len(constant) == 1 else 'them'} out: --labels {rest}" if rest else "Add other images.")
         )

@@ -123,7 +123,7 @@ class RunOptions(DatasetOptions):
     by: Annotated[
         str | None,
         typer.Option(
-            metavar="A,B", help="Also score subgroups of the images, by columns of train.csv such as scanner."
+            metavar="A,B", help="Also score subgroups of the images, by columns of the table such as scanner."
         ),
     ] = None
     gap: Annotated[

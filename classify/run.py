@@ -43,7 +43,7 @@ def run_classification(options: RunOptions) -> int:
             dataset = read_dataset(options.data, options, by)
             for line in dataset.understood:
                 typer.echo(f"understood: {line}")
-            cache = FeatureCache(options.cache or default_cache(options.data), options.data)
+            cache = FeatureCache(options.cache or default_cache(options.data), options.data, backbones or ())
             dataset, said = with_scan_groups(dataset, cache.root)
             if said:
                 typer.echo(f"understood: {said}")

@@ -144,7 +144,9 @@ def check_settings(settings: Settings, inputs: Inputs) -> None:
     groups = inputs.train.groups
     if settings.gap and (groups is None or len(np.unique(groups)) == len(groups)):
         why = "no groups are known" if groups is None else f"each of the {len(groups)} groups holds one image"
-        raise InputError(f"--gap compares random folds with grouped ones, but {why}. Use --groups or --group-column.")
+        raise InputError(
+            f"--gap compares random folds with grouped ones, but {why}. Use --group-column, --group-from or --groups."
+        )
     if settings.nested and settings.folds < 3:
         raise InputError("--nested chooses on the other folds by folds of their own: use --folds 3 or more.")
     check_rule(settings.select, list(chain(*list_models(settings, inputs.columns))), settings.exclusive)

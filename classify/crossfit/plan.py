@@ -51,7 +51,7 @@ class Folds:
         rows = f"{self.count} folds of {sizes.min()} to {sizes.max()} rows"
         if self.group_count is None:
             unknown = "no groups known: images of one group may be on both sides of a split"
-            return f"{rows}; {unknown} (--group-column, --groups)"
+            return f"{rows}; {unknown} (--group-column, --group-from, --groups)"
         return f"{rows}; {self.group_count} groups, none of them in two folds"
 
 

@@ -31,7 +31,8 @@ def list_doubts(run: RunFiles) -> list[str]:
     if record["folds"]["groups"] is None:
         doubts.append(
             "No groups are known: related images may be both learnt from and tested on, which can make every figure "
-            "far too good. Name the column that says which images belong together (--group-column)."
+            "far too good. Say which images belong together: --group-column names a column of a table; where there is "
+            "none, --group-from takes groups from the ids, and --groups from a file."
         )
     elif record["folds"]["groups"] == len(run.splits["train"].image_ids):
         doubts.append(

@@ -220,7 +220,7 @@ def _print_subgroups(console: Console, experiment: Experiment, inputs: Inputs) -
     test = inputs.test if inputs.test is not None and inputs.test.labels is not None else None
     missing = [name for name in inputs.train.columns if test is not None and name not in test.columns]
     if missing:
-        console.print(f"test.csv does not have {', '.join(missing)}: not scored by that on test")
+        console.print(f"the table of test does not have {', '.join(missing)}: not scored by that on test")
 
 
 def _print_test(console: Console, inputs: Inputs, test: SplitInputs, predictor: str, rejected_list: Path) -> None:

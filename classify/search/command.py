@@ -54,7 +54,7 @@ def search(options: SearchOptions) -> int:
     for line in dataset.understood:
         screen.print(f"understood: {line}")
     dataset = replace(dataset, splits={name: split for name, split in dataset.splits.items() if name == "train"})
-    feature_cache = FeatureCache(options.cache or default_cache(options.data), options.data)
+    feature_cache = FeatureCache(options.cache or default_cache(options.data), options.data, backbones or ())
     inputs = read_inputs(dataset, feature_cache, backbones)
     folds, rows = make_search_folds(inputs, options.folds, seed)
     if said := choose_exclusive(options.exclusive, inputs)[1]:

@@ -225,13 +225,16 @@ def _print_groups(console: Console, audit: "Audit", groups: dict[str, Any]) -> N
         without = f" ({ungrouped:,} images had none)" if ungrouped else ""
         console.print(f"{proposed}: the given ones{without}, joined if duplicates or images with the same id link them")
     elif audit.threshold is None:
-        console.print("groups: none given (--group-column, --groups)")
+        console.print("groups: none given (--group-column, --group-from, --groups)")
         console.print(
             f"{proposed}, in which only exact duplicates and images with the same id are joined: so few images do not "
             "show which belong together. Give groups, such as patients: these groups keep none together"
         )
     else:
-        console.print("groups: none (--group-column, --groups), so similar images of one patient are near duplicates")
+        console.print(
+            "groups: none (--group-column, --group-from, --groups), so similar images of one patient are near "
+            "duplicates"
+        )
         console.print(
             f"{proposed} proposed for {len(images.image_ids):,} images, by a laxer threshold; the largest has "
             f"{groups['largest']:,} images. This is a stopgap: most images of a patient differ more, and still leak. "

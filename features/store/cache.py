@@ -11,6 +11,7 @@ import numpy as np
 from features.common.commands import move_aside, write_command
 from features.common.errors import InputError, cause_of
 from features.common.files import digest_file, replacing
+from features.common.text import count_things, first_few
 from features.store.cache_file import BLOCK_ROWS, CacheFile, DamagedFile, Selection, read_selections
 from features.store.images_table import FactsTable, Rejection, Stamp, read_rejections
 from features.store.recipe import Recipe
@@ -28,14 +29,15 @@ class FeatureCache:
     Args:
         root: the cache's folder.
         data: the data set, for the commands that messages print, where the cache does not know it.
+        backbones: those that are wanted, for the same commands; () if all that there are.
 
     Raises:
         InputError: there is no such folder.
     """
 
-    def __init__(self, root: Path | str, data: Path | None = None) -> None:
+    def __init__(self, root: Path | str, data: Path | None = None, backbones: Sequence[str] = ()) -> None:
         self.root = Path(root)
-        self._data = data
+        self._data, self._wanted = data, tuple(backbones)
         self._files: dict[Path, CacheFile] = {}
         if not self.root.is_dir():
             raise InputError(f"{root} is not there: no features have been extracted. Run: {self.remedy()}")
@@ -121,7 +123,7 @@ class FeatureCache:
         for backbone, file, end in zip(backbones, files, ends, strict=True):
             self._refuse_other_fingerprint(split, backbone, file)
             same = bool(selections) and selections[-1].file.image_ids == file.image_ids
-            rows = selections[-1].rows if same else self._locate(file, wanted, backbone)
+            rows = selections[-1].rows if same else self._locate(file, wanted, backbones)
             if image_ids is None and file.rows > len(wanted):
                 raise InputError(
                     f"{file.path} has {file.rows} images, but {files[0].path} has {len(wanted)}. "
@@ -185,9 +187,11 @@ class FeatureCache:
         """The command that brings missing features, from the data and with the options that made those that are there.
 
         Args:
-            backbones: whose; none where none is known.
+            backbones: whose; none for those that are wanted, or else those of other splits.
             split: where they are missing: its source counts before those of others.
         """
+        splits = self.splits() if self.root.is_dir() else ()
+        backbones = backbones or self._wanted or tuple(dict.fromkeys(b for s in splits for b in self.backbones(s)))
         known = {name: source for name in backbones if (source := self._source(name, split))}
         commands = [extract_command(known, self.root)] if known else []
         if unknown := ",".join(name for name in backbones if name not in known):
@@ -197,6 +201,16 @@ class FeatureCache:
     def _command(self, *words: str) -> str:
         """The command that extracts into this cache, where no features say how."""
         return write_command("scripts/extract.sh", self._owner() or "DATA", *words, "--cache", self.root)
+
+    def _own_command(self, data: Path, backbones: Sequence[str]) -> str:
+        """The command that extracts a data set into its own cache as another one was extracted into this one."""
+        sources = {name: self._source(name, None) for name in backbones}
+        known = {name: Source(data, {}, source.recipe) for name, source in sources.items() if source}
+        try:
+            own = default_cache(data)
+        except InputError:  # it belongs to another data set of that name, too
+            return extract_command(known, Path("CACHE"))
+        return extract_command(known, self.root if own.resolve() == self.root.resolve() else None)
 
     def _owner(self) -> Path | None:
         """The data set, as far as it is known."""
@@ -209,21 +223,29 @@ class FeatureCache:
         recipe: Recipe | None = None
         for name in dict.fromkeys([*([split] if split else []), *(self.splits() if self.root.is_dir() else ())]):
             if source := read_source(self.path(name, backbone)):
-                return source
+                same = self._data is None or source.data is None or source.data.resolve() == self._data.resolve()
+                return source if same else Source(self._data, {}, source.recipe)
             if recipe is None and self.path(name, backbone).exists():
                 with suppress(InputError):
                     recipe = self.open(name, backbone).recipe
         return Source(self._owner(), {}, recipe) if recipe else None
 
-    def _locate(self, file: CacheFile, wanted: tuple[str, ...], backbone: str) -> np.ndarray:
-        """Find the file's row of every id wanted: int64 (N,)."""
+    def _locate(self, file: CacheFile, wanted: tuple[str, ...], backbones: Sequence[str]) -> np.ndarray:
+        """Find the file's row of every id wanted: int64 (N,); the backbones are all that are read."""
         if file.image_ids == wanted:
             return np.arange(file.rows)
         missing = [image_id for image_id in wanted if image_id not in file.row_of]
+        if missing and len(missing) == len(wanted) and self._data is not None:
+            raise InputError(
+                f"{file.path} holds none of the {count_things(len(wanted), 'image')} of {self._data} (first: "
+                f"{first_few(wanted, 3)}), but {count_things(file.rows, 'other')} (first: "
+                f"{first_few(file.image_ids, 3)}). Name the cache of {self._data} with --cache; or extract it: "
+                f"{self._own_command(self._data, backbones)}"
+            )
         if missing:
             raise InputError(
-                f"{file.path}: {len(missing)} of {len(wanted)} images are missing (first: {missing[0]}). "
-                f"Run: {self.remedy(backbone)}"
+                f"{file.path}: {len(missing)} of {count_things(len(wanted), 'image')} are missing (first: "
+                f"{missing[0]}). Run: {self.remedy(*backbones)}"
             )
         return np.array([file.row_of[image_id] for image_id in wanted], np.int64)
 

@@ -49,8 +49,11 @@ def read_source(path: Path) -> Source | None:
         return None
 
 
-def extract_command(sources: Mapping[str, Source], cache: Path) -> str:
-    """Write the commands that extract rows of given sources, by backbone, into a cache, one after the other."""
+def extract_command(sources: Mapping[str, Source], cache: Path | None) -> str:
+    """Write the commands that extract rows of given sources, by backbone, one after the other.
+
+    They extract into a cache; None for that which a data set has where none is named.
+    """
     runs: dict[str, dict[str, Source]] = {}
     for backbone, source in sources.items():
         runs.setdefault(f"{source.data} {source.options}", {})[backbone] = source
@@ -59,7 +62,7 @@ def extract_command(sources: Mapping[str, Source], cache: Path) -> str:
         data, options = next((source.data, source.options) for source in of_data.values())
         for words in extract_options({backbone: source.recipe for backbone, source in of_data.items()}):
             others = {name: value for name, value in options.items() if f"--{name.replace('_', '-')}" not in words}
-            every = [data or "DATA", *option_words(others), *words, "--cache", cache]
+            every = [data or "DATA", *option_words(others), *words, *([] if cache is None else ["--cache", cache])]
             commands.append(write_command("scripts/extract.sh", *every))
     return " && ".join(commands)
 

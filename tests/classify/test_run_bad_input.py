@@ -88,7 +88,7 @@ FAULTS: dict[str, tuple[Change, Sequence[str], Sequence[str]]] = {
     "the cache lacks rows of train.csv": (
         of_cache("train", same, slice(3, None)),
         (),
-        ("train/alpha.h5: 3 of 200 images are missing (first: s", "toy --backbones alpha --"),
+        ("train/alpha.h5: 3 of 200 images are missing (first: s", "toy --backbones alpha,beta --"),
     ),
     "the cache lacks rows of test": (
         of_cache("test", same, slice(0, -1)),
@@ -123,7 +123,7 @@ FAULTS: dict[str, tuple[Change, Sequence[str], Sequence[str]]] = {
         of_table("train", lambda table: table.assign(epidural=0)),
         ("--labels", ",".join(LABELS)),
         (
-            "train.csv: epidural is positive in 0 of 200 images with features",
+            "toy: epidural is positive in 0 of 200 images with features",
             "Leave it out: --labels intraparenchymal,subarachnoid",
         ),
     ),
@@ -131,7 +131,7 @@ FAULTS: dict[str, tuple[Change, Sequence[str], Sequence[str]]] = {
         of_table("train", lambda table: table.assign(epidural=0, intraparenchymal=1, subarachnoid=0)),
         (),
         (
-            "train.csv: epidural is positive in 0, intraparenchymal is positive in 200, subarachnoid is positive in 0",
+            "toy: epidural is positive in 0, intraparenchymal is positive in 200, subarachnoid is positive in 0",
             "nothing to tell apart. Add other images.",
         ),
     ),
@@ -139,7 +139,7 @@ FAULTS: dict[str, tuple[Change, Sequence[str], Sequence[str]]] = {
     "one group": (
         of_table("train", lambda table: table.assign(patient="p")),
         (),
-        ("5 folds need at least 5 groups; there are 1. Add data, or name another --group-column.",),
+        ("5 folds need at least 5 groups; there are 1. Add data, or give other groups: --group-column",),
     ),
     "labels of test.csv in another order": (
         of_table("test", lambda table: table[["ID", *LABELS[::-1]]]),

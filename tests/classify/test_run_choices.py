@@ -84,7 +84,7 @@ def test_a_promise_a_prevalence_and_subgroups_are_in_the_files_and_said(toy):
     sizes = subgroups.groupby(["column", "subgroup"])["images"].first().to_dict()
     assert sizes == {("sex", "0"): 100, ("sex", "1"): 100, ("scanner", "new"): 10, ("scanner", "old"): 190}
     assert "subgroups of fewer than 20 images, not scored: scanner new (oof, 10)" in said
-    assert "test.csv does not have sex, scanner: not scored by that on test" in said
+    assert "the table of test does not have sex, scanner: not scored by that on test" in said
 
 
 @pytest.mark.parametrize(

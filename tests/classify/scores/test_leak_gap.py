@@ -98,4 +98,4 @@ def test_without_groups_or_with_groups_of_one_there_is_no_gap_to_measure(toy, tm
     table = (toy.data / "train.csv").read_text().replace("patient", "clinic")
     (toy.data / "train.csv").write_text(table)
     code, said, _ = run(toy, "run", "--gap")
-    assert (code, "but no groups are known. Use --groups or --group-column." in said) == (2, True)
+    assert (code, "but no groups are known. Use --group-column, --group-from or --groups." in said) == (2, True)

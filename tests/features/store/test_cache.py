@@ -18,6 +18,7 @@ from features.common.keras_import import backend_name
 from features.store.cache import FeatureCache, claim_default_cache, default_cache
 from features.store.cache_file import CacheFile
 from features.store.images_table import FactsTable, Rejection, SeenImage, Stamp, replace_rejections
+from features.store.source import Source, write_source
 from tests.features.store.caches import (
     ODD_IDS,
     RECIPE,
@@ -165,6 +166,32 @@ def test_missing_rows_are_counted(cache):
         f"--backbones net --weights imagenet --precision float32 --dtype float32 --range 0,65535 "
         f"--fit squash --orientation stored --cache {cache.root}"
     )
+
+
+def test_the_wanted_backbones_are_extracted_where_there_is_no_cache(tmp_path):
+    with pytest.raises(InputError) as caught:
+        FeatureCache(tmp_path / "none", tmp_path / "my data", ("net", "wide"))
+    command = f"scripts/extract.sh '{tmp_path}/my data' --backbones net,wide --cache {tmp_path}/none"
+    assert str(caught.value).endswith(command)
+
+
+def test_a_cache_of_another_data_set_is_named_with_the_command_for_the_cache_of_this_one(tmp_path):
+    data = tmp_path / "my data"
+    for backbone in ("net", "wide"):
+        path = write_cache(tmp_path, ("p1", "p2", "p3", "p4"), backbone=backbone)
+        write_source(path, Source(tmp_path / "demo", {"id_column": "name"}, replace(RECIPE, backbone=backbone)))
+    message = message_of(FeatureCache(tmp_path, data), "train", ["net", "wide"], ["a", "b"])
+    assert message.startswith(
+        f"{tmp_path}/train/net.h5 holds none of the 2 images of {data} (first: a, b), but 4 others (first: p1, p2, p3 "
+        f"and 1 more). Name the cache of {data} with --cache; or extract it: scripts/extract.sh '{data}' --backbones "
+        "net,wide --weights imagenet"
+    )
+    assert "--cache" not in message.partition("or extract it: ")[2]
+    assert "id-column" not in message
+    # Where some are there, it is the cache of this data set, wherever that lay before.
+    message = message_of(FeatureCache(tmp_path, data), "train", ["net", "wide"], ["a", "p1"])
+    assert f"1 of 2 images are missing (first: a). Run: scripts/extract.sh '{data}' --backbones net,wide" in message
+    assert message.endswith(f"--cache {tmp_path}")
 
 
 def test_no_backbone_is_an_error(cache):
