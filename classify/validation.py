@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from itertools import compress
 
 import numpy as np
 
-from classify.crossfit.plan import make_folds
+from classify.crossfit.plan import draw_part
 from classify.crossfit.store import KEEP_NONE, FitStore
 from classify.experiment import Experiment, run_experiment
 from classify.inputs import Inputs, SplitInputs
@@ -19,8 +18,8 @@ from features.common.arrays import UNKNOWN, Groups, Labels, find_varied
 from features.common.errors import InputError
 from features.common.text import first_few
 
-#: Parts into which the training images are split at most: a share is taken as so many of them.
-_MOST_PARTS = 20
+#: Part of the share wanted by which the share set aside may differ without a word.
+_ASIDE = 0.1
 
 
 def validate(
@@ -114,7 +113,7 @@ def shuffle_labels(labels: Labels, groups: Groups | None, rng: np.random.Generat
 
 
 def hold_out(inputs: Inputs, share: float, seed: int) -> tuple[Inputs, str]:
-    """Set training images aside: a whole number of folds that keep groups together and hold like shares of the labels.
+    """Set training images aside: whole groups, as near as can be to a share of the images and of each label.
 
     Args:
         inputs: what a run learns from and predicts; its test images are not labelled; they stay in test.
@@ -138,15 +137,21 @@ def hold_out(inputs: Inputs, share: float, seed: int) -> tuple[Inputs, str]:
         )
     if not 0 < share < 1:
         raise InputError(f"--holdout {share:g} is not a share. Give a number between 0 and 1, such as 0.2.")
-    units = len(train.used_ids) if train.groups is None else len(np.unique(train.groups))
-    part = Fraction(share).limit_denominator(max(2, min(_MOST_PARTS, units)))
-    folds = make_folds(inputs.train_labels, train.groups, inputs.label_names, part.denominator, seed)
-    held = folds.fold_of_row < part.numerator
-    if not 0 < held.sum() < len(held):
-        raise InputError(f"--holdout {share:g} sets {held.sum()} of {len(held)} images aside. Choose another share.")
+    held = draw_part(inputs.train_labels, train.groups, inputs.label_names, share, seed)
     said = f"test: {held.sum():,} of {len(held):,} training images set aside (--holdout {share:g}"
     if train.groups is not None:
         said += f"; {len(np.unique(train.groups[held])):,} of {len(np.unique(train.groups)):,} groups"
+    said += ")"
+    if abs(held.mean() - share) > _ASIDE * share:
+        why = "" if train.groups is None else ", as no group is cut"
+        said += f": that is {held.mean():.1%}, the nearest there is{why}"
+    without = [
+        name
+        for name, column in zip(inputs.label_names, inputs.train_labels[held].T, strict=True)
+        if not (column == 1).any()
+    ]
+    if without:
+        said += f"; without a positive of {first_few(without)}"
     kept, aside = inputs.select(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
     varied = find_varied(kept.train_labels)
     if not varied.all():
@@ -161,7 +166,7 @@ def hold_out(inputs: Inputs, share: float, seed: int) -> tuple[Inputs, str]:
         image_ids=(*kept.train.image_ids, *rejected),
         has_features=np.concatenate([kept.train.has_features, np.zeros(len(rejected), bool)]),
     )
-    return replace(kept, train=learnt, test=aside if test is None else _join(test, aside)), f"{said})"
+    return replace(kept, train=learnt, test=aside if test is None else _join(test, aside)), said
 
 
 def _join(test: SplitInputs, aside: SplitInputs) -> SplitInputs:

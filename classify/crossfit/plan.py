@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.crossfit.stratify import stratify
+from classify.crossfit.stratify import stratify, take_share
 from classify.inputs import Inputs, refuse_few
 from classify.models.files import SavedEstimator
 from classify.models.trained_head import TrainedHead
@@ -22,6 +23,8 @@ REFIT = "refit"
 #: Draws of the stratifier, of which the most even is kept: groups cannot be cut, so one draw can be lopsided. Twenty
 #: take 0.5 s; figures: docs/decisions.md.
 GROUP_DRAWS = 20
+#: Parts of which a share is taken, at most; of a small share more, but never more than these.
+_PARTS, _MOST_PARTS = 20, 200
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,42 @@ def make_folds(
         fold_of_row = _stratify_groups(labels, groups, count, seed, draws or GROUP_DRAWS)
     warnings = _uneven_folds(fold_of_row, labels, label_names, groups, count)
     return Folds(fold_of_row, count, None if groups is None else len(np.unique(groups)), warnings)
+
+
+def draw_part(
+    labels: Labels, groups: Groups | None, label_names: tuple[str, ...], share: float, seed: int
+) -> np.ndarray:
+    """Choose the rows, of whole groups, that come nearest to a share of all rows and of each value of each label.
+
+    What is chosen among are folds of several draws, one or more together, and what single groups more or less make of
+    them; of at most 16 groups all choices.
+
+    Args:
+        labels: the truth; every label has both values.
+        groups: of the rows; None where no groups are known.
+        label_names: of the L labels.
+        share: above 0 and below 1.
+        seed: 0 to 2**32 - 1. The same arguments choose the same rows.
+
+    Returns:
+        bool array (N,): the rows chosen.
+
+    Raises:
+        InputError: there is one row alone, or one group.
+    """
+    refuse_few(len(labels), groups, 2)
+    unit_of_row = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    units, first = np.unique(unit_of_row, return_index=True)
+    columns = [np.ones(len(labels)), *(labels == 1).T, *(labels == 0).T]
+    counts = np.column_stack([np.bincount(unit_of_row, weights=column) for column in columns]).astype(np.int64)
+    most = min(max(_PARTS, round(1 / min(share, 1 - share))), _MOST_PARTS)
+    part = Fraction(share).limit_denominator(min(most, len(units)))
+    parts, together = max(part.denominator, 2), min(max(part.numerator, 1), max(part.denominator, 2) - 1)
+    starts = []
+    for own in np.random.SeedSequence(seed).generate_state(1 if groups is None else GROUP_DRAWS):
+        fold_of_unit = make_folds(labels, groups, label_names, parts, int(own), draws=1).fold_of_row[first]
+        starts += [(fold_of_unit - turn) % parts < together for turn in range(parts)]
+    return take_share(counts, share, starts, seed)[unit_of_row]
 
 
 def _label_pairs(labels: Labels) -> np.ndarray:

@@ -102,6 +102,34 @@ def test_images_set_aside_are_tested_on_and_keep_their_group(cached, tmp_path):
     assert pd.read_csv(out / "predictions_probability.csv")["ID"].tolist() == list(held.test.image_ids)
 
 
+def test_a_share_that_groups_do_not_give_is_said_and_so_is_a_label_that_is_not_in_it(cached, tmp_path):
+    cache, ids = cached
+    data = in_folders(tmp_path / "data", {"train": ids["train"]}, lambda classes: classes.rename("class"))
+    table = pd.read_csv(data / "train.csv")
+    of_class = table.groupby("class").cumcount()
+    sizes = {"a": of_class < 12, "b": of_class < 21, "c": of_class < 30}  # 36, 27 and 27 images
+    table["patient"] = np.select([own.to_numpy() for own in sizes.values()], [*sizes], "c")
+    table.to_csv(data / "train.csv", index=False)
+    inputs = read_inputs(read_dataset(data), FeatureCache(cache), None)
+    held, said = hold_out(inputs, 0.2, 0)
+    assert len(held.test.image_ids) == 27
+    assert said == (
+        "test: 27 of 90 training images set aside (--holdout 0.2; 1 of 3 groups): that is 30.0%, the nearest there is, "
+        "as no group is cut"
+    )
+    assert hold_out(inputs, 0.31, 0)[1].endswith("groups)")  # within a tenth
+    table.loc[table["class"] == "epidural", "patient"] = "d"
+    table.to_csv(data / "train.csv", index=False)
+    inputs = read_inputs(read_dataset(data), FeatureCache(cache), None)
+    held, said = hold_out(inputs, 0.2, 0)
+    assert said.endswith("; without a positive of epidural")
+    assert held.train_labels.sum(axis=0)[0] == 30
+    table["patient"] = np.where(table["class"] == "epidural", "d", "e")
+    table.to_csv(data / "train.csv", index=False)
+    with pytest.raises(InputError, match=r"leaves only one value of .* to learn from"):
+        hold_out(read_inputs(read_dataset(data), FeatureCache(cache), None), 0.2, 0)
+
+
 def test_test_images_without_labels_stay_beside_those_set_aside(cached, tmp_path):
     cache, ids = cached
     data = in_folders(tmp_path / "data", ids, lambda classes: classes.rename("class"))
