@@ -85,7 +85,8 @@ def choose_exclusive(choice: str, inputs: Inputs) -> tuple[bool, str]:
 
     Args:
         choice: `auto`, `yes` or `no`.
-        inputs: the images with features; a label that is not known makes them not exclusive.
+        inputs: the images with features; a label that is not known makes them not exclusive, but of test images none
+            of whose labels is known.
 
     Returns:
         Whether they are, and a line that says so, or why the labels of test undo what those of train suggest; else "".
@@ -96,7 +97,8 @@ def choose_exclusive(choice: str, inputs: Inputs) -> tuple[bool, str]:
     count = len(inputs.label_names)
     labelled = {"train": (inputs.train, inputs.train_labels)}
     if inputs.test is not None and inputs.test.labels is not None:
-        labelled["test"] = inputs.test, inputs.test.labels
+        own = np.flatnonzero((inputs.test.labels != UNKNOWN).any(axis=1))  # others are predicted alone
+        labelled["test"] = inputs.test.take(own), inputs.test.labels[own]
     faults = []
     for split, (images, labels) in labelled.items():
         other = np.flatnonzero((labels == 1).sum(axis=1) + 2 * (labels == UNKNOWN).any(axis=1) != 1)

@@ -17,7 +17,6 @@ from classify.scores.metrics import (
     METRICS,
     MICRO,
     OVERALL,
-    ROW_METRICS,
     Score,
     Sums,
 )
@@ -127,15 +126,14 @@ def score(
     whole = (labels != UNKNOWN).all(axis=1)
     own, why = resampling.of(whole), "" if whole.all() else f"of {whole.sum()} of {len(whole)} rows, all labels known"
     of_rows = _compute_rows(labels[whole], probabilities[whole], binary[whole], label_names, own)
-    scores += [replace(_make(OVERALL, metric, of_rows[metric], own, why), reason=why) for metric in ROW_METRICS]
     draws = {metric: mean_over_labels(macro[metric], left_out) for metric in MACRO_SELECTORS}
     if exclusive:
-        truth = pick_classes(labels)
-        of_classes = score_classes(truth, pick_classes(probabilities), resampling)
+        truth = pick_classes(labels[whole])
+        of_classes = score_classes(truth, pick_classes(probabilities[whole]), own)
         draws |= of_classes
-        largest = np.full_like(truth, labels.sum(axis=0).argmax())
-        of_classes[MAJORITY] = score_classes(truth, largest, resampling)[CLASS_SELECTORS[0]]
-        scores += [_make(OVERALL, metric, values, resampling, "") for metric, values in of_classes.items()]
+        largest = np.full_like(truth, labels[whole].sum(axis=0).argmax())
+        of_rows |= of_classes | {MAJORITY: score_classes(truth, largest, own)[CLASS_SELECTORS[0]]}
+    scores += [replace(_make(OVERALL, metric, values, own, why), reason=why) for metric, values in of_rows.items()]
     return SplitScores(scores, draws)
 
 

@@ -83,6 +83,14 @@ def test_labels_of_test_that_are_not_so_are_said():
     assert "test image t1 has class0 and class1" in line
 
 
+def test_test_images_of_which_nothing_is_known_are_not_labelled():
+    other = replace(ONE_EACH.test, labels=np.array([[UNKNOWN] * 3, [0, 1, 0]], np.uint8))
+    assert choose_exclusive("yes", replace(ONE_EACH, test=other))[0]
+    partial = replace(ONE_EACH.test, labels=np.array([[UNKNOWN] * 3, [0, 1, UNKNOWN]], np.uint8))
+    with pytest.raises(InputError, match="--exclusive yes: test image t1 has a label that is not known"):
+        choose_exclusive("yes", replace(ONE_EACH, test=partial))
+
+
 def test_one_label_alone_is_no_class():
     alone = make_classes([0, 0, 0])
     assert choose_exclusive("auto", alone) == (False, "")

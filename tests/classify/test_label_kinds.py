@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 from typer.testing import CliRunner
 
 from classify.__main__ import app
@@ -121,10 +122,37 @@ def test_heads_are_searched_and_their_learning_curve_drawn(made, kind, output):
     assert curve.loc[curve["kind"] == "measured", "value"].between(0.3, 1).all()
 
 
+def test_accuracies_and_confusions_of_a_run_are_scikit_learns_of_its_own_files(made):
+    _, out, _ = made("classes")
+    record = json.loads((out / "run.json").read_text())
+    labels = pd.read_csv(out / "labels.csv", dtype={"ID": str}).set_index("ID")
+    oof = pd.read_csv(out / "oof_probability.csv", dtype={"ID": str}).query("model == @record['final_model']")
+    test = pd.read_csv(out / "predictions_class.csv", dtype={"ID": str})
+    metrics = pd.read_csv(out / "metrics.csv").set_index(["model", "split", "label", "metric"]).sort_index()["value"]
+    confusions = pd.read_csv(out / "confusion_matrix.csv").set_index("split")
+    predicted = {
+        "oof": ("train", oof.set_index("ID")[list(LABELS)].idxmax(axis=1)),
+        "test": ("test", test.set_index("ID")["class"]),
+    }
+    for name, (split, classes) in predicted.items():
+        of_split = labels[labels["split"] == split].dropna(subset=LABELS)  # others are predicted alone
+        truth = of_split[list(LABELS)].idxmax(axis=1)
+        given = classes[truth.index].to_numpy()  # of the images that were held out, and no others
+        assert len(truth) == {"train": 160, "test": 40}[split]
+        matrix = confusions.loc[name, "images"].to_numpy().reshape(3, 3)
+        np.testing.assert_array_equal(matrix, confusion_matrix(truth, given, labels=LABELS))
+        shares = confusion_matrix(truth, given, labels=LABELS, normalize="true")
+        np.testing.assert_allclose(confusions.loc[name, "share"].to_numpy().reshape(3, 3), shares)
+        own = metrics[record["final_model"], name, "overall"]
+        assert own["top1_accuracy"] == pytest.approx(accuracy_score(truth, given))
+        assert own["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, given))
+        assert own["majority_accuracy"] == pytest.approx(truth.value_counts(normalize=True).max())
+
+
 def test_of_one_label_console_table_and_report_give_the_mean_the_labels_own_interval(made):
     _, out, said = made("one label")
     record = json.loads((out / "run.json").read_text())
-    metrics = pd.read_csv(out / "metrics.csv").set_index(["model", "split", "label", "metric"])
+    metrics = pd.read_csv(out / "metrics.csv").set_index(["model", "split", "label", "metric"]).sort_index()
     of_final = metrics.loc[record["final_model"], "oof"]
     own, mean = of_final.loc[LABELS[0], "roc_auc"], of_final.loc["macro", "roc_auc"]
     assert own["interval"].startswith("Hanley-McNeil")

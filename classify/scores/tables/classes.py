@@ -7,7 +7,7 @@ import numpy as np
 
 from classify.scores.resampling import Resampling
 from classify.scores.small import share_interval
-from features.common.arrays import Labels, Probabilities
+from features.common.arrays import UNKNOWN, Labels, Probabilities
 
 #: Classes whose rows are counted in all draws at once: of 100,000 rows they take 51 MB.
 _AT_ONCE = 32
@@ -74,11 +74,12 @@ def tabulate_confusions(
     Args:
         split: `oof` or `test`.
         label_names: the L classes.
-        labels: the truth, one class a row.
+        labels: the truth, one class a row; rows of which no label is known have no part.
         probabilities: of the same rows.
         unit_of_row: int64 (N,), their groups.
     """
-    truth, predicted = pick_classes(labels), pick_classes(probabilities)
+    known = (labels != UNKNOWN).all(axis=1)
+    truth, predicted, unit_of_row = pick_classes(labels[known]), pick_classes(probabilities[known]), unit_of_row[known]
     counts = count_confusions(truth, predicted, len(label_names))
     figures = []
     for own, name in enumerate(label_names):
