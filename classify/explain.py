@@ -21,7 +21,7 @@ from classify.rundir.saved_run import SavedRun
 from classify.scores.thresholds import to_binary
 from features.common.cli import split_names
 from features.common.errors import InputError
-from features.common.text import make_console, progress_bar
+from features.common.text import count_things, make_console, progress_bar
 from features.dataset.folder import to_image_id
 from features.store.cache import FeatureCache
 from features.store.gradients import GRADIENTS, Gradients, Pair, draw_command, rounded, write_gradients
@@ -385,8 +385,8 @@ def _find(run: SavedRun, cache: FeatureCache, model: str, ids: Sequence[str]) ->
     missing = {*wanted} - {image_id for _, image_id in found}
     if missing:
         raise InputError(
-            f"--ids names {len(missing)} images that {cache.root} does not have in {', '.join(splits)} (first: "
-            f"{min(missing)}). Check the ids, or extract the images."
+            f"--ids names {count_things(len(missing), 'image')} that {cache.root} does not have in "
+            f"{', '.join(splits)} (first: {min(missing)}). Check the ids, or extract the images."
         )
     labels = range(len(run.label_names))
     return {(split, image_id, label): () for split, image_id in sorted(found) for label in labels}, len(found)

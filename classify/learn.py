@@ -114,7 +114,9 @@ def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
         )
     unit_count = len(known.image_ids) if known.groups is None else len(np.unique(known.groups))
     if unit_count < _LEAST_GROUPS:
-        raise InputError(f"{run.folder} has {unit_count} groups; a learning curve needs at least {_LEAST_GROUPS}.")
+        raise InputError(
+            f"{run.folder} has {count_things(unit_count, 'group')}; a learning curve needs at least {_LEAST_GROUPS}."
+        )
     seen = model.partition("/")[2]
     own = feature_sets(inputs.columns)[seen]
     features = np.ascontiguousarray(inputs.train.features[:, own])

@@ -16,7 +16,7 @@ from classify.scores.choice import Nested, Permutations, score_nested
 from classify.settings import Settings
 from features.common.arrays import UNKNOWN, Groups, Labels, find_varied
 from features.common.errors import InputError
-from features.common.text import first_few
+from features.common.text import count_things, first_few
 
 #: Part of the share wanted by which the share set aside may differ without a word.
 _ASIDE = 0.1
@@ -132,8 +132,8 @@ def hold_out(inputs: Inputs, share: float, seed: int) -> tuple[Inputs, str]:
     clashes = sorted({*train.image_ids} & {*(test.image_ids if test else ())})
     if clashes:
         raise InputError(
-            f"--holdout: {len(clashes)} ids are of a training and of a test image ({first_few(clashes, 3)}), so "
-            "that the predictions could not tell them apart. Rename one of each pair."
+            f"--holdout: {count_things(len(clashes), 'id')} of a training and of a test image "
+            f"({first_few(clashes, 3)}), so that the predictions could not tell them apart. Rename one of each pair."
         )
     if not 0 < share < 1:
         raise InputError(f"--holdout {share:g} is not a share. Give a number between 0 and 1, such as 0.2.")

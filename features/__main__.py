@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from features.common.cli import EXIT_BAD_INPUT, application, command
-from features.common.text import make_console
+from features.common.text import count_things, make_console
 from features.options import AuditOptions, CacheArgument, DescribeOptions
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def inspect(cache: CacheArgument) -> None:
         make_console().print(table)
     _say_unfinished(feature_cache, empty=not table.row_count)
     if rejected := read_rejections(feature_cache.root):
-        typer.echo(f"{len(rejected)} images could not be read: {cache / 'rejected.csv'}")
+        typer.echo(f"{count_things(len(rejected), 'image')} could not be read: {cache / 'rejected.csv'}")
     if faults:
         raise InputError("\n".join(faults))
 
@@ -97,7 +97,7 @@ def verify(cache: CacheArgument) -> None:
         checked += 1
         rows += file_rows
         if finding is None:
-            typer.echo(f"whole:   {path} ({file_rows:,} rows)")
+            typer.echo(f"whole:   {path} ({count_things(file_rows, 'row')})")
         elif finding.remedy:
             damaged += 1
             typer.echo(f"damaged: {path}: {finding.reason}\n  Run: {finding.remedy}")
@@ -106,8 +106,8 @@ def verify(cache: CacheArgument) -> None:
             typer.echo(f"unknown: {path} {finding.reason}")
     _say_unfinished(feature_cache, empty=not checked)
     typer.echo(
-        f"{checked} files checked, {rows:,} rows whole, {damaged} files damaged"
-        + (f", {unknown} unknown." if unknown else ".")
+        f"{count_things(checked, 'file')} checked, {count_things(rows, 'row')} whole, "
+        f"{count_things(damaged, 'file')} damaged" + (f", {unknown} unknown." if unknown else ".")
     )
     if damaged or unknown:
         raise typer.Exit(EXIT_BAD_INPUT)

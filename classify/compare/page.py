@@ -18,7 +18,7 @@ from classify.report.plotting import FIRST, MUTED, WIDE
 from classify.scores.metrics import CLASS_SELECTORS, MACRO, OVERALL
 from features.common.errors import InputError
 from features.common.files import replacing
-from features.common.text import make_console, progress_bar
+from features.common.text import count_things, make_console, progress_bar
 
 #: What tells a page of ours from any other file, near its beginning.
 _MARKER = '<meta name="generator" content="Headbank compare">'
@@ -46,7 +46,7 @@ def compare(options: CompareOptions) -> None:
         picture = plotting.to_picture(
             draw_differences([row for row in runs if row.run is not first], first.name),
             "differences",
-            f"Macro AUC of {len(runs) - 1} runs minus that of {first.name}, with 95 % intervals.",
+            f"Macro AUC of {count_things(len(runs) - 1, 'run')} minus that of {first.name}, with 95 % intervals.",
             f"Macro AUC of each run minus that of {first.name}, with its 95 % interval.",
             Path(folder),
         )
@@ -76,8 +76,8 @@ def compare(options: CompareOptions) -> None:
 
     of_groups = "" if groups is None else f" of {groups:,} groups"
     console.print(
-        f"compared: {len(runs)} runs on {len(joined.image_ids):,} training images{of_groups} and "
-        f"{len(joined.label_names)} labels; means over the labels, out-of-fold"
+        f"compared: {len(runs)} runs on {count_things(len(joined.image_ids), 'training image')}{of_groups} and "
+        f"{count_things(len(joined.label_names), 'label')}; means over the labels, out-of-fold"
     )
     console.print(_table(runs, first.name))
     console.print(

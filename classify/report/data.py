@@ -56,7 +56,8 @@ def describe_data(run: RunFiles, figures: Path) -> dict[str, Any]:
     return {
         "splits": [_describe_split(run, name) for name in run.record["splits"]],
         "pictures": [prevalence, alike],
-        "together": [_count_together(split, labels) for split in run.splits.values()],
+        # Exclusive classes never come together.
+        "together": [] if run.exclusive else [_count_together(split, labels) for split in run.splits.values()],
         "combinations": [_count_combinations(split, labels) for split in run.splits.values()],
     }
 
@@ -105,13 +106,13 @@ def _count_together(split: LabelledSplit, labels: tuple[str, ...]) -> dict[str, 
 
 def _count_combinations(split: LabelledSplit, labels: tuple[str, ...]) -> dict[str, Any]:
     """Count the images per set of labels, most frequent first; those with an unknown one by themselves."""
-    sets = np.column_stack([split.labels == 1, (split.labels == UNKNOWN).any(axis=1)])
+    unknown = split.labels == UNKNOWN
+    sets = np.column_stack([split.labels == 1, unknown.any(axis=1), unknown.all(axis=1)])
     kinds, counts = np.unique(sets, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     rows = [
         {
-            "name": (" + ".join(label for label, has in zip(labels, kinds[kind], strict=False) if has) or "no label")
-            + (", others not known" if kinds[kind, -1] else ""),
+            "name": _name_set(labels, kinds[kind]),
             "count": int(counts[kind]),
             "share": counts[kind] / len(split.labels),
         }
@@ -122,6 +123,15 @@ def _count_combinations(split: LabelledSplit, labels: tuple[str, ...]) -> dict[s
         left = int(counts[rest].sum())
         rows.append({"name": f"{len(rest)} other combinations", "count": left, "share": left / len(split.labels)})
     return {"title": split.name, "rows": rows}
+
+
+def _name_set(labels: tuple[str, ...], kind: np.ndarray) -> str:
+    """Name the labels that an image has, bool (L + 2,): each label, whether one is not known, whether none is."""
+    *positive, some_unknown, unlabelled = kind
+    if unlabelled:
+        return "not labelled"
+    named = " + ".join(label for label, has in zip(labels, positive, strict=True) if has) or "no label"
+    return named + (", others not known" if some_unknown else "")
 
 
 def describe_audit(run: RunFiles) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from classify.scores.choice import describe_nested, may_be_chance
 from classify.scores.metrics import name_metric
 from classify.scores.thresholds import to_binary
 from features.common.arrays import UNKNOWN, find_varied
-from features.common.text import first_few
+from features.common.text import count_things, first_few
 
 #: Positives of a label, and groups that have one, below which its figures are called rough.
 FEW_POSITIVES, FEW_GROUPS = 50, 10
@@ -74,7 +74,9 @@ def list_doubts(run: RunFiles) -> list[str]:
     for name, split in record["splits"].items():
         if split["rejected"]:
             ids = first_few(split["rejected"])
-            doubts.append(f"{len(split['rejected'])} images of {name} could not be read and are left out: {ids}.")
+            doubts.append(
+                f"{count_things(len(split['rejected']), 'image')} of {name} could not be read, so left out: {ids}."
+            )
     return doubts + [warning for warning in record["warnings"] if warning not in doubts]
 
 
@@ -86,13 +88,14 @@ def _doubt_leaks(run: RunFiles) -> list[str]:
         pairs = scope["exact"] + scope["near"]
         if scope["name"] == "between train and test" and pairs and test is not None:
             doubts.append(
-                f"The audit found {pairs} pairs of duplicates between train and test, so that the figures of test are "
-                "too good: duplicates.csv lists them."
+                f"The audit found {count_things(pairs, 'pair')} of duplicates between train and test, so that the "
+                "figures of test are too good: duplicates.csv lists them."
             )
         if scope["across_folds"].isdigit() and int(scope["across_folds"]):
             doubts.append(
-                f"The audit found {scope['across_folds']} pairs of duplicates that the folds split, so that "
-                "out-of-fold figures are too good: classify run --groups takes the groups.csv of the audit."
+                f"The audit found {count_things(int(scope['across_folds']), 'pair')} of duplicates that the folds "
+                "split, so that out-of-fold figures are too good: classify run --groups takes the groups.csv of the "
+                "audit."
             )
     return doubts
 

@@ -47,5 +47,6 @@ def draw_curve(curve: LearningCurve, unit: str) -> Figure:
     axes.vlines(measured[:, 0], measured[:, 2], measured[:, 3], color=SECOND, linewidth=1.4)
     axes.plot(measured[:, 0], measured[:, 1], "o", color=SECOND, markersize=5, label="measured")
     axes.set(xlabel=f"{unit}s that a fold's model learns from", ylabel="macro ROC-AUC, out-of-fold")
+    plotting.end_at_one(axes)
     plotting.add_legend(figure)
     return figure

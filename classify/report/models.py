@@ -15,6 +15,7 @@ from classify.report.run_files import RunFiles, ends_of
 from classify.rundir.console import LEADERBOARD, TOP1, LeaderboardColumn, rank_models
 from classify.scores.choice import describe_nested
 from classify.scores.metrics import label_of, name_metric
+from features.common.text import count_things
 
 #: Models in the figure at the most; the table holds all.
 MODELS_SHOWN = 20
@@ -49,7 +50,7 @@ def describe_models(run: RunFiles, figures: Path) -> dict[str, Any]:
         "picture": plotting.to_picture(
             draw_models(shown, scores),
             "models",
-            f"Macro ROC-AUC of {len(shown)} models with 95 % intervals. {first}",
+            f"Macro ROC-AUC of {count_things(len(shown), 'model')} with 95 % intervals. {first}",
             f"Macro ROC-AUC of every model, with its 95 % interval.{of_all}",
             figures,
         ),
@@ -230,6 +231,7 @@ def draw_models(names: Sequence[str], scores: Mapping[str, np.ndarray]) -> Figur
     axes.set_yticks(places, [plotting.shorten(name, _MODEL) for name in names])
     axes.invert_yaxis()
     axes.set(xlabel="macro ROC-AUC")
+    plotting.end_at_one(axes, x=True)
     plotting.add_legend(figure)
     return figure
 
@@ -247,6 +249,7 @@ def draw_returns(table: pd.DataFrame) -> Figure:
     )
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.set(xlabel="macro ROC-AUC of the mean over the backbones so far")
+    plotting.end_at_one(axes, x=True)
     return figure
 
 
@@ -270,5 +273,7 @@ def draw_curves(curves: pd.DataFrame, kind: str, name: str, kept: Mapping[int, i
     if dots:
         axes.plot(*zip(*dots, strict=True), "o", color=SECOND, markersize=4, label="epochs kept")
     axes.set(xlabel="epoch", ylabel=name)
+    if kind == "auc":
+        plotting.end_at_one(axes)
     plotting.add_legend(figure)
     return figure

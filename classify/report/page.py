@@ -20,7 +20,7 @@ from classify.report.run_files import RunFiles
 from classify.report.tables import describe_classes, describe_groups, describe_subgroups
 from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run, writing
 from features.common.files import remove, replacing
-from features.common.text import make_console, render
+from features.common.text import count_things, make_console, render
 
 _TEMPLATE = Path(__file__).parent / "template"
 _FILTERS: dict[str, Callable[..., str]] = {
@@ -30,6 +30,7 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "with_interval": plotting.with_interval,
     "percent": plotting.percent,
     "thousands": "{:,}".format,
+    "count": count_things,
 }
 
 

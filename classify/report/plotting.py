@@ -84,6 +84,19 @@ def unit_figure(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def end_at_one(axes: Axes, x: bool = False) -> None:
+    """End an axis of shares at 1, where matplotlib leaves room beyond it; what lies at 1 is not cut."""
+    low, high = axes.get_xlim() if x else axes.get_ylim()
+    if high <= 1:
+        return
+    if x:
+        axes.set_xlim(low, 1)
+    else:
+        axes.set_ylim(low, 1)
+    for artist in (*axes.lines, *axes.collections):
+        artist.set_clip_on(False)
+
+
 def add_legend(figure: Figure) -> None:
     """Name the lines above the axes, where they hide nothing."""
     figure.legend(loc="outside upper left", ncols=3, handlelength=1.6, columnspacing=1.2, borderpad=0.1)

@@ -14,6 +14,7 @@ from classify.rundir.tables import write_table
 from classify.scores.tables.classes import ConfusionFigure, pick_classes
 from features.common.arrays import Probabilities
 from features.common.files import replacing
+from features.common.text import count_things
 
 #: Classes up to which the console shows the whole confusion matrix; of more it shows the most frequent confusions.
 _MATRIX, _CONFUSIONS = 8, 8
@@ -57,7 +58,8 @@ def print_confusions(console: Console, figures: Sequence[ConfusionFigure]) -> No
         worst = sorted(wrong, key=lambda figure: -figure.images)[:_CONFUSIONS]
         console.print(f"classes {where}, the most frequent of {len(wrong)} confusions ({CONFUSION_MATRIX} has all):")
         for f in worst:
-            console.print(Text(f"  {f.truth} taken for {f.predicted}: {f.images} images, {f.share:.1%} of {f.truth}"))
+            images = count_things(f.images, "image")
+            console.print(Text(f"  {f.truth} taken for {f.predicted}: {images}, {f.share:.1%} of {f.truth}"))
 
 
 def _tabulate_matrix(names: Sequence[str], figures: Sequence[ConfusionFigure]) -> Table:

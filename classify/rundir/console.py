@@ -71,10 +71,11 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
     """
     console = make_console()
     train, test, train_labels = inputs.train, inputs.test, inputs.train_labels
-    console.print(f"train: {len(train.used_ids)} images; positive: {count_positives(inputs.label_names, train_labels)}")
+    images = count_things(len(train.used_ids), "image")
+    console.print(f"train: {images}; positive: {count_positives(inputs.label_names, train_labels)}")
     if train.rejected_ids:
         console.print(
-            f"train: {len(train.rejected_ids)} of {len(train.image_ids)} images have no features and are left out: "
+            f"train: {len(train.rejected_ids)} of {len(train.image_ids)} images without features, left out: "
             f"{first_few(train.rejected_ids)} ({rejected_list})"
         )
     settings = experiment.settings
@@ -163,8 +164,8 @@ def _print_choice(console: Console, experiment: Experiment) -> None:
         console.print("the final model may be no better than chance, a macro roc_auc of 0.5")
     if permutations := experiment.permutations:
         console.print(
-            f"better than chance: p = {_short(permutations.p_value)}, by {len(permutations.values)} runs on labels "
-            "shuffled by group"
+            f"better than chance: p = {_short(permutations.p_value)}, by "
+            f"{count_things(len(permutations.values), 'run')} on labels shuffled by group"
         )
     backbones = {model: len(experiment.predictions[model].backbones) for model in experiment.comparisons}
     lone = [model for model, count in backbones.items() if count == 1]
@@ -214,7 +215,9 @@ def _print_subgroups(console: Console, experiment: Experiment, inputs: Inputs) -
             apart = f"{f.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
             console.print(f"subgroup {where}: AUC {f.value:.3f}, the rest {f.rest:.3f}: {apart}")
     count = len({(f.column, f.subgroup) for f in figures})
-    console.print(f"{count} subgroups, in {SUBGROUPS}; by chance, 1 of 20 intervals of a difference leaves 0 out")
+    console.print(
+        f"{count_things(count, 'subgroup')}, in {SUBGROUPS}; by chance, 1 of 20 intervals of a difference leaves 0 out"
+    )
     if small := list_small(figures):
         console.print(f"subgroups of fewer than {LEAST_SUBGROUP} images, not scored: {first_few(small)}")
     test = inputs.test if inputs.test is not None and inputs.test.labels is not None else None
@@ -231,8 +234,8 @@ def _print_test(console: Console, inputs: Inputs, test: SplitInputs, predictor: 
     console.print(f"test: {len(test.used_ids)} of {len(test.image_ids)} images predicted by {predictor}; {labelled}")
     if test.rejected_ids:
         console.print(
-            f"test: {len(test.rejected_ids)} images have no features; their cells in the predictions are empty: "
-            f"{first_few(test.rejected_ids)} ({rejected_list})"
+            f"test: {count_things(len(test.rejected_ids), 'image')} without features, whose cells in the predictions "
+            f"are empty: {first_few(test.rejected_ids)} ({rejected_list})"
         )
 
 

@@ -13,6 +13,7 @@ from classify.models.baselines import PRIOR
 from classify.scores.metrics import CLASS_SELECTORS, DECIMALS, SELECTORS, sign_of
 from classify.scores.resampling import Resampling, percentile_interval, resample
 from classify.scores.scoring import ByFold, mean_over_labels, score_label
+from classify.scores.small import auc_interval, few_units
 from classify.scores.tables.classes import pick_classes, score_classes
 from features.common.arrays import UNKNOWN, Labels, Probabilities
 from features.common.text import count_things
@@ -235,6 +236,14 @@ def score_nested(
     draws = draw_macro(rule, *known, left_out, resampling)
     value = None if np.isnan(draws[0]) else float(draws[0])
     low, high = percentile_interval(draws)
+    counted = [index for index, name in enumerate(inputs.label_names) if name not in left_out]
+    if value is not None and rule == "roc_auc" and len(counted) == 1 and resampling.several:
+        # The figure of one label has the interval that the label's own has.
+        truth, own = inputs.train_labels[:, counted[0]], probabilities[:, counted[0]]
+        rows = np.flatnonzero(truth != UNKNOWN)
+        units = np.unique(resampling.unit_of_row[rows], return_inverse=True)[1]
+        if few_units(truth[rows], units):
+            low, high, *_ = auc_interval(value, truth[rows], own[None, rows], folds.fold_of_row[None, rows], units)
     return Nested(tuple(chosen), value, low, high, refitted)
 
 

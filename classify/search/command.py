@@ -63,7 +63,7 @@ def search(options: SearchOptions) -> int:
         screen.print(f"warning: {warning}")
     with open_study(out, identify_study(inputs, rows, options)) as study_file:
         before = len(study_file.trials)
-        screen.print(f"{out} holds {before} trials" if before else f"{out}: a new study")
+        screen.print(f"{out} holds {count_things(before, 'trial')}" if before else f"{out}: a new study")
         with _progress(screen, study_file, options.trials, began) as (on_trials, on_batch):
             until = began + options.minutes * 60
             ended = run_search(inputs, rows, options, until, study_file, on_trials, on_batch)
@@ -81,13 +81,14 @@ def search(options: SearchOptions) -> int:
     rejected = len(inputs.train.rejected_ids)
     left_out = f"; {rejected} without features left out" if rejected else ""
     console.print(
-        f"train: {len(inputs.train_labels)} images{left_out}; "
+        f"train: {count_things(len(inputs.train_labels), 'image')}{left_out}; "
         f"{count_things(len(inputs.label_names), 'label')}; "
         f"{inputs.train.features.shape[1]} features of {', '.join(inputs.columns)}"
     )
     console.print(f"folds: {folds.describe()}")
     seconds = time.perf_counter() - began
-    console.print(f"study: {len(trials)} trials, {before} of them from earlier runs; {seconds:.0f} s; ended: {ended}")
+    held = count_things(len(trials), "trial")
+    console.print(f"study: {held}, {before} of them from earlier runs; {seconds:.0f} s; ended: {ended}")
     if trials:
         console.print(_table(best, heads))
         console.print("of each combination of layers, dropout, optimiser and batch size the best trial only")
@@ -149,6 +150,7 @@ def _warn(trials: Sequence["FrozenTrial"]) -> str:
             "was best on the others, which is nearer the truth."
         )
     return (
-        f"optimistic: the best of {len(trials)} trials, chosen on the folds that score it.{estimate} Let "
-        f"`classify run` score {BEST} on folds of another --seed; only a labelled test split is free of all optimism."
+        f"optimistic: the best of {count_things(len(trials), 'trial')}, chosen on the folds that score it."
+        f"{estimate} Let `classify run` score {BEST} on folds of another --seed; "
+        "only a labelled test split is free of all optimism."
     )

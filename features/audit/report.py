@@ -11,7 +11,7 @@ from rich.table import Table
 from features.common.cells import protect_table
 from features.common.errors import InputError
 from features.common.files import read_record, replacing
-from features.common.text import first_few, make_console
+from features.common.text import count_things, first_few, make_console
 from features.dataset.dataset import read_dataset
 from features.dataset.groups import write_groups_file
 from features.options import AuditOptions
@@ -156,7 +156,7 @@ def _print_audit(audit: "Audit", summary: dict[str, Any]) -> None:
     console.print(f"audited: {len(audit.images.image_ids):,} images ({counts}), by {', '.join(audit.backbones)}")
     for name, count in summary["without_features"].items():
         if count:
-            console.print(f"{name}: {count} images have no features (rejected by stage 1) and are left out")
+            console.print(f"{name}: {count_things(count, 'image')} without features (rejected by stage 1), left out")
     if blank := sum(summary["blank"].values()):
         console.print(f"{blank} images are blank or nearly so: left out of the search for near duplicates")
     if audit.threshold is None:

@@ -126,7 +126,7 @@ class FeatureCache:
             rows = selections[-1].rows if same else self._locate(file, wanted, backbones)
             if image_ids is None and file.rows > len(wanted):
                 raise InputError(
-                    f"{file.path} has {file.rows} images, but {files[0].path} has {len(wanted)}. "
+                    f"{file.path} has {count_things(file.rows, 'image')}, but {files[0].path} has {len(wanted)}. "
                     f"Run: {self.remedy(*backbones)}"
                 )
             selections.append(Selection(file, rows, features[:, end - file.width : end]))
@@ -156,8 +156,8 @@ class FeatureCache:
         given = dict(zip(image_ids, paths, strict=True))
         if repaired := [i for i in given if i in rejected and rejected[i].is_outdated(given[i])]:
             raise InputError(
-                f"{len(repaired)} images of {split} that could not be read have changed since (first: {repaired[0]}). "
-                f"Run: {self.remedy(*backbones)}"
+                f"{count_things(len(repaired), 'image')} of {split} that could not be read changed since (first: "
+                f"{repaired[0]}). Run: {self.remedy(*backbones)}"
             )
         table = FactsTable.of_split(self.root, split)
 
@@ -179,7 +179,7 @@ class FeatureCache:
             changed = [image_id for image_id, digest in digests if file.index.get(image_id, digest) != digest]
             if changed:
                 raise InputError(
-                    f"{len(changed)} images of {split} have changed since {file.path} was extracted "
+                    f"{count_things(len(changed), 'image')} of {split} changed since {file.path} was extracted "
                     f"(first: {changed[0]}). Run: {self.remedy(backbone, split=split)}"
                 )
 

@@ -156,7 +156,7 @@ def test_label_names_are_the_data_sets(toy):
 
 def test_images_that_changed_since_they_were_extracted_are_refused(toy):
     (toy.data / "train" / f"{toy.train_ids[0]}.png").write_bytes(b"another")
-    with pytest.raises(InputError, match=f"have changed since .*alpha.h5 .*first: {toy.train_ids[0]}"):
+    with pytest.raises(InputError, match=f"changed since .*alpha.h5 .*first: {toy.train_ids[0]}"):
         read(toy)
 
 

@@ -161,6 +161,9 @@ def test_of_one_label_console_table_and_report_give_the_mean_the_labels_own_inte
     assert said.count(figure) >= 2  # the leaderboard and the table of labels
     others = "of labels with fewer than 30 groups of positives or of negatives: roc_auc by Hanley-McNeil"
     assert others in said
+    nested = record["selection"]["nested"]
+    if {*nested["chosen"]} == {record["final_model"]}:  # then it is the same figure
+        assert [nested["value"], nested["low"], nested["high"]] == pytest.approx(own.to_list()[:3])
     page = (out / "report.html").read_text()
     assert others in page
     assert page.count(f"[{own['low']:.3f}, {own['high']:.3f}]") >= 2

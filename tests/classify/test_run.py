@@ -164,8 +164,8 @@ def test_rejected_test_images_keep_their_rows_with_empty_cells_and_exit_3(toy):
         assert ",," not in "".join(lines[:5] + lines[6:])
         assert list(pd.read_csv(out / name)["ID"]) == toy.test_ids
     assert set((out / TABLES[1]).read_text().replace("\n", ",").split(",")[4:]) == {"0", "1", "", *toy.test_ids}
-    assert f"1 images have no features; their cells in the predictions are empty: {lost}" in said
-    assert f"1 of 200 images have no features and are left out: {toy.train_ids[0]}" in said
+    assert f"1 image without features, whose cells in the predictions are empty: {lost}" in said
+    assert f"1 of 200 images without features, left out: {toy.train_ids[0]}" in said
     splits = json.loads((out / "run.json").read_text())["splits"]
     assert splits["test"]["rejected"] == [lost]
     assert splits["train"]["rejected"] == [toy.train_ids[0]]
@@ -176,7 +176,7 @@ def test_rejected_train_images_alone_are_said_and_exit_0(toy):
     reject(toy, *(f"train/{image_id}.png" for image_id in toy.train_ids[:12]))
     code, said, _ = run(toy, "run", *FEW)
     assert code == 0
-    assert "12 of 200 images have no features and are left out" in said
+    assert "12 of 200 images without features, left out" in said
     assert f"{toy.train_ids[9]} and 2 more (" in said
 
 

@@ -117,6 +117,18 @@ def test_the_leaderboard_sorts_by_any_column_both_ways(page, reported):
     assert shown() == sorted(shown(), key=str.lower)
 
 
+def test_the_leaderboard_fits_a_screen_of_1200_pixels_whatever_the_backbones_are_called(browser, reported):
+    page, _, _ = open_page(browser, reported, viewport={"width": 1200, "height": 900})
+    page.evaluate(
+        """for (const name of document.querySelectorAll('#leaderboard tbody th'))
+        name.firstChild.textContent = name.firstChild.textContent.replace(/alpha|beta/, 'efficientnet_lite0')"""
+    )
+    box = "document.querySelector('#leaderboard').parentElement"
+    assert page.evaluate(f"{box}.scrollWidth <= {box}.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") == 1200
+    page.close()
+
+
 def counts_of(article: Any) -> tuple[int, ...]:
     return tuple(int(article.locator(f".{name} b").inner_text().replace(",", "")) for name in ("tn", "fp", "fn", "tp"))
 

@@ -71,7 +71,7 @@ def test_a_run_with_nothing_wrong_has_only_the_doubts_that_always_hold(run):
         (lambda run: changed(run, warnings=["fold 1 lacks x"]), "fold 1 lacks x"),
         (
             lambda run: changed(run, splits={"train": {"rejected": [f"i{n}" for n in range(12)]}}),
-            "12 images of train could not be read and are left out: i0, i1, i2, i3, i4, i5, i6, i7, i8, i9 and 2 more",
+            "12 images of train could not be read, so left out: i0, i1, i2, i3, i4, i5, i6, i7, i8, i9 and 2 more",
         ),
     ],
 )

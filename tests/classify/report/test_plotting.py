@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from classify.report.data import draw_prevalence
-from classify.report.plotting import FIRST, INK, house_style, new_figure, to_picture
+from classify.report.plotting import FIRST, INK, end_at_one, house_style, new_figure, to_picture
 
 STYLE = Path("classify/report/template/page.css")
 
@@ -78,3 +78,14 @@ def test_every_colour_of_words_has_enough_contrast_light_dark_and_on_paper():
             for paper in ("paper", "panel", "warn-paper"):
                 light, dark = sorted((luminance(colours[ink]), luminance(colours[paper])), reverse=True)
                 assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, paper)
+
+
+def test_an_axis_of_shares_ends_at_one_and_cuts_nothing_there():
+    _, axes = new_figure()
+    (line,) = axes.plot([0.4, 1.0], [0.2, 0.9], "o")
+    assert axes.get_xlim()[1] > 1
+    end_at_one(axes, x=True)
+    end_at_one(axes)
+    assert axes.get_xlim()[1] == 1
+    assert 0.9 < axes.get_ylim()[1] < 1  # it ended before
+    assert not line.get_clip_on()

@@ -278,7 +278,7 @@ def test_rejected_images_and_splits_without_features_are_left_out_and_told(plant
     result = CliRunner().invoke(app, ["audit", str(planted.cache), "--data", str(planted.data)])
     assert result.exit_code == 0
     assert f"test: {planted.cache} holds no features of it, so it is left out" in result.output
-    assert "train: 1 images have no features" in result.output
+    assert "train: 1 image without features" in result.output
     record = json.loads((planted.cache / "audit" / "audit.json").read_text())
     assert record["images"] == {"train": 149}
     assert record["without_features"] == {"train": 1}

@@ -46,7 +46,7 @@ def test_each_damaged_file_is_named_with_what_to_run(tmp_path):
         f"  Run: mv {broken} {broken}.damaged && scripts/extract.sh DATA --backbones broken --cache {tmp_path}"
     )
     assert second == f"whole:   {whole} (3 rows)"
-    assert last == "2 files checked, 3 rows whole, 1 files damaged."
+    assert last == "2 files checked, 3 rows whole, 1 file damaged."
 
 
 def test_nothing_to_verify_is_bad_input(tmp_path):
@@ -66,7 +66,7 @@ def test_the_module_runs_as_a_program(tmp_path):
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("1 files checked, 3 rows whole, 0 files damaged.\n")
+    assert done.stdout.endswith("1 file checked, 3 rows whole, 0 files damaged.\n")
 
 
 def run(error: BaseException | None) -> Result:

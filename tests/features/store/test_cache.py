@@ -337,7 +337,7 @@ def test_an_image_of_another_time_passes_if_its_bytes_are_the_same_and_is_refuse
     with pytest.raises(InputError) as caught:
         refuse_changed(images)
     assert str(caught.value) == (
-        f"1 images of train have changed since {root}/train/net.h5 was extracted (first: b). Run: scripts/extract.sh "
+        f"1 image of train changed since {root}/train/net.h5 was extracted (first: b). Run: scripts/extract.sh "
         f"DATA --backbones net --weights imagenet --precision float32 --dtype float32 --range 0,65535 "
         f"--fit squash --orientation stored --cache {root}"
     )
@@ -351,7 +351,7 @@ def test_images_swapped_for_others_of_the_same_size_and_time_are_refused(images)
     for path, content in zip(paths, reversed(contents), strict=True):
         path.write_bytes(content)
         os.utime(path, ns=(10**18, 10**18 + 1))
-    with pytest.raises(InputError, match=r"2 images of train have changed since .* \(first: a\)"):
+    with pytest.raises(InputError, match=r"2 images of train changed since .* \(first: a\)"):
         refuse_changed(images)
 
 
@@ -372,7 +372,7 @@ def test_a_rejected_image_that_was_repaired_is_refused_with_the_command_that_rea
     with pytest.raises(InputError) as caught:
         refuse_changed(images)
     assert str(caught.value) == (
-        "1 images of train that could not be read have changed since (first: b). Run: scripts/extract.sh "
+        "1 image of train that could not be read changed since (first: b). Run: scripts/extract.sh "
         f"DATA --backbones net --weights imagenet --precision float32 --dtype float32 --range 0,65535 "
         f"--fit squash --orientation stored --cache {root}"
     )
@@ -382,7 +382,7 @@ def test_an_image_of_another_size_is_refused(images):
     _, paths = images
     paths[0].write_bytes(b"a longer image")
     os.utime(paths[0], ns=(10**18, 10**18 + 1))
-    with pytest.raises(InputError, match=r"1 images of train have changed since .* \(first: a\)"):
+    with pytest.raises(InputError, match=r"1 image of train changed since .* \(first: a\)"):
         refuse_changed(images)
 
 
@@ -392,7 +392,7 @@ def test_an_image_that_another_backbone_saw_later_is_refused(images):
     paths[0].write_bytes(b"another image")
     seen = {"a": SeenImage(digest_file(paths[0]), Stamp.of(paths[0]), facts_of("a"))}
     FactsTable.of_split(root, "train").add(seen, "ab")
-    with pytest.raises(InputError, match=r"1 images of train have changed since .* \(first: a\)"):
+    with pytest.raises(InputError, match=r"1 image of train changed since .* \(first: a\)"):
         refuse_changed(images)
 
 
@@ -401,7 +401,7 @@ def test_without_images_csv_all_images_are_read(images):
     (root / "train" / "images.csv").unlink()
     refuse_changed(images)
     paths[1].write_bytes(b"image c")
-    with pytest.raises(InputError, match="have changed"):
+    with pytest.raises(InputError, match="changed since"):
         refuse_changed(images)
 
 

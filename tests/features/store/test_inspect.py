@@ -81,7 +81,7 @@ def test_an_empty_folder_says_what_to_run(tmp_path):
 def test_rejected_images_are_counted(tmp_path):
     write_cache(tmp_path, "ab")
     replace_rejections(tmp_path, ["train"], [Rejection("c", "train/c.png", "empty", "")])
-    assert inspect(tmp_path).stdout.endswith(f"1 images could not be read: {tmp_path / 'rejected.csv'}\n")
+    assert inspect(tmp_path).stdout.endswith(f"1 image could not be read: {tmp_path / 'rejected.csv'}\n")
 
 
 SIZES = {
