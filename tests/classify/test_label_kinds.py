@@ -146,6 +146,8 @@ def test_accuracies_and_confusions_of_a_run_are_scikit_learns_of_its_own_files(m
         own = metrics[record["final_model"], name, "overall"]
         assert own["top1_accuracy"] == pytest.approx(accuracy_score(truth, given))
         assert own["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, given))
+        by_group = pd.read_csv(out / "group_scores.csv").query("split == @name")["groups"].unique()
+        assert by_group.tolist() == [of_split["group"].nunique()]
         assert own["majority_accuracy"] == pytest.approx(truth.value_counts(normalize=True).max())
 
 

@@ -28,6 +28,7 @@ class GroupFigure(NamedTuple):
 
     Attributes:
         summary: one of `SUMMARIES`.
+        groups: of which a label is known.
         positives: groups that are positive: that have a positive image.
         threshold: of the group's probability, fitted on all training groups; None of `MACRO`.
         metric: one of `GROUP_METRICS`; decisions on training groups are by cross-fitted thresholds.
@@ -91,10 +92,11 @@ def score_groups(
             prior = np.broadcast_to(expect_shares(truth), truth.shape)  # of no group metric
             drawn = resample(len(truth), None, seed)  # the draws of groups that images have, too
             scores = score(truth, probabilities, binary, prior, label_names, drawn, by_fold, left_out).scores
+            labelled = int((truth != UNKNOWN).any(axis=1).sum())
             positives = dict(zip(label_names, count_values(truth)[0].tolist(), strict=True))
             figures += [
                 GroupFigure(
-                    name, own.label, summary, len(truth), positives.get(own.label), cuts.get(own.label),
+                    name, own.label, summary, labelled, positives.get(own.label), cuts.get(own.label),
                     own.metric, own.value, own.low, own.high, own.interval,
                 )
                 for own in scores
