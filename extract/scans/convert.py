@@ -26,8 +26,8 @@ from features.dataset.groups import write_groups_file
 from features.dataset.layout import ImageFile, Layout, is_table
 from features.store.images_table import ImageFacts
 
-#: The file of the groups of scans; by its name it is not a table of images.
-SCAN_GROUPS = "groups_metadata.csv"
+#: The file of the groups of scans.
+SCAN_GROUPS = "groups.csv"
 
 
 def convert(options: ConvertOptions) -> int:
@@ -60,7 +60,7 @@ def convert(options: ConvertOptions) -> int:
         groups = [of_image.group for _, of_image in read]
         numbered = _number_groups([image.image_id for image, _ in read], groups)
         if numbered:
-            write_groups_file(out / SCAN_GROUPS, numbered)
+            write_groups_file(out / SCAN_GROUPS, numbered, safe=False)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error}. Make room, or name a folder that can be written.") from error
     repaired = [image.place for image, of_image in read if of_image.is_repaired]

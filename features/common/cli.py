@@ -43,7 +43,7 @@ def split_names(text: str | None, option: str) -> tuple[str, ...] | None:
     """
     if text is None:
         return None
-    names = tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True), [""]))
+    names = tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True)) or [""])
     if "" in names or len(set(names)) < len(names):
         raise InputError(f"{option} {text!r}: expected different names between commas, such as {option} a,b.")
     return names

@@ -27,7 +27,9 @@ _WORDS = {
     "testing": "test",
 }
 # Words of folders and tables that hold something else than images and their labels.
-_OTHERS = frozenset(("mask", "masks", "segmentation", "segmentations", "bbox", "box", "boxes", "metadata", "meta"))
+_OTHERS = frozenset(
+    ["mask", "masks", "segmentation", "segmentations", "bbox", "box", "boxes", "metadata", "meta", "group", "groups"]
+)
 # Words of tables that hold labels, where several tables speak of one split.
 _OF_LABELS = frozenset(["label", "labels", "truth", "groundtruth"])
 #: Names of columns that may say what images are for.

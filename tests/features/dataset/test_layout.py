@@ -164,9 +164,12 @@ def test_what_is_not_read_is_named(tmp_path, caplog):
     make(tmp_path, train="a.png b.png", masks="a.png", notes="x.txt", test="t.png")
     (tmp_path / "stray.png").touch()
     (tmp_path / "annotations.json").touch()
+    (tmp_path / "groups.csv").write_text("ID,group\na,p\nb,q\n")
     (tmp_path / "train.csv").write_text("ID,x\na,1\nb,0\n")
     said = " ".join(read_dataset(tmp_path).understood)
-    assert_says(said, "in no folder of a split: masks, stray.png", "tables that are not read: annotations.json")
+    assert_says(
+        said, "in no folder of a split: masks, stray.png", "tables that are not read: groups.csv, annotations.json"
+    )
     assert not caplog.records
     make(tmp_path / "classes", cat="1.png 2.png", dog="1.png 2.png", test="t.png")
     assert list(read_dataset(tmp_path / "classes").splits) == ["test"]
