@@ -90,7 +90,7 @@ def test_the_curve_of_a_run_is_written_shown_and_removed_with_the_run(tmp_path):
     assert code == 0, said
     board = pd.read_csv(out / "leaderboard.csv").set_index("model")
     best = next(model for model in board.index if model != "mean")  # of the ensemble the best single model
-    assert said.startswith(f"{best}: 2 folds, 20%, 35%, 50%, 70%, 100% of their groups, 1 draws")
+    assert said.startswith(f"{best}: 2 folds, 20%, 35%, 50%, 70%, 100% of their groups, 1 draw of each share")
     found = read_learning_curve(out)
     assert found is not None
     model, curve = found
