@@ -303,7 +303,9 @@ def _conclude(report: Report, cache: Path, seconds: float, console: Console, rec
         return 128 + received[0]
     if report.rows:
         total = sum(path.stat().st_size for path in cache.glob("*/*.h5"))
-        console.print(f"{report.rows:,} rows extracted in {duration(seconds)}; {cache} now holds {size(total)}.")
+        console.print(
+            f"{count_things(report.rows, 'row')} extracted in {duration(seconds)}; {cache} now holds {size(total)}."
+        )
     else:
         kept = sum(backbone.kept for backbone in report.backbones.values())
         console.print(f"nothing left to do: all {kept:,} rows are up to date (checked in {duration(seconds)}).")
@@ -317,7 +319,7 @@ def _conclude(report: Report, cache: Path, seconds: float, console: Console, rec
         console.print(f"warning: {repaired_words(report.repaired, report.seen)}")
     if report.rejected:
         console.print(
-            f"{len(report.rejected)} images could not be read (first: {report.rejected[0].path}: "
+            f"{count_things(len(report.rejected), 'image')} could not be read (first: {report.rejected[0].path}: "
             f"{report.rejected[0].reason}). All are listed in {cache / 'rejected.csv'}."
         )
         return EXIT_REJECTED
