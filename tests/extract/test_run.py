@@ -146,7 +146,7 @@ def test_rejected_images_are_listed_and_the_exit_code_is_3(tmp_path, own_model):
     cache = tmp_path / "cache"
     result = extract(tmp_path / "data", "--backbone", f"own={own_model}", "--cache", cache)
     assert result.exit_code == 3
-    assert "1 images could not be read (first: train/a001.png: the PNG file is damaged" in result.output
+    assert "1 image could not be read (first: train/a001.png: the PNG file is damaged" in result.output
     with (cache / "rejected.csv").open() as file:
         assert [row["id"] for row in csv.DictReader(file)] == ["a001"]
     assert FeatureCache(cache).read("train", ["own"])[0] == ("a000", "a002")
@@ -348,7 +348,7 @@ def test_the_range_of_16_bit_images_is_that_of_train_is_said_and_stays(tmp_path,
     cv2.imwrite(str(data / "train" / "new.png"), np.full((20, 20), 65_535, np.uint16))
     result = extract(data, *options)
     assert f"16-bit images: values 31744 to 31843 become black to white, as in {cache.root}" in result.output
-    assert "1 rows extracted" in result.output
+    assert "1 row extracted" in result.output
     result = extract(data, *options, "--range", "0,65535")
     assert "was extracted differently (intensity_range 31744,31843 -> 0,65535)" in result.output
 
