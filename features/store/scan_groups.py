@@ -44,7 +44,10 @@ def with_scan_groups(dataset: Dataset, root: Path) -> tuple[Dataset, str]:
     seen = sum(int((of_split != "").sum()) for of_split in groups.values())
     if 2 * len(alone) > seen or len(known) + len(alone) == 1:
         why = f"{len(alone):,} of {seen:,} images have none" if alone else "all images have the same one"
-        return dataset, f"groups: none; of the patient ids of the scans, {why}. Give --groups or --group-column"
+        return (
+            dataset,
+            f"groups: none; of the patient ids of the scans, {why}. Give --groups, --group-column or --group-from",
+        )
     splits = {name: replace(split, groups=groups[name]) for name, split in dataset.splits.items()}
     said = f"groups: the patient (or else the study or volume) of the scans, hashed ({len(known):,} groups)"
     if alone:
