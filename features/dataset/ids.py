@@ -11,7 +11,7 @@ import numpy as np
 from features.common.errors import InputError
 from features.dataset.faults import Faults, cell_fault, listed, shown
 from features.dataset.folder import has_image_suffix, refuse_id, to_image_id
-from features.dataset.table import Table, is_unnamed, named
+from features.dataset.table import Table, is_unnamed, named, words_of
 
 #: The name of the id column that Headbank writes, and goes by where no image tells better.
 ID = "ID"
@@ -22,6 +22,11 @@ _SCIENTIFIC = re.compile(r"\d([.,]\d+)?E\+\d+", re.IGNORECASE)
 #: Columns that are tried by every way of writing an id; more are data.
 _TRIED_COLUMNS = 40
 _NUMBER = re.compile(r"0*(\d+)(?:[.]0+)?")
+#: Cells of a column by which it is seen whether it may name images.
+_LOOKED_AT = 200
+#: Words of columns that name images, and of those that name whom they are of.
+_OF_IMAGES = frozenset(["id", "image", "images", "img", "file", "filename", "name", "path", "slice", "key"])
+_OF_OWNERS = frozenset(["patient", "subject", "participant", "person", "case", "study", "exam", "series"])
 
 
 @dataclass(frozen=True)
@@ -177,15 +182,13 @@ def find_ids(table: Table, pool: Pool, wanted: str | None) -> Joined:
         for joined in tried
     ]
     naming = [joined for joined in tried if 2 * joined.count > rows]
-    if naming and all(counts_rows(table.columns[joined.column]) for joined in naming):  # what else may name them?
-        tried = [join_column(table, place, pool) for place in places[:_TRIED_COLUMNS]]
-        naming = [joined for joined in tried if 2 * joined.count > rows]
+    naming += _find_rivals(table, pool, [joined for joined in tried if joined not in naming]) if naming else []
     # Labels of 0 and 1 name images, too, where some are called so.
     naming = [one for one in naming if not {*map(_number, {*table.columns[one.column]})} <= {"0", "1"}] or naming
     if not naming and tried:  # a few images at hand, or a name alone
         likely = max(map(_likelihood, tried))
         naming = [joined for joined in tried if joined.count and _likelihood(joined) == likely]
-    best = _choose(table, pool, naming) if naming else max(tried, key=_likelihood, default=None)
+    best = _choose(table, pool, naming, tried) if naming else max(tried, key=_likelihood, default=None)
     if best is None or _likelihood(best) <= (0, False, False):
         raise _no_ids(table, pool)
     if to_image_id(best.name) in pool.by_id:
@@ -196,6 +199,23 @@ def find_ids(table: Table, pool: Pool, wanted: str | None) -> Joined:
     table.find(best.name)  # refuses a name that two columns have
     others = tuple(joined.name for joined in naming if joined.column != best.column and joined.count > 2)
     return replace(best, others=others)
+
+
+def _find_rivals(table: Table, pool: Pool, others: Sequence[Joined]) -> list[Joined]:
+    """Find columns that name no image as they are, but most rows once names are rewritten: beside one that does."""
+
+    def loosest(name: str) -> str:
+        return _number(_fold(_tail(1)(to_image_id(name.replace("\\", "/")))))
+
+    keys = {loosest(place) for place in pool.places}
+    rivals = []
+    for joined in others:
+        cells = table.columns[joined.column]
+        some = cells[:: max(1, len(cells) // _LOOKED_AT)]
+        if 2 * sum(loosest(cell) in keys for cell in some) > len(some):
+            again = join_column(table, joined.column, pool)
+            rivals += [again] if 2 * again.count > len(cells) else []
+    return rivals
 
 
 def _is_id_like(joined: Joined) -> bool:
@@ -213,10 +233,18 @@ def _likelihood(joined: Joined) -> tuple[int, bool, bool]:
     return joined.count, joined.suffixes, joined.name.casefold() == ID.casefold()
 
 
-def _choose(table: Table, pool: Pool, naming: Sequence[Joined]) -> Joined:
-    """Choose among columns that name most images; an `InputError` where they do so differently."""
+def _choose(table: Table, pool: Pool, naming: Sequence[Joined], tried: Sequence[Joined]) -> Joined:
+    """Choose among columns that name most images; an `InputError` where others do so differently, or look like ids."""
     with_suffix = [joined for joined in naming if joined.suffixes]
     best = sorted(with_suffix or naming, key=lambda joined: joined.name.casefold() != ID.casefold())[0]
+    words = words_of(best.name)
+    lost = next((joined for joined in tried if joined.suffixes), None)
+    if not with_suffix and lost is not None and (words & _OF_OWNERS or not words & _OF_IMAGES):
+        raise InputError(
+            f"{table.path}: the cells of {shown(lost.name)} have an image's extension, but name no image that is there "
+            f"(first: {shown(table.columns[lost.column][0])}); {shown(best.name)} does. Say which holds the ids with "
+            "--id-column."
+        )
     for other in naming:
         differing = np.flatnonzero(
             (other.images != best.images) & (other.images != NO_IMAGE) & (best.images != NO_IMAGE)

@@ -211,12 +211,21 @@ def _split_rows(path: Path, text: str, faults: Faults) -> Iterator[tuple[int, li
 
 
 def _is_header(comment: str, row: str, separator: str) -> bool:
-    """Whether a comment above a row is a header ("#ID,a"): it has as many cells, of one word each or above a number."""
+    """Whether a comment above a row is a header (`#ID,a`): as many cells, each a word and no number.
+
+    After a blank (`# ID,a`), as numpy writes it, only above a row with a number: else the row is the header.
+    """
     if not comment.startswith("#"):
         return False
     names, cells = (next(csv.reader([line], delimiter=separator), []) for line in (comment[1:], row))
-    has_numbers = any(re.fullmatch(r"\s*[-+]?\d+([.,]\d+)?\s*", cell) for cell in cells)
-    return len(names) == len(cells) > 1 and (has_numbers or all(len(name.split()) == 1 for name in names))
+    if len(names) != len(cells) or len(names) < 2 or any(len(name.split()) != 1 or _is_number(name) for name in names):
+        return False
+    return not comment[1].isspace() or any(map(_is_number, cells))
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a cell is a number."""
+    return re.fullmatch(r"\s*[-+]?\d+([.,]\d+)?\s*", cell) is not None
 
 
 def _recognise_separator(text: str) -> str:

@@ -198,7 +198,9 @@ def test_a_header_may_begin_as_a_comment(tmp_path, head, line):
     assert f"line {line} is the header, without its #" in " ".join(dataset.understood)
 
 
-@pytest.mark.parametrize("comment", ["# exported 2024, by hand\n", "# all of them\n", "#\n"])
+@pytest.mark.parametrize(
+    "comment", ["# exported 2024, by hand\n", "# all of them\n", "#\n", "# labels,2024\n", "# old,names\n", "#v,2\n"]
+)
 def test_a_comment_before_the_header_stays_one(tmp_path, comment):
     make(tmp_path, f"{comment}ID,a\nx,1\ny,0\n", train="x.png y.png")
     assert read_dataset(tmp_path).label_names == ("a",)
@@ -209,3 +211,22 @@ def test_a_row_for_a_file_of_several_images_says_so(tmp_path):
     image = nibabel.Nifti1Image(np.zeros((4, 4, 3), np.int16), np.eye(4))
     nibabel.save(image, tmp_path / "train/scan.nii.gz")
     assert_says(message_of(tmp_path), "files of several images: give each image a row, such as 'scan#z00")
+
+
+@pytest.mark.parametrize("written", ["images/{}", "{:04d}", "C:\\x\\{}", "scans/{}.jpg"])
+def test_a_column_that_names_images_by_chance_is_refused_beside_one_that_names_them_in_another_form(tmp_path, written):
+    rows = "".join(f"{written.format(k)},{9 - k},{k % 2}\n" for k in range(1, 9))
+    make(tmp_path, f"file,patient_id,a\n{rows}", train=" ".join(f"{k}.png" for k in range(1, 9)))
+    if written.endswith(".jpg"):
+        assert read_dataset(tmp_path).splits["train"].image_ids == tuple(str(k) for k in range(1, 9))
+    else:
+        assert_says(message_of(tmp_path), "'patient_id' and 'file' both name images, and differently", "--id-column")
+
+
+def test_cells_with_an_image_s_extension_that_name_nothing_are_not_passed_over(tmp_path):
+    rows = "".join(f"IMG_{k}.jpg,{9 - k},{k % 2}\n" for k in range(1, 9))
+    images = " ".join(f"{k}.png" for k in range(1, 9))
+    make(tmp_path, f"file,patient_id,a\n{rows}", train=images)
+    assert_says(message_of(tmp_path), "'file' have an image's extension, but name no image", "'patient_id' does")
+    make(tmp_path, f"mask,ID,a\n{rows}", train=images)
+    assert read_dataset(tmp_path).splits["train"].image_ids[0] == "8"
