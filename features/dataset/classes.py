@@ -3,9 +3,9 @@
 import ast
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -47,23 +47,21 @@ class ClassColumn:
         name: of the column; "" for the folders that images are in.
         parts: the classes of each cell, N of them; None where the cell is not known.
         separator: what stands between the classes of a cell; "" if a cell holds one, `[]` if it holds a list.
+        none: the classes that mean none of the others, as they are never beside another.
+        respelt: classes as they are written, by how most write them: what differs in case alone is one class.
     """
 
     name: str
     parts: Sequence[tuple[str, ...] | None]
     separator: str
+    none: tuple[str, ...] = ()
+    respelt: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def counts(self) -> Counter[str]:
         """How many rows each class has, by its name, sorted."""
         counts = Counter(one for row in self.parts for one in row or ())
         return Counter(dict(sorted(counts.items())))
-
-    @property
-    def none(self) -> tuple[str, ...]:
-        """The classes that mean none of the others, as they are never beside another."""
-        beside = {one for row in self.parts if row and len(row) > 1 for one in row}
-        return tuple(one for one in self.counts if re.sub(r"[\W_]", "", one.casefold()) in _NONE and one not in beside)
 
     @property
     def holds_several(self) -> bool:
@@ -121,26 +119,53 @@ class ClassColumn:
         return columns
 
 
-def read_classes(name: str, cells: Sequence[str], separator: str | None) -> ClassColumn:
+def read_classes(
+    name: str, cells: Sequence[str], separator: str | None, learnt: Sequence[str] | None = None
+) -> ClassColumn:
     """Read the classes of N cells.
 
     Args:
         name: of the column.
         cells: texts, without blanks around.
-        separator: what stands between the classes of a cell; None recognises it from the cells.
+        separator: what stands between the classes of a cell; None recognises it.
+        learnt: the cells of all that is learnt from: they show the separator, the spellings, and what means none; None:
+            the N cells.
     """
-    filled = [cell for cell in cells if not is_unknown(cell)]
-    if separator is None and filled and all(cell.startswith("[") and cell.endswith("]") for cell in filled):
-        lists = {cell: _read_list(cell) for cell in {*filled}}
-        if all(parts is not None for parts in lists.values()):
-            return ClassColumn(name, [None if is_unknown(cell) else lists[cell] for cell in cells], "[]")
-    found = _recognise_separator({*filled}) if separator is None else separator
-    return ClassColumn(name, [None if is_unknown(cell) else _split(cell, found) for cell in cells], found)
+    shown = [cell for cell in (cells if learnt is None else learnt) if not is_unknown(cell)]
+    if separator is None:
+        lists = all(cell.startswith("[") and cell.endswith("]") and _read_list(cell) is not None for cell in {*shown})
+        separator = "[]" if shown and lists else _recognise_separator({*shown})
+    read = _read_list if separator == "[]" else partial(_split, separator=separator)
+    return _join_spellings(
+        name, [None if is_unknown(cell) else read(cell) for cell in cells], map(read, shown), separator
+    )
 
 
-def read_folders(folders: Sequence[str]) -> ClassColumn:
-    """Read the folders that N images are in as classes, whatever they are called; "" is none."""
-    return ClassColumn("", [(folder.strip(),) if folder else None for folder in folders], "")
+def read_folders(folders: Sequence[str], learnt: Sequence[str] | None = None) -> ClassColumn:
+    """Read the folders that N images are in as classes, whatever they are called; "" is none. `learnt` as above."""
+    parts = [(folder.strip(),) if folder else None for folder in folders]
+    shown = parts if learnt is None else [(folder.strip(),) for folder in learnt if folder]
+    return _join_spellings("", parts, shown, "")
+
+
+def _join_spellings(
+    name: str,
+    parts: Sequence[tuple[str, ...] | None],
+    learnt: Iterable[tuple[str, ...] | None],
+    separator: str,
+) -> ClassColumn:
+    """Give the classes of cells the spelling that most have of what is learnt from."""
+    rows = [row for row in learnt if row]
+    counts = Counter(one for row in rows for one in row)
+    usual: dict[str, str] = {}
+    for one in sorted(counts, key=lambda one: (-counts[one], one)):
+        usual.setdefault(one.casefold(), one)
+    beside = {one.casefold() for row in rows if len(row) > 1 for one in row}
+    none = [one for key, one in usual.items() if re.sub(r"[\W_]", "", key) in _NONE and key not in beside]
+    written = {one for row in parts for one in row or ()}
+    respelt = {one: own for one in sorted(written) if (own := usual.get(one.casefold(), one)) != one}
+    read = [None if row is None else tuple(dict.fromkeys(respelt.get(one, one) for one in row)) for row in parts]
+    return ClassColumn(name, read, separator, tuple(sorted(none)), respelt)
 
 
 def _split(cell: str, separator: str) -> tuple[str, ...]:

@@ -240,7 +240,11 @@ def read_with_faults(
             "" if image == NO_IMAGE else images[image].within.rpartition("/")[0].partition("/")[0]
             for image in listing.images.tolist()
         ]
-    learnt = [name for name, sheet in zip(listings, sheets, strict=True) if ROLES[0] in sheet.roles]
+    learnt = {
+        name: np.array([role == ROLES[0] for role in sheet.roles], bool)
+        for name, sheet in zip(listings, sheets, strict=True)
+        if ROLES[0] in sheet.roles
+    }
     label_options = LabelOptions(wanted, options.separator, options.unknown)
     labels = read_labels(listings, folders, learnt, label_options, faults)
     values = np.full((len(images), len(labels.names)), UNKNOWN, np.uint8)

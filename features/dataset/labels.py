@@ -1,11 +1,13 @@
 """Decide what the labels of a data set are, and read them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import compress
 
 import numpy as np
 
-from features.common.arrays import UNKNOWN, count_values, find_varied
+from features.common.arrays import UNKNOWN, count_values
 from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.classes import ClassColumn, read_classes, read_folders
@@ -71,7 +73,7 @@ class FoundLabels:
 def read_labels(
     listings: Mapping[str, Listing],
     folders: Mapping[str, Sequence[str]],
-    learnt: Collection[str],
+    learnt: Mapping[str, np.ndarray],
     options: LabelOptions,
     faults: Faults,
 ) -> FoundLabels:
@@ -80,7 +82,8 @@ def read_labels(
     Args:
         listings: by name the tables, that of train first; their columns without the groups.
         folders: by name of table, the folder below its split that each row's image is in; "" where there is none.
-        learnt: names of the tables with images to learn from: together they say which classes there are.
+        learnt: by name of table, bool (N,): the rows of images to learn from, where there are any. Together they say
+            which classes there are, and what can be told apart.
         options: what a person says.
         faults: gets cells that are not labels, a table of train without labels, one of test with others, and warnings.
 
@@ -93,18 +96,17 @@ def read_labels(
     source, first = None, ""
     labels: dict[str, np.ndarray | None] = {}
     found: dict[str, Listing] = {}
+    pool = _Pool(listings, folders, learnt, options.separator)
     for name, listing in listings.items():
         if source is None:
-            source = _choose(listing, folders[name], options, faults)
+            source = _choose(listing, name, pool, options, faults)
             first = name if source is not None else ""
             if source is None and name == "train" and listing.header:
                 what = f"no label column: none holds only 0 and 1, or few words. Columns: {_describe(listing)}"
                 remedy = "Write labels as 0 and 1 or as words, or name the label columns with --labels."
                 faults.add(Fault("label", listing.path, what, remedy))
-        elif not source.others and name in learnt:
-            source = source.extended(_read_classes_of(source, listing, folders[name], options.separator))
     for name, listing in listings.items():
-        found[name] = _with_columns(listing, folders[name], source, options.separator)
+        found[name] = _with_columns(listing, name, pool, source, faults)
         if source is not None and source.folders and not listing.header:
             _refuse_strays(listing, folders[name], faults)
     names = () if source is None else source.names
@@ -116,10 +118,9 @@ def read_labels(
             labels[name] = _read_shared(listing, options, *of_train, names, faults, may_be_form=name == "test")
         else:
             labels[name] = None
-    known_by = {*learnt, first}
-    _settle_unknown(found, names, labels, known_by, options, faults)
+    _settle_unknown(found, names, labels, learnt, options, faults)
     if options.wanted is None and first:
-        names = _leave_out_constant(names, labels, known_by, faults)
+        names = _leave_out_constant(names, labels, learnt, faults)
     for name, listing in found.items():
         read = () if labels[name] is None else (*names, source.column if source else "")
         ignored = [*(column for column in listings[name].columns if column not in read), *listing.unnamed]
@@ -149,23 +150,45 @@ class _Source:
     several: bool = False
     others: bool = False
 
-    def extended(self, classes: ClassColumn | None) -> "_Source":
-        """With the classes of another table that is learnt from, in the order of names."""
-        if classes is None:
-            return self
-        new = [name for name in classes.counts if name not in (*self.names, *(classes.none if self.several else ()))]
-        return replace(self, names=tuple(sorted((*self.names, *new)))) if new else self
+
+@dataclass(frozen=True)
+class _Pool:
+    """Reads columns of classes in the light of all tables that are learnt from; attributes as of `read_labels`."""
+
+    listings: Mapping[str, Listing]
+    folders: Mapping[str, Sequence[str]]
+    learnt: Mapping[str, np.ndarray]
+    separator: str | None
+
+    def read(self, table: str, column: str, *, jointly: bool = False) -> ClassColumn | None:
+        """Read a column of a table, "" for the folders, or `jointly` all that is learnt from; None if it has none."""
+        own = self._cells(table, column)
+        if own is None:
+            return None
+        cells = [(self._cells(name, column), rows) for name, rows in self.learnt.items()]
+        learnt = [one for found, rows in cells if found is not None for one in compress(found, rows)] or own
+        read = read_folders if not column else partial(read_classes, column, separator=self.separator)
+        return read(learnt if jointly else own, learnt=learnt)
+
+    def _cells(self, table: str, column: str) -> Sequence[str] | None:
+        """The cells of a column of a table; None if it has none."""
+        listing, folders = self.listings[table], self.folders[table]
+        if not column:
+            return None if listing.header else folders
+        if listing.table is None or column not in listing.columns or listing.table.header.count(column) != 1:
+            return None
+        return listing.table.cells(column)
 
 
-def _choose(listing: Listing, folders: Sequence[str], options: LabelOptions, faults: Faults) -> _Source | None:
+def _choose(listing: Listing, table: str, pool: _Pool, options: LabelOptions, faults: Faults) -> _Source | None:
     """Choose the labels of a table, and say in words how they are written; None if there are none."""
     if options.wanted is not None:
-        return _choose_wanted(listing, folders, options, faults)
+        return _choose_wanted(listing, table, pool, options.wanted, faults)
     likely = [name for name, column in listing.columns.items() if column.likely]
     if listing.are_labels:
         return _Source(tuple(likely), " in the long format") if likely else None
-    classes = [read_classes(name, cells, options.separator) for name, cells in _texts(listing)]
-    classes = [column for column in classes if column.is_likely and not _is_metadata(column.name)]
+    classes = [column for column in _read_all(listing, table, pool) if column.is_likely]
+    classes = [column for column in classes if not _is_metadata(column.name)]
     # Grades of 0 to 4 are classes, however many of them are 0 or 1.
     grades = {column.name for column in classes if column.counts_grades and listing.columns[column.name].refused}
     likely = [name for name in likely if name not in grades]
@@ -195,7 +218,7 @@ def _choose(listing: Listing, folders: Sequence[str], options: LabelOptions, fau
             )
         spelt = {listing.columns[name].spelling for name in likely} - {""}
         return _Source(tuple(likely), f" of {listed(sorted(spelt))}" if spelt else "")
-    of_folders = read_folders(folders) if not listing.header else None
+    of_folders = pool.read(table, "", jointly=True)
     if of_folders is not None and of_folders.is_likely and not all(map(names_patient, of_folders.counts)):
         return _Source(tuple(of_folders.counts), " classes from the folders of the images", folders=True)
     return None
@@ -206,11 +229,10 @@ def _is_metadata(name: str) -> bool:
     return bool(_METADATA & words_of(name))
 
 
-def _texts(listing: Listing) -> list[tuple[str, Sequence[str]]]:
-    """List the columns that may hold classes, with their cells."""
-    if listing.table is None:
-        return []
-    return [(name, listing.table.cells(name)) for name in listing.columns if listing.table.header.count(name) == 1]
+def _read_all(listing: Listing, table: str, pool: _Pool) -> list[ClassColumn]:
+    """Read all columns of a table as classes."""
+    columns = (pool.read(table, name, jointly=True) for name in listing.columns)
+    return [column for column in columns if column is not None]
 
 
 def _of_classes(column: ClassColumn, listing: Listing, faults: Faults) -> _Source:
@@ -232,58 +254,63 @@ def _of_classes(column: ClassColumn, listing: Listing, faults: Faults) -> _Sourc
     return _Source(names, how, column.name, several=True)
 
 
-def _choose_wanted(listing: Listing, folders: Sequence[str], options: LabelOptions, faults: Faults) -> _Source:
+def _choose_wanted(listing: Listing, table: str, pool: _Pool, wanted: Sequence[str], faults: Faults) -> _Source:
     """Find the labels asked for: columns, one column of classes, or classes of a column or of folders."""
-    wanted = tuple(options.wanted or ())
     absent = [name for name in wanted if name not in listing.columns]
     if not absent:
         column = listing.columns[wanted[0]]
         filled = len(column.values) - len(column.unknown)
-        if len(wanted) == 1 and listing.table is not None and column.refused:
-            classes = read_classes(wanted[0], listing.table.cells(wanted[0]), options.separator)
+        classes = pool.read(table, wanted[0], jointly=True) if len(wanted) == 1 and column.refused else None
+        if classes is not None:
             words = 2 * column.refused > filled and not classes.is_numeric
             if words or classes.counts_grades:
                 return _of_classes(classes, listing, faults)
-        return _Source(wanted)
-    columns = [read_classes(name, cells, options.separator) for name, cells in _texts(listing)]
-    for classes in columns or ([] if listing.header else [read_folders(folders)]):
+        return _Source(tuple(wanted))
+    of_folders = pool.read(table, "", jointly=True)
+    columns = [*_read_all(listing, table, pool), *([] if of_folders is None else [of_folders])]
+    for classes in columns:
         name = classes.name
         if {*wanted} <= classes.counts.keys():
             where = f"from {shown(name)}" if name else "from the folders of the images"
             how = f" of {len(classes.counts)} classes {where}"
-            return _Source(wanted, how, name, folders=not name, others=True)
+            return _Source(tuple(wanted), how, name, folders=not name, others=True)
+    near = next((classes for classes in columns if {*wanted} & classes.counts.keys()), None)
+    if near is not None:
+        absent = [name for name in wanted if name not in near.counts]
+        where, known = shown(near.name) if near.name else "the folders of the images", tuple(near.counts)
+        raise InputError(
+            f"--labels names {listed(absent)}, which is no class of {where} in {listing.path}. Its classes: "
+            f"{listed(known)}. Name some of these with --labels."
+        )
+    taken = [name for name in absent if name in listing.header]
+    if taken:
+        raise InputError(
+            f"--labels names {listed(taken)}, a column of {listing.path} that is taken for ids, groups or splits. Name "
+            "other columns for these (--id-column, --group-column, --split-column), or other labels."
+        )
     raise InputError(
         f"--labels names {listed(absent)}, which {listing.path} does not have, as a column or as a class. Its columns "
         f"beside ids and groups: {listed(tuple(listing.columns))}. Name some of these with --labels."
     )
 
 
-def _read_classes_of(
-    source: _Source, listing: Listing, folders: Sequence[str], separator: str | None
-) -> ClassColumn | None:
-    """Read the classes of a table where the source has them; None if the table has none there."""
-    if source.column and listing.table is not None and source.column in listing.table.header:
-        return read_classes(source.column, listing.table.cells(source.column), separator)
-    if source.folders and not listing.header and "" not in folders:
-        return read_folders(folders)
-    return None
-
-
-def _with_columns(listing: Listing, folders: Sequence[str], source: _Source | None, separator: str | None) -> Listing:
+def _with_columns(listing: Listing, table: str, pool: _Pool, source: _Source | None, faults: Faults) -> Listing:
     """Give a table a column for each class, where its labels are classes."""
     if source is None or not (source.column or source.folders):
         return listing
-    classes = _read_classes_of(source, listing, folders, separator)
-    if classes is None:
+    classes = pool.read(table, source.column)
+    if classes is None or (source.folders and "" in pool.folders[table]):
         return replace(listing, columns={}, are_labels=True)
-    columns = classes.columns(source.names, listing.lines or [0] * len(folders), others=source.others)
+    for written, usual in classes.respelt.items():
+        faults.notes.append(f"{listing.path}: the class {shown(written)} is read as {shown(usual)}")
+    columns = classes.columns(source.names, listing.lines or [0] * len(classes.parts), others=source.others)
     if source.folders and not source.others:  # one fault for each folder, not for each image
         strange = [name for name in classes.counts if name not in source.names]
         remedy = f"The classes are {listed(source.names)}. Rename the folder, or name the classes with --labels."
         what = "its images are of no class that is learnt"
-        faults = tuple(Fault("label", listing.path / name, what, remedy) for name in strange)
         first = source.names[0]
-        columns[first] = replace(columns[first], refused=0, first_refused=(), faults=faults)
+        of_folders = tuple(Fault("label", listing.path / name, what, remedy) for name in strange)
+        columns[first] = replace(columns[first], refused=0, first_refused=(), faults=of_folders)
     return replace(listing, columns=columns, are_labels=True)
 
 
@@ -377,7 +404,7 @@ def _settle_unknown(
     listings: Mapping[str, Listing],
     names: tuple[str, ...],
     labels: dict[str, np.ndarray | None],
-    learnt: Collection[str],
+    learnt: Mapping[str, np.ndarray],
     options: LabelOptions,
     faults: Faults,
 ) -> None:
@@ -397,7 +424,7 @@ def _settle_unknown(
     if options.unknown is None:
         # A column that holds -1 says what is not known, unless it holds 1 and nothing else: then -1 may be 0. Where one
         # says so, a label that tells nothing apart needs no answer: it is left out.
-        positives, negatives = count_values(_learnt_values(labels, learnt))
+        positives, negatives = _count_learnt(labels, learnt)
         says = {name for name, _, column in columns if column.uncertain}
         masked = {
             name for name, ones, zeros in zip(names, positives, negatives, strict=True) if zeros or not ones
@@ -431,16 +458,22 @@ def _settle_unknown(
         )
 
 
-def _learnt_values(labels: Mapping[str, np.ndarray | None], learnt: Collection[str]) -> np.ndarray:
-    """The labels of the tables that are learnt from: uint8 (N, L)."""
-    return np.concatenate([values for name in learnt if (values := labels[name]) is not None])
+def _count_learnt(
+    labels: Mapping[str, np.ndarray | None], learnt: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count the positives and the negatives that are learnt from, or of all where none is: int64 (L,) each."""
+    known = [values[learnt[name]] for name, values in labels.items() if values is not None and name in learnt]
+    return count_values(np.concatenate(known or [values for values in labels.values() if values is not None]))
 
 
 def _leave_out_constant(
-    names: tuple[str, ...], labels: dict[str, np.ndarray | None], learnt: Collection[str], faults: Faults
+    names: tuple[str, ...],
+    labels: dict[str, np.ndarray | None],
+    learnt: Mapping[str, np.ndarray],
+    faults: Faults,
 ) -> tuple[str, ...]:
     """Leave out, in place, the labels of which one value alone is learnt; give the names of the others."""
-    varied = find_varied(_learnt_values(labels, learnt))
+    varied = np.minimum(*_count_learnt(labels, learnt)) > 0
     if varied.all() or not varied.any() or faults.count:
         return names
     for name, own in labels.items():

@@ -31,9 +31,9 @@ def test_one_column_of_classes(tmp_path):
     assert labels_of(tmp_path, labels="Category") == (names, labels, said)
     names, labels, said = labels_of(tmp_path, labels="owl,cat")
     assert (names, labels[0], labels[1], labels[4]) == (("owl", "cat"), [0, 0], [0, 1], [1, 0])
-    assert_says(
-        message_of(tmp_path, labels="cat,bat"), "--labels names cat, bat", "as a column or as a class", "Category"
-    )
+    message = message_of(tmp_path, labels="cat,bat")
+    assert_says(message, "--labels names bat, which is no class of 'Category'", "Its classes: cat, dog, owl")
+    assert_says(message_of(tmp_path, labels="bat"), "--labels names bat", "as a column or as a class", "Category")
 
 
 @pytest.mark.parametrize("separator", ["|", ";", ",", " | ", ";;"])
@@ -189,7 +189,40 @@ def test_a_class_whose_name_holds_a_comma_is_named_in_quotes(tmp_path):
 
 
 def test_folders_of_test_that_are_no_classes_are_said(tmp_path, caplog):
-    make(tmp_path, train="Cat/1.png Cat/2.png unknown/1.png unknown/2.png", test="cat/1.png")
+    make(tmp_path, train="Cat/1.png Cat/2.png unknown/1.png unknown/2.png", test="bird/1.png")
     dataset = read_dataset(tmp_path)
     assert (dataset.label_names, dataset.splits["test"].labels) == (("Cat", "unknown"), None)
-    assert_says(caplog.text, "its folders (cat) are none of the classes (Cat, unknown): its images are predicted")
+    assert_says(caplog.text, "its folders (bird) are none of the classes (Cat, unknown): its images are predicted")
+
+
+def test_classes_that_differ_in_case_alone_are_one_and_that_is_said(tmp_path):
+    make(tmp_path / "folders", train="Cat/1.png Cat/2.png dog/1.png dog/2.png", test="cat/1.png DOG/1.png")
+    dataset = read_dataset(tmp_path / "folders")
+    assert dataset.splits["test"].labels.tolist() == [[0, 1], [1, 0]]
+    assert_says(" ".join(dataset.understood), "the class 'cat' is read as 'Cat'", "the class 'DOG' is read as 'dog'")
+    make(tmp_path / "table", column("class", "Normal", "normal", "Mass", "normal", "mass", "Mass"), train=SIX)
+    dataset = read_dataset(tmp_path / "table")
+    assert (dataset.label_names, dataset.splits["train"].labels[:, 0].tolist()) == (
+        ("Mass", "normal"),
+        [0, 0, 1, 0, 1, 1],
+    )
+
+
+def test_tables_that_are_learnt_from_show_the_separator_and_what_means_none_together(tmp_path):
+    train = column("labels", "u, v", "v, w", "u", "w", "u, w", "none")
+    make(tmp_path, train, train=SIX, valid="p.png q.png", test="x.png y.png")
+    (tmp_path / "valid.csv").write_text('ID,labels\np,"u, v"\nq,none\n')
+    (tmp_path / "test.csv").write_text('ID,labels\nx,"w, u"\ny,none\n')
+    dataset = read_dataset(tmp_path)
+    assert dataset.label_names == ("u", "v", "w")
+    assert dataset.splits["train"].labels[-2:].tolist() == [[1, 1, 0], [0, 0, 0]]
+    assert dataset.splits["test"].labels.tolist() == [[1, 0, 1], [0, 0, 0]]
+    (tmp_path / "valid.csv").write_text('ID,labels\np,"u, none"\nq,w\n')  # so "none" is a class like the others
+    assert read_dataset(tmp_path).label_names == ("none", "u", "v", "w")
+
+
+def test_what_the_rows_to_learn_from_know_one_value_of_is_left_out_whatever_the_others_know(tmp_path, caplog):
+    rows = "".join(f"{name},{k % 2},{int(k > 3)},{'test' if k > 3 else 'train'}\n" for k, name in enumerate("abcdef"))
+    make(tmp_path, f"ID,x,y,split\n{rows}", train=SIX)
+    assert read_dataset(tmp_path).label_names == ("x",)
+    assert_says(caplog.text, "y left out")
