@@ -14,7 +14,7 @@ from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.faults import Fault, Faults, listed, shown
 from features.dataset.formats import Listing, read_listing
-from features.dataset.groups import FoundGroups, find_groups
+from features.dataset.groups import FoundGroups, find_groups, suggest_groups
 from features.dataset.ids import NO_IMAGE
 from features.dataset.labels import LabelOptions, read_labels
 from features.dataset.layout import ROLES, ImageFile, Layout, find_layout, place_without_row, read_roles, refuse_clashes
@@ -221,7 +221,10 @@ def read_with_faults(
         if sheet.listing.table is not None:
             faults.add(*sheet.listing.table.find_duplicates(named(sheet.listing.header)))
     wanted = split_names(options.labels, "--labels")
-    not_labels = {*(name for name in further if name not in (wanted or ())), *(sheet.split_column for sheet in sheets)}
+    not_labels = {
+        *(name for name in further if name not in (wanted or ())),
+        *(sheet.split_column for sheet in sheets if sheet.split_column),
+    }
     groups = find_groups([sheet.listing for sheet in sheets], images, found.roles, not_labels, options, faults)
     listings, folders = {}, {}
     for sheet in sheets:
@@ -247,6 +250,10 @@ def read_with_faults(
     }
     label_options = LabelOptions(wanted, options.separator, options.unknown)
     labels = read_labels(listings, folders, learnt, label_options, faults)
+    if not (groups.values != "").any():
+        ids = [image.within for image, role in zip(images, found.roles, strict=True) if role == ROLES[0]]
+        questions = (suggest_groups(sheet.listing, ids, not_labels | labels.columns) for sheet in sheets)
+        faults.warnings += [question for question in questions if question][:1]
     values = np.full((len(images), len(labels.names)), UNKNOWN, np.uint8)
     for name, of_table in labels.values.items():
         own = listings[name].images
@@ -374,8 +381,9 @@ def _read_sheet(layout: Layout, split: str | None, path: Path, options: ImageOpt
     splits = [split or (ROLES[0] if index == NO_IMAGE else layout.images[index].split) for index in images.tolist()]
     otherwise = [layout.roles.get(one, ROLES[0]) for one in splits]
     named_images = {*images.tolist()}
-    beside = {image.split for index, image in enumerate(layout.images) if index not in named_images}
-    beside |= layout.tables.keys() - {split}
+    is_left_out = split is None and options.unlabelled == "ignore"
+    others = () if is_left_out else (i for index, i in enumerate(layout.images) if index not in named_images)
+    beside = {image.split for image in others} | (layout.tables.keys() - {split})
     roles, column, said = read_roles(listing, options.split_column, otherwise, beside)
     return _Sheet(split, listing, roles, said, column, skipped)
 

@@ -17,7 +17,7 @@ from features.common.files import replacing
 from features.common.text import count_things
 from features.dataset.faults import Fault, Faults, cell_fault, listed, shown
 from features.dataset.folder import to_image_id
-from features.dataset.formats import Listing, is_unknown
+from features.dataset.formats import Column, Listing, is_unknown
 from features.dataset.ids import ID, keep_first
 from features.dataset.layout import ROLES, ImageFile
 from features.dataset.table import Table, is_unnamed, named, read_table, words_of
@@ -31,6 +31,8 @@ GROUP_NAMES = (
     *("study", "studyid", "studyuid", "studyinstanceuid", "exam", "examid"),
     *("series", "seriesuid", "seriesinstanceuid", "volume", "volumeid", "scan", "scanid"),
 )
+# Beginnings of those that name whom images are of, whatever their cells.
+_OWNERS = ("pat", "subject", "participant", "proband", "mrn")
 #: The column of a file of groups.
 _GROUP = "group"
 # A part of a path that names a patient: `patient00001`, `Subject_7`, `sub-03`; or its first part, of a study or a case.
@@ -98,6 +100,12 @@ def find_groups(
         name = find_group_column(listing, options.group_column, required=not found)
         if name is not None and name not in others:
             found.append((name, listing))
+    kinds = {_kind(name): f"{shown(name)} in {listing.path.name}" for name, listing in found}
+    if len(kinds) > 1 and options.groups is None and options.group_from is None:
+        raise InputError(
+            f"{found[0][1].path.parent}: the groups may be {' and '.join(kinds.values())}, which are not the same. "
+            "Give both columns one name, or the groups of all images by --groups FILE."
+        )
     columns = {name for name, _ in found}
     ids = [image.within for image in images]
     learnt = [index for index, role in enumerate(roles) if role == ROLES[0]] or list(range(len(images)))
@@ -113,9 +121,14 @@ def find_groups(
         values = values.astype(np.str_)
         said = f"from the ids by {options.group_from}"
     elif found:
-        cells = align_numbers(
+        cells, respelt = align_groups(
             [read_group_column(listing.table, name, faults) for name, listing in found if listing.table]
         )
+        if respelt:
+            faults.notes.append(
+                f"{found[0][1].path}: {count_things(respelt, 'group')} of {shown(found[0][0])} differ from others in "
+                "case, leading zeros or .0 alone: each is one with them"
+            )
         by_image = dict[int, str]()
         for (_, listing), of_rows in zip(found, cells, strict=True):
             by_image |= dict(zip(listing.images.tolist(), of_rows.tolist(), strict=True))
@@ -127,16 +140,9 @@ def find_groups(
         values = np.array([match.string[: match.end()] if match else "" for match in matches], np.str_)
         lone = values == ""
         said = f"from the ids, such as {shown(str(patients[0]))} (others: --group-from)"
-    elif question := _ask(listings, [ids[index] for index in learnt], others):
-        faults.warnings.append(question)
     count, known = len({*values.tolist()} - {""}), int((values != "").sum())
     said += f" ({count_things(count, 'group')} of {count_things(known, 'image')})" if count else ""
     return FoundGroups(values, lone, columns, said)
-
-
-def _ask(listings: Sequence[Listing], image_ids: Sequence[str], others: Collection[str]) -> str:
-    """Give the first question of `suggest_groups` about the tables."""
-    return next(filter(None, (suggest_groups(listing, image_ids, others) for listing in listings)), "")
 
 
 def _join_file(path: Path, images: Sequence[ImageFile], roles: Sequence[str], faults: Faults) -> np.ndarray:
@@ -175,12 +181,24 @@ def find_group_column(listing: Listing, wanted: str | None, *, required: bool) -
             "Name one of them with --group-column."
         )
     known = [name for name in listing.header if _plain(name) in GROUP_NAMES and name != listing.id_column]
+    # Of 0 and 1, or yes and no, "case" and "exam" are labels.
+    known = [name for name in known if _plain(name).startswith(_OWNERS) or not _is_label(listing.columns.get(name))]
     return min(known, key=lambda name: GROUP_NAMES.index(_plain(name)), default=None)
 
 
 def _plain(name: str) -> str:
     """A name without case, blanks, `_` and `-`."""
     return re.sub(r"[\W_]", "", name.casefold())
+
+
+def _kind(name: str) -> str:
+    """What a column of groups names: `Patient ID` and `patient_number` both name patients."""
+    return re.sub(r"(id|uid|instanceuid|number|nummer|no|nr|en|enid|ennr|ennummer)$", "", _plain(name)) or name
+
+
+def _is_label(column: Column | None) -> bool:
+    """Whether a column holds both 0 and 1, or such words, and nothing else."""
+    return column is not None and not column.refused and {0, 1} <= {*column.values.tolist()}
 
 
 def read_group_column(table: Table, name: str, faults: Faults) -> np.ndarray:
@@ -193,13 +211,22 @@ def read_group_column(table: Table, name: str, faults: Faults) -> np.ndarray:
     return np.array(cells, dtype=np.str_)
 
 
-def align_numbers(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Write groups as plain numbers where all of all splits are numbers, so that `007` and `7.0` are one."""
-    known = [cell for of_split in groups for cell in {*of_split.tolist()} if cell]
-    plain = {cell: (cell.split(".")[0].lstrip("0") or "0") for cell in known if _NUMBER.fullmatch(cell)}
-    if len(plain) < len({*known}):
-        return list(groups)
-    return [np.array([plain.get(cell, "") for cell in of_split.tolist()], np.str_) for of_split in groups]
+def align_groups(groups: Sequence[np.ndarray]) -> tuple[list[np.ndarray], int]:
+    """Write each group in one way, so that `007` and `7.0` are one in all splits, and `P3` and `p3`.
+
+    Two groups taken for one cost little; one taken for two is a patient in two folds.
+
+    Returns:
+        str (N,) by split, as the first that is met writes it, numbers plainly; and how many spellings were joined.
+    """
+    usual: dict[str, str] = {}
+    plain: dict[str, str] = {"": ""}
+    for cell in (cell for of_split in groups for cell in of_split.tolist()):
+        if cell not in plain:
+            number = (cell.split(".")[0].lstrip("0") or "0") if _NUMBER.fullmatch(cell) else cell
+            plain[cell] = usual.setdefault(number.casefold(), number)
+    joined = len(plain) - 1 - len(usual)
+    return [np.array([plain[cell] for cell in of_split.tolist()], np.str_) for of_split in groups], joined
 
 
 def groups_from_ids(image_ids: Sequence[str], pattern: str) -> np.ndarray:
@@ -261,6 +288,14 @@ def suggest_groups(listing: Listing, image_ids: Sequence[str], not_groups: Colle
             f"{len(naming):,} of {len(image_ids):,} ids name a patient, such as {shown(naming[0].string)}; the others "
             f"do not, such as {shown(lone)}. Say which images belong together: --groups FILE, or --group-from REGEX. "
             "Without groups, folds may cut patients, and scores are too good."
+        )
+    folders = [image_id.rpartition("/")[0] for image_id in image_ids]
+    are_classes = "" in not_groups and all("/" not in folder for folder in folders)
+    if all(folders) and not are_classes and _repeats(folders) and len({*folders}) >= _FEWEST_PREFIXES:
+        return (
+            f"the images lie in {len({*folders}):,} folders, such as {shown(folders[0])}. If these are patients, or "
+            "others whose images belong together, say so: --group-from '^(.+)/'. Without groups, folds may cut them, "
+            "and scores are too good."
         )
     prefixes = [match[1] if (match := _COUNTED.match(image_id)) else "" for image_id in image_ids]
     # Fewer are classes rather than patients: "cat_001".

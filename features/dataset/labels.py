@@ -39,6 +39,10 @@ _METADATA = frozenset(
 ) | frozenset(("set", "subset", "partition", "phase", "test", "train", "valid"))
 
 
+# Words of columns that hold numbers of folds.
+_FOLDS = frozenset(["fold", "folds", "kfold"])
+
+
 @dataclass(frozen=True)
 class LabelOptions:
     """What a person says of labels.
@@ -63,11 +67,13 @@ class FoundLabels:
         names: L names.
         values: by table, uint8 (N, L), 0, 1 or UNKNOWN; None where the table gives no labels.
         said: what was understood, in words.
+        columns: the columns that the labels are from; "" for the folders of the images.
     """
 
     names: tuple[str, ...]
     values: dict[str, np.ndarray | None]
     said: str
+    columns: frozenset[str]
 
 
 def read_labels(
@@ -127,7 +133,10 @@ def read_labels(
         if options.wanted is None and ignored:
             faults.notes.append(f"{listing.path}: not labels: {listed(ignored)}")
     said = f"{len(names)}{source.how}: {listed(names)}" if source else "none"
-    return FoundLabels(names, labels, said)
+    columns = frozenset(
+        () if source is None else (*source.names, *([source.column] if source.column or source.folders else []))
+    )
+    return FoundLabels(names, labels, said, columns)
 
 
 @dataclass(frozen=True)
@@ -184,11 +193,11 @@ def _choose(listing: Listing, table: str, pool: _Pool, options: LabelOptions, fa
     """Choose the labels of a table, and say in words how they are written; None if there are none."""
     if options.wanted is not None:
         return _choose_wanted(listing, table, pool, options.wanted, faults)
-    likely = [name for name, column in listing.columns.items() if column.likely]
+    likely = [name for name, column in listing.columns.items() if column.likely and not _counts_folds(name)]
     if listing.are_labels:
         return _Source(tuple(likely), " in the long format") if likely else None
     classes = [column for column in _read_all(listing, table, pool) if column.is_likely]
-    classes = [column for column in classes if not _is_metadata(column.name)]
+    classes = [column for column in classes if not _is_metadata(column.name) and not _counts_folds(column.name)]
     # Grades of 0 to 4 are classes, however many of them are 0 or 1.
     grades = {column.name for column in classes if column.counts_grades and listing.columns[column.name].refused}
     likely = [name for name in likely if name not in grades]
@@ -222,6 +231,11 @@ def _choose(listing: Listing, table: str, pool: _Pool, options: LabelOptions, fa
     if of_folders is not None and of_folders.is_likely and not all(map(names_patient, of_folders.counts)):
         return _Source(tuple(of_folders.counts), " classes from the folders of the images", folders=True)
     return None
+
+
+def _counts_folds(name: str) -> bool:
+    """Whether a column's name says that it holds numbers of folds."""
+    return bool(_FOLDS & words_of(name))
 
 
 def _is_metadata(name: str) -> bool:

@@ -12,7 +12,7 @@ from features.dataset.dataset import read_dataset
 from features.dataset.formats import Listing
 from features.dataset.groups import (
     GROUP_NAMES,
-    align_numbers,
+    align_groups,
     find_group_column,
     groups_from_ids,
     recognise_patients,
@@ -98,11 +98,44 @@ def test_ids_that_name_patients_need_no_option():
     assert recognise_patients(["case_1", "case_2"]) is None
 
 
-def test_numbers_are_compared_as_numbers_in_all_splits(tmp_path):
-    aligned = align_numbers([np.array(["007", "12", ""]), np.array(["7.0", "13"])])
-    assert [own.tolist() for own in aligned] == [["7", "12", ""], ["7", "13"]]
-    words = [np.array(["007", "x"]), np.array(["7"])]
-    assert [own.tolist() for own in align_numbers(words)] == [["007", "x"], ["7"]]
+def test_groups_are_compared_as_numbers_and_whatever_their_case_in_all_splits(tmp_path):
+    aligned, joined = align_groups([np.array(["007", "12", ""]), np.array(["7.0", "13"])])
+    assert ([own.tolist() for own in aligned], joined) == ([["7", "12", ""], ["7", "13"]], 1)
+    aligned, joined = align_groups([np.array(["P3", "007", "x"]), np.array(["7", "p3", "1.5"])])
+    assert ([own.tolist() for own in aligned], joined) == ([["P3", "7", "x"], ["7", "P3", "1.5"]], 2)
+    make(tmp_path, "ID,a,patient\nx,1,P1\ny,0,p1\nz,1,p2\n", train="x.png y.png z.png")
+    dataset = read_dataset(tmp_path)
+    assert dataset.splits["train"].groups.tolist() == ["P1", "P1", "p2"]
+    assert_says(" ".join(dataset.understood), "1 group of 'patient' differ from others in case")
+
+
+def test_columns_of_groups_that_name_different_things_are_refused(tmp_path):
+    make(tmp_path, "ID,a,patient\nx,1,1\ny,0,2\n", train="x.png y.png", valid="v.png w.png", test="t.png")
+    (tmp_path / "valid.csv").write_text("ID,a,study\nv,1,1\nw,0,2\n")
+    assert_says(message_of(tmp_path), "'patient' in train.csv and 'study' in valid.csv, which are not the same")
+    (tmp_path / "valid.csv").write_text("ID,a,Patient ID\nv,1,1\nw,0,2\n")
+    assert read_dataset(tmp_path).splits["train"].groups.tolist() == ["1", "2", "1", "2"]
+
+
+def test_a_case_of_0_and_1_is_a_label(tmp_path):
+    make(tmp_path, "ID,case,dog\nx,1,0\ny,0,0\nz,1,1\n", train="x.png y.png z.png")
+    dataset = read_dataset(tmp_path)
+    assert (dataset.label_names, dataset.splits["train"].groups) == (("case", "dog"), None)
+
+
+def test_folders_that_repeat_as_patients_do_raise_a_question_unless_they_are_the_classes(tmp_path, caplog):
+    names = [f"name{k // 3:02d}/{k}" for k in range(36)]
+    rows = "".join(f"{name},{k % 2}\n" for k, name in enumerate(names))
+    make(tmp_path / "patients", f"ID,a\n{rows}", train=" ".join(f"{name}.png" for name in names))
+    assert read_dataset(tmp_path / "patients").splits["train"].groups is None
+    assert_says(caplog.text, "the images lie in 12 folders, such as 'name00'", "--group-from '^(.+)/'")
+    caplog.clear()
+    make(tmp_path / "classes", train=" ".join(f"{name}.png" for name in names))
+    assert len(read_dataset(tmp_path / "classes").label_names) == 12
+    rows = "".join(f"{k},{'abcdef'[k % 6]}\n" for k in range(36))
+    make(tmp_path / "column", f"ID,class\n{rows}", train=" ".join(f"{k}.png" for k in range(36)))
+    assert len(read_dataset(tmp_path / "column").label_names) == 6
+    assert not caplog.records
 
 
 @given(st.lists(st.tuples(st.text("abc/_-", min_size=1, max_size=6), st.integers(0, 99)), min_size=1, max_size=8))

@@ -66,8 +66,9 @@ def test_ids_that_a_spreadsheet_rounded_are_lost(tmp_path):
     assert_says(message_of(tmp_path), "a spreadsheet has rounded the ids to '1.00E+12'", "with the ids as text")
 
 
-def test_numbers_of_folds_do_not_compete_for_the_ids(tmp_path):
-    rows = "".join(f"{k},{k % 5},{k % 2}\n" for k in range(10))
+@pytest.mark.parametrize("folds", [2, 3, 4, 5])
+def test_numbers_of_folds_are_neither_ids_nor_labels(tmp_path, folds):
+    rows = "".join(f"{k},{k % folds},{k // 2 % 2}\n" for k in range(10))
     make(tmp_path, f"ID,fold,a\n{rows}", train=" ".join(f"{k}.png" for k in range(10)))
     dataset = read_dataset(tmp_path)
     assert (dataset.label_names, dataset.splits["train"].image_ids) == (("a",), tuple(str(k) for k in range(10)))

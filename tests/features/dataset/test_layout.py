@@ -197,6 +197,10 @@ def test_val_in_a_column_is_learnt_from_where_a_folder_holds_the_test_images(tmp
     make(tmp_path, f"ID,x,split\n{rows}", train="a.png b.png c.png d.png", test="t.png")
     splits = read_dataset(tmp_path).splits
     assert (splits["train"].image_ids, splits["test"].image_ids) == (tuple("abcd"), ("t",))
+    (tmp_path / "train.csv").rename(tmp_path / "labels.csv")
+    splits = read_dataset(tmp_path, DatasetOptions(unlabelled="ignore")).splits
+    assert (splits["train"].image_ids, splits["test"].image_ids) == (("a", "c"), ("b", "d"))
+    (tmp_path / "labels.csv").rename(tmp_path / "train.csv")
     (tmp_path / "test/t.png").unlink()
     (tmp_path / "test").rmdir()
     splits = read_dataset(tmp_path).splits
