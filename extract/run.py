@@ -145,7 +145,7 @@ def choose_window(
     """Choose the window through which scans are shown, in the words of a recipe; it stays there where there are none.
 
     Args:
-        option: the value of --window.
+        option: the value of --window; `none` of features that are to go with those of plain images.
         images: those to read.
         cache: the cache that gets their features: the window of the scans in it goes on.
         say: called with what is chosen without an option.
@@ -153,11 +153,16 @@ def choose_window(
     Raises:
         InputError: the value of --window is not one; or it is missing, and scans are not CT of a head.
     """
-    if option is not None:
-        return window_words(parse_windows(option))
+    if option not in (None, NO_WINDOW):
+        return window_words(parse_windows(option or ""))
     scans = [path for split in images for path in split.paths if is_scan_file(path)]
     if not scans:
         return NO_WINDOW
+    if option == NO_WINDOW:
+        raise InputError(
+            f"{scans[0]} is a scan, and its features would be those of no plain image. Write the scans as plain images "
+            "first, through the window that those have: python -m extract convert DATA OUT --window brain"
+        )
     kept = _kept_windows(cache, images) if cache is not None and cache.is_dir() else []
     if len(kept) == 1:
         say(f"window: {kept[0]}, as in {cache}")

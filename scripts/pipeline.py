@@ -21,9 +21,10 @@ from features.common.cli import (
     command,
     report_fault,
 )
-from features.common.errors import InputError, unmasked_signals
+from features.common.errors import InputError
 from features.common.text import LAYOUT, visible
 from features.options import OF_IMAGES, ExcelSafe
+from features.store.recipe import NO_WINDOW, unmasked_signals
 
 app = application("Extract features, train on them and report, and predict new images.")
 #: The split of the cache that new images become.
@@ -148,6 +149,7 @@ def predict(options: NewImagesOptions) -> int:
         chosen: dict[str, Any] = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
         if "backbone" in chosen:
             chosen["backbone"] = [chosen["backbone"]]
+        chosen.setdefault("window", NO_WINDOW)  # else scans would be shown through another than those of the run
         code = run_extraction(
             ExtractOptions(data=images, cache=cache, split=_NEW, weights_dir=options.weights_dir, **chosen)
         )

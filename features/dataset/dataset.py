@@ -82,6 +82,7 @@ class Dataset:
         splits: by name, those that are there, in the order train, test.
         understood: what was understood of the data set, a line each.
         groups_from: where the groups are from, in words.
+        groups_guessed: whether they were recognised in the ids, and nobody said so.
     """
 
     root: Path
@@ -89,6 +90,7 @@ class Dataset:
     splits: dict[str, Split]
     understood: tuple[str, ...] = ()
     groups_from: str = "none"
+    groups_guessed: bool = False
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,8 @@ def read_with_faults(
             faults.add(Fault("label", sheet.listing.path, what, remedy))
     splits = {role: _gather(found, role, values, groups, cells) for role in ROLES if role in found.roles}
     said = [*found.say(), f"labels: {labels.said or 'none'}", f"groups: {groups.said}"]
-    return Dataset(root, labels.names, splits, (*dict.fromkeys(faults.notes), "; ".join(said)), groups.said), faults
+    understood = (*dict.fromkeys(faults.notes), "; ".join(said))
+    return Dataset(root, labels.names, splits, understood, groups.said, groups.guessed), faults
 
 
 def _gather(

@@ -57,12 +57,14 @@ class FoundGroups:
         lone: bool (M,): images without a group that no table could give one: each is a group of its own.
         columns: the columns that hold groups: no labels, also where a file gives the groups.
         said: what was understood, in words.
+        guessed: whether they were recognised in the ids.
     """
 
     values: np.ndarray
     lone: np.ndarray
     columns: set[str]
     said: str
+    guessed: bool = False
 
 
 def find_groups(
@@ -110,7 +112,7 @@ def find_groups(
     ids = [image.within for image in images]
     learnt = [index for index, role in enumerate(roles) if role == ROLES[0]] or list(range(len(images)))
     values, said = np.array([""] * len(images), dtype=np.str_), "none"
-    lone = np.zeros(len(images), bool)
+    lone, guessed = np.zeros(len(images), bool), False
     if options.groups is not None:
         values = _join_file(options.groups, images, roles, faults)
         said = str(options.groups)
@@ -138,11 +140,11 @@ def find_groups(
     elif (patients := recognise_patients([ids[index] for index in learnt])) is not None:
         matches = [_NAMED_PART.search(one) for one in ids]
         values = np.array([match.string[: match.end()] if match else "" for match in matches], np.str_)
-        lone = values == ""
+        lone, guessed = values == "", True
         said = f"from the ids, such as {shown(str(patients[0]))} (others: --group-from)"
     count, known = len({*values.tolist()} - {""}), int((values != "").sum())
     said += f" ({count_things(count, 'group')} of {count_things(known, 'image')})" if count else ""
-    return FoundGroups(values, lone, columns, said)
+    return FoundGroups(values, lone, columns, said, guessed)
 
 
 def _join_file(path: Path, images: Sequence[ImageFile], roles: Sequence[str], faults: Faults) -> np.ndarray:

@@ -378,11 +378,11 @@ def _read_shared(
         # A column that train has, too, is not a label if it is not one there ("fold": 0 to 4 there, only 0 here).
         new = {name for name, column in test.columns.items() if UNKNOWN not in column.values} - set(train.columns)
         present = tuple(name for name in test.columns if name in shared or name in new)
-    if present != names:
+    if {*present} != {*names}:
         what = f"received the labels {listed(present)}, but {train.path} has {listed(names)}"
         remedy = (
-            "Give both the same label columns in the same order, remove all of them from the test file, or name the "
-            "ones to use with --labels."
+            "Give both the same label columns, remove all of them from the test file, or name the ones to use with "
+            "--labels."
         )
         faults.add(Fault("label", test.path, what, remedy))
     return _read(test, names, faults, found=False)

@@ -230,7 +230,9 @@ def _choose_tables(bases: Sequence[Path], faults: Faults) -> tuple[dict[str, Pat
     unread = [path.name for path in found if path not in (*chosen.values(), shared)]
     unread += [path.name for base in bases for path in sorted(base.iterdir()) if path.suffix.lower() in _OTHER_TABLES]
     if unread:
-        faults.notes.append(f"{bases[-1]}: tables that are not read: {listed(unread)} (--table names another)")
+        faults.notes.append(
+            f"{bases[-1]}: tables that are not read: {listed(unread)} (--table names another, --groups one of groups)"
+        )
     return {split: chosen[split] for split in dict.fromkeys(_WORDS.values()) if split in chosen}, shared
 
 

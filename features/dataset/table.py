@@ -122,9 +122,7 @@ def read_rows(path: Path, faults: Faults | None = None) -> Iterator[tuple[int, l
         yield from _check_rows(path, _read_cells(path, content, found), found)
     except (OSError, EOFError, zlib.error, MemoryError) as error:  # the latter three: what claims to be compressed
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(
-            f"{path} cannot be read: {reason}. Make it a readable file, or name another with --table."
-        ) from None
+        raise InputError(f"{path} cannot be read: {reason}. Make it a readable file, or name another.") from None
     if faults is None:
         found.refuse()
 
@@ -285,6 +283,9 @@ def _check_rows(path: Path, rows: Iterable[tuple[int, list[str]]], faults: Fault
     for line, raw in rows:
         cells = [normalize("NFC", cell).strip() for cell in raw]
         if not any(cells):  # as spreadsheets leave them below a table
+            continue
+        if not width and len(cells) > 2 and cells[0] and not any(cells[1:]):
+            faults.notes.append(f"{path}: line {line} is passed over, as a title: {shown(cells[0])}")
             continue
         if not width:
             width = len(cells)

@@ -109,7 +109,30 @@ def test_images_that_name_nobody_are_groups_of_their_own_unless_most_do(tmp_path
     FactsTable.of_split(tmp_path, "train").add(seen, ids)
     same, said = with_scan_groups(Dataset(tmp_path, (), {"train": split}), tmp_path)
     assert same.splits["train"].groups is None
-    assert "4 of 5 images have none. Give --groups or --group-column" in said
+    assert "4 of 5 images have none. Give --groups, --group-column or --group-from" in said
+
+
+def test_groups_that_cut_patients_of_the_scans_give_way_if_they_were_guessed_else_a_warning_says_so(tmp_path, caplog):
+    facts = ImageFacts(9, 9, 1, 8, 100.0, 9.0)
+    ids = ("study1/a", "study1/b", "study2/a", "study3/a")
+    seen = {
+        one: SeenImage(b"a" * 16, Stamp(1, 2, 3), replace(facts, group=own))
+        for one, own in zip(ids, "ppqp", strict=True)
+    }
+    FactsTable.of_split(tmp_path, "train").add(seen, ids)
+    groups = np.array([one.partition("/")[0] for one in ids])
+    split = Split("train", ids, tuple(map(Path, ids)), None, groups, np.full(len(ids), "train"))
+    guessed = Dataset(tmp_path, (), {"train": split}, groups_guessed=True)
+    grouped, said = with_scan_groups(guessed, tmp_path)
+    assert grouped.splits["train"].groups.tolist() == ["p", "p", "q", "p"]
+    assert said.endswith("hashed (2 groups); those from the ids would cut 1 of them")
+    assert not caplog.records
+    given = replace(guessed, groups_guessed=False, groups_from="'study'")
+    assert with_scan_groups(given, tmp_path) == (given, "")
+    assert (
+        "1 owner (patient, or else study or volume) in several groups ('study'), such as study1 and study3"
+        in caplog.text
+    )
 
 
 def choose(option, *paths, cache=None):
@@ -151,7 +174,12 @@ def test_the_window_of_the_cache_goes_on(tmp_path):
 
 
 def test_plain_images_have_no_window():
-    assert choose(None, Path("p.png")) == (NO_WINDOW, [])
+    assert choose(None, Path("p.png")) == choose("none", Path("p.png")) == (NO_WINDOW, [])
+
+
+def test_scans_are_not_predicted_by_what_learnt_from_plain_images():
+    with pytest.raises(InputError, match=r"a\.dcm is a scan.*Write the scans as plain images first.*extract convert"):
+        choose("none", Path("p.png"), Path("a.dcm"))
 
 
 def test_new_images_are_read_through_the_window_of_the_run():

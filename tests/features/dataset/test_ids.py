@@ -140,6 +140,13 @@ def test_a_workbook_and_a_compressed_table_are_read(tmp_path):
     assert read_table(tmp_path / "t.csv.gz").columns == (["x"], ["1"])
 
 
+def test_a_title_above_the_header_is_passed_over_and_said(tmp_path):
+    make(tmp_path, "Export of 2024;;\nID;a;b\nx;1;0\ny;0;1\n", train="x.png y.png")
+    dataset = read_dataset(tmp_path)
+    assert dataset.label_names == ("a", "b")
+    assert_says(" ".join(dataset.understood), "line 1 is passed over, as a title: 'Export of 2024'")
+
+
 def test_the_separator_is_not_taken_from_within_a_cell(tmp_path):
     (tmp_path / "t.csv").write_text("ID,labels\nx,a|b\ny,c|d\n")
     assert read_table(tmp_path / "t.csv").header == ("ID", "labels")
