@@ -21,10 +21,10 @@ from features.common.cli import (
     command,
     report_fault,
 )
-from features.common.errors import InputError
+from features.common.errors import InputError, unmasked_signals
 from features.common.text import LAYOUT, visible
 from features.options import OF_IMAGES, ExcelSafe
-from features.store.recipe import NO_WINDOW, unmasked_signals
+from features.store.recipe import NO_WINDOW
 
 app = application("Extract features, train on them and report, and predict new images.")
 #: The split of the cache that new images become.
