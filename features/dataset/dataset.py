@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
+from unicodedata import normalize
 
 import numpy as np
 
@@ -149,6 +151,7 @@ class _Found:
 
 
 _DEFAULTS = DatasetOptions()
+_Options = TypeVar("_Options", bound=ImageOptions)
 
 
 def read_dataset(root: Path, options: DatasetOptions = _DEFAULTS, further: Sequence[str] = ()) -> Dataset:
@@ -195,7 +198,7 @@ def read_layout(
     root: Path, options: ImageOptions = _DEFAULTS, say: Callable[[str], object] | None = None
 ) -> tuple[Layout, list[ImageFile]]:
     """Find where the images and tables of a data set are, as `read_images` does, and say which images are used."""
-    faults = Faults()
+    faults, options = Faults(), _in_one_form(options)
     found = _find(root, options, faults)
     _conclude(root, options, faults)
     for line in (*faults.notes, "; ".join(found.say())) if say else ():
@@ -215,7 +218,7 @@ def read_with_faults(
     Raises:
         InputError: there is no data set, a table cannot be read as one of ids, or an option names what is not there.
     """
-    faults = Faults()
+    faults, options = Faults(), _in_one_form(options)
     found = _find(root, options, faults)
     images, sheets = found.layout.images, found.sheets
     cells = _read_further(sheets, further, len(images))
@@ -270,6 +273,13 @@ def read_with_faults(
     said = [*found.say(), f"labels: {labels.said or 'none'}", f"groups: {groups.said}"]
     understood = (*dict.fromkeys(faults.notes), "; ".join(said))
     return Dataset(root, labels.names, splits, understood, groups.said, groups.guessed), faults
+
+
+def _in_one_form(options: _Options) -> _Options:
+    """Write what names columns in the Unicode form in which tables are read."""
+    given = {name: getattr(options, name, None) for name in OF_DATASET}
+    changed: dict[str, Any] = {name: normalize("NFC", text) for name, text in given.items() if type(text) is str}
+    return replace(options, **changed)
 
 
 def _gather(

@@ -192,7 +192,8 @@ def test_letters_that_macos_takes_apart_are_the_same_in_files_folders_and_tables
     assert dataset.splits["train"].image_ids[0] == "Ödem/a"
     assert dataset.splits["train"].paths[0].parent.name == apart
     assert "warning" not in " ".join(dataset.understood)
-    assert read_dataset(tmp_path, DatasetOptions(labels="übel")).label_names == ("übel",)
+    apart = unicodedata.normalize("NFD", "übel")
+    assert read_dataset(tmp_path, DatasetOptions(labels=apart)).label_names == ("übel",)
 
 
 @pytest.mark.parametrize(
