@@ -15,6 +15,7 @@ from extract.images.header import Header
 from extract.images.heic import decode_heic, is_heic, read_header
 from extract.images.memory import naming_memory
 from extract.images.reading import Reading, UnreadableImage
+from extract.images.tiff import invert_where_white_is_zero, read_tags, refuse_planes
 from extract.scans.scan import is_scan, read_scan
 from features.store.images_table import ImageFacts
 
@@ -117,8 +118,9 @@ def decode_stored(encoded: bytes, header: Header | None) -> np.ndarray:
         return decode_heic(encoded)
     if encoded.startswith(b"\x89PNG"):
         encoded = check_png(encoded)
-    elif encoded.startswith((b"II", b"MM")):
-        check_tiff(encoded)
+    tags = read_tags(encoded) if encoded.startswith((b"II", b"MM")) else {}
+    refuse_planes(tags)
+    check_tiff(encoded, tags)
     try:
         with naming_memory():
             stored = _open(encoded, header)
@@ -128,6 +130,7 @@ def decode_stored(encoded: bytes, header: Header | None) -> np.ndarray:
         raise UnreadableImage(f"OpenCV cannot decode it: it is damaged, or not a {_FORMATS} file")
     if stored.dtype not in (np.uint8, np.uint16):
         raise UnreadableImage(f"its pixels are {stored.dtype}; 8 or 16 bits a channel are read")
+    invert_where_white_is_zero(stored, tags)
     return stored
 
 
