@@ -146,7 +146,11 @@ def _open(encoded: bytes, header: Header | None) -> np.ndarray | None:
     with os.fdopen(os.memfd_create("image"), "wb") as file:
         file.write(encoded)
         file.flush()
-        return cv2.imread(f"/proc/self/fd/{file.fileno()}", None, flags)
+        path = f"/proc/self/fd/{file.fileno()}"
+        stored = cv2.imread(path, None, flags)
+        if stored is None:
+            os.close(os.open(path, os.O_RDONLY))  # where there is no descriptor more, that is the reason
+        return stored
 
 
 def _decode_jpeg(encoded: bytes) -> np.ndarray | None:

@@ -52,6 +52,8 @@ class Header:
             if kind == "PNG":
                 file.seek(24)  # the bit depth, in the chunk IHDR (PNG specification, 11.2.1)
                 bits = file.read(1)[0]
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001 - a damaged header can fail anywhere inside Pillow
             return None
         is_deep = kind in _MAYBE_DEEP or max(bits if isinstance(bits, tuple) else (bits,)) > 8

@@ -1,11 +1,15 @@
-"""Decoders that pydicom has no plugin for, or a slow one: RLE, JPEG 2000, and JPEG 2000 with high throughput."""
+"""Our plugins for pydicom: decoders that it has none for, a slow one, or one that hides a lack of memory."""
 
+import functools
 import struct
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydicom.pixels.decoders.base import DecodeRunner
+
+_Decode = Callable[[bytes, "DecodeRunner"], bytes | bytearray]
 
 #: pydicom asks a plugin for this: what the decoders need, by transfer syntax. They are direct dependencies.
 DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {}
@@ -16,6 +20,24 @@ def is_available(syntax: str) -> bool:
     return True
 
 
+class OutOfMemory(BaseException):
+    """A decoder found no memory. pydicom takes each Exception of a decoder for damage, and lets this one pass."""
+
+
+def _passing_memory(decode: _Decode) -> _Decode:
+    """Decorate a decoder: it raises OutOfMemory for MemoryError."""
+
+    @functools.wraps(decode)
+    def passing(encoded: bytes, runner: "DecodeRunner") -> bytes | bytearray:
+        try:
+            return decode(encoded, runner)
+        except MemoryError:
+            raise OutOfMemory from None
+
+    return passing
+
+
+@_passing_memory
 def decode_rle(encoded: bytes, runner: "DecodeRunner") -> bytearray:
     """Decode a frame of RLE Lossless (DICOM PS3.5, annex G); ten times as fast as pydicom's own decoder.
 
@@ -44,6 +66,23 @@ def decode_rle(encoded: bytes, runner: "DecodeRunner") -> bytearray:
     return frame
 
 
+@_passing_memory
+def decode_gdcm(encoded: bytes, runner: "DecodeRunner") -> bytes | bytearray:
+    """Decode a frame of JPEG, by pydicom's own plugin."""
+    from pydicom.pixels.decoders import gdcm
+
+    return gdcm._decode_frame(encoded, runner)
+
+
+@_passing_memory
+def decode_pyjpegls(encoded: bytes, runner: "DecodeRunner") -> bytes | bytearray:
+    """Decode a frame of JPEG-LS, by pydicom's own plugin."""
+    from pydicom.pixels.decoders import pyjpegls
+
+    return pyjpegls._decode_frame(encoded, runner)
+
+
+@_passing_memory
 def decode_openjpeg(encoded: bytes, runner: "DecodeRunner") -> bytes:
     """Decode a frame of JPEG 2000, also of high throughput (HTJ2K).
 

@@ -90,11 +90,9 @@ def convert(options: ConvertOptions) -> int:
 def _convert_image(out: Path, reading: Reading, files: ImageFiles, image: ImageFile) -> tuple[ImageFacts | None, str]:
     """Write one image to its place; give its facts, or say why it cannot be read."""
     try:
-        encoded = files.read(image.path).encoded
+        pixels, facts = decode(files.read(image.path).encoded, image.image_id, reading)
     except OSError as error:
         return None, f"{image.image_id}: the file cannot be read: {error.strerror}"
-    try:
-        pixels, facts = decode(encoded, image.image_id, reading)
     except UnreadableImage as error:
         return None, f"{image.image_id}: {error}"
     except MemoryError:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from extract.images.memory import naming_damage
 from extract.images.reading import UnreadableImage
+from extract.scans.codecs import OutOfMemory
 from extract.scans.levels import show
 from extract.scans.libjpeg import hearing_damage
 from extract.scans.scan import Scan
@@ -48,8 +50,6 @@ DECODERS = {
     "1.2.840.10008.1.2.4.203": "openjpeg",  # HTJ2K
     "1.2.840.10008.1.2.5": "rle",  # RLE lossless
 }
-# What pydicom has no plugin for, or a slow one; the functions are those of `codecs`.
-_OWN_PLUGINS = {"rle": "decode_rle", "openjpeg": "decode_openjpeg"}
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _DICOMDIR = "1.2.840.10008.1.3.10"
 # Pixel Data (7FE0,0010), in little and in big endian: pydicom gives nothing of a file that ends within an element.
@@ -150,8 +150,11 @@ def _prepare_once() -> None:
     for switch_off in (gdcm.Trace.DebugOff, gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff):
         switch_off()
     for syntax, plugin in DECODERS.items():
-        if plugin in _OWN_PLUGINS:
-            get_decoder(syntax).add_plugin(plugin, ("extract.scans.codecs", _OWN_PLUGINS[plugin]))
+        if plugin:
+            decoder = get_decoder(syntax)
+            if plugin in decoder.available_plugins:
+                decoder.remove_plugin(plugin)
+            decoder.add_plugin(plugin, ("extract.scans.codecs", f"decode_{plugin}"))
 
 
 @functools.cache
@@ -189,7 +192,7 @@ class _Header:
         import pydicom
         from pydicom.dataelem import RawDataElement, convert_raw_data_element
 
-        try:
+        with naming_damage(_DAMAGED):
             parsed = pydicom.dcmread(io.BytesIO(encoded), specific_tags=list(_keywords()))
             letters = parsed.original_character_set
             values = {
@@ -199,8 +202,6 @@ class _Header:
                 for one in parsed.elements()
                 if one.tag in _keywords()
             }
-        except Exception:  # noqa: BLE001 - damage can fail anywhere inside pydicom
-            raise UnreadableImage(_DAMAGED) from None
         header = cls(values, parsed)
         if (_number(header.get("NumberOfFrames")) or 1) > 1:
             _kept.append((encoded, header))
@@ -277,14 +278,14 @@ def _decode(header: _Header, index: int) -> np.ndarray:
     plugin = DECODERS[syntax]
     hearing: AbstractContextManager[list[str]] = hearing_damage() if plugin == "gdcm" else nullcontext([])
     try:
-        with hearing as said:
+        with naming_damage(f"its pixels are damaged or cut off: they do not decode as {name}"), hearing as said:
             stored, _ = get_decoder(syntax).as_array(
                 header.get("PixelData"), index=index, decoding_plugin=plugin, **header.options()
             )
-        if header.get("PhotometricInterpretation") == "PALETTE COLOR":
-            stored = apply_color_lut(stored, header.parsed)
-    except Exception:  # noqa: BLE001 - damage can fail anywhere inside pydicom and its decoders
-        raise UnreadableImage(f"its pixels are damaged or cut off: they do not decode as {name}") from None
+            if header.get("PhotometricInterpretation") == "PALETTE COLOR":
+                stored = apply_color_lut(stored, header.parsed)
+    except OutOfMemory:
+        raise MemoryError from None
     if said:
         raise UnreadableImage(f"its pixels are damaged: {said[0]} ({name})")
     if stored.itemsize > 2 or stored.shape[:2] != shape:

@@ -1,7 +1,9 @@
 """extract.images.decoding: bytes become pixels of the right colours, and a damaged file is refused."""
 
 import io
+import os
 import re
+import resource
 import tracemalloc
 
 import cv2
@@ -251,3 +253,17 @@ def test_what_is_no_image_is_refused_with_a_reason():
         read(b"ID,label\n1,0\n")
     with pytest.raises(UnreadableImage, match="float32"):
         read(encode(np.zeros((4, 4), np.float32), ".tif"))
+
+
+def test_without_a_free_descriptor_a_large_image_is_not_called_damaged():
+    encoded = encode(np.zeros((1500, 1500), np.uint8))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limit[1]))  # for the file in memory, but not to read it
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            read(encoded)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert read(encoded)[0].shape == (1500, 1500)

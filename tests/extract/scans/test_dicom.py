@@ -306,3 +306,25 @@ def test_a_file_without_its_end_is_called_cut_off():
     for encoded in ENCODED.values():
         with pytest.raises(UnreadableImage, match="cut off"):
             read(encoded[: len(encoded) * 3 // 4])
+
+
+@pytest.mark.parametrize(
+    ("syntax", "decoder"),
+    [
+        (uid.ExplicitVRLittleEndian, "pydicom.dcmread"),
+        (uid.JPEGLosslessSV1, "pydicom.pixels.decoders.gdcm._decode_frame"),
+        (uid.JPEGLSLossless, "pydicom.pixels.decoders.pyjpegls._decode_frame"),
+        (uid.JPEG2000Lossless, "openjpeg.decode_pixel_data"),
+        (uid.RLELossless, "rle.rle.decode_segment"),
+    ],
+)
+def test_a_lack_of_memory_is_not_called_damage(syntax, decoder, monkeypatch):
+    encoded = in_syntax(dataset(slice_of_hu()), syntax)
+    read_scan(encoded, "a", "brain", 1 << 20)
+
+    def fail(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(decoder, fail)
+    with pytest.raises(MemoryError):
+        read_scan(encoded, "a", "brain", 1 << 20)
