@@ -1,28 +1,35 @@
 """Decode one slice of a NIfTI volume, as a radiologist looks at it."""
 
 import gzip
+import io
 import logging
 import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xxhash
 
+from extract.images.memory import naming_damage
 from extract.images.reading import UnreadableImage
 from extract.scans.levels import show
 from extract.scans.scan import Scan
 from extract.scans.windows import Window
 from features.common.errors import naming_packages
 
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Image
-
 #: Volumes that stay decoded: readers work on neighbouring slices, at most of two volumes at a time.
 _KEPT = 2
+#: Bytes of the larger header, of NIfTI-2.
+_HEADER = 540
+#: Bytes that a file may hold beside its voxels: extensions of the header, and what is left over behind.
+_MOST_BESIDE = 1 << 24
+#: How many times longer than itself what comes out of Deflate may be (https://zlib.net/zlib_tech.html).
+_MOST_DEFLATED = 1032
+_DAMAGED = "the NIfTI file is damaged or cut off"
+_CUT_OFF = f"{_DAMAGED}: its header names more voxels than it holds"
 
 
 @dataclass(frozen=True)
@@ -100,30 +107,37 @@ def _decode(encoded: bytes) -> _Volume:
         import nibabel
 
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # else each oddity of a header is a line on stderr
-    try:
-        content = gzip.decompress(encoded) if encoded.startswith(b"\x1f\x8b") else encoded
-        kind = nibabel.nifti2.Nifti2Image if content.startswith(b"n+2\0", 4) else nibabel.nifti1.Nifti1Image
+    is_compressed = encoded.startswith(b"\x1f\x8b")
+    with naming_damage(_DAMAGED):
+        stream: io.BufferedIOBase = gzip.GzipFile(fileobj=io.BytesIO(encoded)) if is_compressed else io.BytesIO(encoded)
+        start = stream.read(_HEADER)
+        kind = nibabel.nifti2.Nifti2Image if start.startswith(b"n+2\0", 4) else nibabel.nifti1.Nifti1Image
+        header = kind.header_class(start[: kind.header_class.sizeof_hdr])
+        shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
+    _refuse_others(shape, dtype)
+    needed = offset + math.prod(shape) * dtype.itemsize
+    if needed > len(encoded) * (_MOST_DEFLATED if is_compressed else 1):
+        raise UnreadableImage(_CUT_OFF)
+    with naming_damage(_DAMAGED):
+        content = start + stream.read(max(0, needed - len(start)))
+        beside = stream.read(_MOST_BESIDE + 1)  # to the end, where the checksum is
+    if len(content) < needed:
+        raise UnreadableImage(_CUT_OFF)
+    if max(offset, len(beside)) > _MOST_BESIDE:
+        raise UnreadableImage("the NIfTI file is damaged: it holds far more than the voxels that its header names")
+    with naming_damage(_DAMAGED):
         image = kind.from_bytes(content)
-    except Exception:  # noqa: BLE001 - damage can fail anywhere inside nibabel and gzip
-        raise UnreadableImage("the NIfTI file is damaged or cut off") from None
-    _refuse_others(image, len(content))
-    try:
         proxy: Any = image.dataobj
         slope, intercept = proxy.slope, proxy.inter
         whole = kind(np.asarray(proxy.get_unscaled()).reshape(image.shape[:3]), image.affine)
         stored = np.asarray(nibabel.funcs.as_closest_canonical(whole).dataobj)
-    except Exception:  # noqa: BLE001 - as above
-        raise UnreadableImage("the NIfTI file is damaged or cut off") from None
     low, high = float(image.header["cal_min"]), float(image.header["cal_max"])
     return _Volume(stored, float(slope), float(intercept), (low, high) if low < high else None)
 
 
-def _refuse_others(image: "Nifti1Image", size: int) -> None:
+def _refuse_others(shape: Sequence[int], dtype: np.dtype) -> None:
     """Refuse what is not one volume of numbers."""
-    shape, kind = image.shape, image.get_data_dtype()
     if len(shape) < 3 or math.prod(shape[3:]) != 1:
         raise UnreadableImage(f"it is not one volume: its shape is {' x '.join(map(str, shape))}")
-    if kind.kind not in "iuf":
-        raise UnreadableImage(f"its values are not plain numbers ({kind})")
-    if math.prod(shape) * kind.itemsize > size:
-        raise UnreadableImage("the NIfTI file is damaged or cut off: its header names more voxels than it holds")
+    if dtype.kind not in "iuf":
+        raise UnreadableImage(f"its values are not plain numbers ({dtype})")

@@ -1,6 +1,7 @@
 """Slices of NIfTI volumes: which way they lie, their values, and the cache of volumes."""
 
 import gzip
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations, product
 
@@ -126,3 +127,32 @@ def test_damage_anywhere_in_the_header_is_a_volume_or_a_rejection(capfd):
             assert str(error)  # noqa: PT017 - either way is right
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
+
+
+def test_a_volume_takes_no_more_memory_than_its_header_names():
+    whole = encode(volume(), np.eye(4))
+    extended = bytearray(whole[:348]) + b"\1\0\0\0" + (1 << 16).to_bytes(4, "little") + bytes((1 << 16) - 4)
+    extended[108:112] = np.float32(len(extended)).tobytes()  # vox_offset
+    for encoded in (whole + bytes(1 << 20), bytes(extended) + whole[352:]):
+        np.testing.assert_array_equal(read(gzip.compress(encoded), 1).pixels, read(whole, 1).pixels)
+    bomb = gzip.compress(whole + bytes(200_000_000), 1)
+    tracemalloc.start()
+    with pytest.raises(UnreadableImage, match="far more than the voxels that its header names"):
+        read(bomb, 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60_000_000
+    many = bytearray(whole)
+    many[42:48] = np.array([30_000] * 3, "<i2").tobytes()  # dim
+    for encoded in (bytes(many), gzip.compress(many)):
+        with pytest.raises(UnreadableImage, match="names more voxels than it holds"):
+            read(encoded, 0)
+
+
+def test_a_lack_of_memory_is_not_called_damage(monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(nibabel.nifti1.Nifti1Image, "from_bytes", fail)
+    with pytest.raises(MemoryError):
+        read(encode(volume(), 3 * np.eye(4)), 0)
