@@ -4,7 +4,9 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+
+from features.common.files import STDERR, open_stderr
 
 #: Lines that libjpeg prints (its jerror.h), by their first words.
 _LINE = re.compile(
@@ -15,7 +17,6 @@ _LINE = re.compile(
 )
 #: Those that say that pixels are damaged, and are decoded all the same.
 _OF_DAMAGE = (b"Corrupt JPEG", b"Inconsistent ", b"Premature end")
-_STDERR = 2
 _hearing = threading.Lock()
 
 
@@ -28,25 +29,25 @@ def hearing_damage() -> Iterator[list[str]]:
 
     Yields:
         A list that is filled when the block ends.
+
+    Raises:
+        OSError: there are not enough file descriptors.
     """
     said: list[str] = []
-    with _hearing:
+    with _hearing, ExitStack() as closing:
+        open_stderr()
+        heard = closing.enter_context(os.fdopen(os.memfd_create("stderr"), "w+b"))
+        own = os.dup(STDERR)
+        closing.callback(os.close, own)
+        os.dup2(heard.fileno(), STDERR)
         try:
-            own = os.dup(_STDERR)
-        except OSError:  # it is closed: nobody hears libjpeg
             yield said
-            return
-        with os.fdopen(os.memfd_create("stderr"), "w+b") as heard:
-            os.dup2(heard.fileno(), _STDERR)
-            try:
-                yield said
-            finally:
-                os.dup2(own, _STDERR)
-                heard.seek(0)
-                words = heard.read()
-                lines = _LINE.findall(words)
-                said += [line.decode().strip() for line in lines if line.startswith(_OF_DAMAGE)]
-                if others := _LINE.sub(b"", words):
-                    with suppress(OSError):  # nobody listens any more
-                        os.write(own, others)
-                os.close(own)
+        finally:
+            os.dup2(own, STDERR)
+            heard.seek(0)
+            words = heard.read()
+            lines = _LINE.findall(words)
+            said += [line.decode().strip() for line in lines if line.startswith(_OF_DAMAGE)]
+            if others := _LINE.sub(b"", words):
+                with suppress(OSError):  # nobody listens any more
+                    os.write(own, others)

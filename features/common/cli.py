@@ -20,6 +20,7 @@ import typer
 import typer.core
 
 from features.common.errors import FULL, InputError, Stopped, cause_of, raising_signals
+from features.common.files import open_stderr
 from features.common.text import LAYOUT, visible
 
 EXIT_FAULT = 1
@@ -77,6 +78,7 @@ class Command(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the sub-command; any error ends as a `typer.Exit` with the code that the module's docstring gives."""
+        open_stderr()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # what it cannot show must not end a command
                 stream.reconfigure(errors="backslashreplace")

@@ -30,6 +30,8 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 HELD = ".held"
 #: Seconds between two looks at a lock by an exclusive file.
 _LOOK_AGAIN = 0.1
+#: The number of stderr among a process's files.
+STDERR = 2
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,23 @@ def read_record(path: Path, remedy: str, *names: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}). {remedy}") from None
     return record
+
+
+def open_stderr() -> None:
+    """Open /dev/null where stderr is closed, for good: else the next file gets its number, and what is printed."""
+    try:
+        os.fstat(STDERR)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        number = os.open(os.devnull, os.O_WRONLY)  # the lowest that is free
+        if number < STDERR:  # others are closed, too
+            lower, number = number, fcntl.fcntl(number, fcntl.F_DUPFD, STDERR)
+            os.close(lower)
+        if number > STDERR:  # another thread has opened a file meanwhile
+            os.close(number)
+        else:
+            os.set_inheritable(number, True)
 
 
 def remove(path: Path) -> None:

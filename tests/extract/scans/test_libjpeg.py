@@ -1,14 +1,16 @@
 """JPEG within DICOM: damage that libjpeg only warns of is refused, and nobody's words on stderr are lost."""
 
 import os
+import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+import pytest
 from pydicom import uid
 
 from extract.images.reading import UnreadableImage
-from extract.scans.libjpeg import hearing_damage
 from extract.scans.scan import read_scan
 from tests.extract.scans.written import dataset, in_syntax, slice_of_hu
 
@@ -61,13 +63,26 @@ def test_what_other_threads_print_meanwhile_is_passed_on_and_each_image_has_its_
     assert sorted(capfd.readouterr().err.splitlines()) == sorted(f"warning {number}" for number in printed)
 
 
-def test_a_closed_stderr_is_no_fault():
+def test_a_verdict_does_not_depend_on_stderr():
+    with_stderr = [refusal(damaged(seed)) for seed in range(20)]
     own = os.dup(2)
     try:
         os.close(2)
-        with hearing_damage() as said:
-            pass
+        without_stderr = [refusal(damaged(seed)) for seed in range(20)]
     finally:
         os.dup2(own, 2)
         os.close(own)
-    assert said == []
+    assert without_stderr == with_stderr
+
+
+def test_without_free_descriptors_an_image_is_neither_read_nor_called_damaged():
+    assert refusal(WHOLE) == ""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len([*Path("/proc/self/fd").iterdir()])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            refusal(damaged(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert len([*Path("/proc/self/fd").iterdir()]) == used

@@ -69,6 +69,18 @@ def test_the_module_runs_as_a_program(tmp_path):
     assert done.stdout.endswith("1 file checked, 3 rows whole, 0 files damaged.\n")
 
 
+def test_with_a_closed_stderr_no_file_of_a_command_takes_its_place():
+    code = (
+        "import os, typer; from features.common.cli import application; toy = application('A toy.')\n"
+        "toy.command()(lambda: print(os.open(os.devnull, os.O_RDONLY)))\n"
+        "toy.callback()(lambda: None)\n"
+        "toy()"
+    )
+    words = ["sh", "-c", 'exec "$0" -c "$1" "<lambda>" 2>&-', sys.executable, code]
+    done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    assert int(done.stdout) > 2
+
+
 def run(error: BaseException | None) -> Result:
     """Run a command that raises an error."""
     toy = application("A toy.")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from features.common.errors import InputError
-from features.common.files import digest, digest_file, read_record, replacing
+from features.common.files import digest, digest_file, open_stderr, read_record, replacing
 from tests import ROOT
 
 
@@ -165,3 +165,23 @@ def test_the_temporary_file_of_a_living_process_stays(old):
         assert temporary.exists()
         temporary.write_bytes(b"ours")
     assert old.read_bytes() == b"ours"
+
+
+@pytest.mark.parametrize("closed", [(2,), (0, 2)])
+def test_a_closed_stderr_becomes_dev_null_and_no_other_file(closed):
+    own = {number: os.dup(number) for number in closed}
+    try:
+        for number in closed:
+            os.close(number)
+        open_stderr()
+        opened = os.fstat(2).st_rdev, os.get_inheritable(2), os.open(os.devnull, os.O_RDONLY)
+        os.close(opened[2])
+    finally:
+        for number, copy in own.items():
+            os.dup2(copy, number)
+            os.close(copy)
+    assert opened[:2] == (Path(os.devnull).stat().st_rdev, True)
+    assert (opened[2] == 0) == (0 in closed)
+    before = os.fstat(2)
+    open_stderr()
+    assert os.fstat(2) == before
