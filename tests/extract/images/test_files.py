@@ -1,6 +1,7 @@
 """extract.images.files: a file of several images is read once, and again when it changes."""
 
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +58,20 @@ def test_threads_wait_for_the_one_that_reads(tmp_path, reads):
     for thread in threads:
         thread.join()
     assert len(reads) == 1
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_the_stamp_is_that_of_before_the_bytes_were_read(tmp_path, monkeypatch, images):
+    path = tmp_path / "a"
+    path.write_bytes(b"early")
+    before, read = Stamp.of(path), Path.read_bytes
+
+    def read_and_replace(path):
+        encoded = read(path)
+        path.write_bytes(b"written meanwhile")
+        return encoded
+
+    files = ImageFiles([path] * images)
+    monkeypatch.setattr(Path, "read_bytes", read_and_replace)
+    assert files.read(path) == (before, b"early", digest(b"early"))
+    assert before != Stamp.of(path)
