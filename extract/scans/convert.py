@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
 
 import cv2
 
@@ -26,8 +27,10 @@ from features.dataset.groups import write_groups_file
 from features.dataset.layout import ImageFile, Layout, is_table
 from features.store.images_table import ImageFacts
 
-#: The file of the groups of scans.
+#: The file of the groups of scans; another number where the data set has a table of that name.
 SCAN_GROUPS = "groups.csv"
+#: How the tables begin that are not plain text, and the ending by which OUT recognises each.
+_TABLE_MARKS = {b"PK\x03\x04": ".xlsx", b"\x1f\x8b": ".csv.gz"}
 
 
 def convert(options: ConvertOptions) -> int:
@@ -42,7 +45,15 @@ def convert(options: ConvertOptions) -> int:
     out = options.out
     if out.exists() and not (out.is_dir() and next(out.iterdir(), None) is None):
         raise InputError(f"{out} exists and is not an empty folder. Name another folder, or remove this one first.")
+    if out.resolve().is_relative_to(options.data.resolve()):
+        raise InputError(f"{out} lies within {options.data}, and would become a part of it. Name a folder beside it.")
     layout, images = read_layout(options.data, options)
+    if not images:
+        raise InputError(
+            f"{options.data}: the tables name none of the images, so that none is left to convert. Check their ids, or "
+            "convert all: --unlabelled predict"
+        )
+    _refuse_clashes([image.place for image in images], options.data)
     every = Images("", [image.image_id for image in images], [image.path for image in images])
     files, console = ImageFiles(every.paths), make_console()
     window = choose_window(options.window, [every], None, console.print)
@@ -59,18 +70,22 @@ def convert(options: ConvertOptions) -> int:
         read = [(image, of_image) for image, of_image in zip(images, facts, strict=True) if of_image]
         groups = [of_image.group for _, of_image in read]
         numbered = _number_groups([image.image_id for image, _ in read], groups)
+        groups_file = _free_name(out)
         if numbered:
-            write_groups_file(out / SCAN_GROUPS, numbered, safe=False)
+            write_groups_file(groups_file, numbered, safe=False)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error}. Make room, or name a folder that can be written.") from error
     repaired = [image.place for image, of_image in read if of_image.is_repaired]
     failed = [reason for reason in reasons if reason]
     console.print(f"{out}: {count_things(len(read), 'image')} as PNG, window {reading.window}, and the tables")
     if numbered:
-        count = len({*numbered.values()})
+        alone = groups.count("")
+        others = f"; {count_things(alone, 'image')} of nobody known, each a group of its own" if alone else ""
+        own = f" ({SCAN_GROUPS} is a table of DATA)" if groups_file.name != SCAN_GROUPS else ""
         console.print(
-            f"groups: PNG does not say whose the scans are, {out / SCAN_GROUPS} does ({count:,} patients, studies or "
-            f"volumes, as numbers). Where no table has groups: --groups {shlex.quote(str(out / SCAN_GROUPS))}"
+            f"groups: PNG does not say whose the scans are, {groups_file} does{own}: {len({*groups} - {''}):,} "
+            f"patients, studies or volumes, as numbers{others}. Where no table has groups: --groups "
+            f"{shlex.quote(str(groups_file))}"
         )
     elif len({*groups} - {""}) > 1:
         console.print(
@@ -111,13 +126,32 @@ def _copies(layout: Layout, named: Path | None, out: Path) -> Iterator[tuple[Pat
     speak of one split.
     """
     if named is not None and layout.shared is not None:
-        endings = layout.shared.suffixes[-2:] if layout.shared.suffix.lower() == ".gz" else [layout.shared.suffix]
-        yield layout.shared, out / f"labels{''.join(endings)}"
+        with layout.shared.open("rb") as file:
+            start = file.read(4)
+        ending = next((ending for mark, ending in _TABLE_MARKS.items() if start.startswith(mark)), ".csv")
+        yield layout.shared, out / f"labels{ending}"
         return
     used = [path for path in (layout.shared, *layout.tables.values()) if path is not None]
     for folder in dict.fromkeys([layout.root, *(path.parent for path in used)]):
         for table in sorted(path for path in folder.iterdir() if is_table(path.name)):
             yield table, out / table.relative_to(layout.root)
+
+
+def _refuse_clashes(places: Sequence[str], data: Path) -> None:
+    """Refuse images of which one becomes a file where others need a folder."""
+    folders = {parent.as_posix(): place for place in places for parent in PurePosixPath(place).parents}
+    for place in places:
+        if f"{place}.png" in folders:
+            raise InputError(
+                f"{data}: {place} becomes the file {place}.png, where {folders[f'{place}.png']} needs a folder. Rename "
+                "one of them."
+            )
+
+
+def _free_name(out: Path) -> Path:
+    """The file of the groups, which takes the place of no table."""
+    names = chain([SCAN_GROUPS], (f"groups_{number}.csv" for number in count(2)))
+    return next(out / name for name in names if not (out / name).exists())
 
 
 def _number_groups(image_ids: Sequence[str], groups: Sequence[str]) -> Mapping[str, str]:

@@ -1,13 +1,18 @@
 """`python -m extract convert`: PNG of scans that are read as the scans were, and nothing of their headers."""
 
+import errno
+import gzip
 from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
+from extract.images.decoding import decode
 from extract.options import ConvertOptions
+from extract.scans import convert as module
 from extract.scans.convert import SCAN_GROUPS, convert
 from extract.scans.levels import show
 from extract.scans.windows import parse_windows
@@ -127,3 +132,86 @@ def test_groups_that_ids_cannot_name_are_said_to_be_lost(tmp_path, capsys):
     assert convert(ConvertOptions(data=data, out=tmp_path / "out", window="brain")) == 0
     assert "the patients of the scans are lost" in capsys.readouterr().out
     assert not (tmp_path / "out" / SCAN_GROUPS).exists()
+
+
+def test_where_no_image_is_left_it_is_said(tmp_path):
+    data = write(tmp_path / "data", {"train.csv": "ID,bleed\nq,1\nr,0\n", "train/a.dcm": "", "train/b.dcm": ""})
+    options = ConvertOptions(
+        data=data, out=tmp_path / "out", window="brain", id_column="ID", missing="skip", unlabelled="ignore"
+    )
+    with pytest.raises(InputError, match="the tables name none of the images"):
+        convert(options)
+    assert not options.out.exists()
+
+
+def test_out_lies_neither_within_data_nor_around_it(tmp_path):
+    data = write(tmp_path / "around" / "data", {"train/a.dcm": ""})
+    (tmp_path / "link").symlink_to(data, target_is_directory=True)
+    for out in (data / "png", data / "train" / "x" / "png", tmp_path / "link" / "png"):
+        with pytest.raises(InputError, match=r"and would become a part of it. Name a folder beside it"):
+            convert(ConvertOptions(data=data, out=out, window="brain"))
+        assert not out.exists()
+    with pytest.raises(InputError, match="is not an empty folder"):
+        convert(ConvertOptions(data=data, out=tmp_path / "around", window="brain"))
+
+
+def test_the_groups_of_scans_do_not_take_the_place_of_a_table(tmp_path, capsys):
+    own = "ID,group\na,doc1\nb,doc1\nc,doc2\n"
+    files = {"labels.csv": "ID,bleed\na,1\nb,0\nc,0\n", "groups.csv": own, "groups_2.csv": own, "c.dcm": "P2"}
+    data, out = write(tmp_path / "data", {**files, "a.dcm": "P1", "b.dcm": "P2"}), tmp_path / "out"
+    assert convert(ConvertOptions(data=data, out=out, window="brain")) == 0
+    assert (out / "groups.csv").read_text() == (out / "groups_2.csv").read_text() == own
+    assert (out / "groups_3.csv").read_text() == "ID,group\na,1\nb,2\nc,2\n"
+    assert f"{out}/groups_3.csv does (groups.csv is a table of DATA)" in capsys.readouterr().out.replace("\n", " ")
+    assert_same(out, data, DatasetOptions())
+
+
+@pytest.mark.parametrize(
+    ("name", "copy"), [("names.txt", "labels.csv"), ("names", "labels.csv.gz"), ("t", "labels.xlsx")]
+)
+def test_a_named_table_gets_the_ending_of_its_content(tmp_path, name, copy):
+    data = write(tmp_path / "data", {"train/a.dcm": "", "train/b.dcm": ""})
+    table = tmp_path / name
+    if copy.endswith(".xlsx"):
+        pd.DataFrame({"ID": ["a", "b"], "bleed": [1, 0]}).to_excel(tmp_path / "t.xlsx", index=False)
+        (tmp_path / "t.xlsx").rename(table)
+    else:
+        table.write_bytes(gzip.compress(TABLE.encode()) if copy.endswith(".gz") else TABLE.encode())
+    assert convert(ConvertOptions(data=data, out=tmp_path / "out", window="brain", table=table)) == 0
+    assert (tmp_path / "out" / copy).read_bytes() == table.read_bytes()
+    assert_same(tmp_path / "out", data, DatasetOptions(table=table))
+
+
+def test_plain_images_are_not_counted_as_patients(tmp_path, capsys):
+    plain = cv2.imencode(".png", np.eye(9, dtype=np.uint8))[1].tobytes()
+    data = write(tmp_path / "data", {"a.dcm": "P1", "b.dcm": "P2", "c.png": plain, "d.png": plain, "e.dcm": "P2"})
+    assert convert(ConvertOptions(data=data, out=tmp_path / "out", window="brain")) == 0
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "2 patients, studies or volumes, as numbers; 2 images of nobody known, each a group of its own." in said
+
+
+def test_a_file_where_a_folder_is_needed_is_refused_before_anything_is_written(tmp_path):
+    data = write(tmp_path / "data", {"train/b": "", "train/a.dcm": "", "train/b.png/x/c.dcm": ""})
+    with pytest.raises(InputError, match=r"train/b becomes the file train/b.png, where train/b.png/x/c needs a folder"):
+        convert(ConvertOptions(data=data, out=tmp_path / "out", window="brain"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError(), "there was not enough memory to decode it"),
+        (OSError(errno.EMFILE, "Too many open files"), "the file cannot be read: Too many open files"),
+    ],
+)
+def test_what_an_image_lacks_is_its_own_fault_not_that_of_out(tmp_path, capsys, monkeypatch, error, says):
+    def fail_for_b(encoded, image_id, reading):
+        if image_id == "b":
+            raise error
+        return decode(encoded, image_id, reading)
+
+    monkeypatch.setattr(module, "decode", fail_for_b)
+    data, out = write(tmp_path / "data", {"a.dcm": "", "b.dcm": ""}), tmp_path / "out"
+    assert convert(ConvertOptions(data=data, out=out, window="brain")) == 3
+    assert f"b: {says}" in capsys.readouterr().out.replace("\n", " ")
+    assert [path.name for path in out.iterdir()] == ["a.png"]
