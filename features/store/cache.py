@@ -73,8 +73,7 @@ class FeatureCache:
         if path not in self._files:
             if not path.exists():
                 have = ", ".join(self.backbones(split)) or "none"
-                remedy = self.remedy(backbone, split=split)
-                raise InputError(f"{path} is not there (cached for {split}: {have}). Run: {remedy}")
+                raise self._lack(split, f"{path} is not there (cached for {split}: {have})", backbone)
             self._files[path] = CacheFile.open(path)
         return self._files[path]
 
@@ -123,12 +122,10 @@ class FeatureCache:
         for backbone, file, end in zip(backbones, files, ends, strict=True):
             self._refuse_other_fingerprint(split, backbone, file)
             same = bool(selections) and selections[-1].file.image_ids == file.image_ids
-            rows = selections[-1].rows if same else self._locate(file, wanted, backbones)
+            rows = selections[-1].rows if same else self._locate(split, file, wanted, backbones)
             if image_ids is None and file.rows > len(wanted):
-                raise InputError(
-                    f"{file.path} has {count_things(file.rows, 'image')}, but {files[0].path} has {len(wanted)}. "
-                    f"Run: {self.remedy(*backbones)}"
-                )
+                counts = f"{count_things(file.rows, 'image')}, but {files[0].path} has {len(wanted)}"
+                raise self._lack(split, f"{file.path} has {counts}", *backbones)
             selections.append(Selection(file, rows, features[:, end - file.width : end]))
         for selection, not_finite in zip(selections, read_selections(selections), strict=True):
             if len(not_finite):
@@ -155,9 +152,9 @@ class FeatureCache:
         rejected = self.rejected(split)
         given = dict(zip(image_ids, paths, strict=True))
         if repaired := [i for i in given if i in rejected and rejected[i].is_outdated(given[i])]:
-            raise InputError(
-                f"{count_things(len(repaired), 'image')} of {split} that could not be read changed since (first: "
-                f"{repaired[0]}). Run: {self.remedy(*backbones)}"
+            count = count_things(len(repaired), "image")
+            raise self._lack(
+                split, f"{count} of {split} that could not be read changed since (first: {repaired[0]})", *backbones
             )
         table = FactsTable.of_split(self.root, split)
 
@@ -178,39 +175,68 @@ class FeatureCache:
         for backbone, file in zip(backbones, files, strict=True):
             changed = [image_id for image_id, digest in digests if file.index.get(image_id, digest) != digest]
             if changed:
-                raise InputError(
-                    f"{count_things(len(changed), 'image')} of {split} changed since {file.path} was extracted "
-                    f"(first: {changed[0]}). Run: {self.remedy(backbone, split=split)}"
-                )
+                count = count_things(len(changed), "image")
+                what = f"{count} of {split} changed since {file.path} was extracted (first: {changed[0]})"
+                raise self._lack(split, what, backbone)
 
     def remedy(self, *backbones: str, split: str | None = None) -> str:
         """The command that brings missing features, from the data and with the options that made those that are there.
+
+        Into the cache of another data set nothing is extracted.
 
         Args:
             backbones: whose; none for those that are wanted, or else those of other splits.
             split: where they are missing: its source counts before those of others.
         """
+        cache = self.root if self._other_data(split) is None else self._own_cache(split)
+        return self._extract_into(cache, backbones, split)
+
+    def _extract_into(self, cache: Path | None, backbones: Sequence[str], split: str | None) -> str:
+        """The command of `remedy` for a cache; None for the default one of the data set."""
         splits = self.splits() if self.root.is_dir() else ()
         backbones = backbones or self._wanted or tuple(dict.fromkeys(b for s in splits for b in self.backbones(s)))
         known = {name: source for name in backbones if (source := self._source(name, split))}
-        commands = [extract_command(known, self.root)] if known else []
-        if unknown := ",".join(name for name in backbones if name not in known):
-            commands.append(self._command("--backbones", unknown))
-        return " && ".join(commands or [self._command()])
+        unknown = ",".join(name for name in backbones if name not in known)
+        commands = [extract_command(known, cache)] if known else []
+        if unknown or not known:
+            words = [*(["--backbones", unknown] if unknown else []), *([] if cache is None else ["--cache", cache])]
+            commands.append(write_command("scripts/extract.sh", self._owner() or "DATA", *words))
+        return " && ".join(commands)
 
-    def _command(self, *words: str) -> str:
-        """The command that extracts into this cache, where no features say how."""
-        return write_command("scripts/extract.sh", self._owner() or "DATA", *words, "--cache", self.root)
+    def _lack(self, split: str, what: str, *backbones: str) -> InputError:
+        """Make the error of features that are missing or outdated; where another data set's are here, it says so."""
+        remedy = self.remedy(*backbones, split=split)
+        if (other := self._other_data(split)) is None:
+            return InputError(f"{what}. Run: {remedy}")
+        return InputError(
+            f"{what}: these features are of {other}, not of {self._data}. Name the cache of {self._data} with --cache; "
+            f"or extract it: {remedy}"
+        )
 
-    def _own_command(self, data: Path, backbones: Sequence[str]) -> str:
-        """The command that extracts a data set into its own cache as another one was extracted into this one."""
-        sources = {name: self._source(name, None) for name in backbones}
-        known = {name: Source(data, {}, source.recipe) for name, source in sources.items() if source}
+    def _other_data(self, split: str | None) -> Path | None:
+        """The data set that a split's features come from, if it is still there and is not the one that was named."""
+        if self._data is None or not self._data.exists() or not self.root.is_dir():
+            return None
+        named = self._data.resolve()
+        splits = [split] if split and self.backbones(split) else self.splits()
+        sources = [read_source(self.path(name, backbone)) for name in splits for backbone in self.backbones(name)]
+        found = [source.data if source else None for source in sources]
+        for data in found:
+            # One that is not there has moved, maybe to where it is now; a folder within may be extracted as a split.
+            if data is None or not data.exists() or data.samefile(named) or data.resolve().is_relative_to(named):
+                return None
+        return found[0] if found else None
+
+    def _own_cache(self, split: str | None) -> Path | None:
+        """Where the data set that was named is extracted to if not here; None for its default cache."""
+        assert self._data is not None
         try:
-            own = default_cache(data)
+            own = default_cache(self._data)
         except InputError:  # it belongs to another data set of that name, too
-            return extract_command(known, Path("CACHE"))
-        return extract_command(known, self.root if own.resolve() == self.root.resolve() else None)
+            return Path("CACHE")
+        if own.resolve() != self.root.resolve():
+            return None
+        return self.root if self._other_data(split) is None else Path("CACHE")
 
     def _owner(self) -> Path | None:
         """The data set, as far as it is known."""
@@ -230,7 +256,7 @@ class FeatureCache:
                     recipe = self.open(name, backbone).recipe
         return Source(self._owner(), {}, recipe) if recipe else None
 
-    def _locate(self, file: CacheFile, wanted: tuple[str, ...], backbones: Sequence[str]) -> np.ndarray:
+    def _locate(self, split: str, file: CacheFile, wanted: tuple[str, ...], backbones: Sequence[str]) -> np.ndarray:
         """Find the file's row of every id wanted: int64 (N,); the backbones are all that are read."""
         if file.image_ids == wanted:
             return np.arange(file.rows)
@@ -240,13 +266,11 @@ class FeatureCache:
                 f"{file.path} holds none of the {count_things(len(wanted), 'image')} of {self._data} (first: "
                 f"{first_few(wanted, 3)}), but {count_things(file.rows, 'other')} (first: "
                 f"{first_few(file.image_ids, 3)}). Name the cache of {self._data} with --cache; or extract it: "
-                f"{self._own_command(self._data, backbones)}"
+                f"{self._extract_into(self._own_cache(split), backbones, split)}"
             )
         if missing:
-            raise InputError(
-                f"{file.path}: {len(missing)} of {count_things(len(wanted), 'image')} are missing (first: "
-                f"{missing[0]}). Run: {self.remedy(*backbones)}"
-            )
+            count = f"{len(missing)} of {count_things(len(wanted), 'image')}"
+            raise self._lack(split, f"{file.path}: {count} are missing (first: {missing[0]})", *backbones)
         return np.array([file.row_of[image_id] for image_id in wanted], np.int64)
 
     def _refuse_other_fingerprint(self, split: str, backbone: str, file: CacheFile) -> None:

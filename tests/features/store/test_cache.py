@@ -5,6 +5,7 @@ import time
 import tracemalloc
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,6 +193,68 @@ def test_a_cache_of_another_data_set_is_named_with_the_command_for_the_cache_of_
     message = message_of(FeatureCache(tmp_path, data), "train", ["net", "wide"], ["a", "p1"])
     assert f"1 of 2 images are missing (first: a). Run: scripts/extract.sh '{data}' --backbones net,wide" in message
     assert message.endswith(f"--cache {tmp_path}")
+
+
+def two_sets(tmp_path) -> tuple[Path, Path, Path]:
+    """Two data sets with the same ids, and the cache of the first."""
+    first, second, root = (tmp_path / name for name in ("first", "second", "cache"))
+    for folder in (first, second):
+        folder.mkdir()
+        for name in "ab":
+            (folder / f"{name}.png").write_bytes(f"{folder.name} {name}".encode())
+    write_rows(root, rows_of({name: digest_file(first / f"{name}.png") for name in "ab"}))
+    write_source(root / "train" / "net.h5", Source(first, {}, RECIPE))
+    return first, second, root
+
+
+def refusals(root: Path, data: Path, folder: Path) -> list[str]:
+    """What is said of images that changed, of rows and of a backbone that are missing."""
+    cache = FeatureCache(root, data)
+    with pytest.raises(InputError) as caught:
+        cache.refuse_changed("train", ["net"], ["a", "b"], [folder / "a.png", folder / "b.png"])
+    wanted = (("train", "net"), ("train", "wide"), ("test", "net"))
+    return [str(caught.value), *(message_of(cache, split, [name], ["a", "c"]) for split, name in wanted)]
+
+
+def test_a_cache_of_another_data_set_with_the_same_ids_is_never_overwritten_by_a_command_printed(tmp_path, monkeypatch):
+    monkeypatch.setattr("features.store.cache.__file__", str(tmp_path / "features" / "store" / "cache.py"))
+    first, second, root = two_sets(tmp_path)
+    found = refusals(root, second, second)
+    why = ("2 images of train changed since", "1 of 2 images are missing", "wide.h5 is not there", "test/net.h5 is not")
+    for message, what in zip(found, why, strict=True):
+        assert what in message
+        said, _, command = message.partition(" or extract it: ")
+        assert said.endswith(
+            f": these features are of {first}, not of {second}. Name the cache of {second} with --cache;"
+        )
+        assert command.startswith(f"scripts/extract.sh {second}")
+        assert "--cache" not in command
+    # Even where the cache lies at the default place of the data set that was named.
+    own = tmp_path / "features" / "cache" / "second"
+    own.parent.mkdir(parents=True)
+    root.rename(own)
+    assert {message.rpartition(" ")[2] for message in refusals(own, second, second)} == {"CACHE"}
+
+
+@pytest.mark.parametrize("how", ["moved", "linked", "a folder of it", "no longer there", "not known"])
+def test_a_data_set_at_another_path_keeps_its_cache(tmp_path, how):
+    first, second, root = two_sets(tmp_path)
+    data, folder = second, second
+    if how == "moved":
+        first.rename(tmp_path / "elsewhere")
+    elif how == "linked":
+        data = tmp_path / "link"
+        data.symlink_to(first)
+    elif how == "a folder of it":
+        write_source(root / "train" / "net.h5", Source(second / "train", {}, RECIPE))
+        (second / "train").mkdir()
+    elif how == "not known":
+        (root / "train" / "net.source.json").unlink()
+    else:
+        data = tmp_path / "gone"
+    for message in refusals(root, data, folder):
+        assert "these features are of" not in message
+        assert message.endswith(f"--cache {root}")
 
 
 def test_no_backbone_is_an_error(cache):
