@@ -137,7 +137,7 @@ def hold_out(inputs: Inputs, share: float, seed: int) -> tuple[Inputs, str]:
         )
     if not 0 < share < 1:
         raise InputError(f"--holdout {share:g} is not a share. Give a number between 0 and 1, such as 0.2.")
-    held = draw_part(inputs.train_labels, train.groups, inputs.label_names, share, seed)
+    held = draw_part(inputs.train_labels, train.groups, share, seed)
     said = f"test: {held.sum():,} of {len(held):,} training images set aside (--holdout {share:g}"
     if train.groups is not None:
         said += f"; {len(np.unique(train.groups[held])):,} of {len(np.unique(train.groups)):,} groups"

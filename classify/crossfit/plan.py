@@ -25,6 +25,9 @@ REFIT = "refit"
 GROUP_DRAWS = 20
 #: Parts of which a share is taken, at most; of a small share more, but never more than these.
 _PARTS, _MOST_PARTS = 20, 200
+#: Units times choices of parts from which a share is sought: of few units several are needed. Figures:
+#: docs/decisions.md.
+_SOUGHT = 20_000
 
 
 @dataclass(frozen=True)
@@ -83,27 +86,20 @@ def make_folds(
         InputError: there are fewer rows, or fewer groups, than folds.
     """
     refuse_few(len(labels), groups, count)
-    if groups is None:
-        every = np.ones(len(labels), bool)  # a trait of all rows: those of no label are spread, too
-        fold_of_row = stratify(np.column_stack([_spread(labels), _label_pairs(labels), every]), count, seed)
-    else:
-        fold_of_row = _stratify_groups(labels, groups, count, seed, draws or GROUP_DRAWS)
+    fold_of_row = _stratify_rows(labels, groups, count, seed, draws or GROUP_DRAWS)
     warnings = _uneven_folds(fold_of_row, labels, label_names, groups, count)
     return Folds(fold_of_row, count, None if groups is None else len(np.unique(groups)), warnings)
 
 
-def draw_part(
-    labels: Labels, groups: Groups | None, label_names: tuple[str, ...], share: float, seed: int
-) -> np.ndarray:
+def draw_part(labels: Labels, groups: Groups | None, share: float, seed: int) -> np.ndarray:
     """Choose the rows, of whole groups, that come nearest to a share of all rows and of each value of each label.
 
-    What is chosen among are folds of several draws, one or more together, and what single groups more or less make of
-    them; of at most 16 groups all choices.
+    What is chosen among are folds, one or more together, and what single groups more or less make of them; of at most
+    16 groups all choices.
 
     Args:
         labels: the truth; every label has both values.
         groups: of the rows; None where no groups are known.
-        label_names: of the L labels.
         share: above 0 and below 1.
         seed: 0 to 2**32 - 1. The same arguments choose the same rows.
 
@@ -121,10 +117,9 @@ def draw_part(
     most = min(max(_PARTS, round(1 / min(share, 1 - share))), _MOST_PARTS)
     part = Fraction(share).limit_denominator(min(most, len(units)))
     parts, together = max(part.denominator, 2), min(max(part.numerator, 1), max(part.denominator, 2) - 1)
-    starts = []
-    for own in np.random.SeedSequence(seed).generate_state(1 if groups is None else GROUP_DRAWS):
-        fold_of_unit = make_folds(labels, groups, label_names, parts, int(own), draws=1).fold_of_row[first]
-        starts += [(fold_of_unit - turn) % parts < together for turn in range(parts)]
+    fold_of_unit = _stratify_rows(labels, groups, parts, seed, draws=1)[first]
+    turns = min(parts, max(_SOUGHT // len(units), 1))
+    starts = [(fold_of_unit - turn) % parts < together for turn in range(turns)]
     return take_share(counts, share, starts, seed)[unit_of_row]
 
 
@@ -141,6 +136,14 @@ def _spread(labels: Labels) -> np.ndarray:
     """
     partial = (labels == UNKNOWN).any(axis=0)
     return np.column_stack([labels == 1, labels[:, partial] == 0])
+
+
+def _stratify_rows(labels: Labels, groups: Groups | None, count: int, seed: int, draws: int) -> np.ndarray:
+    """Split rows or, of several draws, whole groups where they are known: int64 (N,), the fold of each row."""
+    if groups is not None:
+        return _stratify_groups(labels, groups, count, seed, draws)
+    every = np.ones(len(labels), bool)  # a trait of all rows: those of no label are spread, too
+    return stratify(np.column_stack([_spread(labels), _label_pairs(labels), every]), count, seed)
 
 
 def _stratify_groups(labels: Labels, groups: Groups, count: int, seed: int, draws: int) -> np.ndarray:
