@@ -143,8 +143,12 @@ def hold_out(inputs: Inputs, share: float, seed: int) -> tuple[Inputs, str]:
         said += f"; {len(np.unique(train.groups[held])):,} of {len(np.unique(train.groups)):,} groups"
     said += ")"
     if abs(held.mean() - share) > _ASIDE * share:
-        why = "" if train.groups is None else ", as no group is cut"
-        said += f": that is {held.mean():.1%}, the nearest there is{why}"
+        said += f": that is {held.mean():.1%}, "
+        if abs(held.sum() - share * len(held)) <= 0.5:
+            said += "the nearest there is"
+        else:
+            whole = "" if train.groups is None else "groups stay whole and "
+            said += f"as {whole}both sides should have images with and without each label"
     without = [
         name
         for name, column in zip(inputs.label_names, inputs.train_labels[held].T, strict=True)

@@ -114,8 +114,8 @@ def test_a_share_that_groups_do_not_give_is_said_and_so_is_a_label_that_is_not_i
     held, said = hold_out(inputs, 0.2, 0)
     assert len(held.test.image_ids) == 27
     assert said == (
-        "test: 27 of 90 training images set aside (--holdout 0.2; 1 of 3 groups): that is 30.0%, the nearest there is, "
-        "as no group is cut"
+        "test: 27 of 90 training images set aside (--holdout 0.2; 1 of 3 groups): that is 30.0%, as groups stay whole "
+        "and both sides should have images with and without each label"
     )
     assert hold_out(inputs, 0.31, 0)[1].endswith("groups)")  # within a tenth
     table.loc[table["class"] == "epidural", "patient"] = "d"
@@ -128,6 +128,20 @@ def test_a_share_that_groups_do_not_give_is_said_and_so_is_a_label_that_is_not_i
     table.to_csv(data / "train.csv", index=False)
     with pytest.raises(InputError, match=r"leaves only one value of .* to learn from"):
         hold_out(read_inputs(read_dataset(data), FeatureCache(cache), None), 0.2, 0)
+
+
+def test_a_share_that_rows_do_not_give_is_said_with_its_reason(cached, tmp_path):
+    cache, ids = cached
+    data = in_folders(tmp_path / "data", {"train": ids["train"]}, lambda classes: classes.rename("class"))
+    inputs = read_inputs(read_dataset(data), FeatureCache(cache), None)
+    said = hold_out(inputs, 0.01, 0)[1]  # one image would be nearer, but there are three classes
+    assert said == (
+        "test: 3 of 90 training images set aside (--holdout 0.01): that is 3.3%, as both sides should have images with "
+        "and without each label"
+    )
+    few = inputs.select(np.concatenate([np.flatnonzero(column)[:8] for column in inputs.train_labels.T]))
+    said = hold_out(few, 0.145, 0)[1]
+    assert said == "test: 3 of 24 training images set aside (--holdout 0.145): that is 12.5%, the nearest there is"
 
 
 def test_test_images_without_labels_stay_beside_those_set_aside(cached, tmp_path):
