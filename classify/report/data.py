@@ -66,7 +66,11 @@ def _describe_split(run: RunFiles, name: str) -> dict[str, Any]:
     """Count images and groups of one split, labelled or not."""
     recorded, split = run.record["splits"][name], run.splits.get(name)
     row = {"name": name, "images": recorded["images"], "rejected": len(recorded["rejected"]), "labelled": split}
-    sizes = pd.Series(split.groups).value_counts() if split is not None and split.groups is not None else None
+    sizes = None
+    if split is not None and split.groups is not None:
+        # Beside a hold-out, an image without a label or a known group is called a group of its own.
+        alone = (split.labels == UNKNOWN).all(axis=1) & (split.groups == np.array(split.image_ids))
+        sizes = pd.Series(split.groups[~alone]).value_counts()
     return row | {
         "groups": None if sizes is None else len(sizes),
         "group_median": None if sizes is None else float(sizes.median()),

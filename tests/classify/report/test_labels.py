@@ -1,6 +1,7 @@
 """What the figures and the slider of a label show agrees with scikit-learn and SciPy."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, confusion_matrix, roc_curve
 
-from classify.report.data import draw_prevalence
+from classify.report.data import _describe_split, draw_prevalence
 from classify.report.labels import (
     POSITIONS,
     Scored,
@@ -21,7 +22,9 @@ from classify.report.labels import (
     thin,
 )
 from classify.report.plotting import house_style, shorten, to_picture
+from classify.report.run_files import LabelledSplit
 from classify.scores.metrics import BINS
+from features.common.arrays import UNKNOWN
 
 
 @pytest.fixture
@@ -127,3 +130,12 @@ def test_counts_are_those_of_scikit_learn_ties_with_a_cut_among_them():
         tn, fp, fn, tp = confusion_matrix(truth, probability >= cuts[at], labels=[0, 1]).ravel()
         assert (found[at], alarms[at]) == (tp, fp)
         assert (truth.sum() - found[at], (1 - truth).sum() - alarms[at]) == (fn, tn)
+
+
+def test_test_images_without_labels_beside_a_hold_out_are_no_groups():
+    labels = np.array([[UNKNOWN], [UNKNOWN], [UNKNOWN], [1], [0], [1]], np.uint8)
+    groups = np.array(["t0", "t1", "p9", "p1", "p1", "a2"])
+    split = LabelledSplit("test", ("t0", "t1", "t2", "a0", "a1", "a2"), groups, labels, np.zeros((6, 1), np.float32))
+    run = SimpleNamespace(record={"splits": {"test": {"images": 6, "rejected": []}}}, splits={"test": split})
+    row = _describe_split(run, "test")
+    assert (row["groups"], row["group_median"], row["group_most"]) == (3, 1, 2)  # p9, p1 and a2
