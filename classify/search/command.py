@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from classify.inputs import read_inputs
+from classify.inputs import SplitInputs, read_inputs
 from classify.models.heads import HeadSpec, write_presets
 from classify.options import SearchOptions, check_exclusive
 from classify.search.search import (
@@ -53,9 +53,15 @@ def search(options: SearchOptions) -> int:
     dataset = read_dataset(options.data, options)
     for line in dataset.understood:
         screen.print(f"understood: {line}")
+    test = dataset.splits.get("test")
     dataset = replace(dataset, splits={name: split for name, split in dataset.splits.items() if name == "train"})
     feature_cache = FeatureCache(options.cache or default_cache(options.data), options.data, backbones or ())
     inputs = read_inputs(dataset, feature_cache, backbones)
+    if test is not None:  # `classify run` looks at its labels, too, before it takes them for exclusive classes
+        count = len(test.image_ids)
+        no_features = np.empty((count, 0), np.float32)
+        of_test = SplitInputs(test.image_ids, np.ones(count, bool), no_features, test.labels, None, {})
+        inputs = replace(inputs, test=of_test)
     folds, rows = make_search_folds(inputs, options.folds, seed)
     if said := choose_exclusive(options.exclusive, inputs)[1]:
         screen.print(said)

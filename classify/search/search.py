@@ -102,7 +102,8 @@ def identify_study(inputs: Inputs, folds: Sequence[FoldRows], options: SearchOpt
         "number of folds": options.folds,
         "folds": digest_parts(*rows),
         "search space": digest_parts(space),
-    } | ({"output": "softmax"} if choose_exclusive(options.exclusive, inputs)[0] else {})
+        "output": "softmax" if choose_exclusive(options.exclusive, inputs)[0] else "sigmoid",
+    }
 
 
 def run_search(

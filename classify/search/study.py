@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 JOURNAL = "study.journal"
 _NAME = "heads"
 _IDENTITY = "identity"
+#: What older studies have in common that do not say it.
+_BEFORE = {"output": "sigmoid"}
+_OUTPUTS = {"sigmoid": "each label by itself (sigmoid)", "softmax": "exclusive classes (softmax)"}
 
 
 @dataclass
@@ -116,6 +119,7 @@ def _cut_half_line(path: Path) -> None:
 
 def _compare(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Refuse a study whose trials could not be compared with new ones."""
+    found = _BEFORE | dict(found)
     for what in wanted:
         if found.get(what) != wanted[what]:
             raise InputError(
@@ -126,7 +130,9 @@ def _compare(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) 
 
 def _short(value: Any) -> str:
     """Write a value of an identity so that it fits into a message."""
-    text = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else str(value)
+    text = _OUTPUTS.get(str(value), str(value))
+    if isinstance(value, dict):
+        text = ", ".join(f"{key} {part}" for key, part in value.items())
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 

@@ -27,7 +27,7 @@ from classify.search.study import JOURNAL, open_study
 from features.common.errors import Stopped
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache
-from tests.classify.toy import Toy, change_cache_file, make_toy
+from tests.classify.toy import Toy, change_cache_file, label_test_split, make_toy
 
 
 class Ridge:
@@ -190,13 +190,17 @@ def test_a_second_start_goes_on_as_if_there_had_been_one(toy, fake):
     assert "24 trials, 24 of them from earlier runs" in said
 
 
-def test_exclusive_classes_are_learnt_by_softmax(toy, fake):
+def make_exclusive(toy: Toy) -> None:
     table = pd.read_csv(toy.data / "train.csv")
     names = table.columns[1:4]
-    _, _, before = run(toy, "before", "--trials", "4", "--batch", "4")
-    assert {spec.output for spec in fake.calls[-1][0]} == {"sigmoid"}
     table[names] = np.eye(3, dtype=int)[table[names].to_numpy().argmax(axis=1)]
     table.to_csv(toy.data / "train.csv", index=False)
+
+
+def test_exclusive_classes_are_learnt_by_softmax(toy, fake):
+    _, _, before = run(toy, "before", "--trials", "4", "--batch", "4")
+    assert {spec.output for spec in fake.calls[-1][0]} == {"sigmoid"}
+    make_exclusive(toy)
     code, said, out = run(toy, "study", "--trials", "4", "--batch", "4")
     assert code == 0
     assert "each labelled image has exactly one of 3 labels" in said
@@ -209,6 +213,30 @@ def test_exclusive_classes_are_learnt_by_softmax(toy, fake):
     assert {spec.output for spec in fake.calls[-1][0]} == {"sigmoid"}
     code, said, _ = run(toy, "none", "--exclusive", "maybe")
     assert (code, "--exclusive: 'maybe' is none of auto, yes, no." in said) == (2, True)
+
+
+def test_exclusive_classes_and_labels_by_themselves_are_two_studies(toy, fake):
+    make_exclusive(toy)
+    _, _, out = run(toy, "study", "--trials", "2")
+    code, said, _ = run(toy, "study", "--trials", "4", "--exclusive", "no")
+    outputs = "exclusive classes (softmax)", "each label by itself (sigmoid)"
+    assert (code, f"a study of other output: {outputs[0]} then, {outputs[1]} now." in said) == (2, True)
+    # An older study says no output: it was sigmoid.
+    journal = (out / JOURNAL).read_text()
+    assert journal.count(', "output": "softmax"') + journal.count(',"output":"softmax"') == 1
+    (out / JOURNAL).write_text(journal.replace(', "output": "softmax"', "").replace(',"output":"softmax"', ""))
+    code, said, _ = run(toy, "study", "--trials", "4")
+    assert (code, f"a study of other output: {outputs[1]} then, {outputs[0]} now." in said) == (2, True)
+    assert run(toy, "study", "--trials", "4", "--exclusive", "no")[0] == 0
+
+
+def test_labels_of_test_undo_exclusive_classes_as_in_a_run(toy, fake):
+    make_exclusive(toy)
+    label_test_split(toy)
+    code, said, _ = run(toy, "study", "--trials", "2", "--batch", "2")
+    assert code == 0
+    assert "labels: not taken as exclusive classes, as test image" in said
+    assert {spec.output for spec in fake.calls[-1][0]} == {"sigmoid"}
 
 
 def test_another_seed_proposes_other_heads(toy, fake):
