@@ -21,7 +21,6 @@ from classify.rundir.saved_run import SavedRun
 from classify.scores.learning import LearningCurve, make_curve
 from classify.scores.resampling import auc_within_folds, resample
 from classify.scores.scoring import mean_over_labels
-from classify.validation import hold_out
 from features.common.arrays import RowIndices
 from features.common.cli import split_names
 from features.common.commands import write_command
@@ -103,9 +102,10 @@ def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
     run.refuse_other_features(cache, "train", model)
     by = split_names(record["arguments"]["by"], "--by") or ()
     inputs = read_inputs(read_dataset(Path(record["data"]), given, by), cache, list(record["backbones"]))
+    of_splits = read_run_labels(run.file(RUN_LABELS))
+    known = of_splits["train"]
     if record["arguments"]["holdout"] is not None:
-        inputs, _ = hold_out(inputs, record["arguments"]["holdout"], record["arguments"]["seed"])
-    known = read_run_labels(run.file(RUN_LABELS))["train"]
+        inputs = inputs.select(np.flatnonzero(~np.isin(inputs.train.used_ids, of_splits["test"].image_ids)))
     same = known.image_ids == inputs.train.used_ids and np.array_equal(known.labels, inputs.train_labels)
     if not same:
         raise InputError(
