@@ -172,12 +172,12 @@ class FeatureCache:
         digests = [(image_id, digest) for image_id, (_, digest) in now.items()]
         with suppress(InputError, OSError):  # of a folder that cannot be written: the next run reads them again
             table.renew({i: stamp for i, (stamp, digest) in now.items() if table.knows(i, digest)})
-        for backbone, file in zip(backbones, files, strict=True):
+        for file in files:
             changed = [image_id for image_id, digest in digests if file.index.get(image_id, digest) != digest]
             if changed:
                 count = count_things(len(changed), "image")
                 what = f"{count} of {split} changed since {file.path} was extracted (first: {changed[0]})"
-                raise self._lack(split, what, backbone)
+                raise self._lack(split, what, *backbones)
 
     def remedy(self, *backbones: str, split: str | None = None) -> str:
         """The command that brings missing features, from the data and with the options that made those that are there.

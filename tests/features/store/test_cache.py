@@ -449,6 +449,14 @@ def test_an_image_of_another_size_is_refused(images):
         refuse_changed(images)
 
 
+def test_images_that_changed_are_extracted_again_by_all_backbones_wanted(images):
+    root, paths = images
+    write_cache(root, ("a", "b"), backbone="wide")
+    paths[0].write_bytes(b"a longer image")
+    with pytest.raises(InputError, match=r"1 image of train changed .* --backbones net,wide "):
+        FeatureCache(root).refuse_changed("train", ["net", "wide"], ["a", "b"], paths)
+
+
 def test_an_image_that_another_backbone_saw_later_is_refused(images):
     """images.csv then knows the new bytes, but the file holds features of the old ones."""
     root, paths = images
