@@ -1,5 +1,6 @@
 """Decide what the labels of a data set are, and read them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +40,9 @@ _METADATA = frozenset(
 ) | frozenset(("set", "subset", "partition", "phase", "test", "train", "valid"))
 
 
+#: Different numbers that are too many for classes.
+_MANY = 100
+_MEASUREMENT = re.compile(r"[-+]?\d*[.]?\d*(e[-+]?\d+)?", re.IGNORECASE)
 # Words of columns that hold numbers of folds.
 _FOLDS = frozenset(["fold", "folds", "kfold"])
 
@@ -245,8 +249,16 @@ def _is_metadata(name: str) -> bool:
 
 def _read_all(listing: Listing, table: str, pool: _Pool) -> list[ClassColumn]:
     """Read all columns of a table as classes."""
-    columns = (pool.read(table, name, jointly=True) for name in listing.columns)
+    texts = dict(zip(listing.table.header, listing.table.columns, strict=True)) if listing.table is not None else {}
+    names = [name for name in listing.columns if name in texts and not _are_numbers(texts[name])]
+    columns = (pool.read(table, name, jointly=True) for name in names)
     return [column for column in columns if column is not None]
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    """Whether cells are measurements rather than classes: many different numbers; to read them as classes is slow."""
+    different = {*cells}
+    return len(different) > _MANY and all(map(_MEASUREMENT.fullmatch, different))
 
 
 def _of_classes(column: ClassColumn, listing: Listing, faults: Faults) -> _Source:
