@@ -36,7 +36,7 @@ def read_final(inputs: Inputs, experiment: Experiment) -> Experiment:
     readings = Readings(
         make_promises(labels, scaled, rule, groups) if rule.confidence else (),
         list_operating_points(names, splits, rule, thresholds, fit, settings.prevalences),
-        score_groups(names, splits, scaled, rule, folds, settings.seed),
+        score_groups(names, splits, scaled, rule, folds, experiment.left_out),
         score_subgroups(names, splits, columns),
         [
             figure

@@ -195,12 +195,22 @@ def _print_classes(console: Console, experiment: Experiment) -> None:
 def _print_groups(console: Console, experiment: Experiment) -> None:
     """Say what the final model is worth by group, beside its worth by image."""
     of_groups = [f for f in experiment.readings.groups if (f.split, f.label, f.metric) == ("oof", MACRO, "roc_auc")]
-    if of_groups:
+    if not of_groups:
+        return
+    by_image = _with_interval(experiment.macro(experiment.final_model, "roc_auc"))
+    if any(f.value is None for f in of_groups):
+        lacking = [
+            f.label
+            for f in experiment.readings.groups
+            if (f.split, f.summary, f.metric) == ("oof", of_groups[0].summary, "roc_auc") and f.value is None
+        ]
+        labels = first_few([label for label in lacking if label not in (MACRO, *experiment.left_out)])
+        each = f"none, as no AUC by group is defined for {labels}"
+    else:
         each = "; ".join(
             f"{_with_interval(Score(MACRO, f.metric, f.value, f.low, f.high))} by the {f.summary}" for f in of_groups
         )
-        by_image = _with_interval(experiment.macro(experiment.final_model, "roc_auc"))
-        console.print(f"by group ({of_groups[0].groups}), macro AUC: {each}; by image {by_image}")
+    console.print(f"by group ({of_groups[0].groups}), macro AUC: {each}; by image {by_image}")
 
 
 def _print_subgroups(console: Console, experiment: Experiment, inputs: Inputs) -> None:

@@ -1,15 +1,14 @@
 """Score the final model by group: what a reader of patients, not of images, acts on."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from classify.crossfit.plan import Folds
 from classify.models.estimators import expect_shares
-from classify.scores.choice import macro_labels
-from classify.scores.metrics import MACRO, ThresholdRule
-from classify.scores.resampling import resample
+from classify.scores.metrics import MACRO, Score, ThresholdRule
+from classify.scores.resampling import Resampling
 from classify.scores.scoring import ByFold, score
 from classify.scores.tables.splits import SplitReading
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
@@ -54,7 +53,7 @@ def score_groups(
     scaled: Probabilities,
     rule: ThresholdRule,
     folds: Folds,
-    seed: int,
+    left_out: Mapping[str, str],
 ) -> list[GroupFigure]:
     """Score by group each split whose groups are known and hold several images; a group is positive if an image is.
 
@@ -68,13 +67,13 @@ def score_groups(
         scaled: of the training images, on the one scale that new images get: what thresholds are fitted on.
         rule: what thresholds are fitted for.
         folds: of the first repeat.
-        seed: of the draws of groups.
+        left_out: the labels that have no part in means over labels by image, and why: they have none in those by group.
+            Where another label has no figure by group, neither has the mean, which would be of other labels.
     """
     known = {split.name: split for split in splits if split.groups is not None and _several(split.unit_of_row)}
     if "oof" not in known:
         return []
     truths = {name: reduce_labels(split.labels, split.unit_of_row) for name, split in known.items()}
-    left_out = macro_labels(label_names, truths["oof"], truths.get("test"))
     units, first = np.unique(known["oof"].unit_of_row, return_index=True)
     by_group = Folds(folds.fold_of_row[first], folds.count, len(units), ())
     figures = []
@@ -90,7 +89,7 @@ def score_groups(
                 by_fold = ByFold(np.stack(of_repeats), split.by_fold.fold_of_row[:, first])
                 binary = cross_fit_binary(truth, learnt, rule, by_group)
             prior = np.broadcast_to(expect_shares(truth), truth.shape)  # of no group metric
-            drawn = resample(len(truth), None, seed)  # the draws of groups that images have, too
+            drawn = Resampling(np.arange(len(truth)), split.resampling.blocks)  # the draws that images have, too
             scores = score(truth, probabilities, binary, prior, label_names, drawn, by_fold, left_out).scores
             labelled = int((truth != UNKNOWN).any(axis=1).sum())
             positives = dict(zip(label_names, count_values(truth)[0].tolist(), strict=True))
@@ -99,10 +98,16 @@ def score_groups(
                     name, own.label, summary, labelled, positives.get(own.label), cuts.get(own.label),
                     own.metric, own.value, own.low, own.high, own.interval,
                 )
-                for own in scores
+                for own in _drop_means(scores, set(label_names) - set(left_out))
                 if own.metric in GROUP_METRICS and own.label in (*label_names, MACRO)
             ]  # fmt: skip
     return figures
+
+
+def _drop_means(scores: Sequence[Score], counted: Collection[str]) -> list[Score]:
+    """Take the value from each mean over labels for which one of the counted labels has no figure."""
+    lacking = {score.metric for score in scores if score.label in counted and score.value is None}
+    return [Score(MACRO, s.metric, None) if s.label == MACRO and s.metric in lacking else s for s in scores]
 
 
 def reduce_labels(labels: Labels, unit_of_row: np.ndarray) -> Labels:

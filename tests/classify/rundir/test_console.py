@@ -99,3 +99,14 @@ def test_thresholds_that_mark_nearly_every_image_are_named():
     costs = np.zeros((3, 6))
     costs[:, 2] = 0.013, 0.1, 0.5  # specificities
     assert list_useless(("epidural", "subdural", "any"), costs) == ["epidural (99%)"]
+
+
+def test_a_mean_by_group_of_other_labels_than_by_image_is_not_printed(toy):
+    table = pd.read_csv(toy.data / "train.csv")
+    table.loc[::5, LABELS[1]] = 1  # the first image of each patient: no patient is without it
+    table.to_csv(toy.data / "train.csv", index=False)
+    arguments = ["run", str(toy.data), "--cache", str(toy.cache), "--out", str(toy.data.parent / "run")]
+    result = CliRunner().invoke(app, [*arguments, "--preset", "none", "--backbones", "beta", "--baselines", "logistic"])
+    assert result.exit_code == 0, result.output
+    said = f"by group (40), macro AUC: none, as no AUC by group is defined for {LABELS[1]}; by image 0."
+    assert said in " ".join(result.output.split())

@@ -41,7 +41,7 @@ def make_split(name="oof", patients=120, slices=6, seed=0) -> tuple[SplitReading
 
 def test_scores_are_scikit_learns_of_the_groups_within_folds():
     split, folds = make_split()
-    found = score_groups(("a", "b"), [split], split.probabilities, RULE, folds, 0)
+    found = score_groups(("a", "b"), [split], split.probabilities, RULE, folds, {})
     figures = {(f.summary, f.label, f.metric): f for f in found}
     units = split.unit_of_row
     truth = np.array([split.labels[units == unit].max(axis=0) for unit in range(120)])
@@ -75,7 +75,7 @@ def test_scores_are_scikit_learns_of_the_groups_within_folds():
 def test_test_groups_are_decided_by_the_thresholds_of_the_training_groups():
     train, folds = make_split()
     test, _ = make_split("test", patients=60, seed=1)
-    found = score_groups(("a", "b"), [train, test], train.probabilities, RULE, folds, 0)
+    found = score_groups(("a", "b"), [train, test], train.probabilities, RULE, folds, {})
     figures = {(f.split, f.label, f.metric): f for f in found if f.summary == "maximum"}
     cut = figures["oof", "a", "sensitivity"].threshold
     top = reduce_groups(test.probabilities, test.unit_of_row, 1)[:, 0]
@@ -86,4 +86,20 @@ def test_test_groups_are_decided_by_the_thresholds_of_the_training_groups():
 
 def test_where_no_groups_are_known_or_each_is_one_image_there_is_no_table():
     split, folds = make_split(slices=1, patients=60)
-    assert score_groups(("a", "b"), [split], split.probabilities, RULE, folds, 0) == []
+    assert score_groups(("a", "b"), [split], split.probabilities, RULE, folds, {}) == []
+
+
+def test_the_mean_is_over_the_labels_of_the_mean_by_image_or_there_is_none():
+    split, folds = make_split()
+    alone = score_groups(("a", "b"), [split], split.probabilities, RULE, folds, {"a": "few positives"})
+    figures = {(f.label, f.metric): f for f in alone if f.summary == "maximum"}
+    assert figures["macro", "roc_auc"].value == figures["b", "roc_auc"].value != figures["a", "roc_auc"].value
+    split.labels[np.unique(split.unit_of_row, return_index=True)[1], 1] = 1  # every patient has it: no AUC of b
+    without = score_groups(("a", "b"), [split], split.probabilities, RULE, folds, {})
+    figures = {(f.label, f.metric): f for f in without if f.summary == "maximum"}
+    assert figures["a", "roc_auc"].value is not None
+    for metric in ("roc_auc", "specificity"):
+        mean = figures["macro", metric]
+        assert (mean.value, mean.low, mean.high, mean.interval) == (None, None, None, "")
+    both = [figures[label, "sensitivity"].value for label in "ab"]
+    assert figures["macro", "sensitivity"].value == pytest.approx(np.mean(both))
