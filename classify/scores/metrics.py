@@ -29,7 +29,7 @@ class Sums:
         bin_errors: float64 array (B, BINS): per bin of the probability the sum of truth - probability.
         auc: area under the ROC curve, out-of-fold over the pairs within a fold; NaN without both values.
         pooled_auc: the same over all pairs.
-        precision: average precision; NaN without a positive.
+        precision: average precision; NaN without both values.
         slope: of the logit, fitted to the truth; NaN without both values, where the logits tell them apart without an
             error, and where they are all the same.
         intercept: what has to be added to the logits to fit the truth; NaN without both values.
@@ -63,14 +63,16 @@ class Metric:
     Attributes:
         formula: gives the metric of each resample; NaN where it is not defined.
         chooses: `highest` or `lowest` where the best macro value may choose the final model; empty otherwise.
-        undefined: why it is not defined, of `cells` that all have the truth `value`.
+        undefined: why it is not defined of `cells`, where that is not for their one value.
+        one_value: whether it is defined for cells of one value, of which others would say nothing of the model.
         no_interval: why it has none, if it has none.
     """
 
     formula: Callable[[Sums], Any]
     chooses: str = ""
-    undefined: str = "none of {cells} is positive"
+    undefined: str = ""
     no_interval: str = ""
+    one_value: bool = False
 
     @property
     def sign(self) -> int:
@@ -81,10 +83,10 @@ class Metric:
 #: Of each label, of all cells together (`MICRO`), and as the mean over the labels (`MACRO`).
 METRICS: dict[str, Metric] = {
     "roc_auc": Metric(lambda s: s.auc, "highest", "no model met both values among {cells}"),
-    "pooled_roc_auc": Metric(lambda s: s.pooled_auc, undefined="all {cells} have the value {value}"),
+    "pooled_roc_auc": Metric(lambda s: s.pooled_auc),
     "average_precision": Metric(lambda s: s.precision, "highest"),
-    "log_loss": Metric(lambda s: s.log_loss / s.count, "lowest"),
-    "brier": Metric(lambda s: s.squared_error / s.count, "lowest"),
+    "log_loss": Metric(lambda s: s.log_loss / s.count, "lowest", one_value=True),
+    "brier": Metric(lambda s: s.squared_error / s.count, "lowest", one_value=True),
     "log_loss_skill": Metric(
         lambda s: 1 - s.log_loss / s.prior_log_loss, undefined="the prior makes no error on {cells}"
     ),
@@ -93,23 +95,20 @@ METRICS: dict[str, Metric] = {
     ),
     "calibration_slope": Metric(
         lambda s: s.slope,
-        undefined="all {cells} have one value, or one probability, or are told apart without an error",
+        undefined="all {cells} have one probability, or are told apart without an error",
     ),
-    "calibration_intercept": Metric(lambda s: s.intercept, undefined="all {cells} have the value {value}"),
+    "calibration_intercept": Metric(lambda s: s.intercept),
     "calibration_error": Metric(
         lambda s: abs(s.bin_errors).sum(axis=1) / s.count,
         no_interval="chance alone lifts a sum of absolute errors above 0, and more so in a draw",
+        one_value=True,
     ),
-    "f1": Metric(
-        lambda s: 2 * s.tp / (2 * s.tp + s.fp + s.fn), undefined="none of {cells} is positive or predicted positive"
-    ),
-    "f2": Metric(
-        lambda s: 5 * s.tp / (5 * s.tp + s.fp + 4 * s.fn), undefined="none of {cells} is positive or predicted positive"
-    ),
-    "sensitivity": Metric(lambda s: s.tp / (s.tp + s.fn)),
-    "specificity": Metric(lambda s: s.tn / (s.tn + s.fp), undefined="none of {cells} is negative"),
-    "accuracy": Metric(lambda s: (s.tp + s.tn) / s.count),
-    "all_negative_accuracy": Metric(lambda s: (s.tn + s.fp) / s.count),
+    "f1": Metric(lambda s: 2 * s.tp / (2 * s.tp + s.fp + s.fn)),
+    "f2": Metric(lambda s: 5 * s.tp / (5 * s.tp + s.fp + 4 * s.fn)),
+    "sensitivity": Metric(lambda s: s.tp / (s.tp + s.fn), undefined="none of {cells} is positive", one_value=True),
+    "specificity": Metric(lambda s: s.tn / (s.tn + s.fp), undefined="none of {cells} is negative", one_value=True),
+    "accuracy": Metric(lambda s: (s.tp + s.tn) / s.count, one_value=True),
+    "all_negative_accuracy": Metric(lambda s: (s.tn + s.fp) / s.count, one_value=True),
 }
 #: Of whole rows (`OVERALL`).
 ROW_METRICS = ("exact_match", "weighted_log_loss")

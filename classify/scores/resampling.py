@@ -247,11 +247,15 @@ def _auc(counts: _Counts) -> np.ndarray:
 
 
 def _average_precision(counts: _Counts) -> np.ndarray:
-    """sum(positives at the slot * precision down to it) / positives: float64 (B,), NaN without a positive."""
+    """sum(positives at the slot * precision down to it) / positives: float64 (B,), NaN without both values.
+
+    Without a negative it would be 1 whatever the scores.
+    """
     found = _accumulate(counts.positives)
     with np.errstate(invalid="ignore"):
         precision = np.divide(found, np.maximum(counts.passed + found, 1), dtype=np.float64)
-        return _dot(counts.positives, precision) / found[-1]
+        value = _dot(counts.positives, precision) / found[-1]
+    return np.where(counts.passed[-1] > 0, value, np.nan)
 
 
 def _dot(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -243,8 +243,12 @@ def _compute(sums: np.ndarray, *of_scores: np.ndarray) -> dict[str, np.ndarray]:
     of_rows[6:, of_rows[7] == 0] = np.nan  # beside a prior without error there is no skill; its log loss is clipped
     counts: Iterable[np.ndarray] = (*of_rows, sums[:, 8:], *of_scores)
     summed = Sums(*counts)
+    one_value = not (summed.tp + summed.fn)[0] or not (summed.tn + summed.fp)[0]
     with np.errstate(invalid="ignore"):
-        return {name: metric.formula(summed) for name, metric in METRICS.items()}
+        return {
+            name: np.full(len(sums), np.nan) if one_value and not metric.one_value else metric.formula(summed)
+            for name, metric in METRICS.items()
+        }
 
 
 def _compute_rows(
@@ -272,7 +276,9 @@ def _why(metric: str, truth: np.ndarray, what: str) -> str:
     """Say why the metric is not defined for known cells (n,), `rows` of a label or `cells` of all, if it is not."""
     if not len(truth):
         return f"none of the {what} is known"
-    return METRICS[metric].undefined.format(cells=f"{len(truth)} {what}", value=truth[0])
+    if truth.min() == truth.max() and not METRICS[metric].one_value:
+        return f"all {len(truth)} {what} have the value {truth[0]}"
+    return METRICS[metric].undefined.format(cells=f"{len(truth)} {what}")
 
 
 def _macro(

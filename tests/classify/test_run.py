@@ -258,7 +258,7 @@ def test_an_undefined_metric_is_an_empty_cell_with_its_reason_in_run_json(toy):
     assert "logistic/alpha,test,intraparenchymal,roc_auc,,,,\n" in (out / "metrics.csv").read_text()
     undefined = json.loads((out / "run.json").read_text())["undefined_metrics"]
     reasons = {(u["split"], u["label"], u["metric"]): u["reason"] for u in undefined}
-    assert reasons["test", "intraparenchymal", "roc_auc"] == "no model met both values among 30 rows"
+    assert reasons["test", "intraparenchymal", "roc_auc"] == "all 30 rows have the value 0"
     for split in ("oof", "test"):
         assert reasons[split, "macro", "roc_auc"] == "without intraparenchymal (all of test has the value 0)"
     assert {label for split, label, _ in reasons if split == "oof"} == {"macro"}

@@ -28,8 +28,8 @@ class SubgroupFigure(NamedTuple):
         column: of the data set's CSV file.
         subgroup: a value of it, a range of values, or `MISSING`.
         positives: images that have the label; None of `MACRO`. Figures are of the images whose label is known.
-        metric: one of `SUBGROUP_METRICS`; of `MACRO` the mean over the labels that have `LEAST_POSITIVES` positives in
-            the subgroup and in the rest.
+        metric: one of `SUBGROUP_METRICS`; of `MACRO` the mean over the labels that have `LEAST_POSITIVES` positives,
+            and the figure, in the subgroup and in the rest.
         interval: how the 95 % interval was made; empty where there is none.
         rest: the same figure on all other images.
         difference: from the rest; its interval is by the same draws, or of both intervals where a label has few groups.
@@ -97,11 +97,13 @@ def _score(
             ends = [found.get(metric) for found in intervals]
             compared = _compare([side.get(metric) for side in sides], ends, split.resampling.unit_count > 1)
             figures.append(SubgroupFigure(split.name, column, subgroup, label, images, positives, metric, *compared))
-        if all((split.labels[rows, index] == 1).sum() >= LEAST_POSITIVES for rows in known):
+        if all(sides) and all((split.labels[rows, index] == 1).sum() >= LEAST_POSITIVES for rows in known):
             counted.append(label)
-            for side, of_metrics in zip(sides, drawn, strict=True):
-                for metric, values in side.items():
-                    of_metrics[metric][label] = values
+            for metric in SUBGROUP_METRICS:
+                if np.isnan([side[metric][0] for side in sides]).any():
+                    continue  # a mean of other labels than the rest's would be no comparison
+                for side, of_metrics in zip(sides, drawn, strict=True):
+                    of_metrics[metric][label] = side[metric]
     if len(counted) == 1:  # the mean of one label is that label, with its intervals
         return figures + [f._replace(label=MACRO, positives=None) for f in figures if f.label == counted[0]]
     for metric in SUBGROUP_METRICS:

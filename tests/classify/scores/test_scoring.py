@@ -295,9 +295,8 @@ def test_an_undefined_value_is_none_with_a_reason_and_left_out_of_the_mean():
         warnings.simplefilter("error")
         scores = table(labels, probabilities, ("a", "b"))
     assert scores["b", "roc_auc"].value is None
-    assert scores["b", "roc_auc"].reason == "no model met both values among 3 rows"
-    assert scores["b", "average_precision"].reason == "none of 3 rows is positive"
-    assert scores["b", "f1"].reason == "none of 3 rows is positive or predicted positive"
+    for metric in ("roc_auc", "average_precision", "f1"):
+        assert (scores["b", metric].value, scores["b", metric].reason) == (None, "all 3 rows have the value 0")
     assert scores[MACRO, "roc_auc"].value == pytest.approx(0.5)
     assert scores[MACRO, "roc_auc"].reason == "undefined for b"
     assert scores["b", "log_loss"].value == pytest.approx(-np.log([0.9, 0.9, 0.8]).mean())
@@ -309,8 +308,9 @@ def test_an_undefined_value_is_none_with_a_reason_and_left_out_of_the_mean():
 
 @pytest.mark.parametrize("p", [0.0, 0.2])
 def test_beside_a_prior_without_error_there_is_no_skill(p):
-    labels = np.array([[0, 0], [0, 1], [0, 0], [0, 1]], np.uint8)
-    probabilities, prior = np.tile(np.float32([p, 0.4]), (4, 1)), np.tile(np.float32([0, 0.5]), (4, 1))
+    labels = np.array([[0, 0], [1, 1], [0, 0], [0, 1]], np.uint8)
+    probabilities, prior = np.tile(np.float32([p, 0.4]), (4, 1)), np.full((4, 2), 0.5, np.float32)
+    prior[:, 0] = labels[:, 0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = score(labels, probabilities, labels, prior, ("never", "b"), resample(4, None, 0, draws=20)).scores
@@ -328,14 +328,34 @@ def test_no_label_with_both_values_leaves_the_mean_undefined():
     scores = table(np.ones((4, 2), np.uint8), np.full((4, 2), 0.9, np.float32), ("a", "b"))
     assert scores[MACRO, "roc_auc"].value is None
     assert scores[MACRO, "roc_auc"].reason == "undefined for a, b"
-    assert scores[MACRO, "average_precision"].value == 1
+    assert scores["a", "sensitivity"].value == 1
     assert scores["a", "specificity"].reason == "none of 4 rows is negative"
-    assert scores[MICRO, "roc_auc"].reason == "no model met both values among 8 cells"
+    assert scores[MICRO, "roc_auc"].reason == "all 8 cells have the value 1"
 
 
-def test_f1_of_false_alarms_only_is_zero_not_undefined():
-    scores = table(np.zeros((2, 1), np.uint8), np.array([[0.9], [0.1]], np.float32), ("a",))
-    assert scores["a", "f1"].value == 0
+@pytest.mark.parametrize("value", [0, 1])
+def test_of_rows_of_one_value_a_figure_that_needs_both_is_undefined_and_in_no_mean(value):
+    labels = np.column_stack([np.full(60, value), np.arange(60) % 3 == 0]).astype(np.uint8)
+    p = np.random.default_rng(0).random((60, 2)).astype(np.float32)
+    prior = np.full((60, 2), 0.4, np.float32)
+    binary = (p > 0.5).astype(np.uint8)
+    found = score(labels, p, binary, prior, ("one", "both"), resample(60, None, 0, draws=20)).scores
+    scores = {(s.label, s.metric): s for s in found}
+    share = "sensitivity" if value else "specificity"
+    defined = {metric for metric in METRICS if scores["one", metric].value is not None}
+    assert defined == {"log_loss", "brier", "calibration_error", "accuracy", "all_negative_accuracy", share}
+    for metric in ("average_precision", "brier_skill", "f1", "f2"):
+        assert scores["one", metric].reason == f"all 60 rows have the value {value}"
+        assert (scores["one", metric].low, scores["one", metric].interval) == (None, "")
+        assert scores[MACRO, metric].value == scores["both", metric].value
+
+
+def test_a_draw_without_a_negative_has_no_average_precision():
+    truth, p = np.array([1, 1, 0], np.uint8), np.array([0.9, 0.2, 0.5], np.float32)
+    drawn = Resampling(np.arange(3), (np.array([[1, 2], [2, 0], [0, 1]], np.uint8),))
+    own = table(truth[:, None], p[:, None], ("a",), resampling=drawn)["a", "average_precision"]
+    assert own.value == pytest.approx((1 + 2 / 3) / 2)
+    assert (own.low, own.high, own.interval_reason) == (1, 1, "undefined in 1 of 2 draws, which it leaves out")
 
 
 def test_a_certain_and_wrong_probability_costs_a_finite_log_loss():

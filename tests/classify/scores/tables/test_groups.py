@@ -11,6 +11,7 @@ from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold
 from classify.scores.tables.groups import SUMMARIES, reduce_groups, score_groups
 from classify.scores.tables.splits import SplitReading
+from features.common.arrays import UNKNOWN
 
 RULE = ThresholdRule.parse("youden")
 
@@ -103,3 +104,17 @@ def test_the_mean_is_over_the_labels_of_the_mean_by_image_or_there_is_none():
         assert (mean.value, mean.low, mean.high, mean.interval) == (None, None, None, "")
     both = [figures[label, "sensitivity"].value for label in "ab"]
     assert figures["macro", "sensitivity"].value == pytest.approx(np.mean(both))
+
+
+def test_a_label_of_which_only_positive_groups_are_known_has_sensitivity_alone():
+    split, folds = make_split()
+    negative = np.array([not split.labels[split.unit_of_row == unit, 1].any() for unit in range(120)])
+    split.labels[negative[split.unit_of_row], 1] = UNKNOWN
+    found = score_groups(("a", "b"), [split], split.probabilities, RULE, folds, {})
+    for summary in SUMMARIES:
+        own = {f.metric: f.value for f in found if (f.summary, f.label) == (summary, "b")}
+        assert own["sensitivity"] == 1
+        assert own["roc_auc"] is own["average_precision"] is own["specificity"] is None
+        assert {
+            f.value for f in found if (f.summary, f.label, f.metric) == (summary, "macro", "average_precision")
+        } == {None}

@@ -1,5 +1,7 @@
 """Subgroups: each value of a column, scored as if alone, beside the rest on the same draws."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -86,6 +88,26 @@ def test_a_small_subgroup_is_named_and_not_scored_and_a_label_that_it_lacks_has_
     assert lacking["roc_auc"].value is lacking["sensitivity"].value is lacking["roc_auc"].difference is None
     assert lacking["specificity"].value is not None
     assert len(split.labels[scanner == "A"]) >= LEAST_SUBGROUP
+
+
+def test_a_label_that_a_subgroup_always_has_counts_on_neither_side():
+    split, scanner = make_split()
+    labels = np.column_stack([split.labels, scanner == "B"]).astype(np.uint8)
+    labels[np.flatnonzero(scanner == "A")[::4], 2] = 1  # of z, A has both values and B has one
+    p, binary = (np.column_stack([array, array[:, 0]]) for array in (split.probabilities, split.binary))
+    split = replace(split, labels=labels, probabilities=p, binary=binary)
+    found = score_subgroups(("x", "y", "z"), [split], {"scanner": {"test": scanner}})
+    figures = {(f.subgroup, f.label, f.metric): f for f in found}
+    for metric in ("roc_auc", "average_precision"):
+        assert figures["B", "z", metric].value is None
+        assert figures["A", "z", metric].value is not None
+        for subgroup in "AB":
+            mean = figures[subgroup, MACRO, metric]
+            own = [figures[subgroup, label, metric] for label in "xy"]
+            assert mean.value == pytest.approx(np.mean([f.value for f in own]))
+            assert mean.rest == pytest.approx(np.mean([f.rest for f in own]))
+    own = [figures["B", label, "sensitivity"].value for label in "xyz"]
+    assert figures["B", MACRO, "sensitivity"].value == pytest.approx(np.mean(own))
 
 
 def test_the_mean_of_one_label_is_that_label_with_its_intervals():
