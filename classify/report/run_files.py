@@ -115,6 +115,15 @@ class RunFiles(SealedRun):
         return self.scores.get((model, measured, label, metric), (np.nan, np.nan, np.nan))
 
     @property
+    def means(self) -> str:
+        """Say which labels means are over, such as `the mean over 2 of 3 labels, without epidural (2 positives)`."""
+        names, left_out = self.label_names, self.record["selection"]["left_out"]
+        if not left_out:
+            return "the mean over the labels"
+        without = ", ".join(f"{name} ({why})" for name, why in left_out.items())
+        return f"the mean over {len(names) - len(left_out)} of {len(names)} labels, without {without}"
+
+    @property
     def group(self) -> str:
         """What the run's groups are called: as the group column says, if it is of patients or subjects."""
         if self.record["folds"]["groups"] is None or self.record["arguments"]["groups"] is not None:

@@ -129,6 +129,20 @@ def test_the_leaderboard_fits_a_screen_of_1200_pixels_whatever_the_backbones_are
     page.close()
 
 
+def test_the_labels_at_a_glance_fit_a_screen_of_1200_pixels_where_many_are_not_known(browser, reported):
+    page, _, _ = open_page(browser, reported, viewport={"width": 1200, "height": 900})
+    page.evaluate(
+        """for (const row of document.querySelectorAll('#glance tbody tr')) {
+          row.querySelector('a').textContent = 'Intraparenchymal haemorrhage, acute';
+          for (const place of [1, 2]) row.children[place].textContent = '1,234 of 12,345 known';
+        }"""
+    )
+    box = "document.querySelector('#glance table').parentElement"
+    assert page.evaluate(f"{box}.querySelectorAll('thead th').length") == 8
+    assert page.evaluate(f"{box}.scrollWidth <= {box}.clientWidth")
+    page.close()
+
+
 def counts_of(article: Any) -> tuple[int, ...]:
     return tuple(int(article.locator(f".{name} b").inner_text().replace(",", "")) for name in ("tn", "fp", "fn", "tp"))
 
