@@ -1,6 +1,7 @@
 """Name the subgroup of each image by the cells of a column; light, so that a wrong column is refused at once."""
 
 import math
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -13,6 +14,8 @@ from features.common.text import first_few
 MOST_VALUES = 12
 #: The subgroup of images whose cell is blank.
 MISSING = "(missing)"
+#: Read as in labels: a comma is never one of thousands.
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+|[+-]?\d+,")
 
 
 def name_subgroups(column: str, of_splits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -48,9 +51,9 @@ def name_subgroups(column: str, of_splits: Mapping[str, np.ndarray]) -> dict[str
 
 
 def _to_number(cell: str) -> float:
-    """Read a number; NaN where it is none."""
+    """Read a number, with a decimal point or comma; NaN where it is none."""
     try:
-        number = float(cell)
+        number = float(cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell)
     except ValueError:
         return math.nan
     return number if math.isfinite(number) else math.nan

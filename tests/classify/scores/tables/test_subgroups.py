@@ -136,6 +136,17 @@ def test_many_numbers_are_cut_at_the_quartiles_of_the_training_images():
     assert named["test"].tolist() == ["below 39.75", "79.25 or more", MISSING]
 
 
+def test_decimal_commas_are_numbers_as_decimal_points_are():
+    ages = np.array([f"{age},25" for age in range(20, 60)] + ["", "-1,5"])
+    named, pointed = (
+        name_subgroups("age", {"oof": cells}) for cells in (ages, np.array([age.replace(",", ".") for age in ages]))
+    )
+    assert named["oof"].tolist() == pointed["oof"].tolist()
+    assert (named["oof"][-2:].tolist(), named["oof"][0]) == ([MISSING, "below 29.25"], "below 29.25")
+    with pytest.raises(InputError, match=r"not numbers \(1,000,20\)"):
+        name_subgroups("age", {"oof": np.append(ages, "1,000,20")})
+
+
 def test_many_words_are_refused():
     with pytest.raises(InputError, match=r"--by patient: the column has 40 different values, .* \(p0, p1, p10 and 37"):
         name_subgroups("patient", {"oof": np.array([f"p{number}" for number in range(40)])})
