@@ -11,7 +11,9 @@ from classify.report.run_files import LabelledSplit, RunFiles, ends_of
 from classify.scores.choice import describe_nested, may_be_chance
 from classify.scores.metrics import name_metric
 from classify.scores.thresholds import to_binary
+from features.audit.report import GROUPS
 from features.common.arrays import UNKNOWN, find_varied
+from features.common.commands import join_words
 from features.common.text import count_things, first_few
 
 #: Positives of a label, and groups that have one, below which its figures are called rough.
@@ -94,8 +96,8 @@ def _doubt_leaks(run: RunFiles) -> list[str]:
         if scope["across_folds"].isdigit() and int(scope["across_folds"]):
             doubts.append(
                 f"The audit found {count_things(int(scope['across_folds']), 'pair')} of duplicates that the folds "
-                "split, so that out-of-fold figures are too good: classify run --groups takes the groups.csv of the "
-                "audit."
+                "split, so that out-of-fold figures are too good. To keep them together: classify run "
+                f"{join_words('--groups', run.folder / GROUPS)}"
             )
     return doubts
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from features.common.cells import protect_table
+from features.common.commands import join_words
 from features.common.errors import InputError
 from features.common.files import read_record, replacing
 from features.common.text import count_things, first_few, make_console
@@ -70,7 +71,7 @@ def audit_cache(options: AuditOptions) -> None:
         print(f"{name}: {cache} holds no features of it, so it is left out")
     if without_fold:
         print(f"train: {run} did not hold {without_fold} of {len(train)} images out, so their folds are not known")
-    _print_audit(found, summary)
+    _print_audit(found, summary, folder)
     print(f"written to {folder}: {DUPLICATES}, {GROUPS}, {RECORD}")
 
 
@@ -149,7 +150,7 @@ def read_audit(folder: Path, remedy: str) -> dict[str, Any] | None:
     return read_record(path, remedy, "backbones", "threshold", "pairs", "groups")
 
 
-def _print_audit(audit: "Audit", summary: dict[str, Any]) -> None:
+def _print_audit(audit: "Audit", summary: dict[str, Any], folder: Path) -> None:
     """Print the numbers, the nearest pairs, and what to do about them."""
     console = make_console()
     counts = ", ".join(f"{name} {count:,}" for name, count in summary["images"].items())
@@ -167,10 +168,13 @@ def _print_audit(audit: "Audit", summary: dict[str, Any]) -> None:
             f"whitened features). By the spread of all distances, {audit.threshold.expected:g} such pairs are expected "
             "by chance; this is an estimate, so look at the images"
         )
-    console.print(_scope_table(summary))
+    if summary["pairs"]:
+        console.print(_scope_table(summary))
+    else:
+        console.print("exact duplicates: none")
     if len(audit.pairs):
         _print_pairs(console, audit)
-    _print_groups(console, audit, summary["groups"])
+    _print_groups(console, audit, summary["groups"], folder)
 
 
 def _scope_table(summary: dict[str, Any]) -> Table:
@@ -212,7 +216,7 @@ def _print_pairs(console: Console, audit: "Audit") -> None:
     console.print(table)
 
 
-def _print_groups(console: Console, audit: "Audit", groups: dict[str, Any]) -> None:
+def _print_groups(console: Console, audit: "Audit", groups: dict[str, Any], folder: Path) -> None:
     """Say which groups are on several sides, and what the proposed ones are."""
     images = audit.images
     proposed = f"{GROUPS}: {groups['proposed']:,} groups"
@@ -238,7 +242,7 @@ def _print_groups(console: Console, audit: "Audit", groups: dict[str, Any]) -> N
         console.print(
             f"{proposed} proposed for {len(images.image_ids):,} images, by a laxer threshold; the largest has "
             f"{groups['largest']:,} images. This is a stopgap: most images of a patient differ more, and still leak. "
-            f"Give groups if you can; otherwise use classify run --groups {GROUPS}"
+            f"Give groups if you can; otherwise use classify run {join_words('--groups', folder / GROUPS)}"
         )
         if groups["largest"] > max(_LARGE_GROUP * len(images.image_ids), 2):
             console.print(

@@ -116,6 +116,7 @@ def test_a_leak_comes_first(run, tmp_path):
     (folder / "audit.json").write_text(json.dumps(AUDIT | {"pairs": scopes}))
     doubts = list_doubts(replace(run, folder=folder))
     assert doubts[0].startswith("The audit found 5 pairs of duplicates that the folds split")
+    assert doubts[0].endswith(f"classify run --groups {folder}/groups.csv")
     assert doubts[1].startswith("The audit found 7 pairs of duplicates between train and test")
 
 

@@ -1,6 +1,8 @@
 """`python -m features audit`: planted duplicates, contradicting labels, groups on both sides, proposed groups."""
 
 import json
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -297,11 +299,28 @@ def test_too_few_images_have_exact_duplicates_only(planted, monkeypatch):
     assert duplicates["kind"].tolist() == ["exact"]
     assert record["threshold"] is None
     assert "near duplicates: not searched" in said
+    assert "exact duplicates: none" not in said
     planted.patients = None
     said, _, groups, _ = planted.audit()
     assert "groups.csv: 209 groups, in which only exact duplicates and images with the same id are joined" in said
     assert "--groups groups.csv" not in said
     assert groups["t000"] == groups["t100"]
+
+
+def test_no_pairs_and_no_search_for_near_ones_is_said_without_a_table(planted, monkeypatch):
+    monkeypatch.setattr("features.audit.audit.LEAST_IMAGES", 500)
+    said, _, _, record = planted.audit()
+    assert record["pairs"] == {}
+    assert "exact duplicates: none" in said
+    assert "nearest beyond" not in said
+
+
+def test_proposed_groups_are_advised_by_a_path_that_can_be_pasted(planted):
+    planted.patients = None
+    planted.cache = planted.cache.parent / "my cache's"
+    said, _, _, _ = planted.audit()
+    (words,) = re.findall(r"otherwise use (.*?groups\.csv\S*)", said)
+    assert shlex.split(words) == ["classify", "run", "--groups", str(planted.cache / "audit" / "groups.csv")]
 
 
 def test_every_copy_of_an_image_is_named(planted):
