@@ -35,7 +35,7 @@ _METRICS = (
     ("sensitivity", "sensitivity"),
     ("specificity", "specificity"),
     ("accuracy", "accuracy"),
-    ("all_negative_accuracy", "accuracy of all-negative"),
+    ("constant_accuracy", "accuracy of the more frequent value"),
 )
 #: The slider's positions: steps of 0.001, and ten times finer near the ends, where the cuts of rare labels lie.
 POSITIONS = np.r_[np.arange(100) / 1e4, np.arange(10, 990) / 1e3, np.arange(9900, 10001) / 1e4]

@@ -98,7 +98,7 @@ def print_summary(inputs: Inputs, experiment: Experiment, rejected_list: Path) -
         console.print(f"means over labels are without {why}")
     floor = "top-1 in brackets: of giving every image the largest class"
     if not settings.exclusive:
-        floor = "accuracy in brackets: of predicting all-negative"
+        floor = "accuracy in brackets: of giving every image the more frequent value of each label"
     console.print(f"{floor}; seconds: of fitting, an ensemble's without its members'")
     unit = "row" if experiment.folds.group_count is None else "group"
     made = [(score.metric, score.interval) for scores in experiment.scores.values() for score in scores]
@@ -277,7 +277,7 @@ def _leaderboard(experiment: Experiment, backbone_count: int) -> Table:
         right, floor = (
             (experiment.macro(model, metric).value for metric in (CLASS_SELECTORS[0], MAJORITY))
             if exclusive
-            else (macro[metric].value for metric in ("accuracy", "all_negative_accuracy"))
+            else (macro[metric].value for metric in ("accuracy", "constant_accuracy"))
         )
         prediction = experiment.predictions[model]
         final = model == experiment.final_model

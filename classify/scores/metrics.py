@@ -56,6 +56,12 @@ class Sums:
         return self.tp + self.fp + self.fn + self.tn
 
 
+def _pick_more_frequent(sums: Sums) -> Any:
+    """Count the cells that have the value which more of the rows as they are have, 0 or 1: float64 (B,)."""
+    positives, negatives = sums.tp + sums.fn, sums.tn + sums.fp
+    return negatives if negatives[0] >= positives[0] else positives
+
+
 @dataclass(frozen=True)
 class Metric:
     """A row of the table.
@@ -108,7 +114,7 @@ METRICS: dict[str, Metric] = {
     "sensitivity": Metric(lambda s: s.tp / (s.tp + s.fn), undefined="none of {cells} is positive", one_value=True),
     "specificity": Metric(lambda s: s.tn / (s.tn + s.fp), undefined="none of {cells} is negative", one_value=True),
     "accuracy": Metric(lambda s: (s.tp + s.tn) / s.count, one_value=True),
-    "all_negative_accuracy": Metric(lambda s: (s.tn + s.fp) / s.count, one_value=True),
+    "constant_accuracy": Metric(lambda s: _pick_more_frequent(s) / s.count, one_value=True),
 }
 #: Of whole rows (`OVERALL`).
 ROW_METRICS = ("exact_match", "weighted_log_loss")

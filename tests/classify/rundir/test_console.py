@@ -52,7 +52,7 @@ def test_one_line_a_model_best_first_with_the_figures_of_the_metrics(toy):
             *(f"{oof.loc['roc_auc', 'value']:.3f} [{oof.loc['roc_auc', 'low']:.3f}, ".split()),
             f"{oof.loc['roc_auc', 'high']:.3f}]",
             *(f"{oof.loc[metric, 'value']:.3f}" for metric in ("average_precision", "log_loss", "f1", "accuracy")),
-            f"({oof.loc['all_negative_accuracy', 'value']:.3f})",
+            f"({oof.loc['constant_accuracy', 'value']:.3f})",
         ]
         assert shown[3:11] == expected
         assert shown[12:] == [f"{of_test['value']:.3f}", f"[{of_test['low']:.3f},", f"{of_test['high']:.3f}]"]

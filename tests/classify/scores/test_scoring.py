@@ -62,7 +62,7 @@ def reference(labels, probabilities, binary):
         "sensitivity": recall_score(labels, binary),
         "specificity": recall_score(labels, binary, pos_label=0),
         "accuracy": accuracy_score(labels, binary),
-        "all_negative_accuracy": accuracy_score(labels, np.zeros_like(labels)),
+        "constant_accuracy": max(accuracy_score(labels, np.full_like(labels, value)) for value in (0, 1)),
     }
 
 
@@ -278,7 +278,7 @@ def test_each_label_agrees_with_closed_forms(seed, rows, levels):
     hit, wrong = np.sum((p >= 0.5) & (truth == 1)), np.sum((p >= 0.5) != (truth == 1))
     assert scores["a", "f1"].value == pytest.approx(2 * hit / (2 * hit + wrong))
     assert scores["a", "accuracy"].value == pytest.approx(1 - wrong / rows)
-    assert scores["a", "all_negative_accuracy"].value == pytest.approx((truth == 0).mean())
+    assert scores["a", "constant_accuracy"].value == pytest.approx(max(truth.mean(), 1 - truth.mean()))
 
 
 def test_order_is_labels_then_macro_and_within_the_metrics(example):
@@ -343,7 +343,7 @@ def test_of_rows_of_one_value_a_figure_that_needs_both_is_undefined_and_in_no_me
     scores = {(s.label, s.metric): s for s in found}
     share = "sensitivity" if value else "specificity"
     defined = {metric for metric in METRICS if scores["one", metric].value is not None}
-    assert defined == {"log_loss", "brier", "calibration_error", "accuracy", "all_negative_accuracy", share}
+    assert defined == {"log_loss", "brier", "calibration_error", "accuracy", "constant_accuracy", share}
     for metric in ("average_precision", "brier_skill", "f1", "f2"):
         assert scores["one", metric].reason == f"all 60 rows have the value {value}"
         assert (scores["one", metric].low, scores["one", metric].interval) == (None, "")
