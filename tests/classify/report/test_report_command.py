@@ -118,13 +118,13 @@ def test_says_what_the_runs_files_say(without_pictures):
 
 def test_means_say_of_which_labels_they_are(copied, without_pictures):
     text = words((without_pictures / "report.html").read_text())
-    assert "of the time (the mean over the labels)." in text
+    assert "of the time: the mean over the labels." in text
     selection = json.loads((copied / "run.json").read_text())["selection"]
     reseal(copied, selection=selection | {"left_out": {"epidural": "3 positives in train"}})
     report(copied)
     text = words((copied / "report.html").read_text())
     means = "the mean over 2 of 3 labels, without epidural (3 positives in train)"
-    assert f"of the time ({means})." in text
+    assert f"of the time: {means}." in text
     assert f"Leaderboard Macro: {means}. Out-of-fold unless it says test;" in text
 
 
