@@ -32,7 +32,7 @@ from features.common.cli import EXIT_REJECTED
 from features.common.commands import write_command
 from features.common.errors import InputError, cause_of
 from features.common.files import digest_file, hold, remove
-from features.common.text import duration, first_few, make_console, size
+from features.common.text import count_things, duration, first_few, make_console, size
 from features.dataset.layout import ROLES
 from features.store.gradients import (
     CAM,
@@ -261,6 +261,8 @@ def _load(image: _Wanted, recipes: Mapping[str, Recipe], files: ImageFiles) -> _
         decoded = {reading: decode(encoded, image.image_id, reading) for reading in {*readings.values()} or {Reading()}}
     except OSError as error:
         return _Loaded(image, reason=f"the file cannot be read: {error.strerror}")
+    except MemoryError:
+        return _Loaded(image, reason="there is not enough memory to decode it")
     except UnreadableImage as error:
         return _Loaded(image, reason=str(error))
     sizes = {(reading, recipes[name].input_size) for name, reading in readings.items()}
@@ -346,4 +348,4 @@ def _say_what_is_missing(
         )
     if left_out:
         first, reason = next(iter(left_out.items()))
-        say(f"not shown: {len(left_out):,} images (first: {first}: {reason}): {CAM_RECORD} lists them")
+        say(f"not shown: {count_things(len(left_out), 'image')} (first: {first}: {reason}): {CAM_RECORD} lists them")

@@ -186,6 +186,20 @@ def test_images_that_changed_or_are_missing_or_damaged_are_left_out_and_said(ext
     assert (run / "cam" / "thumbnails" / "00000.jpg").exists()  # the earlier pictures stay
 
 
+def test_an_image_that_needs_too_much_memory_is_left_out_and_said(extracted, monkeypatch):
+    data, run, _ = extracted
+    decode = heat_module.decode
+
+    def fail(encoded, image_id, reading):
+        if image_id == "a003":
+            raise MemoryError
+        return decode(encoded, image_id, reading)
+
+    monkeypatch.setattr(heat_module, "decode", fail)
+    code, said = call("heat", data, run)
+    assert (code, "train/a003: there is not enough memory to decode it" in said) == (3, True), said
+
+
 def test_a_missing_image_that_the_table_names_is_a_fault_of_the_data_set(extracted):
     data, run, _ = extracted
     rows = [f"{path.stem},{number % 2}" for number, path in enumerate(sorted((data / "train").iterdir()))]
@@ -309,7 +323,7 @@ def test_what_cannot_be_drawn_is_one_message(spoil, options, message, extracted)
 def test_a_folder_of_one_split_is_not_a_data_set(extracted, tmp_path):
     data, run, _ = extracted
     code, said = call("heat", data / "train", run)
-    assert (code, "not shown: 1 images (first: test/" in said) == (3, True), said
+    assert (code, "not shown: 1 image (first: test/" in said) == (3, True), said
     code, said = call("heat", tmp_path / "nowhere", run)
     assert (code, "nowhere does not exist" in said) == (2, True), said
 
