@@ -152,7 +152,6 @@ class _Source:
         how: where they are, in words.
         column: the column of classes; "" if there is none such.
         folders: whether the folders of the images are the classes.
-        several: whether a cell may hold several classes, and one that means none of them.
         others: whether a cell may hold other classes than the labels.
     """
 
@@ -160,7 +159,6 @@ class _Source:
     how: str = ""
     column: str = ""
     folders: bool = False
-    several: bool = False
     others: bool = False
 
 
@@ -277,7 +275,7 @@ def _of_classes(column: ClassColumn, listing: Listing, faults: Faults) -> _Sourc
     if column.none:
         names = tuple(name for name in names if name not in column.none)
         how += f"; {' and '.join(map(shown, column.none))} {'mean' if len(column.none) > 1 else 'means'} none of them"
-    return _Source(names, how, column.name, several=True)
+    return _Source(names, how, column.name)
 
 
 def _choose_wanted(listing: Listing, table: str, pool: _Pool, wanted: Sequence[str], faults: Faults) -> _Source:
