@@ -140,7 +140,9 @@ def test_a_label_called_like_a_column_of_the_run_is_an_input_error(tmp_path):
     write_split(tmp_path / "toy", "train", ids, {"fold": np.array([0, 1])})
     write_cache_file(tmp_path / "cache" / "train" / "alpha.h5", ids, np.zeros((2, 2)))
     with pytest.raises(InputError, match="a label cannot be called fold"):
-        read_inputs(read_dataset(tmp_path / "toy"), FeatureCache(tmp_path / "cache"), None)
+        read_inputs(
+            read_dataset(tmp_path / "toy", DatasetOptions(labels="fold")), FeatureCache(tmp_path / "cache"), None
+        )
 
 
 def test_a_data_set_without_train_is_an_input_error(tmp_path):
