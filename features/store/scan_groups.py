@@ -43,7 +43,9 @@ def with_scan_groups(dataset: Dataset, root: Path) -> tuple[Dataset, str]:
                     else:
                         alone.append(found[row])
         groups[name] = np.array(found, np.str_)
-    cut = _find_cut(dataset, groups, known)
+    seen = sum(int((of_split != "").sum()) for of_split in groups.values())
+    tell_apart = len(known) + len(alone) > 1 and 2 * len(alone) <= seen  # else they are anonymous, or mostly no scans
+    cut = _find_cut(dataset, groups, known) if tell_apart else {}
     if cut and not dataset.groups_guessed:
         logger.warning(
             "%s: by the headers of the scans, %s (patient, or else study or volume) in several groups (%s), such as "
@@ -56,8 +58,7 @@ def with_scan_groups(dataset: Dataset, root: Path) -> tuple[Dataset, str]:
     has_groups = any(split.groups is not None for split in dataset.splits.values())
     if not known or (has_groups and not (cut and dataset.groups_guessed)):
         return dataset, ""
-    seen = sum(int((of_split != "").sum()) for of_split in groups.values())
-    if 2 * len(alone) > seen or len(known) + len(alone) == 1:
+    if not tell_apart:
         why = f"{len(alone):,} of {seen:,} images have none" if alone else "all images have the same one"
         return (
             dataset,
