@@ -133,6 +133,12 @@ def test_groups_that_cut_patients_of_the_scans_give_way_if_they_were_guessed_els
         "1 owner (patient, or else study or volume) in several groups ('study'), such as study1 and study3"
         in caplog.text
     )
+    caplog.clear()
+    anonymous = {one: replace(image, facts=replace(facts, group="p")) for one, image in seen.items()}
+    FactsTable.of_split(tmp_path, "train").add(anonymous, ids)
+    assert with_scan_groups(given, tmp_path) == (given, "")
+    assert with_scan_groups(guessed, tmp_path) == (guessed, "")
+    assert not caplog.records
 
 
 def choose(option, *paths, cache=None):
