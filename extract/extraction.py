@@ -13,7 +13,7 @@ from rich.console import Console
 
 from extract.backbones.build import FrozenBackbone
 from extract.images.reading import Reading
-from extract.pipeline import BatchFunction, Images, Job, Pipeline
+from extract.pipeline import BatchFunction, Filling, Images, Job, Pipeline
 from extract.report import BackboneReport, Report, show_progress
 from extract.runtime import CPU_BATCH, GPU_BATCH, Extractor, batches_at_a_time, device_name, fold_batch_norms
 from features.common.files import hold
@@ -21,7 +21,7 @@ from features.store.assembly import assemble
 from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable, SeenImage, group_salt, replace_rejections
 from features.store.parts import PartStore
-from features.store.recipe import NO_WINDOW
+from features.store.recipe import NO_WINDOW, Recipe
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def extract(
     with ExitStack() as locks:
         for split in images:
             for backbone in backbones:
-                locks.enter_context(hold(options.cache / split.split / f"{backbone.name}.h5.lock"))
+                for name in backbone.rows:
+                    locks.enter_context(hold(options.cache / split.split / f"{name}.h5.lock"))
         with show_progress(console, sum(len(split.image_ids) for split in images)) as advance:
             for split in images:
                 pipeline = Pipeline(
@@ -115,7 +116,7 @@ class CompiledBackbones:
             self.device = device_name()
             batch_size = self._batch_size or default_batch_size(self.device)
             self._extractors[backbone.name] = Extractor(
-                fold_batch_norms(backbone.build()), backbone.preprocessing, backbone.input_size, batch_size
+                fold_batch_norms(backbone.build_rows()), backbone.preprocessing, backbone.input_size, batch_size
             )
         return self._extractors[backbone.name]
 
@@ -133,17 +134,22 @@ def _make_job(
     say: Callable[[str], None],
 ) -> Job:
     """Find the rows of a backbone that are there; those of another recipe do not count, and are replaced at the end."""
-    recipe = backbone.recipe(options.storage, options.reading)
-    path = options.cache / split / f"{backbone.name}.h5"
-    previous = FeatureCache(options.cache).open(split, backbone.name) if path.exists() else None
+    recipes = backbone.recipes(options.storage, options.reading)
+    fillings = [_make_filling(split, recipe, options.cache, say) for recipe in recipes]
+    return Job(backbone.name, fillings, partial(compiled, backbone))
+
+
+def _make_filling(split: str, recipe: Recipe, cache: Path, say: Callable[[str], None]) -> Filling:
+    """Find the rows of one cache file."""
+    path = cache / split / f"{recipe.backbone}.h5"
+    previous = FeatureCache(cache).open(split, recipe.backbone) if path.exists() else None
     if previous and previous.fingerprint != recipe.fingerprint:
         say(
             f"{path} was extracted differently ({previous.recipe.differences(recipe)}): "
             f"its {previous.rows:,} rows are extracted again and replaced at the end."
         )
         previous = None
-    parts = PartStore(path.with_suffix(".parts") / recipe.fingerprint)
-    return Job(recipe, previous, parts, partial(compiled, backbone))
+    return Filling(recipe, previous, PartStore(path.with_suffix(".parts") / recipe.fingerprint))
 
 
 def _finish(pipeline: Pipeline, cache: Path, device: str, say: Callable[[str], None]) -> None:
@@ -153,7 +159,8 @@ def _finish(pipeline: Pipeline, cache: Path, device: str, say: Callable[[str], N
     """
     split, image_ids = pipeline.images.split, pipeline.images.image_ids
     facts = dict(pipeline.lost_facts)
-    for rows in chain.from_iterable(job.parts for job in pipeline.jobs):
+    fillings = [filling for job in pipeline.jobs for filling in job.fillings]
+    for rows in chain.from_iterable(filling.parts for filling in fillings):
         for image_id, digest, of_image in zip(rows.image_ids, rows.digests, rows.facts, strict=True):
             if pipeline.digests.get(image_id) == digest:
                 facts[image_id] = of_image
@@ -171,21 +178,21 @@ def _finish(pipeline: Pipeline, cache: Path, device: str, say: Callable[[str], N
     if len(pipeline.rejected) == len(image_ids):
         say(f"no image of {split} could be read: its cache files are left as they are.")
         return
-    for job in pipeline.jobs:
-        _assemble(cache / split / f"{job.name}.h5", job, pipeline.digests, device, say)
+    for filling in fillings:
+        _assemble(cache / split / f"{filling.name}.h5", filling, pipeline.digests, device, say)
 
 
-def _assemble(path: Path, job: Job, wanted: dict[str, bytes], device: str, say: Callable[[str], None]) -> None:
+def _assemble(path: Path, filling: Filling, wanted: dict[str, bytes], device: str, say: Callable[[str], None]) -> None:
     """Write one cache file again if anything changed; say which rows are replaced or dropped."""
-    outdated = [image_id for image_id, digest in job.cached.items() if wanted.get(image_id, digest) != digest]
+    outdated = [image_id for image_id, digest in filling.cached.items() if wanted.get(image_id, digest) != digest]
     if outdated:
-        replaced = sum(job.parted.get(image_id) == wanted[image_id] for image_id in outdated)
+        replaced = sum(filling.parted.get(image_id) == wanted[image_id] for image_id in outdated)
         say(
             f"{path}: {len(outdated)} images have changed (first: {outdated[0]}): {replaced} rows are replaced, "
             f"{len(outdated) - replaced} dropped, because their images cannot be read any more."
         )
-    if job.parted or outdated:
+    if filling.parted or outdated:
         # A run that only assembles the parts of an earlier one has used no device.
-        device = device or (job.previous.device if job.previous else "CPU")
-        assemble(path, job.recipe, device, wanted, job.previous, job.parts)
-    job.parts.remove()
+        device = device or (filling.previous.device if filling.previous else "CPU")
+        assemble(path, filling.recipe, device, wanted, filling.previous, filling.parts)
+    filling.parts.remove()

@@ -160,12 +160,13 @@ def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
 def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
     """Find the backbone that features were extracted with."""
     if recipe.is_own_model:
-        backbone = FrozenBackbone.of_model(*find_model(f"{recipe.backbone}={recipe.weights}"), recipe, recipe.layer)
+        name, weights = find_model(f"{recipe.backbone}={recipe.weights}")
+        backbone = FrozenBackbone.of_model(name, weights, layers={"last": recipe.layer}, cached=[recipe])
     else:
         row = backbone_named(recipe.backbone)
         weights = find_weights(row, recipe.weights_option, weights_dir)
         backbone = FrozenBackbone.of_table(row, weights, recipe.precision)
-    ours = backbone.recipe(recipe.storage, Reading.of(recipe))
+    (ours,) = backbone.recipes(recipe.storage, Reading.of(recipe))
     if ours.fingerprint != recipe.fingerprint:
         raise InputError(
             f"the features of {recipe.backbone} were extracted in another way than its maps would be "
@@ -219,7 +220,7 @@ def _compute(
             ]
             save_thumbnail(entry.thumbnail, thumbnail_path(folder, entry.image.file))
         for name, extractor in extractors.items() if whole else ():
-            maps = extractor(np.stack([entry.pixels[name] for entry in whole]))
+            (maps,) = extractor(np.stack([entry.pixels[name] for entry in whole]))
             for entry, of_image in zip(whole, maps, strict=True):
                 for pair in entry.image.pairs:
                     heats.setdefault(pair, []).append(of_image.astype(np.float64) @ found.vectors[name][pair])

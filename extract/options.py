@@ -10,6 +10,7 @@ from extract.backbones.table import CHALLENGE, EMBEDDED
 from extract.images.reading import MAX_PIXELS
 from extract.scans.windows import WINDOW_CHOICES
 from features.options import ImageOptions
+from features.store.recipe import FEATURES
 
 WeightsDir = Annotated[
     Path | None,
@@ -50,6 +51,22 @@ class ExtractOptions(ImageOptions):
             show_default="its last one",
         ),
     ] = None
+    taps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="The two layers of a model of your own that give the mid-level features.",
+            show_default="the last outputs of blocks at its two coarsest resolutions",
+        ),
+    ] = None
+    features: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B",
+            help="What one pass gives: last, the average of the last map; mid, average, maximum and deviation of the "
+            "last maps at stride 16 and 32.",
+        ),
+    ] = ",".join(FEATURES)
     cache: Annotated[
         Path | None,
         typer.Option(metavar="CACHE", help="Folder of the cache.", show_default="features/cache/NAME OF DATA"),

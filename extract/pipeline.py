@@ -41,8 +41,8 @@ class BatchFunction(Protocol):
 
     batch_size: int
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Turn uint8 (n, S, S, 3) into float32 (n, D)."""
+    def __call__(self, images: np.ndarray) -> Sequence[np.ndarray]:
+        """Turn uint8 (n, S, S, 3) into float32 (n, D) for each of the backbone's rows."""
 
 
 class Images(NamedTuple):
@@ -69,28 +69,21 @@ class Loaded:
 
 
 @dataclass
-class Job:
-    """One backbone's work on one split: which rows are missing, which wait for the device, which are not on disk yet.
+class Filling:
+    """A cache file that is filled: which of its rows are there, and which are not on disk yet.
 
     Attributes:
         recipe: how its rows are made.
         previous: the cache file with rows of that recipe; None if there is none.
         parts: rows extracted by earlier runs that did not finish; new ones are added.
-        compile_extractor: compiles the backbone; called when the first image needs it.
         parted: image id -> digest of the rows in the parts.
-        extractor: the compiled backbone.
-        gathered: images for the next batch.
     """
 
     recipe: Recipe
     previous: CacheFile | None
     parts: PartStore
-    compile_extractor: Callable[[], BatchFunction]
     parted: dict[str, bytes] = field(default_factory=dict)
-    extractor: BatchFunction | None = None
-    gathered: list[Loaded] = field(default_factory=list)
     _unwritten: list[Rows] = field(default_factory=list)
-    _oldest: float = 0.0
 
     def __post_init__(self) -> None:
         self.name = self.recipe.backbone
@@ -103,13 +96,9 @@ class Job:
         return self.cached.get(image_id) != digest and self.parted.get(image_id) != digest
 
     def keep(self, rows: Rows) -> None:
-        """Take computed rows; write a part when it is due. The writer's thread calls it."""
-        if not self._unwritten:
-            self._oldest = time.monotonic()
-        self._unwritten.append(rows)
-        waiting = sum(len(rows.image_ids) for rows in self._unwritten)
-        if waiting >= PART_ROWS or time.monotonic() - self._oldest >= PART_SECONDS:
-            self.flush()
+        """Take computed rows, until they are written; not those that are there already."""
+        if any(map(self.lacks, rows.image_ids, rows.digests)):
+            self._unwritten.append(rows)
 
     def flush(self) -> None:
         """Write what was computed and is not on disk yet."""
@@ -122,6 +111,50 @@ class Job:
     def _remember(self, rows: Rows) -> None:
         """Note which rows the parts hold."""
         self.parted |= dict(zip(rows.image_ids, rows.digests, strict=True))
+
+
+@dataclass
+class Job:
+    """One backbone's pass over one split, which fills one or more cache files; and which images wait for the device.
+
+    Attributes:
+        name: of the backbone.
+        fillings: one for each array that the compiled backbone gives; of one input size.
+        compile_extractor: compiles the backbone; called when the first image needs it.
+        extractor: the compiled backbone.
+        gathered: images for the next batch.
+    """
+
+    name: str
+    fillings: Sequence[Filling]
+    compile_extractor: Callable[[], BatchFunction]
+    extractor: BatchFunction | None = None
+    gathered: list[Loaded] = field(default_factory=list)
+    _waiting: int = 0
+    _oldest: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.input_size = self.fillings[0].recipe.input_size
+
+    def lacks(self, image_id: str, digest: bytes) -> bool:
+        """Whether a row of exactly these bytes is missing."""
+        return any(filling.lacks(image_id, digest) for filling in self.fillings)
+
+    def keep(self, rows: Sequence[Rows]) -> None:
+        """Take the computed rows of a batch, for each filling; write parts when due. The writer's thread calls it."""
+        if not self._waiting:
+            self._oldest = time.monotonic()
+        self._waiting += len(rows[0].image_ids)
+        for filling, of_file in zip(self.fillings, rows, strict=True):
+            filling.keep(of_file)
+        if self._waiting >= PART_ROWS or time.monotonic() - self._oldest >= PART_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was computed and is not on disk yet."""
+        self._waiting = 0
+        for filling in self.fillings:
+            filling.flush()
 
 
 @dataclass
@@ -162,7 +195,7 @@ class Pipeline:
         self._readers = ThreadPoolExecutor(self.workers, "reader")
         self._device = ThreadPoolExecutor(1, "device")
         self._writer = ThreadPoolExecutor(1, "writer")
-        self._computing: deque[tuple[Job, list[Loaded], Future[tuple[np.ndarray, float]]]] = deque()
+        self._computing: deque[tuple[Job, list[Loaded], Future[tuple[Sequence[np.ndarray], float]]]] = deque()
         self._writing: deque[Future[None]] = deque()
         self._device_free = 0.0
 
@@ -217,8 +250,9 @@ class Pipeline:
         try:
             content, stamp = b"", None
             stamp, encoded, content = self._files.read(path)
-            sizes = {job.recipe.input_size for job in self.jobs if job.lacks(image_id, content)}
-            in_parts = any(job.parted.get(image_id) == content for job in self.jobs)
+            sizes = {job.input_size for job in self.jobs if job.lacks(image_id, content)}
+            fillings = (filling for job in self.jobs for filling in job.fillings)
+            in_parts = any(filling.parted.get(image_id) == content for filling in fillings)
             if not sizes and (in_parts or self.facts.knows(image_id, content)):
                 return Loaded(index, content, stamp)
             pixels, facts = decode(encoded, image_id, self.reading)
@@ -280,24 +314,24 @@ class Pipeline:
             return
         batch, job.gathered = job.gathered, []
         extractor = self._compiled(job)
-        images = np.stack([loaded.pixels[job.recipe.input_size] for loaded in batch])  # type: ignore[index]
+        images = np.stack([loaded.pixels[job.input_size] for loaded in batch])  # type: ignore[index]
         self._computing.append((job, batch, self._device.submit(self._compute, job, extractor, images)))
         while len(self._computing) > _BATCHES_AHEAD:
             self._collect()
 
-    def _compute(self, job: Job, extractor: BatchFunction, images: np.ndarray) -> tuple[np.ndarray, float]:
-        """Compute one batch, float32 (n, D), and count the seconds; the device's thread has one batch at a time."""
+    def _compute(self, job: Job, extractor: BatchFunction, images: np.ndarray) -> tuple[Sequence[np.ndarray], float]:
+        """Compute one batch, float32 (n, D) each, and count the seconds; the device's thread does one at a time."""
         start = time.monotonic()
         counted = self.report.backbones[job.name]
         # Before the first batch of a backbone the device waits for its compilation, not for images.
-        if counted.rows and self._device_free:
+        if counted.images and self._device_free:
             self.report.waited += start - self._device_free
         features = extractor(images)
         self._device_free = time.monotonic()
         seconds = self._device_free - start
         counted.seconds += seconds
-        counted.rows += len(images)
-        counted.width = features.shape[1]
+        counted.images += len(images)
+        counted.widths = tuple(of_file.shape[1] for of_file in features)
         self.report.spend("compute", seconds)
         return features, seconds
 
@@ -305,25 +339,33 @@ class Pipeline:
         """Take the oldest batch from the device and hand it to the writer."""
         job, batch, future = self._computing.popleft()
         computed, seconds = future.result()
-        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is refused below by name
-            features = computed.astype(job.recipe.storage)[:, np.newaxis]
         image_ids = tuple(self.images.image_ids[loaded.index] for loaded in batch)
-        finite = np.isfinite(features).all(axis=(1, 2))
-        if not finite.all():
-            worst = batch[int(np.argmin(finite))].index
-            raise InputError(
-                f"{job.name} gives features that are not finite for {self.images.paths[worst]} "
-                f"(and {np.count_nonzero(~finite) - 1} more of its batch). Check the weights, or run with "
-                f"--precision float32 and --dtype float32."
-            )
+        digests = tuple(loaded.digest for loaded in batch)
         facts = tuple(loaded.facts for loaded in batch if loaded.facts is not None)
-        rows = Rows(image_ids, tuple(loaded.digest for loaded in batch), features, facts, seconds)
+        rows = [
+            Rows(image_ids, digests, self._store(filling, features, batch), facts, seconds)
+            for filling, features in zip(job.fillings, computed, strict=True)
+        ]
         self._writing.append(self._writer.submit(self._write, job, rows))
         self.advance(len(batch) / len(self.jobs))
         while len(self._writing) > _BATCHES_AHEAD:
             self._writing.popleft().result()
 
-    def _write(self, job: Job, rows: Rows) -> None:
+    def _store(self, filling: Filling, computed: np.ndarray, batch: Sequence[Loaded]) -> np.ndarray:
+        """Give the features of a batch, float32 (n, D), the shape and type of the cache, (n, V, D)."""
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is refused below by name
+            features = computed.astype(filling.recipe.storage)[:, np.newaxis]
+        finite = np.isfinite(features).all(axis=(1, 2))
+        if not finite.all():
+            worst = batch[int(np.argmin(finite))].index
+            raise InputError(
+                f"{filling.name} gives features that are not finite for {self.images.paths[worst]} "
+                f"(and {np.count_nonzero(~finite) - 1} more of its batch). Check the weights, or run with "
+                f"--precision float32 and --dtype float32."
+            )
+        return features
+
+    def _write(self, job: Job, rows: Sequence[Rows]) -> None:
         """Keep one batch; the writer's thread."""
         start = time.monotonic()
         job.keep(rows)

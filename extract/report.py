@@ -70,15 +70,15 @@ class BackboneReport:
     """One backbone over all splits.
 
     Attributes:
-        rows: rows extracted by this run.
-        kept: rows that were in the cache already.
-        width: channels D; 0 while nothing was extracted.
+        images: images that it ran over.
+        kept: images whose rows were in the cache already.
+        widths: features D of each of its rows; () while nothing was extracted.
         seconds: seconds of the device, compilation left out.
     """
 
-    rows: int = 0
+    images: int = 0
     kept: int = 0
-    width: int = 0
+    widths: tuple[int, ...] = ()
     seconds: float = 0.0
 
 
@@ -120,7 +120,7 @@ class Report:
     @property
     def rows(self) -> int:
         """Rows extracted by this run, over all backbones."""
-        return sum(backbone.rows for backbone in self.backbones.values())
+        return sum(backbone.images * len(backbone.widths) for backbone in self.backbones.values())
 
     @property
     def waiting_share(self) -> float:
@@ -132,16 +132,16 @@ class Report:
 def print_report(report: Report, console: Console) -> None:
     """Print a line per backbone and a line per stage."""
     table = Table("backbone", box=None, header_style="bold")
-    for name in ("rows new", "rows kept", "width", "seconds", "images/s"):
+    for name in ("images new", "images kept", "features", "seconds", "images/s"):
         table.add_column(name, justify="right")
     for name, backbone in report.backbones.items():
         table.add_row(
             name,
-            f"{backbone.rows:,}",
+            f"{backbone.images:,}",
             f"{backbone.kept:,}",
-            str(backbone.width or "-"),
+            " + ".join(f"{width:,}" for width in backbone.widths) or "-",
             f"{backbone.seconds:.1f}",
-            f"{backbone.rows / backbone.seconds:.1f}" if backbone.seconds else "-",
+            f"{backbone.images / backbone.seconds:.1f}" if backbone.seconds else "-",
         )
     console.print(table)
     if report.rows:

@@ -3,9 +3,10 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 
@@ -22,7 +23,7 @@ from extract.pipeline import Images
 from extract.report import Report, print_report, repaired_words, show_progress
 from extract.runtime import cores
 from extract.scans.windows import HEAD_WINDOW, OWN_WINDOW, WINDOW_CHOICES, doubt_head, parse_windows, window_words
-from features.common.cli import EXIT_REJECTED, split_names
+from features.common.cli import EXIT_REJECTED, choose_names, split_names
 from features.common.errors import InputError, heeded_signals
 from features.common.text import count_things, duration, make_console, size
 from features.dataset.dataset import read_images
@@ -32,7 +33,7 @@ from features.options import OF_IMAGES, ImageOptions
 from features.store.cache import FeatureCache, claim_default_cache, default_cache
 from features.store.cache_file import CacheFile
 from features.store.images_table import FactsTable
-from features.store.recipe import NO_WINDOW
+from features.store.recipe import FEATURES, NO_WINDOW
 from features.store.source import Source, write_source
 
 #: Options that say which images there are and what is read with them, and that no recipe holds.
@@ -106,9 +107,9 @@ def _note_sources(
     given = {name: value for name in _KEPT if (value := getattr(options, name)) != defaults[name]}
     given = {name: value.resolve() if isinstance(value, Path) else value for name, value in given.items()}
     for split in images:
-        for backbone in backbones:
-            source = Source(options.data.resolve(), given, backbone.recipe(options.dtype, reading))
-            write_source(cache / split.split / f"{backbone.name}.h5", source)
+        for recipe in chain.from_iterable(backbone.recipes(options.dtype, reading) for backbone in backbones):
+            path = cache / split.split / f"{recipe.backbone}.h5"
+            write_source(path, Source(options.data.resolve(), given, recipe))
 
 
 def find_images(
@@ -198,20 +199,31 @@ def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Ima
     """Find the backbones that the options name, with their weights; the images are those to extract into the cache."""
     if options.layer is not None and len(options.backbone or ()) != 1:
         raise InputError(f"--layer {options.layer} is of one model of your own. Give one --backbone NAME=FILE with it.")
-    own = [_own_backbone(option, cache, images, options.layer or "") for option in options.backbone or ()]
+    if options.taps is not None and len(options.backbone or ()) != 1:
+        raise InputError(f"--taps {options.taps} is of one model of your own. Give one --backbone NAME=FILE with it.")
+    features = choose_names(options.features, "--features", "a kind of features", FEATURES)
+    layers = {"last": options.layer or "", **({"mid": options.taps} if options.taps else {})}
+    own = [_own_backbone(option, cache, images, features, layers) for option in options.backbone or ()]
     if len({backbone.name for backbone in own}) < len(own):
         raise InputError("--backbone: a name is duplicated. Give each model its own name.")
     names = split_names(options.backbones, "--backbones") or (() if own else CHALLENGE)
     return [
-        FrozenBackbone.of_table(row, find_weights(row, options.weights, options.weights_dir), options.precision)
+        FrozenBackbone.of_table(
+            row, find_weights(row, options.weights, options.weights_dir), options.precision, features
+        )
         for row in map(backbone_named, names)
     ] + own
 
 
 def _kept_reading(cache: Path, backbones: Sequence[FrozenBackbone], images: Sequence[Images]) -> Reading:
     """Find how the images of the rows in the cache were read; as today where there are none."""
-    paths = (cache / split.split / f"{backbone.name}.h5" for split in images for backbone in backbones)
+    paths = _cache_files(cache, images, backbones)
     return next((Reading.of(CacheFile.open(path).recipe) for path in paths if path.exists()), Reading())
+
+
+def _cache_files(cache: Path, images: Sequence[Images], backbones: Sequence[FrozenBackbone]) -> list[Path]:
+    """List where the rows of some images are kept, whether there are any or not."""
+    return [cache / split.split / f"{name}.h5" for split in images for backbone in backbones for name in backbone.rows]
 
 
 def _say_fit(kept: Reading, cache: Path, console: Console) -> str:
@@ -241,7 +253,7 @@ def _find_range(
 ) -> tuple[int, int]:
     """Find the range of 16-bit images and say it: that of the cache, else of what train holds, else another split."""
     whole = Reading().intensity_range
-    paths = (cache / split.split / f"{backbone.name}.h5" for split in images for backbone in backbones)
+    paths = _cache_files(cache, images, backbones)
     kept = (Reading.of(CacheFile.open(path).recipe).intensity_range for path in paths if path.exists())
     if options.range is None and (of_cache := next((found for found in kept if found != whole), None)):
         console.print(f"16-bit images: values {of_cache[0]} to {of_cache[1]} become black to white, as in {cache}")
@@ -268,12 +280,14 @@ def _find_range(
     return whole
 
 
-def _own_backbone(option: str, cache: Path, images: Sequence[Images], layer: str) -> FrozenBackbone:
+def _own_backbone(
+    option: str, cache: Path, images: Sequence[Images], features: tuple[str, ...], layers: Mapping[str, str]
+) -> FrozenBackbone:
     """Find a model of one's own; it is loaded only if no split has rows of it."""
     name, weights = find_model(option)
-    split = next((split.split for split in images if (cache / split.split / f"{name}.h5").exists()), None)
-    cached = FeatureCache(cache).open(split, name).recipe if split else None
-    return FrozenBackbone.of_model(name, weights, cached, layer)
+    paths = [cache / split.split / f"{name}{ending}.h5" for split in images for ending in FEATURES.values()]
+    cached = [CacheFile.open(path).recipe for path in paths if path.exists()]
+    return FrozenBackbone.of_model(name, weights, features, layers, cached)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,7 @@ class Extractor:
     """A compiled backbone.
 
     Args:
-        model: (B, S, S, 3) preprocessed pixels -> (B, D) features.
+        model: (B, S, S, 3) preprocessed pixels -> features (B, D), or a list of several such arrays.
         preprocessing: a key of `extract.backbones.table.PREPROCESSING`.
         input_size: S, in pixels.
         batch_size: images a batch; rounded up to a multiple of `batches_at_a_time`.
@@ -106,19 +106,19 @@ class Extractor:
         self._input_size = input_size
         self._function = self._compile()
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """Compute features.
 
         Args:
             images: uint8 (n, S, S, 3), RGB, 0-255; n is at most the batch size that the extractor began with.
 
         Returns:
-            float32 (n, D).
+            float32 (n, D) for each output of the model.
 
         Raises:
             InputError: the device has too little memory even for one image.
         """
-        features = []
+        batches: list[list[np.ndarray]] = []
         start = 0
         while start < len(images):
             batch = images[start : start + self.batch_size]
@@ -126,7 +126,8 @@ class Extractor:
             try:
                 # A short batch is filled up: another shape would be traced and compiled again.
                 filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-                features.append(np.asarray(self._function(filled), np.float32)[: len(batch)])
+                outputs = self._function(filled)
+                batches.append([np.asarray(output, np.float32)[: len(batch)] for output in outputs])
             except Exception as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -140,9 +141,9 @@ class Extractor:
                 self._function = self._compile()
                 continue
             start += len(batch)
-        return np.concatenate(features)
+        return _join(batches)
 
-    def _compile(self) -> Callable[[np.ndarray], Any]:
+    def _compile(self) -> Callable[[np.ndarray], Sequence[Any]]:
         """Compile the whole graph for one shape of batch, the weights as constants where that is faster."""
         match import_keras().backend.backend():
             case "tensorflow":
@@ -152,11 +153,11 @@ class Extractor:
             case _:
                 return self._compile_torch()
 
-    def _features(self, trainable: list, non_trainable: list, images: Any) -> Any:
+    def _features(self, trainable: list, non_trainable: list, images: Any) -> list[Any]:
         """The graph: preprocessing and backbone, the weights given as values."""
         pixels = preprocess(images, self._preprocessing)
         features, _ = self._model.stateless_call(trainable, non_trainable, pixels, training=False)
-        return features
+        return import_keras().tree.flatten(features)
 
     def _weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The model's weights as numpy arrays: trainable, non-trainable."""
@@ -164,7 +165,7 @@ class Extractor:
         trainable, non_trainable = self._model.trainable_variables, self._model.non_trainable_variables
         return [to_numpy(variable) for variable in trainable], [to_numpy(variable) for variable in non_trainable]
 
-    def _compile_tensorflow(self) -> Callable[[np.ndarray], Any]:
+    def _compile_tensorflow(self) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
         """Weights as constants, so that convolution, batch norm and activation fuse into one kernel.
 
         XLA is for GPUs only: on CPUs it halves the speed (docs/decisions.md).
@@ -181,13 +182,13 @@ class Extractor:
             autograph=False,
         ).get_concrete_function()
 
-        def extract(shard: np.ndarray) -> np.ndarray:
-            return function(tf.constant(shard)).numpy()
+        def extract(shard: np.ndarray) -> list[np.ndarray]:
+            return [output.numpy() for output in function(tf.constant(shard))]
 
         threads = ThreadPoolExecutor(shards, "shard")
-        return lambda images: np.concatenate(list(threads.map(extract, np.split(images, shards))))
+        return lambda images: _join(list(threads.map(extract, np.split(images, shards))))
 
-    def _compile_jax(self) -> Callable[[np.ndarray], Any]:
+    def _compile_jax(self) -> Callable[[np.ndarray], Sequence[Any]]:
         """Weights as arguments that stay on the device: as constants they would make XLA's compilation crawl."""
         import jax
 
@@ -195,18 +196,24 @@ class Extractor:
         function = jax.jit(self._features)
         return lambda images: function(trainable, non_trainable, images)
 
-    def _compile_torch(self) -> Callable[[np.ndarray], Any]:
+    def _compile_torch(self) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
         """No gradients, no graph: eager kernels on the model's device."""
         import torch
 
         keras = import_keras()
 
-        def extract(images: np.ndarray) -> np.ndarray:
+        def extract(images: np.ndarray) -> list[np.ndarray]:
             with torch.inference_mode():
                 pixels = preprocess(keras.ops.convert_to_tensor(images), self._preprocessing)
-                return self._model(pixels, training=False).float().cpu().numpy()
+                features = keras.tree.flatten(self._model(pixels, training=False))
+                return [output.float().cpu().numpy() for output in features]
 
         return extract
+
+
+def _join(batches: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, ...]:
+    """Put the outputs of several batches, each (n, D), behind one another, output by output."""
+    return tuple(np.concatenate(outputs) for outputs in zip(*batches, strict=True))
 
 
 def preprocess(images: Any, preprocessing: str) -> Any:

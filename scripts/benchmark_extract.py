@@ -82,9 +82,9 @@ class _AsTrained(FrozenBackbone):
     Fresh ones are zeros and ones, which TensorFlow's optimiser strikes out: both sides would run another graph.
     """
 
-    def build(self) -> "keras.Model":
+    def build_whole(self) -> "keras.Model":
         """Build the Keras model and draw its biases and statistics."""
-        model = super().build()
+        model = super().build_whole()
         if self.weights.kind == "random":
             random = np.random.default_rng(0)
             for variable in model.weights:
@@ -265,6 +265,6 @@ class _Instant:
 
     batch_size = _BATCH
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray]:
         """Return float32 (n, 1) zeros."""
-        return np.zeros((len(images), 1), np.float32)
+        return (np.zeros((len(images), 1), np.float32),)

@@ -50,7 +50,7 @@ def benchmark_precision(backbones: Sequence[FrozenBackbone], images: int, repeat
         model = fold_batch_norms(backbone.build())
         pixels = np.stack([resize(image, backbone.input_size) for image in slices])
         with jax.default_device(jax.devices("cpu")[0]):
-            reference = Extractor(model, backbone.preprocessing, backbone.input_size, images)(pixels)
+            reference = Extractor(model, backbone.preprocessing, backbone.input_size, images)(pixels)[0]
         exact = _compare(model, backbone, pixels, reference, repeats)
         with jax.default_matmul_precision("default"):
             fast = _compare(model, backbone, pixels, reference, repeats)
@@ -70,7 +70,7 @@ def _compare(
     """
     batch = default_batch_size(device_name())
     extractor = Extractor(model, backbone.preprocessing, backbone.input_size, batch)
-    features = extractor(pixels)
+    (features,) = extractor(pixels)
     many = np.resize(pixels, (_BATCHES * batch, *pixels.shape[1:]))
     seconds = []
     for _ in range(1 + repeats):

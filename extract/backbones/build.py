@@ -2,14 +2,17 @@
 
 import io
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extract.backbones.own_model import load_own_model, warn_of_classifier
+from extract.backbones.own_model import choose_taps, cut_model, load_own_model, warn_of_classifier
 from extract.backbones.table import PREPROCESSING, Backbone
+from extract.backbones.taps import find_layer, pool_maps
 from extract.backbones.weights import RANDOM_SEED, Weights
 from extract.images.reading import Reading
 from extract.images.resizing import RESIZING
@@ -17,7 +20,7 @@ from extract.runtime import split_cores
 from features.common.errors import InputError
 from features.common.hdf5 import refuse_inflated
 from features.common.keras_import import import_keras
-from features.store.recipe import Recipe
+from features.store.recipe import FEATURES, MID_POOLING, Recipe
 
 if TYPE_CHECKING:
     import keras
@@ -34,6 +37,8 @@ class FrozenBackbone:
         weights: where its weights are.
         precision: `float32` or `mixed`.
         architecture: its row of the table; None for a user's own model.
+        features: what one pass gives, of `features.store.recipe.FEATURES`, at least one, in their order.
+        taps: the two layers of mid-level features; () where there are none.
         pooling: `avg`, or `model` where a user's own model gives vectors.
         layer: the layer of a user's own model whose output are the features; "" for the model's own.
     """
@@ -44,62 +49,92 @@ class FrozenBackbone:
     weights: Weights
     precision: str
     architecture: Backbone | None
+    features: tuple[str, ...] = ("last",)
+    taps: tuple[str, ...] = ()
     pooling: str = "avg"
     layer: str = ""
 
     @classmethod
-    def of_table(cls, row: Backbone, weights: Weights, precision: str) -> "FrozenBackbone":
+    def of_table(
+        cls, row: Backbone, weights: Weights, precision: str, features: tuple[str, ...] = ("last",)
+    ) -> "FrozenBackbone":
         """A backbone of the table."""
-        return cls(row.name, row.input_size, row.preprocessing, weights, precision, row)
+        return cls(row.name, row.input_size, row.preprocessing, weights, precision, row, features, row.taps)
 
     @classmethod
-    def of_model(cls, name: str, weights: Weights, cached: Recipe | None = None, layer: str = "") -> "FrozenBackbone":
+    def of_model(
+        cls,
+        name: str,
+        weights: Weights,
+        features: tuple[str, ...] = ("last",),
+        layers: Mapping[str, str] = MappingProxyType({}),
+        cached: Sequence[Recipe] = (),
+    ) -> "FrozenBackbone":
         """A user's own model, which runs in the precision that it was saved with.
 
         Args:
             name: what the cache calls it.
             weights: its file.
-            cached: how the rows in the cache were made. If by the same file, it says what the model takes; otherwise
+            features: what is wanted of it; mid-level features only where it has maps of two resolutions.
+            layers: by kind of features the layers that give them, where they are not the model's last one, or found by
+                shape; as in a recipe.
+            cached: how rows of it in the cache were made. If by the same file, they say what the model takes; otherwise
                 the model is loaded to see.
-            layer: as in the class.
 
         Raises:
-            InputError: the file does not load, or the model does not take RGB images of one fixed size.
+            InputError: the file does not load, the model does not take RGB images of one fixed size, or it has no such
+                layers.
         """
         assert weights.path is not None
-        if cached is not None and (cached.backbone, cached.weights_digest, cached.layer) == (
-            *(name, weights.digest, layer),
-        ):
-            return cls(name, cached.input_size, "model", weights, "float32", None, cached.pooling, layer)
-        model = load_own_model(weights.path, layer)
-        shape = getattr(model, "input_shape", None)
-        if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] is None or shape[1] != shape[2] or shape[3] != 3:
-            raise InputError(
-                f"{weights.path} takes inputs of shape {shape}; a backbone takes (None, S, S, 3) with S fixed. "
-                f"Save it with such an input."
-            )
-        _pooled(model)
-        warn_of_classifier(model, weights.path)
-        pooling = "avg" if len(model.output_shape) == 4 else "model"
-        return cls(name, int(shape[1]), "model", weights, "float32", None, pooling, layer)
+        known = {
+            recipe.features: recipe
+            for recipe in cached
+            if (recipe.backbone, recipe.weights_digest) == (name + FEATURES[recipe.features], weights.digest)
+            and layers.get(recipe.features, "" if recipe.features == "last" else recipe.layer) == recipe.layer
+        }
+        if known.keys() >= {*features}:
+            size = known[features[0]].input_size
+            taps = tuple(known["mid"].layer.split(",")) if "mid" in known else ()
+            pooling = known["last"].pooling if "last" in known else "avg"
+        else:
+            model = load_own_model(weights.path)
+            size = _input_size(model, weights.path)
+            last = cut_model(model, weights.path, layers.get("last", ""))
+            _pooled(last)  # refuses one that ends otherwise
+            pooling = "avg" if len(last.output_shape) == 4 else "model"
+            if "last" in features:
+                warn_of_classifier(last, weights.path)
+            taps = choose_taps(model, weights.path, layers.get("mid", ""), features) if "mid" in features else ()
+            features = tuple(kind for kind in features if kind != "mid" or taps)
+        layer = layers.get("last", "")
+        return cls(name, size, "model", weights, "float32", None, features, taps, pooling, layer)
 
-    def recipe(self, storage: str, reading: Reading) -> Recipe:
-        """All that decides the values of its features of images read so, stored as `float32` or `float16`."""
-        return Recipe(
-            backbone=self.name,
-            weights=self.weights.label,
-            weights_digest=self.weights.digest,
-            preprocessing=f"{RESIZING[reading.fit]}; {PREPROCESSING[self.preprocessing]}",
-            input_size=self.input_size,
-            pooling=self.pooling,
-            layer=self.layer,
-            precision=self.precision,
-            storage=storage,
-            **reading.settings(),
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """What the cache calls the rows that one pass gives."""
+        return tuple(self.name + FEATURES[kind] for kind in self.features)
+
+    def recipes(self, storage: str, reading: Reading) -> tuple[Recipe, ...]:
+        """All that decides the values of its rows of images read so, stored as `float32` or `float16`."""
+        layers = {"last": (self.pooling, self.layer), "mid": (MID_POOLING, ",".join(self.taps))}
+        return tuple(
+            Recipe(
+                backbone=name,
+                weights=self.weights.label,
+                weights_digest=self.weights.digest,
+                preprocessing=f"{RESIZING[reading.fit]}; {PREPROCESSING[self.preprocessing]}",
+                input_size=self.input_size,
+                pooling=layers[kind][0],
+                layer=layers[kind][1],
+                precision=self.precision,
+                storage=storage,
+                **reading.settings(),
+            )
+            for name, kind in zip(self.rows, self.features, strict=True)
         )
 
     def build(self) -> "keras.Model":
-        """Build the Keras model and load its weights.
+        """Build the Keras model of the features `last`, and load its weights.
 
         Returns:
             Model from (B, S, S, 3) preprocessed pixels to (B, D) pooled features.
@@ -107,9 +142,31 @@ class FrozenBackbone:
         Raises:
             InputError: the weights do not fit the architecture.
         """
+        return self._end(self.build_whole())
+
+    def build_rows(self) -> "keras.Model":
+        """Build the Keras model of all its rows, as `build` does.
+
+        Returns:
+            Model from (B, S, S, 3) preprocessed pixels to pooled features, a list of (B, D), one for each of `rows`.
+        """
+        whole = self.build_whole()
+        maps = [find_layer(whole, tap).output for tap in self.taps if "mid" in self.features]
+        outputs = [pool_maps(maps) if kind == "mid" else self._end(whole).output for kind in self.features]
+        return import_keras().Model(whole.inputs[0], outputs)
+
+    def _end(self, whole: "keras.Model") -> "keras.Model":
+        """End a whole model in its last features, (B, D)."""
+        if self.architecture is not None:
+            return whole
+        assert self.weights.path is not None
+        return _pooled(cut_model(whole, self.weights.path, self.layer))
+
+    def build_whole(self) -> "keras.Model":
+        """Build the backbone, pooled, with its weights; load a user's own model as it was saved."""
         if self.architecture is None:
             assert self.weights.path is not None
-            return _pooled(load_own_model(self.weights.path, self.layer))
+            return load_own_model(self.weights.path)
         split_cores()
         keras = import_keras()
         keras.config.set_dtype_policy("mixed_float16" if self.precision == "mixed" else "float32")
@@ -148,6 +205,17 @@ def _load_weights(model: "keras.Model", path: Path) -> None:
             f"Give weights that were saved from {model.name} without its classifier. Keras says: "
             f"{str(error).splitlines()[0][:200]}"
         ) from None
+
+
+def _input_size(model: "keras.Model", path: Path) -> int:
+    """Height and width of the images that a user's own model takes."""
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] is None or shape[1] != shape[2] or shape[3] != 3:
+        raise InputError(
+            f"{path} takes inputs of shape {shape}; a backbone takes (None, S, S, 3) with S fixed. "
+            f"Save it with such an input."
+        )
+    return int(shape[1])
 
 
 def _pooled(model: "keras.Model") -> "keras.Model":

@@ -5,10 +5,11 @@ import json
 import logging
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from extract.backbones.taps import find_layer, find_taps
 from extract.runtime import split_cores
 from features.common.errors import InputError
 from features.common.hdf5 import refuse_inflated
@@ -35,20 +36,26 @@ def load_own_model(path: Path, layer: str = "") -> "keras.Model":
         path: a .keras file.
         layer: the name of the layer whose output are the features; "" for the model's own.
 
+    Returns:
+        The model; a functional one of a Sequential.
+
     Raises:
         InputError: the file holds no such model, its input is too large, or it has no such layer.
     """
     _check_file(path)
     split_cores()
     try:
-        model = import_keras().saving.load_model(path, compile=False, safe_mode=True)
+        keras = import_keras()
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        if isinstance(model, keras.Sequential) and model.inputs:
+            model = keras.Model(model.inputs[0], model.outputs[0])
     except Exception as error:  # noqa: BLE001 - a foreign file can fail anywhere inside Keras
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"{path} cannot be loaded: {reason} A backbone is a model saved by Keras 3 with model.save, "
             f"of Keras' own layers (no Lambda)."
         ) from None
-    return _cut(model, path, layer) if layer else model
+    return cut_model(model, path, layer)
 
 
 def warn_of_classifier(model: "keras.Model", path: Path) -> None:
@@ -71,15 +78,57 @@ def warn_of_classifier(model: "keras.Model", path: Path) -> None:
     )
 
 
-def _cut(model: "keras.Model", path: Path, layer: str) -> "keras.Model":
-    """End a model at a layer."""
+def cut_model(model: "keras.Model", path: Path, layer: str) -> "keras.Model":
+    """End a model of a file at a layer; at its own end where `layer` is "".
+
+    Raises:
+        InputError: it has no such layer.
+    """
+    if not layer:
+        return model
     names = [found.name for found in model.layers if _width(found) is not None]
     if layer not in names:
         raise InputError(
             f"--layer {layer}: {path} has no layer of that name that gives features (B, D) or maps (B, H, W, D). It "
             f"has, from its end: {first_few(names[::-1])}."
         )
-    return import_keras().Model(model.inputs, model.get_layer(layer).output)
+    return import_keras().Model(model.inputs[0], model.get_layer(layer).output)
+
+
+def choose_taps(model: "keras.Model", path: Path, choice: str, features: Sequence[str]) -> tuple[str, ...]:
+    """Choose the two layers of a model's mid-level features, and say which; or say that it has none, and give ().
+
+    Args:
+        model: a whole model.
+        path: its file.
+        choice: `A,B` as given to `--taps`; "" to find them by shape.
+        features: what is wanted of the model.
+
+    Raises:
+        InputError: it has no such layers; or none are found, and nothing else is wanted.
+    """
+    if choice:
+        taps = tuple(choice.split(","))
+        wrong = next((tap for tap in taps if find_layer(model, tap) is None), None)
+        if wrong is not None or len(taps) != 2:
+            maps = [layer.name for layer in model.layers if find_layer(model, layer.name) is not None]
+            reason = f"--taps takes two layers, A,B; received {len(taps)}" if wrong is None else f"{wrong!r} is none"
+            raise InputError(
+                f"--taps {choice}: {reason} that give square maps (B, H, H, C) in {path}. Those are, from its end: "
+                f"{first_few(maps[::-1]) if maps else 'none'}."
+            )
+        return taps
+    taps = find_taps(model)
+    if taps:
+        logger.warning("%s: mid-level features are of the layers %s (--taps names others)", path, ",".join(taps))
+    elif tuple(features) == ("mid",):
+        raise InputError(
+            f"--features mid: {path} has no maps of two resolutions at its top level, so it has no mid-level features. "
+            "Use --features last."
+        )
+    else:
+        logger.warning("%s has no maps of two resolutions at its top level: it gives no mid-level features", path)
+    return taps
 
 
 def _width(layer: "keras.layers.Layer") -> int | None:

@@ -11,6 +11,7 @@ from extract.backbones.table import BACKBONES, EMBEDDED, Backbone
 from features.common.errors import InputError, cause_of
 from features.common.files import digest
 from features.common.keras_import import backend_name, import_keras, keras_home
+from features.store.recipe import FEATURES, backbone_of
 
 #: The seed of `--weights random`.
 RANDOM_SEED = 0
@@ -104,6 +105,10 @@ def find_model(option: str) -> tuple[str, Weights]:
     if name in BACKBONES:
         raise InputError(f"--backbone {option}: {name} is a backbone of the table already. Choose another name.")
     check_name(f"--backbone {option}:", name)
+    if backbone_of(name) != name:
+        raise InputError(
+            f"--backbone {option}: a name that ends in {FEATURES['mid']} is that of mid-level features. Choose another."
+        )
     if not path.is_file() or path.suffix != ".keras":
         raise InputError(
             f"--backbone {option}: {path} is not a .keras file, or is missing. "

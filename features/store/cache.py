@@ -14,7 +14,7 @@ from features.common.files import digest_file, replacing
 from features.common.text import count_things, first_few
 from features.store.cache_file import BLOCK_ROWS, CacheFile, DamagedFile, Selection, read_selections
 from features.store.images_table import FactsTable, Rejection, Stamp, read_rejections
-from features.store.recipe import Recipe
+from features.store.recipe import Recipe, backbone_of
 from features.store.source import Source, extract_command, read_source
 
 #: In a default cache: the path of the data set that it belongs to.
@@ -196,7 +196,7 @@ class FeatureCache:
         splits = self.splits() if self.root.is_dir() else ()
         backbones = backbones or self._wanted or tuple(dict.fromkeys(b for s in splits for b in self.backbones(s)))
         known = {name: source for name in backbones if (source := self._source(name, split))}
-        unknown = ",".join(name for name in backbones if name not in known)
+        unknown = ",".join(dict.fromkeys(backbone_of(name) for name in backbones if name not in known))
         commands = [extract_command(known, cache)] if known else []
         if unknown or not known:
             words = [*(["--backbones", unknown] if unknown else []), *([] if cache is None else ["--cache", cache])]

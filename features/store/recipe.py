@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ SCHEMA_VERSION = 2
 NO_WINDOW = "none"
 #: Weights that `--weights` names by a word; all others are files.
 _NAMED_WEIGHTS = ("imagenet", "random")
+#: What one pass of a backbone gives, by the names that `--features` takes, and how the names of its rows end: the
+#: average of the last map; and mid-level features, of two maps before it.
+FEATURES = {"last": "", "mid": ".mid"}
+#: How the maps of mid-level features become numbers: average, maximum, standard deviation over their positions.
+MID_POOLING = "avg,max,std"
 
 
 @dataclass(frozen=True)
@@ -23,12 +29,13 @@ class Recipe:
     rounding only, and features made on a GPU must go with features made later on a laptop.
 
     Attributes:
-        backbone: name of the backbone.
+        backbone: name of the rows: that of the backbone, and an ending of `FEATURES`.
         weights: where the weights came from, for people: `imagenet`, `random`, or a path. Not fingerprinted.
         weights_digest: BLAKE2b-128 of the weights' file, as hexadecimal digits.
         preprocessing: what happens to the decoded pixels before the backbone, in words.
         input_size: height and width of the backbone's input, in pixels.
-        pooling: how the last feature map becomes a vector: `avg`, or `model` where the model itself pools.
+        pooling: how feature maps become a vector: `avg` the last one, `MID_POOLING` those of two layers; or `model`
+            where the model itself pools.
         views: names of the views along the second axis of `features`.
         precision: arithmetic of the backbone, `float32` or `mixed`.
         storage: dtype of the stored features, `float32` or `float16`.
@@ -36,7 +43,7 @@ class Recipe:
         intensity_range: the stored values of 16-bit images that become black and white, `LOW,HIGH`.
         orientation: `exif` where tags turn images upright, `stored` where only those of TIFF files do.
         window: the intensity window of scans; `none` for plain images.
-        layer: the layer of a user's own model that gives the features; "" for its last one.
+        layer: the layer that gives the features, "" for the last one; of mid-level features its two, `A,B`.
         schema_version: version of the cache's layout.
     """
 
@@ -89,6 +96,11 @@ class Recipe:
         return cls(**{field.name: found[field.name] for field in fields(cls)})
 
     @property
+    def features(self) -> str:
+        """Which of `FEATURES` these are."""
+        return "mid" if self.pooling == MID_POOLING else "last"
+
+    @property
     def is_own_model(self) -> bool:
         """Whether the backbone is a user's own model: `weights` is then its file, and holds the architecture too."""
         return self.weights.endswith(".keras")
@@ -107,7 +119,14 @@ class Recipe:
 
 #: Fields that caches made before they existed do not have, but for `window`, whose name was another one.
 _LATER_FIELDS = ("fit", "intensity_range", "orientation", "layer")
+#: The options that name the layers of a user's own model.
+_OF_LAYER = {"last": "--layer", "mid": "--taps"}
 _DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.name in (*_LATER_FIELDS, "window")}
+
+
+def backbone_of(name: str) -> str:
+    """Tell the backbone that gives the rows of a name."""
+    return name.removesuffix(FEATURES["mid"])
 
 
 def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
@@ -116,16 +135,26 @@ def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
     Backbones of the table that share their options share a run. Weights that do not come with Keras are looked for
     where they were.
     """
+    passes: dict[tuple[str, Recipe], dict[str, Recipe]] = {}
+    for name, recipe in recipes.items():
+        passes.setdefault((backbone_of(name), replace(recipe, backbone="", pooling="", layer="")), {})[
+            recipe.features
+        ] = recipe
     of_table: dict[tuple[str, ...], list[str]] = {}
     own = []
-    for backbone, recipe in recipes.items():
+    for (backbone, recipe), rows in passes.items():
         arithmetic = ("--precision", recipe.precision, "--dtype", recipe.storage)
         window = () if recipe.window == NO_WINDOW else ("--window", recipe.window)
         pixels = ("--range", recipe.intensity_range, "--fit", recipe.fit, "--orientation", recipe.orientation, *window)
-        settings = (*arithmetic, *pixels)
+        kinds = (
+            ()
+            if rows.keys() == FEATURES.keys()
+            else ("--features", ",".join(kind for kind in FEATURES if kind in rows))
+        )
+        settings = (*kinds, *arithmetic, *pixels)
         if recipe.is_own_model:
-            layer = ["--layer", recipe.layer] if recipe.layer else []
-            own.append(["--backbone", f"{backbone}={recipe.weights}", *layer, *settings])
+            layers = [(_OF_LAYER[kind], row.layer) for kind, row in rows.items() if row.layer]
+            own.append(["--backbone", f"{backbone}={recipe.weights}", *chain.from_iterable(layers), *settings])
         else:
             of_table.setdefault(("--weights", recipe.weights_option, *settings), []).append(backbone)
     return [["--backbones", ",".join(names), *options] for options, names in of_table.items()] + own

@@ -164,7 +164,7 @@ def test_features_of_another_fingerprint_are_refused_with_the_difference_and_the
     assert code == 2
     assert "new/alpha.h5 was extracted otherwise than what" in said
     assert f"weights_digest {'0' * 32} -> {'1' * 32}" in said
-    assert "--backbones alpha --weights random --precision float32 --dtype float32" in said
+    assert "--backbones alpha --weights random --features last --precision float32 --dtype float32" in said
     assert not out.exists()
 
 
@@ -364,7 +364,7 @@ def test_the_options_of_a_run_are_those_of_the_backbones_that_its_model_needs(ow
     saved = SavedRun.open(finished)
     saved.record["models"]["prior"] = {"members": [], "backbones": [], "shares": {}}  # it sees which images there are
     for model, names in (("logistic/beta", "beta"), ("mean", "alpha,beta"), ("prior", "alpha")):
-        expected = f"--backbones {names} --weights random --precision float32 --dtype float32 "
+        expected = f"--backbones {names} --weights random --features last --precision float32 --dtype float32 "
         expected += "--range 0,65535 --fit squash --orientation stored"
         assert saved.extract_options(model) == [expected.split()]
 

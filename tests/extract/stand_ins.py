@@ -34,26 +34,29 @@ def write_images(folder: Path, count: int, side: int = 40, seed: int = 0) -> dic
     return images
 
 
-def backbone(name: str = "tiny", input_size: int = 20, digest: str = "0" * 32) -> FrozenBackbone:
+def backbone(
+    name: str = "tiny", input_size: int = 20, digest: str = "0" * 32, features: tuple[str, ...] = ("last",)
+) -> FrozenBackbone:
     """A backbone for `StandIns`."""
-    return FrozenBackbone(name, input_size, "model", Weights("random", "random", digest, None), "float32", None)
+    weights = Weights("random", "random", digest, None)
+    return FrozenBackbone(name, input_size, "model", weights, "float32", None, features, ("a", "b"))
 
 
 class StandIn:
     """Stands in for a compiled backbone: row features that depend on every pixel and channel."""
 
-    def __init__(self, name: str, batch_size: int, seconds: float) -> None:
-        self.name = name
+    def __init__(self, rows: tuple[str, ...], batch_size: int, seconds: float) -> None:
+        self.rows = rows
         self.batch_size = batch_size
         self.seconds = seconds
         self.batches: list[int] = []
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Compute float32 (n, WIDTH)."""
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Compute float32 (n, WIDTH), for each of the backbone's rows."""
         assert images.dtype == np.uint8
         time.sleep(self.seconds)
         self.batches.append(len(images))
-        return np.stack([features_of(image, self.name) for image in images])
+        return tuple(np.stack([features_of(image, name) for image in images]) for name in self.rows)
 
 
 def features_of(image: np.ndarray, name: str) -> np.ndarray:
@@ -74,7 +77,7 @@ class StandIns(CompiledBackbones):
 
     def __call__(self, backbone: FrozenBackbone) -> StandIn:
         """Return the stand-in of a backbone."""
-        return self.made.setdefault(backbone.name, StandIn(backbone.name, self._size, self._seconds))
+        return self.made.setdefault(backbone.name, StandIn(backbone.rows, self._size, self._seconds))
 
 
 def run(

@@ -61,6 +61,26 @@ def test_every_file_is_read_and_decoded_once_and_resized_once_per_size(data, tmp
     assert calls == {"read": 26, "decode": 13, "resize": 26}
 
 
+def test_one_pass_fills_two_files_and_only_what_is_missing_is_written(data, tmp_path):
+    run(data, tmp_path / "one")
+    run(data, tmp_path / "cache")
+    before = (tmp_path / "cache" / "train" / "tiny.h5").stat().st_ino
+    both = backbone(features=("last", "mid"))
+    compiled = StandIns()
+    report = run(data, tmp_path / "cache", both, compiled=compiled)
+    assert compiled.made["tiny"].batches == [4, 4, 2, 3]  # one pass a split
+    assert (report.rows, report.backbones["tiny"].widths) == (26, (WIDTH, WIDTH))
+    assert (tmp_path / "cache" / "train" / "tiny.h5").stat().st_ino == before
+    assert FeatureCache(tmp_path / "cache").backbones("train") == ("tiny", "tiny.mid")
+    ids, features = read(tmp_path / "cache", "tiny", "tiny.mid")
+    np.testing.assert_array_equal(features[:, :WIDTH], read(tmp_path / "one")[1])
+    pixels = [resize(cv2.imread(str(data / "train" / f"{i}.png"))[..., ::-1], 20) for i in ids]
+    np.testing.assert_array_equal(features[:, WIDTH:], [features_of(image, "tiny.mid") for image in pixels])
+    recipe = FeatureCache(tmp_path / "cache").open("train", "tiny.mid").recipe
+    assert (recipe.backbone, recipe.pooling, recipe.layer) == ("tiny.mid", "avg,max,std", "a,b")
+    assert run(data, tmp_path / "cache", both).rows == 0
+
+
 def test_a_second_run_extracts_nothing_and_leaves_the_file_alone(data, tmp_path):
     run(data, tmp_path / "cache")
     before = (tmp_path / "cache" / "train" / "tiny.h5").stat()
@@ -93,7 +113,7 @@ def test_the_file_of_each_backbone_says_the_seconds_that_the_device_took(data, t
     spent = Counter()
     for rows in (13, 2):
         for name, counted in run(data, tmp_path / "cache", *backbones).backbones.items():
-            assert counted.rows == rows
+            assert counted.images == rows
             spent[name] += counted.seconds
         write_images(data / "train", 12)  # two more
     for name in ("a", "b"):
@@ -202,10 +222,10 @@ def test_a_row_that_is_not_finite_stops_the_run_and_names_the_image(data, tmp_pa
             stand_in = super().__call__(backbone)
 
             def poisoned(images):
-                features = stand_in(images)
+                (features,) = stand_in(images)
                 if len(stand_in.batches) == 2:
                     features[1, 3] = np.inf
-                return features
+                return (features,)
 
             poisoned.batch_size = 4
             return poisoned
@@ -232,7 +252,7 @@ class SmallFeatures(StandIns):
         stand_in = super().__call__(backbone)
 
         def small(images):
-            return stand_in(images) / 65536
+            return tuple(features / 65536 for features in stand_in(images))
 
         small.batch_size = 4
         return small

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from extract.__main__ import app
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import BACKBONES, CHALLENGE
+from extract.backbones.taps import find_layer
 from extract.backbones.weights import Weights
 from extract.scans import dicom
 from features.common.keras_import import import_keras
@@ -64,6 +65,7 @@ def test_a_keras_backbone_gives_what_keras_applications_gives(row, tmp_path, mon
     )
     assert result.exit_code == 0, result.output
     _, features = FeatureCache(cache).read("test", [row.name], ["a_red", "b_blue"])
+    _, mid = FeatureCache(cache).read("test", [f"{row.name}.mid"], ["a_red", "b_blue"])
 
     (model,) = built
     preprocess_input = sys.modules[builder.__module__].preprocess_input
@@ -73,7 +75,21 @@ def test_a_keras_backbone_gives_what_keras_applications_gives(row, tmp_path, mon
     assert relative_error(features[0], of_red) < 1e-4
     assert relative_error(features[1], of_blue) < 1e-4
     assert relative_error(of_blue, of_red) > 1e-3  # the checks above could have failed
+    assert coarsest_sides(model)[:2] == [find_layer(model, tap).output.shape[1] for tap in row.taps][::-1]
+    whole = keras.Model(model.inputs, [find_layer(model, tap).output for tap in row.taps])
+    maps = [np.asarray(tap, np.float64) for tap in whole(preprocess_input(np.stack([red, blue]).astype(np.float32)))]
+    expected = np.hstack([pool(of_layer, axis=(1, 2)) for of_layer in maps for pool in (np.mean, np.max, np.std)])
+    assert mid.shape == expected.shape
+    assert relative_error(mid, expected) < 1e-4
+    assert relative_error(mid[0], expected[1]) > 1e-3
     keras.backend.clear_session()
+
+
+def coarsest_sides(model):
+    """The sides of all square maps of a model of more than one position, the smallest first."""
+    tree = import_keras().tree
+    shapes = [tensor.shape for operation in model.operations for tensor in tree.flatten(operation.output)]
+    return sorted({shape[1] for shape in shapes if len(shape) == 4 and shape[1] == shape[2] > 1})
 
 
 def test_random_weights_are_those_of_seed_0():

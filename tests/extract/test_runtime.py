@@ -38,22 +38,32 @@ def images():
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 16])
 def test_features_are_the_models_own_and_the_last_batch_is_filled_up(model, images, batch_size):
-    features = Extractor(model, "tf", SIDE, batch_size)(images)
+    (features,) = Extractor(model, "tf", SIDE, batch_size)(images)
     expected = model.predict(images / np.float32(127.5) - 1, verbose=0)
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_several_outputs_are_given_side_by_side(model, images):
+    keras = import_keras()
+    first = model.layers[0].output
+    both = keras.Model(model.inputs, [keras.ops.max(first, axis=(1, 2)), model.outputs[0]])
+    largest, features = Extractor(both, "tf", SIDE, 4)(images)
+    maps = keras.Model(model.inputs, first).predict(images / np.float32(127.5) - 1, verbose=0)
+    np.testing.assert_allclose(largest, maps.max(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(features, Extractor(model, "tf", SIDE, 4)(images)[0], rtol=1e-5, atol=1e-6)
+
+
 def test_a_row_does_not_depend_on_its_batch(model, images):
     extractor = Extractor(model, "model", SIDE, 4)
-    together = extractor(images)
-    np.testing.assert_array_equal(np.concatenate([extractor(image[None]) for image in images]), together)
-    np.testing.assert_array_equal(extractor(images[::-1])[::-1], together)
+    (together,) = extractor(images)
+    np.testing.assert_array_equal(np.concatenate([extractor(image[None])[0] for image in images]), together)
+    np.testing.assert_array_equal(extractor(images[::-1])[0][::-1], together)
 
 
 @pytest.mark.parametrize(("batch_size", "parts"), [(12, [4, 4, 4]), (8, [3, 3, 3]), (1, [1, 1, 1])])
 def test_a_batch_is_computed_in_equal_parts_at_the_same_time(model, images, monkeypatch, batch_size, parts):
-    expected = Extractor(model, "tf", SIDE, batch_size)(images)
+    (expected,) = Extractor(model, "tf", SIDE, batch_size)(images)
     split, cut = np.split, []
 
     def recorded(batch, count):
@@ -64,7 +74,7 @@ def test_a_batch_is_computed_in_equal_parts_at_the_same_time(model, images, monk
     monkeypatch.setattr(runtime, "batches_at_a_time", lambda: 3)
     extractor = Extractor(model, "tf", SIDE, batch_size)
     monkeypatch.setattr(np, "split", recorded)
-    np.testing.assert_allclose(extractor(images), expected, rtol=1e-6)
+    np.testing.assert_allclose(extractor(images)[0], expected, rtol=1e-6)
     assert cut == [parts] * -(-len(images) // sum(parts))
 
 
@@ -89,10 +99,10 @@ print(tf.config.threading.get_intra_op_parallelism_threads(), runtime.batches_at
 
 def test_the_weights_are_frozen_when_it_is_compiled(model, images):
     extractor = Extractor(model, "model", SIDE, 11)
-    before = extractor(images)
+    (before,) = extractor(images)
     kept = model.get_weights()
     model.set_weights([weights * 2 for weights in kept])
-    np.testing.assert_array_equal(extractor(images), before)
+    np.testing.assert_array_equal(extractor(images)[0], before)
     model.set_weights(kept)
 
 
@@ -103,18 +113,18 @@ class Fails:
         self.error = error
         self.sizes: list[int] = []
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
         self.sizes.append(len(images))
         if len(images) > 2:
             raise self.error
-        return images.reshape(len(images), -1)[:, :3].astype(np.float32)
+        return [images.reshape(len(images), -1)[:, :3].astype(np.float32)]
 
 
 def test_the_batch_is_halved_until_it_fits(model, images, monkeypatch, caplog):
     function = Fails(RuntimeError("RESOURCE_EXHAUSTED: out of memory while trying to allocate"))
     monkeypatch.setattr(Extractor, "_compile", lambda _: function)
     extractor = Extractor(model, "model", SIDE, 8)
-    features = extractor(images[:5])
+    (features,) = extractor(images[:5])
     np.testing.assert_array_equal(features, images[:5].reshape(5, -1)[:, :3])
     assert function.sizes == [8, 4, 2, 2, 2]
     assert extractor.batch_size == 2

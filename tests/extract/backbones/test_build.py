@@ -158,13 +158,13 @@ def test_the_recipe_changes_with_whatever_changes_the_values():
     other = Weights("random", "random", "2" * 32, None)
     frozen = FrozenBackbone.of_table(row, weights, "float32")
     fingerprints = {
-        frozen.recipe("float32", Reading()).fingerprint,
-        frozen.recipe("float16", Reading()).fingerprint,
-        FrozenBackbone.of_table(row, weights, "mixed").recipe("float32", Reading()).fingerprint,
-        FrozenBackbone.of_table(row, other, "float32").recipe("float32", Reading()).fingerprint,
-        FrozenBackbone.of_table(BACKBONES["vgg19"], weights, "float32").recipe("float32", Reading()).fingerprint,
+        frozen.recipes("float32", Reading())[0].fingerprint,
+        frozen.recipes("float16", Reading())[0].fingerprint,
+        FrozenBackbone.of_table(row, weights, "mixed").recipes("float32", Reading())[0].fingerprint,
+        FrozenBackbone.of_table(row, other, "float32").recipes("float32", Reading())[0].fingerprint,
+        FrozenBackbone.of_table(BACKBONES["vgg19"], weights, "float32").recipes("float32", Reading())[0].fingerprint,
     }  # fmt: skip
     assert len(fingerprints) == 5
     renamed = Weights("file", "/somewhere/else", "1" * 32, None)
-    same = FrozenBackbone.of_table(row, renamed, "float32").recipe("float32", Reading())
-    assert same.fingerprint == frozen.recipe("float32", Reading()).fingerprint
+    same = FrozenBackbone.of_table(row, renamed, "float32").recipes("float32", Reading())[0]
+    assert same.fingerprint == frozen.recipes("float32", Reading())[0].fingerprint

@@ -49,25 +49,25 @@ def test_a_model_that_ends_in_softmax_is_named_with_the_layer_before(classifier,
     assert f"{path} ends in softmax (layer classes): its features are the probabilities of 2 classes" in caplog.text
     assert "--layer pooled takes what an earlier layer gives" in caplog.text
     caplog.clear()
-    FrozenBackbone.of_model("mine", own(path), layer="pooled")
+    FrozenBackbone.of_model("mine", own(path), layers={"last": "pooled"})
     assert not caplog.records
 
 
 @pytest.mark.parametrize(("layer", "pooling"), [("maps", "avg"), ("pooled", "model")])
 def test_features_come_from_the_layer_and_it_is_part_of_the_recipe(keras, classifier, layer, pooling):
     path, model = classifier
-    frozen = FrozenBackbone.of_model("mine", own(path), layer=layer)
+    frozen = FrozenBackbone.of_model("mine", own(path), layers={"last": layer})
     images = np.random.default_rng(0).random((2, 9, 9, 3)).astype(np.float32)
     expected = np.asarray(keras.Model(model.inputs, model.get_layer("pooled").output)(images))
     np.testing.assert_allclose(frozen.build()(images), expected, rtol=1e-5)
-    recipe = frozen.recipe("float32", Reading())
+    recipe = frozen.recipes("float32", Reading())[0]
     assert (recipe.layer, recipe.pooling) == (layer, pooling)
-    whole = FrozenBackbone.of_model("mine", own(path)).recipe("float32", Reading())
+    whole = FrozenBackbone.of_model("mine", own(path)).recipes("float32", Reading())[0]
     assert recipe.fingerprint != whole.fingerprint
     assert Recipe.from_attributes(recipe.attributes()) == recipe
     assert extract_options({"mine": recipe})[0][:4] == ["--backbone", f"mine={path}", "--layer", layer]
     assert "--layer" not in extract_options({"mine": whole})[0]
-    assert FrozenBackbone.of_model("mine", own(path), recipe, layer) == frozen
+    assert FrozenBackbone.of_model("mine", own(path), layers={"last": layer}, cached=[recipe]) == frozen
 
 
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are(classifier):
@@ -112,3 +112,55 @@ def test_weights_that_their_file_cannot_hold_are_refused(keras, classifier, tmp_
     write_archive(tmp_path / "mine.keras", "{}", path)
     with pytest.raises(InputError, match=r"mine\.keras cannot be loaded: .* has shape \(3, 1, 1099511627776\)"):
         load_own_model(tmp_path / "mine.keras")
+
+
+@pytest.fixture
+def net(keras, tmp_path):
+    """A small network with a residual block at each of three resolutions, saved; its path, and the model."""
+    keras.utils.set_random_seed(3)
+    x = inputs = keras.Input((16, 16, 3))
+    for number, width in enumerate((4, 5, 6)):
+        x = keras.layers.Conv2D(width, 3, strides=2 if number else 1, padding="same", name=f"down{number}")(x)
+        inner = keras.layers.Conv2D(width, 3, padding="same", activation="relu", name=f"inner{number}")(x)
+        x = keras.layers.Add(name=f"block{number}")([x, inner])
+    x = keras.layers.Conv2D(9, 1, name="head")(x)
+    model = keras.Model(inputs, x)
+    model.save(tmp_path / "net.keras")
+    return tmp_path / "net.keras", model
+
+
+BOTH = ("last", "mid")
+
+
+@pytest.mark.parametrize(("layers", "taps"), [({}, ("block1", "block2")), ({"mid": "inner0,head"}, ("inner0", "head"))])
+def test_mid_level_features_are_pooled_maps_of_two_layers(keras, net, caplog, layers, taps):
+    path, model = net
+    with caplog.at_level(logging.WARNING):
+        frozen = FrozenBackbone.of_model("mine", own(path), BOTH, layers)
+    assert ("mid-level features are of the layers block1,block2" in caplog.text) == (not layers)
+    images = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
+    last, mid = frozen.build_rows()(images)
+    maps = keras.Model(model.input, [model.get_layer(tap).output for tap in taps])(images)
+    expected = [pool(of_layer, axis=(1, 2)) for of_layer in map(np.asarray, maps) for pool in (np.mean, np.max, np.std)]
+    np.testing.assert_allclose(mid, np.hstack(expected), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(last, np.asarray(model(images)).mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    recipes = frozen.recipes("float32", Reading())
+    assert [(recipe.backbone, recipe.layer) for recipe in recipes] == [("mine", ""), ("mine.mid", ",".join(taps))]
+    path.unlink()  # what is cached is not loaded again
+    assert FrozenBackbone.of_model("mine", own(path), BOTH, layers, recipes) == frozen
+
+
+def test_taps_that_are_not_there_are_refused_with_those_that_are(net):
+    with pytest.raises(InputError, match=r"--taps block1,pool: 'pool' is none that give square maps .* end: head, blo"):
+        FrozenBackbone.of_model("mine", own(net[0]), BOTH, {"mid": "block1,pool"})
+    with pytest.raises(InputError, match=r"--taps block1: --taps takes two layers, A,B; received 1 that give"):
+        FrozenBackbone.of_model("mine", own(net[0]), BOTH, {"mid": "block1"})
+
+
+def test_a_model_of_one_resolution_has_no_mid_level_features(classifier, caplog):
+    path, _ = classifier
+    with caplog.at_level(logging.WARNING):
+        assert FrozenBackbone.of_model("mine", own(path), BOTH, {"last": "pooled"}).rows == ("mine",)
+    assert "has no maps of two resolutions at its top level: it gives no mid-level features" in caplog.text
+    with pytest.raises(InputError, match=r"--features mid: .* has no maps of two resolutions"):
+        FrozenBackbone.of_model("mine", own(path), ("mid",))

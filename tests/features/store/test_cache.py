@@ -164,7 +164,7 @@ def test_a_missing_backbone_is_named_with_those_that_are_there(cache):
 def test_missing_rows_are_counted(cache):
     assert message_of(cache, "train", ["net"], [IDS[0], "a17", ODD_IDS[0]]) == (
         f"{cache.root}/train/net.h5: 2 of 3 images are missing (first: a17). Run: scripts/extract.sh DATA "
-        f"--backbones net --weights imagenet --precision float32 --dtype float32 --range 0,65535 "
+        f"--backbones net --weights imagenet --features last --precision float32 --dtype float32 --range 0,65535 "
         f"--fit squash --orientation stored --cache {cache.root}"
     )
 
@@ -282,7 +282,7 @@ def test_fingerprints_that_differ_between_splits_never_meet(tmp_path):
         assert f"{tmp_path}/test/net.h5" in message
         assert RECIPE.fingerprint[:8] in message
         assert other.fingerprint[:8] in message
-        assert "scripts/extract.sh DATA --backbones net --weights imagenet --precision " in message
+        assert "scripts/extract.sh DATA --backbones net --weights imagenet --features last --precision " in message
         assert message.endswith(f"--cache {tmp_path}")
 
 
@@ -401,7 +401,7 @@ def test_an_image_of_another_time_passes_if_its_bytes_are_the_same_and_is_refuse
         refuse_changed(images)
     assert str(caught.value) == (
         f"1 image of train changed since {root}/train/net.h5 was extracted (first: b). Run: scripts/extract.sh "
-        f"DATA --backbones net --weights imagenet --precision float32 --dtype float32 --range 0,65535 "
+        f"DATA --backbones net --weights imagenet --features last --precision float32 --dtype float32 --range 0,65535 "
         f"--fit squash --orientation stored --cache {root}"
     )
 
@@ -436,7 +436,7 @@ def test_a_rejected_image_that_was_repaired_is_refused_with_the_command_that_rea
         refuse_changed(images)
     assert str(caught.value) == (
         "1 image of train that could not be read changed since (first: b). Run: scripts/extract.sh "
-        f"DATA --backbones net --weights imagenet --precision float32 --dtype float32 --range 0,65535 "
+        f"DATA --backbones net --weights imagenet --features last --precision float32 --dtype float32 --range 0,65535 "
         f"--fit squash --orientation stored --cache {root}"
     )
 

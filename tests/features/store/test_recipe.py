@@ -76,13 +76,26 @@ def test_options_are_those_of_one_run_for_each_way_to_extract():
         "deep": replace(RECIPE, intensity_range="31744,35839", fit="pad"),
     }
     float32 = ["--precision", "float32", "--dtype", "float32"]
+    last = ["--features", "last"]
     full = ["--range", "0,65535", "--fit", "squash", "--orientation", "stored"]
     deep = ["--range", "31744,35839", "--fit", "pad", "--orientation", "stored"]
     half = ["--precision", "mixed", "--dtype", "float16"]
     assert extract_options(recipes) == [
-        ["--backbones", "alpha,beta", "--weights", "imagenet", *float32, *full],
-        ["--backbones", "half", "--weights", "imagenet", *half, *full],
-        ["--backbones", "tuned", "--weights", "my weights", *float32, *full],
-        ["--backbones", "deep", "--weights", "imagenet", *float32, *deep],
-        ["--backbone", "mine=my models/mine.keras", *float32, *full],
+        ["--backbones", "alpha,beta", "--weights", "imagenet", *last, *float32, *full],
+        ["--backbones", "half", "--weights", "imagenet", *last, *half, *full],
+        ["--backbones", "tuned", "--weights", "my weights", *last, *float32, *full],
+        ["--backbones", "deep", "--weights", "imagenet", *last, *float32, *deep],
+        ["--backbone", "mine=my models/mine.keras", *last, *float32, *full],
+    ]
+
+
+def test_rows_of_one_pass_are_one_backbone_of_the_options():
+    mid = replace(RECIPE, backbone="alpha.mid", pooling="avg,max,std", layer="a,b")
+    own = replace(RECIPE, weights="mine.keras", layer="deep")
+    own_mid = replace(mid, weights="mine.keras")
+    options = extract_options({"alpha": RECIPE, "alpha.mid": mid, "beta.mid": mid, "mine": own, "mine.mid": own_mid})
+    assert [words[: words.index("--precision")] for words in options] == [
+        ["--backbones", "alpha", "--weights", "imagenet"],
+        ["--backbones", "beta", "--weights", "imagenet", "--features", "mid"],
+        ["--backbone", "mine=mine.keras", "--layer", "deep", "--taps", "a,b"],
     ]

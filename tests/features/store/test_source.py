@@ -43,7 +43,8 @@ def test_the_remedy_of_a_damaged_file_can_be_pasted(tmp_path, name):
     given = dict(zip(options[::2], options[1::2], strict=True))
     assert data == str(tmp_path / "data" / name)
     assert {**given, "--range": ""} == {
-        **{"--id-column": name, "--backbone": "tiny=/models/my model.keras", "--precision": "float32"},
+        **{"--id-column": name, "--backbone": "tiny=/models/my model.keras", "--features": "last"},
+        **{"--precision": "float32"},
         **{"--dtype": "float32", "--range": "", "--orientation": "stored", "--fit": "squash", "--cache": str(cache)},
     }
     assert not path.exists()
