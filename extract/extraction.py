@@ -9,14 +9,17 @@ from itertools import chain
 from pathlib import Path
 
 import cv2
+import numpy as np
 from rich.console import Console
 
 from extract.backbones.build import FrozenBackbone
+from extract.engines.table import OPENVINO, choose_engine
 from extract.images.reading import Reading
 from extract.pipeline import BatchFunction, Filling, Images, Job, Pipeline
 from extract.report import BackboneReport, Report, show_progress
 from extract.runtime import CPU_BATCH, GPU_BATCH, Extractor, batches_at_a_time, device_name, fold_batch_norms
 from features.common.files import hold
+from features.common.keras_import import backend_name
 from features.store.assembly import assemble
 from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable, SeenImage, group_salt, replace_rejections
@@ -100,23 +103,34 @@ class CompiledBackbones:
 
     Args:
         batch_size: images a batch; None: chosen by the device.
+        engine: what computes, a name of `ENGINES`, or `auto`.
 
     Attributes:
         device: name of the device; empty until a backbone is compiled.
     """
 
-    def __init__(self, batch_size: int | None) -> None:
+    def __init__(self, batch_size: int | None, engine: str = "auto") -> None:
         self.device = ""
         self._batch_size = batch_size
+        self._engine = engine
         self._extractors: dict[str, BatchFunction] = {}
 
-    def __call__(self, backbone: FrozenBackbone) -> BatchFunction:
-        """Build and compile a backbone, or return it if that was done before."""
+    def __call__(self, backbone: FrozenBackbone, sample: np.ndarray) -> BatchFunction:
+        """Build and compile a backbone, or return it if that was done before.
+
+        Args:
+            backbone: what to compile.
+            sample: uint8 (n, S, S, 3), some of its images, on which an engine proves itself.
+        """
         if backbone.name not in self._extractors:
             self.device = device_name()
-            batch_size = self._batch_size or default_batch_size(self.device)
+            engine = choose_engine(self._engine, self.device, backbone.precision)
             self._extractors[backbone.name] = Extractor(
-                fold_batch_norms(backbone.build_rows()), backbone.preprocessing, backbone.input_size, batch_size
+                lambda: fold_batch_norms(backbone.build_rows()),
+                backbone.preprocessing,
+                backbone.input_size,
+                self._batch_size or default_batch_size(self.device),
+                sample if engine == OPENVINO else None,
             )
         return self._extractors[backbone.name]
 
@@ -178,11 +192,15 @@ def _finish(pipeline: Pipeline, cache: Path, device: str, say: Callable[[str], N
     if len(pipeline.rejected) == len(image_ids):
         say(f"no image of {split} could be read: its cache files are left as they are.")
         return
-    for filling in fillings:
-        _assemble(cache / split / f"{filling.name}.h5", filling, pipeline.digests, device, say)
+    for job in pipeline.jobs:
+        made_by = {"device": device, "engine": job.extractor.engine} if job.extractor else {}
+        for filling in job.fillings:
+            _assemble(cache / split / f"{filling.name}.h5", filling, pipeline.digests, made_by, say)
 
 
-def _assemble(path: Path, filling: Filling, wanted: dict[str, bytes], device: str, say: Callable[[str], None]) -> None:
+def _assemble(
+    path: Path, filling: Filling, wanted: dict[str, bytes], made_by: dict[str, str], say: Callable[[str], None]
+) -> None:
     """Write one cache file again if anything changed; say which rows are replaced or dropped."""
     outdated = [image_id for image_id, digest in filling.cached.items() if wanted.get(image_id, digest) != digest]
     if outdated:
@@ -192,7 +210,9 @@ def _assemble(path: Path, filling: Filling, wanted: dict[str, bytes], device: st
             f"{len(outdated) - replaced} dropped, because their images cannot be read any more."
         )
     if filling.parted or outdated:
-        # A run that only assembles the parts of an earlier one has used no device.
-        device = device or (filling.previous.device if filling.previous else "CPU")
-        assemble(path, filling.recipe, device, wanted, filling.previous, filling.parts)
+        # A run that only assembles the parts of an earlier one has computed nothing.
+        earlier = {"device": "CPU", "engine": backend_name()}
+        if filling.previous:
+            earlier = {"device": filling.previous.device, "engine": filling.previous.engine}
+        assemble(path, filling.recipe, made_by or earlier, wanted, filling.previous, filling.parts)
     filling.parts.remove()

@@ -234,9 +234,10 @@ def compile_maps(backbone: FrozenBackbone) -> Extractor:
     Raises:
         InputError: the backbone pools in a way that leaves no map.
     """
-    model = fold_batch_norms(build_maps(backbone))
     batch_size = min(default_batch_size(device_name()), _BLOCK)
-    return Extractor(model, backbone.preprocessing, backbone.input_size, batch_size)
+    return Extractor(
+        lambda: fold_batch_norms(build_maps(backbone)), backbone.preprocessing, backbone.input_size, batch_size
+    )
 
 
 def _read(wanted: Sequence[_Wanted], recipes: Mapping[str, Recipe]) -> Iterator[list[_Loaded]]:

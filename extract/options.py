@@ -80,6 +80,10 @@ class ExtractOptions(ImageOptions):
         typer.Option(help="Arithmetic; mixed is float16 where it is safe, meant for GPUs."),
     ] = "float32"
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Stored type; float16 takes half.")] = "float32"
+    engine: Annotated[
+        Literal["auto", "tensorflow", "openvino"],
+        typer.Option(help="What computes; auto: OpenVINO on a CPU where it is installed, else Keras' backend."),
+    ] = "auto"
     batch_size: Annotated[
         int | None,
         typer.Option(

@@ -37,9 +37,10 @@ PART_ROWS, PART_SECONDS = 1024, 5.0
 
 
 class BatchFunction(Protocol):
-    """What the pipeline asks of a compiled backbone."""
+    """What the pipeline asks of a compiled backbone: how many images it takes at a time, and what computes."""
 
     batch_size: int
+    engine: str
 
     def __call__(self, images: np.ndarray) -> Sequence[np.ndarray]:
         """Turn uint8 (n, S, S, 3) into float32 (n, D) for each of the backbone's rows."""
@@ -120,14 +121,14 @@ class Job:
     Attributes:
         name: of the backbone.
         fillings: one for each array that the compiled backbone gives; of one input size.
-        compile_extractor: compiles the backbone; called when the first image needs it.
+        compile_extractor: compiles the backbone, given the first image that needs it, uint8 (1, S, S, 3).
         extractor: the compiled backbone.
         gathered: images for the next batch.
     """
 
     name: str
     fillings: Sequence[Filling]
-    compile_extractor: Callable[[], BatchFunction]
+    compile_extractor: Callable[[np.ndarray], BatchFunction]
     extractor: BatchFunction | None = None
     gathered: list[Loaded] = field(default_factory=list)
     _waiting: int = 0
@@ -301,10 +302,12 @@ class Pipeline:
                 self.advance(1 / len(self.jobs))
 
     def _compiled(self, job: Job) -> BatchFunction:
-        """The job's compiled backbone; compiled when it is first asked for."""
+        """The job's compiled backbone; compiled when it is first asked for, which is when it has an image."""
         if job.extractor is None:
             start = time.monotonic()
-            job.extractor = job.compile_extractor()
+            pixels = job.gathered[0].pixels
+            assert pixels is not None
+            job.extractor = job.compile_extractor(pixels[job.input_size][np.newaxis])
             self.report.spend("compile", time.monotonic() - start)
         return job.extractor
 
@@ -312,8 +315,8 @@ class Pipeline:
         """Send the job's gathered images to the device; wait while enough batches are queued."""
         if not job.gathered:
             return
-        batch, job.gathered = job.gathered, []
         extractor = self._compiled(job)
+        batch, job.gathered = job.gathered, []
         images = np.stack([loaded.pixels[job.input_size] for loaded in batch])  # type: ignore[index]
         self._computing.append((job, batch, self._device.submit(self._compute, job, extractor, images)))
         while len(self._computing) > _BATCHES_AHEAD:

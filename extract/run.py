@@ -88,7 +88,7 @@ def run_extraction(options: ExtractOptions) -> int:
             images,
             backbones,
             ExtractionOptions(cache, options.dtype, options.workers or cores(), reading),
-            CompiledBackbones(options.batch_size),
+            CompiledBackbones(options.batch_size, options.engine),
             console,
             stop,
         )

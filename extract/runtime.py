@@ -3,17 +3,21 @@
 The one place that knows Keras' backend.
 """
 
+import ctypes
+import gc
 import logging
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from extract.engines.table import OPENVINO
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
 
@@ -23,9 +27,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Images a batch at first, halved when out of memory; on a CPU, for each of the batches computed at a time.
-CPU_BATCH, GPU_BATCH = 8, 256
+CPU_BATCH, GPU_BATCH = 4, 256
 #: Batches that a CPU computes at a time, at most: each holds its own feature maps, half a GB for VGG16 (measured).
 _BATCHES_AT_A_TIME = 4
+#: By how many standard deviations of the features an engine may miss TensorFlow's; rounding misses them by some 2e-5.
+_SAME = 1e-4
 #: The convolutions that take a batch norm, and how many kernels each has.
 _KERNELS = {"Conv2D": 1, "DepthwiseConv2D": 1, "SeparableConv2D": 2}
 
@@ -89,22 +95,35 @@ class Extractor:
     """A compiled backbone.
 
     Args:
-        model: (B, S, S, 3) preprocessed pixels -> features (B, D), or a list of several such arrays.
+        build: makes the model, (B, S, S, 3) preprocessed pixels -> features (B, D), or a list of several such arrays;
+            called again when the batch is halved, so that nothing is kept that is compiled.
         preprocessing: a key of `extract.backbones.table.PREPROCESSING`.
         input_size: S, in pixels.
         batch_size: images a batch; rounded up to a multiple of `batches_at_a_time`.
+        proof: uint8 (n, S, S, 3), on which OpenVINO proves itself first; without it Keras' backend computes.
 
     Attributes:
         batch_size: images a batch; halved when the device runs out of memory.
+        engine: what computes: `openvino` if it gives the features of TensorFlow, else Keras' backend.
     """
 
-    def __init__(self, model: "keras.Model", preprocessing: str, input_size: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        build: Callable[[], "keras.Model"],
+        preprocessing: str,
+        input_size: int,
+        batch_size: int,
+        proof: np.ndarray | None = None,
+    ) -> None:
         parts = batches_at_a_time()
         self.batch_size = -(-batch_size // parts) * parts
-        self._model = model
+        self.engine = import_keras().backend.backend()
+        self._proof = proof
+        self._build = build
         self._preprocessing = preprocessing
         self._input_size = input_size
         self._function = self._compile()
+        trim_memory()
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """Compute features.
@@ -147,40 +166,44 @@ class Extractor:
         """Compile the whole graph for one shape of batch, the weights as constants where that is faster."""
         match import_keras().backend.backend():
             case "tensorflow":
-                return self._compile_tensorflow()
+                return self._compile_openvino() or self._compile_tensorflow()
             case "jax":
                 return self._compile_jax()
             case _:
                 return self._compile_torch()
 
-    def _features(self, trainable: list, non_trainable: list, images: Any) -> list[Any]:
-        """The graph: preprocessing and backbone, the weights given as values."""
-        pixels = preprocess(images, self._preprocessing)
-        features, _ = self._model.stateless_call(trainable, non_trainable, pixels, training=False)
-        return import_keras().tree.flatten(features)
+    def _graph(self, model: "keras.Model") -> Callable[..., list[Any]]:
+        """The graph of preprocessing and a model: from its weights as values and images to its outputs."""
 
-    def _weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The model's weights as numpy arrays: trainable, non-trainable."""
-        to_numpy = import_keras().ops.convert_to_numpy
-        trainable, non_trainable = self._model.trainable_variables, self._model.non_trainable_variables
-        return [to_numpy(variable) for variable in trainable], [to_numpy(variable) for variable in non_trainable]
+        def compute(trainable: list, non_trainable: list, images: Any) -> list[Any]:
+            pixels = preprocess(images, self._preprocessing)
+            features, _ = model.stateless_call(trainable, non_trainable, pixels, training=False)
+            return import_keras().tree.flatten(features)
 
-    def _compile_tensorflow(self) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
-        """Weights as constants, so that convolution, batch norm and activation fuse into one kernel.
+        return compute
 
-        XLA is for GPUs only: on CPUs it halves the speed (docs/decisions.md).
+    def _trace(self, model: "keras.Model", batch: int | None) -> Any:
+        """Trace a function of TensorFlow for batches of one size, or of any: from uint8 (b, S, S, 3) to the outputs.
+
+        Weights are constants, so that convolution, batch norm and activation fuse into one kernel. XLA is for GPUs
+        only: on CPUs it halves the speed (docs/decisions.md).
         """
         import tensorflow as tf
 
-        shards = math.gcd(self.batch_size, batches_at_a_time())  # of one size: another would be traced again
-        shape = (self.batch_size // shards, self._input_size, self._input_size, 3)
-        trainable, non_trainable = self._weights()
-        function = tf.function(
-            lambda images: self._features(trainable, non_trainable, images),
-            input_signature=[tf.TensorSpec(shape, tf.uint8)],
+        compute, weights = self._graph(model), _weights(model)
+        return tf.function(
+            lambda images: compute(*weights, images),
+            input_signature=[tf.TensorSpec((batch, self._input_size, self._input_size, 3), tf.uint8)],
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
             autograph=False,
         ).get_concrete_function()
+
+    def _compile_tensorflow(self) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
+        """Compute a batch in parts at the same time."""
+        import tensorflow as tf
+
+        shards = math.gcd(self.batch_size, batches_at_a_time())  # of one size: another would be traced again
+        function = self._trace(self._build(), self.batch_size // shards)
 
         def extract(shard: np.ndarray) -> list[np.ndarray]:
             return [output.numpy() for output in function(tf.constant(shard))]
@@ -188,27 +211,83 @@ class Extractor:
         threads = ThreadPoolExecutor(shards, "shard")
         return lambda images: _join(list(threads.map(extract, np.split(images, shards))))
 
+    def _compile_openvino(self) -> Callable[[np.ndarray], Sequence[np.ndarray]] | None:
+        """Compile TensorFlow's graph by OpenVINO; None, with a warning, where that fails or gives other features."""
+        if self._proof is None:
+            return None
+        streams = math.gcd(self.batch_size, batches_at_a_time())
+        model = self._build()
+        # Not by the traced function: TensorFlow copies all weights before it runs one.
+        expected = self._graph(model)(*_weights(model), self._proof[: self.batch_size])
+        function = self._trace(model, None)
+        del model  # each copy of the weights counts
+        try:
+            from extract.engines.openvino import compile_graph
+
+            shape = (self.batch_size // streams, self._input_size, self._input_size, 3)
+            compiled = compile_graph(function, shape, streams)
+            found = compiled(np.resize(self._proof, (self.batch_size, *shape[1:])))
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        else:
+            gap = max(_gap(output.numpy(), row[: len(output)]) for output, row in zip(expected, found, strict=True))
+            if gap <= _SAME:  # which what is not a number is not
+                self.engine = OPENVINO
+                return compiled
+            reason = f"its features differ by {gap:.1e} standard deviations"
+        logger.warning("OpenVINO is left out: %s. TensorFlow computes, which takes longer", reason)
+        self._proof = None
+        return None
+
     def _compile_jax(self) -> Callable[[np.ndarray], Sequence[Any]]:
         """Weights as arguments that stay on the device: as constants they would make XLA's compilation crawl."""
         import jax
 
-        trainable, non_trainable = jax.device_put(self._weights())
-        function = jax.jit(self._features)
-        return lambda images: function(trainable, non_trainable, images)
+        model = self._build()
+        weights = jax.device_put(_weights(model))
+        function = jax.jit(self._graph(model))
+        return lambda images: function(*weights, images)
 
     def _compile_torch(self) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
         """No gradients, no graph: eager kernels on the model's device."""
         import torch
 
-        keras = import_keras()
+        keras, model = import_keras(), self._build()
 
         def extract(images: np.ndarray) -> list[np.ndarray]:
             with torch.inference_mode():
                 pixels = preprocess(keras.ops.convert_to_tensor(images), self._preprocessing)
-                features = keras.tree.flatten(self._model(pixels, training=False))
+                features = keras.tree.flatten(model(pixels, training=False))
                 return [output.float().cpu().numpy() for output in features]
 
         return extract
+
+
+def trim_memory() -> None:
+    """Give freed memory back to the system: models are cycles, and glibc keeps what each thread has freed.
+
+    Five backbones compiled one after the other would leave some 7 GB.
+    """
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library has no such function
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _weights(model: "keras.Model") -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """A model's weights as numpy arrays: trainable, non-trainable."""
+    to_numpy = import_keras().ops.convert_to_numpy
+    trainable, non_trainable = model.trainable_variables, model.non_trainable_variables
+    return [to_numpy(variable) for variable in trainable], [to_numpy(variable) for variable in non_trainable]
+
+
+def _gap(expected: np.ndarray, found: np.ndarray) -> float:
+    """The largest difference of two arrays of features, in standard deviations of the first; 0 where they are equal."""
+    if np.array_equal(expected, found):
+        return 0.0
+    deviation = float(np.std(expected))
+    return float(np.abs(expected - found).max()) / deviation if deviation else math.inf
 
 
 def _join(batches: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, ...]:
@@ -242,7 +321,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ in ("ResourceExhaustedError", "OutOfMemoryError")
-        or "RESOURCE_EXHAUSTED" in str(error)
+        or any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "bad_alloc"))
     )
 
 

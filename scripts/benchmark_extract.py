@@ -255,7 +255,7 @@ class _InstantBackbones(CompiledBackbones):
     def __init__(self) -> None:
         super().__init__(_BATCH)
 
-    def __call__(self, backbone: FrozenBackbone) -> "_Instant":
+    def __call__(self, backbone: FrozenBackbone, sample: np.ndarray) -> "_Instant":
         """Return the stand-in."""
         return _Instant()
 
@@ -263,7 +263,7 @@ class _InstantBackbones(CompiledBackbones):
 class _Instant:
     """Stands in for a compiled backbone."""
 
-    batch_size = _BATCH
+    batch_size, engine = _BATCH, "numpy"
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray]:
         """Return float32 (n, 1) zeros."""

@@ -71,4 +71,4 @@ def _write(root: Path, name: str, image_ids: list[str], random: np.random.Genera
     features = random.standard_normal((len(image_ids), 1, WIDTH), np.float32)
     parts.add(Rows(tuple(image_ids), digests, features, ()))
     wanted = dict(zip(image_ids, digests, strict=True))
-    assemble(root / "train" / f"{name}.h5", recipe, "CPU", wanted, None, parts)
+    assemble(root / "train" / f"{name}.h5", recipe, {"device": "CPU", "engine": "none"}, wanted, None, parts)

@@ -104,5 +104,5 @@ def _write(folder: Path, rows: int, test_rows: int, width: int, label_count: int
         parts = PartStore(path.with_suffix(".parts") / recipe.fingerprint)
         facts = (ImageFacts(1, 1, 1, 8, 0.0, 0.0),) * len(ids)
         parts.add(Rows(tuple(ids), tuple(digests), inputs.train.features[part, np.newaxis], facts, None))
-        assemble(path, recipe, "none", dict(zip(ids, digests, strict=True)), None, parts)
+        assemble(path, recipe, {"device": "none", "engine": "none"}, dict(zip(ids, digests, strict=True)), None, parts)
         parts.remove()

@@ -32,7 +32,7 @@ _ALIGNMENT = 64
 def assemble(
     path: Path,
     recipe: Recipe,
-    device: str,
+    made_by: Mapping[str, str],
     wanted: Mapping[str, bytes],
     previous: CacheFile | None,
     parts: PartStore,
@@ -45,7 +45,7 @@ def assemble(
     Args:
         path: CACHE/{split}/{backbone}.h5.
         recipe: how the rows were made.
-        device: name of what computed them.
+        made_by: `device` and `engine` that computed them.
         wanted: image id -> digest of the bytes, in the order of the data set. Ids without a row are left out.
         previous: the present cache file, if its fingerprint is the recipe's.
         parts: rows extracted since.
@@ -64,7 +64,7 @@ def assemble(
         **recipe.attributes(),
         "keras_version": version("keras"),
         "keras_backend": backend_name(),
-        "device": device,
+        **made_by,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "fingerprint": recipe.fingerprint,
         **({} if seconds_per_image is None else {"seconds_per_image": seconds_per_image}),

@@ -49,7 +49,8 @@ class CacheFile:
         recipe: the settings that decide the values.
         image_ids: ids (N,), without extension.
         image_digests: uint8 (N, 16), BLAKE2b-128 of each image's bytes.
-        keras_version, keras_backend, device: what computed the features.
+        keras_version, keras_backend, device, engine: what computed the features; early files have no engine, but that
+            of Keras.
         time: when the file was assembled, ISO 8601 in UTC.
         seconds_per_image: mean seconds of the device for an image, compilation and decoding left out, if measured.
     """
@@ -61,6 +62,7 @@ class CacheFile:
     keras_version: str
     keras_backend: str
     device: str
+    engine: str
     time: str
     seconds_per_image: float | None
     _features: np.ndarray
@@ -104,6 +106,7 @@ class CacheFile:
             # All in one go, which is ten times as fast as one by one; HDF5's strings end where a NUL is.
             image_ids=tuple(b"\0".join(ids.tolist()).decode().split("\0")),
             image_digests=image_digests,
+            engine=str(attributes.get("engine", attributes["keras_backend"])),
             seconds_per_image=None if seconds is None else float(seconds),
             **{name: str(attributes[name]) for name in ("keras_version", "keras_backend", "device", "time")},
             _features=features,

@@ -51,7 +51,9 @@ def write_cache_file(
     parts = PartStore(path.with_suffix(".parts") / recipe.fingerprint)
     stored = features[:, np.newaxis].astype(np.float32)
     parts.add(Rows(tuple(image_ids), tuple(digests), stored, facts, seconds and seconds * count))
-    assemble(path, recipe, "none", dict(zip(image_ids, digests, strict=True)), None, parts)
+    assemble(
+        path, recipe, {"device": "none", "engine": "none"}, dict(zip(image_ids, digests, strict=True)), None, parts
+    )
     parts.remove()
 
 

@@ -48,6 +48,7 @@ class StandIn:
     def __init__(self, rows: tuple[str, ...], batch_size: int, seconds: float) -> None:
         self.rows = rows
         self.batch_size = batch_size
+        self.engine = "numpy"
         self.seconds = seconds
         self.batches: list[int] = []
 
@@ -75,7 +76,7 @@ class StandIns(CompiledBackbones):
         self._size = batch_size
         self._seconds = seconds
 
-    def __call__(self, backbone: FrozenBackbone) -> StandIn:
+    def __call__(self, backbone: FrozenBackbone, sample: np.ndarray) -> StandIn:
         """Return the stand-in of a backbone."""
         return self.made.setdefault(backbone.name, StandIn(backbone.rows, self._size, self._seconds))
 

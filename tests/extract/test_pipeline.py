@@ -218,8 +218,8 @@ def test_facts_of_every_image_are_kept_and_mended_when_lost(data, tmp_path):
 
 def test_a_row_that_is_not_finite_stops_the_run_and_names_the_image(data, tmp_path):
     class Poisoned(StandIns):
-        def __call__(self, backbone):
-            stand_in = super().__call__(backbone)
+        def __call__(self, backbone, sample):
+            stand_in = super().__call__(backbone, sample)
 
             def poisoned(images):
                 (features,) = stand_in(images)
@@ -227,7 +227,7 @@ def test_a_row_that_is_not_finite_stops_the_run_and_names_the_image(data, tmp_pa
                     features[1, 3] = np.inf
                 return (features,)
 
-            poisoned.batch_size = 4
+            poisoned.batch_size, poisoned.engine = 4, "numpy"
             return poisoned
 
     with pytest.raises(InputError, match=r"tiny gives features that are not finite for .*train/a005\.png"):
@@ -248,13 +248,13 @@ def test_float16_is_stored_as_asked_and_is_another_recipe(data, tmp_path):
 class SmallFeatures(StandIns):
     """Features that float16 can hold."""
 
-    def __call__(self, backbone):
-        stand_in = super().__call__(backbone)
+    def __call__(self, backbone, sample):
+        stand_in = super().__call__(backbone, sample)
 
         def small(images):
             return tuple(features / 65536 for features in stand_in(images))
 
-        small.batch_size = 4
+        small.batch_size, small.engine = 4, "numpy"
         return small
 
 
@@ -262,14 +262,14 @@ def test_stopping_keeps_whole_batches_and_the_next_run_goes_on_from_there(data, 
     stop = threading.Event()
 
     class Stopping(StandIns):
-        def __call__(self, backbone):
-            stand_in = super().__call__(backbone)
+        def __call__(self, backbone, sample):
+            stand_in = super().__call__(backbone, sample)
 
             def stopping(images):
                 stop.set()
                 return stand_in(images)
 
-            stopping.batch_size = 4
+            stopping.batch_size, stopping.engine = 4, "numpy"
             return stopping
 
     first = run(data, tmp_path / "cache", compiled=Stopping(), stop=stop)
@@ -288,11 +288,11 @@ def test_stopping_keeps_whole_batches_and_the_next_run_goes_on_from_there(data, 
 
 def test_a_batch_size_that_is_halved_meanwhile_loses_no_row(data, tmp_path):
     class Halving(StandIns):
-        def __call__(self, backbone):
-            stand_in = super().__call__(backbone)
+        def __call__(self, backbone, sample):
+            stand_in = super().__call__(backbone, sample)
 
             class Halved:
-                batch_size = 4
+                batch_size, engine = 4, "numpy"
 
                 def __call__(self, images):
                     self.batch_size = 2
@@ -332,9 +332,9 @@ def test_a_batch_size_that_falls_below_what_is_read_ahead_loses_no_row(tmp_path)
 class _HalvesAfterTheFirst(StandIns):
     """Begins with 128 images a batch and falls to 8 while the first is computed, as after running out of memory."""
 
-    def __call__(self, backbone):
+    def __call__(self, backbone, sample):
         if backbone.name not in self.made:
-            stand_in = super().__call__(backbone)
+            stand_in = super().__call__(backbone, sample)
             stand_in.batch_size = 128
             plain = type(stand_in).__call__
 

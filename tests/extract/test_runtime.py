@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from extract import runtime
+from extract.engines import openvino, table
+from extract.engines.table import ENGINES, OPENVINO, TENSORFLOW, choose_engine
 from extract.runtime import Extractor, device_name
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
@@ -36,26 +38,39 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (11, SIDE, SIDE, 3), np.uint8)
 
 
+@pytest.fixture(params=ENGINES)
+def compiled(request, images):
+    """Compiles a model by one engine after the other."""
+
+    def compile_by(model, preprocessing, batch_size):
+        proof = images[:1] if request.param == OPENVINO else None
+        extractor = Extractor(lambda: model, preprocessing, SIDE, batch_size, proof)
+        assert extractor.engine == request.param
+        return extractor
+
+    return compile_by
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 16])
-def test_features_are_the_models_own_and_the_last_batch_is_filled_up(model, images, batch_size):
-    (features,) = Extractor(model, "tf", SIDE, batch_size)(images)
+def test_features_are_the_models_own_and_the_last_batch_is_filled_up(model, images, batch_size, compiled):
+    (features,) = compiled(model, "tf", batch_size)(images)
     expected = model.predict(images / np.float32(127.5) - 1, verbose=0)
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_several_outputs_are_given_side_by_side(model, images):
+def test_several_outputs_are_given_side_by_side(model, images, compiled):
     keras = import_keras()
     first = model.layers[0].output
     both = keras.Model(model.inputs, [keras.ops.max(first, axis=(1, 2)), model.outputs[0]])
-    largest, features = Extractor(both, "tf", SIDE, 4)(images)
+    largest, features = compiled(both, "tf", 4)(images)
     maps = keras.Model(model.inputs, first).predict(images / np.float32(127.5) - 1, verbose=0)
     np.testing.assert_allclose(largest, maps.max(axis=(1, 2)), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(features, Extractor(model, "tf", SIDE, 4)(images)[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(features, Extractor(lambda: model, "tf", SIDE, 4)(images)[0], rtol=1e-5, atol=1e-6)
 
 
-def test_a_row_does_not_depend_on_its_batch(model, images):
-    extractor = Extractor(model, "model", SIDE, 4)
+def test_a_row_does_not_depend_on_its_batch(model, images, compiled):
+    extractor = compiled(model, "model", 4)
     (together,) = extractor(images)
     np.testing.assert_array_equal(np.concatenate([extractor(image[None])[0] for image in images]), together)
     np.testing.assert_array_equal(extractor(images[::-1])[0][::-1], together)
@@ -63,7 +78,7 @@ def test_a_row_does_not_depend_on_its_batch(model, images):
 
 @pytest.mark.parametrize(("batch_size", "parts"), [(12, [4, 4, 4]), (8, [3, 3, 3]), (1, [1, 1, 1])])
 def test_a_batch_is_computed_in_equal_parts_at_the_same_time(model, images, monkeypatch, batch_size, parts):
-    (expected,) = Extractor(model, "tf", SIDE, batch_size)(images)
+    (expected,) = Extractor(lambda: model, "tf", SIDE, batch_size)(images)
     split, cut = np.split, []
 
     def recorded(batch, count):
@@ -72,7 +87,7 @@ def test_a_batch_is_computed_in_equal_parts_at_the_same_time(model, images, monk
         return shards
 
     monkeypatch.setattr(runtime, "batches_at_a_time", lambda: 3)
-    extractor = Extractor(model, "tf", SIDE, batch_size)
+    extractor = Extractor(lambda: model, "tf", SIDE, batch_size)
     monkeypatch.setattr(np, "split", recorded)
     np.testing.assert_allclose(extractor(images)[0], expected, rtol=1e-6)
     assert cut == [parts] * -(-len(images) // sum(parts))
@@ -94,16 +109,84 @@ print(tf.config.threading.get_intra_op_parallelism_threads(), runtime.batches_at
 """
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert result.stdout.split() == ["1", "32", "5", "4"], result.stderr
+    assert result.stdout.split() == ["1", "16", "5", "4"], result.stderr
 
 
-def test_the_weights_are_frozen_when_it_is_compiled(model, images):
-    extractor = Extractor(model, "model", SIDE, 11)
+def test_the_weights_are_frozen_when_it_is_compiled(model, images, compiled):
+    extractor = compiled(model, "model", 11)
     (before,) = extractor(images)
     kept = model.get_weights()
     model.set_weights([weights * 2 for weights in kept])
     np.testing.assert_array_equal(extractor(images)[0], before)
     model.set_weights(kept)
+
+
+def test_an_engine_that_gives_other_features_is_left_out_and_said(model, images, monkeypatch, caplog):
+    (expected,) = Extractor(lambda: model, "tf", SIDE, 4)(images)
+    original = openvino.compile_graph
+
+    def wrong(*arguments):
+        compiled = original(*arguments)
+        return lambda pixels: [rows + 2e-4 * expected[:1].std() for rows in compiled(pixels)]
+
+    monkeypatch.setattr(openvino, "compile_graph", wrong)
+    extractor = Extractor(lambda: model, "tf", SIDE, 4, images[:1])
+    assert extractor.engine == TENSORFLOW
+    assert (
+        "OpenVINO is left out: its features differ by 2.0e-04 standard deviations. TensorFlow computes" in caplog.text
+    )
+    np.testing.assert_array_equal(extractor(images)[0], expected)
+
+
+def test_an_engine_that_fails_is_left_out_and_said(model, images, monkeypatch, caplog):
+    def fails(*_):
+        raise RuntimeError("no conversion rule\nfor this operation")
+
+    monkeypatch.setattr(openvino, "compile_graph", fails)
+    assert Extractor(lambda: model, "tf", SIDE, 4, images[:1]).engine == TENSORFLOW
+    assert "OpenVINO is left out: no conversion rule. TensorFlow computes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("choice", "device", "precision", "expected"),
+    [
+        ("auto", "CPU", "float32", OPENVINO),
+        ("auto", "CPU", "mixed", TENSORFLOW),
+        ("auto", "NVIDIA H100", "float32", TENSORFLOW),
+        ("openvino", "CPU", "float32", OPENVINO),
+        ("tensorflow", "CPU", "float32", TENSORFLOW),
+    ],
+)
+def test_the_fastest_engine_that_can_compute_is_taken(choice, device, precision, expected):
+    assert choose_engine(choice, device, precision) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "reason"),
+    [
+        ("NVIDIA H100", "float32", "it is for CPUs, and this machine computes on NVIDIA H100"),
+        ("CPU", "mixed", "it computes in float32, not in --precision mixed"),
+    ],
+)
+def test_an_engine_that_cannot_compute_is_refused(device, precision, reason):
+    with pytest.raises(InputError, match=f"--engine openvino: {reason}"):
+        choose_engine(OPENVINO, device, precision)
+
+
+def test_an_engine_that_is_not_installed_is_named_with_the_file_that_installs_it(monkeypatch):
+    monkeypatch.setattr(table, "find_spec", lambda _: None)
+    assert choose_engine("auto", "CPU", "float32") == TENSORFLOW
+    with pytest.raises(InputError, match=r"it is not installed\. Run: .*pip install --no-deps -r requirements-engines"):
+        choose_engine(OPENVINO, "CPU", "float32")
+
+
+def test_another_backend_of_keras_computes_by_itself(monkeypatch):
+    monkeypatch.setattr(table, "backend_name", lambda: "jax")
+    assert choose_engine("auto", "CPU", "float32") == "jax"
+    with pytest.raises(InputError, match="--engine openvino: Keras runs on jax"):
+        choose_engine(OPENVINO, "CPU", "float32")
+    with pytest.raises(InputError, match="--engine tensorflow: Keras runs on jax"):
+        choose_engine(TENSORFLOW, "CPU", "float32")
 
 
 class Fails:
@@ -123,7 +206,7 @@ class Fails:
 def test_the_batch_is_halved_until_it_fits(model, images, monkeypatch, caplog):
     function = Fails(RuntimeError("RESOURCE_EXHAUSTED: out of memory while trying to allocate"))
     monkeypatch.setattr(Extractor, "_compile", lambda _: function)
-    extractor = Extractor(model, "model", SIDE, 8)
+    extractor = Extractor(lambda: model, "model", SIDE, 8)
     (features,) = extractor(images[:5])
     np.testing.assert_array_equal(features, images[:5].reshape(5, -1)[:, :3])
     assert function.sizes == [8, 4, 2, 2, 2]
@@ -137,10 +220,10 @@ def test_a_single_image_too_large_is_said_and_other_errors_pass(model, images, m
 
     monkeypatch.setattr(Extractor, "_compile", lambda _: too_large)
     with pytest.raises(InputError, match="ran out of memory on a batch of one image of 8 pixels"):
-        Extractor(model, "model", SIDE, 8)(images)
+        Extractor(lambda: model, "model", SIDE, 8)(images)
     monkeypatch.setattr(Extractor, "_compile", lambda _: Fails(RuntimeError("something else")))
     with pytest.raises(RuntimeError, match="something else"):
-        Extractor(model, "model", SIDE, 8)(images)
+        Extractor(lambda: model, "model", SIDE, 8)(images)
 
 
 def test_the_device_has_a_name():

@@ -115,8 +115,8 @@ def test_what_is_compiled_is_folded(keras, tmp_path, monkeypatch):
     keras.Sequential(layers).save(tmp_path / "mine.keras")
     frozen = FrozenBackbone.of_model("mine", own(tmp_path / "mine.keras"))
     compiled = []
-    monkeypatch.setattr(extraction, "Extractor", lambda model, *_: compiled.append(model))
-    extraction.CompiledBackbones(4)(frozen)
+    monkeypatch.setattr(extraction, "Extractor", lambda build, *_: compiled.append(build()))
+    extraction.CompiledBackbones(4)(frozen, np.zeros((1, 9, 9, 3), np.uint8))
     assert [type(layer).__name__ for layer in compiled[0].layers] == ["InputLayer", "Conv2D", "GlobalAveragePooling2D"]
 
 

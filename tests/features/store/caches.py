@@ -58,7 +58,14 @@ def write_rows(cache: Path, rows: Rows, split: str = "train", recipe: Recipe = R
     parts = part_store(cache, split, recipe)
     parts.add(rows)
     path = cache / split / f"{recipe.backbone}.h5"
-    assemble(path, recipe, "CPU", dict(zip(rows.image_ids, rows.digests, strict=True)), None, parts)
+    assemble(
+        path,
+        recipe,
+        {"device": "CPU", "engine": "numpy"},
+        dict(zip(rows.image_ids, rows.digests, strict=True)),
+        None,
+        parts,
+    )
     parts.remove()
     return path
 
