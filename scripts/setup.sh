@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make or renew .venv with what requirements.txt pins. Does nothing where that is done already.
+# Make or renew .venv with what requirements.txt and requirements-engines.txt pin. Does nothing where that is done already.
 # Usage: scripts/setup.sh [--gpu]     --gpu: TensorFlow with NVIDIA's CUDA libraries
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -23,7 +23,7 @@ case "${1:-}" in
 esac
 
 wanted="gpu $gpu
-requirements $(sha256sum < "$root/requirements.txt")"
+requirements $(cat "$root/requirements.txt" "$root/requirements-engines.txt" | sha256sum)"
 if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
   echo "setup: $venv is up to date"
   compile_heads
@@ -54,6 +54,11 @@ fi
 echo "setup: installing requirements.txt$([ "$gpu" = no ] || echo ' with CUDA') (some 3 GB on disk; a few minutes the first time)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${requirements[@]}" ||
   fail "pip could not install the requirements (its message is above). Fix that, and run scripts/setup.sh again."
+# One by one: where a wheel is missing, the others are installed. Without dependencies: OpenVINO's is its telemetry.
+for engine in $(grep -v '^#' "$root/requirements-engines.txt"); do
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$engine" ||
+    echo "setup: $engine is left out (pip's message is above); it is optional: requirements-engines.txt says what for"
+done
 printf '%s\n' "$wanted" > "$stamp"
 compile_heads
 echo "setup: done, $venv is ready"
