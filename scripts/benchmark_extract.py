@@ -197,6 +197,8 @@ def _preprocess_input(backbone: FrozenBackbone) -> Callable[[Any], Any]:
     assert backbone.architecture is not None
     if backbone.architecture.embedded:
         return lambda batch: (batch - 127.0) / 128.0
+    if not backbone.architecture.of_keras:
+        return lambda batch: import_keras().applications.imagenet_utils.preprocess_input(batch, mode="torch")
     builder = getattr(import_keras().applications, backbone.architecture.builder)
     return sys.modules[builder.__module__].preprocess_input
 

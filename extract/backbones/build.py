@@ -177,6 +177,10 @@ class FrozenBackbone:
                 from extract.backbones.efficientnet_lite import build
 
                 return build(int(self.architecture.builder.removeprefix("lite:")), self.weights.path)
+            if not self.architecture.of_keras:
+                from extract.backbones.resnext import build_resnext
+
+                return build_resnext(self.weights.path)
             # With an input shape: without it EfficientNet pads odd maps at another side than when it was trained.
             shape = (self.input_size, self.input_size, 3)
             builder = getattr(keras.applications, self.architecture.builder)

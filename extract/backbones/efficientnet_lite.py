@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
-import numpy as np
 
-from extract.backbones.checkpoint import read_checkpoint
+from extract.backbones.tensors.assign import assign_tensors
 from features.common.errors import InputError
 
 
@@ -48,7 +47,7 @@ def build(variant: int, weights: Path | None, include_top: bool = False) -> kera
 
     Args:
         variant: 0, 1 or 2.
-        weights: a legacy PyTorch checkpoint as `extract.backbones.weights.imagenet_file` finds it; None leaves what
+        weights: a file of its tensors as `extract.backbones.weights.imagenet_file` finds it; None leaves what
             Keras' initialisers drew (seed them with `keras.utils.set_random_seed`).
         include_top: add the dense layer over the 1000 classes of ImageNet-1k.
 
@@ -58,7 +57,7 @@ def build(variant: int, weights: Path | None, include_top: bool = False) -> kera
         With the top to float32 (B, 1000): softmax probabilities.
 
     Raises:
-        InputError: no such variant; or the checkpoint cannot be read, or a tensor is missing, unknown, or of another
+        InputError: no such variant; or the file cannot be read, or a tensor is missing, unknown, or of another
             shape or type; the message names the file and the tensor.
     """
     if variant not in _SCALINGS:
@@ -74,7 +73,7 @@ def build(variant: int, weights: Path | None, include_top: bool = False) -> kera
         x = keras.layers.Dense(_CLASSES, activation="softmax", name="fc")(x)
     model = keras.Model(image, x, name=f"efficientnet_lite{variant}")
     if weights is not None:
-        _load(model, weights, include_top)
+        assign_tensors(model, weights, _tensor_name, () if include_top else ("_fc.weight", "_fc.bias"))
     return model
 
 
@@ -120,45 +119,6 @@ def _normalise(x: keras.KerasTensor, name: str, activation: str = "") -> keras.K
     return keras.layers.ReLU(max_value=6.0, name=activation)(x) if activation else x
 
 
-def _load(model: keras.Model, path: Path, include_top: bool) -> None:
-    """Assign every tensor of the checkpoint to its variable, or raise InputError before the first assignment."""
-    tensors = read_checkpoint(path)
-    targets = _targets(model)
-    ignored = {f"{name.removesuffix('weight')}num_batches_tracked" for name in targets if "_bn" in name}
-    if not include_top:
-        ignored |= {"_fc.weight", "_fc.bias"}
-    advice = f"Give the checkpoint of {model.name}."
-    for name in sorted(targets.keys() ^ (tensors.keys() - ignored)):
-        fault = f"of {model.name} is missing" if name in targets else f"is not one of {model.name}"
-        raise InputError(f"{path}: the tensor {name} {fault}. {advice}")
-    for name, (variable, axes) in targets.items():
-        tensor = tensors[name]
-        expected = tuple(variable.shape[axes.index(axis)] for axis in range(len(axes)))
-        if tensor.dtype != np.float32:
-            raise InputError(f"{path}: the tensor {name} is {tensor.dtype}, not float32. {advice}")
-        if tensor.shape != expected:
-            raise InputError(f"{path}: the tensor {name} has shape {tensor.shape}, not {expected}. {advice}")
-    for name, (variable, axes) in targets.items():
-        variable.assign(np.ascontiguousarray(tensors[name].transpose(axes)))
-
-
-def _targets(model: keras.Model) -> dict[str, tuple[keras.Variable, tuple[int, ...]]]:
-    """Map each tensor's name in the checkpoint to its variable and to the order in which Keras has PyTorch's axes."""
-    targets: dict[str, tuple[keras.Variable, tuple[int, ...]]] = {}
-    for layer in model.layers:
-        # Keras on PyTorch allows no dot in a name: block0_bn1 here is _blocks.0._bn1 there, bn1 is _bn1.
-        prefix = "_" + re.sub(r"^block(\d+)_", r"blocks.\1._", layer.name)
-        match layer:
-            case keras.layers.DepthwiseConv2D():
-                targets[f"{prefix}.weight"] = layer.kernel, (2, 3, 0, 1)
-            case keras.layers.Conv2D():
-                targets[f"{prefix}.weight"] = layer.kernel, (2, 3, 1, 0)
-            case keras.layers.Dense():
-                targets[f"{prefix}.weight"] = layer.kernel, (1, 0)
-                targets[f"{prefix}.bias"] = layer.bias, (0,)
-            case keras.layers.BatchNormalization():
-                targets[f"{prefix}.weight"] = layer.gamma, (0,)
-                targets[f"{prefix}.bias"] = layer.beta, (0,)
-                targets[f"{prefix}.running_mean"] = layer.moving_mean, (0,)
-                targets[f"{prefix}.running_var"] = layer.moving_variance, (0,)
-    return targets
+def _tensor_name(layer: str) -> str:
+    """What a layer's tensors are called in the checkpoint: block0_bn1 here is _blocks.0._bn1 there, bn1 is _bn1."""
+    return "_" + re.sub(r"^block(\d+)_", r"blocks.\1._", layer)

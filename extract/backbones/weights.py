@@ -44,12 +44,12 @@ def imagenet_file(backbone: Backbone, weights_dir: Path | None = None) -> Path |
     Returns:
         The file: in `weights_dir`, in Keras' folder of downloads, or in the package that embeds it; or None.
     """
-    name, folders = backbone.weights_name, ([weights_dir] if weights_dir else []) + [keras_home() / "models"]
+    names, folders = backbone.weights_names, ([weights_dir] if weights_dir else []) + [keras_home() / "models"]
     if backbone.embedded:
         package, _, name = backbone.weights_url.partition("/")
         found = importlib.util.find_spec(package)  # which does not execute it
-        folders = [Path(folder) for folder in (found and found.submodule_search_locations) or ()]
-    return next((path for folder in folders if (path := folder / name).is_file()), None)
+        names, folders = (name,), [Path(folder) for folder in (found and found.submodule_search_locations) or ()]
+    return next((path for folder in folders for name in names if (path := folder / name).is_file()), None)
 
 
 def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None) -> Weights:
@@ -57,8 +57,8 @@ def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None) -> W
 
     Args:
         backbone: a row of the table.
-        choice: `imagenet`, `random`, or the path of a folder with {backbone}.weights.h5, {backbone}.h5 or
-            (for the embedded ones) {backbone}.pth.
+        choice: `imagenet`, `random`, or the path of a folder with {backbone}.weights.h5, {backbone}.h5; or
+            of those that are not of Keras {backbone}.pth or {backbone}.safetensors.
         weights_dir: a folder that may hold the ImageNet weights under the names that Keras gives them.
 
     Raises:
@@ -79,7 +79,7 @@ def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None) -> W
             f"Save the whole model and run it with --backbone name=file.keras."
         )
     folder = Path(choice)
-    endings = (".pth",) if backbone.embedded else (".weights.h5", ".h5")
+    endings = (".weights.h5", ".h5") if backbone.of_keras else (".pth", ".safetensors")
     names = [f"{backbone.name}{ending}" for ending in endings]
     if not folder.is_dir():
         raise InputError(f"--weights takes imagenet, random, or a folder with {' or '.join(names)}; not {choice!r}.")
@@ -133,12 +133,12 @@ def _digest(path: Path, backbone: Backbone | None = None) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
-    if backbone and backbone.weights_hash:
+    if backbone and backbone.weights_hash and path.name == backbone.weights_name:
         algorithm = _algorithm(backbone.weights_hash)
         found = hashlib.new(algorithm, content).hexdigest()
-        if found != backbone.weights_hash:
+        if not found.startswith(backbone.weights_hash):
             raise InputError(
-                f"{path} is not the file that Keras publishes for {backbone.name}: its {algorithm.upper()} is "
+                f"{path} is not the file that is published for {backbone.name}: its {algorithm.upper()} is "
                 f"{found}, not {backbone.weights_hash}. Move it away, or replace it from {backbone.weights_url}."
             )
     return digest(content).hex()
@@ -157,7 +157,9 @@ def _download(backbone: Backbone) -> Path:
     name, url, published = backbone.weights_name, backbone.weights_url, backbone.weights_hash
     download = import_keras().utils.get_file
     try:
-        return Path(download(name, url, cache_subdir="models", file_hash=published or None))
+        # Keras compares whole hashes only; the start of one is compared when the file is found.
+        whole = published if len(published) in (32, 64) else None
+        return Path(download(name, url, cache_subdir="models", file_hash=whole))
     except Exception as error:  # noqa: BLE001 - Keras raises a bare Exception for a failed download
         expected = f"{_algorithm(published).upper()} {published}" if published else "no hash published"
         raise InputError(

@@ -26,7 +26,7 @@ from tests.extract.scans.written import dataset, file_bytes, slice_of_hu
 from tests.extract.stand_ins import write_images
 from tests.test_rooms import HEAVY, RUN, packages_loaded
 
-KERAS_ROWS = [row for row in BACKBONES.values() if not row.embedded]
+KERAS_ROWS = [row for row in BACKBONES.values() if row.of_keras]
 
 
 def extract(*arguments):

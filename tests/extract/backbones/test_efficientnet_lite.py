@@ -13,12 +13,12 @@ import keras
 import numpy as np
 import pytest
 
-from extract.backbones.checkpoint import read_checkpoint
 from extract.backbones.efficientnet_lite import build
 from extract.backbones.table import BACKBONES
+from extract.backbones.tensors.files import read_tensors
 from extract.backbones.weights import imagenet_file
 from features.common.errors import InputError
-from tests.extract.backbones.test_checkpoint import write_checkpoint
+from tests.extract.backbones.tensors.test_files import write_checkpoint
 
 GOLDEN = Path(__file__).parent / "data" / "efficientnet_lite_golden.npz"
 INPUT_SIZES = {0: 224, 1: 240, 2: 260}
@@ -54,7 +54,7 @@ def run(model: keras.Model, image: np.ndarray) -> np.ndarray:
 def packaged_tensors() -> dict[str, np.ndarray]:
     path = weights_file(0)
     assert path is not None
-    return read_checkpoint(path)
+    return read_tensors(path)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from extract.runtime import preprocess
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
 
-KERAS_ROWS = [row for row in BACKBONES.values() if not row.embedded]
+KERAS_ROWS = [row for row in BACKBONES.values() if row.of_keras]
 
 
 class _AskedForWeights(Exception):

@@ -119,6 +119,28 @@ def test_a_folder_of_weights(tmp_path):
         find(choice="imagnet")
 
 
+def test_tensors_of_torchvision_are_found_as_pth_held_to_the_hash_in_its_name_or_as_safetensors(tmp_path):
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    row = replace(BACKBONES["resnext50"], weights_url=f"http://localhost:1/r-{digest[:8]}.pth", weights_hash=digest[:8])
+    (tmp_path / "r.safetensors").write_bytes(b"converted")
+    assert find(row, weights_dir=tmp_path).path == tmp_path / "r.safetensors"
+    path = tmp_path / row.weights_name
+    path.write_bytes(CONTENT)
+    assert find(row, weights_dir=tmp_path).path == path
+    path.write_bytes(b"other")
+    with pytest.raises(InputError, match=f"not the file that is published for resnext50: its SHA256 .*{digest[:8]}"):
+        find(row, weights_dir=tmp_path)
+    (tmp_path / "resnext50.safetensors").write_bytes(CONTENT)
+    assert find(row, choice=str(tmp_path)).path == tmp_path / "resnext50.safetensors"
+
+
+def test_a_hash_of_which_the_start_is_published_is_checked_after_the_download(server, tmp_path):
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    row = replace(BACKBONES["resnext50"], weights_url=f"{server}/r-{digest[:8]}.pth", weights_hash=digest[:8])
+    (tmp_path / "site" / row.weights_name).write_bytes(CONTENT)
+    assert find(row).path.read_bytes() == CONTENT
+
+
 def test_weights_of_ones_own_are_refused_where_they_do_not_tell_how_the_input_was_scaled(tmp_path):
     (tmp_path / "efficientnetb2.weights.h5").write_bytes(CONTENT)
     with pytest.raises(InputError, match=r"cannot be used for efficientnetb2: .* Save the whole model"):

@@ -1,11 +1,10 @@
-"""Tests of the reader for legacy PyTorch checkpoints; they write the files by hand, opcode by opcode."""
+"""extract.backbones.tensors.files: the legacy format of PyTorch, in files written by hand, opcode by opcode."""
 
 import hashlib
 import os
 import pickle
 import struct
 import tracemalloc
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract.backbones.checkpoint import read_checkpoint
+from extract.backbones.tensors.files import read_tensors
 from features.common.errors import InputError
 
 HEADER = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)
@@ -125,7 +124,7 @@ GOOD = assemble(
 def read_bytes(folder: Path, content: bytes) -> dict[str, np.ndarray]:
     path = folder / "weights.pth"
     path.write_bytes(content)
-    return read_checkpoint(path)
+    return read_tensors(path)
 
 
 def refusal(folder: Path, content: bytes) -> str:
@@ -156,7 +155,7 @@ def test_reads_whole_strided_shared_empty_and_scalar_tensors(tmp_path):
 @pytest.mark.parametrize("dtype", STORAGE_CLASSES)
 def test_reads_every_storage_class(tmp_path, dtype):
     values = np.array([[1, 2], [3, 250]]).astype(dtype)
-    read = read_checkpoint(write_checkpoint(tmp_path / "w.pth", {"w": values}))["w"]
+    read = read_tensors(write_checkpoint(tmp_path / "w.pth", {"w": values}))["w"]
     assert read.dtype == dtype
     np.testing.assert_array_equal(read, values)
 
@@ -235,17 +234,10 @@ def test_malformed_file_is_refused_with_the_reason(tmp_path, content, reason):
         read_bytes(tmp_path, content)
 
 
-def test_zip_format_is_refused_with_the_way_out(tmp_path):
-    with zipfile.ZipFile(tmp_path / "new.pth", "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02}.")
-    with pytest.raises(InputError, match="_use_new_zipfile_serialization=False"):
-        read_checkpoint(tmp_path / "new.pth")
-
-
 @pytest.mark.parametrize("name", ["absent.pth", "."])
 def test_unreadable_path_is_an_input_error(tmp_path, name):
     with pytest.raises(InputError, match="cannot be read"):
-        read_checkpoint(tmp_path / name)
+        read_tensors(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -308,10 +300,10 @@ def test_allowed_names_can_be_neither_called_otherwise_nor_changed(tmp_path, cod
 def test_digest_in_the_name_is_checked(tmp_path):
     path = tmp_path / f"weights-{hashlib.sha256(GOOD).hexdigest()[:8]}.pth"
     path.write_bytes(GOOD)
-    assert len(read_checkpoint(path)) == 5
+    assert len(read_tensors(path)) == 5
     path.write_bytes(GOOD[:-1] + b"\1")
     with pytest.raises(InputError, match="SHA-256"):
-        read_checkpoint(path)
+        read_tensors(path)
 
 
 def test_truncated_anywhere_is_an_input_error(tmp_path):

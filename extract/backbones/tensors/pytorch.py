@@ -1,26 +1,30 @@
-"""Reads a legacy PyTorch checkpoint without PyTorch, and without running anything that the file names.
+"""Reads PyTorch's checkpoints without PyTorch, and without running anything that the file names.
 
 `torch.save` before version 1.6 wrote five pickles (magic number, protocol version, system info, the object, the storage
-keys), then per storage its length and its bytes (format: `torch/serialization.py`, `_legacy_save`).
+keys), then per storage its length and its bytes (format: `torch/serialization.py`, `_legacy_save`). Since then it is
+a zip file whose members are not compressed: `NAME/data.pkl`, the object, and `NAME/data/KEY`, the bytes of each storage
+(`_save`).
 """
 
-import hashlib
 import io
 import math
 import pickle
-import re
 import struct
-from pathlib import Path
+import zipfile
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from features.common.errors import InputError, cause_of
-
-_HEADER = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\x02M\xe9\x03."  # 0x1950a86a20f9469cfc6c, version 1001
-_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
-#: Bytes of the pickles, at most: they limit the objects that a file can make. EfficientNet-Lite2 has 62,000.
-_PICKLE_BYTES = 1 << 18
+LEGACY_HEADER = (
+    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\x02M\xe9\x03."
+)  # 0x1950a86a20f9469cfc6c, version 1001
+ZIP_HEADER = b"PK\x03\x04"
+#: Bytes of what describes the tensors, at most: they limit the objects that a file can make. EfficientNet-Lite2 has
+#: 62,000.
+DESCRIPTION_BYTES = 1 << 18
+#: Members of a zip file, at most, and what begins the entry of each in its directory.
+_MEMBERS, _ENTRY = 10_000, b"PK\x01\x02"
 
 
 class _Storage(NamedTuple):
@@ -62,10 +66,19 @@ def _rebuild_tensor(*arguments: Any) -> _Tensor:
     raise ValueError("a tensor is not a storage with an offset, a shape and strides, none of them negative")
 
 
+def _rebuild_parameter(*arguments: Any) -> _Tensor:
+    """Stand in for the function of PyTorch that makes a tensor trainable: checkpoints of before 2020 may hold those."""
+    match arguments:
+        case (_Tensor() as tensor, bool(), dict()):
+            return tensor
+    raise ValueError("a parameter is not a tensor")
+
+
 #: The names that a state dict of plain tensors needs, and what stands in for each.
 _ALLOWED: dict[str, Any] = {
     "collections.OrderedDict": _Dict,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch.FloatStorage": np.dtype("<f4"),
     "torch.DoubleStorage": np.dtype("<f8"),
     "torch.HalfStorage": np.dtype("<f2"),
@@ -118,57 +131,82 @@ class _Unpickler(_PythonUnpickler):
     dispatch |= {pickle.EMPTY_DICT[0]: load_empty_dict, pickle.BUILD[0]: load_build}
 
 
-def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
+def read_legacy(content: bytes) -> dict[str, np.ndarray]:
     """Read a flat state dict that PyTorch before 1.6 saved.
 
-    Args:
-        path: the file. If its name ends with the start of its SHA-256, as in `resnet18-5c106cde.pth` (the custom of
-            PyTorch's model zoo), the content is held to it.
-
     Returns:
-        Tensor name -> array with the tensor's shape and dtype, in the order of the file. Tensors that share a storage
-        in the file share memory.
+        As `extract.backbones.tensors.files.read_tensors`.
 
     Raises:
-        InputError: the file cannot be read, is damaged, has another format, or names anything beyond what a state dict
-            of plain tensors needs; the message names the file, the reason and the remedy.
+        ValueError, OverflowError: it is damaged, or names anything beyond what plain tensors need; the reason alone.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
-    if content.startswith(b"PK"):
-        raise InputError(
-            f"{path} is in the zip format of PyTorch 1.6 and later; only the older format is read here. In "
-            "PyTorch run: torch.save(torch.load(FILE), NEW_FILE, _use_new_zipfile_serialization=False)"
-        )
-    if not content.startswith(_HEADER):
-        raise InputError(
-            f"{path} is not a PyTorch checkpoint: it starts with {content[:16]!r}. Give a .pth file that "
-            "torch.save wrote."
-        )
-    promised = _HASH_IN_NAME.search(path.name)
-    digest = hashlib.sha256(content).hexdigest()
-    if promised and not digest.startswith(promised[1]):
-        raise InputError(
-            f"{path} is damaged: its SHA-256 is {digest}, which does not start with {promised[1]} as its name says. "
-            "Download or install it again; if its name ends in a number that is not a digest, rename it."
-        )
-    try:
-        return _read(content)
-    except (ValueError, OverflowError) as error:
-        raise InputError(
-            f"{path} is damaged, or not a flat state dict: {error}. Get it from its publisher again, or save "
-            "model.state_dict() alone."
-        ) from None
-
-
-def _read(content: bytes) -> dict[str, np.ndarray]:
-    """Read what follows the header; raise ValueError or OverflowError with the reason alone."""
-    pickles = io.BytesIO(content[len(_HEADER) : len(_HEADER) + _PICKLE_BYTES])
+    pickles = io.BytesIO(content[len(LEGACY_HEADER) : len(LEGACY_HEADER) + DESCRIPTION_BYTES])
     system, tensors, keys = _load(pickles), _load(pickles), _load(pickles)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("its system info does not say little_endian = True")
+    storages = _storages(tensors)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("its list of storage keys is not a list of strings")
+    if sorted(keys) != sorted(storages):
+        raise ValueError(f"its {len(storages)} storages and its list of {len(keys)} storage keys disagree")
+    values = {}
+    position = len(LEGACY_HEADER) + pickles.tell()
+    for key in keys:
+        values[key] = _read_storage(content, position, storages[key])
+        position += 8 + values[key].nbytes
+    if position != len(content):
+        raise ValueError(f"{len(content) - position} bytes follow the last storage")
+    return _lay(tensors, values)
+
+
+def read_zip(content: bytes) -> dict[str, np.ndarray]:
+    """Read a flat state dict that PyTorch 1.6 or later saved.
+
+    Returns:
+        As `extract.backbones.tensors.files.read_tensors`.
+
+    Raises:
+        ValueError, OverflowError: as `read_legacy`.
+    """
+    if content.count(_ENTRY) > _MEMBERS:  # zipfile makes an object of each before it can be asked for their number
+        raise ValueError(f"more than {_MEMBERS:,} members")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return _read_members(archive, len(content))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error) as error:
+        raise ValueError(f"its zip file is not whole, or not one that PyTorch writes ({error})") from None
+
+
+def _read_members(archive: zipfile.ZipFile, size: int) -> dict[str, np.ndarray]:
+    """Read the members of a zip file of `size` bytes, none of which may be compressed or lie over another."""
+    members = {member.filename: member for member in archive.infolist()}
+    described = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(described) != 1 or len(members) != len(archive.infolist()):
+        raise ValueError(f"it has {len(described)} members NAME/data.pkl, or two of one name, where one is expected")
+    folder = described[0].removesuffix("data.pkl")
+    packed = [name for name, member in members.items() if member.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise ValueError(f"{packed[0][:80]!r} is compressed, which PyTorch does not do")
+    if sum(member.file_size for member in members.values()) > size:
+        raise ValueError("its members are together larger than the file")
+    byteorder = members.get(f"{folder}byteorder")
+    if byteorder is not None and archive.read(byteorder) != b"little":
+        raise ValueError("its byteorder is not little")
+    with archive.open(described[0]) as description:
+        tensors = _load(io.BytesIO(description.read(DESCRIPTION_BYTES)))
+    values = {}
+    for key, storage in _storages(tensors).items():
+        member = members.get(f"{folder}data/{key}")
+        if member is None:
+            raise ValueError(f"storage {key[:80]!r} is missing")
+        if member.file_size != storage.numel * storage.dtype.itemsize:
+            raise ValueError(f"storage {key[:80]!r} has {member.file_size} bytes, not {storage.numel} values")
+        values[key] = np.frombuffer(archive.read(member), storage.dtype)
+    return _lay(tensors, values)
+
+
+def _storages(tensors: Any) -> dict[str, _Storage]:
+    """The storages of a state dict by key; each has one length and type."""
     if not isinstance(tensors, dict):
         raise ValueError(f"it holds a {type(tensors).__name__} where a dict of tensors is expected")
     storages: dict[str, _Storage] = {}
@@ -177,17 +215,11 @@ def _read(content: bytes) -> dict[str, np.ndarray]:
             raise ValueError(f"{name[:80]!r} is of type {type(tensor).__name__.strip('_').lower()}, not a tensor")
         if storages.setdefault(tensor.storage.key, tensor.storage) != tensor.storage:
             raise ValueError(f"storage {tensor.storage.key[:80]!r} has two lengths or types")
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise ValueError("its list of storage keys is not a list of strings")
-    if sorted(keys) != sorted(storages):
-        raise ValueError(f"its {len(storages)} storages and its list of {len(keys)} storage keys disagree")
-    values = {}
-    position = len(_HEADER) + pickles.tell()
-    for key in keys:
-        values[key] = _read_storage(content, position, storages[key])
-        position += 8 + values[key].nbytes
-    if position != len(content):
-        raise ValueError(f"{len(content) - position} bytes follow the last storage")
+    return storages
+
+
+def _lay(tensors: Mapping[str, _Tensor], values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Lay each tensor over the values of its storage."""
     return {name: _view(name, tensor, values[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
@@ -196,8 +228,8 @@ def _load(pickles: io.BytesIO) -> Any:
     try:
         return _Unpickler(pickles).load()
     except EOFError:
-        beyond = pickles.getbuffer().nbytes == _PICKLE_BYTES
-        raise ValueError(f"more than {_PICKLE_BYTES:,} bytes of objects" if beyond else "it ends early") from None
+        beyond = pickles.getbuffer().nbytes == DESCRIPTION_BYTES
+        raise ValueError(f"more than {DESCRIPTION_BYTES:,} bytes of objects" if beyond else "it ends early") from None
     except (pickle.UnpicklingError, TypeError, AttributeError, LookupError, struct.error) as error:
         raise ValueError(f"a pickle is malformed ({type(error).__name__}: {error})") from None
 
