@@ -5,6 +5,7 @@
 - `images/`: bytes to pixels.
 - `backbones/`: the frozen networks; to add one, add a row to `backbones/table.py`.
 - `runtime`: a backbone as a fast function on this device.
+- `check/`: whether backbones are loaded and preprocessed as they should be.
 - `report`: progress and figures.
 - `heat`, `heat_maps`: what `extract heat` does, and the drawing.
 """

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from extract.backbones.table import BACKBONES, markdown_table, terminal_table
-from extract.options import ConvertOptions, ExtractOptions, HeatOptions, WeightsDir
+from extract.options import CheckOptions, ConvertOptions, ExtractOptions, HeatOptions, WeightsDir
 from features.common.cli import application, command
 from features.common.text import make_console
 
@@ -28,6 +28,17 @@ def run(options: ExtractOptions) -> int:
     from extract.run import run_extraction
 
     return run_extraction(options)
+
+
+@command(app)
+def check(options: CheckOptions) -> int:
+    """Check that backbones are loaded and preprocessed rightly: on two photographs, and on an image drawn by code.
+
+    Of a model of your own the scale of its pixels is judged. Exit code 2: one is wrong.
+    """
+    from extract.check.run import run_check
+
+    return run_check(options)
 
 
 @command(app)

@@ -132,6 +132,21 @@ class ExtractOptions(ImageOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """The options of `python -m extract check`."""
+
+    backbones: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Backbones.", show_default="those whose ImageNet weights are on this machine"),
+    ] = None
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="A model of your own: name=file.keras. May be given several times."),
+    ] = None
+    weights_dir: WeightsDir = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConvertOptions(ImageOptions):
     """The options of `python -m extract convert`."""
 

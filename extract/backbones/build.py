@@ -162,6 +162,18 @@ class FrozenBackbone:
         assert self.weights.path is not None
         return _pooled(cut_model(whole, self.weights.path, self.layer))
 
+    def build_classifier(self) -> "keras.Model":
+        """Build a backbone whose weights are named tensors, with its classifier.
+
+        Returns:
+            Model from (B, S, S, 3) preprocessed pixels to (B, 1000), the probabilities of ImageNet's classes.
+
+        Raises:
+            InputError: the weights do not fit the architecture, or have no classifier.
+        """
+        assert self.architecture is not None
+        return _build_of_tensors(self.architecture, self.weights.path, include_top=True)
+
     def build_whole(self) -> "keras.Model":
         """Build the backbone, pooled, with its weights; load a user's own model as it was saved."""
         if self.architecture is None:
@@ -173,14 +185,8 @@ class FrozenBackbone:
         try:
             if self.weights.kind == "random":
                 keras.utils.set_random_seed(RANDOM_SEED)
-            if self.architecture.embedded:
-                from extract.backbones.efficientnet_lite import build
-
-                return build(int(self.architecture.builder.removeprefix("lite:")), self.weights.path)
             if not self.architecture.of_keras:
-                from extract.backbones.resnext import build_resnext
-
-                return build_resnext(self.weights.path)
+                return _build_of_tensors(self.architecture, self.weights.path)
             # With an input shape: without it EfficientNet pads odd maps at another side than when it was trained.
             shape = (self.input_size, self.input_size, 3)
             builder = getattr(keras.applications, self.architecture.builder)
@@ -192,6 +198,17 @@ class FrozenBackbone:
             return model
         finally:
             keras.config.set_dtype_policy("float32")
+
+
+def _build_of_tensors(row: Backbone, weights: Path | None, include_top: bool = False) -> "keras.Model":
+    """Build a backbone that keras.applications does not have."""
+    if row.embedded:
+        from extract.backbones.efficientnet_lite import build
+
+        return build(int(row.builder.removeprefix("lite:")), weights, include_top)
+    from extract.backbones.resnext import build_resnext
+
+    return build_resnext(weights, include_top)
 
 
 def _load_weights(model: "keras.Model", path: Path) -> None:

@@ -1,0 +1,106 @@
+"""What `python -m extract check` does: run each backbone over a few images whose answer is known."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from extract.backbones.build import FrozenBackbone
+from extract.backbones.table import BACKBONES, Backbone, backbone_named
+from extract.backbones.weights import find_model, find_weights, imagenet_file
+from extract.check.canary import CANARY_TOLERANCE, RECORDED, deviation_of_canary, draw_canary
+from extract.check.photographs import EXPECTED, load_photographs
+from extract.check.plausibility import doubt_scale
+from extract.extraction import CompiledBackbones
+from extract.images.resizing import resize
+from extract.options import CheckOptions
+from extract.runtime import Extractor
+from features.common.cli import EXIT_BAD_INPUT, split_names
+from features.common.errors import InputError
+from features.common.text import make_console
+
+_BATCH = 4
+
+
+def run_check(options: CheckOptions) -> int:
+    """Run the command.
+
+    Returns:
+        The exit code: 0 nothing is wrong, 2 a backbone is.
+
+    Raises:
+        InputError: bad options, or weights that are missing or damaged.
+    """
+    console = make_console()
+    if options.weights_dir is not None and not options.weights_dir.is_dir():
+        raise InputError(f"--weights-dir {options.weights_dir} is not a folder. Name the one that holds the weights.")
+    own = [FrozenBackbone.of_model(*find_model(option)) for option in options.backbone or ()]
+    names = split_names(options.backbones, "--backbones")
+    if names is None:
+        names = () if own else tuple(name for name, row in BACKBONES.items() if imagenet_file(row, options.weights_dir))
+    rows = [backbone_named(name) for name in names]
+    for row in rows:
+        if imagenet_file(row, options.weights_dir) is None:
+            raise InputError(
+                f"--backbones {row.name}: {' or '.join(row.weights_names)} is not on this machine. Put it into a "
+                "folder and give --weights-dir, or extract with it once, which downloads it."
+            )
+    table = [
+        FrozenBackbone.of_table(row, find_weights(row, "imagenet", options.weights_dir), "float32") for row in rows
+    ]
+    wrong = []
+    for backbone in table + own:
+        for is_wrong, words in _findings(backbone):
+            console.print(f"{backbone.name}: {'WRONG: ' if is_wrong else ''}{words}")
+            if is_wrong and backbone.name not in wrong:
+                wrong.append(backbone.name)
+    if wrong:
+        console.print(
+            f"{', '.join(wrong)}: loaded or preprocessed wrongly. Do not use features of it. Of the table: run "
+            "scripts/setup.sh and put the published weights in place; a model of your own: save it with its "
+            "preprocessing inside, for RGB pixels from 0 to 255."
+        )
+        return EXIT_BAD_INPUT
+    console.print(f"nothing is wrong with {', '.join(backbone.name for backbone in table + own) or 'no backbone'}")
+    return 0
+
+
+def _findings(backbone: FrozenBackbone) -> Iterator[tuple[bool, str]]:
+    """Say what is found of one backbone: whether it is wrong, and in words what was looked at."""
+    extractor = CompiledBackbones(_BATCH)(backbone, draw_canary(backbone.input_size)[None])
+
+    def features_of(images: np.ndarray) -> np.ndarray:
+        batches = [extractor(images[start : start + _BATCH])[0] for start in range(0, len(images), _BATCH)]
+        return np.concatenate(batches)
+
+    row = backbone.architecture
+    if row is None:
+        yield doubt_scale(features_of, backbone.input_size)
+        return
+    yield _check_canary(row, features_of(draw_canary(row.input_size)[None])[0])
+    if row.of_keras:
+        yield False, "photographs: not done, for its weights on this machine have no classifier"
+    else:
+        yield from _check_classes(backbone, row)
+
+
+def _check_canary(row: Backbone, features: np.ndarray) -> tuple[bool, str]:
+    """Hold the features of the canary to those recorded."""
+    if row.name not in RECORDED:
+        return False, "canary: not done, for no features of it are recorded"
+    difference = deviation_of_canary(row.name, features)
+    words = (
+        f"canary: its features differ by {difference:.2g} deviations from those recorded (at most {CANARY_TOLERANCE:g})"
+    )
+    return not difference <= CANARY_TOLERANCE, words  # NaN is wrong, too
+
+
+def _check_classes(backbone: FrozenBackbone, row: Backbone) -> Iterator[tuple[bool, str]]:
+    """Hold the classes that a backbone with its classifier gives the photographs to what these show."""
+    extractor = Extractor(backbone.build_classifier, row.preprocessing, row.input_size, _BATCH)
+    photographs = load_photographs()
+    (probabilities,) = extractor(np.stack([resize(photo, row.input_size, "crop") for photo in photographs.values()]))
+    for name, classes in zip(photographs, probabilities, strict=True):
+        best = int(classes.argmax())
+        found = EXPECTED[name].get(best)
+        received = f"{name} is {found or 'something else'} (class {best}, {classes[best]:.0%})"
+        yield found is None, received if found else f"{received}; expected {', '.join(EXPECTED[name].values())}"

@@ -1,0 +1,119 @@
+"""`python -m extract check`: right backbones pass, and each kind of wrong preprocessing is found."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from extract import runtime
+from extract.__main__ import app
+from extract.backbones.table import EMBEDDED
+from extract.backbones.weights import imagenet_file
+from extract.check.canary import CANARY_TOLERANCE, deviation_of_canary, draw_canary
+from extract.check.photographs import crop_photographs
+from extract.check.plausibility import doubt_scale
+from features.common.keras_import import import_keras
+
+PREPROCESS = runtime.preprocess
+
+
+def check(*arguments):
+    return CliRunner().invoke(app, ["check", *map(str, arguments)])
+
+
+def test_the_embedded_backbones_are_right():
+    result = check("--backbones", ",".join(EMBEDDED))
+    assert result.exit_code == 0, result.output
+    assert result.output.count("canary: its features differ by") == 3
+    assert result.output.count("china.jpg is palace (class 698") == 3
+    assert result.output.count("flower.jpg is daisy (class 985") == 2
+    assert "nothing is wrong with efficientnet_lite0, efficientnet_lite1, efficientnet_lite2" in " ".join(
+        result.output.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "classes_wrong"),
+    [
+        (lambda images, mode: PREPROCESS(images[..., ::-1], mode), False),  # ImageNet's classes hardly need colours
+        (lambda images, mode: PREPROCESS(images, "model"), True),
+        (lambda images, mode: PREPROCESS(images // 255, mode), True),
+    ],
+)
+def test_wrong_preprocessing_is_found(monkeypatch, change, classes_wrong):
+    monkeypatch.setattr(runtime, "preprocess", change)
+    result = check("--backbones", "efficientnet_lite0")
+    assert result.exit_code == 2
+    assert "efficientnet_lite0: WRONG: canary: its features differ by" in result.output
+    assert ("flower.jpg is something else" in result.output) == classes_wrong
+    assert "efficientnet_lite0: loaded or preprocessed wrongly" in result.output
+
+
+def test_weights_that_are_not_here_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    result = check("--backbones", "resnext50")
+    assert result.exit_code == 2
+    assert "resnext50_32x4d-7cdf4587.pth or resnext50_32x4d.safetensors is not on this machine" in result.output
+
+
+def test_the_canary_holds_to_what_is_recorded():
+    assert draw_canary(224).shape == (224, 224, 3)
+    assert deviation_of_canary("efficientnet_lite0", np.zeros(1280)) > CANARY_TOLERANCE
+
+
+#: What comes before efficientnet_lite0 in a model of one's own, as scale and offset of pixels: right and wrong.
+RIGHT, FOR_0_TO_1, FOR_MINUS_1_TO_1, TWICE = (
+    (1 / 128, -127 / 128),
+    (255 / 128, -127 / 128),
+    (1, 0),
+    (1 / 255 / 128, -127 / 128),
+)
+
+
+@pytest.fixture(scope="module")
+def save(tmp_path_factory):
+    """Save efficientnet_lite0 as a model of one's own, behind a scale of pixels."""
+    from extract.backbones.efficientnet_lite import build
+    from extract.backbones.table import BACKBONES
+
+    keras = import_keras()
+
+    def save_model(scale, random=False):
+        keras.utils.set_random_seed(0)
+        body = build(0, None if random else imagenet_file(BACKBONES["efficientnet_lite0"]))
+        image = keras.Input((224, 224, 3))
+        path = tmp_path_factory.mktemp("own") / "own.keras"
+        keras.Model(image, body(keras.layers.Rescaling(*scale)(image))).save(path)
+        return path
+
+    return save_model
+
+
+@pytest.mark.parametrize(
+    ("scale", "random", "exit_code", "words"),
+    [
+        (RIGHT, False, 0, "its scale is plausible"),
+        (FOR_0_TO_1, False, 2, "WRONG: half the contrast"),
+        (FOR_MINUS_1_TO_1, False, 2, "its pixels are too large"),
+        (TWICE, False, 2, "its pixels are too small"),
+        (RIGHT, True, 0, "nothing can be said of its scale"),
+    ],
+)
+def test_the_scale_of_a_model_of_ones_own_is_judged(save, scale, random, exit_code, words):
+    result = check("--backbone", f"own={save(scale, random)}")
+    assert words in " ".join(result.output.split())
+    assert result.exit_code == exit_code, result.output
+
+
+def test_features_without_content_or_that_are_not_numbers_are_wrong():
+    assert doubt_scale(lambda images: np.ones((len(images), 4)), 32)[0]
+    assert doubt_scale(lambda images: np.full((len(images), 4), np.nan), 32) == (
+        True,
+        "its features of photographs are not finite numbers",
+    )
+
+
+def test_the_views_of_crops_are_mirrored_and_closer():
+    crops, views = crop_photographs(224)
+    assert crops.shape == views.shape == (12, 224, 224, 3)
+    inner = crops[0, 12:212, 12:212][:, ::-1]
+    assert abs(inner.mean() - views[0].mean()) < 1
