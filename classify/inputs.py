@@ -12,13 +12,16 @@ from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
-from features.store.recipe import Recipe
+from features.store.recipe import FEATURES, Recipe, backbone_of
 from features.store.scan_groups import with_scan_groups
 
 logger = logging.getLogger(__name__)
 
 #: Names that a label cannot have: they are columns, or all labels together, in the files of a run.
 RESERVED_LABELS = frozenset({"ID", "model", "fold", "split", "group", "stored", "micro", "macro", "overall"})
+
+#: What kinds of features are, in words.
+_KINDS = {"last": "averages of the last maps", "mid": "mid-level features"}
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,55 @@ class Inputs:
         return replace(self, train=self.train.take(rows), train_labels=self.train_labels[rows], test=test)
 
 
+def choose_features(
+    cache: FeatureCache, backbones: Sequence[str] | None, kinds: Sequence[str] | None, of_last: Sequence[str]
+) -> tuple[tuple[str, ...] | None, str]:
+    """Choose which cached rows of each backbone to learn from: mid-level features where there are any.
+
+    Args:
+        cache: what was extracted.
+        backbones: names of backbones, such as `resnet50`, or of single rows, such as `resnet50.mid`; None for all
+            that are cached for `train`.
+        kinds: of `FEATURES`; None where nobody chose.
+        of_last: the presets asked for whose figures are of the average of the last map: with them it is taken.
+
+    Returns:
+        The names of rows for `read_inputs`, None for all; and a line that says what was chosen, where nobody did.
+
+    Raises:
+        InputError: a kind asked for is missing.
+    """
+    passes: dict[str, dict[str, str]] = {}  # of a backbone, at an input size: its rows by kind
+    for name in cache.backbones("train"):
+        kind = cache.open("train", name).recipe.features
+        passes.setdefault(name.removesuffix(FEATURES[kind]), {})[kind] = name
+    preferred = ("last", "mid") if of_last else ("mid", "last")
+    chosen: list[str] = []
+    taken: dict[str, list[str]] = {}
+    for wanted in passes if backbones is None else backbones:
+        found = [name for name in passes if wanted in (name, backbone_of(name))]
+        for name in found:
+            rows = passes[name]
+            if lacking := [kind for kind in kinds or () if kind not in rows]:
+                raise InputError(
+                    f"--features {','.join(kinds or ())}: {cache.root} holds no {lacking[0]} features of {name}. Use "
+                    f"--features {','.join(rows)}, or extract it again with --features {','.join(FEATURES)}."
+                )
+            own = kinds or [next(kind for kind in preferred if kind in rows)]
+            chosen += [rows[kind] for kind in own]
+            taken.setdefault(own[0], []).append(name)
+        if not found:  # a single row; or one that is missing, which `read_inputs` says
+            chosen.append(wanted)
+    names = tuple(dict.fromkeys(chosen)) or None
+    if kinds or all(len(passes[name]) == 1 for of_kind in taken.values() for name in of_kind):
+        return names, ""
+    said = "; ".join(f"{kind} of {first_few(of_kind)}" for kind, of_kind in taken.items())
+    why = f", as {of_last[0]} learns from those" if of_last else ""
+    return names, f"features: {said}{why} (--features {preferred[1]} takes {_KINDS[preferred[1]]})"
+
+
 def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] | None) -> Inputs:
-    """Read the features of a data set's images, by these backbones, in this order; None for all cached for `train`.
+    """Read the features of a data set's images, of these cached rows, in this order; None for all cached for `train`.
 
     Raises:
         InputError: features are missing or all constant, `train` is not labelled, or a label cannot be learnt from it.

@@ -12,13 +12,14 @@ import typer
 
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.baselines import BASELINES
-from classify.models.heads import DEFAULT_PRESETS, PRESETS, choose_heads
+from classify.models.heads import DEFAULT_PRESETS, OF_CHALLENGE, PRESETS, choose_heads
 from classify.scores.metrics import CLASS_SELECTORS, MACRO_SELECTORS, THRESHOLD_RULES, ThresholdRule
 from classify.scores.prevalence import parse_prevalences
 from features.common.cli import choose_names, split_names
 from features.common.commands import option_words, write_command
 from features.common.errors import InputError
 from features.options import OF_DATASET, OF_IMAGES, DatasetOptions, ExcelSafe
+from features.store.recipe import FEATURES
 
 if TYPE_CHECKING:
     from classify.settings import Settings
@@ -54,6 +55,14 @@ Prevalences = Annotated[
 ]
 
 
+Kinds = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Kinds of features to use: last, the average of the last map; mid, mid-level features.",
+        show_default=f"mid, where they are cached; last with {' or '.join(OF_CHALLENGE)}",
+    ),
+]
 Exclusive = Annotated[
     str,
     typer.Option(
@@ -76,6 +85,7 @@ class RunOptions(DatasetOptions):
     backbones: Annotated[
         str | None, typer.Option(metavar="A,B", help="Backbones to use.", show_default="all that are cached")
     ] = None
+    features: Kinds = None
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5
     holdout: Annotated[
         float | None,
@@ -191,6 +201,11 @@ class RunOptions(DatasetOptions):
         )
 
 
+def choose_kinds(choice: str | None) -> tuple[str, ...] | None:
+    """Read what `--features` takes; an `InputError` says which kinds there are."""
+    return None if choice is None else choose_names(choice, "--features", "a kind of features", FEATURES)
+
+
 def check_exclusive(choice: str) -> None:
     """Refuse, by an `InputError`, what `--exclusive` does not take."""
     if choice not in EXCLUSIVE:
@@ -242,6 +257,7 @@ class SearchOptions(DatasetOptions):
             show_default="all that are cached",
         ),
     ] = None
+    features: Kinds = None
     trials: Annotated[int, typer.Option(min=1, help="Trials that the study holds in the end.")] = 200
     minutes: Annotated[float, typer.Option(min=0.01, help="Time after which no trial is begun or trained.")] = 2.0
     batch: Annotated[int, typer.Option(min=1, help="Trials that are proposed and trained together.")] = 20

@@ -12,8 +12,9 @@ from functools import partial
 import typer
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.inputs import read_inputs
-from classify.options import RunOptions
+from classify.inputs import choose_features, read_inputs
+from classify.models.heads import OF_CHALLENGE
+from classify.options import RunOptions, choose_kinds
 from classify.rundir.folder import RUN_FILES, open_run
 from classify.settings import check_settings, choose_exclusive, count_steps
 from features.common.cli import EXIT_REJECTED, split_names
@@ -36,7 +37,7 @@ def run_classification(options: RunOptions) -> int:
         KeyboardInterrupt: it was stopped; that finished fits are kept has been said.
     """
     backbones = split_names(options.backbones, "--backbones")
-    settings, by = options.settings(), split_names(options.by, "--by") or ()
+    kinds, settings, by = choose_kinds(options.features), options.settings(), split_names(options.by, "--by") or ()
     try:
         with unmasked_signals(), open_run(options.out, options.overwrite, options.groups) as staging:
             started = time.perf_counter()
@@ -47,7 +48,11 @@ def run_classification(options: RunOptions) -> int:
             dataset, said = with_scan_groups(dataset, cache.root)
             if said:
                 typer.echo(f"understood: {said}")
-            inputs = read_inputs(dataset, cache, backbones)
+            of_challenge = [name for name in settings.heads if name in OF_CHALLENGE]
+            names, said = choose_features(cache, backbones, kinds, of_challenge)
+            if said:
+                typer.echo(f"understood: {said}")
+            inputs = read_inputs(dataset, cache, names)
             if options.holdout is not None:
                 from classify.validation import hold_out
 

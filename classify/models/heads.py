@@ -110,6 +110,8 @@ PRESETS: Mapping[str, HeadSpec] = MappingProxyType(
         "deep": HeadSpec(hidden_units=(256, 128, 64), dropout=0.3, learning_rate=1e-3, batch_size=None),
     }
 )
+#: Those that repeat the challenge, whose features were the average of the last map.
+OF_CHALLENGE = ("challenge", "challenge-sgd")
 #: Those of a run that names none: beside `logistic` it wins where that loses; see docs/decisions.md.
 DEFAULT_PRESETS = ("linear-l2",)
 

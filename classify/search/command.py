@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from classify.inputs import SplitInputs, read_inputs
+from classify.inputs import SplitInputs, choose_features, read_inputs
 from classify.models.heads import HeadSpec, write_presets
-from classify.options import SearchOptions, check_exclusive
+from classify.options import SearchOptions, check_exclusive, choose_kinds
 from classify.search.search import (
     FOLD_AUCS,
     best_trials,
@@ -47,7 +47,7 @@ def search(options: SearchOptions) -> int:
     """
     began = time.perf_counter()
     out, seed = options.out, options.seed
-    backbones = split_names(options.backbones, "--backbones")
+    backbones, kinds = split_names(options.backbones, "--backbones"), choose_kinds(options.features)
     check_exclusive(options.exclusive)
     console, screen = make_console(), make_console(stderr=True)
     dataset = read_dataset(options.data, options)
@@ -56,7 +56,10 @@ def search(options: SearchOptions) -> int:
     test = dataset.splits.get("test")
     dataset = replace(dataset, splits={name: split for name, split in dataset.splits.items() if name == "train"})
     feature_cache = FeatureCache(options.cache or default_cache(options.data), options.data, backbones or ())
-    inputs = read_inputs(dataset, feature_cache, backbones)
+    names, said = choose_features(feature_cache, backbones, kinds, ())
+    if said:
+        screen.print(f"understood: {said}")
+    inputs = read_inputs(dataset, feature_cache, names)
     if test is not None:  # `classify run` looks at its labels, too, before it takes them for exclusive classes
         count = len(test.image_ids)
         no_features = np.empty((count, 0), np.float32)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from classify.inputs import Inputs, read_inputs, warn_shared_groups
+from classify.inputs import Inputs, choose_features, read_inputs, warn_shared_groups
 from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 from features.dataset.dataset import read_dataset
@@ -188,3 +188,54 @@ def test_a_label_of_one_known_value_is_an_input_error_that_counts_the_known(toy)
     masked = replace(dataset, splits={"train": replace(train, labels=labels)})
     with pytest.raises(InputError, match=rf"{LABELS[0]} is positive in {count} of {count} known of 30 images with "):
         read_inputs(masked, FeatureCache(toy.cache), None)
+
+
+@pytest.fixture
+def mid(toy) -> FeatureCache:
+    """The toy's cache, with mid-level features of alpha, and both kinds of gamma."""
+    for row in ("alpha.mid", "gamma", "gamma.mid"):
+        for split, ids in (("train", toy.train_ids), ("test", toy.test_ids)):
+            write_cache_file(toy.cache / split / f"{row}.h5", ids, np.eye(len(ids), 6))
+    return FeatureCache(toy.cache)
+
+
+def test_mid_level_features_are_taken_where_there_are_any_and_it_is_said(mid):
+    names, said = choose_features(mid, None, None, ())
+    assert names == ("alpha.mid", "beta", "gamma.mid")
+    assert said == "features: mid of alpha, gamma; last of beta (--features last takes averages of the last maps)"
+
+
+def test_the_challenge_learns_from_the_last_averages_and_it_is_said(mid):
+    names, said = choose_features(mid, ("gamma", "alpha"), None, ("challenge",))
+    assert names == ("gamma", "alpha")
+    assert said == (
+        "features: last of gamma, alpha, as challenge learns from those (--features mid takes mid-level features)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("backbones", "kinds", "expected"),
+    [
+        (("gamma", "alpha"), ("mid",), ("gamma.mid", "alpha.mid")),
+        (("alpha",), ("last", "mid"), ("alpha", "alpha.mid")),
+        (("alpha.mid", "gamma"), ("last",), ("alpha.mid", "gamma")),
+        (("alpha.mid", "alpha"), None, ("alpha.mid",)),
+        (("delta",), None, ("delta",)),
+    ],
+)
+def test_kinds_of_features_and_single_rows_can_be_asked_for(mid, backbones, kinds, expected):
+    assert choose_features(mid, backbones, kinds, ())[0] == expected
+
+
+def test_what_was_asked_for_is_not_said(mid):
+    assert choose_features(mid, None, ("last",), ())[1] == ""
+    assert choose_features(mid, ("beta",), None, ())[1] == ""
+
+
+def test_a_kind_of_features_that_is_missing_is_an_input_error(mid):
+    with pytest.raises(InputError, match="no mid features of beta"):
+        choose_features(mid, None, ("mid",), ())
+
+
+def test_an_empty_cache_leaves_the_message_to_the_reader(tmp_path):
+    assert choose_features(FeatureCache(tmp_path), None, None, ()) == (None, "")

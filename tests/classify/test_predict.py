@@ -17,6 +17,7 @@ from classify.rundir.files import write_files
 from classify.rundir.folder import hold_run
 from classify.rundir.saved_run import SavedRun
 from classify.scores.thresholds import to_binary
+from features.store.gradients import read_gradients
 from tests.classify.test_run import run
 from tests.classify.toy import LABELS, Toy, copy_run, make_toy, reject, reseal, write_cache_file
 
@@ -382,3 +383,20 @@ def test_labels_of_the_run_are_the_columns(own):
     toy, finished = own
     _, _, out = predict(toy, finished)
     assert list(pd.read_csv(out / TABLES[1]).columns) == ["ID", *LABELS]
+
+
+def test_a_run_on_mid_level_features_is_named_by_them_predicts_and_explains(tmp_path):
+    toy = make_toy(tmp_path)
+    rng = np.random.default_rng(5)
+    for split, ids in (("train", toy.train_ids), ("test", toy.test_ids)):
+        write_cache_file(toy.cache / split / "alpha.mid.h5", ids, rng.normal(size=(len(ids), 9)))
+    code, _, out = run(toy, "run", "--select", "logistic/alpha.mid")
+    assert code == 0
+    record = json.loads((out / "run.json").read_text())
+    assert {name: entry["width"] for name, entry in record["backbones"].items()} == {"alpha.mid": 9, "beta": 20}
+    assert (out / "models" / "logistic__alpha.mid").is_dir()
+    code, _, folder = predict(toy, out, "--heat", "1")
+    assert code == 0
+    assert_same_predictions(folder, out)
+    gradients = read_gradients(folder)
+    assert {name: vectors.shape for name, vectors in gradients.vectors.items()} == {"alpha.mid": (len(LABELS), 9)}

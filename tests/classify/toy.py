@@ -19,7 +19,7 @@ from features.store.assembly import assemble
 from features.store.cache_file import CacheFile
 from features.store.images_table import ImageFacts
 from features.store.parts import PartStore, Rows
-from features.store.recipe import Recipe
+from features.store.recipe import MID_POOLING, Recipe, backbone_of
 
 LABELS = ("epidural", "intraparenchymal", "subarachnoid")
 
@@ -43,8 +43,12 @@ def write_cache_file(
     weights_digest: str = "0" * 32,
     seconds: float | None = None,
 ) -> None:
-    """Write the cache file of empty images, with one view: features (N, D); `seconds` is of an image."""
-    recipe = Recipe(path.stem, "random", weights_digest, "none", 32)
+    """Write the cache file of empty images, with one view: features (N, D); `seconds` is of an image.
+
+    A file that ends in `.mid.h5` holds mid-level features.
+    """
+    pooling = MID_POOLING if path.stem != backbone_of(path.stem) else "avg"
+    recipe = Recipe(path.stem, "random", weights_digest, "none", 32, pooling)
     count = len(image_ids)
     digests = [digest(b"")] * count
     facts = (ImageFacts(1, 1, 1, 8, 0.0, 0.0),) * count
