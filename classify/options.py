@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
-from classify.models.baselines import BASELINES
+from classify.models.baselines import BASELINES, DEFAULT_BASELINES
 from classify.models.heads import DEFAULT_PRESETS, OF_CHALLENGE, PRESETS, choose_heads
 from classify.scores.metrics import CLASS_SELECTORS, MACRO_SELECTORS, THRESHOLD_RULES, ThresholdRule
 from classify.scores.prevalence import parse_prevalences
@@ -104,7 +104,9 @@ class RunOptions(DatasetOptions):
         typer.Option("--refit", help="Predict test by each model fitted on all rows, not by the mean over the folds'."),
     ] = False
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the heads and the intervals.")] = 0
-    baselines: Annotated[str, typer.Option(metavar="A,B", help=f"Baselines: {', '.join(BASELINES)}.")] = "logistic"
+    baselines: Annotated[str, typer.Option(metavar="A,B", help=f"Baselines: {', '.join(BASELINES)}.")] = ",".join(
+        DEFAULT_BASELINES
+    )
     preset: Annotated[
         str,
         typer.Option(metavar="A,B", help=f"Heads: {', '.join(PRESETS)}; files of presets (FILE.json); or none."),

@@ -23,6 +23,7 @@ from scripts.benchmark_audit import benchmark_audit
 from scripts.benchmark_cam import benchmark_cam
 from scripts.benchmark_dicom import benchmark_dicom
 from scripts.benchmark_extract import FOUR, benchmark_extract, make_frozen
+from scripts.benchmark_features import BANKS, benchmark_features
 from scripts.benchmark_heads import benchmark_heads
 from scripts.benchmark_honesty import benchmark_honesty
 from scripts.benchmark_iterate import benchmark_iterate
@@ -100,6 +101,25 @@ def benchmark_scores(
 ) -> None:
     """How often intervals hold a known truth, also of rare labels; and what a run says where nothing can be learnt."""
     benchmark_honesty(simulations, runs, cores())
+
+
+@app.command("features")
+def benchmark_defaults(
+    data: Annotated[Path, typer.Option(metavar="DATA", help="Data set.")] = DEMO / "phantom",
+    cache: Annotated[Path, typer.Option(metavar="CACHE", help="Its features.")] = DEMO / "cache",
+    bank: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KINDS:MODELS",
+            help="Kinds of features, joined by +, and the models on them. Given several times: the first is what the "
+            "others are compared with.",
+            show_default=", ".join(BANKS),
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of the folds.")] = 3,
+) -> None:
+    """What features and models are worth as defaults: the final model out-of-fold, paired, by AUC, AP and log loss."""
+    benchmark_features(data, cache, bank or BANKS, seeds, cores())
 
 
 @app.command("scoring")

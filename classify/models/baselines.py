@@ -82,6 +82,8 @@ def _boosting() -> "ClassifierMixin":
     return HistGradientBoostingClassifier(max_iter=100, random_state=0)
 
 
+#: Those of a run that names none: on mid-level features one of them is the best single model; see docs/decisions.md.
+DEFAULT_BASELINES = ("logistic", "ridge_regression")
 #: The baseline that sees no features.
 PRIOR = "prior"
 #: By the name that `--baselines` takes.
