@@ -143,7 +143,7 @@ class Explainer:
         if not known:
             return
         self.run.refuse_other_features(cache, "train", self.model)
-        _, features = cache.read("train", self.run.opens(self.model), known)
+        _, features = cache.read("train", self.run.opens(self.model), known, self.run.tta)
         fits = np.array([self.held_out[image_id] for image_id in known])
         of_run = read_out_of_fold(self.run, tuple(self.weights.members or self.weights.left_out), known)
         for member, expected in of_run.items():
@@ -290,7 +290,7 @@ def _look_up(
     run.refuse_other_features(cache, stored, model)
     backbones = run.opens(model)
     known = [cache.open(stored, name).index for name in backbones]
-    _, features = cache.read(stored, backbones, image_ids)
+    _, features = cache.read(stored, backbones, image_ids, run.tta)
     held_out = explainer.held_out if split == "train" else {}
     learnt = np.array([image_id in held_out for image_id in image_ids])
     scores = np.empty((len(image_ids), len(run.label_names)), np.float32)

@@ -86,6 +86,7 @@ class Inputs:
         train_labels: of the M training images; every label has both values.
         test: the images to predict; None where the data set has no such split.
         recipes: how each backbone's features were extracted.
+        tta: what was read of several views of an image, of `TTA`.
     """
 
     label_names: tuple[str, ...]
@@ -94,6 +95,7 @@ class Inputs:
     train_labels: Labels
     test: SplitInputs | None
     recipes: dict[str, Recipe] = field(default_factory=dict)
+    tta: str = "none"
 
     def select(self, rows: np.ndarray, test_rows: np.ndarray | None = None) -> "Inputs":
         """Learn from some of the training images alone, and predict others of them, or none: int arrays (n,)."""
@@ -148,8 +150,21 @@ def choose_features(
     return names, f"features: {said}{why} (--features {preferred[1]} takes {_KINDS[preferred[1]]})"
 
 
-def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] | None) -> Inputs:
+def describe_views(recipes: Mapping[str, Recipe], tta: str) -> str:
+    """Say in a line what is read of several views of an image, by `TTA`; "" where there is one view alone."""
+    of_views: dict[str, list[str]] = {}
+    for name, recipe in recipes.items():
+        if len(recipe.views) > 1:
+            of_views.setdefault(recipe.describe_views(tta), []).append(name)
+    said = "; ".join(f"{views} of {first_few(names)}" for views, names in of_views.items())
+    other = "--tta none takes the first" if tta == "mean" else "--tta mean takes their mean"
+    return f"views: {said} ({other})" if said else ""
+
+
+def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] | None, tta: str = "mean") -> Inputs:
     """Read the features of a data set's images, of these cached rows, in this order; None for all cached for `train`.
+
+    Of several views of an image the mean is read, or by `tta` "none" the first.
 
     Raises:
         InputError: features are missing or all constant, `train` is not labelled, or a label cannot be learnt from it.
@@ -180,17 +195,17 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
             "table that names each image and its labels (train.csv: ID,label_a,label_b), or make a folder for each "
             "class."
         )
-    train = _read_split(dataset.splits["train"], cache, names)
+    train = _read_split(dataset.splits["train"], cache, names, tta)
     assert train.labels is not None
     _check_labels(train.labels, dataset)
     files = {name: cache.open("train", name) for name in names}
     columns = columns_of({name: file.width for name, file in files.items()})
     _check_features(train.features, columns, cache)
-    test = _read_split(dataset.splits["test"], cache, names) if "test" in dataset.splits else None
+    test = _read_split(dataset.splits["test"], cache, names, tta) if "test" in dataset.splits else None
     if test is not None and "test" in dataset.splits["test"].stored:
         _check_widths(columns, cache)
     recipes = {name: file.recipe for name, file in files.items()}
-    return Inputs(dataset.label_names, columns, train, train.labels, test, recipes)
+    return Inputs(dataset.label_names, columns, train, train.labels, test, recipes, tta)
 
 
 def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
@@ -223,7 +238,7 @@ def refuse_few(rows: int, groups: Groups | None, folds: int) -> None:
         raise InputError(f"{folds} folds need at least {folds} {units}; there are {unit}. {remedy}")
 
 
-def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> SplitInputs:
+def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str], tta: str) -> SplitInputs:
     """Read the features of a split's images, without those that stage 1 rejected."""
     has_features = np.zeros(len(split.image_ids), bool)
     parts = list(split.parts())
@@ -235,7 +250,7 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str]) -> 
     for stored, all_rows in parts:
         rows = all_rows[has_features[all_rows]]
         wanted = [split.image_ids[row] for row in rows]
-        _, read = cache.read(stored, backbones, wanted)
+        _, read = cache.read(stored, backbones, wanted, tta)
         of_part = [(split.image_ids[row], split.paths[row]) for row in all_rows]
         cache.refuse_changed(stored, backbones, *zip(*of_part, strict=True))
         if len(parts) == 1:

@@ -101,7 +101,7 @@ def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
     cache = FeatureCache(Path(record["cache"]), Path(record["data"]))
     run.refuse_other_features(cache, "train", model)
     by = split_names(record["arguments"]["by"], "--by") or ()
-    inputs = read_inputs(read_dataset(Path(record["data"]), given, by), cache, list(record["backbones"]))
+    inputs = read_inputs(read_dataset(Path(record["data"]), given, by), cache, list(record["backbones"]), run.tta)
     of_splits = read_run_labels(run.file(RUN_LABELS))
     known = of_splits["train"]
     if record["arguments"]["holdout"] is not None:

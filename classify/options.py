@@ -19,7 +19,7 @@ from features.common.cli import choose_names, split_names
 from features.common.commands import option_words, write_command
 from features.common.errors import InputError
 from features.options import OF_DATASET, OF_IMAGES, DatasetOptions, ExcelSafe
-from features.store.recipe import FEATURES
+from features.store.recipe import FEATURES, TTA
 
 if TYPE_CHECKING:
     from classify.settings import Settings
@@ -86,6 +86,13 @@ class RunOptions(DatasetOptions):
         str | None, typer.Option(metavar="A,B", help="Backbones to use.", show_default="all that are cached")
     ] = None
     features: Kinds = None
+    tta: Annotated[
+        str,
+        typer.Option(
+            metavar=f"[{'|'.join(TTA)}]",
+            help="What is made of several cached views of an image: the mean of their features; none: the first alone.",
+        ),
+    ] = "mean"
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5
     holdout: Annotated[
         float | None,
@@ -187,6 +194,8 @@ class RunOptions(DatasetOptions):
             known = ", ".join(CALIBRATIONS)
             raise InputError(f"--calibration: {self.calibration!r} is not a calibration. Expected {known}; or none.")
         check_exclusive(self.exclusive)
+        if self.tta not in TTA:
+            raise InputError(f"--tta: {self.tta!r} is none of {', '.join(TTA)}.")
         from joblib import cpu_count  # both here, as they take half a second, and asking for help needs neither
 
         from classify.settings import Settings

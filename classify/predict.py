@@ -61,7 +61,7 @@ def predict_split(options: PredictOptions) -> int:
         saved.refuse_other_features(feature_cache, split, name)
         backbones = saved.opens(name)
         image_ids, used_ids = _list_images(feature_cache, split, backbones, images)
-        _, features = feature_cache.read(split, backbones, used_ids)
+        _, features = feature_cache.read(split, backbones, used_ids, saved.tta)
         probabilities = saved.predict(name, features)
         explained = None
         if options.heat:
@@ -75,6 +75,7 @@ def predict_split(options: PredictOptions) -> int:
             "split": split,
             "images": None if images is None else str(images.resolve()),
             "fingerprints": {backbone: saved.recipes[backbone].fingerprint for backbone in backbones},
+            "views": {backbone: saved.recipes[backbone].describe_views(saved.tta) for backbone in backbones},
             "predicted": len(used_ids),
             "rejected": sorted(set(image_ids) - set(used_ids)),
             "prevalences": prevalences,

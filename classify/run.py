@@ -12,7 +12,7 @@ from functools import partial
 import typer
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.inputs import choose_features, read_inputs
+from classify.inputs import choose_features, describe_views, read_inputs
 from classify.models.heads import OF_CHALLENGE
 from classify.options import RunOptions, choose_kinds
 from classify.rundir.folder import RUN_FILES, open_run
@@ -52,7 +52,9 @@ def run_classification(options: RunOptions) -> int:
             names, said = choose_features(cache, backbones, kinds, of_challenge)
             if said:
                 typer.echo(f"understood: {said}")
-            inputs = read_inputs(dataset, cache, names)
+            inputs = read_inputs(dataset, cache, names, options.tta)
+            if said := describe_views(inputs.recipes, options.tta):
+                typer.echo(f"understood: {said}")
             if options.holdout is not None:
                 from classify.validation import hold_out
 

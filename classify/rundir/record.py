@@ -30,7 +30,11 @@ def describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Seq
         "labels": list(inputs.label_names),
         "exclusive": experiment.settings.exclusive,
         "backbones": {
-            name: {"width": columns.stop - columns.start, "recipe": asdict(inputs.recipes[name])}
+            name: {
+                "width": columns.stop - columns.start,
+                "views": inputs.recipes[name].describe_views(inputs.tta),
+                "recipe": asdict(inputs.recipes[name]),
+            }
             for name, columns in inputs.columns.items()
         },
         "splits": {

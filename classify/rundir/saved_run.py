@@ -37,6 +37,11 @@ class SavedRun(SealedRun):
         """How each backbone's features have to be extracted."""
         return {name: Recipe.from_record(entry["recipe"]) for name, entry in self.record["backbones"].items()}
 
+    @property
+    def tta(self) -> str:
+        """What the run read of several views of an image, of `TTA`; those before it had one view."""
+        return self.record["arguments"].get("tta", "none")
+
     def load_model(self, file: str) -> Predictor:
         """Load a model by its path within the run's folder.
 

@@ -23,9 +23,9 @@ from classify.rundir.folder import (
 def write_backbones(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
     """Write what each backbone adds, in the order in which they were added to the mean; only with several.
 
-    `backbone`, `macro_auc`, `gain`, `low`, `high`, `megabytes`, `gain_per_megabyte`, `seconds`, `gain_per_second`. The
-    megabytes are of the cache, the seconds of the device that extracted the rows in use, over all splits; empty cells
-    where a cache file does not say them.
+    `backbone`, `macro_auc`, `gain`, `low`, `high`, `megabytes`, `gain_per_megabyte`, `seconds`, `gain_per_second`,
+    `views`: `1`, or what was read of several, `mean of 8` or `first of 8`. The megabytes are of the cache, the seconds
+    of the device that extracted the rows in use, over all splits; empty cells where a cache file does not say them.
     """
     splits = [inputs.train] if inputs.test is None else [inputs.train, inputs.test]
     table = pd.DataFrame([asdict(entry) for entry in experiment.returns]).astype({"low": "float64", "high": "float64"})
@@ -34,6 +34,7 @@ def write_backbones(folder: Path, inputs: Inputs, experiment: Experiment) -> Non
     seconds = pd.DataFrame([[s.extraction_seconds[name] for s in splits] for name in table["backbone"]], dtype=float)
     table["seconds"] = seconds.sum(axis=1, skipna=False)
     table["gain_per_second"] = table["gain"] / table["seconds"].where(table["seconds"] > 0)
+    table["views"] = [inputs.recipes[name].describe_views(inputs.tta) for name in table["backbone"]]
     write_table(table, folder / BACKBONES_TABLE)
 
 

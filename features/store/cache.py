@@ -95,15 +95,16 @@ class FeatureCache:
         return has_features
 
     def read(
-        self, split: str, backbones: Sequence[str], image_ids: Sequence[str] | None = None
+        self, split: str, backbones: Sequence[str], image_ids: Sequence[str] | None = None, tta: str = "none"
     ) -> tuple[tuple[str, ...], np.ndarray]:
-        """Read the features (first view) of one or more backbones, side by side, joined by image id.
+        """Read the features of one or more backbones, side by side, joined by image id.
 
         Args:
             split: name of the split.
             backbones: at least one; their columns stand in this order.
             image_ids: rows wanted, in this order. Without them: all rows of the first backbone's file, in its order;
                 every backbone must have the same images.
+            tta: of `TTA`: `mean` for the mean over the views of an image, `none` for the first view alone.
 
         Returns:
             The image ids (N,), and the features: float32 (N, sum of D).
@@ -126,7 +127,7 @@ class FeatureCache:
             if image_ids is None and file.rows > len(wanted):
                 counts = f"{count_things(file.rows, 'image')}, but {files[0].path} has {len(wanted)}"
                 raise self._lack(split, f"{file.path} has {counts}", *backbones)
-            selections.append(Selection(file, rows, features[:, end - file.width : end]))
+            selections.append(Selection(file, rows, features[:, end - file.width : end], tta == "mean"))
         for selection, not_finite in zip(selections, read_selections(selections), strict=True):
             if len(not_finite):
                 raise DamagedFile(

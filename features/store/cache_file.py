@@ -205,11 +205,12 @@ def _plain(value: object) -> str | int | float:
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of one cache file, int64 (N,) in any order, and where their first views go, float32 (N, D)."""
+    """Rows of one cache file, int64 (N,) in any order, and where the mean of their views or the first goes, (N, D)."""
 
     file: CacheFile
     rows: np.ndarray
     out: np.ndarray
+    mean: bool
 
 
 def read_selections(selections: Sequence[Selection]) -> list[np.ndarray]:
@@ -239,7 +240,8 @@ def read_selections(selections: Sequence[Selection]) -> list[np.ndarray]:
         for block, number, part in blocks:
             selection, targets = selections[number], orders[number][part]
             sources = selection.rows[targets] - block * BLOCK_ROWS
-            rows = selection.file.block(block)[:, 0]
+            views = selection.file.block(block)
+            rows = views.mean(axis=1, dtype=np.float32) if selection.mean and views.shape[1] > 1 else views[:, 0]
             finite = np.isfinite(rows, out=flags[: rows.size].reshape(rows.shape))
             if not finite.all():
                 not_finite[number] += targets[~finite.all(axis=1)[sources]].tolist()

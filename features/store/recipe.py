@@ -17,6 +17,8 @@ _NAMED_WEIGHTS = ("imagenet", "random")
 #: What one pass of a backbone gives, by the names that `--features` takes, and how the names of its rows end: the
 #: average of the last map; and mid-level features, of two maps before it.
 FEATURES = {"last": "", "mid": ".mid"}
+#: What stage 2 makes of several views of an image: the mean of their features, or the first view alone.
+TTA = ("mean", "none")
 #: How the maps of mid-level features become numbers: average, maximum, standard deviation over their positions.
 MID_POOLING = "avg,max,std"
 
@@ -99,6 +101,11 @@ class Recipe:
     def features(self) -> str:
         """Which of `FEATURES` these are."""
         return "mid" if self.pooling == MID_POOLING else "last"
+
+    def describe_views(self, tta: str) -> str:
+        """Say what stage 2 reads of the views, by `TTA`: `1`, `mean of 8` or `first of 8`."""
+        count = len(self.views)
+        return "1" if count == 1 else f"{'mean' if tta == 'mean' else 'first'} of {count}"
 
     @property
     def is_own_model(self) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from classify.inputs import Inputs, choose_features, read_inputs, warn_shared_groups
+from classify.inputs import Inputs, choose_features, describe_views, read_inputs, warn_shared_groups
 from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 from features.dataset.dataset import read_dataset
@@ -188,6 +188,23 @@ def test_a_label_of_one_known_value_is_an_input_error_that_counts_the_known(toy)
     masked = replace(dataset, splits={"train": replace(train, labels=labels)})
     with pytest.raises(InputError, match=rf"{LABELS[0]} is positive in {count} of {count} known of 30 images with "):
         read_inputs(masked, FeatureCache(toy.cache), None)
+
+
+def test_of_several_views_the_mean_is_read_or_the_first_and_it_is_said(toy):
+    views = {}
+    for split, ids in (("train", toy.train_ids), ("test", toy.test_ids)):
+        views[split] = np.random.default_rng(len(ids)).normal(size=(len(ids), 3, 4)).astype(np.float32)
+        write_cache_file(toy.cache / split / "alpha.h5", ids, views[split])
+    inputs = read(toy)
+    own = inputs.columns["alpha"]
+    np.testing.assert_allclose(inputs.train.features[:, own], views["train"].mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(inputs.test.features[:, own], views["test"].mean(axis=1), atol=1e-6)
+    first = read_inputs(read_dataset(toy.data), FeatureCache(toy.cache), None, "none")
+    np.testing.assert_array_equal(first.train.features[:, own], views["train"][:, 0])
+    np.testing.assert_array_equal(first.train.features[:, 4:], inputs.train.features[:, 4:])
+    assert describe_views(inputs.recipes, "mean") == "views: mean of 3 of alpha (--tta none takes the first)"
+    assert describe_views(inputs.recipes, "none") == "views: first of 3 of alpha (--tta mean takes their mean)"
+    assert describe_views({"beta": inputs.recipes["beta"]}, "mean") == ""
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from classify.rundir.files import write_files
 from classify.rundir.folder import hold_run
 from classify.rundir.saved_run import SavedRun
 from classify.scores.thresholds import to_binary
+from features.store.cache import FeatureCache
 from features.store.gradients import read_gradients
 from tests.classify.test_run import run
 from tests.classify.toy import LABELS, Toy, copy_run, make_toy, reject, reseal, write_cache_file
@@ -400,3 +401,29 @@ def test_a_run_on_mid_level_features_is_named_by_them_predicts_and_explains(tmp_
     assert_same_predictions(folder, out)
     gradients = read_gradients(folder)
     assert {name: vectors.shape for name, vectors in gradients.vectors.items()} == {"alpha.mid": (len(LABELS), 9)}
+
+
+@pytest.mark.parametrize(("tta", "said_views"), [("mean", "mean of 3"), ("none", "first of 3")])
+def test_new_images_are_predicted_by_the_views_that_the_run_read(tmp_path, tta, said_views):
+    toy = make_toy(tmp_path)
+    known = FeatureCache(toy.cache)
+    splits = (("train", toy.train_ids), ("test", toy.test_ids))
+    for split, ids, own in [(split, ids, known.read(split, ["alpha"], ids)[1]) for split, ids in splits]:
+        others = own[:, np.newaxis] + np.random.default_rng(1).normal(size=(len(ids), 3, own.shape[1]))
+        write_cache_file(toy.cache / split / "alpha.h5", ids, others)
+    code, _, out = run(toy, "run", "--select", "logistic/alpha", "--tta", tta)
+    assert code == 0
+    code, _, folder = predict(toy, out, "--heat", "1")
+    assert code == 0
+    assert_same_predictions(folder, out)
+    assert json.loads((folder / "prediction.json").read_text())["views"] == {"alpha": said_views}
+    assert pd.read_csv(out / "backbones.csv").set_index("backbone")["views"].to_dict() == {
+        "alpha": said_views,
+        "beta": "1",
+    }
+    saved, cache = SavedRun.open(out), FeatureCache(toy.cache)
+    features = cache.read("test", ["alpha"], toy.test_ids, tta)[1]
+    expected = pd.read_csv(out / TABLES[0])[list(LABELS)].to_numpy()
+    np.testing.assert_allclose(saved.predict("logistic/alpha", features), expected, atol=1e-6)
+    other = cache.read("test", ["alpha"], toy.test_ids, "none" if tta == "mean" else "mean")[1]
+    assert np.abs(saved.predict("logistic/alpha", other) - expected).max() > 0.01

@@ -107,7 +107,7 @@ def test_the_return_of_each_backbone_is_listed_with_its_megabytes_and_seconds(to
     _, said, out = run(toy)
     table = pd.read_csv(out / "backbones.csv")
     columns = ["backbone", "macro_auc", "gain", "low", "high", "megabytes", "gain_per_megabyte"]
-    columns += ["seconds", "gain_per_second"]
+    columns += ["seconds", "gain_per_second", "views"]
     assert list(table.columns) == columns
     assert set(table["backbone"]) == {"alpha", "beta"}
     metrics = pd.read_csv(out / "metrics.csv").set_index(["model", "label", "metric"])["value"]

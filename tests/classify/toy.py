@@ -43,17 +43,18 @@ def write_cache_file(
     weights_digest: str = "0" * 32,
     seconds: float | None = None,
 ) -> None:
-    """Write the cache file of empty images, with one view: features (N, D); `seconds` is of an image.
+    """Write the cache file of empty images: features (N, D), or (N, V, D) of V views; `seconds` is of an image.
 
     A file that ends in `.mid.h5` holds mid-level features.
     """
     pooling = MID_POOLING if path.stem != backbone_of(path.stem) else "avg"
-    recipe = Recipe(path.stem, "random", weights_digest, "none", 32, pooling)
+    stored = (features if features.ndim == 3 else features[:, np.newaxis]).astype(np.float32)
+    views = ("identity", *(f"random{number}" for number in range(1, stored.shape[1])))
+    recipe = Recipe(path.stem, "random", weights_digest, "none", 32, pooling, views)
     count = len(image_ids)
     digests = [digest(b"")] * count
     facts = (ImageFacts(1, 1, 1, 8, 0.0, 0.0),) * count
     parts = PartStore(path.with_suffix(".parts") / recipe.fingerprint)
-    stored = features[:, np.newaxis].astype(np.float32)
     parts.add(Rows(tuple(image_ids), tuple(digests), stored, facts, seconds and seconds * count))
     assemble(
         path, recipe, {"device": "none", "engine": "none"}, dict(zip(image_ids, digests, strict=True)), None, parts
