@@ -38,6 +38,7 @@ class SplitInputs:
         columns: str (M,) by name: cells of the columns to split the images by; those that the split has.
         stored: str (M,): the folder of the cache that keeps the features of each, "train" or "test"; None where it is
             that of the split.
+        views: float32 (M, V, D), all views of the features, for heads that draw one in each epoch; None for others.
         cache_bytes: the size of each backbone's cache file.
         extraction_seconds: what each backbone took for the M images; None where its cache file does not say.
     """
@@ -52,6 +53,7 @@ class SplitInputs:
     extraction_seconds: dict[str, float | None] = field(default_factory=dict)
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     stored: np.ndarray | None = None
+    views: Features | None = None
 
     @property
     def used_ids(self) -> tuple[str, ...]:
@@ -74,6 +76,7 @@ class SplitInputs:
             groups=None if self.groups is None else self.groups[rows],
             columns={name: cells[rows] for name, cells in self.columns.items()},
             stored=None if self.stored is None else self.stored[rows],
+            views=None if self.views is None else self.views[rows],
         )
 
 
@@ -150,21 +153,28 @@ def choose_features(
     return names, f"features: {said}{why} (--features {preferred[1]} takes {_KINDS[preferred[1]]})"
 
 
-def describe_views(recipes: Mapping[str, Recipe], tta: str) -> str:
+def describe_views(recipes: Mapping[str, Recipe], tta: str, augment: bool = False) -> str:
     """Say in a line what is read of several views of an image, by `TTA`; "" where there is one view alone."""
     of_views: dict[str, list[str]] = {}
     for name, recipe in recipes.items():
         if len(recipe.views) > 1:
-            of_views.setdefault(recipe.describe_views(tta), []).append(name)
+            of_views.setdefault(recipe.describe_views(tta, augment), []).append(name)
     said = "; ".join(f"{views} of {first_few(names)}" for views, names in of_views.items())
     other = "--tta none takes the first" if tta == "mean" else "--tta mean takes their mean"
     return f"views: {said} ({other})" if said else ""
 
 
-def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] | None, tta: str = "mean") -> Inputs:
+def read_inputs(
+    dataset: Dataset,
+    cache: FeatureCache,
+    backbones: Sequence[str] | None,
+    tta: str = "mean",
+    augment: bool = False,
+) -> Inputs:
     """Read the features of a data set's images, of these cached rows, in this order; None for all cached for `train`.
 
-    Of several views of an image the mean is read, or by `tta` "none" the first.
+    Of several views of an image the mean is read, or by `tta` "none" the first. With `augment` all those of train are
+    read beside it, for heads to learn from.
 
     Raises:
         InputError: features are missing or all constant, `train` is not labelled, or a label cannot be learnt from it.
@@ -196,16 +206,24 @@ def read_inputs(dataset: Dataset, cache: FeatureCache, backbones: Sequence[str] 
             "class."
         )
     train = _read_split(dataset.splits["train"], cache, names, tta)
-    assert train.labels is not None
-    _check_labels(train.labels, dataset)
+    labels = train.labels
+    assert labels is not None
+    _check_labels(labels, dataset)
     files = {name: cache.open("train", name) for name in names}
+    if augment:
+        if all(file.views == 1 for file in files.values()):
+            raise InputError(
+                f"--augment: {cache.root} holds one view of each image, so there is none to draw. Extract with "
+                "--views 8, or leave --augment out."
+            )
+        train = replace(train, views=_read_views(dataset.splits["train"], cache, names, train))
     columns = columns_of({name: file.width for name, file in files.items()})
     _check_features(train.features, columns, cache)
     test = _read_split(dataset.splits["test"], cache, names, tta) if "test" in dataset.splits else None
     if test is not None and "test" in dataset.splits["test"].stored:
         _check_widths(columns, cache)
     recipes = {name: file.recipe for name, file in files.items()}
-    return Inputs(dataset.label_names, columns, train, train.labels, test, recipes, tta)
+    return Inputs(dataset.label_names, columns, train, labels, test, recipes, tta)
 
 
 def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
@@ -276,6 +294,19 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str], tta
         columns={name: cells[has_features] for name, cells in split.columns.items()},
         stored=split.stored[has_features],
     )
+
+
+def _read_views(split: Split, cache: FeatureCache, backbones: Sequence[str], read: SplitInputs) -> Features:
+    """Read all views of the M images of a split that have features: float32 (M, V, D)."""
+    row_of = {image_id: row for row, image_id in enumerate(read.used_ids)}
+    views = None
+    for stored, rows in split.parts():
+        wanted = [split.image_ids[row] for row in rows if read.has_features[row]]
+        _, found = cache.read(stored, backbones, wanted, "all")
+        views = np.empty((len(row_of), *found.shape[1:]), np.float32) if views is None else views
+        views[[row_of[image_id] for image_id in wanted]] = found
+    assert views is not None
+    return views
 
 
 def _check_features(features: Features, columns: dict[str, slice], cache: FeatureCache) -> None:

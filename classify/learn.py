@@ -100,8 +100,10 @@ def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
     given = DatasetOptions(**{**words, "groups": words["groups"] and Path(words["groups"])})
     cache = FeatureCache(Path(record["cache"]), Path(record["data"]))
     run.refuse_other_features(cache, "train", model)
+    augment = record["arguments"].get("augment", False)
     by = split_names(record["arguments"]["by"], "--by") or ()
-    inputs = read_inputs(read_dataset(Path(record["data"]), given, by), cache, list(record["backbones"]), run.tta)
+    dataset = read_dataset(Path(record["data"]), given, by)
+    inputs = read_inputs(dataset, cache, list(record["backbones"]), run.tta, augment)
     of_splits = read_run_labels(run.file(RUN_LABELS))
     known = of_splits["train"]
     if record["arguments"]["holdout"] is not None:
@@ -120,10 +122,11 @@ def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
     seen = model.partition("/")[2]
     own = feature_sets(inputs.columns)[seen]
     features = np.ascontiguousarray(inputs.train.features[:, own])
+    views = None if inputs.train.views is None else inputs.train.views[:, :, own]
     alone = replace(
         inputs,
         columns={seen: slice(0, features.shape[1])},
-        train=replace(inputs.train, features=features, groups=known.groups),
+        train=replace(inputs.train, features=features, groups=known.groups, views=views),
         test=None,
     )
     return model, alone, Folds(known.folds, record["folds"]["count"], record["folds"]["groups"], ())

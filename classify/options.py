@@ -93,6 +93,10 @@ class RunOptions(DatasetOptions):
             help="What is made of several cached views of an image: the mean of their features; none: the first alone.",
         ),
     ] = "mean"
+    augment: Annotated[
+        bool,
+        typer.Option("--augment", help="Let heads learn from a cached view of each image, drawn again in each epoch."),
+    ] = False
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5
     holdout: Annotated[
         float | None,

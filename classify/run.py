@@ -52,8 +52,8 @@ def run_classification(options: RunOptions) -> int:
             names, said = choose_features(cache, backbones, kinds, of_challenge)
             if said:
                 typer.echo(f"understood: {said}")
-            inputs = read_inputs(dataset, cache, names, options.tta)
-            if said := describe_views(inputs.recipes, options.tta):
+            inputs = read_inputs(dataset, cache, names, options.tta, options.augment)
+            if said := describe_views(inputs.recipes, options.tta, options.augment):
                 typer.echo(f"understood: {said}")
             if options.holdout is not None:
                 from classify.validation import hold_out

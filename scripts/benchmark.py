@@ -110,9 +110,9 @@ def benchmark_defaults(
     bank: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KINDS:MODELS",
-            help="Kinds of features, joined by +, and the models on them. Given several times: the first is what the "
-            "others are compared with.",
+            metavar="KINDS@VIEWS:MODELS",
+            help="Kinds of features, joined by +; maybe @none, @mean or @augment; and the models on them. Given "
+            "several times: the first is what the others are compared with.",
             show_default=", ".join(BANKS),
         ),
     ] = None,

@@ -34,6 +34,7 @@ BANKS = (
     "last:logistic,ridge_regression",
     "last+mid:logistic,ridge_regression",
 )
+_VIEWS = ("none", "mean", "augment")
 #: What is compared, and its heading.
 _METRICS = {"roc_auc": "AUC", "average_precision": "AP", "log_loss": "log loss"}
 #: The draws are the same for all seeds of the folds, so that means over seeds have intervals.
@@ -46,23 +47,31 @@ class Bank(NamedTuple):
     Attributes:
         text: as it was given, such as `mid:logistic,linear-l2`.
         kinds: of features.
+        views: `none` reads the first, `mean` the mean over all, `augment` lets heads learn from all beside that.
         baselines, presets: the names of its models.
     """
 
     text: str
     kinds: tuple[str, ...]
+    views: str
     baselines: tuple[str, ...]
     presets: tuple[str, ...]
 
     @classmethod
     def parse(cls, text: str) -> "Bank":
-        """Read `KIND+KIND:MODEL,MODEL`; a model that is no baseline is a preset, or a file of them."""
-        kinds, _, models = text.partition(":")
+        """Read `KIND+KIND@VIEWS:MODEL,MODEL`; a model that is no baseline is a preset, or a file of them."""
+        features, _, models = text.partition(":")
+        kinds, _, views = features.partition("@")
         names = split_names(models, "--bank") or ()
-        if not names or {*kinds.split("+")} - {*FEATURES}:
-            raise InputError(f"--bank {text!r}: expected {'+'.join(FEATURES)}, a colon and models between commas.")
+        if not names or {*kinds.split("+")} - {*FEATURES} or views not in ("", *_VIEWS):
+            raise InputError(
+                f"--bank {text!r}: expected {'+'.join(FEATURES)}, maybe @ and one of {', '.join(_VIEWS)}, a colon and "
+                "models between commas."
+            )
         own = tuple(name for name in names if name in BASELINES)
-        return cls(text, tuple(kinds.split("+")), own, tuple(name for name in names if name not in own))
+        return cls(
+            text, tuple(kinds.split("+")), views or "mean", own, tuple(name for name in names if name not in own)
+        )
 
 
 def benchmark_features(data: Path, cache: Path, banks: Sequence[str], seeds: int, jobs: int) -> None:
@@ -83,7 +92,8 @@ def benchmark_features(data: Path, cache: Path, banks: Sequence[str], seeds: int
         table.add_column(heading, justify="left" if heading in ("bank", "final model, by seed") else "right")
     for bank in parsed:
         rows, _ = choose_features(feature_cache, None, bank.kinds, ())
-        inputs = read_inputs(dataset, feature_cache, rows)
+        tta = "none" if bank.views == "none" else "mean"
+        inputs = read_inputs(dataset, feature_cache, rows, tta, bank.views == "augment")
         store = FitStore.beside(cache, 2.0)
         resampling = resample(len(inputs.train_labels), inputs.train.groups, _DRAWS_SEED)
         found, finals, tests = [], [], []

@@ -20,6 +20,8 @@ from features.common.arrays import Features, Labels, RowIndices, count_values
 PARAMETERS_IN_CACHE = 700_000
 #: Steps that are taken in one call; what their dropout is decided by is drawn before.
 _STEPS = 16
+#: Sets the seeds of the views apart from those of the dropout masks, which end in the number of a layer.
+_OF_VIEWS = 1 << 31
 
 
 def initial_weights(spec: HeadSpec, width: int, labels: int) -> list[np.ndarray]:
@@ -41,10 +43,11 @@ class BankRows(NamedTuple):
 
     Attributes:
         table: the features of all rows.
-        train: those to learn from, T of them.
+        train: those to learn from, T of them, counted without their views.
         truth: uint8 (T, L), theirs.
         validation: float32 (V, D), the features of the rows that decide.
         validation_truth: uint8 (V, L), theirs.
+        views: of each row, one after the other in the table; an epoch draws one.
     """
 
     table: FlatFeatures
@@ -52,6 +55,14 @@ class BankRows(NamedTuple):
     truth: Labels
     validation: Features
     validation_truth: Labels
+    views: int = 1
+
+    def draw(self, seed: int, epoch: int) -> RowIndices:
+        """The rows of the table that an epoch, from 0, learns from: a view of each row to learn from; int (T,)."""
+        if self.views == 1:
+            return self.train
+        drawn = np.random.default_rng([seed, epoch, _OF_VIEWS]).integers(self.views, size=len(self.train))
+        return self.train * self.views + drawn
 
 
 class Stack:
@@ -91,13 +102,13 @@ class Stack:
 
         Args:
             order: int (T,), in which the mini-batches take the rows to learn from.
-            seed: of the dropout masks.
+            seed: of the dropout masks, and of the views.
             epoch: which it is.
 
         Returns:
             float32, each before its step: the mean loss with its penalty (H,), and the logits (H, L, T).
         """
-        table, train, truth = self._rows.table, self._rows.train, self._rows.truth
+        table, train, truth = self._rows.table, self._rows.draw(seed, epoch), self._rows.truth
         size, count, labels = self._batch_size, len(train), truth.shape[1]
         loss = np.zeros(len(self.members), np.float32)
         logits = np.empty((len(self.members), labels, count), np.float32)

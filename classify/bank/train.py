@@ -41,6 +41,7 @@ def train_bank(
     split: HeadSplit,
     seed: int = 0,
     on_epochs: Callable[[int], None] = lambda count: None,
+    views: Features | None = None,
 ) -> list[TrainedHead]:
     """Train heads together; each stops early by its own validation loss and keeps its best epoch's weights.
 
@@ -57,6 +58,8 @@ def train_bank(
         seed: of the mini-batches and the dropout masks.
         on_epochs: called after every epoch with the number of heads' epochs that are now done; over a whole
             training they add up to the sum of the specs' epochs.
+        views: float32 (N, V, D), views of the same rows: each epoch draws one for each row, and learns from these in
+            place of the features, which still decide when a head stops.
 
     Returns:
         The trained heads in the order of the specs. One whose validation loss was never finite has diverged: its
@@ -65,7 +68,9 @@ def train_bank(
     with _LOADING:
         load_steps()
     found: dict[int, TrainedHead] = {}
-    rows = BankRows(lay_flat(X), split.train, y[split.train], X[split.validation], y[split.validation])
+    table = X if views is None else views.reshape(-1, X.shape[1])
+    of_split = split.train, y[split.train], X[split.validation], y[split.validation]
+    rows = BankRows(lay_flat(table), *of_split, 1 if views is None else views.shape[1])
     with np.errstate(all="ignore"):  # a head that diverges is told by its best epoch
         for members in _train_together(specs, X.shape[1], y.shape[1]):
             bank = _Bank([specs[member] for member in members], rows, seed)

@@ -182,8 +182,8 @@ class CrossFit:
             return None
         model, backbones = candidate.model, _backbones_within(candidate.columns, self._inputs)
         if isinstance(model, HeadSpec):
-            predicts_test = self._fits[number].predicts_test
-            return self._keys.make(backbones, model, self._seed, predicts_test, *self._head_rows[number][:3])
+            settings = (model, self._seed, self._fits[number].predicts_test, *self._keys.of_views)
+            return self._keys.make(backbones, *settings, *self._head_rows[number][:3])
         return self._keys.make(backbones, type(model), model.get_params(), *self._fits[number])
 
     def _fit(self, candidate: Candidate, number: int) -> Fit:
@@ -193,7 +193,9 @@ class CrossFit:
             from classify.bank import train as bank  # what is compiled takes time to load
 
             split = bank.HeadSplit(*self._head_rows[number][:2])
-            [head] = bank.train_bank([candidate.model], seen, labels, split, self._seed)
+            views = self._inputs.train.views
+            drawn = None if views is None else views[:, :, candidate.columns]
+            [head] = bank.train_bank([candidate.model], seen, labels, split, self._seed, views=drawn)
             return self._predict(candidate, number, head, head.best_epoch > 0, head.seconds)
         started, learnt = time.perf_counter(), self._fits[number].learnt
         groups = None if self._inputs.train.groups is None else self._inputs.train.groups[learnt]

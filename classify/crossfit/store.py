@@ -214,6 +214,7 @@ class FitKeys:
 
     Attributes:
         parts: what all of them have in common, and the backbones' features, by name: digests, to say what changed.
+        of_views: the digest of the views that heads draw from; empty without.
     """
 
     def __init__(self, inputs: Inputs) -> None:
@@ -231,6 +232,8 @@ class FitKeys:
             name: digest_parts(*(_digest_rows(matrix[:, columns]) for matrix in matrices))
             for name, columns in inputs.columns.items()
         }
+        views = inputs.train.views
+        self.of_views = () if views is None else (_digest_rows(views),)
         self.parts |= {f"features of {name}": found for name, found in self._of_features.items()}
 
     def make(self, backbones: Collection[str], *what: Any) -> str:

@@ -32,7 +32,7 @@ def describe_run(inputs: Inputs, experiment: Experiment, files: Mapping[str, Seq
         "backbones": {
             name: {
                 "width": columns.stop - columns.start,
-                "views": inputs.recipes[name].describe_views(inputs.tta),
+                "views": inputs.recipes[name].describe_views(inputs.tta, inputs.train.views is not None),
                 "recipe": asdict(inputs.recipes[name]),
             }
             for name, columns in inputs.columns.items()

@@ -34,7 +34,9 @@ def write_backbones(folder: Path, inputs: Inputs, experiment: Experiment) -> Non
     seconds = pd.DataFrame([[s.extraction_seconds[name] for s in splits] for name in table["backbone"]], dtype=float)
     table["seconds"] = seconds.sum(axis=1, skipna=False)
     table["gain_per_second"] = table["gain"] / table["seconds"].where(table["seconds"] > 0)
-    table["views"] = [inputs.recipes[name].describe_views(inputs.tta) for name in table["backbone"]]
+    table["views"] = [
+        inputs.recipes[name].describe_views(inputs.tta, inputs.train.views is not None) for name in table["backbone"]
+    ]
     write_table(table, folder / BACKBONES_TABLE)
 
 

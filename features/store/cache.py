@@ -104,10 +104,11 @@ class FeatureCache:
             backbones: at least one; their columns stand in this order.
             image_ids: rows wanted, in this order. Without them: all rows of the first backbone's file, in its order;
                 every backbone must have the same images.
-            tta: of `TTA`: `mean` for the mean over the views of an image, `none` for the first view alone.
+            tta: of `TTA`: `mean` for the mean over the views of an image, `none` for the first view alone; or `all`.
 
         Returns:
-            The image ids (N,), and the features: float32 (N, sum of D).
+            The image ids (N,), and the features: float32 (N, sum of D). Of all views (N, V, sum of D), where a backbone
+            has V of them or one, which is repeated.
 
         Raises:
             InputError: a file is missing or damaged, rows are missing in it or hold NaN or infinity, or it has another
@@ -118,7 +119,14 @@ class FeatureCache:
         files = [self.open(split, backbone) for backbone in backbones]
         wanted = files[0].image_ids if image_ids is None else tuple(image_ids)
         ends = np.cumsum([file.width for file in files])
-        features = np.empty((len(wanted), ends[-1]), np.float32)
+        views = [max(file.views for file in files)] if tta == "all" else []
+        for file in files if views else []:
+            if file.views not in (1, *views):
+                raise InputError(
+                    f"{file.path} has {file.views} views of an image, but another backbone has {views[0]}. Extract all "
+                    "with the same --views."
+                )
+        features = np.empty((len(wanted), *views, ends[-1]), np.float32)
         selections: list[Selection] = []
         for backbone, file, end in zip(backbones, files, ends, strict=True):
             self._refuse_other_fingerprint(split, backbone, file)
@@ -127,7 +135,7 @@ class FeatureCache:
             if image_ids is None and file.rows > len(wanted):
                 counts = f"{count_things(file.rows, 'image')}, but {files[0].path} has {len(wanted)}"
                 raise self._lack(split, f"{file.path} has {counts}", *backbones)
-            selections.append(Selection(file, rows, features[:, end - file.width : end], tta == "mean"))
+            selections.append(Selection(file, rows, features[..., end - file.width : end], tta))
         for selection, not_finite in zip(selections, read_selections(selections), strict=True):
             if len(not_finite):
                 raise DamagedFile(

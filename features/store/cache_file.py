@@ -205,12 +205,17 @@ def _plain(value: object) -> str | int | float:
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of one cache file, int64 (N,) in any order, and where the mean of their views or the first goes, (N, D)."""
+    """Rows of one cache file, int64 (N,) in any order, and where they go, float32.
+
+    Attributes:
+        out: (N, D); of all views (N, V, D), into which a single view is repeated.
+        tta: what goes there: the `mean` of the views, the first for `none`, or `all`.
+    """
 
     file: CacheFile
     rows: np.ndarray
     out: np.ndarray
-    mean: bool
+    tta: str
 
 
 def read_selections(selections: Sequence[Selection]) -> list[np.ndarray]:
@@ -236,15 +241,18 @@ def read_selections(selections: Sequence[Selection]) -> list[np.ndarray]:
 
     def read(_: int) -> None:
         """Read blocks until there are no more."""
-        flags = np.empty(BLOCK_ROWS * max(selection.file.width for selection in selections), bool)
+        flags = np.empty(BLOCK_ROWS * max(one.file.width * one.file.views for one in selections), bool)
         for block, number, part in blocks:
             selection, targets = selections[number], orders[number][part]
             sources = selection.rows[targets] - block * BLOCK_ROWS
             views = selection.file.block(block)
-            rows = views.mean(axis=1, dtype=np.float32) if selection.mean and views.shape[1] > 1 else views[:, 0]
+            rows = views if selection.tta == "all" else views[:, 0]
+            if selection.tta == "mean" and views.shape[1] > 1:
+                rows = views.mean(axis=1, dtype=np.float32)
             finite = np.isfinite(rows, out=flags[: rows.size].reshape(rows.shape))
             if not finite.all():
-                not_finite[number] += targets[~finite.all(axis=1)[sources]].tolist()
+                whole = finite.reshape(len(rows), -1).all(axis=1)
+                not_finite[number] += targets[~whole[sources]].tolist()
             # Neighbours are copied as a slice: of single rows numpy makes a copy first.
             selection.out[_as_slice(targets)] = rows[_as_slice(sources)]
 

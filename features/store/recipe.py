@@ -102,10 +102,12 @@ class Recipe:
         """Which of `FEATURES` these are."""
         return "mid" if self.pooling == MID_POOLING else "last"
 
-    def describe_views(self, tta: str) -> str:
-        """Say what stage 2 reads of the views, by `TTA`: `1`, `mean of 8` or `first of 8`."""
+    def describe_views(self, tta: str, augment: bool = False) -> str:
+        """Say what stage 2 reads of the views, by `TTA`: `1`, `mean of 8`, `first of 8`; heads may learn from all."""
         count = len(self.views)
-        return "1" if count == 1 else f"{'mean' if tta == 'mean' else 'first'} of {count}"
+        if count == 1:
+            return "1"
+        return f"{'mean' if tta == 'mean' else 'first'} of {count}" + ("; heads learn from all" if augment else "")
 
     @property
     def is_own_model(self) -> bool:

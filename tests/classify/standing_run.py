@@ -33,9 +33,9 @@ if __name__ == "__main__":
             stand()
         return fit(self, X, y, groups)
 
-    def train_or_stand(*arguments: Any) -> list[TrainedHead]:
-        return train_bank(*arguments, stand) if next(number) > allowed else train_bank(*arguments)
+    def train_or_stand(*arguments: Any, **options: Any) -> list[TrainedHead]:
+        return train_bank(*arguments, *([stand] if next(number) > allowed else []), **options)
 
     PenalisedLogistic.fit = fit_or_stand  # type: ignore[method-assign]
-    bank.train_bank = train_or_stand  # type: ignore[assignment]
+    bank.train_bank = train_or_stand
     app()

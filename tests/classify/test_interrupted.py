@@ -177,9 +177,9 @@ def test_a_run_that_is_stopped_in_the_midst_of_heads_reuses_them(toy, heads_opti
     assert code == 130
     assert len(list(finished.glob("*.fit"))) == 6  # three of the prior, and the first head's
 
-    def watch(*arguments):
+    def watch(*arguments, **options):
         trained.append(arguments)
-        return train_bank(*arguments)
+        return train_bank(*arguments, **options)
 
     monkeypatch.setattr(bank, "train_bank", watch)
     assert run(toy, "heads", *heads_options, *KEEP)[0] == 0

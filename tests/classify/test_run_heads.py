@@ -15,7 +15,7 @@ from features.common.keras_import import import_keras
 from features.store.cache import FeatureCache
 from tests import ROOT
 from tests.classify.test_run import FEW, LOGISTIC, run
-from tests.classify.toy import LABELS, Toy, make_toy
+from tests.classify.toy import LABELS, Toy, make_toy, write_cache_file
 
 TINY = HeadSpec(dropout=0.2, learning_rate=3e-3, batch_size=64, epochs=4)
 MIXED = replace(TINY, hidden_units=(6,), class_weight="balanced")
@@ -134,3 +134,33 @@ def test_presets_that_cannot_be_are_refused(toy):
     ):
         code, said, out = run(toy, "refused", "--preset", choice)
         assert (code, message in said, out.exists()) == (2, True, False), said
+
+
+def test_heads_learn_from_all_views_and_it_is_in_the_files(tmp_path):
+    toy, rng = make_toy(tmp_path), np.random.default_rng(6)
+    for split, ids in (("train", toy.train_ids), ("test", toy.test_ids)):
+        views = rng.normal(size=(len(ids), 3, 5)).astype(np.float32)
+        write_cache_file(toy.cache / split / "gamma.h5", ids, views)
+    write_presets(tmp_path / "mine.json", {"tiny": TINY})
+    options = ("--preset", str(tmp_path / "mine.json"), "--folds", "2", "--ensemble", "none", "--fits-gb", "1")
+    tables = {}
+    for name, more in (("plain", ()), ("drawn", ("--augment",)), ("again", ("--augment", "--jobs", "1"))):
+        code, _, out = run(toy, name, *options, *more)
+        assert code == 0
+        record = json.loads((out / "run.json").read_text())
+        tables[name] = pd.read_csv(out / "oof_probability.csv").set_index(["model", "ID"])[list(LABELS)]
+        views_of = {backbone: entry["views"] for backbone, entry in record["backbones"].items()}
+        of_gamma = "mean of 3; heads learn from all" if more else "mean of 3"
+        assert views_of == {"alpha": "1", "beta": "1", "gamma": of_gamma}
+    for model in ("logistic/gamma", "logistic/all", "tiny/alpha"):
+        pd.testing.assert_frame_equal(tables["plain"].loc[model], tables["drawn"].loc[model])
+    assert (tables["plain"].loc["tiny/gamma"] - tables["drawn"].loc["tiny/gamma"]).abs().max().max() > 0.001
+    pd.testing.assert_frame_equal(tables["drawn"], tables["again"])
+
+
+def test_heads_cannot_draw_views_where_there_is_one(toy):
+    code, said, out = run(toy, "bare", "--augment", "--backbones", "alpha")
+    assert code == 2
+    assert "--augment: " in said
+    assert "holds one view of each image" in said
+    assert not out.exists()

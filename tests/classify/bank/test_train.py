@@ -288,3 +288,27 @@ def test_features_too_large_for_their_squares_are_told_as_divergence(features, y
     for spec in (FIVE, replace(FIVE, hidden_units=(4,))):
         [head] = train([spec], features * np.float32(1e30), y)
         assert head.best_epoch == 0
+
+
+def test_views_that_are_the_features_themselves_change_no_head(features, y):
+    same = np.repeat(features[:, None], 3, axis=1)
+    [plain], [drawn] = train([FIVE], features, y), train([FIVE], features, y, views=same)
+    assert drawn.curves.validation_loss.tolist() == plain.curves.validation_loss.tolist()
+    assert drawn.curves.loss.tolist() == plain.curves.loss.tolist()
+
+
+def test_an_epoch_draws_a_view_of_each_row_to_learn_from_and_of_no_other(features, y):
+    """Views of the rows that decide, and of those that are in neither part, are not a number here."""
+    rng = np.random.default_rng(3)
+    views = features[:, None] + rng.standard_normal((ROWS, 4, WIDTH)).astype(np.float32)
+    views[np.setdiff1d(np.arange(ROWS), TRAIN)] = np.nan
+    [head], [plain] = train([FIVE], features, y, views=views), train([FIVE], features, y)
+    assert head.best_epoch > 0
+    assert np.isfinite(head.curves.validation_loss).all()
+    assert np.abs(head.curves.loss - plain.curves.loss).max() > 0.01
+    rows = BankRows(lay_flat(views.reshape(-1, WIDTH)), TRAIN, y[TRAIN], features, y, 4)
+    drawn = np.array([rows.draw(SEED, epoch) for epoch in range(200)])
+    np.testing.assert_array_equal(drawn // 4, np.tile(TRAIN, (200, 1)))
+    np.testing.assert_array_equal(rows.draw(SEED, 7), drawn[7])
+    counts = np.bincount((drawn % 4).ravel(), minlength=4)
+    assert counts.min() > 0.9 * counts.mean()

@@ -63,9 +63,9 @@ def fitted(inputs, calls):
     with pytest.MonkeyPatch.context() as patch:
         train_bank = bank.train_bank
 
-        def watched(specs, X, y, split, seed):
+        def watched(specs, X, y, split, seed, **options):
             calls.append((specs[0].learning_rate, X.shape[1], *split))
-            return train_bank(specs, X, y, split, seed)
+            return train_bank(specs, X, y, split, seed, **options)
 
         patch.setattr(bank, "train_bank", watched)
         ticks = []

@@ -190,9 +190,9 @@ def test_other_choices_are_other_fits(tmp_path, what):
 def test_other_specs_and_seeds_are_other_heads(tmp_path, monkeypatch):
     trained = []
 
-    def watch(specs, X, y, split, seed):
+    def watch(specs, X, y, split, seed, **options):
         trained.append((specs, seed))
-        return train_bank(specs, X, y, split, seed)
+        return train_bank(specs, X, y, split, seed, **options)
 
     train_bank = bank.train_bank
     monkeypatch.setattr(bank, "train_bank", watch)

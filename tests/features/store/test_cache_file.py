@@ -33,11 +33,11 @@ def write(cache: Path, values: np.ndarray) -> Path:
     return write_rows(cache, replace(rows, features=values), recipe=recipe)
 
 
-def read(path: Path, rows: list[int], mean: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def read(path: Path, rows: list[int], tta: str = "none") -> tuple[np.ndarray, np.ndarray]:
     """Read some rows, of the first view or of the mean over views; return them, and which of them are not finite."""
     file = CacheFile.open(path)
     out = np.full((len(rows), file.width), 7, np.float32)
-    return out, read_selections([Selection(file, np.array(rows, np.int64), out, mean)])[0]
+    return out, read_selections([Selection(file, np.array(rows, np.int64), out, tta)])[0]
 
 
 @settings(deadline=None, max_examples=60)
@@ -57,9 +57,9 @@ def test_the_mean_over_views_is_read_whatever_the_order(tmp_path):
     values = np.random.default_rng(0).normal(size=(300, 3, 5)).astype(np.float32)
     path = write(tmp_path / "mean", values)
     rows = [299, 0, 128, 5, 5]
-    out, _ = read(path, rows, mean=True)
+    out, _ = read(path, rows, "mean")
     np.testing.assert_allclose(out, values.astype(np.float64).mean(axis=1)[rows], rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(out, read(path, [*range(300)], mean=True)[0][rows])
+    np.testing.assert_array_equal(out, read(path, [*range(300)], "mean")[0][rows])
     assert not np.allclose(out, values[rows, 0])
 
 
