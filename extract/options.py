@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from extract.backbones.table import CHALLENGE, EMBEDDED
-from extract.images.reading import MAX_PIXELS
+from extract.images.reading import MAX_PIXELS, Ranges
 from extract.scans.windows import WINDOW_CHOICES
 from features.options import ImageOptions
 from features.store.recipe import FEATURES
@@ -67,6 +67,30 @@ class ExtractOptions(ImageOptions):
             "last maps at stride 16 and 32.",
         ),
     ] = ",".join(FEATURES)
+    sizes: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B",
+            help="Input sizes of the backbones, in pixels: native is each one's own; features of another size have "
+            "names such as resnet50.384.",
+        ),
+    ] = "native"
+    views: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|hflip",
+            help="Views of each image: the plain one and N - 1 random ones; or the plain one and its mirror image.",
+            show_default="as in CACHE, else 1",
+        ),
+    ] = None
+    ranges: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=VALUE,...",
+            help="How far random views may be from the plain one.",
+            show_default=f"as in CACHE, else {Ranges()}",
+        ),
+    ] = None
     cache: Annotated[
         Path | None,
         typer.Option(metavar="CACHE", help="Folder of the cache.", show_default="features/cache/NAME OF DATA"),

@@ -22,7 +22,7 @@ import numpy as np
 from extract.images.decoding import UnreadableImage, decode
 from extract.images.files import ImageFiles
 from extract.images.reading import Reading
-from extract.images.resizing import resize
+from extract.images.views import draw_views
 from extract.report import Report
 from features.common.errors import InputError
 from features.store.cache_file import CacheFile
@@ -56,7 +56,9 @@ class Images(NamedTuple):
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a reader made of one image: pixels by input size, for the jobs without its row; or why it could not.
+    """What a reader made of one image: its views by input size, for the jobs without its row; or why it could not.
+
+    Views are uint8 (V, S, S, 3).
 
     Digest and stamp are missing where not even the bytes could be read.
     """
@@ -65,7 +67,7 @@ class Loaded:
     digest: bytes = b""
     stamp: Stamp | None = None
     facts: ImageFacts | None = None
-    pixels: dict[int, np.ndarray] | None = None
+    views: dict[int, np.ndarray] | None = None
     rejection: str = ""
 
 
@@ -141,6 +143,11 @@ class Job:
         """Whether a row of exactly these bytes is missing."""
         return any(filling.lacks(image_id, digest) for filling in self.fillings)
 
+    def views_of(self, loaded: Loaded) -> np.ndarray:
+        """The views that it runs over, uint8 (V, S, S, 3)."""
+        assert loaded.views is not None
+        return loaded.views[self.input_size]
+
     def keep(self, rows: Sequence[Rows]) -> None:
         """Take the computed rows of a batch, for each filling; write parts when due. The writer's thread calls it."""
         if not self._waiting:
@@ -196,7 +203,7 @@ class Pipeline:
         self._readers = ThreadPoolExecutor(self.workers, "reader")
         self._device = ThreadPoolExecutor(1, "device")
         self._writer = ThreadPoolExecutor(1, "writer")
-        self._computing: deque[tuple[Job, list[Loaded], Future[tuple[Sequence[np.ndarray], float]]]] = deque()
+        self._computing: deque[tuple[Job, list[Loaded], Future[tuple[list[np.ndarray], float]]]] = deque()
         self._writing: deque[Future[None]] = deque()
         self._device_free = 0.0
 
@@ -258,9 +265,8 @@ class Pipeline:
                 return Loaded(index, content, stamp)
             pixels, facts = decode(encoded, image_id, self.reading)
             decoded = time.thread_time()
-            return Loaded(
-                index, content, stamp, facts, {size: resize(pixels, size, self.reading.fit) for size in sizes}
-            )
+            views = {size: draw_views(pixels, size, self.reading, image_id) for size in sizes}
+            return Loaded(index, content, stamp, facts, views)
         except UnreadableImage as error:
             return Loaded(index, content, stamp, rejection=str(error))
         except MemoryError:
@@ -290,10 +296,10 @@ class Pipeline:
             return
         if loaded.facts is not None:
             self.report.decoded += 1
-            if not loaded.pixels:
+            if not loaded.views:
                 self.lost_facts[image_id] = loaded.facts
         for job in self.jobs:
-            if loaded.pixels is not None and job.lacks(image_id, loaded.digest):
+            if loaded.views is not None and job.lacks(image_id, loaded.digest):
                 job.gathered.append(loaded)
                 if len(job.gathered) >= self._compiled(job).batch_size:
                     self._submit(job)
@@ -305,9 +311,7 @@ class Pipeline:
         """The job's compiled backbone; compiled when it is first asked for, which is when it has an image."""
         if job.extractor is None:
             start = time.monotonic()
-            pixels = job.gathered[0].pixels
-            assert pixels is not None
-            job.extractor = job.compile_extractor(pixels[job.input_size][np.newaxis])
+            job.extractor = job.compile_extractor(job.views_of(job.gathered[0])[:1])
             self.report.spend("compile", time.monotonic() - start)
         return job.extractor
 
@@ -317,24 +321,36 @@ class Pipeline:
             return
         extractor = self._compiled(job)
         batch, job.gathered = job.gathered, []
-        images = np.stack([loaded.pixels[job.input_size] for loaded in batch])  # type: ignore[index]
-        self._computing.append((job, batch, self._device.submit(self._compute, job, extractor, images)))
+        views = [np.stack(images) for images in zip(*map(job.views_of, batch), strict=True)]
+        self._computing.append((job, batch, self._device.submit(self._compute, job, extractor, views)))
         while len(self._computing) > _BATCHES_AHEAD:
             self._collect()
 
-    def _compute(self, job: Job, extractor: BatchFunction, images: np.ndarray) -> tuple[Sequence[np.ndarray], float]:
-        """Compute one batch, float32 (n, D) each, and count the seconds; the device's thread does one at a time."""
+    def _compute(
+        self, job: Job, extractor: BatchFunction, views: Sequence[np.ndarray]
+    ) -> tuple[list[np.ndarray], float]:
+        """Compute one batch, and count the seconds; the device's thread does one at a time.
+
+        Args:
+            job: whose batch it is.
+            extractor: its compiled backbone.
+            views: of the images, each uint8 (n, S, S, 3); one after the other, so that the first is computed as if it
+                were alone.
+
+        Returns:
+            float32 (n, V, D) for each of the backbone's rows; the seconds.
+        """
         start = time.monotonic()
         counted = self.report.backbones[job.name]
         # Before the first batch of a backbone the device waits for its compilation, not for images.
         if counted.images and self._device_free:
             self.report.waited += start - self._device_free
-        features = extractor(images)
+        features = [np.stack(of_row, axis=1) for of_row in zip(*map(extractor, views), strict=True)]
         self._device_free = time.monotonic()
         seconds = self._device_free - start
         counted.seconds += seconds
-        counted.images += len(images)
-        counted.widths = tuple(of_file.shape[1] for of_file in features)
+        counted.images += len(views[0])
+        counted.widths = tuple(of_row.shape[2] for of_row in features)
         self.report.spend("compute", seconds)
         return features, seconds
 
@@ -355,9 +371,9 @@ class Pipeline:
             self._writing.popleft().result()
 
     def _store(self, filling: Filling, computed: np.ndarray, batch: Sequence[Loaded]) -> np.ndarray:
-        """Give the features of a batch, float32 (n, D), the shape and type of the cache, (n, V, D)."""
+        """Give the features of a batch, float32 (n, V, D), the type of the cache."""
         with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is refused below by name
-            features = computed.astype(filling.recipe.storage)[:, np.newaxis]
+            features = computed.astype(filling.recipe.storage)
         finite = np.isfinite(features).all(axis=(1, 2))
         if not finite.all():
             worst = batch[int(np.argmin(finite))].index

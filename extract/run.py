@@ -13,10 +13,11 @@ from types import FrameType
 from rich.console import Console
 
 from extract.backbones.build import FrozenBackbone
-from extract.backbones.table import CHALLENGE, backbone_named
+from extract.backbones.own_model import MAX_SIDE
+from extract.backbones.table import BACKBONES, CHALLENGE, backbone_named
 from extract.backbones.weights import check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
-from extract.images.reading import Reading, parse_range
+from extract.images.reading import MIRROR, Ranges, Reading, name_views, parse_range
 from extract.images.survey import TAIL, survey_deep_images
 from extract.options import ExtractOptions
 from extract.pipeline import Images
@@ -25,7 +26,7 @@ from extract.runtime import cores
 from extract.scans.windows import HEAD_WINDOW, OWN_WINDOW, WINDOW_CHOICES, doubt_head, parse_windows, window_words
 from features.common.cli import EXIT_REJECTED, choose_names, split_names
 from features.common.errors import InputError, heeded_signals
-from features.common.text import count_things, duration, make_console, size
+from features.common.text import count_things, duration, first_few, make_console, size
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
 from features.dataset.frames import is_scan_file
@@ -33,7 +34,7 @@ from features.options import OF_IMAGES, ImageOptions
 from features.store.cache import FeatureCache, claim_default_cache, default_cache
 from features.store.cache_file import CacheFile
 from features.store.images_table import FactsTable
-from features.store.recipe import FEATURES, NO_WINDOW
+from features.store.recipe import FEATURES, IDENTITY, NO_WINDOW
 from features.store.source import Source, write_source
 
 #: Options that say which images there are and what is read with them, and that no recipe holds.
@@ -76,11 +77,14 @@ def run_extraction(options: ExtractOptions) -> int:
         names = ", ".join(backbone.name for backbone in backbones)
         console.print(f"{counts} images of {options.data} through {names}, into {cache}")
         kept = _kept_reading(cache, backbones, images)
+        views, ranges = _choose_views(options, kept, cache, console)
         reading = Reading(
             fit=options.fit or _say_fit(kept, cache, console),
             intensity_range=given or _find_range(options, cache, backbones, images, console, stop.is_set),
             orientation=options.orientation or _say_orientation(kept, cache, console),
             window=window,
+            views=views,
+            ranges=ranges,
             max_pixels=options.max_pixels,
         )
         _note_sources(options, cache, images, backbones, reading)
@@ -201,17 +205,21 @@ def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Ima
         raise InputError(f"--layer {options.layer} is of one model of your own. Give one --backbone NAME=FILE with it.")
     if options.taps is not None and len(options.backbone or ()) != 1:
         raise InputError(f"--taps {options.taps} is of one model of your own. Give one --backbone NAME=FILE with it.")
+    if options.sizes != "native" and options.backbone:
+        raise InputError(
+            f"--sizes {options.sizes} is for the backbones of the table: a model of your own has one size."
+        )
     features = choose_names(options.features, "--features", "a kind of features", FEATURES)
     layers = {"last": options.layer or "", **({"mid": options.taps} if options.taps else {})}
     own = [_own_backbone(option, cache, images, features, layers) for option in options.backbone or ()]
     if len({backbone.name for backbone in own}) < len(own):
         raise InputError("--backbone: a name is duplicated. Give each model its own name.")
     names = split_names(options.backbones, "--backbones") or (() if own else CHALLENGE)
+    weights = {name: find_weights(backbone_named(name), options.weights, options.weights_dir) for name in names}
     return [
-        FrozenBackbone.of_table(
-            row, find_weights(row, options.weights, options.weights_dir), options.precision, features
-        )
-        for row in map(backbone_named, names)
+        FrozenBackbone.of_table(backbone_named(name), found, options.precision, features, size)
+        for name, found in weights.items()
+        for size in _parse_sizes(options.sizes, BACKBONES[name].input_size)
     ] + own
 
 
@@ -219,6 +227,16 @@ def _kept_reading(cache: Path, backbones: Sequence[FrozenBackbone], images: Sequ
     """Find how the images of the rows in the cache were read; as today where there are none."""
     paths = _cache_files(cache, images, backbones)
     return next((Reading.of(CacheFile.open(path).recipe) for path in paths if path.exists()), Reading())
+
+
+def _parse_sizes(choice: str, native: int) -> list[int]:
+    """Read the value of --sizes for a backbone of a native input size: the sizes, each once."""
+    sizes = []
+    for text in split_names(choice, "--sizes") or ():
+        if text != "native" and not (text.isascii() and text.isdigit() and 32 <= int(text) <= MAX_SIDE):
+            raise InputError(f"--sizes {choice!r}: {text!r} is neither native nor a number from 32 to {MAX_SIDE:,}.")
+        sizes.append(native if text == "native" else int(text))
+    return list(dict.fromkeys(sizes))
 
 
 def _cache_files(cache: Path, images: Sequence[Images], backbones: Sequence[FrozenBackbone]) -> list[Path]:
@@ -231,6 +249,19 @@ def _say_fit(kept: Reading, cache: Path, console: Console) -> str:
     if kept.fit != Reading.fit:
         console.print(f"images are made square by --fit {kept.fit}, as in {cache}")
     return kept.fit
+
+
+def _choose_views(options: ExtractOptions, kept: Reading, cache: Path, console: Console) -> tuple[tuple[str, ...], str]:
+    """Choose the views and how far random ones may be from the plain one: as asked for, else as in the cache."""
+    views = kept.views if options.views is None else name_views(options.views)
+    random = any(name not in (IDENTITY, MIRROR) for name in views)
+    if options.ranges and not random:
+        raise InputError(f"--ranges {options.ranges}: only random views have ranges. Give --views N, of 2 or more.")
+    ranges = "" if not random else str(Ranges.parse(options.ranges)) if options.ranges else kept.ranges or str(Ranges())
+    if len(views) > 1:
+        source = f", as in {cache}" if options.views is None else ""
+        console.print(f"{len(views)} views an image: {first_few(views, 3)}{f' ({ranges})' if random else ''}{source}")
+    return views, ranges
 
 
 def _say_orientation(kept: Reading, cache: Path, console: Console) -> str:

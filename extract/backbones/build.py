@@ -56,10 +56,16 @@ class FrozenBackbone:
 
     @classmethod
     def of_table(
-        cls, row: Backbone, weights: Weights, precision: str, features: tuple[str, ...] = ("last",)
+        cls,
+        row: Backbone,
+        weights: Weights,
+        precision: str,
+        features: tuple[str, ...] = ("last",),
+        size: int | None = None,
     ) -> "FrozenBackbone":
-        """A backbone of the table."""
-        return cls(row.name, row.input_size, row.preprocessing, weights, precision, row, features, row.taps)
+        """A backbone of the table; of another input size than its own it has another name, such as `resnet50.384`."""
+        name = row.name if size in (None, row.input_size) else f"{row.name}.{size}"
+        return cls(name, size or row.input_size, row.preprocessing, weights, precision, row, features, row.taps)
 
     @classmethod
     def of_model(

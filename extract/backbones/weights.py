@@ -107,7 +107,8 @@ def find_model(option: str) -> tuple[str, Weights]:
     check_name(f"--backbone {option}:", name)
     if backbone_of(name) != name:
         raise InputError(
-            f"--backbone {option}: a name that ends in {FEATURES['mid']} is that of mid-level features. Choose another."
+            f"--backbone {option}: a name that ends in {FEATURES['mid']} or in .NUMBER is that of other features of a "
+            "backbone. Choose another."
         )
     if not path.is_file() or path.suffix != ".keras":
         raise InputError(

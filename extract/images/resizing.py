@@ -63,6 +63,23 @@ def resize(pixels: np.ndarray, size: int, fit: str = "squash") -> np.ndarray:
     Returns:
         uint8 (size, size, 3); grey is repeated over the channels (after resizing: a third of the work).
     """
+    pixels, shape = fit_square(pixels, size, fit)
+    if pixels.shape[:2] != shape:
+        pixels = cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    # Padded at the end: a square around a long image may be larger than the memory.
+    rows, columns = size - shape[0], size - shape[1]
+    if rows or columns:
+        bars = rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
+        pixels = cv2.copyMakeBorder(pixels, *bars, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.ndim == 2 else pixels
+
+
+def fit_square(pixels: np.ndarray, size: int, fit: str) -> tuple[np.ndarray, tuple[int, int]]:
+    """Crop an image as a fit says, and halve it while it is twice as large as it becomes.
+
+    Returns:
+        uint8 (h, w) or (h, w, 3); and the height and width that it takes in the middle of the square of `size`.
+    """
     shape = (size, size)
     if fit == "crop":
         height, width = pixels.shape[:2]
@@ -77,14 +94,7 @@ def resize(pixels: np.ndarray, size: int, fit: str = "squash") -> np.ndarray:
             have // 2 if have >= 2 * wanted else have for have, wanted in zip(pixels.shape, shape, strict=False)
         )
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    if pixels.shape[:2] != shape:
-        pixels = cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_LINEAR)
-    # Padded at the end: a square around a long image may be larger than the memory.
-    rows, columns = size - shape[0], size - shape[1]
-    if rows or columns:
-        bars = rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
-        pixels = cv2.copyMakeBorder(pixels, *bars, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.ndim == 2 else pixels
+    return pixels, shape
 
 
 def _padded(height: int, width: int, size: int) -> tuple[int, int]:

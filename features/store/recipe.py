@@ -1,6 +1,7 @@
 """The recipe of a cached row: every setting that decides its values, their fingerprint, and the options for them."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
@@ -14,6 +15,8 @@ SCHEMA_VERSION = 2
 NO_WINDOW = "none"
 #: Weights that `--weights` names by a word; all others are files.
 _NAMED_WEIGHTS = ("imagenet", "random")
+#: The view of an image as it is.
+IDENTITY = "identity"
 #: What one pass of a backbone gives, by the names that `--features` takes, and how the names of its rows end: the
 #: average of the last map; and mid-level features, of two maps before it.
 FEATURES = {"last": "", "mid": ".mid"}
@@ -46,6 +49,7 @@ class Recipe:
         orientation: `exif` where tags turn images upright, `stored` where only those of TIFF files do.
         window: the intensity window of scans; `none` for plain images.
         layer: the layer that gives the features, "" for the last one; of mid-level features its two, `A,B`.
+        ranges: how far random views may be from the plain one, in words; "" where there are none.
         schema_version: version of the cache's layout.
     """
 
@@ -55,7 +59,7 @@ class Recipe:
     preprocessing: str
     input_size: int
     pooling: str = "avg"
-    views: tuple[str, ...] = ("identity",)
+    views: tuple[str, ...] = (IDENTITY,)
     precision: str = "float32"
     storage: str = "float32"
     fit: str = "squash"
@@ -63,6 +67,7 @@ class Recipe:
     orientation: str = "stored"
     window: str = NO_WINDOW
     layer: str = ""
+    ranges: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -127,15 +132,20 @@ class Recipe:
 
 
 #: Fields that caches made before they existed do not have, but for `window`, whose name was another one.
-_LATER_FIELDS = ("fit", "intensity_range", "orientation", "layer")
+_LATER_FIELDS = ("fit", "intensity_range", "orientation", "layer", "ranges")
 #: The options that name the layers of a user's own model.
 _OF_LAYER = {"last": "--layer", "mid": "--taps"}
 _DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.name in (*_LATER_FIELDS, "window")}
 
 
 def backbone_of(name: str) -> str:
-    """Tell the backbone that gives the rows of a name."""
-    return name.removesuffix(FEATURES["mid"])
+    """Tell the backbone that gives the rows of a name, such as `resnet50` of `resnet50.384.mid`."""
+    return re.sub(r"(\.\d+)?(\.mid)?$", "", name)
+
+
+def _views_option(views: tuple[str, ...]) -> str:
+    """What `--views` takes for the same views: their number, or the name of the one beside the plain one."""
+    return str(len(views)) if len(views) != 2 or views[1].startswith("random") else views[1]
 
 
 def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
@@ -146,9 +156,8 @@ def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
     """
     passes: dict[tuple[str, Recipe], dict[str, Recipe]] = {}
     for name, recipe in recipes.items():
-        passes.setdefault((backbone_of(name), replace(recipe, backbone="", pooling="", layer="")), {})[
-            recipe.features
-        ] = recipe
+        backbone = name.removesuffix(FEATURES[recipe.features])
+        passes.setdefault((backbone, replace(recipe, backbone="", pooling="", layer="")), {})[recipe.features] = recipe
     of_table: dict[tuple[str, ...], list[str]] = {}
     own = []
     for (backbone, recipe), rows in passes.items():
@@ -160,10 +169,13 @@ def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
             if rows.keys() == FEATURES.keys()
             else ("--features", ",".join(kind for kind in FEATURES if kind in rows))
         )
-        settings = (*kinds, *arithmetic, *pixels)
+        views = () if recipe.views == (IDENTITY,) else ("--views", _views_option(recipe.views))
+        ranges = ("--ranges", recipe.ranges) if recipe.ranges else ()
+        sizes = ("--sizes", str(recipe.input_size)) if backbone_of(backbone) != backbone else ()
+        settings = (*kinds, *sizes, *views, *ranges, *arithmetic, *pixels)
         if recipe.is_own_model:
             layers = [(_OF_LAYER[kind], row.layer) for kind, row in rows.items() if row.layer]
             own.append(["--backbone", f"{backbone}={recipe.weights}", *chain.from_iterable(layers), *settings])
         else:
-            of_table.setdefault(("--weights", recipe.weights_option, *settings), []).append(backbone)
+            of_table.setdefault(("--weights", recipe.weights_option, *settings), []).append(backbone_of(backbone))
     return [["--backbones", ",".join(names), *options] for options, names in of_table.items()] + own

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import extract.pipeline
+from extract.images.reading import Ranges, Reading
 from extract.images.resizing import resize
+from extract.images.views import draw_views
 from features.common.errors import InputError
 from features.common.files import digest
 from features.store.cache import FeatureCache
@@ -38,7 +40,7 @@ def test_features_are_those_of_the_pixels_in_the_order_of_the_data_set(tmp_path)
 
 def test_every_file_is_read_and_decoded_once_and_resized_once_per_size(data, tmp_path, monkeypatch):
     calls = Counter()
-    for name in ("decode", "resize"):
+    for name in ("decode", "draw_views"):
         original = getattr(extract.pipeline, name)
 
         def counted(*arguments, name=name, original=original):
@@ -55,10 +57,10 @@ def test_every_file_is_read_and_decoded_once_and_resized_once_per_size(data, tmp
     monkeypatch.setattr(Path, "read_bytes", counted_read)
     backbones = backbone("a", 20), backbone("b", 20), backbone("c", 30)
     report = run(data, tmp_path / "cache", *backbones)
-    assert calls == {"read": 13, "decode": 13, "resize": 26}
+    assert calls == {"read": 13, "decode": 13, "draw_views": 26}
     assert (report.images, report.decoded, report.rows) == (13, 13, 39)
     run(data, tmp_path / "cache", *backbones)
-    assert calls == {"read": 26, "decode": 13, "resize": 26}
+    assert calls == {"read": 26, "decode": 13, "draw_views": 26}
 
 
 def test_one_pass_fills_two_files_and_only_what_is_missing_is_written(data, tmp_path):
@@ -79,6 +81,21 @@ def test_one_pass_fills_two_files_and_only_what_is_missing_is_written(data, tmp_
     recipe = FeatureCache(tmp_path / "cache").open("train", "tiny.mid").recipe
     assert (recipe.backbone, recipe.pooling, recipe.layer) == ("tiny.mid", "avg,max,std", "a,b")
     assert run(data, tmp_path / "cache", both).rows == 0
+
+
+def test_each_view_is_a_pass_of_its_own_and_the_plain_one_is_as_if_alone(data, tmp_path):
+    run(data, tmp_path / "plain")
+    reading = Reading(views=("identity", "random1", "random2"), ranges=str(Ranges()))
+    report = run(data, tmp_path / "cache", reading=reading)
+    assert (report.images, report.decoded, report.rows) == (13, 13, 13)
+    plain, file = (FeatureCache(tmp_path / name).open("train", "tiny") for name in ("plain", "cache"))
+    assert file.recipe.views == reading.views
+    assert (file.rows, file.views, file.width) == (10, 3, WIDTH)
+    np.testing.assert_array_equal(file.block(0)[:, 0], plain.block(0)[:, 0])
+    pixels = cv2.imread(str(data / "train" / "a003.png"))[..., ::-1]
+    expected = [features_of(view, "tiny") for view in draw_views(pixels, 20, reading, "a003")]
+    np.testing.assert_array_equal(file.block(0)[file.row_of["a003"]], expected)
+    assert run(data, tmp_path / "cache", reading=reading).rows == 0
 
 
 def test_a_second_run_extracts_nothing_and_leaves_the_file_alone(data, tmp_path):

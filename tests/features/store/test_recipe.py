@@ -22,6 +22,7 @@ CHANGED = {
     "orientation": "exif",
     "window": "40/80",
     "layer": "avg_pool",
+    "ranges": "rotate=15",
     "schema_version": 3,
 }
 
@@ -87,6 +88,17 @@ def test_options_are_those_of_one_run_for_each_way_to_extract():
         ["--backbones", "deep", "--weights", "imagenet", *last, *float32, *deep],
         ["--backbone", "mine=my models/mine.keras", *last, *float32, *full],
     ]
+
+
+def test_views_and_other_sizes_are_part_of_the_options():
+    views = replace(RECIPE, views=("identity", "random1"), ranges="rotate=9")
+    mirror = replace(RECIPE, views=("identity", "hflip"), input_size=384)
+    options = extract_options({"alpha": views, "beta.384": mirror})
+    assert [words[4 : words.index("--precision")] for words in options] == [
+        ["--features", "last", "--views", "2", "--ranges", "rotate=9"],
+        ["--features", "last", "--sizes", "384", "--views", "hflip"],
+    ]
+    assert [words[1] for words in options] == ["alpha", "beta"]
 
 
 def test_rows_of_one_pass_are_one_backbone_of_the_options():
