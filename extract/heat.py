@@ -19,7 +19,17 @@ from extract.backbones.build import FrozenBackbone, build_maps
 from extract.backbones.table import backbone_named
 from extract.backbones.weights import find_model, find_weights
 from extract.extraction import default_batch_size
-from extract.heat_maps import enlarge, find_regions, peak, save_heat, save_overlay, save_thumbnail, scale_box, to_levels
+from extract.heat_maps import (
+    enlarge,
+    find_regions,
+    peak,
+    save_heat,
+    save_overlay,
+    save_thumbnail,
+    scale_box,
+    to_levels,
+    weigh_maps,
+)
 from extract.images.decoding import UnreadableImage, decode
 from extract.images.files import ImageFiles
 from extract.images.reading import Reading
@@ -46,7 +56,7 @@ from features.store.gradients import (
     thumbnail_path,
     write_cam,
 )
-from features.store.recipe import Recipe
+from features.store.recipe import Recipe, backbone_of
 
 #: Images that are decoded at a time, while the block before is computed.
 _BLOCK = 32
@@ -60,7 +70,7 @@ _TOLERANCE = 0.05
 class _Wanted:
     """An image to show, and its pairs by number.
 
-    Set once it is read: `size`, where its edges lie in the input of each backbone, and `file`, its pictures' name.
+    Set once it is read: `size`, `file`, its pictures' name, and where its edges lie in each map.
     """
 
     split: str
@@ -160,12 +170,14 @@ def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
 def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
     """Find the backbone that features were extracted with."""
     if recipe.is_own_model:
-        name, weights = find_model(f"{recipe.backbone}={recipe.weights}")
-        backbone = FrozenBackbone.of_model(name, weights, layers={"last": recipe.layer}, cached=[recipe])
+        name, weights = find_model(f"{backbone_of(recipe.backbone)}={recipe.weights}")
+        layers = {recipe.features: recipe.layer}
+        backbone = FrozenBackbone.of_model(name, weights, (recipe.features,), layers, [recipe])
     else:
-        row = backbone_named(recipe.backbone)
+        row = backbone_named(backbone_of(recipe.backbone))
         weights = find_weights(row, recipe.weights_option, weights_dir)
-        backbone = FrozenBackbone.of_table(row, weights, recipe.precision)
+        features = (recipe.features,)
+        backbone = FrozenBackbone.of_table(row, weights, recipe.precision, features, recipe.input_size)
     (ours,) = backbone.recipes(recipe.storage, Reading.of(recipe))
     if ours.fingerprint != recipe.fingerprint:
         raise InputError(
@@ -215,21 +227,21 @@ def _compute(
         whole = [entry for entry in loaded if not entry.reason]
         for entry in whole:
             entry.image.size, entry.image.file = entry.size, next(files)
-            entry.image.edges = [
-                edges_of(recipe.fit, entry.size, recipe.input_size) for recipe in found.recipes.values()
-            ]
             save_thumbnail(entry.thumbnail, thumbnail_path(folder, entry.image.file))
         for name, extractor in extractors.items() if whole else ():
-            (maps,) = extractor(np.stack([entry.pixels[name] for entry in whole]))
-            for entry, of_image in zip(whole, maps, strict=True):
+            maps = extractor(np.stack([entry.pixels[name] for entry in whole]))
+            for entry, *of_image in zip(whole, *maps, strict=True):
+                edges = edges_of(found.recipes[name].fit, entry.size, found.recipes[name].input_size)
+                entry.image.edges += [edges] * len(of_image)
                 for pair in entry.image.pairs:
-                    heats.setdefault(pair, []).append(of_image.astype(np.float64) @ found.vectors[name][pair])
+                    vector = found.vectors[name][pair]
+                    heats.setdefault(pair, []).extend(weigh_maps(of_image, vector, found.recipes[name].pooling))
         advance(len(loaded))
     return heats, left_out
 
 
 def compile_maps(backbone: FrozenBackbone) -> Extractor:
-    """Compile a backbone without its pooling: uint8 (n, S, S, 3) to float32 maps (n, h, w, D).
+    """Compile a backbone of one kind of features without its pooling: uint8 (n, S, S, 3) to float32 maps (n, h, w, C).
 
     Raises:
         InputError: the backbone pools in a way that leaves no map.

@@ -16,6 +16,7 @@ from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
 from extract.images.resizing import Edges
+from features.store.recipe import MID_POOLING
 
 #: A position is hot if its heat is above this share of the way from the image's median heat to its highest; chosen on
 #: phantom slices (docs/decisions.md).
@@ -47,8 +48,41 @@ class Region(NamedTuple):
     heat: float
 
 
+def weigh_maps(maps: Sequence[np.ndarray], vector: np.ndarray, pooling: str) -> list[np.ndarray]:
+    """Turn the maps of one image into heat maps, whose means add up to the product of its features and a gradient.
+
+    Of an average each position has the map's value. Of a maximum, the position of the maximum has all of it. Of a
+    standard deviation s over n positions, each has its gradient, (x - mean) / (n s), times its distance from the mean:
+    these add up to s (Euler's theorem for homogeneous functions).
+
+    Args:
+        maps: float32 (h, w, C) each: one, or those of the two layers of mid-level features.
+        vector: float (D,), the gradient of the logit with respect to the features.
+        pooling: as in the recipe of the features.
+
+    Returns:
+        float64 (h, w) for each map, in logits.
+    """
+    if pooling != MID_POOLING:
+        return [of_layer.astype(np.float64) @ vector for of_layer in maps]
+    heats, start = [], 0
+    for of_layer in maps:
+        height, width, channels = of_layer.shape
+        values = of_layer.reshape(-1, channels).astype(np.float64)
+        average, largest, deviation = vector[start : start + 3 * channels].astype(np.float64).reshape(3, channels)
+        start += 3 * channels
+        heat = values @ average
+        top = values.argmax(axis=0)
+        np.add.at(heat, top, len(values) * values[top, np.arange(channels)] * largest)
+        squares = (values - values.mean(axis=0)) ** 2
+        spread = np.sqrt(squares.mean(axis=0))
+        heat += squares @ np.divide(deviation, spread, out=np.zeros(channels), where=spread > 0)
+        heats.append(heat.reshape(height, width))
+    return heats
+
+
 def enlarge(heats: Sequence[np.ndarray], shape: tuple[int, int], edges: Sequence[Edges]) -> np.ndarray:
-    """Lay the heat maps of several backbones over an image, and add them up.
+    """Lay heat maps, of several backbones or layers, over an image, and add them up.
 
     Each position is a tile of what the backbone saw, with its heat in the middle; between middles it follows a cubic
     spline, and beyond the outermost it stays (docs/decisions.md). What was cropped away is neither hot nor cold: it has

@@ -178,7 +178,7 @@ class FrozenBackbone:
             InputError: the weights do not fit the architecture, or have no classifier.
         """
         assert self.architecture is not None
-        return _build_of_tensors(self.architecture, self.weights.path, include_top=True)
+        return _build_of_tensors(self.architecture, self.weights.path, self.input_size, include_top=True)
 
     def build_whole(self) -> "keras.Model":
         """Build the backbone, pooled, with its weights; load a user's own model as it was saved."""
@@ -192,7 +192,7 @@ class FrozenBackbone:
             if self.weights.kind == "random":
                 keras.utils.set_random_seed(RANDOM_SEED)
             if not self.architecture.of_keras:
-                return _build_of_tensors(self.architecture, self.weights.path)
+                return _build_of_tensors(self.architecture, self.weights.path, self.input_size)
             # With an input shape: without it EfficientNet pads odd maps at another side than when it was trained.
             shape = (self.input_size, self.input_size, 3)
             builder = getattr(keras.applications, self.architecture.builder)
@@ -206,15 +206,15 @@ class FrozenBackbone:
             keras.config.set_dtype_policy("float32")
 
 
-def _build_of_tensors(row: Backbone, weights: Path | None, include_top: bool = False) -> "keras.Model":
+def _build_of_tensors(row: Backbone, weights: Path | None, size: int, include_top: bool = False) -> "keras.Model":
     """Build a backbone that keras.applications does not have."""
     if row.embedded:
         from extract.backbones.efficientnet_lite import build
 
-        return build(int(row.builder.removeprefix("lite:")), weights, include_top)
+        return build(int(row.builder.removeprefix("lite:")), weights, size, include_top)
     from extract.backbones.resnext import build_resnext
 
-    return build_resnext(weights, include_top)
+    return build_resnext(weights, size, include_top)
 
 
 def _load_weights(model: "keras.Model", path: Path) -> None:
@@ -273,17 +273,21 @@ def _match_imagenet_scaling(model: "keras.Model") -> None:
 
 
 def build_maps(backbone: FrozenBackbone) -> "keras.Model":
-    """Build a backbone without its pooling.
+    """Build a backbone of one kind of features without its pooling.
 
     Returns:
-        Model from (B, S, S, 3) preprocessed pixels to (B, h, w, D) maps, whose mean over h and w is what
-        `backbone.build()` gives. Where a layer norm follows the pooling (ConvNeXt), the map is normalised by the mean
-        and deviation of its pooled vector, which keeps that so.
+        Model from (B, S, S, 3) preprocessed pixels to the maps that are pooled: of mid-level features those of the two
+        layers, (B, h, w, C) each; else (B, h, w, D) maps, whose mean over h and w is what `backbone.build()` gives.
+        Where a layer norm follows the pooling (ConvNeXt), the map is normalised by the mean and deviation of its
+        pooled vector, which keeps that so.
 
     Raises:
         InputError: a user's own model ends otherwise.
     """
     keras = import_keras()
+    if backbone.features == ("mid",):
+        whole = backbone.build_whole()
+        return keras.Model(whole.inputs[0], [find_layer(whole, tap).output for tap in backbone.taps])
     model = backbone.build()
     pooling = model.layers[-1]
     norm = None

@@ -33,14 +33,14 @@ _STAGES = (  # Tan and Le 2019, table 1: B0
     _Stage(4, 5, 2, 6, 192),
     _Stage(1, 3, 1, 6, 320),
 )
-#: Factors of width and depth, and the input size, of each variant.
-_SCALINGS = {0: (1.0, 1.0, 224), 1: (1.0, 1.1, 240), 2: (1.1, 1.2, 260)}
+#: Factors of width and depth of each variant.
+_SCALINGS = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}
 _STEM_WIDTH = 32
 _HEAD_WIDTH = 1280
 _CLASSES = 1000
 
 
-def build(variant: int, weights: Path | None, include_top: bool = False) -> keras.Model:
+def build(variant: int, weights: Path | None, size: int, include_top: bool = False) -> keras.Model:
     """Build one backbone.
 
     Preprocessing is not part of the model: the caller feeds (pixel - 127) / 128.
@@ -49,10 +49,11 @@ def build(variant: int, weights: Path | None, include_top: bool = False) -> kera
         variant: 0, 1 or 2.
         weights: a file of its tensors as `extract.backbones.weights.imagenet_file` finds it; None leaves what
             Keras' initialisers drew (seed them with `keras.utils.set_random_seed`).
+        size: height and width S of its input; its weights were published for 224, 240 and 260 pixels.
         include_top: add the dense layer over the 1000 classes of ImageNet-1k.
 
     Returns:
-        Model from float32 (B, S, S, 3), RGB, S = 224, 240 or 260, to float32 (B, 1280): the map of the layer
+        Model from float32 (B, S, S, 3), RGB, to float32 (B, 1280): the map of the layer
         `head_activation` (after the head's convolution, batch norm and ReLU6; 0 to 6) averaged over its positions.
         With the top to float32 (B, 1000): softmax probabilities.
 
@@ -62,7 +63,6 @@ def build(variant: int, weights: Path | None, include_top: bool = False) -> kera
     """
     if variant not in _SCALINGS:
         raise InputError(f"EfficientNet-Lite has the variants 0, 1 and 2; received {variant!r}.")
-    _, _, size = _SCALINGS[variant]
     image = keras.Input((size, size, 3), name="image")
     x = _normalise(_convolve(image, _STEM_WIDTH, 3, 2, "conv_stem"), "bn0", "stem_activation")
     for index, (block, first_stride) in enumerate(_blocks(variant)):
@@ -79,7 +79,7 @@ def build(variant: int, weights: Path | None, include_top: bool = False) -> kera
 
 def _blocks(variant: int) -> list[tuple[_Stage, int]]:
     """Scale the stages and unroll them into (stage, stride) per block."""
-    wider, deeper, _ = _SCALINGS[variant]
+    wider, deeper = _SCALINGS[variant]
     blocks = []
     for number, stage in enumerate(_STAGES):
         inner = 0 < number < len(_STAGES) - 1

@@ -17,21 +17,22 @@ _GROUPS = 32
 _STEM_WIDTH, _CLASSES, _SIZE = 64, 1000, 224
 
 
-def build_resnext(weights: Path | None, include_top: bool = False) -> keras.Model:
+def build_resnext(weights: Path | None, size: int, include_top: bool = False) -> keras.Model:
     """Build the backbone.
 
     Args:
         weights: a file of torchvision's tensors; None leaves what Keras' initialisers drew.
+        size: height and width S of its input; its weights were published for 224 pixels.
         include_top: add the dense layer over the 1000 classes of ImageNet-1k.
 
     Returns:
-        Model from float32 (B, 224, 224, 3), RGB, preprocessed as "torch", to float32 (B, 2048): the map of the layer
+        Model from float32 (B, S, S, 3), RGB, preprocessed as "torch", to float32 (B, 2048): the map of the layer
         `layer4_block3_out` averaged over its positions. With the top to float32 (B, 1000): softmax probabilities.
 
     Raises:
         InputError: the file cannot be read, or a tensor is missing, unknown, or of another shape or type.
     """
-    image = keras.Input((_SIZE, _SIZE, 3), name="image")
+    image = keras.Input((size, size, 3), name="image")
     x = _normalise(_convolve(image, _STEM_WIDTH, 7, 2, "conv1"), "bn1", "conv1_out")
     # After a ReLU, zeros around the map are as good as torchvision's minus infinity.
     x = keras.layers.ZeroPadding2D(1, name="maxpool_pad")(x)

@@ -114,8 +114,10 @@ def test_a_model_that_pools_in_another_way_is_refused(ending, tmp_path, own_mode
 def test_the_maps_of_the_table_and_the_rest_are_the_logits(tmp_path, own_model):
     data, cache = tmp_path / "data", tmp_path / "cache"
     write_images(data / "train", 3, side=300)
-    names = ("efficientnet_lite0", "own")
-    assert call("run", data, "--backbones", names[0], "--backbone", f"own={own_model}", "--cache", cache)[0] == 0
+    names = ("efficientnet_lite0", "own", "efficientnet_lite0.mid", "efficientnet_lite0.64.mid")
+    sizes = "--sizes", "native,64"
+    assert call("run", data, "--backbones", names[0], "--cache", cache, *sizes)[0] == 0
+    assert call("run", data, "--backbone", f"own={own_model}", "--cache", cache)[0] == 0
     write_gradients(tmp_path, explain(cache, [("train", "a000"), ("train", "a002")], names))
     code, said = call("heat", data, tmp_path)
     assert code == 0, said

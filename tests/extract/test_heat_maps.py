@@ -15,6 +15,7 @@ from extract.heat_maps import (
     save_thumbnail,
     scale_box,
     to_levels,
+    weigh_maps,
 )
 from extract.images.resizing import WHOLE, edges_of, resize
 
@@ -114,3 +115,43 @@ def test_pictures_are_transparent_where_it_is_cold_and_show_the_image_there(tmp_
     np.testing.assert_allclose(overlay[2, 2], blend, atol=1)
     assert (overlay[4, 4:7] == overlay[6, 4:7]).all()  # the outline lies on the box's own pixels
     assert (overlay[7] == colour[7]).all()
+
+
+@pytest.mark.parametrize("sides", [(5, 3), (2, 7)])
+def test_the_means_of_mid_level_heat_add_up_to_the_features_times_the_gradient(sides):
+    random = np.random.default_rng(0)
+    maps = [
+        random.normal(size=(side, side, channels)).astype(np.float32)
+        for side, channels in zip(sides, (4, 6), strict=True)
+    ]
+    maps[0][..., 1] = 0.5  # a channel that does not vary
+    pooled = [pool(of_layer, axis=(0, 1)) for of_layer in maps for pool in (np.mean, np.max, np.std)]
+    vector = random.normal(size=30)
+    heats = weigh_maps(maps, vector, "avg,max,std")
+    assert [heat.shape for heat in heats] == [(side, side) for side in sides]
+    assert sum(heat.mean() for heat in heats) == pytest.approx(np.concatenate(pooled) @ vector, rel=1e-5)
+
+
+def test_each_pooling_puts_its_heat_where_it_comes_from():
+    of_layer = np.zeros((3, 3, 1), np.float32)
+    of_layer[2, 0] = 9
+    of_layer[0, 1] = -9
+    average, largest, deviation = (
+        weigh_maps([of_layer, of_layer], np.eye(6)[number], "avg,max,std")[0] for number in range(3)
+    )
+    np.testing.assert_allclose(average, of_layer[..., 0])
+    np.testing.assert_allclose(largest, np.where(of_layer[..., 0] == 9, 81, 0))
+    np.testing.assert_allclose(deviation, of_layer[..., 0] ** 2 / of_layer.std())
+
+
+def test_heat_of_the_deviation_follows_its_gradient():
+    """Against the numerical gradient of the standard deviation."""
+    values = np.random.default_rng(1).normal(size=(4, 4, 1))
+    step = 1e-6
+    gradient = np.zeros((4, 4))
+    for place in np.ndindex(4, 4):
+        moved = values.copy()
+        moved[place] += step
+        gradient[place] = (moved.std() - values.std()) / step
+    heat = weigh_maps([values, values], np.eye(6)[2], "avg,max,std")[0]
+    np.testing.assert_allclose(heat, 16 * gradient * (values[..., 0] - values.mean()), rtol=1e-3, atol=1e-5)

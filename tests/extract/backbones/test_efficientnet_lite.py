@@ -60,12 +60,12 @@ def packaged_tensors() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def lite0() -> keras.Model:
     """The smallest, without the top."""
-    return build(0, weights_file(0))
+    return build(0, weights_file(0), 224)
 
 
 @pytest.mark.parametrize("variant", [0, 1, 2])
 def test_features_are_those_of_the_independent_implementation(variant, lite0):
-    model = lite0 if variant == 0 else build(variant, weights_file(variant))
+    model = lite0 if variant == 0 else build(variant, weights_file(variant), INPUT_SIZES[variant])
     features = run(model, draw_image(INPUT_SIZES[variant]))
     expected = np.load(GOLDEN)[f"lite{variant}_features"]
     assert model.input_shape == (None, INPUT_SIZES[variant], INPUT_SIZES[variant], 3)
@@ -76,7 +76,7 @@ def test_features_are_those_of_the_independent_implementation(variant, lite0):
 
 @pytest.mark.parametrize("variant", [0, 1, 2])
 def test_classes_and_parameters_with_the_top(variant):
-    model = build(variant, weights_file(variant), include_top=True)
+    model = build(variant, weights_file(variant), INPUT_SIZES[variant], include_top=True)
     probabilities = run(model, draw_image(INPUT_SIZES[variant]))
     golden = np.load(GOLDEN)
     assert probabilities.argmax() == golden[f"lite{variant}_top1"]
@@ -99,13 +99,13 @@ def test_random_weights_follow_the_seed():
     stems = []
     for seed in (1, 1, 2):
         keras.utils.set_random_seed(seed)
-        stems.append(keras.ops.convert_to_numpy(build(0, None).get_layer("conv_stem").kernel))
+        stems.append(keras.ops.convert_to_numpy(build(0, None, 224).get_layer("conv_stem").kernel))
     np.testing.assert_array_equal(stems[0], stems[1])
     assert not np.array_equal(stems[0], stems[2])
 
 
 def test_rewritten_checkpoint_gives_the_same_weights(packaged_tensors, lite0, tmp_path):
-    rewritten = build(0, write_checkpoint(tmp_path / "w.pth", packaged_tensors)).get_weights()
+    rewritten = build(0, write_checkpoint(tmp_path / "w.pth", packaged_tensors), 224).get_weights()
     for ours, theirs in zip(rewritten, lite0.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -113,9 +113,9 @@ def test_rewritten_checkpoint_gives_the_same_weights(packaged_tensors, lite0, tm
 def test_checkpoint_without_the_top_serves_features_only(packaged_tensors, tmp_path):
     body = {name: tensor for name, tensor in packaged_tensors.items() if not name.startswith("_fc")}
     path = write_checkpoint(tmp_path / "w.pth", body)
-    assert build(0, path).output_shape == (None, 1280)
+    assert build(0, path, 224).output_shape == (None, 1280)
     with pytest.raises(InputError, match=r"the tensor _fc\..* is missing"):
-        build(0, path, include_top=True)
+        build(0, path, 224, include_top=True)
 
 
 @pytest.mark.parametrize(
@@ -145,15 +145,15 @@ def test_checkpoint_that_does_not_fit_is_refused(packaged_tensors, tmp_path, nam
     altered = packaged_tensors | {name: tensor}
     path = write_checkpoint(tmp_path / "w.pth", {key: value for key, value in altered.items() if value is not None})
     with pytest.raises(InputError, match=message) as caught:
-        build(0, path)
+        build(0, path, 224)
     assert str(path) in str(caught.value)
 
 
 def test_checkpoint_of_another_variant_is_refused():
     with pytest.raises(InputError, match="efficientnet_lite0"):
-        build(0, weights_file(2))
+        build(0, weights_file(2), 224)
 
 
 def test_unknown_variant_is_refused():
     with pytest.raises(InputError, match="received 3"):
-        build(3, None)
+        build(3, None, 224)

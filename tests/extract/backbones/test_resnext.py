@@ -37,7 +37,7 @@ def relative_error(features: np.ndarray, expected: np.ndarray) -> float:
 
 
 def test_maps_and_classes_are_those_of_torchvision(folder):
-    model = build_resnext(folder / "resnext50.pth", include_top=True)
+    model = build_resnext(folder / "resnext50.pth", 224, include_top=True)
     outputs = [model.get_layer(ROW.taps[0]).output, model.get_layer(ROW.taps[1]).output, model.output]
     pixels = preprocess(draw_image(224)[None], "torch")
     fine, coarse, classes = map(keras.ops.convert_to_numpy, keras.Model(model.inputs[0], outputs)(pixels))
@@ -65,10 +65,10 @@ def test_a_tensor_of_another_shape_or_none_is_refused(folder):
     del tensors["fc.weight"], tensors["fc.bias"]
     path = folder / "altered.pth"
     with pytest.raises(InputError, match=r"the tensor fc\.bias of resnext50 is missing"):
-        build_resnext(write_checkpoint(path, tensors), include_top=True)
+        build_resnext(write_checkpoint(path, tensors), 224, include_top=True)
     dense = tensors | {"layer2.0.conv2.weight": np.zeros((256, 256, 3, 3), np.float32)}
     with pytest.raises(InputError, match=r"layer2\.0\.conv2\.weight has shape .*, not \(256, 8, 3, 3\)"):
-        build_resnext(write_checkpoint(path, dense))
+        build_resnext(write_checkpoint(path, dense), 224)
     del tensors["layer4.0.downsample.1.running_var"]
     with pytest.raises(InputError, match=r"layer4\.0\.downsample\.1\.running_var of resnext50 is missing"):
-        build_resnext(write_checkpoint(path, tensors))
+        build_resnext(write_checkpoint(path, tensors), 224)

@@ -79,7 +79,7 @@ def save(tmp_path_factory):
 
     def save_model(scale, random=False):
         keras.utils.set_random_seed(0)
-        body = build(0, None if random else imagenet_file(BACKBONES["efficientnet_lite0"]))
+        body = build(0, None if random else imagenet_file(BACKBONES["efficientnet_lite0"]), 224)
         image = keras.Input((224, 224, 3))
         path = tmp_path_factory.mktemp("own") / "own.keras"
         keras.Model(image, body(keras.layers.Rescaling(*scale)(image))).save(path)

@@ -1,4 +1,4 @@
-"""extract.images.views: the plain view is today's, random ones move as far as their ranges say, and by the image's id."""
+"""extract.images.views: the plain view is as before, random ones move as far as their ranges say, by the image's id."""
 
 import cv2
 import numpy as np
