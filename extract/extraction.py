@@ -12,12 +12,10 @@ import cv2
 import numpy as np
 from rich.console import Console
 
-from extract.backbones.build import FrozenBackbone
-from extract.engines.table import OPENVINO, choose_engine
+from extract.backbones.onnx_model import AnyBackbone
 from extract.images.reading import Reading
 from extract.pipeline import BatchFunction, Filling, Images, Job, Pipeline
 from extract.report import BackboneReport, Report, show_progress
-from extract.runtime import CPU_BATCH, GPU_BATCH, Extractor, batches_at_a_time, device_name, fold_batch_norms
 from features.common.files import hold
 from features.common.keras_import import backend_name
 from features.store.assembly import assemble
@@ -46,7 +44,7 @@ class ExtractionOptions:
 
 def extract(
     images: Sequence[Images],
-    backbones: Sequence[FrozenBackbone],
+    backbones: Sequence[AnyBackbone],
     options: ExtractionOptions,
     compiled: "CompiledBackbones",
     console: Console,
@@ -115,7 +113,7 @@ class CompiledBackbones:
         self._engine = engine
         self._extractors: dict[str, BatchFunction] = {}
 
-    def __call__(self, backbone: FrozenBackbone, sample: np.ndarray) -> BatchFunction:
+    def __call__(self, backbone: AnyBackbone, sample: np.ndarray) -> BatchFunction:
         """Build and compile a backbone, or return it if that was done before.
 
         Args:
@@ -123,26 +121,14 @@ class CompiledBackbones:
             sample: uint8 (n, S, S, 3), some of its images, on which an engine proves itself.
         """
         if backbone.name not in self._extractors:
-            self.device = device_name()
-            engine = choose_engine(self._engine, self.device, backbone.precision)
-            self._extractors[backbone.name] = Extractor(
-                lambda: fold_batch_norms(backbone.build_rows()),
-                backbone.preprocessing,
-                backbone.input_size,
-                self._batch_size or default_batch_size(self.device),
-                sample if engine == OPENVINO else None,
-            )
+            compiled = backbone.compile(self._batch_size, self._engine, sample)
+            self._extractors[backbone.name], self.device = compiled, compiled.device
         return self._extractors[backbone.name]
-
-
-def default_batch_size(device: str) -> int:
-    """Images a batch on a device, named as `device_name` does."""
-    return CPU_BATCH * batches_at_a_time() if device == "CPU" else GPU_BATCH
 
 
 def _make_job(
     split: str,
-    backbone: FrozenBackbone,
+    backbone: AnyBackbone,
     options: ExtractionOptions,
     compiled: CompiledBackbones,
     say: Callable[[str], None],

@@ -18,7 +18,6 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from extract.backbones.build import FrozenBackbone, build_maps
 from extract.backbones.table import backbone_named
 from extract.backbones.weights import find_model, find_weights
-from extract.extraction import default_batch_size
 from extract.heat_maps import (
     enlarge,
     find_regions,
@@ -37,7 +36,7 @@ from extract.images.resizing import Edges, draw_thumbnail, edges_of, resize
 from extract.options import HeatOptions
 from extract.report import show_progress
 from extract.run import find_images
-from extract.runtime import Extractor, cores, device_name, fold_batch_norms
+from extract.runtime import Extractor, cores, default_batch_size, device_name, fold_batch_norms
 from features.common.cli import EXIT_REJECTED
 from features.common.commands import write_command
 from features.common.errors import InputError, cause_of
@@ -171,6 +170,11 @@ def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
     """Find the backbone that features were extracted with."""
     if recipe.is_own_model:
         name, weights = find_model(f"{backbone_of(recipe.backbone)}={recipe.weights}")
+        if weights.path is not None and weights.path.suffix == ".onnx":
+            raise InputError(
+                f"{recipe.backbone} is the .onnx file {weights.path}, which is run as a whole: its features have no "
+                "heat map. Choose a model without it, by classify gradients --model, or extract a backbone of Keras."
+            )
         layers = {recipe.features: recipe.layer}
         backbone = FrozenBackbone.of_model(name, weights, (recipe.features,), layers, [recipe])
     else:

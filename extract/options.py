@@ -41,7 +41,10 @@ class ExtractOptions(ImageOptions):
     ] = None
     backbone: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=FILE", help="A model of your own: name=file.keras. May be given several times."),
+        typer.Option(
+            metavar="NAME=FILE",
+            help="A model of your own: name=file.keras or name=file.onnx. May be given several times.",
+        ),
     ] = None
     layer: Annotated[
         str | None,

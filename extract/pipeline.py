@@ -67,7 +67,7 @@ class Loaded:
     digest: bytes = b""
     stamp: Stamp | None = None
     facts: ImageFacts | None = None
-    views: dict[int, np.ndarray] | None = None
+    views: dict[tuple[int, str], np.ndarray] | None = None
     rejection: str = ""
 
 
@@ -137,7 +137,8 @@ class Job:
     _oldest: float = 0.0
 
     def __post_init__(self) -> None:
-        self.input_size = self.fillings[0].recipe.input_size
+        recipe = self.fillings[0].recipe
+        self.target = (recipe.input_size, recipe.interpolation)
 
     def lacks(self, image_id: str, digest: bytes) -> bool:
         """Whether a row of exactly these bytes is missing."""
@@ -146,7 +147,7 @@ class Job:
     def views_of(self, loaded: Loaded) -> np.ndarray:
         """The views that it runs over, uint8 (V, S, S, 3)."""
         assert loaded.views is not None
-        return loaded.views[self.input_size]
+        return loaded.views[self.target]
 
     def keep(self, rows: Sequence[Rows]) -> None:
         """Take the computed rows of a batch, for each filling; write parts when due. The writer's thread calls it."""
@@ -258,14 +259,17 @@ class Pipeline:
         try:
             content, stamp = b"", None
             stamp, encoded, content = self._files.read(path)
-            sizes = {job.input_size for job in self.jobs if job.lacks(image_id, content)}
+            targets = {job.target for job in self.jobs if job.lacks(image_id, content)}
             fillings = (filling for job in self.jobs for filling in job.fillings)
             in_parts = any(filling.parted.get(image_id) == content for filling in fillings)
-            if not sizes and (in_parts or self.facts.knows(image_id, content)):
+            if not targets and (in_parts or self.facts.knows(image_id, content)):
                 return Loaded(index, content, stamp)
             pixels, facts = decode(encoded, image_id, self.reading)
             decoded = time.thread_time()
-            views = {size: draw_views(pixels, size, self.reading, image_id) for size in sizes}
+            views = {
+                (size, interpolation): draw_views(pixels, size, self.reading, image_id, interpolation)
+                for size, interpolation in targets
+            }
             return Loaded(index, content, stamp, facts, views)
         except UnreadableImage as error:
             return Loaded(index, content, stamp, rejection=str(error))

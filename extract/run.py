@@ -13,6 +13,7 @@ from types import FrameType
 from rich.console import Console
 
 from extract.backbones.build import FrozenBackbone
+from extract.backbones.onnx_model import AnyBackbone, OnnxBackbone
 from extract.backbones.own_model import MAX_SIDE
 from extract.backbones.table import BACKBONES, CHALLENGE, backbone_named
 from extract.backbones.weights import check_name, find_model, find_weights
@@ -103,7 +104,7 @@ def _note_sources(
     options: ExtractOptions,
     cache: Path,
     images: Sequence[Images],
-    backbones: Sequence[FrozenBackbone],
+    backbones: Sequence[AnyBackbone],
     reading: Reading,
 ) -> None:
     """Keep beside each cache file what it is extracted from, for the commands that messages print."""
@@ -199,7 +200,7 @@ def _kept_windows(cache: Path, images: Sequence[Images]) -> list[str]:
     return sorted({recipe.window for recipe in recipes} - {NO_WINDOW})
 
 
-def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Images]) -> list[FrozenBackbone]:
+def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Images]) -> list[AnyBackbone]:
     """Find the backbones that the options name, with their weights; the images are those to extract into the cache."""
     if options.layer is not None and len(options.backbone or ()) != 1:
         raise InputError(f"--layer {options.layer} is of one model of your own. Give one --backbone NAME=FILE with it.")
@@ -223,7 +224,7 @@ def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Ima
     ] + own
 
 
-def _kept_reading(cache: Path, backbones: Sequence[FrozenBackbone], images: Sequence[Images]) -> Reading:
+def _kept_reading(cache: Path, backbones: Sequence[AnyBackbone], images: Sequence[Images]) -> Reading:
     """Find how the images of the rows in the cache were read; as today where there are none."""
     paths = _cache_files(cache, images, backbones)
     return next((Reading.of(CacheFile.open(path).recipe) for path in paths if path.exists()), Reading())
@@ -239,7 +240,7 @@ def _parse_sizes(choice: str, native: int) -> list[int]:
     return list(dict.fromkeys(sizes))
 
 
-def _cache_files(cache: Path, images: Sequence[Images], backbones: Sequence[FrozenBackbone]) -> list[Path]:
+def _cache_files(cache: Path, images: Sequence[Images], backbones: Sequence[AnyBackbone]) -> list[Path]:
     """List where the rows of some images are kept, whether there are any or not."""
     return [cache / split.split / f"{name}.h5" for split in images for backbone in backbones for name in backbone.rows]
 
@@ -277,7 +278,7 @@ def _say_orientation(kept: Reading, cache: Path, console: Console) -> str:
 def _find_range(
     options: ExtractOptions,
     cache: Path,
-    backbones: Sequence[FrozenBackbone],
+    backbones: Sequence[AnyBackbone],
     images: Sequence[Images],
     console: Console,
     stop: Callable[[], bool],
@@ -313,9 +314,17 @@ def _find_range(
 
 def _own_backbone(
     option: str, cache: Path, images: Sequence[Images], features: tuple[str, ...], layers: Mapping[str, str]
-) -> FrozenBackbone:
-    """Find a model of one's own; it is loaded only if no split has rows of it."""
+) -> AnyBackbone:
+    """Find a model of one's own; one of Keras is loaded only if no split has rows of it."""
     name, weights = find_model(option)
+    if weights.path is not None and weights.path.suffix == ".onnx":
+        given = [f"--{kind}" for kind, there in (("layer", layers["last"]), ("taps", "mid" in layers)) if there]
+        if given or "last" not in features:
+            raise InputError(
+                f"{given[0] if given else '--features mid'}: {weights.path} is run as a whole, so it gives no other "
+                "layers. Leave that out; the sidecar's output and pooling say what the features are."
+            )
+        return OnnxBackbone.of_model(name, weights)
     paths = [cache / split.split / f"{name}{ending}.h5" for split in images for ending in FEATURES.values()]
     cached = [CacheFile.open(path).recipe for path in paths if path.exists()]
     return FrozenBackbone.of_model(name, weights, features, layers, cached)

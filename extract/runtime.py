@@ -91,6 +91,11 @@ def device_name() -> str:
             )
 
 
+def default_batch_size(device: str) -> int:
+    """Images a batch on a device, named as `device_name` does."""
+    return CPU_BATCH * batches_at_a_time() if device == "CPU" else GPU_BATCH
+
+
 class Extractor:
     """A compiled backbone.
 
@@ -105,6 +110,7 @@ class Extractor:
     Attributes:
         batch_size: images a batch; halved when the device runs out of memory.
         engine: what computes: `openvino` if it gives the features of TensorFlow, else Keras' backend.
+        device: its name.
     """
 
     def __init__(
@@ -116,6 +122,7 @@ class Extractor:
         proof: np.ndarray | None = None,
     ) -> None:
         parts = batches_at_a_time()
+        self.device = device_name()
         self.batch_size = -(-batch_size // parts) * parts
         self.engine = import_keras().backend.backend()
         self._proof = proof

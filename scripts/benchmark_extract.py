@@ -18,13 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from extract.backbones.build import FrozenBackbone
+from extract.backbones.onnx_model import AnyBackbone
 from extract.backbones.table import EMBEDDED, backbone_named
 from extract.backbones.weights import find_weights
-from extract.extraction import CompiledBackbones, ExtractionOptions, default_batch_size, extract
+from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.images.reading import Reading
 from extract.pipeline import Images
 from extract.report import Report
-from extract.runtime import cores, device_name
+from extract.runtime import cores, default_batch_size, device_name
 from features.common.keras_import import import_keras, silent_stderr
 from features.common.text import make_console
 from features.dataset.dataset import read_images
@@ -257,7 +258,7 @@ class _InstantBackbones(CompiledBackbones):
     def __init__(self) -> None:
         super().__init__(_BATCH)
 
-    def __call__(self, backbone: FrozenBackbone, sample: np.ndarray) -> "_Instant":
+    def __call__(self, backbone: AnyBackbone, sample: np.ndarray) -> "_Instant":
         """Return the stand-in."""
         return _Instant()
 

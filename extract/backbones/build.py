@@ -14,9 +14,10 @@ from extract.backbones.own_model import choose_taps, cut_model, load_own_model, 
 from extract.backbones.table import PREPROCESSING, Backbone
 from extract.backbones.taps import find_layer, pool_maps
 from extract.backbones.weights import RANDOM_SEED, Weights
+from extract.engines.table import OPENVINO, choose_engine
 from extract.images.reading import Reading
 from extract.images.resizing import RESIZING
-from extract.runtime import split_cores
+from extract.runtime import Extractor, default_batch_size, device_name, fold_batch_norms, split_cores
 from features.common.errors import InputError
 from features.common.hdf5 import refuse_inflated
 from features.common.keras_import import import_keras
@@ -160,6 +161,23 @@ class FrozenBackbone:
         maps = [find_layer(whole, tap).output for tap in self.taps if "mid" in self.features]
         outputs = [pool_maps(maps) if kind == "mid" else self._end(whole).output for kind in self.features]
         return import_keras().Model(whole.inputs[0], outputs)
+
+    def compile(self, batch_size: int | None, engine: str, sample: np.ndarray) -> Extractor:
+        """Build and compile it with its weights.
+
+        Args:
+            batch_size: images a batch; None: by the device.
+            engine: what computes, a name of `extract.engines.table.ENGINES`, or `auto`.
+            sample: uint8 (n, S, S, 3), some images, on which an engine proves itself.
+        """
+        device = device_name()
+        return Extractor(
+            lambda: fold_batch_norms(self.build_rows()),
+            self.preprocessing,
+            self.input_size,
+            batch_size or default_batch_size(device),
+            sample if choose_engine(engine, device, self.precision) == OPENVINO else None,
+        )
 
     def _end(self, whole: "keras.Model") -> "keras.Model":
         """End a whole model in its last features, (B, D)."""

@@ -143,7 +143,7 @@ def backbone_named(name: str) -> Backbone:
     if name not in BACKBONES:
         raise InputError(
             f"no backbone is called {name!r}. There are: {', '.join(BACKBONES)}. "
-            f"A model of your own: --backbone {name or 'name'}=file.keras"
+            f"A model of your own: --backbone {name or 'name'}=file.keras|file.onnx"
         )
     return BACKBONES[name]
 

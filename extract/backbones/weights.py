@@ -11,7 +11,7 @@ from extract.backbones.table import BACKBONES, EMBEDDED, Backbone
 from features.common.errors import InputError, cause_of
 from features.common.files import digest
 from features.common.keras_import import backend_name, import_keras, keras_home
-from features.store.recipe import FEATURES, backbone_of
+from features.store.recipe import FEATURES, OWN_MODELS, backbone_of
 
 #: The seed of `--weights random`.
 RANDOM_SEED = 0
@@ -90,7 +90,7 @@ def find_weights(backbone: Backbone, choice: str, weights_dir: Path | None) -> W
 
 
 def find_model(option: str) -> tuple[str, Weights]:
-    """Read a `--backbone name=file.keras` option.
+    """Read a `--backbone name=file.keras|file.onnx` option.
 
     Returns:
         The name, and the model's file as weights.
@@ -101,7 +101,7 @@ def find_model(option: str) -> tuple[str, Weights]:
     name, separator, file = option.partition("=")
     path = Path(file)
     if not separator or not name or not file:
-        raise InputError(f"--backbone takes name=file.keras; received {option!r}.")
+        raise InputError(f"--backbone takes name=file.keras or name=file.onnx; received {option!r}.")
     if name in BACKBONES:
         raise InputError(f"--backbone {option}: {name} is a backbone of the table already. Choose another name.")
     check_name(f"--backbone {option}:", name)
@@ -110,10 +110,10 @@ def find_model(option: str) -> tuple[str, Weights]:
             f"--backbone {option}: a name that ends in {FEATURES['mid']} or in .NUMBER is that of other features of a "
             "backbone. Choose another."
         )
-    if not path.is_file() or path.suffix != ".keras":
+    if not path.is_file() or path.suffix not in OWN_MODELS:
         raise InputError(
-            f"--backbone {option}: {path} is not a .keras file, or is missing. "
-            f"Save the model with model.save('{name}.keras')."
+            f"--backbone {option}: {path} is not a .keras or .onnx file, or is missing. "
+            f"Save the model with model.save('{name}.keras'), or with scripts/export_timm.py."
         )
     return name, Weights("model", str(path), _digest(path), path)
 

@@ -13,6 +13,7 @@ RESIZING = {
     "pad": "longer side to the input size (2 x 2 means while twice as large, then bilinear), padded with black",
     "crop": "cut to the square in its middle, to the input size (2 x 2 means while twice as large, then bilinear)",
 }
+INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 #: Longer side of a thumbnail, in pixels.
 THUMBNAIL = 256
 
@@ -51,7 +52,7 @@ def edges_of(fit: str, shape: tuple[int, ...], size: int) -> Edges:
 
 
 @naming_memory()
-def resize(pixels: np.ndarray, size: int, fit: str = "squash") -> np.ndarray:
+def resize(pixels: np.ndarray, size: int, fit: str = "squash", interpolation: str = "bilinear") -> np.ndarray:
     """Bring an image to a backbone's input size.
 
     Args:
@@ -59,13 +60,14 @@ def resize(pixels: np.ndarray, size: int, fit: str = "squash") -> np.ndarray:
         size: height and width wanted.
         fit: how it becomes square: `squash` it, `pad` it with black, or `crop` the square in its middle; where the
             pixels left over are odd, the one more is at the bottom or on the right.
+        interpolation: `bilinear` or `bicubic`, after the halving.
 
     Returns:
         uint8 (size, size, 3); grey is repeated over the channels (after resizing: a third of the work).
     """
     pixels, shape = fit_square(pixels, size, fit)
     if pixels.shape[:2] != shape:
-        pixels = cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_LINEAR)
+        pixels = cv2.resize(pixels, shape[::-1], interpolation=INTERPOLATIONS[interpolation])
     # Padded at the end: a square around a long image may be larger than the memory.
     rows, columns = size - shape[0], size - shape[1]
     if rows or columns:

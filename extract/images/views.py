@@ -7,12 +7,14 @@ import numpy as np
 
 from extract.images.memory import naming_memory
 from extract.images.reading import MIRROR, Ranges, Reading
-from extract.images.resizing import fit_square, resize
+from extract.images.resizing import INTERPOLATIONS, fit_square, resize
 from features.common.files import digest
 
 
 @naming_memory()
-def draw_views(pixels: np.ndarray, size: int, reading: Reading, image_id: str) -> np.ndarray:
+def draw_views(
+    pixels: np.ndarray, size: int, reading: Reading, image_id: str, interpolation: str = "bilinear"
+) -> np.ndarray:
     """Draw the views of an image.
 
     Args:
@@ -21,11 +23,12 @@ def draw_views(pixels: np.ndarray, size: int, reading: Reading, image_id: str) -
         reading: its fit, views and ranges.
         image_id: seeds the random views, together with their names: the same image has the same views wherever and
             whenever it is extracted.
+        interpolation: as `resize` takes it.
 
     Returns:
         uint8 (V, size, size, 3), RGB; the first is what `resize` gives.
     """
-    plain = resize(pixels, size, reading.fit)
+    plain = resize(pixels, size, reading.fit, interpolation)
     views = [plain]
     if len(reading.views) > 1:
         square, shape = fit_square(pixels, size, reading.fit)
@@ -34,12 +37,17 @@ def draw_views(pixels: np.ndarray, size: int, reading: Reading, image_id: str) -
             views.append(plain[:, ::-1])
             continue
         random = np.random.default_rng(int.from_bytes(digest(f"{image_id}\0{name}".encode())))
-        views.append(_warp(square, shape, size, Ranges.parse(reading.ranges), random))
+        views.append(_warp(square, shape, size, Ranges.parse(reading.ranges), random, INTERPOLATIONS[interpolation]))
     return np.stack(views)
 
 
 def _warp(
-    pixels: np.ndarray, shape: tuple[int, int], size: int, ranges: Ranges, random: np.random.Generator
+    pixels: np.ndarray,
+    shape: tuple[int, int],
+    size: int,
+    ranges: Ranges,
+    random: np.random.Generator,
+    interpolation: int,
 ) -> np.ndarray:
     """Draw one random view, uint8 (size, size, 3), of pixels that take `shape` in the middle of the square.
 
@@ -60,7 +68,7 @@ def _warp(
     offset = per_pixel * (middle - turn @ moved - [left, top])
     offset = offset + matrix @ [0.5, 0.5] - 0.5
     border = cv2.BORDER_REFLECT_101 if (height, width) == (size, size) else cv2.BORDER_CONSTANT
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    flags = interpolation | cv2.WARP_INVERSE_MAP
     view = cv2.warpAffine(pixels, np.column_stack([matrix, offset]), (size, size), flags=flags, borderMode=border)
     view = cv2.convertScaleAbs(view, alpha=1 + brighter)
     return cv2.cvtColor(view, cv2.COLOR_GRAY2RGB) if view.ndim == 2 else view

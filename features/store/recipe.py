@@ -13,6 +13,8 @@ from features.common.files import digest
 SCHEMA_VERSION = 2
 #: The window of a recipe that reads no scans.
 NO_WINDOW = "none"
+#: How the files of models of one's own end: of Keras, and of ONNX.
+OWN_MODELS = (".keras", ".onnx")
 #: Weights that `--weights` names by a word; all others are files.
 _NAMED_WEIGHTS = ("imagenet", "random")
 #: The view of an image as it is.
@@ -50,6 +52,7 @@ class Recipe:
         window: the intensity window of scans; `none` for plain images.
         layer: the layer that gives the features, "" for the last one; of mid-level features its two, `A,B`.
         ranges: how far random views may be from the plain one, in words; "" where there are none.
+        interpolation: how images get their size, `bilinear` or `bicubic`.
         schema_version: version of the cache's layout.
     """
 
@@ -68,6 +71,7 @@ class Recipe:
     window: str = NO_WINDOW
     layer: str = ""
     ranges: str = ""
+    interpolation: str = "bilinear"
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -117,7 +121,7 @@ class Recipe:
     @property
     def is_own_model(self) -> bool:
         """Whether the backbone is a user's own model: `weights` is then its file, and holds the architecture too."""
-        return self.weights.endswith(".keras")
+        return self.weights.endswith(OWN_MODELS)
 
     @property
     def weights_option(self) -> str:
@@ -132,7 +136,7 @@ class Recipe:
 
 
 #: Fields that caches made before they existed do not have, but for `window`, whose name was another one.
-_LATER_FIELDS = ("fit", "intensity_range", "orientation", "layer", "ranges")
+_LATER_FIELDS = ("fit", "intensity_range", "orientation", "layer", "ranges", "interpolation")
 #: The options that name the layers of a user's own model.
 _OF_LAYER = {"last": "--layer", "mid": "--taps"}
 _DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.name in (*_LATER_FIELDS, "window")}

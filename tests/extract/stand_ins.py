@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from extract.backbones.build import FrozenBackbone
+from extract.backbones.onnx_model import AnyBackbone
 from extract.backbones.weights import Weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
 from extract.images.reading import Reading
@@ -76,7 +77,7 @@ class StandIns(CompiledBackbones):
         self._size = batch_size
         self._seconds = seconds
 
-    def __call__(self, backbone: FrozenBackbone, sample: np.ndarray) -> StandIn:
+    def __call__(self, backbone: AnyBackbone, sample: np.ndarray) -> StandIn:
         """Return the stand-in of a backbone."""
         return self.made.setdefault(backbone.name, StandIn(backbone.rows, self._size, self._seconds))
 

@@ -194,7 +194,7 @@ def test_without_a_name_the_challenges_five_are_asked_for_and_the_embedded_ones_
         (["--dtype", "int8"], "Invalid value for '--dtype'"),
         (["--weights", "nowhere"], "--weights takes imagenet, random, or a folder"),
         (["--weights-dir", "nowhere"], "--weights-dir nowhere is not a folder"),
-        (["--backbone", "x=nowhere.keras"], "nowhere.keras is not a .keras file, or is missing"),
+        (["--backbone", "x=nowhere.keras"], "nowhere.keras is not a .keras or .onnx file, or is missing"),
         (["--batch-size", "0"], "Invalid value for '--batch-size'"),
         (["--id-column", "name"], "--id-column"),
     ],

@@ -192,7 +192,7 @@ def test_the_search_loads_neither_keras_nor_numpy_nor_the_package():
         ("=a.keras", "takes name=file.keras"),
         ("vgg16=a.keras", "vgg16 is a backbone of the table"),
         ("../x=a.keras", "a name is made of letters"),
-        ("mine=missing.keras", "missing.keras is not a .keras file, or is missing"),
+        ("mine=missing.keras", "missing.keras is not a .keras or .onnx file, or is missing"),
     ],
 )
 def test_a_model_of_ones_own_is_named_properly(option, message):

@@ -26,6 +26,13 @@ def test_any_shape_gets_the_size_and_keeps_its_mean(shape):
     assert abs(resized.mean() - image.mean()) < 3
 
 
+def test_bicubic_interpolation_is_that_of_opencv_after_the_halving():
+    image = np.random.default_rng(4).integers(0, 256, (40, 40, 3), np.uint8)
+    expected = cv2.resize(image, (32, 32), interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_array_equal(resize(image, 32, interpolation="bicubic"), expected)
+    assert (resize(image, 32) != expected).any()
+
+
 def test_reduction_does_not_skip_pixels():
     stripes = np.zeros((256, 256), np.uint8)
     stripes[:, ::8] = 255  # one column in eight: skipping would give 0 or 255, averaging gives 32

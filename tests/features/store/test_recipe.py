@@ -23,6 +23,7 @@ CHANGED = {
     "window": "40/80",
     "layer": "avg_pool",
     "ranges": "rotate=15",
+    "interpolation": "bicubic",
     "schema_version": 3,
 }
 

@@ -1,0 +1,54 @@
+"""Write a tiny ONNX model without the package onnx: its one node casts or reshapes what enters it."""
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+
+_DTYPES: dict[type, int] = {np.float32: 1, np.uint8: 2}  # TensorProto.DataType
+
+
+def write_tiny(
+    shape: Sequence[int | None],
+    dtype: type = np.float32,
+    reshape: Sequence[int] = (),
+    external: bool = False,
+) -> bytes:
+    """Write a model from `images` to `features`, float32: the same numbers, reshaped where that is asked for.
+
+    Args:
+        shape: of the input; None for any.
+        dtype: of the input, float32 or uint8.
+        reshape: shape of the output, with 0 where that of the input stays; the batch is the first.
+        external: whether the array of that shape claims to lie in another file.
+    """
+    if reshape:
+        array = _number(1, len(reshape)) + _number(2, 7) + _bytes(8, b"shape")
+        array += _number(14, 1) if external else _bytes(9, struct.pack(f"<{len(reshape)}q", *reshape))
+        node = _bytes(1, b"images") + _bytes(1, b"shape") + _bytes(2, b"features") + _bytes(4, b"Reshape")
+        arrays = _bytes(5, array)
+    else:
+        to = _bytes(1, b"to") + _number(3, 1) + _number(20, 2)
+        node = _bytes(1, b"images") + _bytes(2, b"features") + _bytes(4, b"Cast") + _bytes(5, to)
+        arrays = b""
+    sides = b"".join(_bytes(1, _bytes(2, b"N") if side is None else _number(1, side)) for side in shape)
+    images = _bytes(1, b"images") + _bytes(2, _bytes(1, _number(1, _DTYPES[dtype]) + _bytes(2, sides)))
+    features = _bytes(1, b"features") + _bytes(2, _bytes(1, _number(1, 1)))
+    graph = _bytes(1, node) + _bytes(2, b"tiny") + arrays + _bytes(11, images) + _bytes(12, features)
+    return _number(1, 8) + _bytes(7, graph) + _bytes(8, _number(2, 17))
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field * 8) + _varint(value)
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return _varint(field * 8 + 2) + _varint(len(value)) + value
