@@ -215,6 +215,11 @@ def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Ima
     own = [_own_backbone(option, cache, images, features, layers) for option in options.backbone or ()]
     if len({backbone.name for backbone in own}) < len(own):
         raise InputError("--backbone: a name is duplicated. Give each model its own name.")
+    if options.engine != "auto" and any(isinstance(backbone, OnnxBackbone) for backbone in own):
+        raise InputError(
+            f"--engine {options.engine} is for backbones of Keras: ONNX Runtime runs .onnx files. Leave it out, or run "
+            "them in a command of their own."
+        )
     names = split_names(options.backbones, "--backbones") or (() if own else CHALLENGE)
     weights = {name: find_weights(backbone_named(name), options.weights, options.weights_dir) for name in names}
     return [

@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le, Len
 
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.weights import Weights
+from extract.engines.table import INSTALL
 from extract.images.reading import Reading
 from extract.images.resizing import RESIZING
 from features.common.errors import InputError, cause_of
@@ -148,10 +149,7 @@ class OnnxBackbone:
                 "file: python -c \"import onnx; onnx.save(onnx.load('IN.onnx'), 'OUT.onnx')\""
             )
         if find_spec("onnxruntime") is None:
-            raise InputError(
-                f"{path} needs ONNX Runtime, which is not installed. Run: "
-                ".venv/bin/pip install -r requirements-engines.txt"
-            )
+            raise InputError(f"{path} needs ONNX Runtime, which is not installed. Run: {INSTALL}")
         both = digest(bytes.fromhex(weights.digest) + digest(description)).hex()
         return cls(name, replace(weights, digest=both), sidecar)
 

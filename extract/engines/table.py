@@ -11,8 +11,8 @@ ENGINES = {
     TENSORFLOW: "TensorFlow's own kernels, or XLA on a GPU",
     OPENVINO: "OpenVINO on a CPU, from the graph that TensorFlow traced",
 }
-#: The file of the engines that are optional.
-REQUIREMENTS = "requirements-engines.txt"
+#: The command that installs the engines that are optional.
+INSTALL = ".venv/bin/pip install --no-deps -r requirements-engines.txt"
 
 
 def choose_engine(choice: str, device: str, precision: str) -> str:
@@ -34,7 +34,7 @@ def choose_engine(choice: str, device: str, precision: str) -> str:
         (backend != TENSORFLOW, f"Keras runs on {backend}. Leave KERAS_BACKEND out"),
         (device != "CPU", f"it is for CPUs, and this machine computes on {device}. Set CUDA_VISIBLE_DEVICES="),
         (precision != "float32", f"it computes in float32, not in --precision {precision}. Leave that out"),
-        (find_spec(OPENVINO) is None, f"it is not installed. Run: .venv/bin/pip install --no-deps -r {REQUIREMENTS}"),
+        (find_spec(OPENVINO) is None, f"it is not installed. Run: {INSTALL}"),
     ]
     obstacle = next((words for there, words in obstacles if there), "")
     if choice == OPENVINO and obstacle:

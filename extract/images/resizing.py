@@ -13,6 +13,7 @@ RESIZING = {
     "pad": "longer side to the input size (2 x 2 means while twice as large, then bilinear), padded with black",
     "crop": "cut to the square in its middle, to the input size (2 x 2 means while twice as large, then bilinear)",
 }
+#: What OpenCV calls the interpolations that a sidecar may name.
 INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 #: Longer side of a thumbnail, in pixels.
 THUMBNAIL = 256

@@ -148,6 +148,9 @@ def test_an_extraction_runs_it_and_a_heat_map_says_that_there_is_none(tmp_path):
             f"{' '.join(option) if option[1] == 'mid' else option[0]}: {mine.weights.path} is run as a whole"
             in refused.output
         )
+    refused = CliRunner().invoke(app, [*command, "--engine", "openvino"])
+    assert refused.exit_code == 2
+    assert "--engine openvino is for backbones of Keras: ONNX Runtime runs .onnx files" in refused.output
 
 
 def test_weights_in_other_files_are_noticed():
