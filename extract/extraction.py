@@ -69,7 +69,7 @@ def extract(
     """
     if options.reading.window != NO_WINDOW:
         options = replace(options, reading=replace(options.reading, salt=group_salt(options.cache)))
-    report = Report(backbones={backbone.name: BackboneReport() for backbone in backbones})
+    report = Report(backbones={backbone.name: BackboneReport(backbone.rows) for backbone in backbones})
     cv2.setNumThreads(1)  # there is a thread for every core already
     with ExitStack() as locks:
         for split in images:

@@ -70,12 +70,14 @@ class BackboneReport:
     """One backbone over all splits.
 
     Attributes:
+        rows: what the cache calls the rows that a pass gives.
         images: images that it ran over.
         kept: images whose rows were in the cache already.
         widths: features D of each of its rows; () while nothing was extracted.
         seconds: seconds of the device, compilation left out.
     """
 
+    rows: tuple[str, ...]
     images: int = 0
     kept: int = 0
     widths: tuple[int, ...] = ()
@@ -120,7 +122,7 @@ class Report:
     @property
     def rows(self) -> int:
         """Rows extracted by this run, over all backbones."""
-        return sum(backbone.images * len(backbone.widths) for backbone in self.backbones.values())
+        return sum(backbone.images * len(backbone.rows) for backbone in self.backbones.values())
 
     @property
     def waiting_share(self) -> float:

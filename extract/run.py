@@ -71,7 +71,7 @@ def run_extraction(options: ExtractOptions) -> int:
     say_plain_images(images, window, console.print)
     stop = threading.Event()
     with _signals(stop, console) as received:
-        backbones = _choose_backbones(options, cache, images)
+        backbones = _choose_backbones(options, cache, images, console.print)
         if options.cache is None:
             claim_default_cache(options.data)
         counts = " and ".join(f"{len(split.image_ids):,} {split.split}" for split in images)
@@ -200,7 +200,9 @@ def _kept_windows(cache: Path, images: Sequence[Images]) -> list[str]:
     return sorted({recipe.window for recipe in recipes} - {NO_WINDOW})
 
 
-def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Images]) -> list[AnyBackbone]:
+def _choose_backbones(
+    options: ExtractOptions, cache: Path, images: Sequence[Images], say: Callable[[str], object]
+) -> list[AnyBackbone]:
     """Find the backbones that the options name, with their weights; the images are those to extract into the cache."""
     if options.layer is not None and len(options.backbone or ()) != 1:
         raise InputError(f"--layer {options.layer} is of one model of your own. Give one --backbone NAME=FILE with it.")
@@ -220,6 +222,9 @@ def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Ima
             f"--engine {options.engine} is for backbones of Keras: ONNX Runtime runs .onnx files. Leave it out, or run "
             "them in a command of their own."
         )
+    for backbone in own:
+        if "mid" in features and isinstance(backbone, FrozenBackbone) and options.taps is None:
+            say(f"understood: {_describe_taps(backbone)}")
     names = split_names(options.backbones, "--backbones") or (() if own else CHALLENGE)
     weights = {name: find_weights(backbone_named(name), options.weights, options.weights_dir) for name in names}
     return [
@@ -227,6 +232,13 @@ def _choose_backbones(options: ExtractOptions, cache: Path, images: Sequence[Ima
         for name, found in weights.items()
         for size in _parse_sizes(options.sizes, BACKBONES[name].input_size)
     ] + own
+
+
+def _describe_taps(backbone: FrozenBackbone) -> str:
+    """Say which layers give the mid-level features of a model of one's own."""
+    if not backbone.taps:
+        return f"{backbone.name} has no maps of two resolutions at its top level, so it gives no mid-level features"
+    return f"mid-level features of {backbone.name}: of its layers {' and '.join(backbone.taps)} (others: --taps A,B)"
 
 
 def _kept_reading(cache: Path, backbones: Sequence[AnyBackbone], images: Sequence[Images]) -> Reading:
@@ -371,7 +383,7 @@ def _conclude(report: Report, cache: Path, seconds: float, console: Console, rec
             f"{count_things(report.rows, 'row')} extracted in {duration(seconds)}; {cache} now holds {size(total)}."
         )
     else:
-        kept = sum(backbone.kept for backbone in report.backbones.values())
+        kept = sum(backbone.kept * len(backbone.rows) for backbone in report.backbones.values())
         console.print(f"nothing left to do: all {kept:,} rows are up to date (checked in {duration(seconds)}).")
     if report.blank:
         console.print(

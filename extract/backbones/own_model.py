@@ -96,7 +96,7 @@ def cut_model(model: "keras.Model", path: Path, layer: str) -> "keras.Model":
 
 
 def choose_taps(model: "keras.Model", path: Path, choice: str, features: Sequence[str]) -> tuple[str, ...]:
-    """Choose the two layers of a model's mid-level features, and say which; or say that it has none, and give ().
+    """Choose the two layers of a model's mid-level features; () where it has none.
 
     Args:
         model: a whole model.
@@ -119,15 +119,11 @@ def choose_taps(model: "keras.Model", path: Path, choice: str, features: Sequenc
             )
         return taps
     taps = find_taps(model)
-    if taps:
-        logger.warning("%s: mid-level features are of the layers %s (--taps names others)", path, ",".join(taps))
-    elif tuple(features) == ("mid",):
+    if not taps and tuple(features) == ("mid",):
         raise InputError(
             f"--features mid: {path} has no maps of two resolutions at its top level, so it has no mid-level features. "
             "Use --features last."
         )
-    else:
-        logger.warning("%s has no maps of two resolutions at its top level: it gives no mid-level features", path)
     return taps
 
 

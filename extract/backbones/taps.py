@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 #: What ends a block: a sum with what entered it, or its branches side by side.
 _MERGES = ("Add", "Concatenate")
+#: What changes the size of a map without another resolution.
+_FRAMES = ("ZeroPadding2D", "Cropping2D")
 #: `Add[10]`: the eleventh operation of that class.
 _NUMBERED = re.compile(r"(\w+)\[(\d+)\]")
 
@@ -43,7 +45,7 @@ def find_taps(model: "keras.Model") -> tuple[str, ...]:
         Names as `find_layer` takes them; () where the model has no maps of two resolutions.
     """
     by_side: dict[int, list[Any]] = {}
-    for operation in model.operations:
+    for operation in (found for found in model.operations if type(found).__name__ not in _FRAMES):
         if side := _side(operation):
             by_side.setdefault(side, []).append(operation)
     if len(by_side) < 2:

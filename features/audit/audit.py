@@ -85,7 +85,7 @@ def gather(
     ]
     if not cached:
         raise InputError(f"{cache.root} holds no features of {' or '.join(dataset.splits)}. Run: {cache.remedy()}")
-    of_splits = [cache.backbones(stored) for _, stored, _ in cached]
+    of_splits = [_comparable(cache, stored) for _, stored, _ in cached]
     backbones = [name for name in of_splits[0] if all(name in own for own in of_splits)]
     if not backbones:
         held = "; ".join(f"{stored}: {', '.join(own)}" for (_, stored, _), own in zip(cached, of_splits, strict=True))
@@ -128,6 +128,15 @@ def _as_run_split(split: Split, run: Mapping[str, RunLabels]) -> list[Split]:
     if not away.any():
         return [split]
     return [split.take(np.flatnonzero(~away)), replace(split.take(np.flatnonzero(away)), name="test")]
+
+
+def _comparable(cache: FeatureCache, split: str) -> tuple[str, ...]:
+    """The rows of a split that images are compared by: averages of last maps, for which what is near was measured.
+
+    Of a split without them, all that it has.
+    """
+    names = cache.backbones(split)
+    return tuple(name for name in names if cache.open(split, name).recipe.features == "last") or names
 
 
 def _gather_part(

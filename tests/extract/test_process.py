@@ -22,7 +22,7 @@ from tests.extract.stand_ins import write_images
 
 
 def arguments(data, cache, model):
-    return ["run", str(data), "--backbone", f"own={model}", "--cache", str(cache)]
+    return ["run", str(data), "--backbone", f"own={model}", "--features", "last", "--cache", str(cache)]
 
 
 def run_here(data, cache, model, *options):

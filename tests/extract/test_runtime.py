@@ -97,7 +97,7 @@ def test_a_cpu_computes_a_batch_for_every_few_cores_and_threads_that_the_user_se
     program = """
 import os
 from extract import runtime
-from extract.extraction import default_batch_size
+from extract.runtime import default_batch_size
 runtime.cores = lambda: 20
 os.environ["TF_NUM_INTRAOP_THREADS"] = "5"
 runtime.split_cores()

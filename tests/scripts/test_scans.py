@@ -67,7 +67,17 @@ def made(tmp_path_factory):
     by_model = ("--backbone", f"own={root / 'own.keras'}", "--window", "brain")
     call("extract", "run", data, *by_model, "--cache", cache, codes=(3,))
     call("features", "describe", data, "--cache", cache, "--out", work)
-    words = ("--preset", work / "tiny.json", "--folds", 3, "--select", "tiny/own", "--note", "a note", "--excel-safe")
+    words = (
+        "--preset",
+        work / "tiny.json",
+        "--folds",
+        3,
+        "--select",
+        "tiny/own.mid",
+        "--note",
+        "a note",
+        "--excel-safe",
+    )
     call("classify", "run", data, "--cache", cache, "--out", run, *words)
     call("extract", "heat", data, run)
     call("features", "audit", cache, "--data", data, "--run", run, "--excel-safe")
@@ -110,10 +120,10 @@ def test_the_maps_of_a_head_that_ends_in_softmax_are_its_logits(made):
     work, said = made
     assert "classes: each labelled image has exactly one of 3 labels" in said
     models = json.loads((work / "run" / "run.json").read_text())["models"]
-    assert models["tiny/own"]["spec"]["output"] == "softmax"
+    assert models["tiny/own.mid"]["spec"]["output"] == "softmax"
     for cam in (work / "run" / "cam", work / "new" / "cam"):
         record = json.loads((cam / "cam.json").read_text())
-        assert (record["model"], record["labels"]) == ("tiny/own", list(CLASSES))
+        assert (record["model"], record["labels"]) == ("tiny/own.mid", list(CLASSES))
         assert record["largest_error"] < 1e-3
         assert len(list((cam / "heat" / "0").iterdir())) > 1
     # What speaks for a bleed is what is brighter than the rest: the hottest boxes lie about the middle.

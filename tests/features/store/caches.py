@@ -12,6 +12,7 @@ from features.store.images_table import ImageFacts
 from features.store.parts import PartStore, Rows
 from features.store.recipe import Recipe
 
+MADE_BY = {"device": "CPU", "engine": "numpy"}
 RECIPE = Recipe("net", "imagenet", "ab" * 16, "pixel / 127.5 - 1", 224)
 #: A blank, a slash, no ASCII, 300 characters, digits with leading zeros.
 ODD_IDS = ("a 17", "sub/a17", "Kopf-Größe-脳", "long" * 75, "007", "7")
@@ -61,7 +62,7 @@ def write_rows(cache: Path, rows: Rows, split: str = "train", recipe: Recipe = R
     assemble(
         path,
         recipe,
-        {"device": "CPU", "engine": "numpy"},
+        MADE_BY,
         dict(zip(rows.image_ids, rows.digests, strict=True)),
         None,
         parts,

@@ -24,6 +24,7 @@ from features.store.cache import FeatureCache, verify_cache
 from features.store.parts import PartStore
 from tests import ROOT
 from tests.features.store.caches import (
+    MADE_BY,
     ODD_IDS,
     RECIPE,
     digest_of_image,
@@ -85,7 +86,7 @@ def test_the_new_file_equals_the_model(tmp_path_factory, previous, parts, wanted
         for rows in parts:
             store.add(rows_of(digests(rows), views))
         expected = digests(model(previous, parts, wanted))
-        assert assemble(path, recipe, "CPU", digests(wanted), described, store) == len(expected)
+        assert assemble(path, recipe, MADE_BY, digests(wanted), described, store) == len(expected)
         assert path.exists() == bool(expected)
         if expected:
             assert list(FeatureCache(cache).open("train", "net").index.items()) == list(expected.items())
@@ -105,7 +106,8 @@ def test_the_layout_is_schema_2(tmp_path):
         assert all(dataset.chunks is None for dataset in file.values())
         assert [text.decode() for text in file["image_ids"][:]] == list(ODD_IDS)
         assert set(file.attrs) == {
-            *RECIPE.attributes(), "keras_version", "keras_backend", "device", "time", "fingerprint", "index_digest"
+            *RECIPE.attributes(), "keras_version", "keras_backend", "device", "engine", "time", "fingerprint",
+            "index_digest",
         }  # fmt: skip
         assert file.attrs["schema_version"] == 2
         assert file.attrs["fingerprint"].decode() == RECIPE.fingerprint
@@ -132,7 +134,7 @@ def test_the_seconds_of_an_image_are_the_mean_over_the_rows_of_which_they_are_kn
     store = part_store(tmp_path)
     store.add(replace(rows_of(digests_of("aef", version=1)), seconds=since))
     wanted = {**digests_of("abcdef"), **digests_of("ae", version=1)}
-    assert assemble(path, RECIPE, "CPU", wanted, previous, store) == 5
+    assert assemble(path, RECIPE, MADE_BY, wanted, previous, store) == 5
     described = FeatureCache(tmp_path).open("train", "net")
     assert described.seconds_per_image == (None if expected is None else pytest.approx(expected))
     assert described.fingerprint == previous.fingerprint
@@ -156,7 +158,7 @@ def test_the_digests_are_xxh3_of_128_rows_as_stored(tmp_path, dtype):
         store.add(rows_of(digests_of(piece), 2, 6, dtype))
     path = tmp_path / "train" / "net.h5"
     recipe = replace(RECIPE, views=("a", "b"), storage=dtype)
-    assemble(path, recipe, "CPU", digests_of(ids), None, store)
+    assemble(path, recipe, MADE_BY, digests_of(ids), None, store)
     stored = rows_of(digests_of(ids), 2, 6, dtype).features
     with h5py.File(path) as file:
         assert [digest.tobytes() for digest in file["block_digests"][:]] == [
@@ -187,7 +189,7 @@ def test_the_same_rows_give_the_same_bytes_of_features(tmp_path):
     for piece in ("gh", "abc", "cdef"):
         store.add(rows_of(digests_of(piece)))
     second = tmp_path / "pieces" / "train" / "net.h5"
-    assemble(second, RECIPE, "CPU", digests_of(ids), None, store)
+    assemble(second, RECIPE, MADE_BY, digests_of(ids), None, store)
     with h5py.File(first) as one, h5py.File(second) as other:
         assert one["features"][:].tobytes() == other["features"][:].tobytes()
 
@@ -205,7 +207,7 @@ def test_the_old_file_is_read_until_the_new_one_is_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", full)
     previous = FeatureCache(tmp_path).open("train", "net")
     with pytest.raises(InputError, match=r"net\.h5 cannot be written: No space left on device\. Make room"):
-        assemble(path, RECIPE, "CPU", digests_of("abcd"), previous, store)
+        assemble(path, RECIPE, MADE_BY, digests_of("abcd"), previous, store)
     assert path.read_bytes() == before
     assert not list(tmp_path.glob("*/.*"))
     assert [part.image_ids for part in store] == [("c", "d")]
@@ -223,7 +225,7 @@ def test_a_disk_that_does_not_give_the_space_is_refused_before_the_first_byte(tm
     store.add(rows_of(digests_of("c")))
     refused = r"net\.h5 needs \d\.\d kB, which its disk does not give: No space left on device\. Make"
     with pytest.raises(InputError, match=refused):
-        assemble(path, RECIPE, "CPU", digests_of("c"), None, store)
+        assemble(path, RECIPE, MADE_BY, digests_of("c"), None, store)
     assert path.read_bytes() == before
     assert not list(tmp_path.glob("*/.*"))
 
@@ -233,11 +235,11 @@ import resource, sys
 from pathlib import Path
 from features.common.errors import InputError
 from features.store.assembly import assemble
-from tests.features.store.caches import RECIPE, digests_of, part_store
+from tests.features.store.caches import MADE_BY, RECIPE, digests_of, part_store
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 cache = Path(sys.argv[1])
 try:
-    assemble(cache / "train" / "net.h5", RECIPE, "CPU", digests_of("abcdef"), None, part_store(cache))
+    assemble(cache / "train" / "net.h5", RECIPE, MADE_BY, digests_of("abcdef"), None, part_store(cache))
 except InputError as error:
     sys.exit(str(error))
 """
@@ -269,7 +271,7 @@ def test_a_damaged_predecessor_stops_it_and_stays(tmp_path):
     store = part_store(tmp_path)
     store.add(rows_of(digests_of("g"), 1, 64))
     with pytest.raises(InputError, match=r"net\.h5 is damaged .*python -m features verify"):
-        assemble(path, RECIPE, "CPU", digests_of("abcdefg"), previous, store)
+        assemble(path, RECIPE, MADE_BY, digests_of("abcdefg"), previous, store)
     assert path.read_bytes() == damaged
     assert not list(tmp_path.glob("*/.*"))
 
@@ -282,7 +284,7 @@ def test_rows_that_vanish_between_the_passes_stop_it(tmp_path, monkeypatch):
     monkeypatch.setattr(PartStore, "__iter__", lambda _: iter(next(passes)))
     previous = FeatureCache(tmp_path).open("train", "net")
     with pytest.raises(InputError, match=r"net\.h5: 2 rows vanished .*\(first: c\)"):
-        assemble(path, RECIPE, "CPU", digests_of("abcd"), previous, store)
+        assemble(path, RECIPE, MADE_BY, digests_of("abcd"), previous, store)
     assert list(FeatureCache(tmp_path).open("train", "net").image_ids) == ["a", "b"]
 
 
@@ -290,13 +292,13 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import features.store.assembly
-from tests.features.store.caches import RECIPE, digests_of, part_store
+from tests.features.store.caches import MADE_BY, RECIPE, digests_of, part_store
 def kill(content):  # the rows are written, their digests are not
     os.kill(os.getpid(), signal.SIGKILL)
 features.store.assembly.xxh3_128_digest = kill
 cache = Path(sys.argv[1])
 features.store.assembly.assemble(
-    cache / "train" / "net.h5", RECIPE, "CPU", digests_of("cd"), None, part_store(cache)
+    cache / "train" / "net.h5", RECIPE, MADE_BY, digests_of("cd"), None, part_store(cache)
 )
 """
 
@@ -312,7 +314,7 @@ def test_kill_9_while_writing_leaves_the_old_file_and_the_next_run_ends_it(tmp_p
     assert FeatureCache(tmp_path).backbones("train") == ("net",)
     previous = FeatureCache(tmp_path).open("train", "net")
     features.common.files._remove_abandoned.cache_clear()  # as in another process
-    assert assemble(path, RECIPE, "CPU", digests_of("abcd"), previous, store) == 4
+    assert assemble(path, RECIPE, MADE_BY, digests_of("abcd"), previous, store) == 4
     np.testing.assert_array_equal(
         FeatureCache(tmp_path).read("train", ["net"])[1], matrix_of(digests_of("abcd").values())
     )
