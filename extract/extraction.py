@@ -1,5 +1,6 @@
 """Extract a whole data set: every split, every backbone, into one cache."""
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,10 +13,12 @@ import cv2
 import numpy as np
 from rich.console import Console
 
+from extract.backbones.build import FrozenBackbone
 from extract.backbones.onnx_model import AnyBackbone
 from extract.images.reading import Reading
 from extract.pipeline import BatchFunction, Filling, Images, Job, Pipeline
 from extract.report import BackboneReport, Report, show_progress
+from extract.runtime import device_name, missing_gpu
 from features.common.files import hold
 from features.common.keras_import import backend_name
 from features.store.assembly import assemble
@@ -23,6 +26,8 @@ from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable, SeenImage, group_salt, replace_rejections
 from features.store.parts import PartStore
 from features.store.recipe import NO_WINDOW, Recipe
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,9 @@ class CompiledBackbones:
             sample: uint8 (n, S, S, 3), some of its images, on which an engine proves itself.
         """
         if backbone.name not in self._extractors:
+            of_keras = isinstance(backbone, FrozenBackbone)
+            if not self.device and of_keras and device_name() == "CPU" and (reason := missing_gpu()):
+                logger.warning("the CPU computes, which takes longer: %s", reason)
             compiled = backbone.compile(self._batch_size, self._engine, sample)
             self._extractors[backbone.name], self.device = compiled, compiled.device
         return self._extractors[backbone.name]

@@ -8,11 +8,14 @@ import gc
 import logging
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib.util import find_spec
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +37,8 @@ _BATCHES_AT_A_TIME = 4
 _SAME = 1e-4
 #: The convolutions that take a batch norm, and how many kernels each has.
 _KERNELS = {"Conv2D": 1, "DepthwiseConv2D": 1, "SeparableConv2D": 2}
+#: Where a loaded NVIDIA driver says its version.
+_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def cores() -> int:
@@ -94,6 +99,24 @@ def device_name() -> str:
 def default_batch_size(device: str) -> int:
     """Images a batch on a device, named as `device_name` does."""
     return CPU_BATCH * batches_at_a_time() if device == "CPU" else GPU_BATCH
+
+
+def missing_gpu() -> str:
+    """Say why TensorFlow, which found no GPU, did not, and the remedy; empty where nothing suggests that one is there.
+
+    An NVIDIA driver suggests it, and so do NVIDIA's packages, which `scripts/setup.sh --gpu` installs.
+    """
+    packages = find_spec("nvidia") is not None
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if hidden or import_keras().backend.backend() != "tensorflow" or not (packages or _DRIVER.is_file()):
+        return ""
+    if not _DRIVER.is_file():
+        return "no NVIDIA driver is loaded. Install driver 525.60.13 or later, or start the container with its GPUs"
+    version = re.search(r"\d{3}\.[\d.]+", _DRIVER.read_text(encoding="utf-8"))
+    driver = f"the NVIDIA driver {version.group() if version else 'of unknown version'} is loaded, but"
+    if not packages:
+        return f"{driver} CUDA is not installed. Run scripts/setup.sh --gpu"
+    return f"{driver} TensorFlow finds no GPU by it. It needs 525.60.13 or later, and a GPU that nvidia-smi lists"
 
 
 class Extractor:

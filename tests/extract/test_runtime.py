@@ -10,7 +10,7 @@ import pytest
 from extract import runtime
 from extract.engines import openvino, table
 from extract.engines.table import ENGINES, OPENVINO, TENSORFLOW, choose_engine
-from extract.runtime import Extractor, device_name
+from extract.runtime import Extractor, device_name, missing_gpu
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
 
@@ -110,6 +110,35 @@ print(tf.config.threading.get_intra_op_parallelism_threads(), runtime.batches_at
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert result.stdout.split() == ["1", "16", "5", "4"], result.stderr
+
+
+OLD_DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01  Wed Oct 27 21:21:55 UTC 2021\nGCC version: 9"
+
+
+@pytest.mark.parametrize(
+    ("driver", "packages", "visible", "words"),
+    [
+        (OLD_DRIVER, True, None, ["the NVIDIA driver 470.82.01 is loaded", "needs 525.60.13 or later"]),
+        (OLD_DRIVER, True, "0", ["the NVIDIA driver 470.82.01 is loaded"]),
+        (OLD_DRIVER, False, None, ["the NVIDIA driver 470.82.01 is loaded", "Run scripts/setup.sh --gpu"]),
+        ("NVRM version: unreadable", True, None, ["the NVIDIA driver of unknown version is loaded"]),
+        (None, True, None, ["no NVIDIA driver is loaded", "Install driver 525.60.13 or later"]),
+        (None, False, None, []),
+        (OLD_DRIVER, True, "", []),
+        (OLD_DRIVER, True, "-1", []),
+    ],
+)
+def test_a_gpu_that_is_there_and_not_found_is_explained(driver, packages, visible, words, tmp_path, monkeypatch):
+    if driver is not None:
+        (tmp_path / "version").write_text(driver)
+    monkeypatch.setattr(runtime, "_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(runtime, "find_spec", lambda name: object() if packages and name == "nvidia" else None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = missing_gpu()
+    assert bool(found) == bool(words)
+    assert all(part in found for part in words)
 
 
 def test_the_weights_are_frozen_when_it_is_compiled(model, images, compiled):

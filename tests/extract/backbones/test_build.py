@@ -120,6 +120,21 @@ def test_what_is_compiled_is_folded(keras, tmp_path, monkeypatch):
     assert [type(layer).__name__ for layer in compiled[0].layers] == ["InputLayer", "Conv2D", "GlobalAveragePooling2D"]
 
 
+@pytest.mark.parametrize(("device", "warnings"), [("CPU", 1), ("NVIDIA H100", 0)])
+def test_a_gpu_that_is_not_found_is_said_once_before_anything_is_compiled(
+    device, warnings, keras, tmp_path, monkeypatch, caplog
+):
+    keras.Sequential([keras.Input((9, 9, 3)), keras.layers.Conv2D(4, 3)]).save(tmp_path / "mine.keras")
+    monkeypatch.setattr(extraction, "Extractor", lambda *_: len(caplog.messages))
+    monkeypatch.setattr(extraction, "device_name", lambda: device)
+    monkeypatch.setattr(extraction, "missing_gpu", lambda: "no driver. Install one")
+    compiled = extraction.CompiledBackbones(4)
+    for name in ("mine", "other"):
+        frozen = FrozenBackbone.of_model(name, own(tmp_path / "mine.keras"))
+        assert compiled(frozen, np.zeros((1, 9, 9, 3), np.uint8)) == warnings
+    assert caplog.messages == ["the CPU computes, which takes longer: no driver. Install one"] * warnings
+
+
 @pytest.mark.parametrize("shape", [(None, None, 3), (8, 9, 3), (8, 8, 1), (12,)])
 def test_a_model_of_another_input_is_refused(keras, tmp_path, shape):
     path = tmp_path / "mine.keras"
