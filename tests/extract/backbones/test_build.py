@@ -1,9 +1,12 @@
 """extract.backbones.build: weights go where they belong, and a user's own model is taken or refused with a reason."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from extract import extraction
+from extract.backbones import build
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import BACKBONES
 from extract.backbones.weights import Weights
@@ -114,10 +117,9 @@ def test_what_is_compiled_is_folded(keras, tmp_path, monkeypatch):
     layers = [keras.Input((9, 9, 3)), keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()]
     keras.Sequential(layers).save(tmp_path / "mine.keras")
     frozen = FrozenBackbone.of_model("mine", own(tmp_path / "mine.keras"))
-    compiled = []
-    monkeypatch.setattr(extraction, "Extractor", lambda build, *_: compiled.append(build()))
-    extraction.CompiledBackbones(4)(frozen, np.zeros((1, 9, 9, 3), np.uint8))
-    assert [type(layer).__name__ for layer in compiled[0].layers] == ["InputLayer", "Conv2D", "GlobalAveragePooling2D"]
+    monkeypatch.setattr(build, "Extractor", lambda build, *_: build())
+    compiled = frozen.compile(4, "auto", np.zeros((1, 9, 9, 3), np.uint8))
+    assert [type(layer).__name__ for layer in compiled.layers] == ["InputLayer", "Conv2D", "GlobalAveragePooling2D"]
 
 
 @pytest.mark.parametrize(("device", "warnings"), [("CPU", 1), ("NVIDIA H100", 0)])
@@ -125,13 +127,13 @@ def test_a_gpu_that_is_not_found_is_said_once_before_anything_is_compiled(
     device, warnings, keras, tmp_path, monkeypatch, caplog
 ):
     keras.Sequential([keras.Input((9, 9, 3)), keras.layers.Conv2D(4, 3)]).save(tmp_path / "mine.keras")
-    monkeypatch.setattr(extraction, "Extractor", lambda *_: len(caplog.messages))
+    monkeypatch.setattr(build, "Extractor", lambda *_: SimpleNamespace(device=device, said=len(caplog.messages)))
     monkeypatch.setattr(extraction, "device_name", lambda: device)
     monkeypatch.setattr(extraction, "missing_gpu", lambda: "no driver. Install one")
     compiled = extraction.CompiledBackbones(4)
     for name in ("mine", "other"):
         frozen = FrozenBackbone.of_model(name, own(tmp_path / "mine.keras"))
-        assert compiled(frozen, np.zeros((1, 9, 9, 3), np.uint8)) == warnings
+        assert compiled(frozen, np.zeros((1, 9, 9, 3), np.uint8)).said == warnings
     assert caplog.messages == ["the CPU computes, which takes longer: no driver. Install one"] * warnings
 
 
