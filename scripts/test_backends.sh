@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Set up, then test Keras on JAX and PyTorch, and models of timm, in a venv of their own that also sees what .venv has.
+# Usage: scripts/test_backends.sh [pytest options]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scripts/setup.sh
+backends=.venv-backends
+echo "backends: installing requirements-backends.txt into $backends"
+.venv/bin/python -m venv "$backends"
+purelib='import sysconfig; print(sysconfig.get_path("purelib"))'
+.venv/bin/python -c "$purelib" > "$("$backends/bin/python" -c "$purelib")/headbank.pth"
+"$backends/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-backends.txt
+echo "backends: pytest -m backends"
+"$backends/bin/python" -m pytest -m backends --numprocesses auto "$@"
