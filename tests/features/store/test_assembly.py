@@ -255,7 +255,7 @@ def test_a_quota_that_fills_ends_with_a_message_and_the_next_run_finishes(tmp_pa
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
     refused = subprocess.run([*command, str(limit)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
-    assert "net.h5 needs 3.1 MB, which its disk does not give: File too large. Make room on its disk" in refused.stderr
+    assert "net.h5 needs 3.2 MB, which its disk does not give: File too large. Make room on its disk" in refused.stderr
     assert not list(tmp_path.glob("*/.*"))
     assert not (tmp_path / "train" / "net.h5").exists()
     subprocess.run([*command, str(1 << 30)], cwd=ROOT, check=True)
