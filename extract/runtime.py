@@ -298,7 +298,7 @@ class Extractor:
 def trim_memory() -> None:
     """Give freed memory back to the system: models are cycles, and glibc keeps what each thread has freed.
 
-    Five backbones compiled one after the other would leave some 7 GB.
+    Three backbones compiled one after the other left 2.2 GB of it.
     """
     gc.collect()
     with suppress(OSError, AttributeError):  # another C library has no such function

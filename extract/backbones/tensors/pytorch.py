@@ -67,7 +67,7 @@ def _rebuild_tensor(*arguments: Any) -> _Tensor:
 
 
 def _rebuild_parameter(*arguments: Any) -> _Tensor:
-    """Stand in for the function of PyTorch that makes a tensor trainable: checkpoints of before 2020 may hold those."""
+    """Stand in for the function of PyTorch that makes a tensor trainable: files older than 2020 may hold those."""
     match arguments:
         case (_Tensor() as tensor, bool(), dict()):
             return tensor
