@@ -7,7 +7,7 @@ from scipy.linalg import solve_triangular
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator
 
-from classify.models.closed_form import RidgePath, measure_scale
+from classify.models.closed_form import measure_scale, score_groups_alone, solve_ridge
 from classify.models.estimators import expect_shares, fit_line
 from classify.models.trained_head import Linearised
 from features.common.arrays import UNKNOWN, Features, Groups, Labels, Probabilities, find_varied
@@ -293,23 +293,30 @@ class RidgeRegression(_Linear):
     """Least squares with an L2 penalty, on labels as numbers, in closed form; a line makes its scores probabilities.
 
     Penalty and line are fitted to the exact scores that each group would have had without its own rows, per label: the
-    penalty of the least log loss. See `RidgePath`.
+    penalty of the least log loss. See `score_groups_alone`, whose time grows with the cube of the rows: as a prior
+    does not depend on the number of rows, the choice is made on `most_rows` of them at the most, in whole groups.
 
     Args:
-        penalties: to choose from, in units of the rows: for twice as many rows, twice as strong.
+        penalties: to choose from, in units of the rows that the choice is made on.
+        most_rows: that the choice is made on.
 
     Attributes:
         mean_, scale_: float64 (D,), of the features that it learnt from.
         coef_: float64 (D, L), on standardised features.
         intercept_: float64 (L,).
         slope_, shift_: float64 (L,), of the lines; 0 and the logit of Laplace's rule for a label of one value.
-        penalty_: float64 (L,), what was chosen.
+        penalty_: float64 (L,), what was chosen: scikit-learn's alpha.
     """
 
     converged_ = True
 
-    def __init__(self, penalties: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)) -> None:
+    def __init__(
+        self,
+        penalties: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+        most_rows: int = 2_500,
+    ) -> None:
         self.penalties = penalties
+        self.most_rows = most_rows
 
     def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "RidgeRegression":
         """Learn from rows of features, their labels and, where known, their groups."""
@@ -330,19 +337,28 @@ class RidgeRegression(_Linear):
 
     def _fit_known(self, X: Features, y: Labels, groups: Groups | None, own: np.ndarray) -> None:
         """Fit some labels, int (n,), to rows of which they are all known."""
-        rows, truth = len(X), y.astype(np.float64)
-        path = RidgePath(X, truth, rows * np.array(self.penalties), self.scale_)
+        truth = y.astype(np.float64)
+        self._choose(X, truth, groups, own)
+        self.coef_[:, own] = solve_ridge(X, truth, self.penalty_[own], self.scale_)
+        mean = (X.mean(axis=0, dtype=np.float64) - self.mean_) / self.scale_
+        self.intercept_[own] = truth.mean(axis=0) - mean @ self.coef_[:, own]
+
+    def _choose(self, X: Features, truth: np.ndarray, groups: Groups | None, own: np.ndarray) -> None:
+        """Choose the penalties of these labels, and the lines that go with them."""
+        if len(X) > self.most_rows:
+            unit = np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1]
+            kept = deal_groups(unit, truth, -(-len(X) // self.most_rows)) == 0
+            X, truth, groups = X[kept], truth[kept], None if groups is None else groups[kept]
+        penalties = len(X) * np.array(self.penalties)
         losses, lines = [], []
-        for alone in path.scores_alone(groups):
+        for alone in score_groups_alone(X, truth, penalties, self.scale_, groups):
             fitted = [fit_line(*columns) for columns in zip(alone.T, truth.T, strict=True)]
             logits = alone * [slope for slope, _ in fitted] + [shift for _, shift in fitted]
             losses.append(np.mean(np.logaddexp(0, logits) - truth * logits, axis=0))
             lines.append(fitted)
         best = np.argmin(losses, axis=0)
-        self.penalty_[own] = np.array(self.penalties)[best]
+        self.penalty_[own] = penalties[best]
         self.slope_[own], self.shift_[own] = np.array([lines[choice][label] for label, choice in enumerate(best)]).T
-        self.coef_[:, own] = path.coefficients(self.penalty_[own] * rows)
-        self.intercept_[own] = path.intercept - (path.mean - self.mean_) / self.scale_ @ self.coef_[:, own]
 
     def _lines(self) -> tuple[np.ndarray, np.ndarray]:
         coefficients, intercepts = super()._lines()

@@ -205,10 +205,32 @@ def test_ridge_regression_is_scikit_learns_with_the_penalty_that_it_chose():
     model = RidgeRegression().fit(X, y)
     Z = StandardScaler().fit_transform(X.astype(np.float64))
     for label in range(2):
-        theirs = Ridge(alpha=model.penalty_[label] * len(X)).fit(Z, y[:, label])
+        theirs = Ridge(alpha=model.penalty_[label]).fit(Z, y[:, label])
         expected = expit(model.slope_[label] * theirs.predict(Z) + model.shift_[label])
         np.testing.assert_allclose(model.predict_proba(X)[:, label], expected, atol=1e-5)
     assert (model.slope_ > 0).all()
+
+
+@pytest.mark.parametrize("width", [40, 250])  # fewer features than rows, and more
+def test_ridge_regression_chooses_on_some_whole_groups_and_learns_from_all_rows(width, monkeypatch):
+    X, y, groups = patients(0, width)
+    asked = []
+    score = linear.score_groups_alone
+
+    def score_and_tell(X, truth, penalties, scale, groups):
+        asked.append(groups)
+        return score(X, truth, penalties, scale, groups)
+
+    monkeypatch.setattr(linear, "score_groups_alone", score_and_tell)
+    model = RidgeRegression(most_rows=60).fit(X, y, groups)
+    (chosen_on,) = asked
+    assert np.unique(chosen_on, return_counts=True)[1].tolist() == [6] * 10
+    assert set(model.penalty_ / 60) <= set(model.penalties)
+    Z = StandardScaler().fit_transform(X.astype(np.float64))
+    for label in range(2):
+        theirs = Ridge(alpha=model.penalty_[label]).fit(Z, y[:, label])
+        expected = expit(model.slope_[label] * theirs.predict(Z) + model.shift_[label])
+        np.testing.assert_allclose(model.predict_proba(X)[:, label], expected, atol=1e-5)
 
 
 def test_ridge_regression_chooses_a_stronger_penalty_where_patients_tell_more_than_labels():
