@@ -16,6 +16,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from extract.backbones.build import FrozenBackbone, build_maps
+from extract.backbones.folding import fold_batch_norms
 from extract.backbones.table import backbone_named
 from extract.backbones.weights import find_model, find_weights
 from extract.heat_maps import (
@@ -36,7 +37,7 @@ from extract.images.resizing import Edges, draw_thumbnail, edges_of, resize
 from extract.options import HeatOptions
 from extract.report import show_progress
 from extract.run import find_images
-from extract.runtime import Extractor, cores, default_batch_size, device_name, fold_batch_norms
+from extract.runtime import Extractor, cores, default_batch_size, device_name
 from features.common.cli import EXIT_REJECTED
 from features.common.commands import write_command
 from features.common.errors import InputError, cause_of

@@ -10,10 +10,11 @@ import numpy as np
 from rich.table import Table
 
 from extract.backbones.build import FrozenBackbone
+from extract.backbones.folding import fold_batch_norms
 from extract.images.decoding import decode
 from extract.images.reading import Reading
 from extract.images.resizing import resize
-from extract.runtime import Extractor, default_batch_size, device_name, fold_batch_norms
+from extract.runtime import Extractor, default_batch_size, device_name
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
 from features.common.text import make_console

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from extract.backbones.folding import fold_batch_norms
 from extract.backbones.own_model import choose_taps, cut_model, load_own_model, warn_of_classifier
 from extract.backbones.table import PREPROCESSING, Backbone
 from extract.backbones.taps import find_layer, pool_maps
@@ -17,7 +18,7 @@ from extract.backbones.weights import RANDOM_SEED, Weights
 from extract.engines.table import OPENVINO, choose_engine
 from extract.images.reading import Reading
 from extract.images.resizing import RESIZING
-from extract.runtime import Extractor, default_batch_size, device_name, fold_batch_norms, split_cores
+from extract.runtime import Extractor, default_batch_size, device_name, split_cores
 from features.common.errors import InputError
 from features.common.hdf5 import refuse_inflated
 from features.common.keras_import import import_keras

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from extract.backbones.build import FrozenBackbone
+from extract.backbones.folding import fold_batch_norms
 from extract.backbones.resnext import build_resnext
 from extract.backbones.table import BACKBONES
 from extract.backbones.weights import find_weights
-from extract.runtime import Extractor, fold_batch_norms, preprocess
+from extract.runtime import Extractor, preprocess
 from features.common.errors import InputError
 from tests.extract.backbones.resnext_tensors import draw_image, draw_tensors
 from tests.extract.backbones.tensors.test_files import write_checkpoint

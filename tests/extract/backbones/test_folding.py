@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from extract.runtime import fold_batch_norms
+from extract.backbones.folding import fold_batch_norms
 from features.common.keras_import import import_keras
 
 
