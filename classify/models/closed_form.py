@@ -1,10 +1,11 @@
-"""Ridge regression in closed form: every penalty at once, and what each group would get without its own rows."""
+"""Ridge regression in closed form, and what each group would get without its own rows."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_solve, solve_triangular
+from scipy.linalg.lapack import dpotrf, dpotri
 
 from features.common.arrays import Features, Groups
 
@@ -27,91 +28,83 @@ def measure_scale(X: Features) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(scale < _CONSTANT, 1.0, scale)
 
 
-def solve_ridge(X: Features, truth: np.ndarray, penalty: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Solve least squares on centred and scaled features with an L2 penalty, by a Cholesky decomposition.
+class RidgeSolver:
+    """Least squares on centred and scaled features with an L2 penalty, and what each group gets of a fit without it.
 
-    It is of the products of features, or of rows, whichever are fewer.
-
-    Args:
-        X: features (N, D).
-        truth: float64 (N, L).
-        penalty: of each label, (L,), on the squares of its coefficients.
-        scale: float64 (D,), what the features are divided by.
-
-    Returns:
-        Coefficients on the scaled features, float64 (D, L).
-    """
-    scaled = _Scaled(X, X.mean(axis=0, dtype=np.float64), scale)
-    products = scaled.multiply()
-    of_rows = len(products) == len(X)
-    solved = truth - truth.mean(axis=0)
-    if not of_rows:
-        solved = scaled.weigh(solved)
-    for strength in np.unique(penalty):
-        own = penalty == strength
-        factor = cho_factor(products + strength * np.eye(len(products)), overwrite_a=True)
-        solved[:, own] = cho_solve(factor, solved[:, own])
-    return scaled.weigh(solved) if of_rows else solved
-
-
-def score_groups_alone(
-    X: Features, truth: np.ndarray, penalties: np.ndarray, scale: np.ndarray, groups: Groups | None
-) -> np.ndarray:
-    """Score each row by a least squares fit without its group, or without itself; all penalties by one decomposition.
-
-    With the hat matrix H of all rows, the intercept's part in it, the residuals of a group g are (I - H_gg)^-1 times
-    its fitted residuals (Cook and Weisberg 1982, section 3.2, of rows). The decomposition is of products, not of the
-    features: a tenth of the time, and the digits that they lose are of directions without variance, whose penalty is
-    far above that rounding.
+    By a Cholesky decomposition of the products of features, or of rows, whichever are fewer. An eigendecomposition
+    would serve all penalties, and takes as long as eight of these.
 
     Args:
         X: features (N, D).
         truth: float64 (N, L).
-        penalties: P of them, on the squares of the coefficients.
         scale: float64 (D,), what the features are divided by.
         groups: (N,), or None.
-
-    Returns:
-        float64 (P, N, L).
     """
-    rows = len(X)
-    scaled = _Scaled(X, X.mean(axis=0, dtype=np.float64), scale)
-    products = scaled.multiply()
-    squares, basis = np.linalg.eigh(products)
-    squares = np.maximum(squares, 0)
-    scores = basis * np.sqrt(squares) if len(products) == rows else scaled.turn(basis)
-    turned, intercept = scores.T @ truth, truth.mean(axis=0)
-    alone = np.empty((len(penalties), *truth.shape))
-    for members in _batches(np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]):
-        batch = np.concatenate(members)
-        ends = np.cumsum([len(group) for group in members])
-        for out, penalty in zip(alone, penalties, strict=True):
-            shrunk = 1 / (squares + penalty)
-            residual = truth[batch] - intercept - scores[batch] @ (shrunk[:, None] * turned)
-            if len(members) == len(batch):
-                residual /= 1 - 1 / rows - (scores[batch] ** 2 @ shrunk)[:, None]
+
+    def __init__(self, X: Features, truth: np.ndarray, scale: np.ndarray, groups: Groups | None) -> None:
+        self._truth, self._intercept = truth, truth.mean(axis=0)
+        self._scaled = _Scaled(X, X.mean(axis=0, dtype=np.float64), scale)
+        self._products = self._scaled.multiply()
+        self._of_rows = len(self._products) == len(X)
+        units = np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        self._batches = list(_batches(units))
+
+    def solve(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+        """Solve with a penalty on the squares of the coefficients.
+
+        With the hat matrix H of all rows, the intercept's part in it, the residuals of a group g without it are
+        (I - H_gg)^-1 times its fitted residuals (Cook and Weisberg 1982, section 3.2, of rows).
+
+        Returns:
+            Coefficients on the scaled features, float64 (D, L), and the score of each row by a fit without its group,
+            or without itself, float64 (N, L).
+        """
+        centred = self._truth - self._intercept
+        given = centred if self._of_rows else self._scaled.weigh(centred)
+        factor, _ = dpotrf(self._products.T + penalty * np.eye(len(self._products)), lower=1, overwrite_a=1)
+        weights = cho_solve((factor, True), given)
+        coefficients = self._scaled.weigh(weights) if self._of_rows else weights
+        inverse = dpotri(factor, lower=1, overwrite_c=1)[0] if self._of_rows else factor
+        alone = np.empty_like(self._truth)
+        for members in self._batches:
+            batch = np.concatenate(members)
+            if self._of_rows:
+                residual = penalty * weights[batch]
             else:
-                for end, group in zip(ends, members, strict=True):
-                    part = slice(end - len(group), end)
-                    hat = 1 / rows + (scores[group] * shrunk) @ scores[group].T
-                    residual[part] = np.linalg.solve(np.eye(len(group)) - hat, residual[part])
-            out[batch] = truth[batch] - residual
-    return alone
+                seen = self._scaled.see(batch)
+                residual = centred[batch] - seen @ weights
+                turned = solve_triangular(factor, seen.T, lower=True)
+            start = 0
+            for group in members:
+                part = slice(start, start := start + len(group))
+                if self._of_rows:
+                    lower = penalty * np.tril(inverse[np.ix_(group, group)])
+                    kept = lower + np.tril(lower, -1).T
+                else:
+                    kept = np.eye(len(group)) - turned[:, part].T @ turned[:, part]
+                residual[part] = np.linalg.solve(kept - 1 / len(self._truth), residual[part])
+            alone[batch] = self._truth[batch] - residual
+        return coefficients, alone
 
 
 class _Scaled(NamedTuple):
-    """Features (N, D), centred and scaled block by block: a float32 copy of all would be as large as they are."""
+    """Features (N, D), centred and scaled some rows at a time: a copy of all would be as large as they are."""
 
     X: Features
     mean: np.ndarray
     scale: np.ndarray
+
+    def see(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Centre and scale some rows: float32 (n, D)."""
+        return ((self.X[rows] - self.mean) / self.scale).astype(np.float32)
 
     def multiply(self) -> np.ndarray:
         """Multiply features (D, D) or rows (N, N), whichever are fewer: float64 sums of float32 products."""
         rows, width = self.X.shape
         products = np.zeros((min(rows, width), min(rows, width)))
         if rows > width:
-            for _, block in self._blocks():
+            for start in range(0, rows, _ROWS):
+                block = self.see(slice(start, start + _ROWS))
                 products += block.T @ block
             return products
         for start in range(0, width, _ROWS):
@@ -123,19 +116,10 @@ class _Scaled(NamedTuple):
     def weigh(self, weights: np.ndarray) -> np.ndarray:
         """Add up the rows by weights (N, L): float64 (D, L)."""
         total = np.zeros((self.X.shape[1], weights.shape[1]))
-        for rows, block in self._blocks():
-            total += block.T @ weights[rows]
-        return total
-
-    def turn(self, basis: np.ndarray) -> np.ndarray:
-        """Project the rows on a basis (D, K): float64 (N, K)."""
-        return np.concatenate([block @ basis for _, block in self._blocks()])
-
-    def _blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield some rows at a time, and which they are: float32 (n, D)."""
         for start in range(0, len(self.X), _ROWS):
             rows = slice(start, start + _ROWS)
-            yield rows, ((self.X[rows] - self.mean) / self.scale).astype(np.float32)
+            total += self.see(rows).T @ weights[rows]
+        return total
 
 
 def _batches(group_of_row: np.ndarray) -> Iterator[list[np.ndarray]]:

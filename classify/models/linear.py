@@ -7,7 +7,7 @@ from scipy.linalg import solve_triangular
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator
 
-from classify.models.closed_form import measure_scale, score_groups_alone, solve_ridge
+from classify.models.closed_form import RidgeSolver, measure_scale
 from classify.models.estimators import expect_shares, fit_line
 from classify.models.trained_head import Linearised
 from features.common.arrays import UNKNOWN, Features, Groups, Labels, Probabilities, find_varied
@@ -293,8 +293,8 @@ class RidgeRegression(_Linear):
     """Least squares with an L2 penalty, on labels as numbers, in closed form; a line makes its scores probabilities.
 
     Penalty and line are fitted to the exact scores that each group would have had without its own rows, per label: the
-    penalty of the least log loss. See `score_groups_alone`, whose time grows with the cube of the rows: as a prior
-    does not depend on the number of rows, the choice is made on `most_rows` of them at the most, in whole groups.
+    penalty of the least log loss. As a prior does not depend on the number of rows, it is chosen on `most_rows` of them
+    at the most, in whole groups; the line is fitted to the scores of all rows. See `RidgeSolver`.
 
     Args:
         penalties: to choose from, in units of the rows that the choice is made on.
@@ -338,27 +338,31 @@ class RidgeRegression(_Linear):
     def _fit_known(self, X: Features, y: Labels, groups: Groups | None, own: np.ndarray) -> None:
         """Fit some labels, int (n,), to rows of which they are all known."""
         truth = y.astype(np.float64)
-        self._choose(X, truth, groups, own)
-        self.coef_[:, own] = solve_ridge(X, truth, self.penalty_[own], self.scale_)
+        solver = RidgeSolver(X, truth, self.scale_, groups)
+        self.penalty_[own] = self._choose(X, truth, groups, solver)
+        for penalty in np.unique(self.penalty_[own]):
+            coefficients, alone = solver.solve(penalty)
+            for label in np.flatnonzero(self.penalty_[own] == penalty):
+                self.coef_[:, own[label]] = coefficients[:, label]
+                self.slope_[own[label]], self.shift_[own[label]] = fit_line(alone[:, label], truth[:, label])
         mean = (X.mean(axis=0, dtype=np.float64) - self.mean_) / self.scale_
         self.intercept_[own] = truth.mean(axis=0) - mean @ self.coef_[:, own]
 
-    def _choose(self, X: Features, truth: np.ndarray, groups: Groups | None, own: np.ndarray) -> None:
-        """Choose the penalties of these labels, and the lines that go with them."""
+    def _choose(self, X: Features, truth: np.ndarray, groups: Groups | None, solver: RidgeSolver) -> np.ndarray:
+        """Choose a penalty per label, (L,); the solver is of all the rows."""
         if len(X) > self.most_rows:
             unit = np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1]
             kept = deal_groups(unit, truth, -(-len(X) // self.most_rows)) == 0
-            X, truth, groups = X[kept], truth[kept], None if groups is None else groups[kept]
-        penalties = len(X) * np.array(self.penalties)
-        losses, lines = [], []
-        for alone in score_groups_alone(X, truth, penalties, self.scale_, groups):
-            fitted = [fit_line(*columns) for columns in zip(alone.T, truth.T, strict=True)]
-            logits = alone * [slope for slope, _ in fitted] + [shift for _, shift in fitted]
-            losses.append(np.mean(np.logaddexp(0, logits) - truth * logits, axis=0))
-            lines.append(fitted)
-        best = np.argmin(losses, axis=0)
-        self.penalty_[own] = penalties[best]
-        self.slope_[own], self.shift_[own] = np.array([lines[choice][label] for label, choice in enumerate(best)]).T
+            truth = truth[kept]
+            solver = RidgeSolver(X[kept], truth, self.scale_, None if groups is None else groups[kept])
+        penalties = len(truth) * np.array(self.penalties)
+        losses = np.empty((len(penalties), truth.shape[1]))
+        for own, penalty in zip(losses, penalties, strict=True):
+            _, alone = solver.solve(penalty)
+            lines = np.array([fit_line(*columns) for columns in zip(alone.T, truth.T, strict=True)])
+            logits = alone * lines[:, 0] + lines[:, 1]
+            own[:] = np.mean(np.logaddexp(0, logits) - truth * logits, axis=0)
+        return penalties[np.argmin(losses, axis=0)]
 
     def _lines(self) -> tuple[np.ndarray, np.ndarray]:
         coefficients, intercepts = super()._lines()
