@@ -61,7 +61,9 @@ class RidgeSolver:
         """
         centred = self._truth - self._intercept
         given = centred if self._of_rows else self._scaled.weigh(centred)
-        factor, _ = dpotrf(self._products.T + penalty * np.eye(len(self._products)), lower=1, overwrite_a=1)
+        shifted = self._products.copy(order="F")
+        shifted[np.diag_indices(len(shifted))] += penalty
+        factor, _ = dpotrf(shifted, lower=1, overwrite_a=1)
         weights = cho_solve((factor, True), given)
         coefficients = self._scaled.weigh(weights) if self._of_rows else weights
         inverse = dpotri(factor, lower=1, overwrite_c=1)[0] if self._of_rows else factor

@@ -22,17 +22,20 @@ def module(name, **steps):
     sys.modules[name] = types.ModuleType(name)
     vars(sys.modules[name]).update(steps)
 
+def note(words):
+    with Path(os.environ["NOTES"]).open("a") as notes:
+        print(words, file=notes)
+
 def step(name, code=True):
     def act(*arguments):
-        with Path(os.environ["NOTES"]).open("a") as notes:
-            print(name, file=notes)
+        try:
+            note(name)
+            if os.environ.get(name) == "waits":
+                threading.Event().wait(600)
+        finally:  # a signal may come at once
+            if os.environ.get(name) == "waits":
+                note("tidied up")
         match os.environ.get(name, "0"):
-            case "waits":
-                try:
-                    threading.Event().wait(600)
-                finally:
-                    with Path(os.environ["NOTES"]).open("a") as notes:
-                        print("tidied up", file=notes)
             case "2":
                 raise InputError("bad input of " + name)
             case "1":
