@@ -7,26 +7,29 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _PYTHON = ROOT / ".venv" / "bin" / "python"
-if __name__ == "__main__" and Path(sys.prefix) != ROOT / ".venv" and _PYTHON.exists():
+#: The second has PyTorch too, to compare with.
+_OWN = (ROOT / ".venv", ROOT / ".venv-backends")
+if __name__ == "__main__" and Path(sys.prefix) not in _OWN and _PYTHON.exists():
     os.execv(_PYTHON, [str(_PYTHON), *sys.argv])  # run as a command it is started by the system's Python
 sys.path.insert(0, str(ROOT))
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from classify.models.heads import DEFAULT_PRESETS
-from extract.backbones.table import EMBEDDED
+from extract.backbones.table import CHALLENGE, EMBEDDED
 from extract.runtime import cores
 from features.common.cli import application, split_names
 from scripts.benchmark_audit import benchmark_audit
 from scripts.benchmark_cam import benchmark_cam
 from scripts.benchmark_dicom import benchmark_dicom
-from scripts.benchmark_extract import FOUR, benchmark_extract, make_frozen
+from scripts.benchmark_extract import FOUR, MORE, benchmark_extract, make_frozen
 from scripts.benchmark_features import BANKS, benchmark_features
 from scripts.benchmark_heads import benchmark_heads
 from scripts.benchmark_honesty import benchmark_honesty
 from scripts.benchmark_iterate import benchmark_iterate
+from scripts.benchmark_peers import PEERS
 from scripts.benchmark_precision import benchmark_precision
 from scripts.benchmark_read import ROWS, benchmark_read
 from scripts.benchmark_run import benchmark_run
@@ -45,18 +48,32 @@ def benchmark_extraction(
         list[str] | None,
         typer.Option(
             metavar="A,B",
-            help="Backbones, with seeded random weights. May be given several times: each is one row.",
-            show_default=f"{', '.join(EMBEDDED)} with ImageNet weights; {', '.join(FOUR)}",
+            help="Backbones, side by side, with seeded random weights. May be given several times, a table each.",
+            show_default=f"{', '.join(EMBEDDED)} with ImageNet weights; {', '.join(FOUR)}; on a GPU each of "
+            f"{', '.join(CHALLENGE)}",
         ),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help=f"What ours is compared with: {', '.join((*PEERS, *MORE))}. mid and views8 are our own way with "
+            "mid-level features too, and with 8 views. Or none.",
+            show_default="keras, on a GPU also torch, where they are installed",
+        ),
+    ] = None,
+    device: Annotated[Literal["cpu", "gpu"], typer.Option(help="What computes, on all sides.")] = "cpu",
 ) -> None:
-    """Images per second of the extraction against Keras' own loop, and what the decoding costs.
+    """Images per second of the extraction, beside other ways from the same files to features on the disk.
 
-    The usual way, per backbone: keras.utils.image_dataset_from_directory at its size (read by Grain where KERAS_BACKEND
-    is not TensorFlow), preprocess_input mapped over it, model.predict. Both sides start from the same files, are warm,
-    and keep their features; ours also hashes the files, writes the cache and flushes it to the disk.
+    Keras' own loop, per backbone: keras.utils.image_dataset_from_directory at its size (read by Grain where
+    KERAS_BACKEND is not TensorFlow), preprocess_input mapped over it, model.predict. ONNX Runtime, OpenVINO and
+    PyTorch, per backbone: threads that read with OpenCV, and the same architecture from timm; they need
+    .venv-backends/bin/python. All are warm, in float32, in a process of their own; ours also hashes the files, writes
+    the cache and flushes it to the disk.
     """
-    benchmark_extract(images, repeats, [split_names(names, "--backbones") or () for names in backbones or ()])
+    rows = [split_names(names, "--backbones") or () for names in backbones or ()]
+    benchmark_extract(images, repeats, rows, against, device)
 
 
 @app.command("heads")
