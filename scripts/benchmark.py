@@ -127,9 +127,9 @@ def benchmark_defaults(
     bank: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KINDS@VIEWS:MODELS",
-            help="Kinds of features, joined by +; maybe @none, @mean or @augment; and the models on them. Given "
-            "several times: the first is what the others are compared with.",
+            metavar="FEATURES@VIEWS:MODELS",
+            help="Kinds of features, or cached rows such as resnet50.384.mid, joined by +; maybe @none, @mean or "
+            "@augment; and the models on them. Given several times: the first is what the others are compared with.",
             show_default=", ".join(BANKS),
         ),
     ] = None,

@@ -46,32 +46,30 @@ class Bank(NamedTuple):
 
     Attributes:
         text: as it was given, such as `mid:logistic,linear-l2`.
-        kinds: of features.
+        features: kinds of them, of all that is cached; or the names of cached rows, such as `resnet50.384.mid`.
         views: `none` reads the first, `mean` the mean over all, `augment` lets heads learn from all beside that.
         baselines, presets: the names of its models.
     """
 
     text: str
-    kinds: tuple[str, ...]
+    features: tuple[str, ...]
     views: str
     baselines: tuple[str, ...]
     presets: tuple[str, ...]
 
     @classmethod
     def parse(cls, text: str) -> "Bank":
-        """Read `KIND+KIND@VIEWS:MODEL,MODEL`; a model that is no baseline is a preset, or a file of them."""
+        """Read `FEATURES+FEATURES@VIEWS:MODEL,MODEL`; a model that is no baseline is a preset, or a file of them."""
         features, _, models = text.partition(":")
-        kinds, _, views = features.partition("@")
+        rows, _, views = features.partition("@")
         names = split_names(models, "--bank") or ()
-        if not names or {*kinds.split("+")} - {*FEATURES} or views not in ("", *_VIEWS):
+        if not names or not rows or views not in ("", *_VIEWS):
             raise InputError(
-                f"--bank {text!r}: expected {'+'.join(FEATURES)}, maybe @ and one of {', '.join(_VIEWS)}, a colon and "
-                "models between commas."
+                f"--bank {text!r}: expected {'+'.join(FEATURES)} or names of cached rows, maybe @ and one of "
+                f"{', '.join(_VIEWS)}, a colon and models between commas."
             )
         own = tuple(name for name in names if name in BASELINES)
-        return cls(
-            text, tuple(kinds.split("+")), views or "mean", own, tuple(name for name in names if name not in own)
-        )
+        return cls(text, tuple(rows.split("+")), views or "mean", own, tuple(name for name in names if name not in own))
 
 
 def benchmark_features(data: Path, cache: Path, banks: Sequence[str], seeds: int, jobs: int) -> None:
@@ -91,7 +89,10 @@ def benchmark_features(data: Path, cache: Path, banks: Sequence[str], seeds: int
     for heading in ("bank", *_METRICS.values(), "final model, by seed", "test AUC"):
         table.add_column(heading, justify="left" if heading in ("bank", "final model, by seed") else "right")
     for bank in parsed:
-        rows, _ = choose_features(feature_cache, None, bank.kinds, ())
+        are_kinds = {*bank.features} <= {*FEATURES}
+        rows, _ = choose_features(
+            feature_cache, None if are_kinds else bank.features, bank.features if are_kinds else None, ()
+        )
         tta = "none" if bank.views == "none" else "mean"
         inputs = read_inputs(dataset, feature_cache, rows, tta, bank.views == "augment")
         store = FitStore.beside(cache, 2.0)
