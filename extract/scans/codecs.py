@@ -6,6 +6,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from extract.scans.jpeg import read_markers
+
 if TYPE_CHECKING:
     from pydicom.pixels.decoders.base import DecodeRunner
 
@@ -68,10 +70,24 @@ def decode_rle(encoded: bytes, runner: "DecodeRunner") -> bytearray:
 
 @_passing_memory
 def decode_gdcm(encoded: bytes, runner: "DecodeRunner") -> bytes | bytearray:
-    """Decode a frame of JPEG, by pydicom's own plugin."""
+    """Decode a frame of JPEG, by pydicom's own plugin.
+
+    Raises:
+        ValueError: the frame is damaged, or not of the image that the DICOM header describes.
+    """
     from pydicom.pixels.decoders import gdcm
 
-    return gdcm._decode_frame(encoded, runner)
+    frame = read_markers(encoded)
+    described = (runner.rows, runner.columns, runner.samples_per_pixel)
+    if (frame.rows, frame.columns, frame.samples) != described or not 2 <= frame.bits <= runner.bits_allocated:
+        raise ValueError("the headers of JPEG and DICOM disagree")
+    stored = runner.bits_stored
+    # GDCM has three decoders, takes the one for the bits that it is told, and ends the process where they are others.
+    runner.set_option("bits_stored", next(bits for bits in (8, 12, 16) if frame.bits <= bits))
+    try:
+        return gdcm._decode_frame(encoded, runner)
+    finally:
+        runner.set_option("bits_stored", stored)
 
 
 @_passing_memory

@@ -51,6 +51,8 @@ DECODERS = {
     "1.2.840.10008.1.2.5": "rle",  # RLE lossless
 }
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+#: What a file is, by its group 2: it stands there even where the file holds no image.
+_KIND = "MediaStorageSOPClassUID"
 _DICOMDIR = "1.2.840.10008.1.3.10"
 # Pixel Data (7FE0,0010), in little and in big endian: pydicom gives nothing of a file that ends within an element.
 _PIXELS_TAG = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
@@ -202,6 +204,7 @@ class _Header:
                 for one in parsed.elements()
                 if one.tag in _keywords()
             }
+            values[_KIND] = parsed.file_meta.get(_KIND)
         header = cls(values, parsed)
         if (_number(header.get("NumberOfFrames")) or 1) > 1:
             _kept.append((encoded, header))
@@ -223,7 +226,7 @@ class _Header:
 
 def _refuse_others(encoded: bytes, header: _Header, max_pixels: int) -> None:
     """Refuse what is not an image that is read here, in words of a person who knows scans, not files."""
-    sop_class = header.parsed.file_meta.get("MediaStorageSOPClassUID")
+    sop_class = header.get(_KIND)
     if sop_class == _DICOMDIR:
         raise UnreadableImage("it is a DICOMDIR: a list of other files, not an image")
     kind = _NO_IMAGES.get(str(header.get("Modality")))

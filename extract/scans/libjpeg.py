@@ -10,10 +10,12 @@ from features.common.files import STDERR, open_stderr
 
 #: Lines that libjpeg prints (its jerror.h), by their first words.
 _LINE = re.compile(
-    rb"(?:Adobe |Application transferred|Bogus |Corrupt JPEG|DCT coefficient|Empty |Fractional |Huffman |Image too wide"
-    rb"|Inconsistent |Input file|Insufficient memory|Invalid |JPEG |Maximum supported|Missing Huffman|Not a JPEG"
-    rb"|Premature end|Quantization table|Sampling factors|Sorry, there are|Too many color|Unexpected marker|Unknown A"
-    rb"|Unrecognized component|Unsupported |Warning: (?:unknown|thumbnail)|spatial difference)[^\n]*\n"
+    rb"(?:Adobe |Application transferred|Bogus |CCIR601 |Corrupt JPEG|DCT coefficient|Didn't expect|Empty |Fractional "
+    rb"|Huffman |Image too wide|Improper call|Inconsistent |Input file|Insufficient memory|Invalid |JPEG "
+    rb"|Maximum supported|Missing Huffman|Must downscale|Not a JPEG|Not implemented yet|Premature end"
+    rb"|Quantization table|Requested feature|Sampling factors|Sorry, there are|Suspension not|Too many color"
+    rb"|Unexpected marker|Unknown A|Unrecognized component|Unsupported |Warning: (?:unknown|thumbnail)"
+    rb"|spatial difference)[^\n]*\n"
 )
 #: Those that say that pixels are damaged, and are decoded all the same.
 _OF_DAMAGE = (b"Corrupt JPEG", b"Inconsistent ", b"Premature end")

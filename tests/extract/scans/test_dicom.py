@@ -228,6 +228,14 @@ def test_what_is_not_read_is_rejected_in_words(change, says):
         read(file_bytes(made))
 
 
+def test_damage_of_what_a_file_says_it_is_is_refused():
+    encoded = file_bytes(dataset(slice_of_hu()))
+    kind = b"\2\0\2\0UI"  # (0002,0002), and the type of its value
+    assert encoded.count(kind) == 1
+    with pytest.raises(UnreadableImage, match="the DICOM header is damaged or cut off"):
+        read(encoded.replace(kind, kind[:4] + b"UH"))
+
+
 def test_compressions_that_are_not_decoded_are_named():
     made = dataset(slice_of_hu())
     made.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])

@@ -11,6 +11,7 @@ import pytest
 from pydicom import uid
 
 from extract.images.reading import UnreadableImage
+from extract.scans.libjpeg import hearing_damage
 from extract.scans.scan import read_scan
 from tests.extract.scans.written import dataset, in_syntax, slice_of_hu
 
@@ -40,6 +41,13 @@ def test_most_damage_within_lossless_jpeg_is_refused_and_stderr_stays_silent(cap
     assert all(why.startswith("its pixels are damaged") for why in refusals)
     assert sum("damaged: Corrupt JPEG data: " in why for why in refusals) >= 30
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("words", ["Didn't expect more than one scan", "Improper call to JPEG library in state 202"])
+def test_errors_of_libjpeg_stay_silent(words, capfd):
+    with hearing_damage() as said:
+        os.write(2, f"{words}\nother\n".encode())
+    assert (said, capfd.readouterr().err) == ([], "other\n")
 
 
 def test_what_other_threads_print_meanwhile_is_passed_on_and_each_image_has_its_own_verdict(capfd):

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,15 @@ def file_bytes(made: Dataset) -> bytes:
     return buffer.getvalue()
 
 
+def with_frame(made: Dataset, frame: bytes, syntax: uid.UID) -> bytes:
+    """The content of the file of an image whose pixels are a compressed frame."""
+    made = copy.deepcopy(made)
+    made.file_meta.TransferSyntaxUID = syntax
+    made.PixelData = encapsulate([frame])
+    made["PixelData"].is_undefined_length = True
+    return file_bytes(made)
+
+
 def in_syntax(made: Dataset, syntax: uid.UID) -> bytes:
     """The content of the file of a grey 16-bit image in a transfer syntax, by whatever can write it."""
     stored = np.frombuffer(made.PixelData, "<i2" if made.PixelRepresentation else "<u2").reshape(
@@ -73,9 +83,8 @@ def in_syntax(made: Dataset, syntax: uid.UID) -> bytes:
     if syntax in (uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL):
         is_high = syntax != uid.JPEG2000Lossless
         encoded = HTJ2K[bool(made.PixelRepresentation)] if is_high else encode_array(stored)
-        made.PixelData = encapsulate([encoded])
-        made["PixelData"].is_undefined_length = True
-    elif syntax == uid.ExplicitVRBigEndian:
+        return with_frame(made, encoded, syntax)
+    if syntax == uid.ExplicitVRBigEndian:
         made.PixelData = stored.astype(stored.dtype.newbyteorder(">")).tobytes()
     elif syntax.is_compressed and not syntax.is_deflated:
         made.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
@@ -102,3 +111,21 @@ def _by_gdcm(made: Dataset, syntax: uid.UID) -> bytes:
         writer.SetImage(change.GetOutput())
         assert writer.Write()
         return path.read_bytes()
+
+
+def lossless_jpeg(stored: np.ndarray, bits: int) -> bytes:
+    """Encode grey values as lossless JPEG, first-order prediction, of any number of bits: GDCM writes 8 and 16 only."""
+    above = np.concatenate([[[1 << (bits - 1), *stored[0, :-1]]], np.column_stack([stored[:-1, 0], stored[1:, :-1]])])
+    stream = ""
+    for difference in ((stored.astype(int) - above + 32768) % 65536 - 32768).ravel().tolist():
+        length = abs(difference).bit_length()  # its code, of 5 bits; the difference follows
+        low = difference + (1 << length) - 1 if difference < 0 else difference
+        stream += f"{length:05b}" + (f"{low:0{length}b}" if 0 < length < 16 else "")
+    stream += "1" * (-len(stream) % 8)
+    pixels = int(stream, 2).to_bytes(len(stream) // 8, "big").replace(b"\xff", b"\xff\0")
+    frame = struct.pack(">BHHB3B", bits, *stored.shape, 1, 1, 0x11, 0)
+    codes = bytes([0, *(17 if length == 5 else 0 for length in range(1, 17)), *range(17)])
+    scan = bytes([1, 1, 0, 1, 0, 0])
+    segments = ((0xC3, frame), (0xC4, codes), (0xDA, scan))
+    header = b"".join(struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content for marker, content in segments)
+    return b"\xff\xd8" + header + pixels + b"\xff\xd9"
