@@ -1,10 +1,14 @@
 """Hear what the libjpeg within GDCM says of damage: it prints that to stderr, without a file's name, and goes on."""
 
+import atexit
+import fcntl
+import functools
 import os
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 
 from features.common.files import STDERR, open_stderr
 
@@ -22,12 +26,57 @@ _OF_DAMAGE = (b"Corrupt JPEG", b"Inconsistent ", b"Premature end")
 _hearing = threading.Lock()
 
 
+@dataclass
+class _Memory:
+    """A file in memory that takes the place of stderr now and then, and stays open.
+
+    A thread that began to write to it may end a moment after stderr is back: its words wait there for the next reading.
+
+    Attributes:
+        file: its number.
+        read: how many of its bytes have been read.
+    """
+
+    file: int
+    read: int = 0
+
+    def new_words(self, is_ended: bool) -> bytes:
+        """What has been written since the last reading; a line that is still being written only where all has ended."""
+        words = os.pread(self.file, os.fstat(self.file).st_size - self.read, self.read)
+        whole = words if is_ended else words[: words.rfind(b"\n") + 1]
+        self.read += len(whole)
+        return whole
+
+
+@functools.lru_cache(maxsize=1)
+def _memory_of(process: int) -> _Memory:
+    """Open a process's memory; what comes late is passed on when the process ends."""
+    memory = _Memory(os.memfd_create("stderr"))
+    fcntl.fcntl(memory.file, fcntl.F_SETFL, os.O_APPEND)
+    atexit.register(_end, process, memory)
+    return memory
+
+
+def _end(process: int, memory: _Memory) -> None:
+    """Pass on what came late, unless this is a fork of the process whose words they are."""
+    if process == os.getpid():
+        with _hearing:
+            _pass_on(memory.new_words(is_ended=True), STDERR)
+
+
+def _pass_on(words: bytes, file: int) -> None:
+    """Write words that are not libjpeg's."""
+    if others := _LINE.sub(b"", words):
+        with suppress(OSError):  # nobody listens any more
+            os.write(file, others)
+
+
 @contextmanager
 def hearing_damage() -> Iterator[list[str]]:
     """Collect what libjpeg says of damaged pixels in the block; its other words go, and those of others are passed on.
 
     stderr is a file in memory meanwhile. GDCM holds Python's lock while it decodes, so no thread of Python prints much
-    then; what it does print comes a moment later.
+    then. What it does print comes a moment later: after the block, after the next one, or when the process ends.
 
     Yields:
         A list that is filled when the block ends.
@@ -38,18 +87,14 @@ def hearing_damage() -> Iterator[list[str]]:
     said: list[str] = []
     with _hearing, ExitStack() as closing:
         open_stderr()
-        heard = closing.enter_context(os.fdopen(os.memfd_create("stderr"), "w+b"))
+        memory = _memory_of(os.getpid())
         own = os.dup(STDERR)
         closing.callback(os.close, own)
-        os.dup2(heard.fileno(), STDERR)
+        os.dup2(memory.file, STDERR)
         try:
             yield said
         finally:
             os.dup2(own, STDERR)
-            heard.seek(0)
-            words = heard.read()
-            lines = _LINE.findall(words)
-            said += [line.decode().strip() for line in lines if line.startswith(_OF_DAMAGE)]
-            if others := _LINE.sub(b"", words):
-                with suppress(OSError):  # nobody listens any more
-                    os.write(own, others)
+            words = memory.new_words(is_ended=False)
+            said += [line.decode().strip() for line in _LINE.findall(words) if line.startswith(_OF_DAMAGE)]
+            _pass_on(words, own)

@@ -2,6 +2,8 @@
 
 import os
 import resource
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ from pydicom import uid
 from extract.images.reading import UnreadableImage
 from extract.scans.libjpeg import hearing_damage
 from extract.scans.scan import read_scan
+from tests import ROOT
 from tests.extract.scans.written import dataset, in_syntax, slice_of_hu
 
 WHOLE = in_syntax(dataset(slice_of_hu()), uid.JPEGLosslessSV1)
@@ -68,7 +71,22 @@ def test_what_other_threads_print_meanwhile_is_passed_on_and_each_image_has_its_
         assert {seed for seed, verdict in enumerate(threads.map(refusal, files)) if verdict} == refused
     done.set()
     speaker.join()
+    assert refusal(WHOLE) == ""  # passes on what came when stderr was just put back
     assert sorted(capfd.readouterr().err.splitlines()) == sorted(f"warning {number}" for number in printed)
+
+
+def test_words_that_come_late_are_passed_on_with_the_next_image_or_when_the_process_ends():
+    program = (
+        "import os, sys; from extract.scans.libjpeg import hearing_damage\n"
+        "with hearing_damage(): late = os.dup(2); os.write(late, b'la')\n"  # as a thread that is writing has it
+        "os.write(late, b'te\\n')\n"
+        "with hearing_damage(): os.write(2, b'soon\\n')\n"
+        "os.write(2, b'now\\n'); os.write(late, b'last')\n"
+        "if os.fork() == 0: sys.exit()\n"
+        "os.wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT, check=True)
+    assert done.stderr == b"late\nsoon\nnow\nlast"
 
 
 def test_a_verdict_does_not_depend_on_stderr():
@@ -87,7 +105,7 @@ def test_without_free_descriptors_an_image_is_neither_read_nor_called_damaged():
     assert refusal(WHOLE) == ""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len([*Path("/proc/self/fd").iterdir()])
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limit[1]))
     try:
         with pytest.raises(OSError, match="Too many open files"):
             refusal(damaged(0))
