@@ -177,7 +177,7 @@ def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
                 "heat map. Choose a model without it, by classify gradients --model, or extract a backbone of Keras."
             )
         layers = {recipe.features: recipe.layer}
-        backbone = FrozenBackbone.of_model(name, weights, (recipe.features,), layers, [recipe])
+        backbone = FrozenBackbone.of_model(name, weights, (recipe.features,), layers, [recipe], recipe.pooling_option)
     else:
         row = backbone_named(backbone_of(recipe.backbone))
         weights = find_weights(row, recipe.weights_option, weights_dir)

@@ -24,6 +24,14 @@ ScanWindow = Annotated[
         show_default="that of the cache, or brain for CT of the head",
     ),
 ]
+Pooling = Annotated[
+    Literal["cls", "mean", "cls+mean"] | None,
+    typer.Option(
+        help="What becomes of the tokens (B, T, D) of a model of your own: the first one, of the class; the mean of "
+        "those of the image; or both.",
+        show_default="none: it gives no tokens",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +70,7 @@ class ExtractOptions(ImageOptions):
             show_default="the last outputs of blocks at its two coarsest resolutions",
         ),
     ] = None
+    pooling: Pooling = None
     features: Annotated[
         str,
         typer.Option(
@@ -168,8 +177,12 @@ class CheckOptions:
     ] = None
     backbone: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=FILE", help="A model of your own: name=file.keras. May be given several times."),
+        typer.Option(
+            metavar="NAME=FILE",
+            help="A model of your own: name=file.keras or name=file.onnx. May be given several times.",
+        ),
     ] = None
+    pooling: Pooling = None
     weights_dir: WeightsDir = None
 
 

@@ -204,17 +204,17 @@ def _choose_backbones(
     options: ExtractOptions, cache: Path, images: Sequence[Images], say: Callable[[str], object]
 ) -> list[AnyBackbone]:
     """Find the backbones that the options name, with their weights; the images are those to extract into the cache."""
-    if options.layer is not None and len(options.backbone or ()) != 1:
-        raise InputError(f"--layer {options.layer} is of one model of your own. Give one --backbone NAME=FILE with it.")
-    if options.taps is not None and len(options.backbone or ()) != 1:
-        raise InputError(f"--taps {options.taps} is of one model of your own. Give one --backbone NAME=FILE with it.")
+    for name in ("layer", "taps", "pooling"):
+        if (value := getattr(options, name)) is not None and len(options.backbone or ()) != 1:
+            raise InputError(f"--{name} {value} is of one model of your own. Give one --backbone NAME=FILE with it.")
     if options.sizes != "native" and options.backbone:
         raise InputError(
             f"--sizes {options.sizes} is for the backbones of the table: a model of your own has one size."
         )
     features = choose_names(options.features, "--features", "a kind of features", FEATURES)
     layers = {"last": options.layer or "", **({"mid": options.taps} if options.taps else {})}
-    own = [_own_backbone(option, cache, images, features, layers) for option in options.backbone or ()]
+    pooling = options.pooling or ""
+    own = [_own_backbone(option, cache, images, features, layers, pooling) for option in options.backbone or ()]
     if len({backbone.name for backbone in own}) < len(own):
         raise InputError("--backbone: a name is duplicated. Give each model its own name.")
     if options.engine != "auto" and any(isinstance(backbone, OnnxBackbone) for backbone in own):
@@ -330,12 +330,18 @@ def _find_range(
 
 
 def _own_backbone(
-    option: str, cache: Path, images: Sequence[Images], features: tuple[str, ...], layers: Mapping[str, str]
+    option: str,
+    cache: Path,
+    images: Sequence[Images],
+    features: tuple[str, ...],
+    layers: Mapping[str, str],
+    pooling: str,
 ) -> AnyBackbone:
     """Find a model of one's own; one of Keras is loaded only if no split has rows of it."""
     name, weights = find_model(option)
     if weights.path is not None and weights.path.suffix == ".onnx":
-        given = [f"--{kind}" for kind, there in (("layer", layers["last"]), ("taps", "mid" in layers)) if there]
+        settings = (("layer", layers["last"]), ("taps", "mid" in layers), ("pooling", pooling))
+        given = [f"--{kind}" for kind, there in settings if there]
         if given or "last" not in features:
             raise InputError(
                 f"{given[0] if given else '--features mid'}: {weights.path} is run as a whole, so it gives no other "
@@ -344,7 +350,7 @@ def _own_backbone(
         return OnnxBackbone.of_model(name, weights)
     paths = [cache / split.split / f"{name}{ending}.h5" for split in images for ending in FEATURES.values()]
     cached = [CacheFile.open(path).recipe for path in paths if path.exists()]
-    return FrozenBackbone.of_model(name, weights, features, layers, cached)
+    return FrozenBackbone.of_model(name, weights, features, layers, cached, pooling)
 
 
 @contextmanager

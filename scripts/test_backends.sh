@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up, then test Keras on JAX and PyTorch, and models of timm, in a venv of their own that also sees what .venv has.
+# Set up, then test Keras on JAX and PyTorch, and models of timm and keras-hub, in a venv of their own that also sees what .venv has.
 # Usage: scripts/test_backends.sh [pytest options]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

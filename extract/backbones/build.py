@@ -12,8 +12,9 @@ import numpy as np
 
 from extract.backbones.folding import fold_batch_norms
 from extract.backbones.own_model import choose_taps, cut_model, load_own_model, warn_of_classifier
+from extract.backbones.pooling import choose_pooling, pool_features, pool_maps
 from extract.backbones.table import PREPROCESSING, Backbone
-from extract.backbones.taps import find_layer, pool_maps
+from extract.backbones.taps import find_layer
 from extract.backbones.weights import RANDOM_SEED, Weights
 from extract.engines.table import OPENVINO, choose_engine
 from extract.images.reading import Reading
@@ -41,7 +42,7 @@ class FrozenBackbone:
         architecture: its row of the table; None for a user's own model.
         features: what one pass gives, of `features.store.recipe.FEATURES`, at least one, in their order.
         taps: the two layers of mid-level features; () where there are none.
-        pooling: `avg`, or `model` where a user's own model gives vectors.
+        pooling: `avg`; of a user's own model also `model` where it gives vectors, or of `TOKEN_POOLINGS`.
         layer: the layer of a user's own model whose output are the features; "" for the model's own.
     """
 
@@ -77,6 +78,7 @@ class FrozenBackbone:
         features: tuple[str, ...] = ("last",),
         layers: Mapping[str, str] = MappingProxyType({}),
         cached: Sequence[Recipe] = (),
+        pooling: str = "",
     ) -> "FrozenBackbone":
         """A user's own model, which runs in the precision that it was saved with.
 
@@ -88,10 +90,11 @@ class FrozenBackbone:
                 shape; as in a recipe.
             cached: how rows of it in the cache were made. If by the same file, they say what the model takes; otherwise
                 the model is loaded to see.
+            pooling: of `TOKEN_POOLINGS`, of a model that gives tokens; "" of any other.
 
         Raises:
-            InputError: the file does not load, the model does not take RGB images of one fixed size, or it has no such
-                layers.
+            InputError: the file does not load, the model does not take RGB images of one fixed size, it has no such
+                layers, or it gives tokens and `pooling` does not say what becomes of them, or no tokens and it does.
         """
         assert weights.path is not None
         known = {
@@ -99,6 +102,7 @@ class FrozenBackbone:
             for recipe in cached
             if (recipe.backbone, recipe.weights_digest) == (name + FEATURES[recipe.features], weights.digest)
             and layers.get(recipe.features, "" if recipe.features == "last" else recipe.layer) == recipe.layer
+            and (recipe.features == "mid" or pooling == recipe.pooling_option)
         }
         if known.keys() >= {*features}:
             size = known[features[0]].input_size
@@ -108,8 +112,7 @@ class FrozenBackbone:
             model = load_own_model(weights.path)
             size = _input_size(model, weights.path)
             last = cut_model(model, weights.path, layers.get("last", ""))
-            _pooled(last)  # refuses one that ends otherwise
-            pooling = "avg" if len(last.output_shape) == 4 else "model"
+            pooling = choose_pooling(last.output_shape, weights.path, pooling)
             if "last" in features:
                 warn_of_classifier(last, weights.path)
             taps = choose_taps(model, weights.path, layers.get("mid", ""), features) if "mid" in features else ()
@@ -185,7 +188,7 @@ class FrozenBackbone:
         if self.architecture is not None:
             return whole
         assert self.weights.path is not None
-        return _pooled(cut_model(whole, self.weights.path, self.layer))
+        return pool_features(cut_model(whole, self.weights.path, self.layer), self.pooling)
 
     def build_classifier(self) -> "keras.Model":
         """Build a backbone whose weights are named tensors, with its classifier.
@@ -258,23 +261,10 @@ def _input_size(model: "keras.Model", path: Path) -> int:
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] is None or shape[1] != shape[2] or shape[3] != 3:
         raise InputError(
-            f"{path} takes inputs of shape {shape}; a backbone takes (None, S, S, 3) with S fixed. "
-            f"Save it with such an input."
+            f"{path} takes inputs of shape {shape}; a backbone takes (None, S, S, 3) with S fixed. Save it with such "
+            "an input, for example keras.Sequential([keras.Input((224, 224, 3)), model])."
         )
     return int(shape[1])
-
-
-def _pooled(model: "keras.Model") -> "keras.Model":
-    """Append average pooling where a model ends in feature maps; a Sequential model becomes a functional one."""
-    keras = import_keras()
-    shape = model.output_shape
-    if not isinstance(shape, tuple) or len(shape) not in (2, 4):
-        raise InputError(f"a backbone gives (B, D) features or (B, H, W, D) maps; {model.name} gives {shape}.")
-    (inputs,), (output,) = model.inputs, model.outputs
-    if len(shape) == 4:
-        # The name is ours: the model may hold a layer with the name that Keras gives by default.
-        output = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="headbank_pooling")(output)
-    return keras.Model(inputs, output)
 
 
 def _match_imagenet_scaling(model: "keras.Model") -> None:

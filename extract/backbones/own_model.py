@@ -6,6 +6,7 @@ import logging
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,25 +26,28 @@ MAX_SIDE = 4096
 _CONFIG_BYTES = 50_000_000
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _CLASSIFIERS = ("softmax", "sigmoid")
+#: What reading models of keras-hub needs of it; tensorflow-text, which it asks for as well, is for texts.
+_INSTALL = ".venv/bin/pip install --no-deps keras-hub regex tokenizers"
 
 logger = logging.getLogger(__name__)
 
 
-def load_own_model(path: Path, layer: str = "") -> "keras.Model":
-    """Load a model, up to a layer; Keras refuses code hidden in the file.
+def load_own_model(path: Path) -> "keras.Model":
+    """Load a model; Keras refuses code hidden in the file.
 
     Args:
         path: a .keras file.
-        layer: the name of the layer whose output are the features; "" for the model's own.
 
     Returns:
         The model; a functional one of a Sequential.
 
     Raises:
-        InputError: the file holds no such model, its input is too large, or it has no such layer.
+        InputError: the file holds no such model, its input is too large, or it needs keras-hub, which is missing.
     """
-    _check_file(path)
+    config = _check_file(path)
     split_cores()
+    if any(_is_of_keras_hub(found) for found in _mappings(config)):
+        _import_keras_hub(path)
     try:
         keras = import_keras()
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -55,7 +59,28 @@ def load_own_model(path: Path, layer: str = "") -> "keras.Model":
             f"{path} cannot be loaded: {reason} A backbone is a model saved by Keras 3 with model.save, "
             f"of Keras' own layers (no Lambda)."
         ) from None
-    return cut_model(model, path, layer)
+    return model
+
+
+def _is_of_keras_hub(found: dict[str, Any]) -> bool:
+    """Whether a part of the description of a model names a layer of keras-hub."""
+    names = (str(found.get(key)) for key in ("module", "registered_name"))
+    return any(name.startswith(("keras_hub.", "keras_hub>")) for name in names)
+
+
+def _import_keras_hub(path: Path) -> None:
+    """Import keras-hub for a file that names its layers; Keras, before it, keeps TensorFlow silent.
+
+    Raises:
+        InputError: it is not installed, or not whole.
+    """
+    import_keras()
+    try:
+        import_module("keras_hub")
+    except ImportError as error:
+        raise InputError(
+            f"{path} has layers of the package keras-hub, which cannot be imported ({error}). Run: {_INSTALL}"
+        ) from None
 
 
 def warn_of_classifier(model: "keras.Model", path: Path) -> None:
@@ -81,16 +106,24 @@ def warn_of_classifier(model: "keras.Model", path: Path) -> None:
 def cut_model(model: "keras.Model", path: Path, layer: str) -> "keras.Model":
     """End a model of a file at a layer; at its own end where `layer` is "".
 
+    Returns:
+        A model of one input and one output.
+
     Raises:
-        InputError: it has no such layer.
+        InputError: it has no such layer, or ends in several outputs.
     """
     if not layer:
-        return model
+        if len(model.outputs) > 1:
+            outputs = [f"{name} {tensor.shape}" for name, tensor in zip(model.output_names, model.outputs, strict=True)]
+            raise InputError(
+                f"{path} gives {len(outputs)} outputs, from its layers {first_few(outputs)}. Name one: --layer NAME"
+            )
+        return import_keras().Model(model.inputs[0], model.outputs[0])
     names = [found.name for found in model.layers if _width(found) is not None]
     if layer not in names:
         raise InputError(
-            f"--layer {layer}: {path} has no layer of that name that gives features (B, D) or maps (B, H, W, D). It "
-            f"has, from its end: {first_few(names[::-1])}."
+            f"--layer {layer}: {path} has no layer of that name that gives features (B, D), tokens (B, T, D) or maps "
+            f"(B, H, W, D). It has, from its end: {first_few(names[::-1])}."
         )
     return import_keras().Model(model.inputs[0], model.get_layer(layer).output)
 
@@ -128,16 +161,16 @@ def choose_taps(model: "keras.Model", path: Path, choice: str, features: Sequenc
 
 
 def _width(layer: "keras.layers.Layer") -> int | None:
-    """The channels that a layer gives; None where it does not give one array of features or maps."""
+    """The channels that a layer gives; None where it does not give one array of features, tokens or maps."""
     try:
         shape = layer.output.shape
     except (AttributeError, ValueError):  # Keras: it has no output, or several
         return None
-    return int(shape[-1]) if len(shape) in (2, 4) and shape[-1] is not None else None
+    return int(shape[-1]) if len(shape) in (2, 3, 4) and shape[-1] is not None else None
 
 
-def _check_file(path: Path) -> None:
-    """Refuse what is no .keras file, or would take memory without end, before Keras opens it."""
+def _check_file(path: Path) -> Any:
+    """Refuse what is no .keras file, or would take memory without end, before Keras opens it; return its config."""
     remedy = "A backbone is a model saved by Keras 3 with model.save."
     try:
         with zipfile.ZipFile(path) as archive:
@@ -158,17 +191,26 @@ def _check_file(path: Path) -> None:
                 f"{path} takes inputs of shape {tuple(shape)}: a side may have {MAX_SIDE:,} pixels. Save it with a "
                 "smaller input."
             )
+    return config
 
 
 def _shapes(config: Any) -> Iterator[list[Any]]:
-    """Find the shapes of all inputs in the description of a model, however deep it nests models."""
+    """Find the shapes of all inputs in the description of a model, with the batch."""
+    for found in _mappings(config):
+        shape, of_keras_hub = found.get("batch_shape"), found.get("image_shape")
+        if isinstance(shape, list) and len(shape) == 4:
+            yield shape
+        if isinstance(of_keras_hub, list) and len(of_keras_hub) == 3:
+            yield [None, *of_keras_hub]
+
+
+def _mappings(config: Any) -> Iterator[dict[str, Any]]:
+    """Find all mappings in the description of a model, however deep it nests models."""
     pending = [config]
     while pending:
         found = pending.pop()
         if isinstance(found, dict):
-            shape = found.get("batch_shape")
-            if isinstance(shape, list) and len(shape) == 4:
-                yield shape
+            yield found
             pending += found.values()
         elif isinstance(found, list):
             pending += found

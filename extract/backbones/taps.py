@@ -1,10 +1,7 @@
-"""The maps inside a backbone that are its mid-level features: found by name or by shape, and pooled."""
+"""The maps inside a backbone that are its mid-level features: found by name or by shape."""
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-from features.common.keras_import import import_keras
 
 if TYPE_CHECKING:
     import keras
@@ -53,18 +50,6 @@ def find_taps(model: "keras.Model") -> tuple[str, ...]:
     coarsest = [by_side[side] for side in sorted(by_side)[1::-1]]
     merges = [[operation for operation in maps if type(operation).__name__ in _MERGES] for maps in coarsest]
     return tuple((ends or maps)[-1].name for ends, maps in zip(merges, coarsest, strict=True))
-
-
-def pool_maps(maps: Sequence[Any]) -> Any:
-    """Pool maps, each (B, H, W, C), over their positions: average, maximum and standard deviation, map by map.
-
-    Returns:
-        float32 tensor (B, 3 * sum of C): of each map its C averages, C maxima and C deviations (of the population).
-    """
-    ops = import_keras().ops
-    maps = [ops.cast(of_layer, "float32") for of_layer in maps]
-    pooled = [pool(of_layer, axis=(1, 2)) for of_layer in maps for pool in (ops.mean, ops.max, ops.std)]
-    return ops.concatenate(pooled, axis=-1)
 
 
 def _side(operation: Any) -> int | None:

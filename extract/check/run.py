@@ -33,7 +33,8 @@ def run_check(options: CheckOptions) -> int:
     console = make_console()
     if options.weights_dir is not None and not options.weights_dir.is_dir():
         raise InputError(f"--weights-dir {options.weights_dir} is not a folder. Name the one that holds the weights.")
-    own = [FrozenBackbone.of_model(*find_model(option)) for option in options.backbone or ()]
+    pooling = options.pooling or ""
+    own = [FrozenBackbone.of_model(*find_model(option), pooling=pooling) for option in options.backbone or ()]
     names = split_names(options.backbones, "--backbones")
     if names is None:
         names = () if own else tuple(name for name, row in BACKBONES.items() if imagenet_file(row, options.weights_dir))

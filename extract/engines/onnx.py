@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 
 from extract.backbones.onnx_model import Sidecar
+from extract.backbones.pooling import pool_tokens
 from extract.runtime import CPU_BATCH, GPU_BATCH, cores
 from features.common.errors import InputError
 
@@ -141,8 +142,7 @@ class OnnxExtractor:
                 return output.mean(axis=(2, 3) if sidecar.layout == "NCHW" else (1, 2))
         if output.shape[1] <= sidecar.prefix_tokens:
             raise InputError(f"{self._path} gives {output.shape[1]} tokens, of which prefix_tokens leaves none.")
-        parts = {"cls": output[:, 0], "mean": output[:, sidecar.prefix_tokens :].mean(axis=1)}
-        return np.concatenate([parts[part] for part in sidecar.pooling.split("+")], axis=1)
+        return pool_tokens(np, output, sidecar.pooling, sidecar.prefix_tokens)
 
 
 def _first_line(error: Exception) -> str:

@@ -26,6 +26,8 @@ FEATURES = {"last": "", "mid": ".mid"}
 TTA = ("mean", "none")
 #: How the maps of mid-level features become numbers: average, maximum, standard deviation over their positions.
 MID_POOLING = "avg,max,std"
+#: How tokens become numbers: the one of the class, the mean of those of the image, or both side by side.
+TOKEN_POOLINGS = ("cls", "mean", "cls+mean")
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Recipe:
         weights_digest: BLAKE2b-128 of the weights' file, as hexadecimal digits.
         preprocessing: what happens to the decoded pixels before the backbone, in words.
         input_size: height and width of the backbone's input, in pixels.
-        pooling: how feature maps become a vector: `avg` the last one, `MID_POOLING` those of two layers; or `model`
-            where the model itself pools.
+        pooling: how feature maps become a vector: `avg` the last one, `MID_POOLING` those of two layers; how tokens do,
+            of `TOKEN_POOLINGS`; or `model` where the model itself pools.
         views: names of the views along the second axis of `features`.
         precision: arithmetic of the backbone, `float32` or `mixed`.
         storage: dtype of the stored features, `float32` or `float16`.
@@ -110,6 +112,11 @@ class Recipe:
     def features(self) -> str:
         """Which of `FEATURES` these are."""
         return "mid" if self.pooling == MID_POOLING else "last"
+
+    @property
+    def pooling_option(self) -> str:
+        """What `--pooling` takes for the same features; "" where it is left out. Of .onnx files the sidecar says it."""
+        return self.pooling if self.pooling in TOKEN_POOLINGS and self.weights.endswith(".keras") else ""
 
     def describe_views(self, tta: str, augment: bool = False) -> str:
         """Say what stage 2 reads of the views, by `TTA`: `1`, `mean of 8`, `first of 8`; heads may learn from all."""
@@ -179,6 +186,7 @@ def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
         settings = (*kinds, *sizes, *views, *ranges, *arithmetic, *pixels)
         if recipe.is_own_model:
             layers = [(_OF_LAYER[kind], row.layer) for kind, row in rows.items() if row.layer]
+            layers += [("--pooling", row.pooling_option) for row in rows.values() if row.pooling_option]
             own.append(["--backbone", f"{backbone}={recipe.weights}", *chain.from_iterable(layers), *settings])
         else:
             of_table.setdefault(("--weights", recipe.weights_option, *settings), []).append(backbone_of(backbone))

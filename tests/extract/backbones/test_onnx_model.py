@@ -141,7 +141,7 @@ def test_an_extraction_runs_it_and_a_heat_map_says_that_there_is_none(tmp_path):
     assert "nothing left to do: all 3 rows are up to date" in CliRunner().invoke(app, command).output
     with pytest.raises(InputError, match=r"mine is the \.onnx file .*mine\.onnx, which is run as a whole"):
         _freeze(FeatureCache(cache).open("train", "mine").recipe, None)
-    for option in (["--layer", "a"], ["--taps", "a,b"], ["--features", "mid"]):
+    for option in (["--layer", "a"], ["--taps", "a,b"], ["--pooling", "cls"], ["--features", "mid"]):
         refused = CliRunner().invoke(app, [*command, *option])
         assert refused.exit_code == 2
         assert (

@@ -2,12 +2,15 @@
 
 import json
 import logging
+import sys
 import zipfile
 
 import h5py
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from extract.__main__ import app
 from extract.backbones.build import FrozenBackbone, _load_weights
 from extract.backbones.own_model import load_own_model
 from extract.backbones.weights import Weights
@@ -72,7 +75,69 @@ def test_features_come_from_the_layer_and_it_is_part_of_the_recipe(keras, classi
 
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are(classifier):
     with pytest.raises(InputError, match=r"--layer pool: .* from its end: classes, pooled, maps"):
-        load_own_model(classifier[0], "pool")
+        FrozenBackbone.of_model("mine", own(classifier[0]), layers={"last": "pool"})
+
+
+@pytest.fixture(scope="module")
+def tokens(keras, tmp_path_factory):
+    """A file whose model gives 18 tokens of 5 numbers, two of them before the 4 x 4 of the image, and the model."""
+    keras.utils.set_random_seed(3)
+    image = keras.Input((16, 16, 3))
+    patches = keras.layers.Reshape((16, 5), name="patches")(keras.layers.Conv2D(5, 4, strides=4)(image))
+    both = keras.layers.Concatenate(axis=1, name="tokens")([keras.layers.Dense(5)(patches[:, 3:5]), patches])
+    model = keras.Model(image, both)
+    path = tmp_path_factory.mktemp("own") / "tokens.keras"
+    model.save(path)
+    return path, model
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "cls+mean"])
+def test_tokens_are_pooled_and_the_pooling_is_part_of_the_recipe(keras, tokens, pooling):
+    path, model = tokens
+    keras.backend.clear_session()  # as in a process of its own, Keras counts its default names from the start
+    frozen = FrozenBackbone.of_model("mine", own(path), pooling=pooling)
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    found = model.predict(images.astype(np.float32), verbose=0)
+    parts = {"cls": found[:, 0], "mean": found[:, 2:].mean(axis=1)}
+    expected = np.concatenate([parts[part] for part in pooling.split("+")], axis=1)
+    (features,) = frozen.compile(2, "tensorflow", images)(images)
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-5 * expected.std())
+    recipe = frozen.recipes("float32", Reading())[0]
+    assert recipe.pooling == pooling
+    assert extract_options({"mine": recipe})[0][:4] == ["--backbone", f"mine={path}", "--pooling", pooling]
+    assert FrozenBackbone.of_model("mine", own(path), cached=[recipe], pooling=pooling) == frozen
+    other = FrozenBackbone.of_model("mine", own(path), cached=[recipe], pooling="mean" if pooling == "cls" else "cls")
+    assert other.recipes("float32", Reading())[0].fingerprint != recipe.fingerprint
+
+
+def test_what_becomes_of_tokens_is_asked_for_and_held_to_them(keras, tokens, classifier, tmp_path):
+    with pytest.raises(InputError, match=r"gives tokens \(None, 18, 5\)\. Say what becomes of them: --pooling cls "):
+        FrozenBackbone.of_model("mine", own(tokens[0]))
+    with pytest.raises(InputError, match=r"--pooling cls\+mean: .* all of them of the image, .* Use --pooling mean"):
+        FrozenBackbone.of_model("mine", own(tokens[0]), layers={"last": "patches"}, pooling="cls+mean")
+    with pytest.raises(InputError, match=r"--pooling cls is of tokens \(B, T, D\), and .* gives \(None, 2\)"):
+        FrozenBackbone.of_model("mine", own(classifier[0]), pooling="cls")
+    inputs = keras.Input((16, 16, 3))
+    keras.Model(inputs, keras.layers.Reshape((24, 32))(inputs)).save(tmp_path / "mine.keras")
+    with pytest.raises(InputError, match=r"--pooling mean: .* tokens \(None, 24, 32\), and which .* cannot be told"):
+        FrozenBackbone.of_model("mine", own(tmp_path / "mine.keras"), pooling="mean")
+    assert FrozenBackbone.of_model("mine", own(tmp_path / "mine.keras"), pooling="cls").pooling == "cls"
+
+
+def test_of_several_outputs_one_is_asked_for(keras, net, tmp_path):
+    _, model = net
+    path = tmp_path / "mine.keras"
+    pyramid = {"P1": model.get_layer("block1").output, "P2": model.get_layer("block2").output}
+    keras.Model(model.input, pyramid).save(path)
+    shapes = r"block1 \(None, 8, 8, 5\), block2 \(None, 4, 4, 6\)"
+    with pytest.raises(InputError, match=rf"gives 2 outputs, from its layers {shapes}\. Name one: --layer NAME"):
+        FrozenBackbone.of_model("mine", own(path))
+    images = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
+    expected = np.asarray(keras.Model(model.input, pyramid["P2"])(images)).mean(axis=(1, 2))
+    chosen = FrozenBackbone.of_model("mine", own(path), layers={"last": "block2"})
+    np.testing.assert_allclose(chosen.build()(images), expected, rtol=1e-5)
+    keras.Model(model.input, {"P2": pyramid["P2"]}).save(path)  # the only one is taken
+    np.testing.assert_allclose(FrozenBackbone.of_model("mine", own(path)).build()(images), expected, rtol=1e-5)
 
 
 def write_archive(path, config, weights=None):
@@ -96,8 +161,22 @@ def test_what_is_no_model_is_named_before_keras_opens_it(tmp_path, monkeypatch):
         load_own_model(path)
 
 
-def test_an_input_without_end_is_refused_before_keras_opens_it(tmp_path):
-    layer = {"class_name": "InputLayer", "config": {"batch_shape": [None, 100_000, 100_000, 3]}}
+@pytest.mark.parametrize(
+    "layer", [{"module": "keras_hub.src.models.vit.vit_backbone"}, {"registered_name": "keras_hub>ViTBackbone"}]
+)
+def test_keras_hub_is_named_where_it_is_missing(tmp_path, monkeypatch, layer):
+    monkeypatch.setitem(sys.modules, "keras_hub", None)  # as if it were not installed
+    config = {"class_name": "Functional", "config": {"layers": [{"class_name": "ViTBackbone", "config": {}, **layer}]}}
+    write_archive(tmp_path / "mine.keras", json.dumps(config))
+    result = CliRunner().invoke(app, ["check", "--backbone", f"mine={tmp_path / 'mine.keras'}"])
+    assert result.exit_code == 2
+    assert "mine.keras has layers of the package keras-hub, which cannot be imported" in result.output
+    assert "Run: .venv/bin/pip install --no-deps keras-hub regex tokenizers" in result.output
+
+
+@pytest.mark.parametrize("config", [{"batch_shape": [None, 100_000, 100_000, 3]}, {"image_shape": [100_000] * 2 + [3]}])
+def test_an_input_without_end_is_refused_before_keras_opens_it(tmp_path, config):
+    layer = {"class_name": "InputLayer", "config": config}
     write_archive(tmp_path / "mine.keras", json.dumps({"config": {"layers": [layer]}}))
     with pytest.raises(InputError, match=r"takes inputs of shape \(None, 100000, 100000, 3\): a side may have 4,096"):
         load_own_model(tmp_path / "mine.keras")
@@ -147,6 +226,14 @@ def test_mid_level_features_are_pooled_maps_of_two_layers(keras, net, caplog, la
     assert [(recipe.backbone, recipe.layer) for recipe in recipes] == [("mine", ""), ("mine.mid", ",".join(taps))]
     path.unlink()  # what is cached is not loaded again
     assert FrozenBackbone.of_model("mine", own(path), BOTH, layers, recipes) == frozen
+
+
+def test_a_model_may_hold_the_operations_that_pool_its_mid_level_features(keras, net, tmp_path):
+    path, model = net
+    mean, std = (pool(model.output, axis=(1, 2), keepdims=True) for pool in (keras.ops.mean, keras.ops.std))
+    keras.Model(model.input, keras.ops.concatenate([model.output - mean, model.output / std])).save(path)
+    keras.backend.clear_session()
+    assert len(FrozenBackbone.of_model("mine", own(path), BOTH).build_rows().outputs) == 2
 
 
 def test_taps_that_are_not_there_are_refused_with_those_that_are(net):

@@ -104,6 +104,20 @@ def test_the_scale_of_a_model_of_ones_own_is_judged(save, scale, random, exit_co
     assert result.exit_code == exit_code, result.output
 
 
+def test_tokens_of_a_model_of_ones_own_are_pooled(tmp_path):
+    keras = import_keras()
+    image = keras.Input((32, 32, 3))
+    pixels = keras.layers.Flatten()(image)
+    keras.Model(image, keras.layers.Reshape((17, 3))(pixels[:, :51])).save(tmp_path / "own.keras")
+    option = f"own={tmp_path / 'own.keras'}"
+    result = check("--backbone", option, "--pooling", "cls")
+    assert "own: nothing can be said of its scale" in result.output
+    assert result.exit_code == 0
+    result = check("--backbone", option)
+    assert "gives tokens (None, 17, 3). Say what becomes of them: --pooling cls" in " ".join(result.output.split())
+    assert result.exit_code == 2
+
+
 def test_features_without_content_or_that_are_not_numbers_are_wrong():
     assert doubt_scale(lambda images: np.ones((len(images), 4)), 32)[0]
     assert doubt_scale(lambda images: np.full((len(images), 4), np.nan), 32) == (
