@@ -166,17 +166,20 @@ class FrozenBackbone:
         outputs = [pool_maps(maps) if kind == "mid" else self._end(whole).output for kind in self.features]
         return import_keras().Model(whole.inputs[0], outputs)
 
-    def compile(self, batch_size: int | None, engine: str, sample: np.ndarray) -> Extractor:
+    def compile(
+        self, batch_size: int | None, engine: str, sample: np.ndarray, classifier: Path | None = None
+    ) -> Extractor:
         """Build and compile it with its weights.
 
         Args:
             batch_size: images a batch; None: by the device.
             engine: what computes, a name of `extract.engines.table.ENGINES`, or `auto`.
             sample: uint8 (n, S, S, 3), some images, on which an engine proves itself.
+            classifier: weights as of `build_classifier`, which is compiled in place of `build_rows`.
         """
         device = device_name()
         return Extractor(
-            lambda: fold_batch_norms(self.build_rows()),
+            lambda: fold_batch_norms(self.build_classifier(classifier) if classifier else self.build_rows()),
             self.preprocessing,
             self.input_size,
             batch_size or default_batch_size(device),
@@ -190,8 +193,11 @@ class FrozenBackbone:
         assert self.weights.path is not None
         return pool_features(cut_model(whole, self.weights.path, self.layer), self.pooling)
 
-    def build_classifier(self) -> "keras.Model":
-        """Build a backbone whose weights are named tensors, with its classifier.
+    def build_classifier(self, path: Path) -> "keras.Model":
+        """Build a backbone of the table with its classifier.
+
+        Args:
+            path: ImageNet weights with the classifier.
 
         Returns:
             Model from (B, S, S, 3) preprocessed pixels to (B, 1000), the probabilities of ImageNet's classes.
@@ -199,14 +205,18 @@ class FrozenBackbone:
         Raises:
             InputError: the weights do not fit the architecture, or have no classifier.
         """
-        assert self.architecture is not None
-        return _build_of_tensors(self.architecture, self.weights.path, self.input_size, include_top=True)
+        return self._build_architecture(path, include_top=True)
 
     def build_whole(self) -> "keras.Model":
         """Build the backbone, pooled, with its weights; load a user's own model as it was saved."""
         if self.architecture is None:
             assert self.weights.path is not None
             return load_own_model(self.weights.path)
+        return self._build_architecture(self.weights.path)
+
+    def _build_architecture(self, weights: Path | None, include_top: bool = False) -> "keras.Model":
+        """Build a backbone of the table, pooled or with its classifier, with its weights."""
+        assert self.architecture is not None
         split_cores()
         keras = import_keras()
         keras.config.set_dtype_policy("mixed_float16" if self.precision == "mixed" else "float32")
@@ -214,13 +224,13 @@ class FrozenBackbone:
             if self.weights.kind == "random":
                 keras.utils.set_random_seed(RANDOM_SEED)
             if not self.architecture.of_keras:
-                return _build_of_tensors(self.architecture, self.weights.path, self.input_size)
+                return _build_of_tensors(self.architecture, weights, self.input_size, include_top)
             # With an input shape: without it EfficientNet pads odd maps at another side than when it was trained.
             shape = (self.input_size, self.input_size, 3)
             builder = getattr(keras.applications, self.architecture.builder)
-            model = builder(include_top=False, weights=None, pooling="avg", input_shape=shape)
-            if self.weights.path is not None:
-                _load_weights(model, self.weights.path)
+            model = builder(include_top=include_top, weights=None, pooling="avg", input_shape=shape)
+            if weights is not None:
+                _load_weights(model, weights, "with" if include_top else "without")
                 if self.weights.kind == "imagenet" and self.architecture.builder.startswith("EfficientNetB"):
                     _match_imagenet_scaling(model)
             return model
@@ -228,7 +238,7 @@ class FrozenBackbone:
             keras.config.set_dtype_policy("float32")
 
 
-def _build_of_tensors(row: Backbone, weights: Path | None, size: int, include_top: bool = False) -> "keras.Model":
+def _build_of_tensors(row: Backbone, weights: Path | None, size: int, include_top: bool) -> "keras.Model":
     """Build a backbone that keras.applications does not have."""
     if row.embedded:
         from extract.backbones.efficientnet_lite import build
@@ -239,8 +249,8 @@ def _build_of_tensors(row: Backbone, weights: Path | None, size: int, include_to
     return build_resnext(weights, size, include_top)
 
 
-def _load_weights(model: "keras.Model", path: Path) -> None:
-    """Load weights; what does not fit becomes an InputError naming the file."""
+def _load_weights(model: "keras.Model", path: Path, classifier: str = "without") -> None:
+    """Load weights, with or without the classifier; what does not fit becomes an InputError naming the file."""
     try:
         if path.suffix == ".h5":
             refuse_inflated(io.BytesIO(path.read_bytes()))
@@ -251,7 +261,7 @@ def _load_weights(model: "keras.Model", path: Path) -> None:
     except (ValueError, OSError, KeyError, AttributeError, TypeError, UserWarning) as error:  # Keras, on a foreign file
         raise InputError(
             f"{path} does not fit {model.name}: it holds the weights of another architecture, or not all of this one. "
-            f"Give weights that were saved from {model.name} without its classifier. Keras says: "
+            f"Give weights that were saved from {model.name} {classifier} its classifier. Keras says: "
             f"{str(error).splitlines()[0][:200]}"
         ) from None
 

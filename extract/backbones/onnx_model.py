@@ -158,6 +158,11 @@ class OnnxBackbone:
         """What the cache calls the rows that one pass gives."""
         return (self.name,)
 
+    @property
+    def input_size(self) -> int:
+        """Height and width of its input, in pixels."""
+        return self.sidecar.size
+
     def recipes(self, storage: str, reading: Reading) -> tuple[Recipe, ...]:
         """All that decides the values of its rows of images read so, stored as `float32` or `float16`."""
         resizing = RESIZING[reading.fit].replace("bilinear", self.sidecar.interpolation)

@@ -1,5 +1,6 @@
 """The table of frozen backbones: one row each, read by the code, help, docs and tests."""
 
+import re
 from collections.abc import Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -76,6 +77,11 @@ class Backbone:
         """File names under which a folder may hold its ImageNet weights; the first is looked for first."""
         converted = () if self.of_keras else (f"{self.weights_name.rsplit('-', 1)[0]}.safetensors",)
         return (self.weights_name, *converted)
+
+    @property
+    def classifier_names(self) -> tuple[str, ...]:
+        """Likewise of the weights with the classifier, as Keras names them; those not of Keras hold it anyway."""
+        return tuple(re.sub("[-_]no[-_]?top(_v2)?", "", name) for name in self.weights_names)
 
 
 # Input sizes, widths, parameters, URLs and hashes: keras.applications of Keras 3.15, which a test compares row by row.

@@ -34,17 +34,19 @@ class Weights:
     path: Path | None
 
 
-def imagenet_file(backbone: Backbone, weights_dir: Path | None = None) -> Path | None:
+def imagenet_file(backbone: Backbone, weights_dir: Path | None = None, classifier: bool = False) -> Path | None:
     """Find the ImageNet weights of a backbone on this machine, without reading them.
 
     Args:
         backbone: a row of the table.
         weights_dir: a folder to look in first.
+        classifier: find those with the classifier.
 
     Returns:
         The file: in `weights_dir`, in Keras' folder of downloads, or in the package that embeds it; or None.
     """
-    names, folders = backbone.weights_names, ([weights_dir] if weights_dir else []) + [keras_home() / "models"]
+    names = backbone.classifier_names if classifier else backbone.weights_names
+    folders = ([weights_dir] if weights_dir else []) + [keras_home() / "models"]
     if backbone.embedded:
         package, _, name = backbone.weights_url.partition("/")
         found = importlib.util.find_spec(package)  # which does not execute it

@@ -1,10 +1,12 @@
 """What `python -m extract check` does: run each backbone over a few images whose answer is known."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from extract.backbones.build import FrozenBackbone
+from extract.backbones.onnx_model import AnyBackbone, OnnxBackbone
 from extract.backbones.table import BACKBONES, Backbone, backbone_named
 from extract.backbones.weights import find_model, find_weights, imagenet_file
 from extract.check.canary import CANARY_TOLERANCE, RECORDED, deviation_of_canary, draw_canary
@@ -34,7 +36,7 @@ def run_check(options: CheckOptions) -> int:
     if options.weights_dir is not None and not options.weights_dir.is_dir():
         raise InputError(f"--weights-dir {options.weights_dir} is not a folder. Name the one that holds the weights.")
     pooling = options.pooling or ""
-    own = [FrozenBackbone.of_model(*find_model(option), pooling=pooling) for option in options.backbone or ()]
+    own = [_own_backbone(option, pooling) for option in options.backbone or ()]
     names = split_names(options.backbones, "--backbones")
     if names is None:
         names = () if own else tuple(name for name, row in BACKBONES.items() if imagenet_file(row, options.weights_dir))
@@ -45,12 +47,13 @@ def run_check(options: CheckOptions) -> int:
                 f"--backbones {row.name}: {' or '.join(row.weights_names)} is not on this machine. Put it into a "
                 "folder and give --weights-dir, or extract with it once, which downloads it."
             )
-    table = [
+    backbones: list[AnyBackbone] = [
         FrozenBackbone.of_table(row, find_weights(row, "imagenet", options.weights_dir), "float32") for row in rows
     ]
+    backbones += own
     wrong = []
-    for backbone in table + own:
-        for is_wrong, words in _findings(backbone):
+    for backbone in backbones:
+        for is_wrong, words in _findings(backbone, options.weights_dir):
             console.print(f"{backbone.name}: {'WRONG: ' if is_wrong else ''}{words}")
             if is_wrong and backbone.name not in wrong:
                 wrong.append(backbone.name)
@@ -58,30 +61,43 @@ def run_check(options: CheckOptions) -> int:
         console.print(
             f"{', '.join(wrong)}: loaded or preprocessed wrongly. Do not use features of it. Of the table: run "
             "scripts/setup.sh and put the published weights in place; a model of your own: save it with its "
-            "preprocessing inside, for RGB pixels from 0 to 255."
+            "preprocessing inside, for RGB pixels from 0 to 255, or correct mean and std in the .json of an .onnx file."
         )
         return EXIT_BAD_INPUT
-    console.print(f"nothing is wrong with {', '.join(backbone.name for backbone in table + own) or 'no backbone'}")
+    console.print(f"nothing is wrong with {', '.join(backbone.name for backbone in backbones) or 'no backbone'}")
     return 0
 
 
-def _findings(backbone: FrozenBackbone) -> Iterator[tuple[bool, str]]:
+def _own_backbone(option: str, pooling: str) -> AnyBackbone:
+    """Find a model of one's own."""
+    name, weights = find_model(option)
+    if not option.endswith(".onnx"):
+        return FrozenBackbone.of_model(name, weights, pooling=pooling)
+    if pooling:
+        raise InputError(f"--pooling {pooling}: the .json file beside {weights.path} says it. Leave it out.")
+    return OnnxBackbone.of_model(name, weights)
+
+
+def _findings(backbone: AnyBackbone, weights_dir: Path | None) -> Iterator[tuple[bool, str]]:
     """Say what is found of one backbone: whether it is wrong, and in words what was looked at."""
-    extractor = CompiledBackbones(_BATCH)(backbone, draw_canary(backbone.input_size)[None])
+    canary = draw_canary(backbone.input_size)[None]
+    compiled = CompiledBackbones(_BATCH)
+    extractor = compiled(backbone, canary)
+    yield False, f"computed by {extractor.engine} on {compiled.device}"
 
     def features_of(images: np.ndarray) -> np.ndarray:
         batches = [extractor(images[start : start + _BATCH])[0] for start in range(0, len(images), _BATCH)]
         return np.concatenate(batches)
 
-    row = backbone.architecture
-    if row is None:
+    if isinstance(backbone, OnnxBackbone) or backbone.architecture is None:
         yield doubt_scale(features_of, backbone.input_size)
         return
-    yield _check_canary(row, features_of(draw_canary(row.input_size)[None])[0])
-    if row.of_keras:
-        yield False, "photographs: not done, for its weights on this machine have no classifier"
+    row = backbone.architecture
+    yield _check_canary(row, features_of(canary)[0])
+    if classifier := imagenet_file(row, weights_dir, classifier=True):
+        yield from _check_classes(backbone.compile(_BATCH, "auto", canary, classifier), row.input_size)
     else:
-        yield from _check_classes(backbone, row)
+        yield False, f"photographs: not done, for {row.classifier_names[0]} is not on this machine"
 
 
 def _check_canary(row: Backbone, features: np.ndarray) -> tuple[bool, str]:
@@ -95,11 +111,10 @@ def _check_canary(row: Backbone, features: np.ndarray) -> tuple[bool, str]:
     return not difference <= CANARY_TOLERANCE, words  # NaN is wrong, too
 
 
-def _check_classes(backbone: FrozenBackbone, row: Backbone) -> Iterator[tuple[bool, str]]:
-    """Hold the classes that a backbone with its classifier gives the photographs to what these show."""
-    extractor = Extractor(backbone.build_classifier, row.preprocessing, row.input_size, _BATCH)
+def _check_classes(classifier: Extractor, size: int) -> Iterator[tuple[bool, str]]:
+    """Hold the classes that a classifier, of an input size, gives the photographs to what these show."""
     photographs = load_photographs()
-    (probabilities,) = extractor(np.stack([resize(photo, row.input_size, "crop") for photo in photographs.values()]))
+    (probabilities,) = classifier(np.stack([resize(photo, size, "crop") for photo in photographs.values()]))
     for name, classes in zip(photographs, probabilities, strict=True):
         best = int(classes.argmax())
         found = EXPECTED[name].get(best)

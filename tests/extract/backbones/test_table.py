@@ -17,8 +17,9 @@ class _AskedForWeights(Exception):
     pass
 
 
+@pytest.mark.parametrize("include_top", [False, True])
 @pytest.mark.parametrize("row", KERAS_ROWS, ids=lambda row: row.name)
-def test_weights_file_and_hash_are_those_that_keras_downloads(row, monkeypatch):
+def test_weights_file_and_hash_are_those_that_keras_downloads(row, include_top, monkeypatch):
     keras = import_keras()
     from keras.src.utils import file_utils
 
@@ -35,8 +36,11 @@ def test_weights_file_and_hash_are_those_that_keras_downloads(row, monkeypatch):
     monkeypatch.setattr(keras.Variable, "_initialize_with_initializer", leave_empty)
     monkeypatch.setattr(file_utils, "get_file", get_file)
     with pytest.raises(_AskedForWeights):
-        getattr(keras.applications, row.builder)(include_top=False, weights="imagenet", pooling="avg")
-    assert asked == {"name": row.weights_name, "origin": row.weights_url, "file_hash": row.weights_hash}
+        getattr(keras.applications, row.builder)(include_top=include_top, weights="imagenet", pooling="avg")
+    if include_top:
+        assert row.classifier_names == (asked["name"],)
+    else:
+        assert asked == {"name": row.weights_name, "origin": row.weights_url, "file_hash": row.weights_hash}
 
 
 @pytest.mark.parametrize("row", KERAS_ROWS, ids=lambda row: row.name)

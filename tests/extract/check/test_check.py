@@ -1,17 +1,23 @@
 """`python -m extract check`: right backbones pass, and each kind of wrong preprocessing is found."""
 
+import json
+from importlib.util import find_spec
+
+import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from extract import runtime
 from extract.__main__ import app
-from extract.backbones.table import EMBEDDED
+from extract.backbones.table import BACKBONES, EMBEDDED
 from extract.backbones.weights import imagenet_file
 from extract.check.canary import CANARY_TOLERANCE, deviation_of_canary, draw_canary
-from extract.check.photographs import crop_photographs
+from extract.check.photographs import crop_photographs, load_photographs
 from extract.check.plausibility import doubt_scale
+from extract.images.resizing import resize
 from features.common.keras_import import import_keras
+from tests.extract.backbones.tiny_onnx import write_tiny
 
 PREPROCESS = runtime.preprocess
 
@@ -48,6 +54,79 @@ def test_wrong_preprocessing_is_found(monkeypatch, change, classes_wrong):
     assert "efficientnet_lite0: loaded or preprocessed wrongly" in result.output
 
 
+@pytest.fixture(scope="module")
+def mobilenet(tmp_path_factory):
+    """A folder with weights of mobilenetv2, whose hash is not published; its classifier tells the photographs apart."""
+    keras = import_keras()
+    from keras.src.legacy.saving import legacy_h5_format
+
+    def save(model, name):
+        with h5py.File(folder / name, "w") as file:
+            legacy_h5_format.save_weights_to_hdf5_group(file, model)
+
+    keras.utils.set_random_seed(0)
+    folder, row = tmp_path_factory.mktemp("weights"), BACKBONES["mobilenetv2"]
+    model = keras.applications.MobileNetV2(weights=None)
+    body = keras.Model(model.input, model.layers[-2].output)
+    photographs = np.stack([resize(photograph, 224, "crop") for photograph in load_photographs().values()])
+    china, flower = np.asarray(body(PREPROCESS(photographs, row.preprocessing)))
+    kernel, bias = np.zeros((1280, 1000), np.float32), np.full(1000, -100, np.float32)
+    kernel[:, 698] = 10 * (china - flower) / ((china - flower) ** 2).sum()
+    bias[[698, 985]] = -kernel[:, 698] @ (china + flower) / 2, 0
+    model.layers[-1].set_weights([kernel, bias])
+    save(model, row.classifier_names[0])
+    save(keras.applications.MobileNetV2(weights=None, include_top=False), row.weights_name)
+    return folder
+
+
+def test_the_classes_of_a_backbone_of_keras_are_right(mobilenet):
+    result = check("--backbones", "mobilenetv2", "--weights-dir", mobilenet)
+    assert result.exit_code == 0, result.output
+    assert f"mobilenetv2: computed by {'openvino' if find_spec('openvino') else 'tensorflow'} on CPU" in result.output
+    assert "mobilenetv2: canary: not done, for no features of it are recorded" in result.output
+    assert "mobilenetv2: china.jpg is palace (class 698, 99%)" in result.output
+    assert "mobilenetv2: flower.jpg is daisy (class 985, 99%)" in result.output
+
+
+def test_the_classes_of_a_backbone_that_is_wrongly_preprocessed_are_not(mobilenet, monkeypatch):
+    monkeypatch.setattr(runtime, "preprocess", lambda images, mode: PREPROCESS(255 - images, mode))
+    result = check("--backbones", "mobilenetv2", "--weights-dir", mobilenet)
+    assert result.exit_code == 2
+    assert "WRONG: china.jpg is something else (class 985" in result.output
+
+
+def test_without_a_file_with_the_classifier_it_is_named(mobilenet, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    row = BACKBONES["mobilenetv2"]
+    (tmp_path / row.weights_name).symlink_to(mobilenet / row.weights_name)
+    result = check("--backbones", "mobilenetv2", "--weights-dir", tmp_path)
+    assert result.exit_code == 0
+    assert f"photographs: not done, for {row.classifier_names[0]} is not on this machine" in " ".join(
+        result.output.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("pooling", "reshape", "exit_code", "words"),
+    [
+        ("cls", [0, 1024, 3], 0, "own: nothing can be said of its scale"),  # the first pixel
+        ("avg", [], 2, "own: WRONG: half the contrast"),  # the mean colour
+    ],
+)
+def test_the_scale_of_an_onnx_model_is_judged(tmp_path, pooling, reshape, exit_code, words):
+    path = tmp_path / "own.onnx"
+    path.write_bytes(write_tiny([None, 32, 32, 3], reshape=reshape))
+    sidecar = {"size": 32, "layout": "NHWC", "mean": (0, 0, 0), "std": (1, 1, 1), "pooling": pooling}
+    path.with_suffix(".json").write_text(json.dumps(sidecar))
+    result = check("--backbone", f"own={path}")
+    assert "own: computed by onnxruntime on CPU" in result.output
+    assert words in " ".join(result.output.split())
+    assert result.exit_code == exit_code
+    refused = check("--backbone", f"own={path}", "--pooling", "cls")
+    assert refused.exit_code == 2
+    assert "--pooling cls: the .json file beside" in refused.output
+
+
 def test_weights_that_are_not_here_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     result = check("--backbones", "resnext50")
@@ -73,7 +152,6 @@ RIGHT, FOR_0_TO_1, FOR_MINUS_1_TO_1, TWICE = (
 def save(tmp_path_factory):
     """Save efficientnet_lite0 as a model of one's own, behind a scale of pixels."""
     from extract.backbones.efficientnet_lite import build
-    from extract.backbones.table import BACKBONES
 
     keras = import_keras()
 
