@@ -3,8 +3,10 @@
 import subprocess
 
 import pandas as pd
+from typer.testing import CliRunner, Result
 
 from scripts.phantom import write_phantom
+from scripts.pipeline import app
 from tests import ROOT
 
 
@@ -13,13 +15,18 @@ def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def step(name: str, *arguments: object) -> Result:
+    """What a script does, within this process."""
+    return CliRunner().invoke(app, [f"scripts/{name}", *map(str, arguments)])
+
+
 def test_new_images_are_extracted_and_predicted_and_a_second_time_only_what_is_new(tmp_path):
     write_phantom(tmp_path / "data", {"train": 60, "test": 12}, size=64, seed=0, jobs=1)
     cache, run, images = tmp_path / "cache", tmp_path / "run", tmp_path / "new images"
-    done = script("extract.sh", tmp_path / "data", "--backbones", "efficientnet_lite0", "--cache", cache)
-    assert done.returncode == 0, done.stderr
+    done = step("extract.sh", tmp_path / "data", "--backbones", "efficientnet_lite0", "--cache", cache)
+    assert done.exit_code == 0, done.output
     options = ("--cache", cache, "--preset", "none", "--folds", "2", "--labels", "intraparenchymal,subarachnoid")
-    assert script("classify.sh", tmp_path / "data", "--out", run, *options, "--no-pictures").returncode == 0
+    assert step("classify.sh", tmp_path / "data", "--out", run, *options, "--no-pictures").exit_code == 0
 
     (tmp_path / "data" / "test").rename(images)
     done = script("predict.sh", run, images)
@@ -30,18 +37,18 @@ def test_new_images_are_extracted_and_predicted_and_a_second_time_only_what_is_n
     pd.testing.assert_frame_equal(pd.read_csv(out / "predictions_probability.csv"), expected, rtol=0, atol=1e-6)
 
     (images / "broken.png").write_bytes((images / f"{expected['ID'][0]}.png").read_bytes()[:200])
-    done = script("predict.sh", f"{run}/", f"{images}/")
-    assert done.returncode == 3, done.stderr
-    assert "1 could not be read by stage 1" in done.stdout
+    done = step("predict.sh", f"{run}/", f"{images}/")
+    assert done.exit_code == 3, done.output
+    assert "1 could not be read by stage 1" in done.output
     assert pd.read_csv(out / "predictions_binary.csv")["ID"].tolist() == ["broken", *expected["ID"]]
 
-    done = script("predict.sh", run, tmp_path / "missing")
-    assert done.returncode == 2
-    assert "missing is not a folder. Give the folder of the images to predict." in done.stderr
+    done = step("predict.sh", run, tmp_path / "missing")
+    assert done.exit_code == 2
+    assert "missing is not a folder. Give the folder of the images to predict." in done.output
     (tmp_path / "other").mkdir()
-    done = script("predict.sh", run, tmp_path / "other", "--out", out, "--overwrite", "--cache", tmp_path / "none")
-    assert done.returncode == 2
-    assert "holds predictions of other images" in done.stderr
+    done = step("predict.sh", run, tmp_path / "other", "--out", out, "--overwrite", "--cache", tmp_path / "none")
+    assert done.exit_code == 2
+    assert "holds predictions of other images" in done.output
     assert not (tmp_path / "none").exists()  # known before anything is extracted
 
 
@@ -53,8 +60,8 @@ def test_bad_usage_is_one_message_and_exit_2(tmp_path):
         ((tmp_path / "run", tmp_path / "images", "--fold", "3"), "No such option: --fold"),
         ((tmp_path / "run", tmp_path / "images", "--out"), "Option '--out' requires an argument"),
     ):
-        done = script("predict.sh", *arguments)
-        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+        done = step("predict.sh", *arguments)
+        assert (done.exit_code, message in done.output) == (2, True), done.output
     said = script("predict.sh", "--help").stdout
     assert "Usage: scripts/predict.sh" in said
     assert "Extract a folder of new images" in said
