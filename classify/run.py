@@ -18,7 +18,7 @@ from classify.options import RunOptions, choose_kinds
 from classify.rundir.folder import RUN_FILES, open_run
 from classify.settings import check_settings, choose_exclusive, count_steps
 from features.common.cli import EXIT_REJECTED, split_names
-from features.common.errors import unmasked_signals
+from features.common.errors import InputError, unmasked_signals
 from features.common.text import duration, progress_bar
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache, default_cache
@@ -53,6 +53,8 @@ def run_classification(options: RunOptions) -> int:
             if said:
                 typer.echo(f"understood: {said}")
             inputs = read_inputs(dataset, cache, names, options.tta, options.augment)
+            if options.augment and not settings.heads:
+                raise InputError("--augment is for heads, and --preset none trains none. Leave one of them out.")
             if said := describe_views(inputs.recipes, options.tta, options.augment):
                 typer.echo(f"understood: {said}")
             if options.holdout is not None:

@@ -361,10 +361,10 @@ def _say_what_is_missing(
     elif found.left_out:
         say(f"without a gradient, so left out: {', '.join(found.left_out)} ({1 - found.covered:.0%} of the shares)")
     if error > _TOLERANCE:
-        say(
-            f"warning: the heat maps miss the logits of {found.model} by up to {error:.2g}: the backbones give other "
-            "features on this machine than those that the run learnt from"
-        )
+        why = "the backbones give other features on this machine than those that the run learnt from"
+        if any(len(recipe.views) > 1 for recipe in found.recipes.values()):
+            why = "they show the image as it is, and the run reads the mean over several views of it"
+        say(f"warning: the heat maps miss the logits of {found.model} by up to {error:.2g}: {why}")
     if left_out:
         first, reason = next(iter(left_out.items()))
         say(f"not shown: {count_things(len(left_out), 'image')} (first: {first}: {reason}): {CAM_RECORD} lists them")

@@ -212,6 +212,9 @@ def _choose_backbones(
             f"--sizes {options.sizes} is for the backbones of the table: a model of your own has one size."
         )
     features = choose_names(options.features, "--features", "a kind of features", FEATURES)
+    for name, kind in (("layer", "last"), ("taps", "mid")):
+        if (value := getattr(options, name)) is not None and kind not in features:
+            raise InputError(f"--{name} {value} is for the features {kind}. Leave it out, or add {kind} to --features.")
     layers = {"last": options.layer or "", **({"mid": options.taps} if options.taps else {})}
     pooling = options.pooling or ""
     own = [_own_backbone(option, cache, images, features, layers, pooling) for option in options.backbone or ()]
@@ -242,16 +245,18 @@ def _describe_taps(backbone: FrozenBackbone) -> str:
 
 
 def _kept_reading(cache: Path, backbones: Sequence[AnyBackbone], images: Sequence[Images]) -> Reading:
-    """Find how the images of the rows in the cache were read; as today where there are none."""
-    paths = _cache_files(cache, images, backbones)
-    return next((Reading.of(CacheFile.open(path).recipe) for path in paths if path.exists()), Reading())
+    """Find how the images of the rows in the cache were read, or those of other rows; as today where there are none."""
+    paths = [path for path in _cache_files(cache, images, backbones) if path.exists()]
+    paths = paths or sorted(cache.glob("*/*.h5"))
+    return next((Reading.of(CacheFile.open(path).recipe) for path in paths), Reading())
 
 
 def _parse_sizes(choice: str, native: int) -> list[int]:
     """Read the value of --sizes for a backbone of a native input size: the sizes, each once."""
     sizes = []
     for text in split_names(choice, "--sizes") or ():
-        if text != "native" and not (text.isascii() and text.isdigit() and 32 <= int(text) <= MAX_SIDE):
+        is_number = text.isascii() and text.isdigit() and len(text) < 9
+        if text != "native" and not (is_number and 32 <= int(text) <= MAX_SIDE):
             raise InputError(f"--sizes {choice!r}: {text!r} is neither native nor a number from 32 to {MAX_SIDE:,}.")
         sizes.append(native if text == "native" else int(text))
     return list(dict.fromkeys(sizes))

@@ -38,7 +38,7 @@ class RidgeSolver:
         X: features (N, D).
         truth: float64 (N, L).
         scale: float64 (D,), what the features are divided by.
-        groups: (N,), or None.
+        groups: (N,), or None. One that has all rows counts as none.
     """
 
     def __init__(self, X: Features, truth: np.ndarray, scale: np.ndarray, groups: Groups | None) -> None:
@@ -47,7 +47,8 @@ class RidgeSolver:
         self._products = self._scaled.multiply()
         self._of_rows = len(self._products) == len(X)
         units = np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1]
-        self._batches = list(_batches(units))
+        # Without its only group nothing is left to learn from.
+        self._batches = list(_batches(units if units.any() else np.arange(len(X))))
 
     def solve(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
         """Solve with a penalty on the squares of the coefficients.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Len
+from annotated_types import Ge, Le, Len
 
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.weights import Weights
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from extract.engines.onnx import OnnxExtractor
 
 _ThreeMeans = Annotated[tuple[Annotated[float, Ge(0), Le(1)], ...], Len(3, 3)]
-_ThreeDeviations = Annotated[tuple[Annotated[float, Gt(0), Le(1)], ...], Len(3, 3)]
+_ThreeDeviations = Annotated[tuple[Annotated[float, Ge(1e-6), Le(1)], ...], Len(3, 3)]
 #: Fields of protocol buffers, of onnx.proto: the graph of a model, the arrays of a graph, and where their bytes lie.
 _GRAPH, _INITIALIZER, _DATA_LOCATION = 7, 5, 14
 
@@ -84,7 +84,7 @@ def read_sidecar(path: Path, content: bytes) -> Sidecar:
 
     try:
         record = json.loads(content)
-    except ValueError as error:  # no JSON, or no UTF-8
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or brackets within brackets
         raise InputError(f"{path} is not JSON ({error}). Write for example: {_EXAMPLE}") from None
     if not isinstance(record, dict):
         raise InputError(f"{path} is not a JSON object. Write for example: {_EXAMPLE}")
@@ -97,8 +97,9 @@ def read_sidecar(path: Path, content: bytes) -> Sidecar:
         sidecar = TypeAdapter(Sidecar).validate_json(json.dumps(record))
     except ValidationError as error:
         fault = error.errors()[0]
-        name = str(fault["loc"][0])
-        raise InputError(f"{path}: {name} is {record[name]!r}: {fault['msg']}. Write for example: {_EXAMPLE}") from None
+        name = str([*fault["loc"], ""][0])
+        received = f"{name} is {record[name]!r}: " if name else ""
+        raise InputError(f"{path}: {received}{fault['msg']}. Write for example: {_EXAMPLE}") from None
     if (sidecar.mean is None) != (sidecar.std is None):
         raise InputError(f"{path}: mean and std go together. Give both, or none for a model that takes uint8 pixels.")
     if "cls" in sidecar.pooling and not sidecar.prefix_tokens:

@@ -45,6 +45,7 @@ class OnnxExtractor:
         except Exception as error:  # noqa: BLE001 - its classes share no base but this one
             raise InputError(f"{path} cannot be opened by ONNX Runtime: {_first_line(error)}") from None
         self.device = "CUDA" if "CUDAExecutionProvider" in self._session.get_providers() else "CPU"
+        self._positions = (2, 3) if sidecar.layout == "NCHW" else (1, 2)
         self._check_input()
         self._output = self._choose_output()
         fixed = self._session.get_inputs()[0].shape[0]
@@ -134,12 +135,24 @@ class OnnxExtractor:
                 f"{sidecar.pooling} does not fit. (N, D) takes none, maps avg, tokens (N, T, D) cls, mean or cls+mean: "
                 f"{self._path.with_suffix('.json')}."
             )
+        if len(output) != self.batch_size:
+            raise InputError(
+                f"{self._path} gives {self._output} as {output.shape} of {self.batch_size} images; the first axis is "
+                "that of the images. Export it so."
+            )
+        if sidecar.pooling == "avg":
+            first, second = (output.shape[axis] for axis in self._positions)
+            if first != second:
+                raise InputError(
+                    f"{self._path} gives {self._output} as {output.shape}, no square maps in the layout "
+                    f"{sidecar.layout} of its input. Export maps in that layout, or pool in the model."
+                )
         output = output.astype(np.float32, copy=False)
         match sidecar.pooling:
             case "none":
                 return output
             case "avg":
-                return output.mean(axis=(2, 3) if sidecar.layout == "NCHW" else (1, 2))
+                return output.mean(axis=self._positions)
         if output.shape[1] <= sidecar.prefix_tokens:
             raise InputError(f"{self._path} gives {output.shape[1]} tokens, of which prefix_tokens leaves none.")
         return pool_tokens(np, output, sidecar.pooling, sidecar.prefix_tokens)

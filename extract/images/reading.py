@@ -131,6 +131,6 @@ def name_views(choice: str) -> tuple[str, ...]:
     """
     if choice == MIRROR:
         return IDENTITY, MIRROR
-    if not choice.isascii() or not choice.isdigit() or not 1 <= int(choice) <= MAX_VIEWS:
+    if not choice.isascii() or not choice.isdigit() or len(choice) > 9 or not 1 <= int(choice) <= MAX_VIEWS:
         raise InputError(f"--views {choice!r}: expected a number from 1 to {MAX_VIEWS}, or {MIRROR}.")
     return (IDENTITY, *(f"random{number}" for number in range(1, int(choice))))

@@ -156,6 +156,9 @@ def test_heads_learn_from_all_views_and_it_is_in_the_files(tmp_path):
         pd.testing.assert_frame_equal(tables["plain"].loc[model], tables["drawn"].loc[model])
     assert (tables["plain"].loc["tiny/gamma"] - tables["drawn"].loc["tiny/gamma"]).abs().max().max() > 0.001
     pd.testing.assert_frame_equal(tables["drawn"], tables["again"])
+    code, said, out = run(toy, "none", "--augment", "--preset", "none")
+    assert (code, out.exists()) == (2, False)
+    assert "--augment is for heads, and --preset none trains none" in " ".join(said.split())
 
 
 def test_heads_cannot_draw_views_where_there_is_one(toy):

@@ -137,6 +137,18 @@ def test_a_model_of_ones_own_runs_beside_the_table(tmp_path, own_model):
     assert "nothing left to do: all 6 rows are up to date" in again.output
 
 
+def test_another_backbone_reads_images_as_the_rest_of_the_cache_and_layers_need_their_features(tmp_path, own_model):
+    write_images(tmp_path / "data" / "train", 3, side=16)
+    cache = tmp_path / "cache"
+    assert extract(tmp_path / "data", "--backbone", f"a={own_model}", "--cache", cache, "--views", "2").exit_code == 0
+    assert extract(tmp_path / "data", "--backbone", f"b={own_model}", "--cache", cache).exit_code == 0
+    assert FeatureCache(cache).open("train", "b").recipe.views == ("identity", "random1")
+    for option, other in (("--layer", "mid"), ("--taps", "last")):
+        refused = extract(tmp_path / "data", "--backbone", f"c={own_model}", option, "relu", "--features", other)
+        assert refused.exit_code == 2
+        assert f"{option} relu is for the features" in " ".join(refused.output.split())
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_with_nothing_to_do_no_keras_is_loaded(tmp_path, own_model, own):
     write_images(tmp_path / "data" / "train", 2, side=16)

@@ -234,3 +234,10 @@ def test_ridge_regression_chooses_a_stronger_penalty_where_patients_tell_more_th
     y = rng.permutation(np.arange(40) < 20)[groups].astype(np.uint8)[:, None]
     chosen = [RidgeRegression().fit(X, y, known).penalty_[0] for known in (groups, None)]
     assert chosen[0] > 10 * chosen[1]
+
+
+def test_ridge_regression_of_one_group_leaves_rows_out_alone():
+    X, y, _ = patients(0)
+    alone, one = (RidgeRegression().fit(X, y, groups) for groups in (None, np.zeros(len(X))))
+    np.testing.assert_array_equal(one.penalty_, alone.penalty_)
+    np.testing.assert_array_equal(one.predict_proba(X), alone.predict_proba(X))

@@ -72,6 +72,8 @@ def test_tokens_are_pooled_as_the_sidecar_says(tmp_path, pooling):
         ({"pooling": "avg"}, {}, r"takes tensor\(float\)\. Give mean and std, of pixels from 0 to 1"),
         ({"pooling": "avg", **SCALE}, {"dtype": np.uint8}, r"takes tensor\(uint8\)\. Leave mean and std out"),
         (SCALE, {}, r"gives features as float32 \(4, 4, 4, 3\), which pooling none does not fit"),
+        (SCALE, {"reshape": [1, -1]}, r"as \(1, 192\) of 4 images; the first axis is that of the images"),
+        ({"pooling": "avg", **SCALE}, {"reshape": [0, 2, 8, 3]}, r"\(4, 2, 8, 3\), no square maps in the layout NHWC"),
         ({"output": "other", **SCALE}, {}, r"has the outputs features; .*mine\.json names 'other'"),
     ],
 )
@@ -86,6 +88,9 @@ def test_a_model_that_does_not_do_what_its_sidecar_says_is_refused(tmp_path, sid
     [
         ("{", r"a\.json is not JSON"),
         ("[]", r"is not a JSON object"),
+        ("[" * 100_000, r"a\.json is not JSON"),
+        ('{"size": 4, "layout": "NHWC", "source": "\\ud800"}', r"a\.json: .*Write for example"),
+        ('{"size": 4, "layout": "NHWC", "mean": [0, 0, 0], "std": [1, 1, 1e-300]}', r"std is \[1, 1, 1e-300\]"),
         ('{"size": 4}', r"layout is missing\. Write for example"),
         ('{"size": 4, "layout": "NHWC", "scale": 2}', r"has a field 'scale'\. Expected some of size, layout"),
         ('{"size": 4, "layout": "HWC"}', r"layout is 'HWC'"),
