@@ -125,7 +125,7 @@ class ExtractOptions(ImageOptions):
         typer.Option(
             min=1,
             max=4096,
-            help="Images a batch; on a CPU rounded up to as many for each group of cores.",
+            help="Images a batch; on a CPU rounded up to a multiple of those computed at a time.",
             show_default="by the device",
         ),
     ] = None

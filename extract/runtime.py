@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: Images a batch at first, halved when out of memory; on a CPU, for each of the batches computed at a time.
 CPU_BATCH, GPU_BATCH = 4, 256
+#: Images a batch for each stream of OpenVINO, which takes them one by one; the streams wait for one another at its end.
+_STREAM_BATCH = 8
 #: Batches that a CPU computes at a time, at most: each holds its own feature maps, half a GB for VGG16 (measured).
 _BATCHES_AT_A_TIME = 4
 #: By how many standard deviations of the features an engine may miss TensorFlow's; rounding misses them by some 2e-5.
@@ -123,7 +125,7 @@ class Extractor:
             called again when the batch is halved, so that nothing is kept that is compiled.
         preprocessing: a key of `extract.backbones.table.PREPROCESSING`.
         input_size: S, in pixels.
-        batch_size: images a batch; rounded up to a multiple of `batches_at_a_time`.
+        batch_size: images a batch, rounded up to a multiple of those computed at a time; None: by device and engine.
         proof: uint8 (n, S, S, 3), on which OpenVINO proves itself first; without it Keras' backend computes.
 
     Attributes:
@@ -137,17 +139,18 @@ class Extractor:
         build: Callable[[], "keras.Model"],
         preprocessing: str,
         input_size: int,
-        batch_size: int,
+        batch_size: int | None,
         proof: np.ndarray | None = None,
     ) -> None:
-        parts = batches_at_a_time()
+        split_cores()
         self.device = device_name()
-        self.batch_size = -(-batch_size // parts) * parts
+        self._asked = batch_size
         self.engine = import_keras().backend.backend()
         self._proof = proof
         self._build = build
         self._preprocessing = preprocessing
         self._input_size = input_size
+        self.batch_size = self._choose_batch()
         self._function = self._compile()
         trim_memory()
 
@@ -167,11 +170,8 @@ class Extractor:
         start = 0
         while start < len(images):
             batch = images[start : start + self.batch_size]
-            missing = self.batch_size - len(batch)
             try:
-                # A short batch is filled up: another shape would be traced and compiled again.
-                filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-                outputs = self._function(filled)
+                outputs = self._function(batch)
                 batches.append([np.asarray(output, np.float32)[: len(batch)] for output in outputs])
             except Exception as error:
                 if not _is_out_of_memory(error):
@@ -188,15 +188,33 @@ class Extractor:
             start += len(batch)
         return _join(batches)
 
+    def _choose_batch(self) -> int:
+        """Choose the images a batch, by what was asked for and what computes."""
+        if self._proof is None:
+            parts, default = batches_at_a_time(), default_batch_size(self.device)
+        else:
+            parts, default = cores(), min(GPU_BATCH, _STREAM_BATCH * cores())
+        return -(-(self._asked or default) // parts) * parts
+
     def _compile(self) -> Callable[[np.ndarray], Sequence[Any]]:
-        """Compile the whole graph for one shape of batch, the weights as constants where that is faster."""
+        """Compile the whole graph, the weights as constants where that is faster."""
         match import_keras().backend.backend():
             case "tensorflow":
-                return self._compile_openvino() or self._compile_tensorflow()
+                return self._compile_openvino() or self._fill_up(self._compile_tensorflow())
             case "jax":
-                return self._compile_jax()
+                return self._fill_up(self._compile_jax())
             case _:
-                return self._compile_torch()
+                return self._fill_up(self._compile_torch())
+
+    def _fill_up(self, function: Callable[[np.ndarray], Sequence[Any]]) -> Callable[[np.ndarray], Sequence[Any]]:
+        """Fill up short batches for a function: another shape would be traced and compiled again."""
+        size = self.batch_size
+
+        def compute(images: np.ndarray) -> Sequence[Any]:
+            missing = np.repeat(images[-1:], size - len(images), axis=0)
+            return function(np.concatenate([images, missing]) if len(missing) else images)
+
+        return compute
 
     def _graph(self, model: "keras.Model") -> Callable[..., list[Any]]:
         """The graph of preprocessing and a model: from its weights as values and images to its outputs."""
@@ -241,30 +259,29 @@ class Extractor:
         """Compile TensorFlow's graph by OpenVINO; None, with a warning, where that fails or gives other features."""
         if self._proof is None:
             return None
-        streams = math.gcd(self.batch_size, batches_at_a_time())
         model = self._build()
         # Not by the traced function: TensorFlow copies all weights before it runs one.
-        expected = self._graph(model)(*_weights(model), self._proof[: self.batch_size])
+        expected = self._graph(model)(*_weights(model), self._proof)
         function = self._trace(model, None)
         del model  # each copy of the weights counts
         try:
             from extract.engines.openvino import compile_graph
 
-            shape = (self.batch_size // streams, self._input_size, self._input_size, 3)
-            compiled = compile_graph(function, shape, streams)
-            found = compiled(np.resize(self._proof, (self.batch_size, *shape[1:])))
+            compiled = compile_graph(function, self._input_size, min(cores(), self.batch_size))
+            found = compiled(self._proof)
         except Exception as error:
             if _is_out_of_memory(error):
                 raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         else:
-            gap = max(_gap(output.numpy(), row[: len(output)]) for output, row in zip(expected, found, strict=True))
+            gap = max(_gap(output.numpy(), rows) for output, rows in zip(expected, found, strict=True))
             if gap <= _SAME:  # which what is not a number is not
                 self.engine = OPENVINO
                 return compiled
             reason = f"its features differ by {gap:.1e} standard deviations"
         logger.warning("OpenVINO is left out: %s. TensorFlow computes, which takes longer", reason)
         self._proof = None
+        self.batch_size = self._choose_batch()
         return None
 
     def _compile_jax(self) -> Callable[[np.ndarray], Sequence[Any]]:

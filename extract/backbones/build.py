@@ -19,7 +19,7 @@ from extract.backbones.weights import RANDOM_SEED, Weights
 from extract.engines.table import OPENVINO, choose_engine
 from extract.images.reading import Reading
 from extract.images.resizing import RESIZING
-from extract.runtime import Extractor, default_batch_size, device_name, split_cores
+from extract.runtime import Extractor, device_name, split_cores
 from features.common.errors import InputError
 from features.common.hdf5 import refuse_inflated
 from features.common.keras_import import import_keras
@@ -182,7 +182,7 @@ class FrozenBackbone:
             lambda: fold_batch_norms(self.build_classifier(classifier) if classifier else self.build_rows()),
             self.preprocessing,
             self.input_size,
-            batch_size or default_batch_size(device),
+            batch_size,
             sample if choose_engine(engine, device, self.precision) == OPENVINO else None,
         )
 

@@ -238,7 +238,7 @@ def test_the_batch_is_halved_until_it_fits(model, images, monkeypatch, caplog):
     extractor = Extractor(lambda: model, "model", SIDE, 8)
     (features,) = extractor(images[:5])
     np.testing.assert_array_equal(features, images[:5].reshape(5, -1)[:, :3])
-    assert function.sizes == [8, 4, 2, 2, 2]
+    assert function.sizes == [5, 4, 2, 2, 1]
     assert extractor.batch_size == 2
     assert "halved to 4" in caplog.text
 
@@ -257,3 +257,23 @@ def test_a_single_image_too_large_is_said_and_other_errors_pass(model, images, m
 
 def test_the_device_has_a_name():
     assert device_name()
+
+
+def test_openvino_keeps_all_cores_busy_and_tensorflow_in_its_place_has_its_own_batch(model, images, monkeypatch):
+    asked = []
+    original = openvino.compile_graph
+
+    def compile_graph(function, size, streams):
+        asked.append(streams)
+        if streams == 20:
+            raise RuntimeError("too many")
+        return original(function, size, streams)
+
+    monkeypatch.setattr(openvino, "compile_graph", compile_graph)
+    monkeypatch.setattr(runtime, "cores", lambda: 5)
+    monkeypatch.setattr(runtime, "batches_at_a_time", lambda: 2)
+    assert Extractor(lambda: model, "tf", SIDE, None, images[:1]).batch_size == 40
+    assert Extractor(lambda: model, "tf", SIDE, 12, images[:1]).batch_size == 15
+    monkeypatch.setattr(runtime, "cores", lambda: 20)
+    assert Extractor(lambda: model, "tf", SIDE, None, images[:1]).batch_size == 8  # 4 for each of 2
+    assert asked == [5, 5, 20]
