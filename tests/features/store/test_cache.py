@@ -6,6 +6,7 @@ import tracemalloc
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -380,21 +381,24 @@ def test_an_owner_that_is_no_text_is_another_owner(tmp_path, monkeypatch):
         default_cache(tmp_path / "mine")
 
 
-def refuse_changed(images) -> None:
+def refuse_changed(images) -> list[Path]:
+    """Compare the images with their features; return the files that were read for it."""
     root, paths = images
-    FeatureCache(root).refuse_changed("train", ["net"], ["a", "b"], paths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("features.store.cache.digest_file", read := Mock(wraps=digest_file))
+        FeatureCache(root).refuse_changed("train", ["net"], ["a", "b"], paths)
+    return sorted(call.args[0] for call in read.call_args_list)
 
 
-def test_images_of_the_same_size_and_time_are_not_read_again(images, monkeypatch):
-    monkeypatch.setattr("features.store.cache.digest_file", lambda path: pytest.fail(f"{path} was read"))
-    refuse_changed(images)
+def test_images_of_the_same_size_and_time_are_not_read_again(images):
+    assert refuse_changed(images) == []
 
 
 @pytest.mark.parametrize("moment", [10**18, 10**18 + 2, 2 * 10**18])
 def test_an_image_of_another_time_passes_if_its_bytes_are_the_same_and_is_refused_if_not(images, moment):
     root, paths = images
     os.utime(paths[1], ns=(moment, moment))
-    refuse_changed(images)
+    assert refuse_changed(images) == [paths[1]]
     paths[1].write_bytes(b"image c")
     os.utime(paths[1], ns=(moment, moment))  # older than before too, as rsync -a and unzip do
     with pytest.raises(InputError) as caught:
@@ -418,19 +422,18 @@ def test_images_swapped_for_others_of_the_same_size_and_time_are_refused(images)
         refuse_changed(images)
 
 
-def test_a_file_that_was_touched_is_read_once_more_and_not_again(images, monkeypatch):
+def test_a_file_that_was_touched_is_read_once_more_and_not_again(images):
     _, paths = images
     os.utime(paths[0], ns=(10**18, 10**18 + 2))
-    refuse_changed(images)
-    monkeypatch.setattr("features.store.cache.digest_file", lambda path: pytest.fail(f"{path} was read"))
-    refuse_changed(images)
+    assert refuse_changed(images) == [paths[0]]
+    assert refuse_changed(images) == []
 
 
 def test_a_rejected_image_that_was_repaired_is_refused_with_the_command_that_reads_it(images):
     root, paths = images
     rejection = Rejection("b", "train/b.png", "cut off", digest_file(paths[1]).hex())
     replace_rejections(root, ["train"], [rejection])
-    refuse_changed(images)
+    assert refuse_changed(images) == []
     paths[1].write_bytes(b"whole")
     with pytest.raises(InputError) as caught:
         refuse_changed(images)
@@ -470,7 +473,7 @@ def test_an_image_that_another_backbone_saw_later_is_refused(images):
 def test_without_images_csv_all_images_are_read(images):
     root, paths = images
     (root / "train" / "images.csv").unlink()
-    refuse_changed(images)
+    assert refuse_changed(images) == paths
     paths[1].write_bytes(b"image c")
     with pytest.raises(InputError, match="changed since"):
         refuse_changed(images)
