@@ -3,18 +3,18 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from features.common.commands import move_aside, write_command
+from features.common.commands import move_aside, option_words, write_command
 from features.common.errors import InputError, cause_of
 from features.common.files import digest_file, replacing
 from features.common.text import count_things, first_few
 from features.store.cache_file import BLOCK_ROWS, CacheFile, DamagedFile, Selection, read_selections
 from features.store.images_table import FactsTable, Rejection, Stamp, read_rejections
-from features.store.recipe import Recipe, backbone_of
+from features.store.recipe import Recipe, backbone_of, size_of
 from features.store.source import Source, extract_command, read_source
 
 #: In a default cache: the path of the data set that it belongs to.
@@ -107,12 +107,14 @@ class FeatureCache:
             tta: of `TTA`: `mean` for the mean over the views of an image, `none` for the first view alone; or `all`.
 
         Returns:
-            The image ids (N,), and the features: float32 (N, sum of D). Of all views (N, V, sum of D), where a backbone
-            has V of them or one, which is repeated.
+            The image ids (N,), and the features: float32 (N, sum of D), one row an image. With `tta` "all" float32
+            (N, V, sum of D), where V is the most views that one of the backbones has, 1 where each has one; the view of
+            a backbone that has one is repeated V times.
 
         Raises:
-            InputError: a file is missing or damaged, rows are missing in it or hold NaN or infinity, or it has another
-                fingerprint than the same backbone in another split.
+            InputError: a file is missing or damaged, rows are missing in it or hold NaN or infinity, it has another
+                fingerprint than the same backbone in another split; or, with `tta` "all", another number of views than
+                V and 1.
         """
         if not backbones:
             raise InputError(f"no backbone was named to read from {self.root}. Name at least one.")
@@ -128,8 +130,8 @@ class FeatureCache:
                 )
         features = np.empty((len(wanted), *views, ends[-1]), np.float32)
         selections: list[Selection] = []
-        for backbone, file, end in zip(backbones, files, ends, strict=True):
-            self._refuse_other_fingerprint(split, backbone, file)
+        self._refuse_other_fingerprints(split, backbones)
+        for file, end in zip(files, ends, strict=True):
             same = bool(selections) and selections[-1].file.image_ids == file.image_ids
             rows = selections[-1].rows if same else self._locate(split, file, wanted, backbones)
             if image_ids is None and file.rows > len(wanted):
@@ -202,15 +204,23 @@ class FeatureCache:
 
     def _extract_into(self, cache: Path | None, backbones: Sequence[str], split: str | None) -> str:
         """The command of `remedy` for a cache; None for the default one of the data set."""
-        splits = self.splits() if self.root.is_dir() else ()
-        backbones = backbones or self._wanted or tuple(dict.fromkeys(b for s in splits for b in self.backbones(s)))
+        backbones = backbones or self._wanted or self._all_backbones()
         known = {name: source for name in backbones if (source := self._source(name, split))}
-        unknown = ",".join(dict.fromkeys(backbone_of(name) for name in backbones if name not in known))
         commands = [extract_command(known, cache)] if known else []
-        if unknown or not known:
-            words = [*(["--backbones", unknown] if unknown else []), *([] if cache is None else ["--cache", cache])]
+        unknown: dict[str, list[str]] = {} if backbones else {"": []}
+        for name in backbones:
+            if name not in known:
+                unknown.setdefault(size_of(name), []).append(backbone_of(name))
+        for input_size, names in unknown.items():
+            options = {"backbones": ",".join(dict.fromkeys(names)) or None, "sizes": input_size or None}
+            words = [*option_words(options), *([] if cache is None else ["--cache", cache])]
             commands.append(write_command("scripts/extract.sh", self._owner() or "DATA", *words))
         return " && ".join(commands)
+
+    def _all_backbones(self) -> tuple[str, ...]:
+        """Names of the backbones cached for any split."""
+        splits = self.splits() if self.root.is_dir() else ()
+        return tuple(dict.fromkeys(name for split in splits for name in self.backbones(split)))
 
     def _lack(self, split: str, what: str, *backbones: str) -> InputError:
         """Make the error of features that are missing or outdated; where another data set's are here, it says so."""
@@ -254,16 +264,38 @@ class FeatureCache:
         return self._data or named
 
     def _source(self, backbone: str, split: str | None) -> Source | None:
-        """How the rows of a backbone came about; None where no split says it."""
-        recipe: Recipe | None = None
-        for name in dict.fromkeys([*([split] if split else []), *(self.splits() if self.root.is_dir() else ())]):
-            if source := read_source(self.path(name, backbone)):
-                same = self._data is None or source.data is None or source.data.resolve() == self._data.resolve()
-                return source if same else Source(self._data, {}, source.recipe)
-            if recipe is None and self.path(name, backbone).exists():
-                with suppress(InputError):
-                    recipe = self.open(name, backbone).recipe
-        return Source(self._owner(), {}, recipe) if recipe else None
+        """How the rows of a backbone come about in a split, by other rows where they are missing; None if none say it.
+
+        Other rows are those of other splits, and of the backbone at another input size or of another kind.
+        """
+        splits = dict.fromkeys([*([split] if split else []), *(self.splits() if self.root.is_dir() else ())])
+        cached = [name for name in self._all_backbones() if name != backbone]
+        others = [name for name in cached if backbone_of(name) == backbone_of(backbone)]
+        others.sort(key=lambda name: size_of(name) != size_of(backbone))
+        recipes = (self._recipe(name, rows) for rows in (backbone, *others) for name in splits)
+        if (found := next(filter(None, recipes), None)) is None:
+            return None
+        recipe = found if found.backbone == backbone else found.of_other_rows(backbone)
+        for name in splits:
+            for rows in dict.fromkeys((backbone, *others, *cached)):
+                source = read_source(self.path(name, rows))
+                if source and (name == split or "split" not in source.options):  # else a folder that is one split
+                    return self._renamed(replace(source, recipe=recipe))
+        return Source(self._owner(), {}, recipe)
+
+    def _recipe(self, split: str, backbone: str) -> Recipe | None:
+        """The recipe of the rows of a split and backbone; None where it is not known."""
+        path = self.path(split, backbone)
+        if source := read_source(path):
+            return source.recipe
+        with suppress(InputError):
+            return self.open(split, backbone).recipe if path.exists() else None
+        return None
+
+    def _renamed(self, source: Source) -> Source:
+        """A source in the data set that was named, which may have moved and is read by its own options."""
+        same = self._data is None or source.data is None or source.data.resolve() == self._data.resolve()
+        return source if same else replace(source, data=self._data, options={})
 
     def _locate(self, split: str, file: CacheFile, wanted: tuple[str, ...], backbones: Sequence[str]) -> np.ndarray:
         """Find the file's row of every id wanted: int64 (N,); the backbones are all that are read."""
@@ -282,18 +314,27 @@ class FeatureCache:
             raise self._lack(split, f"{file.path}: {count} are missing (first: {missing[0]})", *backbones)
         return np.array([file.row_of[image_id] for image_id in wanted], np.int64)
 
-    def _refuse_other_fingerprint(self, split: str, backbone: str, file: CacheFile) -> None:
-        """Features of two recipes must never meet in one model."""
-        for other in self.splits():
-            if other != split and self.path(other, backbone).exists():
-                theirs = self.open(other, backbone)
-                if theirs.fingerprint != file.fingerprint:
-                    raise InputError(
-                        f"{file.path} and {theirs.path} were extracted differently "
-                        f"({theirs.recipe.differences(file.recipe)}): fingerprints {file.fingerprint[:8]} and "
-                        f"{theirs.fingerprint[:8]}. Run with one set of options for both: "
-                        f"{self.remedy(backbone, split=split)}"
+    def _refuse_other_fingerprints(self, split: str, backbones: Sequence[str]) -> None:
+        """Features of two recipes must never meet in one model: those of other splits are to be made as train's are."""
+        outdated: dict[str, dict[str, Source]] = {}
+        said = ""
+        for backbone in backbones:
+            splits = [name for name in self.splits() if self.path(name, backbone).exists()]
+            model = self.open("train" if "train" in splits else split, backbone)
+            for name in splits:
+                file = self.open(name, backbone)
+                if file.fingerprint != model.fingerprint:
+                    said = said or (
+                        f"{model.path} and {file.path} were extracted differently "
+                        f"({model.recipe.differences(file.recipe)}): fingerprints {model.fingerprint[:8]} and "
+                        f"{file.fingerprint[:8]}"
                     )
+                    source = read_source(file.path) or Source(self._owner(), {}, file.recipe)
+                    source = source if "split" in source.options else self._renamed(source)
+                    outdated.setdefault(name, {})[backbone] = replace(source, recipe=model.recipe)
+        if outdated:
+            commands = dict.fromkeys(extract_command(sources, self.root) for sources in outdated.values())
+            raise InputError(f"{said}. Run with one set of options for both: {' && '.join(commands)}")
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,27 @@ class Recipe:
         """What `--weights` takes to find the same weights again: `imagenet`, `random`, or the folder of their file."""
         return self.weights if self.weights in _NAMED_WEIGHTS else str(Path(self.weights).parent)
 
+    @property
+    def reading_options(self) -> dict[str, str]:
+        """The options by which images are read as these were, but for the window; `ranges` where views are random."""
+        views = self.views
+        return {
+            # Two views are named by the second one, unless that is random.
+            "views": str(len(views)) if len(views) != 2 or views[1].startswith("random") else views[1],
+            **({"ranges": self.ranges} if self.ranges else {}),
+            "range": self.intensity_range,
+            "fit": self.fit,
+            "orientation": self.orientation,
+        }
+
+    def of_other_rows(self, name: str) -> "Recipe":
+        """The recipe of other rows of the same backbone, such as `resnet50.384.mid`, as far as options say it."""
+        other = replace(self, backbone=name, input_size=int(size_of(name) or self.input_size))
+        kind = features_of(name)
+        if kind == self.features:
+            return other
+        return replace(other, pooling=MID_POOLING if kind == "mid" else "avg", layer="")
+
     def differences(self, other: "Recipe") -> str:
         """Say in words in which fields two recipes differ: `weights imagenet -> random, precision ...`."""
         mine, theirs = asdict(self), asdict(other)
@@ -146,17 +167,25 @@ class Recipe:
 _LATER_FIELDS = ("fit", "intensity_range", "orientation", "layer", "ranges", "interpolation")
 #: The options that name the layers of a user's own model.
 _OF_LAYER = {"last": "--layer", "mid": "--taps"}
+#: How the names of rows end.
+_NAME = re.compile(r"(\.(?P<size>\d+))?(\.mid)?$")
 _DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.name in (*_LATER_FIELDS, "window")}
 
 
 def backbone_of(name: str) -> str:
     """Tell the backbone that gives the rows of a name, such as `resnet50` of `resnet50.384.mid`."""
-    return re.sub(r"(\.\d+)?(\.mid)?$", "", name)
+    return _NAME.sub("", name)
 
 
-def _views_option(views: tuple[str, ...]) -> str:
-    """What `--views` takes for the same views: their number, or the name of the one beside the plain one."""
-    return str(len(views)) if len(views) != 2 or views[1].startswith("random") else views[1]
+def size_of(name: str) -> str:
+    """Tell the input size in the name of rows, such as `384` of `resnet50.384.mid`; "" where it is the native one."""
+    found = _NAME.search(name)
+    return found["size"] or "" if found else ""
+
+
+def features_of(name: str) -> str:
+    """Tell which of `FEATURES` the rows of a name are, such as `mid` of `resnet50.384.mid`."""
+    return next(kind for kind, ending in reversed(FEATURES.items()) if name.endswith(ending))
 
 
 def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
@@ -174,16 +203,14 @@ def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
     for (backbone, recipe), rows in passes.items():
         arithmetic = ("--precision", recipe.precision, "--dtype", recipe.storage)
         window = () if recipe.window == NO_WINDOW else ("--window", recipe.window)
-        pixels = ("--range", recipe.intensity_range, "--fit", recipe.fit, "--orientation", recipe.orientation, *window)
+        reading = chain.from_iterable((f"--{name}", value) for name, value in recipe.reading_options.items())
         kinds = (
             ()
             if rows.keys() == FEATURES.keys()
             else ("--features", ",".join(kind for kind in FEATURES if kind in rows))
         )
-        views = () if recipe.views == (IDENTITY,) else ("--views", _views_option(recipe.views))
-        ranges = ("--ranges", recipe.ranges) if recipe.ranges else ()
-        sizes = ("--sizes", str(recipe.input_size)) if backbone_of(backbone) != backbone else ()
-        settings = (*kinds, *sizes, *views, *ranges, *arithmetic, *pixels)
+        sizes = ("--sizes", size_of(backbone)) if size_of(backbone) else ()
+        settings = (*kinds, *sizes, *arithmetic, *reading, *window)
         if recipe.is_own_model:
             layers = [(_OF_LAYER[kind], row.layer) for kind, row in rows.items() if row.layer]
             layers += [("--pooling", row.pooling_option) for row in rows.values() if row.pooling_option]

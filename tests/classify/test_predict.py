@@ -367,7 +367,7 @@ def test_the_options_of_a_run_are_those_of_the_backbones_that_its_model_needs(ow
     saved.record["models"]["prior"] = {"members": [], "backbones": [], "shares": {}}  # it sees which images there are
     for model, names in (("logistic/beta", "beta"), ("mean", "alpha,beta"), ("prior", "alpha")):
         expected = f"--backbones {names} --weights random --features last --precision float32 --dtype float32 "
-        expected += "--range 0,65535 --fit squash --orientation stored"
+        expected += "--views 1 --range 0,65535 --fit squash --orientation stored"
         assert saved.extract_options(model) == [expected.split()]
 
 

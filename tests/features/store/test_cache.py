@@ -165,8 +165,8 @@ def test_a_missing_backbone_is_named_with_those_that_are_there(cache):
 def test_missing_rows_are_counted(cache):
     assert message_of(cache, "train", ["net"], [IDS[0], "a17", ODD_IDS[0]]) == (
         f"{cache.root}/train/net.h5: 2 of 3 images are missing (first: a17). Run: scripts/extract.sh DATA "
-        f"--backbones net --weights imagenet --features last --precision float32 --dtype float32 --range 0,65535 "
-        f"--fit squash --orientation stored --cache {cache.root}"
+        f"--backbones net --weights imagenet --features last --precision float32 --dtype float32 --views 1 "
+        f"--range 0,65535 --fit squash --orientation stored --cache {cache.root}"
     )
 
 
@@ -287,6 +287,25 @@ def test_fingerprints_that_differ_between_splits_never_meet(tmp_path):
         assert message.endswith(f"--cache {tmp_path}")
 
 
+def test_splits_that_differ_are_made_as_train_is_by_the_command_printed(tmp_path):
+    """Each from its own images: of a data set, or of a folder that became a split; all backbones wanted at once."""
+    data, folder = tmp_path / "data", tmp_path / "folder"
+    sources = {"train": (data, {}), "test": (data, {}), "extra": (folder, {"split": "extra"})}
+    for split, (root, options) in sources.items():
+        for name in ("net", "wide"):
+            views = ("identity",) if split == "train" else ("identity", "hflip")
+            recipe = replace(RECIPE, backbone=name, views=views)
+            write_rows(tmp_path, rows_of(digests_of("ab"), len(views)), split, recipe)
+            write_source(tmp_path / split / f"{name}.h5", Source(root, options, recipe))
+    as_train = "--backbones net,wide --weights imagenet --features last --precision float32 --dtype float32 --views 1"
+    for cache in (FeatureCache(tmp_path), FeatureCache(tmp_path, data)):
+        for split in sources:
+            message = message_of(cache, split, ["net", "wide"])
+            command, second = message.partition(" Run with one set of options for both: ")[2].split(" && ")
+            assert command.startswith(f"scripts/extract.sh {folder} --split extra {as_train} ")
+            assert second.startswith(f"scripts/extract.sh {data} {as_train} ")
+
+
 def test_weights_of_another_place_but_the_same_bytes_do_meet(tmp_path):
     write_cache(tmp_path, "ab", "train")
     write_rows(tmp_path, rows_of(digests_of("cd")), "test", replace(RECIPE, weights="/elsewhere.h5"))
@@ -405,8 +424,8 @@ def test_an_image_of_another_time_passes_if_its_bytes_are_the_same_and_is_refuse
         refuse_changed(images)
     assert str(caught.value) == (
         f"1 image of train changed since {root}/train/net.h5 was extracted (first: b). Run: scripts/extract.sh "
-        f"DATA --backbones net --weights imagenet --features last --precision float32 --dtype float32 --range 0,65535 "
-        f"--fit squash --orientation stored --cache {root}"
+        f"DATA --backbones net --weights imagenet --features last --precision float32 --dtype float32 --views 1 "
+        f"--range 0,65535 --fit squash --orientation stored --cache {root}"
     )
 
 
@@ -439,8 +458,8 @@ def test_a_rejected_image_that_was_repaired_is_refused_with_the_command_that_rea
         refuse_changed(images)
     assert str(caught.value) == (
         "1 image of train that could not be read changed since (first: b). Run: scripts/extract.sh "
-        f"DATA --backbones net --weights imagenet --features last --precision float32 --dtype float32 --range 0,65535 "
-        f"--fit squash --orientation stored --cache {root}"
+        f"DATA --backbones net --weights imagenet --features last --precision float32 --dtype float32 --views 1 "
+        f"--range 0,65535 --fit squash --orientation stored --cache {root}"
     )
 
 

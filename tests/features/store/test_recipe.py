@@ -79,8 +79,8 @@ def test_options_are_those_of_one_run_for_each_way_to_extract():
     }
     float32 = ["--precision", "float32", "--dtype", "float32"]
     last = ["--features", "last"]
-    full = ["--range", "0,65535", "--fit", "squash", "--orientation", "stored"]
-    deep = ["--range", "31744,35839", "--fit", "pad", "--orientation", "stored"]
+    full = ["--views", "1", "--range", "0,65535", "--fit", "squash", "--orientation", "stored"]
+    deep = ["--views", "1", "--range", "31744,35839", "--fit", "pad", "--orientation", "stored"]
     half = ["--precision", "mixed", "--dtype", "float16"]
     assert extract_options(recipes) == [
         ["--backbones", "alpha,beta", "--weights", "imagenet", *last, *float32, *full],
@@ -94,10 +94,11 @@ def test_options_are_those_of_one_run_for_each_way_to_extract():
 def test_views_and_other_sizes_are_part_of_the_options():
     views = replace(RECIPE, views=("identity", "random1"), ranges="rotate=9")
     mirror = replace(RECIPE, views=("identity", "hflip"), input_size=384)
+    float32 = ["--precision", "float32", "--dtype", "float32"]
     options = extract_options({"alpha": views, "beta.384": mirror})
-    assert [words[4 : words.index("--precision")] for words in options] == [
-        ["--features", "last", "--views", "2", "--ranges", "rotate=9"],
-        ["--features", "last", "--sizes", "384", "--views", "hflip"],
+    assert [words[4 : words.index("--range")] for words in options] == [
+        ["--features", "last", *float32, "--views", "2", "--ranges", "rotate=9"],
+        ["--features", "last", "--sizes", "384", *float32, "--views", "hflip"],
     ]
     assert [words[1] for words in options] == ["alpha", "beta"]
 

@@ -44,7 +44,7 @@ def test_the_remedy_of_a_damaged_file_can_be_pasted(tmp_path, name):
     assert data == str(tmp_path / "data" / name)
     assert {**given, "--range": ""} == {
         **{"--id-column": name, "--backbone": "tiny=/models/my model.keras", "--features": "last"},
-        **{"--precision": "float32"},
+        **{"--precision": "float32", "--views": "1"},
         **{"--dtype": "float32", "--range": "", "--orientation": "stored", "--fit": "squash", "--cache": str(cache)},
     }
     assert not path.exists()
@@ -75,3 +75,43 @@ def test_a_missing_file_names_the_command_of_its_split(tmp_path):
     write_source(tmp_path / "train" / "other.h5", Source(Path("/my data"), {}, replace(RECIPE, backbone="other")))
     with pytest.raises(InputError, match=r"other\.h5 is not there .*\.sh '/my data' --backbones other"):
         FeatureCache(tmp_path).read("train", ["other"])
+
+
+@pytest.mark.parametrize(
+    ("missing", "features", "sizes"),
+    [("net.384", "last", ["384"]), ("net.384.mid", "mid", ["384"]), ("net.mid", "mid", []), ("net", "last", [])],
+)
+@pytest.mark.parametrize("cached", ["net", "net.224.mid"])
+def test_missing_rows_are_extracted_as_other_rows_of_their_backbone(tmp_path, missing, features, sizes, cached):
+    here = {"views": ("identity", "hflip"), "weights": "/w/net.h5", "storage": "float16"}
+    recipe = replace(RECIPE, **here).of_other_rows(cached)
+    if missing != cached:
+        write_source(write_cache(tmp_path, "ab", "train", cached), Source(Path("/data"), {"id_column": "name"}, recipe))
+        (words,) = (shlex.split(part) for part in FeatureCache(tmp_path).remedy(missing, split="train").split(" && "))
+        given = dict(zip(words[2::2], words[3::2], strict=True))
+        assert words[1] == "/data"
+        assert [given["--backbones"], given["--features"], given["--views"]] == ["net", features, "hflip"]
+        assert [given["--weights"], given["--dtype"], given["--id-column"]] == ["/w", "float16", "name"]
+        assert [given[name] for name in ("--sizes",) if name in given] == sizes
+
+
+def test_missing_rows_of_which_nothing_is_known_are_asked_for_at_their_size(tmp_path):
+    wanted = ("a", "b.mid", "b.384", "a.384.mid", "c.32")
+    assert FeatureCache(tmp_path).remedy(*wanted).split(" && ") == [
+        f"scripts/extract.sh DATA --backbones a,b --cache {tmp_path}",
+        f"scripts/extract.sh DATA --backbones b,a --sizes 384 --cache {tmp_path}",
+        f"scripts/extract.sh DATA --backbones c --sizes 32 --cache {tmp_path}",
+    ]
+
+
+def test_a_folder_that_is_one_split_is_read_for_that_split_alone(tmp_path):
+    for split, backbone, source in (
+        ("train", "net", Source(Path("/data"), {"id_column": "name"}, RECIPE)),
+        ("extra", "wide", Source(Path("/folder"), {"split": "extra"}, replace(RECIPE, backbone="wide"))),
+    ):
+        write_source(write_cache(tmp_path, "ab", split, backbone), source)
+    cache = FeatureCache(tmp_path)
+    start = ["/data", "--id-column", "name", "--backbones", "wide"]
+    assert shlex.split(cache.remedy("wide", split="train"))[1:6] == start
+    assert shlex.split(cache.remedy("wide"))[1:6] == start
+    assert shlex.split(cache.remedy("net", split="extra"))[1:6] == ["/folder", "--split", "extra", "--backbones", "net"]

@@ -17,8 +17,8 @@ from features.store.cache import FeatureCache, Finding, verify_cache
 from tests.features.store.caches import RECIPE, digests_of, rows_of, write_cache, write_rows
 
 OPTIONS = (
-    "--backbones net --weights imagenet --features last --precision float32 --dtype float32 --range 0,65535 "
-    "--fit squash --orientation stored"
+    "--backbones net --weights imagenet --features last --precision float32 --dtype float32 --views 1 --range "
+    "0,65535 --fit squash --orientation stored"
 )
 IDS = tuple(f"image {number}" for number in range(40))
 
