@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
 from types import FrameType
@@ -14,11 +14,11 @@ from rich.console import Console
 
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.onnx_model import AnyBackbone, OnnxBackbone
-from extract.backbones.own_model import MAX_SIDE
+from extract.backbones.own_model import MAX_SIDE, parse_taps
 from extract.backbones.table import BACKBONES, CHALLENGE, backbone_named
 from extract.backbones.weights import check_name, find_model, find_weights
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
-from extract.images.reading import MIRROR, Ranges, Reading, name_views, parse_range
+from extract.images.reading import Ranges, Reading, are_random, name_views, parse_range
 from extract.images.survey import TAIL, survey_deep_images
 from extract.options import ExtractOptions
 from extract.pipeline import Images
@@ -26,6 +26,7 @@ from extract.report import Report, print_report, repaired_words, show_progress
 from extract.runtime import cores
 from extract.scans.windows import HEAD_WINDOW, OWN_WINDOW, WINDOW_CHOICES, doubt_head, parse_windows, window_words
 from features.common.cli import EXIT_REJECTED, choose_names, split_names
+from features.common.commands import join_words, option_words
 from features.common.errors import InputError, heeded_signals
 from features.common.text import count_things, duration, first_few, make_console, size
 from features.dataset.dataset import read_images
@@ -35,7 +36,7 @@ from features.options import OF_IMAGES, ImageOptions
 from features.store.cache import FeatureCache, claim_default_cache, default_cache
 from features.store.cache_file import CacheFile
 from features.store.images_table import FactsTable
-from features.store.recipe import FEATURES, IDENTITY, NO_WINDOW
+from features.store.recipe import FEATURES, NO_WINDOW
 from features.store.source import Source, write_source
 
 #: Options that say which images there are and what is read with them, and that no recipe holds.
@@ -55,33 +56,24 @@ def run_extraction(options: ExtractOptions) -> int:
     """
     console = make_console()
     start = time.monotonic()
-    if options.weights_dir is not None and not options.weights_dir.is_dir():
-        raise InputError(f"--weights-dir {options.weights_dir} is not a folder. Name the one that holds the weights.")
-    if options.precision != "float32" and options.backbone:
-        raise InputError(
-            f"--precision {options.precision} is for the backbones of the table: a model of your own runs in the "
-            f"precision that it was saved with. Run it in a command of its own."
-        )
+    _check_options(options)
     cache = options.cache or default_cache(options.data)
-    if options.split is not None and options.cache is None:
-        raise InputError("--split reads a folder that is not a data set, so it has no default cache. Give --cache.")
-    given = None if options.range in (None, "auto") else parse_range(options.range or "")
     images = find_images(options.data, options.split, options, lambda line: console.print(f"understood: {line}"))
     window = choose_window(options.window, images, cache, lambda line: console.print(f"understood: {line}"))
     say_plain_images(images, window, console.print)
     stop = threading.Event()
     with _signals(stop, console) as received:
         backbones = _choose_backbones(options, cache, images, console.print)
+        kept = _kept_reading(options, cache, backbones, images)
         if options.cache is None:
             claim_default_cache(options.data)
         counts = " and ".join(f"{len(split.image_ids):,} {split.split}" for split in images)
         names = ", ".join(backbone.name for backbone in backbones)
         console.print(f"{counts} images of {options.data} through {names}, into {cache}")
-        kept = _kept_reading(cache, backbones, images)
         views, ranges = _choose_views(options, kept, cache, console)
         reading = Reading(
             fit=options.fit or _say_fit(kept, cache, console),
-            intensity_range=given or _find_range(options, cache, backbones, images, console, stop.is_set),
+            intensity_range=_find_range(options, kept, cache, images, console, stop.is_set),
             orientation=options.orientation or _say_orientation(kept, cache, console),
             window=window,
             views=views,
@@ -98,6 +90,44 @@ def run_extraction(options: ExtractOptions) -> int:
             stop,
         )
     return _conclude(report, cache, time.monotonic() - start, console, received)
+
+
+def _check_options(options: ExtractOptions) -> None:
+    """Refuse by an `InputError` what no images make right, before thousands of them are looked at."""
+    if options.weights_dir is not None and not options.weights_dir.is_dir():
+        raise InputError(f"--weights-dir {options.weights_dir} is not a folder. Name the one that holds the weights.")
+    if options.precision != "float32" and options.backbone:
+        raise InputError(
+            f"--precision {options.precision} is for the backbones of the table: a model of your own runs in the "
+            f"precision that it was saved with. Run it in a command of its own."
+        )
+    if options.split is not None and options.cache is None:
+        raise InputError("--split reads a folder that is not a data set, so it has no default cache. Give --cache.")
+    for name in ("layer", "taps", "pooling"):
+        if (value := getattr(options, name)) is not None and len(options.backbone or ()) != 1:
+            raise InputError(f"--{name} {value} is of one model of your own. Give one --backbone NAME=FILE with it.")
+    if options.sizes != "native" and options.backbone:
+        raise InputError(
+            f"--sizes {options.sizes} is for the backbones of the table: a model of your own has one size."
+        )
+    features = choose_names(options.features, "--features", "a kind of features", FEATURES)
+    for name, kind in (("layer", "last"), ("taps", "mid")):
+        if (value := getattr(options, name)) is not None and kind not in features:
+            raise InputError(f"--{name} {value} is for the features {kind}. Leave it out, or add {kind} to --features.")
+    parse_taps(options.taps)
+    _parse_sizes(options.sizes, 0)
+    if options.range not in (None, "auto"):
+        parse_range(options.range or "")
+    if options.ranges is not None:
+        Ranges.parse(options.ranges)
+    if options.views is not None:
+        _refuse_ranges(options.ranges, name_views(options.views))
+
+
+def _refuse_ranges(ranges: str | None, views: Sequence[str]) -> None:
+    """Refuse by an `InputError` the ranges of views of which none is random."""
+    if ranges is not None and not are_random(views):
+        raise InputError(f"--ranges {ranges}: only random views have ranges. Give --views N, of 2 or more.")
 
 
 def _note_sources(
@@ -204,18 +234,9 @@ def _choose_backbones(
     options: ExtractOptions, cache: Path, images: Sequence[Images], say: Callable[[str], object]
 ) -> list[AnyBackbone]:
     """Find the backbones that the options name, with their weights; the images are those to extract into the cache."""
-    for name in ("layer", "taps", "pooling"):
-        if (value := getattr(options, name)) is not None and len(options.backbone or ()) != 1:
-            raise InputError(f"--{name} {value} is of one model of your own. Give one --backbone NAME=FILE with it.")
-    if options.sizes != "native" and options.backbone:
-        raise InputError(
-            f"--sizes {options.sizes} is for the backbones of the table: a model of your own has one size."
-        )
     features = choose_names(options.features, "--features", "a kind of features", FEATURES)
-    for name, kind in (("layer", "last"), ("taps", "mid")):
-        if (value := getattr(options, name)) is not None and kind not in features:
-            raise InputError(f"--{name} {value} is for the features {kind}. Leave it out, or add {kind} to --features.")
-    layers = {"last": options.layer or "", **({"mid": options.taps} if options.taps else {})}
+    taps = parse_taps(options.taps)
+    layers = {"last": options.layer or "", **({"mid": ",".join(taps)} if taps else {})}
     pooling = options.pooling or ""
     own = [_own_backbone(option, cache, images, features, layers, pooling) for option in options.backbone or ()]
     if len({backbone.name for backbone in own}) < len(own):
@@ -244,11 +265,41 @@ def _describe_taps(backbone: FrozenBackbone) -> str:
     return f"mid-level features of {backbone.name}: of its layers {' and '.join(backbone.taps)} (others: --taps A,B)"
 
 
-def _kept_reading(cache: Path, backbones: Sequence[AnyBackbone], images: Sequence[Images]) -> Reading:
-    """Find how the images of the rows in the cache were read, or those of other rows; as today where there are none."""
-    paths = [path for path in _cache_files(cache, images, backbones) if path.exists()]
-    paths = paths or sorted(cache.glob("*/*.h5"))
-    return next((Reading.of(CacheFile.open(path).recipe) for path in paths), Reading())
+def _kept_reading(
+    options: ExtractOptions, cache: Path, backbones: Sequence[AnyBackbone], images: Sequence[Images]
+) -> Reading:
+    """Find how the images of the rows in the cache were read, or those of other rows; as today where there are none.
+
+    Raises:
+        InputError: rows that would be replaced were read in different ways, and no option says which it is to be.
+    """
+    names = {name for backbone in backbones for name in backbone.rows}
+    paths = sorted(path for split in images for path in (cache / split.split).glob("*.h5") if path.stem in names)
+    if not paths:
+        others = sorted(cache.glob("*/*.h5"), key=lambda path: (path.stem not in names, path))
+        return next((Reading.of(CacheFile.open(path).recipe) for path in others), Reading())
+    recipes = [CacheFile.open(path).recipe for path in paths]
+    ways = [recipe.reading_options for recipe in recipes]
+    values = {
+        option: {way[option] for way in ways if option in way}
+        for option in ("views", "ranges", "range", "fit", "orientation")
+        if getattr(options, option) is None
+    }
+    if options.views is not None and not are_random(name_views(options.views)):
+        values.pop("ranges", None)
+    if differing := [option for option, found in values.items() if len(found) > 1]:
+        files: dict[str, list[str]] = {}
+        for path, way in zip(paths, ways, strict=True):
+            how = join_words(*option_words({option: way.get(option) for option in differing}))
+            files.setdefault(how or "no ranges", []).append(str(path.relative_to(cache)))
+        said = "; ".join(f"{how} in {first_few(of_way, 2)}" for how, of_way in files.items())
+        wanted = " and ".join(f"--{option}" for option in differing)
+        raise InputError(
+            f"{cache} has rows of these backbones that were extracted differently: {said}. Give {wanted}, and rows "
+            "extracted otherwise are extracted again and replaced; or run backbones that differ in commands of their "
+            "own, which keeps all rows."
+        )
+    return replace(Reading.of(recipes[0]), ranges="".join(values.get("ranges", ())))
 
 
 def _parse_sizes(choice: str, native: int) -> list[int]:
@@ -262,11 +313,6 @@ def _parse_sizes(choice: str, native: int) -> list[int]:
     return list(dict.fromkeys(sizes))
 
 
-def _cache_files(cache: Path, images: Sequence[Images], backbones: Sequence[AnyBackbone]) -> list[Path]:
-    """List where the rows of some images are kept, whether there are any or not."""
-    return [cache / split.split / f"{name}.h5" for split in images for backbone in backbones for name in backbone.rows]
-
-
 def _say_fit(kept: Reading, cache: Path, console: Console) -> str:
     """Say which fit the rows of the cache have, where it is not the common one; return it."""
     if kept.fit != Reading.fit:
@@ -277,9 +323,8 @@ def _say_fit(kept: Reading, cache: Path, console: Console) -> str:
 def _choose_views(options: ExtractOptions, kept: Reading, cache: Path, console: Console) -> tuple[tuple[str, ...], str]:
     """Choose the views and how far random ones may be from the plain one: as asked for, else as in the cache."""
     views = kept.views if options.views is None else name_views(options.views)
-    random = any(name not in (IDENTITY, MIRROR) for name in views)
-    if options.ranges and not random:
-        raise InputError(f"--ranges {options.ranges}: only random views have ranges. Give --views N, of 2 or more.")
+    _refuse_ranges(options.ranges, views)
+    random = are_random(views)
     ranges = "" if not random else str(Ranges.parse(options.ranges)) if options.ranges else kept.ranges or str(Ranges())
     if len(views) > 1:
         source = f", as in {cache}" if options.views is None else ""
@@ -299,19 +344,20 @@ def _say_orientation(kept: Reading, cache: Path, console: Console) -> str:
 
 def _find_range(
     options: ExtractOptions,
+    kept: Reading,
     cache: Path,
-    backbones: Sequence[AnyBackbone],
     images: Sequence[Images],
     console: Console,
     stop: Callable[[], bool],
 ) -> tuple[int, int]:
-    """Find the range of 16-bit images and say it: that of the cache, else of what train holds, else another split."""
+    """Find the range of 16-bit images and say it: as asked for, or as in the cache, or of what train or others hold."""
+    if options.range not in (None, "auto"):
+        return parse_range(options.range or "")
     whole = Reading().intensity_range
-    paths = _cache_files(cache, images, backbones)
-    kept = (Reading.of(CacheFile.open(path).recipe).intensity_range for path in paths if path.exists())
-    if options.range is None and (of_cache := next((found for found in kept if found != whole), None)):
-        console.print(f"16-bit images: values {of_cache[0]} to {of_cache[1]} become black to white, as in {cache}")
-        return of_cache
+    if options.range is None and kept.intensity_range != whole:
+        low, high = kept.intensity_range
+        console.print(f"16-bit images: values {low} to {high} become black to white, as in {cache}")
+        return low, high
     for split in sorted(images, key=lambda split: split.split != "train"):
         pairs = list(zip(split.image_ids, split.paths, strict=True))
         facts = FactsTable.of_split(cache, split.split)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from extract.backbones.taps import find_layer, find_taps
 from extract.runtime import split_cores
+from features.common.cli import split_names
 from features.common.errors import InputError
 from features.common.hdf5 import refuse_inflated
 from features.common.keras_import import import_keras
@@ -128,13 +129,25 @@ def cut_model(model: "keras.Model", path: Path, layer: str) -> "keras.Model":
     return import_keras().Model(model.inputs[0], model.get_layer(layer).output)
 
 
+def parse_taps(choice: str | None) -> tuple[str, ...]:
+    """Read the value of --taps: the names of two layers; () where it is not given.
+
+    Raises:
+        InputError: it does not name two layers.
+    """
+    taps = split_names(choice, "--taps") or ()
+    if choice is not None and len(taps) != 2:
+        raise InputError(f"--taps {choice}: expected two layers of the model, A,B; received {len(taps)}.")
+    return taps
+
+
 def choose_taps(model: "keras.Model", path: Path, choice: str, features: Sequence[str]) -> tuple[str, ...]:
     """Choose the two layers of a model's mid-level features; () where it has none.
 
     Args:
         model: a whole model.
         path: its file.
-        choice: `A,B` as given to `--taps`; "" to find them by shape.
+        choice: `A,B`, two layers; "" to find them by shape.
         features: what is wanted of the model.
 
     Raises:
@@ -143,12 +156,11 @@ def choose_taps(model: "keras.Model", path: Path, choice: str, features: Sequenc
     if choice:
         taps = tuple(choice.split(","))
         wrong = next((tap for tap in taps if find_layer(model, tap) is None), None)
-        if wrong is not None or len(taps) != 2:
+        if wrong is not None:
             maps = [layer.name for layer in model.layers if find_layer(model, layer.name) is not None]
-            reason = f"--taps takes two layers, A,B; received {len(taps)}" if wrong is None else f"{wrong!r} is none"
             raise InputError(
-                f"--taps {choice}: {reason} that give square maps (B, H, H, C) in {path}. Those are, from its end: "
-                f"{first_few(maps[::-1]) if maps else 'none'}."
+                f"--taps {choice}: {path} has no layer {wrong!r} that gives square maps (B, H, H, C). Those are, from "
+                f"its end: {first_few(maps[::-1]) if maps else 'none'}."
             )
         return taps
     taps = find_taps(model)

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -134,3 +135,8 @@ def name_views(choice: str) -> tuple[str, ...]:
     if not choice.isascii() or not choice.isdigit() or len(choice) > 9 or not 1 <= int(choice) <= MAX_VIEWS:
         raise InputError(f"--views {choice!r}: expected a number from 1 to {MAX_VIEWS}, or {MIRROR}.")
     return (IDENTITY, *(f"random{number}" for number in range(1, int(choice))))
+
+
+def are_random(views: Sequence[str]) -> bool:
+    """Whether one of the views is random, so that `Ranges` say how far it is from the plain one."""
+    return any(name not in (IDENTITY, MIRROR) for name in views)

@@ -149,6 +149,96 @@ def test_another_backbone_reads_images_as_the_rest_of_the_cache_and_layers_need_
         assert f"{option} relu is for the features" in " ".join(refused.output.split())
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("--views=2", "--views=1", "--views 2 in train/a.h5, train/a.mid.h5; --views 1 in train/b.h5, train/b.mid.h5."),
+        ("--views=hflip", "--views=2", "--views hflip in train/a.h5, train/a.mid.h5; --views 2 in"),
+        ("--fit=pad", "--fit=crop", "--fit pad in train/a.h5, train/a.mid.h5; --fit crop in"),
+        ("--range=5,9", "--range=0,65535", "--range 5,9 in train/a.h5, train/a.mid.h5; --range 0,65535 in"),
+        ("--orientation=exif", "--orientation=stored", "--orientation exif in train/a.h5, train/a.mid.h5; --orien"),
+    ],
+)
+def test_rows_extracted_differently_are_never_replaced_unasked(tmp_path, own_model, first, second, said):
+    write_images(tmp_path / "data" / "train", 2, side=16)
+    cache = tmp_path / "cache"
+    a, b = ((tmp_path / "data", "--backbone", f"{name}={own_model}", "--cache", cache) for name in "ab")
+    assert extract(*a, first).exit_code == 0
+    assert extract(*b, second).exit_code == 0
+    before = {path: path.read_bytes() for path in cache.rglob("*.h5")}
+    both = (*a, "--backbone", f"b={own_model}")
+    result = extract(*both)
+    assert result.exit_code == 2
+    message = " ".join(result.output.split())
+    assert f"{cache} has rows of these backbones that were extracted differently: {said}" in message
+    option = first.partition("=")[0]
+    assert f"Give {option}, and rows extracted otherwise are extracted again and replaced; or run" in message
+    for alone in (a, b):
+        assert "nothing left to do: all 4 rows are up to date" in extract(*alone).output
+    assert {path: path.read_bytes() for path in cache.rglob("*.h5")} == before
+    assert "4 rows extracted" in extract(*both, first).output
+    assert "nothing left to do: all 8 rows are up to date" in extract(*both).output
+
+
+def test_ranges_are_kept_beside_rows_of_one_view_and_do_not_matter_to_a_mirror_image(tmp_path, own_model):
+    write_images(tmp_path / "data" / "train", 2, side=16)
+    arguments = (tmp_path / "data", "--features", "last", "--cache", tmp_path / "cache")
+    a, b, c = (("--backbone", f"{name}={own_model}") for name in "abc")
+    for backbone, *views in ((a, "--views=1"), (b, "--views=2", "--ranges=rotate=9"), (c, "--views=2")):
+        assert extract(*arguments, *backbone, *views).exit_code == 0
+    assert "2 rows extracted" in extract(*arguments, *a, *b, "--views", "2").output
+    result = extract(*arguments, *b, *c, "--views", "2")
+    assert result.exit_code == 2
+    assert "Give --ranges, and rows" in " ".join(result.output.split())
+    assert "4 rows extracted" in extract(*arguments, *b, *c, "--views", "hflip").output
+
+
+def test_a_new_split_is_read_as_the_other_rows_of_its_backbone(tmp_path, own_model):
+    write_images(tmp_path / "data" / "train", 2, side=16)
+    cache = tmp_path / "cache"
+    for name, views, low_high in (("a", "1", "0,65535"), ("b", "2", "5,9")):
+        options = ("--backbone", f"{name}={own_model}", "--cache", cache, "--views", views, "--range", low_high)
+        assert extract(tmp_path / "data", *options).exit_code == 0
+    folder = tmp_path / "data" / "train"
+    assert extract(folder, "--split", "new", "--backbone", f"b={own_model}", "--cache", cache).exit_code == 0
+    files = FeatureCache(cache)
+    assert files.open("new", "b").fingerprint == files.open("train", "b").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--views 0", "--views '0': expected a number"),
+        ("--views two", "--views 'two': expected a number"),
+        ("--ranges x", "--ranges 'x': 'x' is not NAME=VALUE"),
+        ("--ranges=", "--ranges '': '' is not NAME=VALUE"),
+        ("--views hflip --ranges rotate=9", "--ranges rotate=9: only random views have ranges"),
+        ("--range 9,5", "--range '9,5': expected two values"),
+        ("--range=", "--range '': expected two values"),
+        ("--sizes 9", "--sizes '9': '9' is neither native nor"),
+        ("--features x", "--features 'x': x is not a kind of features"),
+        ("--taps a,b", "--taps a,b is of one model"),
+        ("--backbone own=own.keras --taps re_lu", "--taps re_lu: expected two layers of the model, A,B; received 1"),
+        ("--backbone own=own.keras --taps a,b,c", "--taps a,b,c: expected two layers of the model, A,B; received 3"),
+        ("--backbone own=own.keras --taps b,b", "--taps 'b,b': expected different names between commas"),
+        ("--backbone own=own.keras --taps=", "--taps '': expected different names between commas"),
+    ],
+)
+def test_options_that_cannot_be_right_are_refused_before_images_are_looked_for(tmp_path, options, said):
+    result = extract(tmp_path / "none", "--cache", tmp_path / "cache", *options.split())
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+    assert not (tmp_path / "cache").exists()
+
+
+def test_blanks_around_taps_do_not_matter(tmp_path, own_model):
+    write_images(tmp_path / "data" / "train", 2, side=16)
+    arguments = (tmp_path / "data", "--backbone", f"own={own_model}", "--cache", tmp_path / "cache", "--taps")
+    assert extract(*arguments, "rescaling, re_lu").exit_code == 0
+    assert FeatureCache(tmp_path / "cache").open("train", "own.mid").recipe.layer == "rescaling,re_lu"
+    assert "nothing left to do: all 4 rows are up to date" in extract(*arguments, "rescaling,re_lu").output
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_with_nothing_to_do_no_keras_is_loaded(tmp_path, own_model, own):
     write_images(tmp_path / "data" / "train", 2, side=16)

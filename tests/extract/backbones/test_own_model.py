@@ -237,10 +237,8 @@ def test_a_model_may_hold_the_operations_that_pool_its_mid_level_features(keras,
 
 
 def test_taps_that_are_not_there_are_refused_with_those_that_are(net):
-    with pytest.raises(InputError, match=r"--taps block1,pool: 'pool' is none that give square maps .* end: head, blo"):
+    with pytest.raises(InputError, match=r"--taps block1,pool: .* no layer 'pool' that gives square maps .* end: head"):
         FrozenBackbone.of_model("mine", own(net[0]), BOTH, {"mid": "block1,pool"})
-    with pytest.raises(InputError, match=r"--taps block1: --taps takes two layers, A,B; received 1 that give"):
-        FrozenBackbone.of_model("mine", own(net[0]), BOTH, {"mid": "block1"})
 
 
 def test_a_model_of_one_resolution_has_no_mid_level_features(classifier):
