@@ -12,7 +12,7 @@ from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
-from features.store.recipe import FEATURES, Recipe, backbone_of
+from features.store.recipe import FEATURES, Recipe, backbone_of, features_of
 from features.store.scan_groups import with_scan_groups
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def choose_features(
     """
     passes: dict[str, dict[str, str]] = {}  # of a backbone, at an input size: its rows by kind
     for name in cache.backbones("train"):
-        kind = cache.open("train", name).recipe.features
+        kind = features_of(name)
         passes.setdefault(name.removesuffix(FEATURES[kind]), {})[kind] = name
     preferred = ("last", "mid") if of_last else ("mid", "last")
     chosen: list[str] = []
@@ -138,7 +138,7 @@ def choose_features(
             if lacking := [kind for kind in kinds or () if kind not in rows]:
                 raise InputError(
                     f"--features {','.join(kinds or ())}: {cache.root} holds no {lacking[0]} features of {name}. Use "
-                    f"--features {','.join(rows)}, or extract it again with --features {','.join(FEATURES)}."
+                    f"--features {','.join(rows)}, or run: {cache.remedy(name + FEATURES[lacking[0]], split='train')}"
                 )
             own = kinds or [next(kind for kind in preferred if kind in rows)]
             chosen += [rows[kind] for kind in own]

@@ -15,6 +15,7 @@ from features.common.errors import InputError
 from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable
+from features.store.recipe import features_of
 from features.store.run_labels import NO_FOLD, RunLabels
 
 #: If no groups are given: how many images there are for each link that chance makes. At 100, 14 % of the pairs of one
@@ -136,7 +137,7 @@ def _comparable(cache: FeatureCache, split: str) -> tuple[str, ...]:
     Of a split without them, all that it has.
     """
     names = cache.backbones(split)
-    return tuple(name for name in names if cache.open(split, name).recipe.features == "last") or names
+    return tuple(name for name in names if features_of(name) == "last") or names
 
 
 def _gather_part(

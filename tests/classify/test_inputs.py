@@ -250,8 +250,18 @@ def test_what_was_asked_for_is_not_said(mid):
 
 
 def test_a_kind_of_features_that_is_missing_is_an_input_error(mid):
-    with pytest.raises(InputError, match="no mid features of beta"):
+    with pytest.raises(InputError, match=r"no mid features of beta. Use --features last, or run: .*--features mid "):
         choose_features(mid, None, ("mid",), ())
+
+
+def test_a_damaged_file_of_features_that_are_not_wanted_stops_nothing(mid, toy):
+    (toy.cache / "train" / "alpha.mid.h5").write_bytes(b"damaged")
+    names, _ = choose_features(mid, None, ("last",), ())
+    assert names == ("alpha", "beta", "gamma")
+    assert read_inputs(read_dataset(toy.data), mid, names).columns.keys() == {*names}
+    names, _ = choose_features(mid, None, None, ())
+    with pytest.raises(InputError, match=r"alpha\.mid\.h5 is damaged"):
+        read_inputs(read_dataset(toy.data), mid, names)
 
 
 def test_an_empty_cache_leaves_the_message_to_the_reader(tmp_path):
