@@ -82,8 +82,16 @@ def read_sidecar(path: Path, content: bytes) -> Sidecar:
     """
     from pydantic import TypeAdapter, ValidationError
 
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Make an object of its fields; `json` alone would take the last of those of one name."""
+        names = [name for name, _ in pairs]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"{path} has the field {name!r} more than once. Keep the one that holds.")
+        return dict(pairs)
+
     try:
-        record = json.loads(content)
+        record = json.loads(content, object_pairs_hook=collect)
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or brackets within brackets
         raise InputError(f"{path} is not JSON ({error}). Write for example: {_EXAMPLE}") from None
     if not isinstance(record, dict):

@@ -93,6 +93,7 @@ def test_a_model_that_does_not_do_what_its_sidecar_says_is_refused(tmp_path, sid
         ('{"size": 4, "layout": "NHWC", "mean": [0, 0, 0], "std": [1, 1, 1e-300]}', r"std is \[1, 1, 1e-300\]"),
         ('{"size": 4}', r"layout is missing\. Write for example"),
         ('{"size": 4, "layout": "NHWC", "scale": 2}', r"has a field 'scale'\. Expected some of size, layout"),
+        ('{"size": 4, "layout": "NHWC", "size": 8}', r"a\.json has the field 'size' more than once\. Keep the one"),
         ('{"size": 4, "layout": "HWC"}', r"layout is 'HWC'"),
         ('{"size": 4, "layout": "NHWC", "mean": [123, 117, 104], "std": [1, 1, 1]}', r"mean is \[123, 117, 104\]"),
         ('{"size": 4, "layout": "NHWC", "mean": [0, 0, 0]}', r"mean and std go together"),
