@@ -59,12 +59,20 @@ class RidgeSolver:
         Returns:
             Coefficients on the scaled features, float64 (D, L), and the score of each row by a fit without its group,
             or without itself, float64 (N, L).
+
+        Raises:
+            np.linalg.LinAlgError: the penalty is lost in the rounding of the products, as that of collinear features.
         """
         centred = self._truth - self._intercept
         given = centred if self._of_rows else self._scaled.weigh(centred)
         shifted = self._products.copy(order="F")
         shifted[np.diag_indices(len(shifted))] += penalty
-        factor, _ = dpotrf(shifted, lower=1, overwrite_a=1)
+        factor, failed_at = dpotrf(shifted, lower=1, overwrite_a=1)
+        if failed_at:
+            raise np.linalg.LinAlgError(
+                f"ridge regression: with a penalty of {penalty:g} the products of features are not positive definite "
+                f"(row {failed_at} of {len(factor)}). Use a larger penalty."
+            )
         weights = cho_solve((factor, True), given)
         coefficients = self._scaled.weigh(weights) if self._of_rows else weights
         inverse = dpotri(factor, lower=1, overwrite_c=1)[0] if self._of_rows else factor

@@ -356,9 +356,12 @@ class RidgeRegression(_Linear):
             truth = truth[kept]
             solver = RidgeSolver(X[kept], truth, self.scale_, None if groups is None else groups[kept])
         penalties = len(truth) * np.array(self.penalties)
-        losses = np.empty((len(penalties), truth.shape[1]))
+        losses = np.full((len(penalties), truth.shape[1]), np.inf)
         for own, penalty in zip(losses, penalties, strict=True):
-            _, alone = solver.solve(penalty)
+            try:
+                _, alone = solver.solve(penalty)
+            except np.linalg.LinAlgError:  # it is lost in the rounding of the products
+                continue
             lines = np.array([fit_line(*columns) for columns in zip(alone.T, truth.T, strict=True)])
             logits = alone * lines[:, 0] + lines[:, 1]
             own[:] = np.mean(np.logaddexp(0, logits) - truth * logits, axis=0)

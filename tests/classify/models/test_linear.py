@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from classify.models import linear
 from classify.models.baselines import BASELINES
+from classify.models.closed_form import RidgeSolver
 from classify.models.linear import PenalisedLogistic, RidgeRegression, deal_groups
 
 
@@ -241,3 +242,13 @@ def test_ridge_regression_of_one_group_leaves_rows_out_alone():
     alone, one = (RidgeRegression().fit(X, y, groups) for groups in (None, np.zeros(len(X))))
     np.testing.assert_array_equal(one.penalty_, alone.penalty_)
     np.testing.assert_array_equal(one.predict_proba(X), alone.predict_proba(X))
+
+
+@pytest.mark.parametrize("rows", [16, 4])  # more rows than features, and fewer
+def test_ridge_regression_does_not_take_a_penalty_that_is_lost_in_rounding(rows):
+    """The same feature eight times: without a penalty its products are exactly singular."""
+    X = np.resize([1, 1, -1, -1], rows)[:, None].repeat(8, axis=1).astype(np.float32)
+    y = np.resize([1, 0, 0, 0], rows)[:, None].astype(np.uint8)
+    with pytest.raises(np.linalg.LinAlgError, match=r"with a penalty of 0 the products .* Use a larger penalty"):
+        RidgeSolver(X, y.astype(np.float64), np.ones(8), None).solve(0.0)
+    np.testing.assert_array_equal(RidgeRegression(penalties=(0.0, 1.0)).fit(X, y).penalty_, [rows])
