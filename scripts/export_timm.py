@@ -1,18 +1,19 @@
 """Write a model of timm as a backbone of Headbank: OUT.onnx, and OUT.json, which says how images enter it.
 
 Runs in your own environment of PyTorch: pip install torch timm onnx onnxscript. Nothing of Headbank is needed.
-Usage: python export_timm.py NAME [WEIGHTS] OUT.onnx     e.g. vit_small_patch14_dinov2.lvd142m dino.onnx
 WEIGHTS is a .safetensors or .pth file; `random` draws weights, for tests; without it timm downloads them.
+Example: python export_timm.py vit_small_patch14_dinov2.lvd142m dino.onnx
 Then: python -m extract run DATA --backbone NAME=OUT.onnx
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-#: Pixels of a side: models that take any size of patches have by default one that is slow, DINOv2 518.
-_VIT_SIZE = 224
+#: Pixels of a side of a DINOv2 without --size: its own 518 take five times the patches.
+_DINOV2_SIZE = 224
 
 
 def fail(message: str) -> NoReturn:
@@ -23,12 +24,19 @@ def fail(message: str) -> NoReturn:
 
 def main(arguments: list[str]) -> None:
     """Export the model that the arguments name."""
-    if arguments in (["-h"], ["--help"]):
-        print(__doc__)
-        return
-    if len(arguments) not in (2, 3) or not arguments[-1].endswith(".onnx"):
-        fail(f"export_timm.py takes NAME [WEIGHTS] OUT.onnx; received {' '.join(arguments) or 'nothing'}.")
-    name, *weights, out = arguments
+    parser = argparse.ArgumentParser(
+        "export_timm.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", metavar="NAME", help="a model of timm, such as resnet18.a1_in1k")
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", default="", help="a file, or random")
+    parser.add_argument("out", metavar="OUT.onnx")
+    parser.add_argument("--size", type=int, metavar="N", help="pixels of a side; else its own, or 224 of a DINOv2")
+    options = parser.parse_intermixed_args(arguments)
+    name, weights, out = options.name, options.weights, options.out
+    if not out.endswith(".onnx"):
+        fail(f"{out} does not end in .onnx. Name the file to write.")
+    if options.size is not None and not 32 <= options.size <= 4096:
+        fail(f"--size {options.size}: expected 32 to 4096 pixels.")
     target = Path(out)
     if not target.parent.is_dir():
         fail(f"{target.parent} is not a folder. Make it first.")
@@ -39,8 +47,10 @@ def main(arguments: list[str]) -> None:
         import torch
     except ImportError as error:
         fail(f"{error.name} is not installed in {sys.executable}. Run: pip install torch timm onnx onnxscript")
-    model, sidecar = build(timm, torch, name, weights[0] if weights else "")
+    model, sidecar, own_size = build(timm, torch, name, weights, options.size)
     size = sidecar["size"]
+    other = "" if size == own_size else f" instead of its own {own_size}; --size {own_size} keeps these"
+    print(f"{name}: images of {size} x {size} pixels{other}; {sidecar['interpolation']} interpolation")
     example = torch.zeros(2, 3, size, size)
     torch.onnx.export(
         model,
@@ -60,7 +70,7 @@ def main(arguments: list[str]) -> None:
     print(f"{beside}: {json.dumps(sidecar)}")
 
 
-def build(timm: Any, torch: Any, name: str, weights: str) -> tuple[Any, dict[str, Any]]:
+def build(timm: Any, torch: Any, name: str, weights: str, size: int | None) -> tuple[Any, dict[str, Any], int]:
     """Build a model without its classifier, and describe how images enter it.
 
     Args:
@@ -68,9 +78,10 @@ def build(timm: Any, torch: Any, name: str, weights: str) -> tuple[Any, dict[str
         torch: the package.
         name: of the model, such as `resnet18.a1_in1k`.
         weights: a file, `random`, or "" for those that timm downloads.
+        size: pixels of a side; None for its own, or of a DINOv2 224.
 
     Returns:
-        The model, from (N, 3, S, S) to (N, D); and the fields of the sidecar.
+        The model, from (N, 3, S, S) to (N, D); the fields of the sidecar; and its own size.
     """
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:8]
@@ -78,10 +89,11 @@ def build(timm: Any, torch: Any, name: str, weights: str) -> tuple[Any, dict[str
     config = timm.models.get_pretrained_cfg(name)
     if config is None:
         fail(f"timm {timm.__version__} says nothing of how images enter {name}. Name its weights, as name.tag.")
-    size = config.input_size[-1]
-    options = {}
-    if size > _VIT_SIZE and name.startswith(("vit_", "eva")):
-        options["img_size"] = size = _VIT_SIZE
+    if config.interpolation not in ("bilinear", "bicubic"):
+        fail(f"{name} takes images resized by {config.interpolation}; Headbank resizes by bilinear or bicubic alone.")
+    own_size = config.input_size[-1]
+    size = size or (_DINOV2_SIZE if "dinov2" in name else own_size)
+    options = {"img_size": size} if size != own_size and config.fixed_input_size else {}
     if weights and weights != "random" and not Path(weights).is_file():
         fail(f"{weights} is not a file. Give the weights of {name}, the word random, or nothing.")
     torch.manual_seed(0)
@@ -95,16 +107,20 @@ def build(timm: Any, torch: Any, name: str, weights: str) -> tuple[Any, dict[str
         missing = model.load_state_dict(found, strict=False).missing_keys
         if missing:
             fail(f"{weights} does not fit {name}: it has no {missing[0]} ({len(missing)} missing).")
-    return model.eval(), {
-        "size": size,
-        "layout": "NCHW",
-        "mean": list(config.mean),
-        "std": list(config.std),
-        "interpolation": config.interpolation if config.interpolation in ("bilinear", "bicubic") else "bicubic",
-        "pooling": "none",
-        "licence": config.license or "",
-        "source": f"timm {timm.__version__}, {name}, {Path(weights).name or config.hf_hub_id or config.url}",
-    }
+    return (
+        model.eval(),
+        {
+            "size": size,
+            "layout": "NCHW",
+            "mean": list(config.mean),
+            "std": list(config.std),
+            "interpolation": config.interpolation,
+            "pooling": "none",
+            "licence": config.license or "",
+            "source": f"timm {timm.__version__}, {name}, {Path(weights).name or config.hf_hub_id or config.url}",
+        },
+        own_size,
+    )
 
 
 if __name__ == "__main__":

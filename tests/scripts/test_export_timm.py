@@ -1,0 +1,61 @@
+"""scripts/export_timm.py: which size and interpolation it takes; tests/extract/test_backends.py runs what it writes."""
+
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+
+from scripts.export_timm import build, main
+
+
+def timm_of(**config: object) -> MagicMock:
+    """Stands in for timm, with one model of this configuration."""
+    known = {"input_size": (3, 224, 224), "fixed_input_size": True, "interpolation": "bicubic"}
+    known |= {"mean": (0, 0, 0), "std": (1, 1, 1), "license": "", "hf_hub_id": "", "url": ""}
+    timm = MagicMock()
+    timm.__version__ = "1.0"
+    timm.models.get_pretrained_cfg.return_value = SimpleNamespace(**{**known, **config})
+    return timm
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "fixed", "asked", "size", "options"),
+    [
+        ("vit_small_patch14_dinov2", 518, True, None, 224, {"img_size": 224}),
+        ("vit_small_patch14_dinov2", 518, True, 518, 518, {}),
+        ("vit_base_patch16_384", 384, True, None, 384, {}),
+        ("eva02_large_patch14_448", 448, True, 224, 224, {"img_size": 224}),
+        ("resnet18", 288, False, None, 288, {}),
+        ("resnet18", 224, False, 384, 384, {}),
+    ],
+)
+def test_a_model_keeps_its_own_size_but_for_dinov2_unless_another_is_asked_for(name, own, fixed, asked, size, options):
+    timm = timm_of(input_size=(3, own, own), fixed_input_size=fixed, interpolation="bilinear")
+    _, sidecar, own_size = build(timm, MagicMock(), name, "random", asked)
+    assert (sidecar["size"], own_size, sidecar["interpolation"]) == (size, own, "bilinear")
+    timm.create_model.assert_called_once_with(name, pretrained=False, num_classes=0, **options)
+
+
+def test_an_interpolation_that_headbank_does_not_have_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        build(timm_of(interpolation="lanczos"), MagicMock(), "net", "random", None)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: net takes images resized by lanczos; Headbank resizes by bilinear or bicubic alone.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["net"], "the following arguments are required: OUT.onnx"),
+        (["net", "random", "net.pth"], "error: net.pth does not end in .onnx"),
+        (["net", "--size", "9", "net.onnx"], "error: --size 9: expected 32 to 4096 pixels."),
+        (["net", "--size", "big", "net.onnx"], "argument --size: invalid int value: 'big'"),
+    ],
+)
+def test_wrong_arguments_are_one_message(capsys, arguments, said):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
