@@ -154,14 +154,14 @@ def choose_features(
 
 
 def describe_views(recipes: Mapping[str, Recipe], tta: str, augment: bool = False) -> str:
-    """Say in a line what is read of several views of an image, by `TTA`; "" where there is one view alone."""
+    """Say in a line what is read of the views of an image, by `TTA`, of all rows; "" where there is one view alone."""
     of_views: dict[str, list[str]] = {}
     for name, recipe in recipes.items():
-        if len(recipe.views) > 1:
-            of_views.setdefault(recipe.describe_views(tta, augment), []).append(name)
+        of_views.setdefault(recipe.describe_views(tta), []).append(name)
+    if all(len(recipe.views) == 1 for recipe in recipes.values()):
+        return ""
     said = "; ".join(f"{views} of {first_few(names)}" for views, names in of_views.items())
-    other = "--tta none takes the first" if tta == "mean" else "--tta mean takes their mean"
-    return f"views: {said} ({other})" if said else ""
+    return f"views: {said}" + ("; heads learn from all" if augment else "")
 
 
 def read_inputs(

@@ -56,7 +56,8 @@ def run_classification(options: RunOptions) -> int:
             if options.augment and not settings.heads:
                 raise InputError("--augment is for heads, and --preset none trains none. Leave one of them out.")
             if said := describe_views(inputs.recipes, options.tta, options.augment):
-                typer.echo(f"understood: {said}")
+                other = "none takes the first" if options.tta == "mean" else "mean takes their mean"
+                typer.echo(f"understood: {said} (--tta {other})")
             if options.holdout is not None:
                 from classify.validation import hold_out
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from classify.inputs import SplitInputs, choose_features, read_inputs
+from classify.inputs import SplitInputs, choose_features, describe_views, read_inputs
 from classify.models.heads import HeadSpec, write_presets
 from classify.options import SearchOptions, check_exclusive, choose_kinds
 from classify.search.search import (
@@ -60,6 +60,8 @@ def search(options: SearchOptions) -> int:
     if said:
         screen.print(f"understood: {said}")
     inputs = read_inputs(dataset, feature_cache, names)
+    if said := describe_views(inputs.recipes, inputs.tta):
+        screen.print(f"understood: {said}")
     if test is not None:  # `classify run` looks at its labels, too, before it takes them for exclusive classes
         count = len(test.image_ids)
         no_features = np.empty((count, 0), np.float32)

@@ -202,8 +202,10 @@ def test_of_several_views_the_mean_is_read_or_the_first_and_it_is_said(toy):
     first = read_inputs(read_dataset(toy.data), FeatureCache(toy.cache), None, "none")
     np.testing.assert_array_equal(first.train.features[:, own], views["train"][:, 0])
     np.testing.assert_array_equal(first.train.features[:, 4:], inputs.train.features[:, 4:])
-    assert describe_views(inputs.recipes, "mean") == "views: mean of 3 of alpha (--tta none takes the first)"
-    assert describe_views(inputs.recipes, "none") == "views: first of 3 of alpha (--tta mean takes their mean)"
+    assert describe_views(inputs.recipes, "mean") == "views: mean of 3 of alpha; 1 of beta"
+    drawn = describe_views(inputs.recipes, "mean", augment=True)
+    assert drawn == "views: mean of 3 of alpha; 1 of beta; heads learn from all"
+    assert describe_views(inputs.recipes, "none") == "views: first of 3 of alpha; 1 of beta"
     assert describe_views({"beta": inputs.recipes["beta"]}, "mean") == ""
 
 

@@ -27,7 +27,7 @@ from classify.search.study import JOURNAL, open_study
 from features.common.errors import Stopped
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache
-from tests.classify.toy import Toy, change_cache_file, label_test_split, make_toy
+from tests.classify.toy import Toy, change_cache_file, label_test_split, make_toy, write_cache_file
 
 
 class Ridge:
@@ -451,6 +451,15 @@ def test_what_the_best_score_is_worth_is_said(toy, fake):
     by_fold = np.array([trial.user_attrs["fold_aucs"] for trial in trials])
     assert f"Mean over folds: {np.mean(by_fold[best.number]):.4f} for the best trial;" in said
     assert f"{cross_fitted_choice(by_fold):.4f} if each fold is scored by the trial that was best on the others" in said
+
+
+def test_it_says_which_views_the_heads_learn_from(toy, fake):
+    for split, ids in (("train", toy.train_ids), ("test", toy.test_ids)):
+        views = np.random.default_rng(0).normal(size=(len(ids), 2, 5)).astype(np.float32)
+        write_cache_file(toy.cache / split / "alpha.h5", ids, views)
+    code, said, _ = run(toy, "study", "--trials", "2")
+    assert code == 0, said
+    assert "understood: views: mean of 2 of alpha; 1 of beta" in said
 
 
 def test_the_bank_itself_trains_a_batch(toy, monkeypatch):
