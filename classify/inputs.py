@@ -12,7 +12,7 @@ from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
-from features.store.recipe import FEATURES, Recipe, backbone_of, features_of
+from features.store.recipe import FEATURES, Recipe, backbone_of, features_of, size_name
 from features.store.scan_groups import with_scan_groups
 
 logger = logging.getLogger(__name__)
@@ -113,8 +113,8 @@ def choose_features(
 
     Args:
         cache: what was extracted.
-        backbones: names of backbones, such as `resnet50`, or of single rows, such as `resnet50.mid`; None for all
-            that are cached for `train`.
+        backbones: names of backbones at all input sizes, such as `resnet50`, or at one, `resnet50.native`; or of single
+            rows, `resnet50.mid`; None for all that are cached for `train`.
         kinds: of `FEATURES`; None where nobody chose.
         of_last: the presets asked for whose figures are of the average of the last map: with them it is taken.
 
@@ -122,33 +122,41 @@ def choose_features(
         The names of rows for `read_inputs`, None for all; and a line that says what was chosen, where nobody did.
 
     Raises:
-        InputError: a kind asked for is missing.
+        InputError: a kind asked for is missing, or is not that of a row which is named.
     """
     passes: dict[str, dict[str, str]] = {}  # of a backbone, at an input size: its rows by kind
     for name in cache.backbones("train"):
         kind = features_of(name)
         passes.setdefault(name.removesuffix(FEATURES[kind]), {})[kind] = name
     preferred = ("last", "mid") if of_last else ("mid", "last")
+    single = {f"{name}.{kind}": (kind, row) for name, rows in passes.items() for kind, row in rows.items()}
+    asked = f"--features {','.join(kinds or ())}"
     chosen: list[str] = []
-    taken: dict[str, list[str]] = {}
+    taken: dict[str, str] = {}  # by pass, the kind of which nobody said that it is wanted
     for wanted in passes if backbones is None else backbones:
-        found = [name for name in passes if wanted in (name, backbone_of(name))]
+        found = [name for name in passes if wanted in (backbone_of(name), size_name(name))]
         for name in found:
             rows = passes[name]
             if lacking := [kind for kind in kinds or () if kind not in rows]:
                 raise InputError(
-                    f"--features {','.join(kinds or ())}: {cache.root} holds no {lacking[0]} features of {name}. Use "
-                    f"--features {','.join(rows)}, or run: {cache.remedy(name + FEATURES[lacking[0]], split='train')}"
+                    f"{asked}: {cache.root} holds no {lacking[0]} features of {name}. Use --features {','.join(rows)}, "
+                    f"or run: {cache.remedy(name + FEATURES[lacking[0]], split='train')}"
                 )
             own = kinds or [next(kind for kind in preferred if kind in rows)]
             chosen += [rows[kind] for kind in own]
-            taken.setdefault(own[0], []).append(name)
+            taken[name] = own[0]
         if not found:  # a single row; or one that is missing, which `read_inputs` says
-            chosen.append(wanted)
+            kind, row = single.get(wanted, ("", wanted))
+            if kind and kinds and kind not in kinds:
+                raise InputError(f"--backbones {wanted} names {kind} features, not those of {asked}. Leave one out.")
+            chosen.append(row)
     names = tuple(dict.fromkeys(chosen)) or None
-    if kinds or all(len(passes[name]) == 1 for of_kind in taken.values() for name in of_kind):
+    if kinds or all(len(passes[name]) == 1 for name in taken):
         return names, ""
-    said = "; ".join(f"{kind} of {first_few(of_kind)}" for kind, of_kind in taken.items())
+    said = "; ".join(
+        f"{kind} of {first_few([name for name in taken if taken[name] == kind])}"
+        for kind in dict.fromkeys(taken.values())
+    )
     why = f", as {of_last[0]} learns from those" if of_last else ""
     return names, f"features: {said}{why} (--features {preferred[1]} takes {_KINDS[preferred[1]]})"
 

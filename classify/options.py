@@ -83,7 +83,13 @@ class RunOptions(DatasetOptions):
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder to write to.")]
     cache: CacheFolder = None
     backbones: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Backbones to use.", show_default="all that are cached")
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Backbones to use, such as resnet50; at its own input size alone resnet50.native; or a file of CACHE, "
+            "resnet50.mid.",
+            show_default="all that are cached",
+        ),
     ] = None
     features: Kinds = None
     tta: Annotated[

@@ -109,8 +109,8 @@ def find_model(option: str) -> tuple[str, Weights]:
     check_name(f"--backbone {option}:", name)
     if backbone_of(name) != name:
         raise InputError(
-            f"--backbone {option}: a name that ends in {FEATURES['mid']} or in .NUMBER is that of other features of a "
-            "backbone. Choose another."
+            f"--backbone {option}: a name that ends in .{', .'.join(FEATURES)}, .native or .NUMBER is that of some of "
+            "the features of a backbone. Choose another."
         )
     if not path.is_file() or path.suffix not in OWN_MODELS:
         raise InputError(

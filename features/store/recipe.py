@@ -168,13 +168,18 @@ _LATER_FIELDS = ("fit", "intensity_range", "orientation", "layer", "ranges", "in
 #: The options that name the layers of a user's own model.
 _OF_LAYER = {"last": "--layer", "mid": "--taps"}
 #: How the names of rows end.
-_NAME = re.compile(r"(\.(?P<size>\d+))?(\.mid)?$")
+_NAME = re.compile(r"(\.(?P<size>\d+|native))?(\.(mid|last))?$")
 _DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.name in (*_LATER_FIELDS, "window")}
 
 
 def backbone_of(name: str) -> str:
-    """Tell the backbone that gives the rows of a name, such as `resnet50` of `resnet50.384.mid`."""
+    """Tell the backbone of a name, such as `resnet50` of `resnet50.384.mid`, `resnet50.native` or `resnet50.last`."""
     return _NAME.sub("", name)
+
+
+def size_name(name: str) -> str:
+    """Name one input size of a backbone by the name of its pass: `resnet50.native` of `resnet50`, or `resnet50.384`."""
+    return f"{name}.native" if name == backbone_of(name) else name
 
 
 def size_of(name: str) -> str:

@@ -211,8 +211,8 @@ def test_of_several_views_the_mean_is_read_or_the_first_and_it_is_said(toy):
 
 @pytest.fixture
 def mid(toy) -> FeatureCache:
-    """The toy's cache, with mid-level features of alpha, and both kinds of gamma."""
-    for row in ("alpha.mid", "gamma", "gamma.mid"):
+    """The toy's cache, with mid-level features of alpha, and both kinds of gamma at two input sizes."""
+    for row in ("alpha.mid", "gamma", "gamma.mid", "gamma.384", "gamma.384.mid"):
         for split, ids in (("train", toy.train_ids), ("test", toy.test_ids)):
             write_cache_file(toy.cache / split / f"{row}.h5", ids, np.eye(len(ids), 6))
     return FeatureCache(toy.cache)
@@ -220,30 +220,50 @@ def mid(toy) -> FeatureCache:
 
 def test_mid_level_features_are_taken_where_there_are_any_and_it_is_said(mid):
     names, said = choose_features(mid, None, None, ())
-    assert names == ("alpha.mid", "beta", "gamma.mid")
-    assert said == "features: mid of alpha, gamma; last of beta (--features last takes averages of the last maps)"
+    assert names == ("alpha.mid", "beta", "gamma.mid", "gamma.384.mid")
+    assert said == (
+        "features: mid of alpha, gamma, gamma.384; last of beta (--features last takes averages of the last maps)"
+    )
 
 
 def test_the_challenge_learns_from_the_last_averages_and_it_is_said(mid):
     names, said = choose_features(mid, ("gamma", "alpha"), None, ("challenge",))
-    assert names == ("gamma", "alpha")
+    assert names == ("gamma", "gamma.384", "alpha")
     assert said == (
-        "features: last of gamma, alpha, as challenge learns from those (--features mid takes mid-level features)"
+        "features: last of gamma, gamma.384, alpha, as challenge learns from those "
+        "(--features mid takes mid-level features)"
     )
 
 
 @pytest.mark.parametrize(
     ("backbones", "kinds", "expected"),
     [
-        (("gamma", "alpha"), ("mid",), ("gamma.mid", "alpha.mid")),
+        (("gamma", "alpha"), ("mid",), ("gamma.mid", "gamma.384.mid", "alpha.mid")),
         (("alpha",), ("last", "mid"), ("alpha", "alpha.mid")),
-        (("alpha.mid", "gamma"), ("last",), ("alpha.mid", "gamma")),
+        (("alpha.mid", "gamma.native"), ("mid",), ("alpha.mid", "gamma.mid")),
+        (("alpha.mid", "gamma.last"), None, ("alpha.mid", "gamma")),
         (("alpha.mid", "alpha"), None, ("alpha.mid",)),
+        (("gamma",), None, ("gamma.mid", "gamma.384.mid")),
+        (("gamma.native",), None, ("gamma.mid",)),
+        (("gamma.384",), ("last",), ("gamma.384",)),
+        (("gamma.384.last",), None, ("gamma.384",)),
         (("delta",), None, ("delta",)),
     ],
 )
 def test_kinds_of_features_and_single_rows_can_be_asked_for(mid, backbones, kinds, expected):
     assert choose_features(mid, backbones, kinds, ())[0] == expected
+
+
+def test_a_backbone_that_is_named_twice_is_said_once(mid):
+    names, said = choose_features(mid, ("alpha", "alpha.mid", "alpha.native"), None, ())
+    assert names == ("alpha.mid",)
+    assert said == "features: mid of alpha (--features last takes averages of the last maps)"
+
+
+@pytest.mark.parametrize(("name", "kind", "asked"), [("alpha.mid", "mid", "last"), ("gamma.384.last", "last", "mid")])
+def test_a_row_named_in_full_and_another_kind_of_features_contradict_each_other(mid, name, kind, asked):
+    with pytest.raises(InputError, match=f"--backbones {name} names {kind} features, not those of --features {asked}"):
+        choose_features(mid, ("alpha", name), (asked,), ())
 
 
 def test_what_was_asked_for_is_not_said(mid):

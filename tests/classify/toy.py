@@ -19,7 +19,7 @@ from features.store.assembly import assemble
 from features.store.cache_file import CacheFile
 from features.store.images_table import ImageFacts
 from features.store.parts import PartStore, Rows
-from features.store.recipe import MID_POOLING, Recipe, backbone_of
+from features.store.recipe import FEATURES, MID_POOLING, Recipe
 
 LABELS = ("epidural", "intraparenchymal", "subarachnoid")
 
@@ -47,7 +47,7 @@ def write_cache_file(
 
     A file that ends in `.mid.h5` holds mid-level features.
     """
-    pooling = MID_POOLING if path.stem != backbone_of(path.stem) else "avg"
+    pooling = MID_POOLING if path.stem.endswith(FEATURES["mid"]) else "avg"
     stored = (features if features.ndim == 3 else features[:, np.newaxis]).astype(np.float32)
     views = ("identity", *(f"random{number}" for number in range(1, stored.shape[1])))
     recipe = Recipe(path.stem, "random", weights_digest, "none", 32, pooling, views)
