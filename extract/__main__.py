@@ -34,7 +34,8 @@ def run(options: ExtractOptions) -> int:
 def check(options: CheckOptions) -> int:
     """Check that backbones are loaded and preprocessed rightly: on two photographs, and on an image drawn by code.
 
-    Of a model of your own the scale of its pixels is judged. Exit code 2: one is wrong.
+    Of a model of your own the scale of its pixels is judged. Exit code 2: one is wrong. Exit code 3: of one nothing can
+    be said, as of a model that is not trained.
     """
     from extract.check.run import run_check
 

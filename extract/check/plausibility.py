@@ -19,7 +19,7 @@ _CONTRAST = 0.5
 _KNOWN = 0.8
 
 
-def doubt_scale(features_of: Callable[[np.ndarray], np.ndarray], size: int) -> tuple[bool, str]:
+def doubt_scale(features_of: Callable[[np.ndarray], np.ndarray], size: int) -> tuple[bool | None, str]:
     """Judge the scale of the pixels that a model gets.
 
     Args:
@@ -27,7 +27,7 @@ def doubt_scale(features_of: Callable[[np.ndarray], np.ndarray], size: int) -> t
         size: S.
 
     Returns:
-        Whether it is wrong, and why; or what can be said of it.
+        Whether it is wrong, None where nothing can be said of it; and why.
     """
     crops, views = crop_photographs(size)
     features, again = (features_of(images).astype(np.float64) for images in (crops, views))
@@ -45,7 +45,7 @@ def doubt_scale(features_of: Callable[[np.ndarray], np.ndarray], size: int) -> t
     halved, negative = (_distance(features, features_of(images)) for images in (crops // 2, 255 - crops))
     contrast = halved / negative if negative else 0.0
     if known < _KNOWN:
-        return False, (
+        return None, (
             f"nothing can be said of its scale: it knows {known:.0%} of photographs again in a mirror, as a model does "
             "that was not trained on photographs"
         )

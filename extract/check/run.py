@@ -16,7 +16,7 @@ from extract.extraction import CompiledBackbones
 from extract.images.resizing import resize
 from extract.options import CheckOptions
 from extract.runtime import Extractor
-from features.common.cli import EXIT_BAD_INPUT, split_names
+from features.common.cli import EXIT_BAD_INPUT, EXIT_REJECTED, split_names
 from features.common.errors import InputError
 from features.common.text import make_console
 
@@ -27,10 +27,10 @@ def run_check(options: CheckOptions) -> int:
     """Run the command.
 
     Returns:
-        The exit code: 0 nothing is wrong, 2 a backbone is.
+        The exit code: 0 nothing is wrong, 2 a backbone is, 3 there is one of which nothing can be said.
 
     Raises:
-        InputError: bad options, or weights that are missing or damaged.
+        InputError: bad options, weights that are missing or damaged, or nothing to check.
     """
     console = make_console()
     if options.weights_dir is not None and not options.weights_dir.is_dir():
@@ -51,12 +51,23 @@ def run_check(options: CheckOptions) -> int:
         FrozenBackbone.of_table(row, find_weights(row, "imagenet", options.weights_dir), "float32") for row in rows
     ]
     backbones += own
-    wrong = []
+    if not backbones:
+        raise InputError(
+            "nothing to check: the ImageNet weights of no backbone are on this machine. Give --weights-dir with the "
+            "folder that holds them, or --backbone name=file.keras."
+        )
+    verdicts: dict[str, set[bool | None]] = {backbone.name: set() for backbone in backbones}
     for backbone in backbones:
         for is_wrong, words in _findings(backbone, options.weights_dir):
             console.print(f"{backbone.name}: {'WRONG: ' if is_wrong else ''}{words}")
-            if is_wrong and backbone.name not in wrong:
-                wrong.append(backbone.name)
+            verdicts[backbone.name].add(is_wrong)
+    wrong = [name for name, found in verdicts.items() if True in found]
+    right = [name for name, found in verdicts.items() if True not in found and False in found]
+    unknown = [name for name in verdicts if name not in (*wrong, *right)]
+    if right:
+        console.print(f"nothing is wrong with {', '.join(right)}")
+    if unknown:
+        console.print(f"{', '.join(unknown)}: whether loaded and preprocessed rightly cannot be told (see above)")
     if wrong:
         console.print(
             f"{', '.join(wrong)}: loaded or preprocessed wrongly. Do not use features of it. Of the table: run "
@@ -64,8 +75,7 @@ def run_check(options: CheckOptions) -> int:
             "preprocessing inside, for RGB pixels from 0 to 255, or correct mean and std in the .json of an .onnx file."
         )
         return EXIT_BAD_INPUT
-    console.print(f"nothing is wrong with {', '.join(backbone.name for backbone in backbones) or 'no backbone'}")
-    return 0
+    return EXIT_REJECTED if unknown else 0
 
 
 def _own_backbone(option: str, pooling: str) -> AnyBackbone:
@@ -78,12 +88,12 @@ def _own_backbone(option: str, pooling: str) -> AnyBackbone:
     return OnnxBackbone.of_model(name, weights)
 
 
-def _findings(backbone: AnyBackbone, weights_dir: Path | None) -> Iterator[tuple[bool, str]]:
-    """Say what is found of one backbone: whether it is wrong, and in words what was looked at."""
+def _findings(backbone: AnyBackbone, weights_dir: Path | None) -> Iterator[tuple[bool | None, str]]:
+    """Say what is found of one backbone: whether it is wrong, None where that does not tell; and in words what."""
     canary = draw_canary(backbone.input_size)[None]
     compiled = CompiledBackbones(_BATCH)
     extractor = compiled(backbone, canary)
-    yield False, f"computed by {extractor.engine} on {compiled.device}"
+    yield None, f"computed by {extractor.engine} on {compiled.device}"
 
     def features_of(images: np.ndarray) -> np.ndarray:
         batches = [extractor(images[start : start + _BATCH])[0] for start in range(0, len(images), _BATCH)]
@@ -97,13 +107,13 @@ def _findings(backbone: AnyBackbone, weights_dir: Path | None) -> Iterator[tuple
     if classifier := imagenet_file(row, weights_dir, classifier=True):
         yield from _check_classes(backbone.compile(_BATCH, "auto", canary, classifier), row.input_size)
     else:
-        yield False, f"photographs: not done, for {row.classifier_names[0]} is not on this machine"
+        yield None, f"photographs: not done, for {row.classifier_names[0]} is not on this machine"
 
 
-def _check_canary(row: Backbone, features: np.ndarray) -> tuple[bool, str]:
+def _check_canary(row: Backbone, features: np.ndarray) -> tuple[bool | None, str]:
     """Hold the features of the canary to those recorded."""
     if row.name not in RECORDED:
-        return False, "canary: not done, for no features of it are recorded"
+        return None, "canary: not done, for no features of it are recorded"
     difference = deviation_of_canary(row.name, features)
     words = (
         f"canary: its features differ by {difference:.2g} deviations from those recorded (at most {CANARY_TOLERANCE:g})"

@@ -12,6 +12,7 @@ from extract import runtime
 from extract.__main__ import app
 from extract.backbones.table import BACKBONES, EMBEDDED
 from extract.backbones.weights import imagenet_file
+from extract.check import run as check_run
 from extract.check.canary import CANARY_TOLERANCE, deviation_of_canary, draw_canary
 from extract.check.photographs import crop_photographs, load_photographs
 from extract.check.plausibility import doubt_scale
@@ -100,7 +101,8 @@ def test_without_a_file_with_the_classifier_it_is_named(mobilenet, tmp_path, mon
     row = BACKBONES["mobilenetv2"]
     (tmp_path / row.weights_name).symlink_to(mobilenet / row.weights_name)
     result = check("--backbones", "mobilenetv2", "--weights-dir", tmp_path)
-    assert result.exit_code == 0
+    assert result.exit_code == 3
+    assert "nothing is wrong" not in result.output
     assert f"photographs: not done, for {row.classifier_names[0]} is not on this machine" in " ".join(
         result.output.split()
     )
@@ -109,7 +111,7 @@ def test_without_a_file_with_the_classifier_it_is_named(mobilenet, tmp_path, mon
 @pytest.mark.parametrize(
     ("pooling", "reshape", "exit_code", "words"),
     [
-        ("cls", [0, 1024, 3], 0, "own: nothing can be said of its scale"),  # the first pixel
+        ("cls", [0, 1024, 3], 3, "own: nothing can be said of its scale"),  # the first pixel
         ("avg", [], 2, "own: WRONG: half the contrast"),  # the mean colour
     ],
 )
@@ -132,6 +134,13 @@ def test_weights_that_are_not_here_are_named(tmp_path, monkeypatch):
     result = check("--backbones", "resnext50")
     assert result.exit_code == 2
     assert "resnext50_32x4d-7cdf4587.pth or resnext50_32x4d.safetensors is not on this machine" in result.output
+
+
+def test_a_machine_without_backbones_has_nothing_to_check(monkeypatch):
+    monkeypatch.setattr(check_run, "imagenet_file", lambda *arguments, **options: None)
+    result = check()
+    assert (result.exit_code, "nothing is wrong" in result.output) == (2, False)
+    assert "nothing to check: the ImageNet weights of no backbone are on this machine" in result.output
 
 
 def test_the_canary_holds_to_what_is_recorded():
@@ -173,13 +182,14 @@ def save(tmp_path_factory):
         (FOR_0_TO_1, False, 2, "WRONG: half the contrast"),
         (FOR_MINUS_1_TO_1, False, 2, "its pixels are too large"),
         (TWICE, False, 2, "its pixels are too small"),
-        (RIGHT, True, 0, "nothing can be said of its scale"),
+        (RIGHT, True, 3, "own: whether loaded and preprocessed rightly cannot be told"),
     ],
 )
 def test_the_scale_of_a_model_of_ones_own_is_judged(save, scale, random, exit_code, words):
     result = check("--backbone", f"own={save(scale, random)}")
     assert words in " ".join(result.output.split())
     assert result.exit_code == exit_code, result.output
+    assert ("nothing is wrong with own" in result.output) == (exit_code == 0)
 
 
 def test_tokens_of_a_model_of_ones_own_are_pooled(tmp_path):
@@ -190,7 +200,7 @@ def test_tokens_of_a_model_of_ones_own_are_pooled(tmp_path):
     option = f"own={tmp_path / 'own.keras'}"
     result = check("--backbone", option, "--pooling", "cls")
     assert "own: nothing can be said of its scale" in result.output
-    assert result.exit_code == 0
+    assert result.exit_code == 3
     result = check("--backbone", option)
     assert "gives tokens (None, 17, 3). Say what becomes of them: --pooling cls" in " ".join(result.output.split())
     assert result.exit_code == 2
