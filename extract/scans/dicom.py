@@ -241,9 +241,10 @@ def _refuse_others(encoded: bytes, header: _Header, max_pixels: int) -> None:
     if not all(header.get(name) for name in ("Rows", "Columns", "PixelData")):
         name = getattr(header.get("SOPClassUID") or sop_class, "name", "")
         raise UnreadableImage(f"it holds no image{f' ({name})' if name else ''}")
-    if not all(isinstance(header.get(name), int) for name in ("Rows", "Columns", "BitsAllocated", "BitsStored")):
+    numbers = [header.get(name) for name in ("Rows", "Columns", "BitsAllocated", "BitsStored")]
+    if not all(isinstance(number, int) for number in (*numbers, header.get("SamplesPerPixel") or 1)):
         raise UnreadableImage(_DAMAGED)
-    bits, stored_bits, rows, columns = map(header.get, ("BitsAllocated", "BitsStored", "Rows", "Columns"))
+    rows, columns, bits, stored_bits = numbers
     if bits not in (8, 16) or not 1 <= stored_bits <= bits:
         raise UnreadableImage(f"its pixels have {stored_bits} of {bits} bits; 8 and 16 are read")
     if rows * columns > max_pixels:
@@ -348,7 +349,8 @@ def _levels(
         else:
             values = _rescaled(stored.dtype, slope, intercept, repaired)
             if lookup:
-                values = np.asarray(apply_modality_lut(_all_values(stored.dtype), header.parsed), np.float64)
+                with naming_damage(_DAMAGED):
+                    values = np.asarray(apply_modality_lut(_all_values(stored.dtype), header.parsed), np.float64)
             table = show(windows, values) if windows else _own_levels(header, groups, values)
     return (255 - table if header.get("PhotometricInterpretation") == "MONOCHROME1" else table), repaired
 
@@ -401,8 +403,9 @@ def _own_levels(header: _Header, groups: Mapping[str, Any], values: np.ndarray) 
             centre, width = centre - 0.5, max(width - 1, 1e-6)
         return show([Window(centre, width)], values)
     if header.get("VOILUTSequence"):
-        bits = header.parsed.VOILUTSequence[0].LUTDescriptor[2]
-        levels = apply_voi(np.rint(values).astype(np.int64), header.parsed)
+        with naming_damage(_DAMAGED):
+            bits = header.parsed.VOILUTSequence[0].LUTDescriptor[2]
+            levels = apply_voi(np.rint(values).astype(np.int64), header.parsed)
         return show([Window((2**bits - 1) / 2, 2**bits - 1)], levels)
     raise UnreadableImage(
         f"it has no window of its own. Give --window CENTRE/WIDTH in its values, or one of {', '.join(WINDOWS)} if it "
@@ -410,6 +413,7 @@ def _own_levels(header: _Header, groups: Mapping[str, Any], values: np.ndarray) 
     )
 
 
+@naming_damage(_DAMAGED)  # pydicom converts the elements within a sequence as they are asked for
 def _functional_groups(header: _Header, index: int) -> dict[str, Any]:
     """Read what enhanced multi-frame files say of a frame: rescaling, window and position."""
     found: dict[str, Any] = {}

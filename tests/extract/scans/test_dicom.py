@@ -236,6 +236,33 @@ def test_damage_of_what_a_file_says_it_is_is_refused():
         read(encoded.replace(kind, kind[:4] + b"UH"))
 
 
+def nesting(name: str) -> bytes:
+    """The content of a file without a window of its own, whose sequence `name` says how its values are shown."""
+    made, table, rescaling, frame = dataset(slice_of_hu(), "DX"), Dataset(), Dataset(), Dataset()
+    table.LUTDescriptor, table.LUTData = [256, 0, 16], list(range(256))
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "US"
+    rescaling.RescaleSlope, rescaling.RescaleIntercept = 1, 0
+    frame.PixelValueTransformationSequence = Sequence([rescaling])
+    setattr(made, name, Sequence([frame if name == "SharedFunctionalGroupsSequence" else table]))
+    return file_bytes(made)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "element", "kind"),
+    [
+        (nesting("SharedFunctionalGroupsSequence"), b"\x28\0\x53\x10DS", b"XX"),  # (0028,1053), the slope
+        (nesting("VOILUTSequence"), b"\x28\0\x02\x30US", b"XX"),  # (0028,3002), what the table is like
+        (nesting("VOILUTSequence"), b"\x28\0\x06\x30US", b"XX"),  # (0028,3006), the table
+        (nesting("ModalityLUTSequence"), b"\x28\0\x06\x30US", b"XX"),
+        (file_bytes(dataset(slice_of_hu())), b"\x28\0\x02\0US", b"LO"),  # (0028,0002), colours a pixel: text
+    ],
+)
+def test_damage_of_elements_is_refused_also_within_sequences(encoded, element, kind):
+    assert encoded.count(element) == 1
+    with pytest.raises(UnreadableImage, match="the DICOM header is damaged or cut off"):
+        read(encoded.replace(element, element[:4] + kind), "file")
+
+
 def test_compressions_that_are_not_decoded_are_named():
     made = dataset(slice_of_hu())
     made.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
