@@ -270,7 +270,7 @@ def explain(explainer: Explainer, cache: FeatureCache, reasons: Reasons, chosen_
         covered=weights.covered,
         no_heat="" if vectors else f"neither {model} nor a member of it has a gradient",
         instead=() if vectors else explainer.others(),
-        recipes={name: run.recipes[name] for name in columns},
+        recipes={name: run.recipes[name].as_read(run.tta) for name in columns},
         pairs=tuple(pairs),
         vectors={name: np.stack([vector[seen] for vector in vectors]) for name, seen in columns.items()},
         excel_safe=run.record["arguments"].get("excel_safe", False),

@@ -83,7 +83,7 @@ class Gradients:
         covered: share of the model that the members make up, 0-1.
         no_heat: why there are no gradients; "" where there are.
         instead: models of the run that have gradients, where this one has none.
-        recipes: how the features of each backbone were extracted; empty without gradients.
+        recipes: how the features that the model reads of each backbone were extracted; empty without gradients.
         vectors: by backbone float32 (P, D); empty without gradients.
         excel_safe: whether the tables of what is drawn are to be safe in spreadsheets.
     """

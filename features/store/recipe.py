@@ -125,6 +125,10 @@ class Recipe:
             return "1"
         return f"{'mean' if tta == 'mean' else 'first'} of {count}" + ("; heads learn from all" if augment else "")
 
+    def as_read(self, tta: str) -> "Recipe":
+        """The recipe of what stage 2 reads of several views, by `TTA`: by `none` that of the plain one alone."""
+        return self if tta == "mean" else replace(self, views=self.views[:1], ranges="")
+
     @property
     def is_own_model(self) -> bool:
         """Whether the backbone is a user's own model: `weights` is then its file, and holds the architecture too."""

@@ -146,6 +146,21 @@ def test_the_gradients_of_a_run_are_of_its_gallery_and_give_the_logits(model, fi
         assert pair.positive == (pair.score >= thresholds[LABELS[pair.label]])
 
 
+def test_of_a_run_on_the_first_view_alone_it_is_explained_and_the_recipe_has_no_other(tmp_path):
+    toy = make_toy(tmp_path)
+    for split, ids in (("train", toy.train_ids), ("test", toy.test_ids)):
+        views = np.random.default_rng(len(ids)).normal(size=(len(ids), 3, 4)).astype(np.float32)
+        write_cache_file(toy.cache / split / "alpha.h5", ids, views)
+    choice = ("--folds", "2", "--select", "logistic/alpha", "--ensemble", "none")
+    for tta, count in (("none", 1), ("mean", 3)):
+        code, said, out = run(toy, tta, *choice, "--tta", tta)
+        assert code == 0, said
+        found = read_gradients(out)
+        assert len(found.recipes["alpha"].views) == count
+        if tta == "none":
+            assert_maps_and_rests_are_logits(found, FeatureCache(toy.cache))
+
+
 @pytest.mark.parametrize("model", ["deep/alpha", "deep/all", "logistic/beta"])
 def test_a_training_image_is_explained_by_the_mean_of_the_models_that_never_saw_it(model, finished):
     toy, out = finished

@@ -283,12 +283,20 @@ def test_heat_maps_of_a_run_that_is_replaced_meanwhile_are_not_published(extract
     assert not list(run.glob(".cam*"))
 
 
-def test_features_of_other_values_than_the_backbone_gives_here_are_a_warning(extracted):
+@pytest.mark.parametrize(
+    ("views", "why"),
+    [
+        (("identity",), "the backbones give other features on this"),
+        (("identity", "hflip"), "they show the image as it is"),
+    ],
+)
+def test_features_of_other_values_than_the_backbone_gives_here_are_a_warning(extracted, views, why):
     data, run, found = extracted
+    found = replace(found, recipes={name: replace(recipe, views=views) for name, recipe in found.recipes.items()})
     shifted = tuple(replace(pair, rest=pair.rest + 0.25) for pair in found.pairs)
     write_gradients(run, replace(found, pairs=shifted))
     code, said = call("heat", data, run)
-    assert (code, "the heat maps miss the logits of ridge/all by up to 0.25" in said) == (0, True), said
+    assert (code, f"the heat maps miss the logits of ridge/all by up to 0.25: {why}" in said) == (0, True), said
 
 
 def changed(found: Gradients, **fields) -> Gradients:
