@@ -172,7 +172,7 @@ _LATER_FIELDS = ("fit", "intensity_range", "orientation", "layer", "ranges", "in
 #: The options that name the layers of a user's own model.
 _OF_LAYER = {"last": "--layer", "mid": "--taps"}
 #: How the names of rows end.
-_NAME = re.compile(r"(\.(?P<size>\d+|native))?(\.(mid|last))?$")
+_NAME = re.compile(r"(\.(?:(?P<size>\d+)|native))?(\.(mid|last))?$")
 _DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.name in (*_LATER_FIELDS, "window")}
 
 
