@@ -279,7 +279,7 @@ def test_a_kind_of_features_that_is_missing_is_an_input_error(mid):
 def test_a_damaged_file_of_features_that_are_not_wanted_stops_nothing(mid, toy):
     (toy.cache / "train" / "alpha.mid.h5").write_bytes(b"damaged")
     names, _ = choose_features(mid, None, ("last",), ())
-    assert names == ("alpha", "beta", "gamma")
+    assert names == ("alpha", "beta", "gamma", "gamma.384")
     assert read_inputs(read_dataset(toy.data), mid, names).columns.keys() == {*names}
     names, _ = choose_features(mid, None, None, ())
     with pytest.raises(InputError, match=r"alpha\.mid\.h5 is damaged"):
