@@ -12,6 +12,9 @@ compile_heads() {
     fail "the training of heads could not be compiled (the reason is above)."
 }
 
+# pip compiles modules on one core, and their tests too: a minute more.
+pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$@"; }
+
 fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
 gpu=no
@@ -52,13 +55,15 @@ if [ "$gpu" = yes ]; then
   requirements+=("$(sed -n 's/^tensorflow==/tensorflow[and-cuda]==/p' "$root/requirements.txt")")
 fi
 echo "setup: installing requirements.txt$([ "$gpu" = no ] || echo ' with CUDA') (some 3 GB on disk; a few minutes the first time)"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${requirements[@]}" ||
+pip_install "${requirements[@]}" ||
   fail "pip could not install the requirements (its message is above). Fix that, and run scripts/setup.sh again."
 # One by one: where a wheel is missing, the others are installed. Without dependencies: OpenVINO's is its telemetry.
 for engine in $(grep -v '^#' "$root/requirements-engines.txt"); do
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$engine" ||
+  pip_install --no-deps "$engine" ||
     echo "setup: $engine is left out (pip's message is above); it is optional: requirements-engines.txt says what for"
 done
+# Templates that are not valid Python fail, which does not matter.
+"$venv/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$venv/lib" || true
 printf '%s\n' "$wanted" > "$stamp"
 compile_heads
 echo "setup: done, $venv is ready"
