@@ -9,6 +9,7 @@ echo "backends: installing requirements-backends.txt into $backends"
 .venv/bin/python -m venv "$backends"
 purelib='import sysconfig; print(sysconfig.get_path("purelib"))'
 .venv/bin/python -c "$purelib" > "$("$backends/bin/python" -c "$purelib")/headbank.pth"
-"$backends/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-backends.txt
+"$backends/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements-backends.txt
+"$backends/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$backends/lib" || true # as in scripts/setup.sh
 echo "backends: pytest -m backends"
 "$backends/bin/python" -m pytest -m backends --numprocesses auto "$@"
