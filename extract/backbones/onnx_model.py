@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _ThreeMeans = Annotated[tuple[Annotated[float, Ge(0), Le(1)], ...], Len(3, 3)]
 _ThreeDeviations = Annotated[tuple[Annotated[float, Ge(1e-6), Le(1)], ...], Len(3, 3)]
+#: By how many standard deviations of its features those of an image may change beside others; rounding gives 1e-5.
+_MIXED = 1e-3
 #: Fields of protocol buffers, of onnx.proto: the graph of a model, the arrays of a graph, and where their bytes lie.
 _GRAPH, _INITIALIZER, _DATA_LOCATION = 7, 5, 14
 
@@ -190,16 +192,23 @@ class OnnxBackbone:
         return (recipe,)
 
     def compile(self, batch_size: int | None, engine: str, sample: np.ndarray) -> "OnnxExtractor":
-        """Open the model, and run it over some images, uint8 (n, S, S, 3); ONNX Runtime is its only engine.
+        """Open the model, and run it over an image of a sample, uint8 (n, S, S, 3); ONNX Runtime is its only engine.
 
         Raises:
-            InputError: ONNX Runtime does not open it, or it does not do what its sidecar says.
+            InputError: ONNX Runtime does not open it, it does not do what its sidecar says, or the features of an image
+                depend on the others of its batch.
         """
         from extract.engines.onnx import OnnxExtractor
 
-        assert self.weights.path is not None
-        extractor = OnnxExtractor(self.weights.path, self.sidecar, batch_size)
-        extractor(sample)
+        path = self.weights.path
+        assert path is not None
+        extractor = OnnxExtractor(path, self.sidecar, batch_size)
+        (alone,), (beside,) = (extractor(images) for images in (sample[:1], np.concatenate([sample[:1], 255 - sample])))
+        if np.abs(alone - beside[:1]).max() > _MIXED * alone.std():
+            raise InputError(
+                f"{path} gives an image other features beside other images, as models in training do. Export it for "
+                "inference: model.eval() in PyTorch."
+            )
         return extractor
 
 

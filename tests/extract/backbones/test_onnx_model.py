@@ -74,6 +74,11 @@ def test_tokens_are_pooled_as_the_sidecar_says(tmp_path, pooling):
         (SCALE, {}, r"gives features as float32 \(4, 4, 4, 3\), which pooling none does not fit"),
         (SCALE, {"reshape": [1, -1]}, r"as \(1, 192\) of 4 images; the first axis is that of the images"),
         ({"pooling": "avg", **SCALE}, {"reshape": [0, 2, 8, 3]}, r"\(4, 2, 8, 3\), no square maps in the layout NHWC"),
+        (
+            {"pooling": "avg", **SCALE},
+            {"mixes": True},
+            "gives an image other features beside other images",
+        ),
         ({"output": "other", **SCALE}, {}, r"has the outputs features; .*mine\.json names 'other'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Write a tiny ONNX model without the package onnx: its one node casts or reshapes what enters it."""
+"""Write a tiny ONNX model without the package onnx: its one node casts, reshapes or mixes what enters it."""
 
 import struct
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ def write_tiny(
     dtype: type = np.float32,
     reshape: Sequence[int] = (),
     external: bool = False,
+    mixes: bool = False,
 ) -> bytes:
     """Write a model from `images` to `features`, float32: the same numbers, reshaped where that is asked for.
 
@@ -21,6 +22,7 @@ def write_tiny(
         dtype: of the input, float32 or uint8.
         reshape: shape of the output, with 0 where that of the input stays; the batch is the first.
         external: whether the array of that shape claims to lie in another file.
+        mixes: whether the numbers are a softmax over the images of the batch instead.
     """
     if reshape:
         array = _number(1, len(reshape)) + _number(2, 7) + _bytes(8, b"shape")
@@ -28,8 +30,9 @@ def write_tiny(
         node = _bytes(1, b"images") + _bytes(1, b"shape") + _bytes(2, b"features") + _bytes(4, b"Reshape")
         arrays = _bytes(5, array)
     else:
-        to = _bytes(1, b"to") + _number(3, 1) + _number(20, 2)
-        node = _bytes(1, b"images") + _bytes(2, b"features") + _bytes(4, b"Cast") + _bytes(5, to)
+        operator, name, value = (b"Softmax", b"axis", 0) if mixes else (b"Cast", b"to", 1)
+        attribute = _bytes(1, name) + _number(3, value) + _number(20, 2)
+        node = _bytes(1, b"images") + _bytes(2, b"features") + _bytes(4, operator) + _bytes(5, attribute)
         arrays = b""
     sides = b"".join(_bytes(1, _bytes(2, b"N") if side is None else _number(1, side)) for side in shape)
     images = _bytes(1, b"images") + _bytes(2, _bytes(1, _number(1, _DTYPES[dtype]) + _bytes(2, sides)))
