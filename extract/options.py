@@ -24,6 +24,13 @@ ScanWindow = Annotated[
         show_default="that of the cache, or brain for CT of the head",
     ),
 ]
+OwnModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=FILE",
+        help="A model of your own: name=file.keras or name=file.onnx. May be given several times.",
+    ),
+]
 Pooling = Annotated[
     Literal["cls", "mean", "cls+mean"] | None,
     typer.Option(
@@ -47,13 +54,7 @@ class ExtractOptions(ImageOptions):
             show_default=", ".join(CHALLENGE),
         ),
     ] = None
-    backbone: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE",
-            help="A model of your own: name=file.keras or name=file.onnx. May be given several times.",
-        ),
-    ] = None
+    backbone: OwnModels = None
     layer: Annotated[
         str | None,
         typer.Option(
@@ -175,13 +176,7 @@ class CheckOptions:
         str | None,
         typer.Option(metavar="A,B", help="Backbones.", show_default="those whose ImageNet weights are on this machine"),
     ] = None
-    backbone: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE",
-            help="A model of your own: name=file.keras or name=file.onnx. May be given several times.",
-        ),
-    ] = None
+    backbone: OwnModels = None
     pooling: Pooling = None
     weights_dir: WeightsDir = None
 
