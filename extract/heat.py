@@ -19,6 +19,7 @@ from extract.backbones.build import FrozenBackbone, build_maps
 from extract.backbones.folding import fold_batch_norms
 from extract.backbones.table import backbone_named
 from extract.backbones.weights import find_model, find_weights
+from extract.choices import find_images
 from extract.heat_maps import (
     enlarge,
     find_regions,
@@ -36,7 +37,6 @@ from extract.images.reading import Reading
 from extract.images.resizing import Edges, draw_thumbnail, edges_of, resize
 from extract.options import HeatOptions
 from extract.report import show_progress
-from extract.run import find_images
 from extract.runtime import Extractor, cores, default_batch_size, device_name
 from features.common.cli import EXIT_REJECTED
 from features.common.commands import write_command

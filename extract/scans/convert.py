@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 
+from extract.choices import choose_window, say_plain_images
 from extract.images.decoding import decode
 from extract.images.files import ImageFiles
 from extract.images.reading import Reading, UnreadableImage
 from extract.options import ConvertOptions
 from extract.pipeline import Images
 from extract.report import repaired_words
-from extract.run import choose_window, say_plain_images
 from extract.runtime import cores
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError

@@ -10,13 +10,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from extract.choices import choose_window
 from rich.console import Console
 
 from extract.extraction import ExtractionOptions, extract
 from extract.images.reading import Reading
 from extract.images.resizing import resize
 from extract.pipeline import Images
-from extract.run import choose_window
 from extract.scans.levels import show
 from extract.scans.windows import parse_windows
 from features.common.errors import InputError
