@@ -1,7 +1,8 @@
 """Stage 1: images become pooled features. It knows Keras and OpenCV; it never sees a label.
 
 - `__main__`, `options`: the commands and their options.
-- `run`: what `extract run` does; `choices`: what is extracted and how, as it says before; `extraction` brings a cache up to date, `pipeline` runs one split.
+- `run`: what `extract run` does; `choices` finds what is extracted, and how; `extraction` brings a cache up to date,
+  `pipeline` runs one split.
 - `images/`: bytes to pixels.
 - `backbones/`: the frozen networks; to add one, add a row to `backbones/table.py`.
 - `runtime`: a backbone as a fast function on this device.

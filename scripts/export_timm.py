@@ -97,7 +97,13 @@ def build(timm: Any, torch: Any, name: str, weights: str, size: int | None) -> t
     if weights and weights != "random" and not Path(weights).is_file():
         fail(f"{weights} is not a file. Give the weights of {name}, the word random, or nothing.")
     torch.manual_seed(0)
-    model = timm.create_model(name, pretrained=not weights, num_classes=0, **options)
+    try:
+        model = timm.create_model(name, pretrained=not weights, num_classes=0, **options)
+    except Exception as error:  # hub and network can fail in any way
+        if weights:
+            raise
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        fail(f"the weights of {name} cannot be downloaded: {cause} Or give a file of weights: {name} WEIGHTS OUT.onnx.")
     if weights not in ("", "random"):
         from timm.models import load_state_dict
 

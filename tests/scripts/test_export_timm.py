@@ -45,6 +45,18 @@ def test_an_interpolation_that_headbank_does_not_have_is_refused(capsys):
     )
 
 
+def test_weights_that_cannot_be_downloaded_are_one_message(capsys):
+    timm = timm_of(interpolation="bicubic")
+    timm.create_model.side_effect = RuntimeError("no hub here. Run `pip install hub`.\nmore")
+    with pytest.raises(SystemExit) as caught:
+        build(timm, MagicMock(), "net", "", None)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: the weights of net cannot be downloaded: no hub here. Run `pip install hub`. "
+        "Or give a file of weights: net WEIGHTS OUT.onnx.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
