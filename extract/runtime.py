@@ -176,13 +176,15 @@ class Extractor:
             except Exception as error:
                 if not _is_out_of_memory(error):
                     raise
-                if self.batch_size == 1:
+                # OpenVINO's streams take one image each, however many are in a batch.
+                at_a_time = min(self.batch_size, cores()) if self.engine == OPENVINO else self.batch_size
+                if at_a_time == 1:
                     raise InputError(
                         f"the device ran out of memory on a batch of one image of {self._input_size} pixels. "
                         f"Close other programs on it, or set CUDA_VISIBLE_DEVICES= to use the CPU."
                     ) from None
-                self.batch_size //= 2
-                logger.warning("out of memory: the batch size is halved to %d", self.batch_size)
+                self.batch_size = self._asked = at_a_time // 2
+                logger.warning("out of memory: the batch size is cut to %d", self.batch_size)
                 self._function = self._compile()
                 continue
             start += len(batch)
@@ -209,12 +211,7 @@ class Extractor:
     def _fill_up(self, function: Callable[[np.ndarray], Sequence[Any]]) -> Callable[[np.ndarray], Sequence[Any]]:
         """Fill up short batches for a function: another shape would be traced and compiled again."""
         size = self.batch_size
-
-        def compute(images: np.ndarray) -> Sequence[Any]:
-            missing = np.repeat(images[-1:], size - len(images), axis=0)
-            return function(np.concatenate([images, missing]) if len(missing) else images)
-
-        return compute
+        return lambda images: function(fill_up(images, size))
 
     def _graph(self, model: "keras.Model") -> Callable[..., list[Any]]:
         """The graph of preprocessing and a model: from its weights as values and images to its outputs."""
@@ -306,6 +303,12 @@ class Extractor:
                 return [output.float().cpu().numpy() for output in features]
 
         return extract
+
+
+def fill_up(images: np.ndarray, size: int) -> np.ndarray:
+    """Fill up a short batch with its last image: (n, S, S, 3) to (size, S, S, 3)."""
+    missing = np.repeat(images[-1:], size - len(images), axis=0)
+    return np.concatenate([images, missing]) if len(missing) else images
 
 
 def trim_memory() -> None:

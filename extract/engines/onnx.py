@@ -7,7 +7,7 @@ import onnxruntime
 
 from extract.backbones.onnx_model import Sidecar
 from extract.backbones.pooling import pool_tokens
-from extract.runtime import CPU_BATCH, GPU_BATCH, cores
+from extract.runtime import CPU_BATCH, GPU_BATCH, cores, fill_up
 from features.common.errors import InputError
 
 #: The number of axes of an output, by how it is pooled.
@@ -68,9 +68,7 @@ class OnnxExtractor:
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
             # A short batch is filled up, so that a row does not depend on how many are computed with it.
-            missing = self.batch_size - len(batch)
-            filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-            rows.append(self._pool(self._run(filled))[: len(batch)])
+            rows.append(self._pool(self._run(fill_up(batch, self.batch_size)))[: len(batch)])
         return (np.concatenate(rows),)
 
     def _check_input(self) -> None:

@@ -240,7 +240,30 @@ def test_the_batch_is_halved_until_it_fits(model, images, monkeypatch, caplog):
     np.testing.assert_array_equal(features, images[:5].reshape(5, -1)[:, :3])
     assert function.sizes == [5, 4, 2, 2, 1]
     assert extractor.batch_size == 2
-    assert "halved to 4" in caplog.text
+    assert "cut to 4" in caplog.text
+
+
+def test_openvino_that_lacks_memory_computes_fewer_images_at_a_time(model, images, monkeypatch):
+    streams = []
+    original = openvino.compile_graph
+
+    def compile_graph(function, size, count):
+        streams.append(count)
+        compiled = original(function, size, count)
+
+        def compute(pixels):
+            if len(pixels) > 3:
+                raise MemoryError
+            return compiled(pixels)
+
+        return compute
+
+    monkeypatch.setattr(openvino, "compile_graph", compile_graph)
+    monkeypatch.setattr(runtime, "cores", lambda: 4)
+    extractor = Extractor(lambda: model, "tf", SIDE, None, images[:1])
+    (features,) = extractor(images)
+    assert (extractor.engine, extractor.batch_size, streams) == (OPENVINO, 2, [4, 2])
+    np.testing.assert_allclose(features, Extractor(lambda: model, "tf", SIDE, 4)(images)[0], rtol=1e-5, atol=1e-6)
 
 
 def test_a_single_image_too_large_is_said_and_other_errors_pass(model, images, monkeypatch):
