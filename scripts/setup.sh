@@ -54,7 +54,7 @@ requirements=("-r" "$root/requirements.txt")
 if [ "$gpu" = yes ]; then
   requirements+=("$(sed -n 's/^tensorflow==/tensorflow[and-cuda]==/p' "$root/requirements.txt")")
 fi
-echo "setup: installing requirements.txt$([ "$gpu" = no ] || echo ' with CUDA') (some 3 GB on disk; a few minutes the first time)"
+echo "setup: installing requirements.txt$([ "$gpu" = no ] || echo ' with CUDA') (some 3.5 GB on disk; a few minutes the first time)"
 pip_install "${requirements[@]}" ||
   fail "pip could not install the requirements (its message is above). Fix that, and run scripts/setup.sh again."
 # One by one: where a wheel is missing, the others are installed. Without dependencies: OpenVINO's is its telemetry.
