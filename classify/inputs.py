@@ -12,7 +12,7 @@ from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
-from features.store.recipe import FEATURES, Recipe, backbone_of, features_of, size_name
+from features.store.recipe import FEATURES, Recipe, backbone_of, features_of, row_and_kind, size_name
 from features.store.scan_groups import with_scan_groups
 
 logger = logging.getLogger(__name__)
@@ -129,26 +129,26 @@ def choose_features(
         kind = features_of(name)
         passes.setdefault(name.removesuffix(FEATURES[kind]), {})[kind] = name
     preferred = ("last", "mid") if of_last else ("mid", "last")
-    single = {f"{name}.{kind}": (kind, row) for name, rows in passes.items() for kind, row in rows.items()}
-    asked = f"--features {','.join(kinds or ())}"
+    named = passes if backbones is None else backbones
+    found = {wanted: [name for name in passes if wanted in (backbone_of(name), size_name(name))] for wanted in named}
+    if kinds:
+        cached = cache.backbones("train")
+        single = [name for name, of_name in found.items() if not of_name and row_and_kind(name)[0] in cached]
+        _refuse_lacking(cache, kinds, {name: passes[name] for names in found.values() for name in names}, single)
     chosen: list[str] = []
     taken: dict[str, str] = {}  # by pass, the kind of which nobody said that it is wanted
-    for wanted in passes if backbones is None else backbones:
-        found = [name for name in passes if wanted in (backbone_of(name), size_name(name))]
-        for name in found:
-            rows = passes[name]
-            if lacking := [kind for kind in kinds or () if kind not in rows]:
-                raise InputError(
-                    f"{asked}: {cache.root} holds no {lacking[0]} features of {name}. Use --features {','.join(rows)}, "
-                    f"or run: {cache.remedy(name + FEATURES[lacking[0]], split='train')}"
-                )
-            own = kinds or [next(kind for kind in preferred if kind in rows)]
-            chosen += [rows[kind] for kind in own]
+    for wanted, of_wanted in found.items():
+        for name in of_wanted:
+            own = kinds or [next(kind for kind in preferred if kind in passes[name])]
+            chosen += [passes[name][kind] for kind in own]
             taken[name] = own[0]
-        if not found:  # a single row; or one that is missing, which `read_inputs` says
-            kind, row = single.get(wanted, ("", wanted))
+        if not of_wanted:  # a single row; or one that is missing, which `read_inputs` says
+            row, kind = row_and_kind(wanted)
             if kind and kinds and kind not in kinds:
-                raise InputError(f"--backbones {wanted} names {kind} features, not those of {asked}. Leave one out.")
+                raise InputError(
+                    f"--backbones {wanted} names {kind} features, not those of --features {','.join(kinds)}. Leave one "
+                    "out."
+                )
             chosen.append(row)
     names = tuple(dict.fromkeys(chosen)) or None
     if kinds or all(len(passes[name]) == 1 for name in taken):
@@ -159,6 +159,30 @@ def choose_features(
     )
     why = f", as {of_last[0]} learns from those" if of_last else ""
     return names, f"features: {said}{why} (--features {preferred[1]} takes {_KINDS[preferred[1]]})"
+
+
+def _refuse_lacking(
+    cache: FeatureCache, kinds: Sequence[str], passes: Mapping[str, Mapping[str, str]], single: Sequence[str]
+) -> None:
+    """Refuse by an `InputError` kinds of features that a pass does not have.
+
+    Args:
+        cache: what was extracted.
+        kinds: those asked for.
+        passes: by name, the rows of each by kind.
+        single: names of single rows that are asked for beside them, and are there.
+    """
+    lacking = {kind: [name for name, rows in passes.items() if kind not in rows] for kind in kinds}
+    missing = [name + FEATURES[kind] for kind, names in lacking.items() for name in names]
+    if not missing:
+        return
+    said = " and ".join(f"{kind} features of {first_few(names)}" for kind, names in lacking.items() if names)
+    remedies = ["Leave --features out"]
+    if whole := [size_name(name) for name, rows in passes.items() if rows.keys() >= {*kinds}] + [*single]:
+        remedies.append(f"or name the others: --backbones {','.join(whole)}")
+    if all(cache.remedy(row, split="train") for row in missing):
+        remedies.append(f"or run: {cache.remedy(*missing, split='train')}")
+    raise InputError(f"--features {','.join(kinds)}: {cache.root} holds no {said}. {'; '.join(remedies)}")
 
 
 def describe_views(recipes: Mapping[str, Recipe], tta: str, augment: bool = False) -> str:

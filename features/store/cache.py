@@ -14,7 +14,7 @@ from features.common.files import digest_file, replacing
 from features.common.text import count_things, first_few
 from features.store.cache_file import BLOCK_ROWS, CacheFile, DamagedFile, Selection, read_selections
 from features.store.images_table import FactsTable, Rejection, Stamp, read_rejections
-from features.store.recipe import Recipe, backbone_of, size_of
+from features.store.recipe import Recipe, backbone_of, row_and_kind, size_of
 from features.store.source import Source, extract_command, read_source
 
 #: In a default cache: the path of the data set that it belongs to.
@@ -37,7 +37,7 @@ class FeatureCache:
 
     def __init__(self, root: Path | str, data: Path | None = None, backbones: Sequence[str] = ()) -> None:
         self.root = Path(root)
-        self._data, self._wanted = data, tuple(backbones)
+        self._data, self._wanted = data, tuple(row_and_kind(name)[0] for name in backbones)
         self._files: dict[Path, CacheFile] = {}
         if not self.root.is_dir():
             raise InputError(f"{root} is not there: no features have been extracted. Run: {self.remedy()}")
@@ -193,7 +193,8 @@ class FeatureCache:
     def remedy(self, *backbones: str, split: str | None = None) -> str:
         """The command that brings missing features, from the data and with the options that made those that are there.
 
-        Into the cache of another data set nothing is extracted.
+        Into the cache of another data set nothing is extracted. Of rows that a model of one's own may not give
+        it is "".
 
         Args:
             backbones: whose; none for those that are wanted, or else those of other splits.
@@ -205,11 +206,12 @@ class FeatureCache:
     def _extract_into(self, cache: Path | None, backbones: Sequence[str], split: str | None) -> str:
         """The command of `remedy` for a cache; None for the default one of the data set."""
         backbones = backbones or self._wanted or self._all_backbones()
-        known = {name: source for name in backbones if (source := self._source(name, split))}
+        sources = {name: self._source(name, split) for name in backbones}
+        known = {name: source for name, source in sources.items() if source and source.recipe.can_be_asked_for}
         commands = [extract_command(known, cache)] if known else []
         unknown: dict[str, list[str]] = {} if backbones else {"": []}
-        for name in backbones:
-            if name not in known:
+        for name, source in sources.items():
+            if source is None:
                 unknown.setdefault(size_of(name), []).append(backbone_of(name))
         for input_size, names in unknown.items():
             options = {"backbones": ",".join(dict.fromkeys(names)) or None, "sizes": input_size or None}
@@ -225,6 +227,8 @@ class FeatureCache:
     def _lack(self, split: str, what: str, *backbones: str) -> InputError:
         """Make the error of features that are missing or outdated; where another data set's are here, it says so."""
         remedy = self.remedy(*backbones, split=split)
+        if not remedy:
+            return InputError(f"{what}; its model may not give these features. Name others.")
         if (other := self._other_data(split)) is None:
             return InputError(f"{what}. Run: {remedy}")
         return InputError(
@@ -359,7 +363,8 @@ def verify_cache(cache: FeatureCache) -> Iterator[tuple[Path, int, Finding | Non
                 _check(file)
                 yield path, file.rows, None
             except DamagedFile as damage:
-                yield path, 0, Finding(damage.reason, f"{move_aside(path)} && {cache.remedy(backbone, split=split)}")
+                remedies = (move_aside(path), cache.remedy(backbone, split=split))
+                yield path, 0, Finding(damage.reason, " && ".join(filter(None, remedies)))
             except InputError as error:
                 yield path, 0, Finding(str(error).removeprefix(f"{path} "), "")
 

@@ -125,6 +125,14 @@ class Recipe:
             return "1"
         return f"{'mean' if tta == 'mean' else 'first'} of {count}" + ("; heads learn from all" if augment else "")
 
+    @property
+    def can_be_asked_for(self) -> bool:
+        """Whether options make such rows: a model of one's own has one size, and its mid-level features known layers.
+
+        The rows of an .onnx file are never mid-level, and those of a .keras file name their layers.
+        """
+        return not self.is_own_model or (not size_of(self.backbone) and (self.features == "last" or bool(self.layer)))
+
     def as_read(self, tta: str) -> "Recipe":
         """The recipe of what stage 2 reads of several views, by `TTA`: by `none` that of the plain one alone."""
         return self if tta == "mean" else replace(self, views=self.views[:1], ranges="")
@@ -190,6 +198,16 @@ def size_of(name: str) -> str:
     """Tell the input size in the name of rows, such as `384` of `resnet50.384.mid`; "" where it is the native one."""
     found = _NAME.search(name)
     return found["size"] or "" if found else ""
+
+
+def row_and_kind(name: str) -> tuple[str, str]:
+    """Tell the rows of a name as their file is called, and which of `FEATURES` the name says, "" where it says none.
+
+    Such as `resnet50.mid` and `mid` of `resnet50.native.mid`, or `resnet50` and `last` of `resnet50.last`.
+    """
+    size, kind = size_of(name), name.rpartition(".")[2]
+    kind = kind if kind in FEATURES else ""
+    return f"{backbone_of(name)}{size and '.'}{size}{FEATURES[kind or 'last']}", kind
 
 
 def features_of(name: str) -> str:

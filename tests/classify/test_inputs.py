@@ -247,6 +247,7 @@ def test_the_challenge_learns_from_the_last_averages_and_it_is_said(mid):
         (("gamma.native",), None, ("gamma.mid",)),
         (("gamma.384",), ("last",), ("gamma.384",)),
         (("gamma.384.last",), None, ("gamma.384",)),
+        (("gamma.native.mid", "alpha.native.last"), None, ("gamma.mid", "alpha")),
         (("delta",), None, ("delta",)),
     ],
 )
@@ -272,8 +273,71 @@ def test_what_was_asked_for_is_not_said(mid):
 
 
 def test_a_kind_of_features_that_is_missing_is_an_input_error(mid):
-    with pytest.raises(InputError, match=r"no mid features of beta. Use --features last, or run: .*--features mid "):
+    with pytest.raises(
+        InputError,
+        match=r"no mid features of beta\. Leave --features out; or name the others: --backbones "
+        r"alpha\.native,gamma\.native,gamma\.384; or run: .*--backbones beta .*--features mid ",
+    ):
         choose_features(mid, None, ("mid",), ())
+
+
+def without(cache: FeatureCache, *rows: str) -> FeatureCache:
+    """The same cache without some of its rows."""
+    for row in rows:
+        (cache.root / "train" / f"{row}.h5").unlink()
+    return FeatureCache(cache.root)
+
+
+def test_of_kinds_that_several_backbones_do_not_have_the_remedies_work(mid, toy):
+    """An .onnx file gives the last features alone, and of `gamma.384` mid-level features alone are cached."""
+    write_cache_file(toy.cache / "train" / "own.h5", toy.train_ids, np.eye(30, 6), weights="own.onnx")
+    mixed = without(mid, "alpha", "alpha.mid", "gamma.384", "beta")
+    with pytest.raises(InputError) as caught:
+        choose_features(mixed, None, ("last",), ())
+    assert str(caught.value).startswith(
+        f"--features last: {toy.cache} holds no last features of gamma.384. Leave --features out; or name the others: "
+        "--backbones gamma.native,own.native; or run: scripts/extract.sh DATA --backbones gamma --weights random "
+        "--features last --sizes 384 "
+    )
+    assert choose_features(mixed, ("gamma.native", "own.native"), ("last",), ())[0] == ("gamma", "own")
+    with pytest.raises(InputError) as caught:
+        choose_features(mixed, None, ("mid",), ())
+    assert str(caught.value) == (
+        f"--features mid: {toy.cache} holds no mid features of own. Leave --features out; or name the others: "
+        "--backbones gamma.native,gamma.384"
+    )
+    assert choose_features(mixed, ("gamma.native", "gamma.384"), ("mid",), ())[0] == ("gamma.mid", "gamma.384.mid")
+    assert choose_features(mixed, None, None, ())[0] == ("gamma.mid", "gamma.384.mid", "own")
+    with pytest.raises(InputError, match=r"no last features of gamma\.384 and mid features of own\. Leave"):
+        choose_features(mixed, None, ("last", "mid"), ())
+    with pytest.raises(InputError, match=r"--backbones own\.native,gamma\.last; or run"):
+        choose_features(mixed, ("own", "gamma.384", "gamma.last", "gamma.384.last"), ("last",), ())
+
+
+@pytest.mark.parametrize("name", ["own.mid", "own.384"])
+def test_no_command_extracts_what_a_model_of_ones_own_may_not_give(toy, name):
+    write_cache_file(toy.cache / "train" / "own.h5", toy.train_ids, np.eye(30, 6), weights="own.onnx")
+    with pytest.raises(InputError) as caught:
+        read(toy, (name,))
+    assert str(caught.value) == (
+        f"{toy.cache / 'train' / name}.h5 is not there (cached for train: alpha, beta, own); its model may not give "
+        "these features. Name others."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("delta.native", "delta"),
+        ("delta.last", "delta"),
+        ("delta.native.mid", "delta.mid"),
+        ("delta.9.last", "delta.9"),
+    ],
+)
+def test_a_message_names_no_file_that_cannot_exist(mid, toy, name, row):
+    names, _ = choose_features(mid, (name,), None, ())
+    with pytest.raises(InputError, match=rf"train/{row}\.h5 is not there .* --backbones delta( |$)"):
+        read(toy, names)
 
 
 def test_a_damaged_file_of_features_that_are_not_wanted_stops_nothing(mid, toy):

@@ -42,6 +42,7 @@ def write_cache_file(
     features: np.ndarray,
     weights_digest: str = "0" * 32,
     seconds: float | None = None,
+    weights: str = "random",
 ) -> None:
     """Write the cache file of empty images: features (N, D), or (N, V, D) of V views; `seconds` is of an image.
 
@@ -50,7 +51,7 @@ def write_cache_file(
     pooling = MID_POOLING if path.stem.endswith(FEATURES["mid"]) else "avg"
     stored = (features if features.ndim == 3 else features[:, np.newaxis]).astype(np.float32)
     views = ("identity", *(f"random{number}" for number in range(1, stored.shape[1])))
-    recipe = Recipe(path.stem, "random", weights_digest, "none", 32, pooling, views)
+    recipe = Recipe(path.stem, weights, weights_digest, "none", 32, pooling, views)
     count = len(image_ids)
     digests = [digest(b"")] * count
     facts = (ImageFacts(1, 1, 1, 8, 0.0, 0.0),) * count

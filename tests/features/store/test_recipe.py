@@ -5,7 +5,7 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from features.store.recipe import Recipe, extract_options
+from features.store.recipe import Recipe, extract_options, row_and_kind
 from tests.features.store.caches import RECIPE
 
 CHANGED = {
@@ -101,6 +101,21 @@ def test_views_and_other_sizes_are_part_of_the_options():
         ["--features", "last", "--sizes", "384", *float32, "--views", "hflip"],
     ]
     assert [words[1] for words in options] == ["alpha", "beta"]
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "kind"),
+    [
+        ("resnet50", "resnet50", ""),
+        ("resnet50.last", "resnet50", "last"),
+        ("resnet50.native", "resnet50", ""),
+        ("resnet50.native.mid", "resnet50.mid", "mid"),
+        ("resnet50.384.last", "resnet50.384", "last"),
+        ("my.net.384.mid", "my.net.384.mid", "mid"),
+    ],
+)
+def test_a_name_says_rows_and_their_kind(name, row, kind):
+    assert row_and_kind(name) == (row, kind)
 
 
 def test_rows_of_one_pass_are_one_backbone_of_the_options():
