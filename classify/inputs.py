@@ -12,7 +12,7 @@ from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
-from features.store.recipe import FEATURES, Recipe, backbone_of, features_of, row_and_kind, size_name
+from features.store.recipe import ALL_VIEWS, FEATURES, Recipe, backbone_of, features_of, row_and_kind, size_name
 from features.store.scan_groups import with_scan_groups
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ def describe_views(recipes: Mapping[str, Recipe], tta: str, augment: bool = Fals
     if all(len(recipe.views) == 1 for recipe in recipes.values()):
         return ""
     said = "; ".join(f"{views} of {first_few(names)}" for views, names in of_views.items())
-    return f"views: {said}" + ("; heads learn from all" if augment else "")
+    return f"views: {said}" + (ALL_VIEWS if augment else "")
 
 
 def read_inputs(

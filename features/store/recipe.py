@@ -24,6 +24,8 @@ IDENTITY = "identity"
 FEATURES = {"last": "", "mid": ".mid"}
 #: What stage 2 makes of several views of an image: the mean of their features, or the first view alone.
 TTA = ("mean", "none")
+#: What is added in words where heads learn from all views.
+ALL_VIEWS = "; heads learn from all"
 #: How the maps of mid-level features become numbers: average, maximum, standard deviation over their positions.
 MID_POOLING = "avg,max,std"
 #: How tokens become numbers: the one of the class, the mean of those of the image, or both side by side.
@@ -123,7 +125,7 @@ class Recipe:
         count = len(self.views)
         if count == 1:
             return "1"
-        return f"{'mean' if tta == 'mean' else 'first'} of {count}" + ("; heads learn from all" if augment else "")
+        return f"{'mean' if tta == 'mean' else 'first'} of {count}" + (ALL_VIEWS if augment else "")
 
     @property
     def can_be_asked_for(self) -> bool:
