@@ -1,6 +1,7 @@
 """Whether a model gets its pixels in the scale that it was trained with, as far as its features can tell.
 
-Measured on EfficientNet-Lite0, 1 and 2 (docs/decisions.md): colour order cannot be told from features alone.
+Measured on EfficientNet-Lite0, 1 and 2 (docs/decisions.md): colour order cannot be told from features alone, nor always a
+model that is not trained from one whose pixels are of the wrong scale.
 """
 
 from collections.abc import Callable
@@ -39,7 +40,7 @@ def doubt_scale(features_of: Callable[[np.ndarray], np.ndarray], size: int) -> t
     if spread < _SPREAD:
         return True, (
             f"its features hardly differ between photographs (spread {spread:.3f} of their mean): its pixels are too "
-            "small, as those divided by 255 twice"
+            "small, as those divided by 255 twice, or it is not trained"
         )
     known = float((_cosines(features - mean, again - mean).argmax(axis=1) == np.arange(len(crops))).mean())
     halved, negative = (_distance(features, features_of(images)) for images in (crops // 2, 255 - crops))
@@ -52,7 +53,7 @@ def doubt_scale(features_of: Callable[[np.ndarray], np.ndarray], size: int) -> t
     if contrast < _CONTRAST:
         return True, (
             f"half the contrast changes its features {contrast:.2f} times as much as the negative does: its pixels are "
-            "too large, as those of 0 to 255 for a model that takes 0 to 1"
+            "too large, as those of 0 to 255 for a model that takes 0 to 1, or it is not trained"
         )
     return False, f"its scale is plausible (contrast {contrast:.2f}); colour order cannot be told from features"
 

@@ -112,7 +112,7 @@ def test_without_a_file_with_the_classifier_it_is_named(mobilenet, tmp_path, mon
     ("pooling", "reshape", "exit_code", "words"),
     [
         ("cls", [0, 1024, 3], 3, "own: nothing can be said of its scale"),  # the first pixel
-        ("avg", [], 2, "own: WRONG: half the contrast"),  # the mean colour
+        ("avg", [], 2, "takes 0 to 1, or it is not trained"),  # the mean colour
     ],
 )
 def test_the_scale_of_an_onnx_model_is_judged(tmp_path, pooling, reshape, exit_code, words):
@@ -207,7 +207,9 @@ def test_tokens_of_a_model_of_ones_own_are_pooled(tmp_path):
 
 
 def test_features_without_content_or_that_are_not_numbers_are_wrong():
-    assert doubt_scale(lambda images: np.ones((len(images), 4)), 32)[0]
+    is_wrong, words = doubt_scale(lambda images: np.ones((len(images), 4)), 32)
+    assert is_wrong
+    assert words.endswith("its pixels are too small, as those divided by 255 twice, or it is not trained")
     assert doubt_scale(lambda images: np.full((len(images), 4), np.nan), 32) == (
         True,
         "its features of photographs are not finite numbers",
