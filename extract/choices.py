@@ -10,7 +10,7 @@ from extract.backbones.build import FrozenBackbone
 from extract.backbones.onnx_model import AnyBackbone, OnnxBackbone
 from extract.backbones.own_model import MAX_SIDE, parse_taps
 from extract.backbones.table import BACKBONES, CHALLENGE, backbone_named
-from extract.backbones.weights import check_name, find_model, find_weights
+from extract.backbones.weights import Weights, check_name, find_models, find_weights
 from extract.images.reading import Ranges, Reading, are_random, name_views, parse_range
 from extract.images.survey import TAIL, survey_deep_images
 from extract.options import ExtractOptions
@@ -126,9 +126,8 @@ def choose_backbones(
     taps = parse_taps(options.taps)
     layers = {"last": options.layer or "", **({"mid": ",".join(taps)} if taps else {})}
     pooling = options.pooling or ""
-    own = [_own_backbone(option, cache, images, features, layers, pooling) for option in options.backbone or ()]
-    if len({backbone.name for backbone in own}) < len(own):
-        raise InputError("--backbone: a name is duplicated. Give each model its own name.")
+    models = find_models(options.backbone)
+    own = [_own_backbone(model, cache, images, features, layers, pooling) for model in models.items()]
     if options.engine != "auto" and any(isinstance(backbone, OnnxBackbone) for backbone in own):
         raise InputError(
             f"--engine {options.engine} is for backbones of Keras: ONNX Runtime runs .onnx files. Leave it out, or run "
@@ -147,15 +146,15 @@ def choose_backbones(
 
 
 def _own_backbone(
-    option: str,
+    model: tuple[str, Weights],
     cache: Path,
     images: Sequence[Images],
     features: tuple[str, ...],
     layers: Mapping[str, str],
     pooling: str,
 ) -> AnyBackbone:
-    """Find a model of one's own; one of Keras is loaded only if no split has rows of it."""
-    name, weights = find_model(option)
+    """Read a model of one's own, by name and file; one of Keras is loaded only if no split has rows of it."""
+    name, weights = model
     if weights.path is not None and weights.path.suffix == ".onnx":
         settings = (("layer", layers["last"]), ("taps", "mid" in layers), ("pooling", pooling))
         given = [f"--{kind}" for kind, there in settings if there]

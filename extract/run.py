@@ -14,6 +14,7 @@ from rich.console import Console
 
 from extract.backbones.onnx_model import AnyBackbone
 from extract.backbones.own_model import parse_taps
+from extract.backbones.weights import refuse_unless_one
 from extract.choices import (
     choose_backbones,
     choose_reading,
@@ -92,8 +93,7 @@ def _check_options(options: ExtractOptions) -> None:
     if options.split is not None and options.cache is None:
         raise InputError("--split reads a folder that is not a data set, so it has no default cache. Give --cache.")
     for name in ("layer", "taps", "pooling"):
-        if (value := getattr(options, name)) is not None and len(options.backbone or ()) != 1:
-            raise InputError(f"--{name} {value} is of one model of your own. Give one --backbone NAME=FILE with it.")
+        refuse_unless_one(f"--{name}", getattr(options, name), options.backbone)
     if options.sizes != "native" and options.backbone:
         raise InputError(
             f"--sizes {options.sizes} is for the backbones of the table: a model of your own has one size."

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -118,6 +119,24 @@ def find_model(option: str) -> tuple[str, Weights]:
             f"Save the model with model.save('{name}.keras'), or with scripts/export_timm.py."
         )
     return name, Weights("model", str(path), _digest(path), path)
+
+
+def find_models(options: Sequence[str] | None) -> dict[str, Weights]:
+    """Read all `--backbone` options: by name, each model's file as weights.
+
+    Raises:
+        InputError: as of `find_model`, or two have one name.
+    """
+    found = [find_model(option) for option in options or ()]
+    if len(models := dict(found)) < len(found):
+        raise InputError("--backbone: a name is duplicated. Give each model its own name.")
+    return models
+
+
+def refuse_unless_one(option: str, value: str | None, models: Sequence[str] | None) -> None:
+    """Refuse by an `InputError` the value of an option of one model of one's own, beside other `--backbone` options."""
+    if value is not None and len(models or ()) != 1:
+        raise InputError(f"{option} {value} is of one model of your own. Give one --backbone NAME=FILE with it.")
 
 
 def check_name(option: str, name: str) -> None:

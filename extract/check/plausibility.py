@@ -1,7 +1,7 @@
 """Whether a model gets its pixels in the scale that it was trained with, as far as its features can tell.
 
-Measured on EfficientNet-Lite0, 1 and 2 (docs/decisions.md): colour order cannot be told from features alone, nor always a
-model that is not trained from one whose pixels are of the wrong scale.
+Measured on EfficientNet-Lite0, 1 and 2 (docs/decisions.md): colour order cannot be told from features alone, nor
+can a model that is not trained always be told from one whose pixels have the wrong scale.
 """
 
 from collections.abc import Callable

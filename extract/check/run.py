@@ -8,7 +8,7 @@ import numpy as np
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.onnx_model import AnyBackbone, OnnxBackbone
 from extract.backbones.table import BACKBONES, Backbone, backbone_named
-from extract.backbones.weights import find_model, find_weights, imagenet_file
+from extract.backbones.weights import Weights, find_models, find_weights, imagenet_file, refuse_unless_one
 from extract.check.canary import CANARY_TOLERANCE, RECORDED, deviation_of_canary, draw_canary
 from extract.check.photographs import EXPECTED, load_photographs
 from extract.check.plausibility import doubt_scale
@@ -35,8 +35,10 @@ def run_check(options: CheckOptions) -> int:
     console = make_console()
     if options.weights_dir is not None and not options.weights_dir.is_dir():
         raise InputError(f"--weights-dir {options.weights_dir} is not a folder. Name the one that holds the weights.")
-    pooling = options.pooling or ""
-    own = [_own_backbone(option, pooling) for option in options.backbone or ()]
+    refuse_unless_one("--pooling", options.pooling, options.backbone)
+    own = [
+        _own_backbone(name, weights, options.pooling or "") for name, weights in find_models(options.backbone).items()
+    ]
     names = split_names(options.backbones, "--backbones")
     if names is None:
         names = () if own else tuple(name for name, row in BACKBONES.items() if imagenet_file(row, options.weights_dir))
@@ -78,10 +80,9 @@ def run_check(options: CheckOptions) -> int:
     return EXIT_REJECTED if unknown else 0
 
 
-def _own_backbone(option: str, pooling: str) -> AnyBackbone:
-    """Find a model of one's own."""
-    name, weights = find_model(option)
-    if not option.endswith(".onnx"):
+def _own_backbone(name: str, weights: Weights, pooling: str) -> AnyBackbone:
+    """Read a model of one's own."""
+    if not weights.label.endswith(".onnx"):
         return FrozenBackbone.of_model(name, weights, pooling=pooling)
     if pooling:
         raise InputError(f"--pooling {pooling}: the .json file beside {weights.path} says it. Leave it out.")

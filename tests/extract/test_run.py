@@ -218,6 +218,7 @@ def test_a_new_split_is_read_as_the_other_rows_of_its_backbone(tmp_path, own_mod
         ("--sizes 9", "--sizes '9': '9' is neither native nor"),
         ("--features x", "--features 'x': x is not a kind of features"),
         ("--taps a,b", "--taps a,b is of one model"),
+        ("--pooling cls", "--pooling cls is of one model"),
         ("--backbone own=own.keras --taps re_lu", "--taps re_lu: expected two layers of the model, A,B; received 1"),
         ("--backbone own=own.keras --taps a,b,c", "--taps a,b,c: expected two layers of the model, A,B; received 3"),
         ("--backbone own=own.keras --taps b,b", "--taps 'b,b': expected different names between commas"),

@@ -206,6 +206,16 @@ def test_tokens_of_a_model_of_ones_own_are_pooled(tmp_path):
     assert result.exit_code == 2
 
 
+def test_two_models_of_one_name_and_pooling_without_a_model_are_refused(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.keras").write_bytes(b"not read")
+    result = check("--backbone", f"m={tmp_path}/a.keras", "--backbone", f"m={tmp_path}/b.keras")
+    assert (result.exit_code, "--backbone: a name is duplicated" in result.output) == (2, True)
+    result = check("--backbones", "efficientnet_lite0", "--pooling", "cls")
+    assert result.exit_code == 2
+    assert "--pooling cls is of one model of your own. Give one --backbone" in " ".join(result.output.split())
+
+
 def test_features_without_content_or_that_are_not_numbers_are_wrong():
     is_wrong, words = doubt_scale(lambda images: np.ones((len(images), 4)), 32)
     assert is_wrong
