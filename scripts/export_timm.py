@@ -22,6 +22,12 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def refuse_size(name: str, size: int, own_size: int, why: object) -> NoReturn:
+    """End as `fail` does: a model does not take images of this size."""
+    said = (str(why).strip() or type(why).__name__).splitlines()[0].removesuffix(".")
+    fail(f"{name} does not take images of {size} x {size} pixels: {said}. Its own size: --size {own_size}.")
+
+
 def main(arguments: list[str]) -> None:
     """Export the model that the arguments name."""
     parser = argparse.ArgumentParser(
@@ -52,6 +58,10 @@ def main(arguments: list[str]) -> None:
     other = "" if size == own_size else f" instead of its own {own_size}; --size {own_size} keeps these"
     print(f"{name}: images of {size} x {size} pixels{other}; {sidecar['interpolation']} interpolation")
     example = torch.zeros(2, 3, size, size)
+    try:
+        width = model(example).shape[-1]
+    except Exception as error:  # noqa: BLE001 - timm has no one error for it
+        refuse_size(name, size, own_size, error)
     torch.onnx.export(
         model,
         (example,),
@@ -65,7 +75,6 @@ def main(arguments: list[str]) -> None:
     )
     beside = target.with_suffix(".json")
     beside.write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
-    width = model(example).shape[-1]
     print(f"{target} ({target.stat().st_size / 1e6:.1f} MB): images (N, 3, {size}, {size}) to features (N, {width})")
     print(f"{beside}: {json.dumps(sidecar)}")
 
@@ -100,17 +109,26 @@ def build(timm: Any, torch: Any, name: str, weights: str, size: int | None) -> t
     try:
         model = timm.create_model(name, pretrained=not weights, num_classes=0, **options)
     except Exception as error:  # hub and network can fail in any way
+        if weights and options:
+            refuse_size(name, size, own_size, error)
         if weights:
             raise
         cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         fail(f"the weights of {name} cannot be downloaded: {cause} Or give a file of weights: {name} WEIGHTS OUT.onnx.")
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    patch = max(patch) if isinstance(patch, tuple) else patch
+    # Models of any size have patches that overlap, or fill the last ones.
+    if config.fixed_input_size and isinstance(patch, int) and size % patch:
+        refuse_size(name, size, own_size, f"they are not a multiple of its patches of {patch} pixels")
     if weights not in ("", "random"):
-        from timm.models import load_state_dict
-
-        found = load_state_dict(weights)
-        filter_fn = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-        found = filter_fn(found, model) if filter_fn else found
-        missing = model.load_state_dict(found, strict=False).missing_keys
+        try:
+            found = timm.models.load_state_dict(weights)
+            filter_fn = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+            found = filter_fn(found, model) if filter_fn else found
+            missing = model.load_state_dict(found, strict=False).missing_keys
+        except Exception as error:  # noqa: BLE001 - a file can be damaged in any way
+            cause = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+            fail(f"{weights} does not hold weights of {name}: {cause}")
         if missing:
             fail(f"{weights} does not fit {name}: it has no {missing[0]} ({len(missing)} missing).")
     return (

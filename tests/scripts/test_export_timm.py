@@ -1,5 +1,6 @@
 """scripts/export_timm.py: which size and interpolation it takes; tests/extract/test_backends.py runs what it writes."""
 
+import sys
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -54,6 +55,59 @@ def test_weights_that_cannot_be_downloaded_are_one_message(capsys):
     assert capsys.readouterr().err == (
         "error: the weights of net cannot be downloaded: no hub here. Run `pip install hub`. "
         "Or give a file of weights: net WEIGHTS OUT.onnx.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("patch", "fixed", "refused"), [((14, 14), True, True), (16, True, True), ((7, 7), False, False)]
+)
+def test_a_size_that_is_not_a_multiple_of_the_patches_is_refused(capsys, patch, fixed, refused):
+    timm = timm_of(fixed_input_size=fixed)
+    timm.create_model.return_value.patch_embed.patch_size = patch
+    build(timm, MagicMock(), "vit", "random", 224)
+    if not refused:
+        build(timm, MagicMock(), "vit", "random", 225)
+        return
+    with pytest.raises(SystemExit) as caught:
+        build(timm, MagicMock(), "vit", "random", 225)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: vit does not take images of 225 x 225 pixels: they are not a multiple of its patches of "
+        f"{patch if isinstance(patch, int) else patch[0]} pixels. Its own size: --size 224.\n"
+    )
+
+
+@pytest.mark.parametrize("stage", ["create", "run"])
+def test_a_size_that_a_model_does_not_take_is_one_message(capsys, monkeypatch, tmp_path, stage):
+    timm, torch = timm_of(), MagicMock()
+    fault = AssertionError("Height (150) should be divisible.\nmore")
+    if stage == "create":
+        timm.create_model.side_effect = fault
+    else:
+        timm.create_model.return_value.eval.return_value.side_effect = fault
+    for name, module in {"timm": timm, "torch": torch, "onnx": MagicMock(), "onnxscript": MagicMock()}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    with pytest.raises(SystemExit) as caught:
+        main(["vit", "random", str(tmp_path / "vit.onnx"), "--size", "150"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: vit does not take images of 150 x 150 pixels: Height (150) should be divisible. Its own size: "
+        "--size 224.\n"
+    )
+    torch.onnx.export.assert_not_called()
+
+
+@pytest.mark.parametrize("stage", ["read", "fit"])
+def test_weights_that_are_damaged_or_of_another_model_are_one_message(capsys, tmp_path, stage):
+    (tmp_path / "net.pth").write_text("garbage")
+    timm = timm_of()
+    of_stage = timm.models if stage == "read" else timm.create_model.return_value
+    of_stage.load_state_dict.side_effect = RuntimeError("Errors in loading:\n\tsize mismatch for fc")
+    with pytest.raises(SystemExit) as caught:
+        build(timm, MagicMock(), "net", str(tmp_path / "net.pth"), None)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/net.pth does not hold weights of net: size mismatch for fc\n"
     )
 
 
