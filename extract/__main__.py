@@ -35,7 +35,7 @@ def check(options: CheckOptions) -> int:
     """Check that backbones are loaded and preprocessed rightly: on two photographs, and on an image drawn by code.
 
     Of a model of your own the scale of its pixels is judged. Exit code 2: one is wrong. Exit code 3: of one nothing can
-    be said. A model that is not trained gets either.
+    be said. A model that is not trained may get any verdict.
     """
     from extract.check.run import run_check
 
