@@ -151,14 +151,16 @@ def choose_features(
                 )
             chosen.append(row)
     names = tuple(dict.fromkeys(chosen)) or None
-    if kinds or all(len(passes[name]) == 1 for name in taken):
+    both = any(len(passes[name]) > 1 for name in taken)
+    if kinds or not (both or len(set(taken.values())) > 1):
         return names, ""
     said = "; ".join(
         f"{kind} of {first_few([name for name in taken if taken[name] == kind])}"
         for kind in dict.fromkeys(taken.values())
     )
     why = f", as {of_last[0]} learns from those" if of_last else ""
-    return names, f"features: {said}{why} (--features {preferred[1]} takes {_KINDS[preferred[1]]})"
+    other = f" (--features {preferred[1]} takes {_KINDS[preferred[1]]})" if both else ""
+    return names, f"features: {said}{why}{other}"
 
 
 def _refuse_lacking(

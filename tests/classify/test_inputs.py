@@ -270,6 +270,16 @@ def test_a_row_named_in_full_and_another_kind_of_features_contradict_each_other(
 def test_what_was_asked_for_is_not_said(mid):
     assert choose_features(mid, None, ("last",), ())[1] == ""
     assert choose_features(mid, ("beta",), None, ())[1] == ""
+    mixed = choose_features(mid, ("alpha.mid", "beta", "gamma.native"), None, ())[1]
+    assert mixed == "features: last of beta; mid of gamma (--features last takes averages of the last maps)"
+
+
+def test_kinds_that_are_mixed_for_want_of_others_are_said(mid):
+    for name in ("alpha", "gamma", "gamma.384", "gamma.384.mid"):
+        (mid.root / "train" / f"{name}.h5").unlink()
+    names, said = choose_features(mid, None, None, ())
+    assert names == ("alpha.mid", "beta", "gamma.mid")
+    assert said == "features: mid of alpha, gamma; last of beta"
 
 
 def test_a_kind_of_features_that_is_missing_is_an_input_error(mid):
