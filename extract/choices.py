@@ -11,12 +11,13 @@ from extract.backbones.onnx_model import AnyBackbone, OnnxBackbone
 from extract.backbones.own_model import MAX_SIDE, parse_taps
 from extract.backbones.table import BACKBONES, CHALLENGE, backbone_named
 from extract.backbones.weights import Weights, check_name, find_models, find_weights
+from extract.engines.table import choose_engine
 from extract.images.reading import Ranges, Reading, are_random, name_views, parse_range
 from extract.images.survey import TAIL, survey_deep_images
 from extract.options import ExtractOptions
 from extract.pipeline import Images
 from extract.report import show_progress
-from extract.runtime import cores
+from extract.runtime import cores, device_name
 from extract.scans.windows import HEAD_WINDOW, OWN_WINDOW, WINDOW_CHOICES, doubt_head, parse_windows, window_words
 from features.common.cli import choose_names, split_names
 from features.common.commands import join_words, option_words
@@ -133,6 +134,8 @@ def choose_backbones(
             f"--engine {options.engine} is for backbones of Keras: ONNX Runtime runs .onnx files. Leave it out, or run "
             "them in a command of their own."
         )
+    if options.engine != "auto":
+        choose_engine(options.engine, device_name(), options.precision)
     for backbone in own:
         if "mid" in features and isinstance(backbone, FrozenBackbone) and options.taps is None:
             say(f"understood: {_describe_taps(backbone)}")

@@ -36,6 +36,7 @@ from features.common.errors import InputError, heeded_signals
 from features.common.text import count_things, duration, make_console, size
 from features.options import OF_IMAGES
 from features.store.cache import claim_default_cache, default_cache
+from features.store.cache_file import CacheFile
 from features.store.recipe import FEATURES
 from features.store.source import Source, write_source
 
@@ -78,6 +79,7 @@ def run_extraction(options: ExtractOptions) -> int:
             console,
             stop,
         )
+        _note_sources(options, cache, images, backbones, reading)
     return _conclude(report, cache, time.monotonic() - start, console, received)
 
 
@@ -119,14 +121,18 @@ def _note_sources(
     backbones: Sequence[AnyBackbone],
     reading: Reading,
 ) -> None:
-    """Keep beside each cache file what it is extracted from, for the commands that messages print."""
+    """Keep beside each cache file what it is extracted from, for the commands that messages print.
+
+    Where there are rows of another recipe, their note stays: they are replaced only at the end of a whole run.
+    """
     defaults = {field.name: field.default for field in fields(ExtractOptions)}
     given = {name: value for name in _KEPT if (value := getattr(options, name)) != defaults[name]}
     given = {name: value.resolve() if isinstance(value, Path) else value for name, value in given.items()}
     for split in images:
         for recipe in chain.from_iterable(backbone.recipes(options.dtype, reading) for backbone in backbones):
             path = cache / split.split / f"{recipe.backbone}.h5"
-            write_source(path, Source(options.data.resolve(), given, recipe))
+            if not path.exists() or CacheFile.open(path).fingerprint == recipe.fingerprint:
+                write_source(path, Source(options.data.resolve(), given, recipe))
 
 
 @contextmanager

@@ -276,7 +276,8 @@ class FeatureCache:
         cached = [name for name in self._all_backbones() if name != backbone]
         others = [name for name in cached if backbone_of(name) == backbone_of(backbone)]
         others.sort(key=lambda name: size_of(name) != size_of(backbone))
-        recipes = (self._recipe(name, rows) for rows in (backbone, *others) for name in splits)
+        ways = (self._whole_recipe, self._noted_recipe)
+        recipes = (way(name, rows) for rows in (backbone, *others) for way in ways for name in splits)
         if (found := next(filter(None, recipes), None)) is None:
             return None
         recipe = found if found.backbone == backbone else found.of_other_rows(backbone)
@@ -287,14 +288,19 @@ class FeatureCache:
                     return self._renamed(replace(source, recipe=recipe))
         return Source(self._owner(), {}, recipe)
 
-    def _recipe(self, split: str, backbone: str) -> Recipe | None:
-        """The recipe of the rows of a split and backbone; None where it is not known."""
-        path = self.path(split, backbone)
-        if source := read_source(path):
-            return source.recipe
+    def _whole_recipe(self, split: str, backbone: str) -> Recipe | None:
+        """The recipe of the rows in the file of a split and backbone; None where it is missing or damaged."""
         with suppress(InputError):
-            return self.open(split, backbone).recipe if path.exists() else None
+            if self.path(split, backbone).exists():
+                recipe, noted = self.open(split, backbone).recipe, self._noted_recipe(split, backbone)
+                # Of the same rows the note knows where their weights were last.
+                return noted if noted and noted.fingerprint == recipe.fingerprint else recipe
         return None
+
+    def _noted_recipe(self, split: str, backbone: str) -> Recipe | None:
+        """The recipe that is noted beside that file, which a run that was stopped may have left; None without one."""
+        source = read_source(self.path(split, backbone))
+        return source.recipe if source else None
 
     def _renamed(self, source: Source) -> Source:
         """A source in the data set that was named, which may have moved and is read by its own options."""

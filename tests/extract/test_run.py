@@ -17,6 +17,7 @@ from extract.backbones.table import BACKBONES, CHALLENGE
 from extract.backbones.taps import find_layer
 from extract.backbones.weights import Weights
 from extract.scans import dicom
+from features.common.errors import InputError
 from features.common.keras_import import import_keras
 from features.store.cache import FeatureCache
 from scripts.phantom import write_phantom
@@ -229,6 +230,34 @@ def test_options_that_cannot_be_right_are_refused_before_images_are_looked_for(t
     result = extract(tmp_path / "none", "--cache", tmp_path / "cache", *options.split())
     assert result.exit_code == 2
     assert said in " ".join(result.output.split())
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_run_that_is_refused_or_stopped_leaves_the_notes_of_rows_that_are_there(tmp_path, own_model, monkeypatch):
+    write_images(tmp_path / "data" / "train", 2, side=16)
+    cache = tmp_path / "cache"
+    arguments = (tmp_path / "data", "--backbone", f"own={own_model}", "--features", "last", "--cache", cache)
+    assert extract(*arguments).exit_code == 0
+    note = cache / "train" / "own.source.json"
+    before = note.read_text()
+
+    def refuse(*_):
+        raise InputError("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("extract.extraction.CompiledBackbones.__call__", refuse)
+        assert extract(*arguments, "--views", "8").exit_code == 2
+    assert note.read_text() == before
+    assert extract(*arguments, "--views", "2").exit_code == 0
+    assert '"views": "[\\"identity\\", \\"random1\\"]"' in note.read_text()
+
+
+def test_an_engine_that_cannot_be_is_refused_before_anything_is_noted(tmp_path):
+    write_images(tmp_path / "data" / "train", 1)
+    options = ("--backbones", "efficientnet_lite0", "--engine", "openvino", "--precision", "mixed")
+    result = extract(tmp_path / "data", *options, "--cache", tmp_path / "cache")
+    assert result.exit_code == 2
+    assert "--engine openvino: it computes in float32, not in --precision mixed" in " ".join(result.output.split())
     assert not (tmp_path / "cache").exists()
 
 

@@ -10,7 +10,7 @@ from features.common.errors import InputError
 from features.store.cache import FeatureCache, verify_cache
 from features.store.source import Source, extract_command, read_source, write_source
 from tests import ROOT
-from tests.features.store.caches import RECIPE, write_cache
+from tests.features.store.caches import RECIPE, digests_of, rows_of, write_cache, write_rows
 from tests.pasted import NASTY_NAMES, paste
 
 OWN = replace(RECIPE, backbone="tiny", weights="/models/my model.keras")
@@ -70,6 +70,18 @@ def test_without_a_source_another_splits_file_tells_the_recipe_and_the_caller_th
     assert shlex.split(command)[1:] == ["DATA", "--backbones", "net", "--cache", str(tmp_path)]
 
 
+@pytest.mark.parametrize("damage", [b"", None])
+def test_rows_that_are_there_tell_the_recipe_before_the_note_of_a_run_that_was_stopped(tmp_path, damage):
+    moved, stopped = replace(RECIPE, weights="/new/net.h5"), replace(RECIPE, views=("identity", "hflip"))
+    for split, noted in (("test", moved), ("train", stopped)):
+        write_source(write_cache(tmp_path, "ab", split), Source(Path("/data"), {}, noted))
+    if damage is not None:
+        (tmp_path / "train" / "net.h5").write_bytes(damage)
+    words = shlex.split(FeatureCache(tmp_path).remedy("net", split="train"))
+    given = dict(zip(words[2::2], words[3::2], strict=True))
+    assert (given["--views"], given["--weights"]) == ("1", "imagenet" if damage is None else "/new")
+
+
 def test_a_missing_file_names_the_command_of_its_split(tmp_path):
     write_cache(tmp_path, "ab", "train")
     write_source(tmp_path / "train" / "other.h5", Source(Path("/my data"), {}, replace(RECIPE, backbone="other")))
@@ -86,7 +98,8 @@ def test_missing_rows_are_extracted_as_other_rows_of_their_backbone(tmp_path, mi
     here = {"views": ("identity", "hflip"), "weights": "/w/net.h5", "storage": "float16"}
     recipe = replace(RECIPE, **here).of_other_rows(cached)
     if missing != cached:
-        write_source(write_cache(tmp_path, "ab", "train", cached), Source(Path("/data"), {"id_column": "name"}, recipe))
+        write_source(tmp_path / "train" / f"{cached}.h5", Source(Path("/data"), {"id_column": "name"}, recipe))
+        write_rows(tmp_path, rows_of(digests_of("ab"), 2, dtype="float16"), "train", recipe)
         (words,) = (shlex.split(part) for part in FeatureCache(tmp_path).remedy(missing, split="train").split(" && "))
         given = dict(zip(words[2::2], words[3::2], strict=True))
         assert words[1] == "/data"
