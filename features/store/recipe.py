@@ -182,7 +182,7 @@ _LATER_FIELDS = ("fit", "intensity_range", "orientation", "layer", "ranges", "in
 #: The options that name the layers of a user's own model.
 _OF_LAYER = {"last": "--layer", "mid": "--taps"}
 #: How the names of rows end.
-_NAME = re.compile(r"(\.(?:(?P<size>\d+)|native))?(\.(mid|last))?$")
+_NAME = re.compile(r"(\.(?:(?P<size>\d+)|native))?(?:\.(mid|last))?$")
 _DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.name in (*_LATER_FIELDS, "window")}
 
 
@@ -210,6 +210,13 @@ def row_and_kind(name: str) -> tuple[str, str]:
     size, kind = size_of(name), name.rpartition(".")[2]
     kind = kind if kind in FEATURES else ""
     return f"{backbone_of(name)}{size and '.'}{size}{FEATURES[kind or 'last']}", kind
+
+
+def ending_options(name: str) -> dict[str, str | None]:
+    """Tell the options of `python -m extract run` that the ending of a name stands for; None for those not in it."""
+    found = _NAME.search(name)
+    assert found is not None  # the ending may be empty
+    return {"features": found[3], "sizes": found[1] and found[1][1:]}
 
 
 def features_of(name: str) -> str:

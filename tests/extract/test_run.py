@@ -217,6 +217,12 @@ def test_a_new_split_is_read_as_the_other_rows_of_its_backbone(tmp_path, own_mod
         ("--range 9,5", "--range '9,5': expected two values"),
         ("--range=", "--range '': expected two values"),
         ("--sizes 9", "--sizes '9': '9' is neither native nor"),
+        (
+            "--sizes 32 --backbones efficientnet_lite0",
+            "32 is too small for efficientnet_lite0, whose smallest size is 33",
+        ),
+        ("--sizes native,64 --backbones vgg16,xception", "64 is too small for xception, whose smallest size is 71."),
+        ("--backbones vgg16.384", "without its ending: vgg16. extract run makes such rows with --sizes 384"),
         ("--features x", "--features 'x': x is not a kind of features"),
         ("--taps a,b", "--taps a,b is of one model"),
         ("--pooling cls", "--pooling cls is of one model"),
