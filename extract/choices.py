@@ -125,7 +125,8 @@ def choose_backbones(
     """Find the backbones that the options name, with their weights; the images are those to extract into the cache."""
     features = choose_names(options.features, "--features", "a kind of features", FEATURES)
     taps = parse_taps(options.taps)
-    layers = {"last": options.layer or "", **({"mid": ",".join(taps)} if taps else {})}
+    given = {"last": options.layer, "mid": ",".join(taps) or None}
+    layers = {kind: layer for kind, layer in given.items() if layer is not None}
     pooling = options.pooling or ""
     models = find_models(options.backbone)
     own = [_own_backbone(model, cache, images, features, layers, pooling) for model in models.items()]
@@ -139,6 +140,8 @@ def choose_backbones(
     for backbone in own:
         if "mid" in features and isinstance(backbone, FrozenBackbone) and options.taps is None:
             say(f"understood: {_describe_taps(backbone)}")
+        if "last" in features and isinstance(backbone, FrozenBackbone) and backbone.layer and options.layer is None:
+            say(f"features of {backbone.name}: of its layer {backbone.layer}, as in {cache} (another: --layer NAME)")
     sizes = choose_sizes(options)
     weights = {name: find_weights(backbone_named(name), options.weights, options.weights_dir) for name in sizes}
     return [
@@ -159,7 +162,7 @@ def _own_backbone(
     """Read a model of one's own, by name and file; one of Keras is loaded only if no split has rows of it."""
     name, weights = model
     if weights.path is not None and weights.path.suffix == ".onnx":
-        settings = (("layer", layers["last"]), ("taps", "mid" in layers), ("pooling", pooling))
+        settings = (("layer", "last" in layers), ("taps", "mid" in layers), ("pooling", pooling))
         given = [f"--{kind}" for kind, there in settings if there]
         if given or "last" not in features:
             raise InputError(

@@ -86,23 +86,29 @@ class FrozenBackbone:
             name: what the cache calls it.
             weights: its file.
             features: what is wanted of it; mid-level features only where it has maps of two resolutions.
-            layers: by kind of features the layers that give them, where they are not the model's last one, or found by
-                shape; as in a recipe.
+            layers: by kind of features the layers that give them, as in a recipe. A kind without has those of cached
+                rows; or else the model's last one, or those found by shape.
             cached: how rows of it in the cache were made. If by the same file, they say what the model takes; otherwise
                 the model is loaded to see.
-            pooling: of `TOKEN_POOLINGS`, of a model that gives tokens; "" of any other.
+            pooling: of `TOKEN_POOLINGS`, of a model that gives tokens; "" of any other, or for that of the cached rows.
 
         Raises:
             InputError: the file does not load, the model does not take RGB images of one fixed size, it has no such
                 layers, or it gives tokens and `pooling` does not say what becomes of them, or no tokens and it does.
         """
         assert weights.path is not None
-        known = {
+        kept = {
             recipe.features: recipe
             for recipe in cached
             if (recipe.backbone, recipe.weights_digest) == (name + FEATURES[recipe.features], weights.digest)
-            and layers.get(recipe.features, "" if recipe.features == "last" else recipe.layer) == recipe.layer
-            and (recipe.features == "mid" or pooling == recipe.pooling_option)
+        }
+        if "last" in kept and "last" not in layers:
+            pooling = pooling or kept["last"].pooling_option
+        layers = {**{kind: recipe.layer for kind, recipe in kept.items()}, **layers}
+        known = {
+            kind: recipe
+            for kind, recipe in kept.items()
+            if layers[kind] == recipe.layer and (kind == "mid" or pooling == recipe.pooling_option)
         }
         if known.keys() >= {*features}:
             size = known[features[0]].input_size

@@ -206,6 +206,32 @@ def test_a_new_split_is_read_as_the_other_rows_of_its_backbone(tmp_path, own_mod
     assert files.open("new", "b").fingerprint == files.open("train", "b").fingerprint
 
 
+def test_each_kind_of_features_keeps_its_layers_unless_others_are_named(tmp_path):
+    keras = import_keras()
+    layers = keras.layers
+    image = keras.Input((16, 16, 3))
+    maps = image
+    for name in "abcd":
+        maps = layers.Conv2D(4, 3, 1 if name == "b" else 2, "same", name=name)(maps)
+    keras.Model(image, layers.Dense(3, name="end")(layers.GlobalAveragePooling2D()(maps))).save(tmp_path / "m.keras")
+    write_images(tmp_path / "data" / "train", 2, side=16)
+    arguments = (tmp_path / "data", "--backbone", f"m={tmp_path / 'm.keras'}", "--cache", tmp_path / "cache")
+
+    def made(*options):
+        result = extract(*arguments, *options)
+        assert result.exit_code == 0, result.output
+        files = FeatureCache(tmp_path / "cache")
+        return " ".join(result.output.split()), [files.open("train", name).recipe.layer for name in ("m", "m.mid")]
+
+    assert extract(*arguments, "--features", "mid", "--taps", "a,c").exit_code == 0
+    assert made("--layer", "d")[1] == ["d", "a,c"]
+    said, found = made("--taps", "b,c")
+    assert found == ["d", "b,c"]
+    assert "features of m: of its layer d, as in" in said
+    assert "nothing left to do: all 4 rows are up to date" in made()[0]
+    assert made("--layer", "end")[1] == ["end", "b,c"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -106,6 +106,7 @@ def test_tokens_are_pooled_and_the_pooling_is_part_of_the_recipe(keras, tokens, 
     assert recipe.pooling == pooling
     assert extract_options({"mine": recipe})[0][:4] == ["--backbone", f"mine={path}", "--pooling", pooling]
     assert FrozenBackbone.of_model("mine", own(path), cached=[recipe], pooling=pooling) == frozen
+    assert FrozenBackbone.of_model("mine", own(path), cached=[recipe]) == frozen
     other = FrozenBackbone.of_model("mine", own(path), cached=[recipe], pooling="mean" if pooling == "cls" else "cls")
     assert other.recipes("float32", Reading())[0].fingerprint != recipe.fingerprint
 
