@@ -1,6 +1,6 @@
 """What is extracted and how: found in the data, the options and the cache, and said before the work starts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +28,9 @@ from features.dataset.folder import scan_images
 from features.dataset.frames import is_scan_file
 from features.options import OF_IMAGES, ImageOptions
 from features.store.cache import FeatureCache
-from features.store.cache_file import CacheFile
+from features.store.cache_file import CacheFile, DamagedFile
 from features.store.images_table import FactsTable
-from features.store.recipe import FEATURES, NO_WINDOW
+from features.store.recipe import FEATURES, NO_WINDOW, Recipe, backbone_of, features_of, size_of
 
 #: Scans whose headers say whether they are CT of the head; all would take minutes.
 _LOOKED_AT = 100
@@ -211,7 +211,11 @@ def _parse_sizes(choice: str, native: int) -> list[int]:
 
 
 def kept_reading(
-    options: ExtractOptions, cache: Path, backbones: Sequence[AnyBackbone], images: Sequence[Images]
+    options: ExtractOptions,
+    cache: Path,
+    backbones: Sequence[AnyBackbone],
+    images: Sequence[Images],
+    say: Callable[[str], object],
 ) -> Reading:
     """Find how the images of the rows in the cache were read, or those of other rows; as today where there are none.
 
@@ -221,10 +225,50 @@ def kept_reading(
     names = {name for backbone in backbones for name in backbone.rows}
     paths = sorted(path for split in images for path in (cache / split.split).glob("*.h5") if path.stem in names)
     if not paths:
-        others = sorted(cache.glob("*/*.h5"), key=lambda path: (path.stem not in names, path))
-        return next((Reading.of(CacheFile.open(path).recipe) for path in others), Reading())
-    recipes = [CacheFile.open(path).recipe for path in paths]
-    ways = [recipe.reading_options for recipe in recipes]
+        return _reading_of_others(options, cache, names, say)
+    recipes = {path.relative_to(cache): CacheFile.open(path).recipe for path in paths}
+    values = _reading_values(options, recipes)
+    if differing := [option for option, found in values.items() if len(found) > 1]:
+        ways = _group_ways(recipes, differing)
+        wanted = " and ".join(f"--{option}" for option in differing)
+        raise InputError(
+            f"{cache} has rows of these backbones that were extracted differently: {_describe_ways(ways)}. Give "
+            f"{wanted}, and rows extracted otherwise are extracted again and replaced{_way_apart(ways)}."
+        )
+    return replace(Reading.of(next(iter(recipes.values()))), ranges="".join(values.get("ranges", ())))
+
+
+def _reading_of_others(options: ExtractOptions, cache: Path, names: Set[str], say: Callable[[str], object]) -> Reading:
+    """Find how the images of the rows next to rows of these names were read; where others differ, it is said.
+
+    Next are rows of the same name, then of the same backbone and size, then of the same backbone; of train first.
+    """
+    backbones = {backbone_of(name) for name in names}
+    passes = {(backbone_of(name), size_of(name)) for name in names}
+
+    def distance(path: Path) -> tuple[bool, bool, bool, bool, Path]:
+        backbone = backbone_of(path.stem)
+        is_other_pass = (backbone, size_of(path.stem)) not in passes
+        return path.stem not in names, is_other_pass, backbone not in backbones, path.parent.name != "train", path
+
+    recipes = {}
+    for path in sorted(cache.glob("[!.]*/[!.]*.h5"), key=distance):
+        try:
+            recipes[path.relative_to(cache)] = CacheFile.open(path).recipe
+        except DamagedFile:
+            if backbone_of(path.stem) in backbones:
+                raise
+    if differing := [option for option, found in _reading_values(options, recipes).items() if len(found) > 1]:
+        said, others = _describe_ways(_group_ways(recipes, differing)), " and ".join(f"--{name}" for name in differing)
+        say(
+            f"rows in {cache} were extracted differently: {said}. New rows are as the first of these (others: {others})"
+        )
+    return next(map(Reading.of, recipes.values()), Reading())
+
+
+def _reading_values(options: ExtractOptions, recipes: Mapping[Path, Recipe]) -> dict[str, set[str]]:
+    """The values that recipes have, by the options of reading that are not given and have a say."""
+    ways = [recipe.reading_options for recipe in recipes.values()]
     values = {
         option: {way[option] for way in ways if option in way}
         for option in ("views", "ranges", "range", "fit", "orientation")
@@ -232,19 +276,43 @@ def kept_reading(
     }
     if options.views is not None and not are_random(name_views(options.views)):
         values.pop("ranges", None)
-    if differing := [option for option, found in values.items() if len(found) > 1]:
-        files: dict[str, list[str]] = {}
-        for path, way in zip(paths, ways, strict=True):
-            how = join_words(*option_words({option: way.get(option) for option in differing}))
-            files.setdefault(how or "no ranges", []).append(str(path.relative_to(cache)))
-        said = "; ".join(f"{how} in {first_few(of_way, 2)}" for how, of_way in files.items())
-        wanted = " and ".join(f"--{option}" for option in differing)
-        raise InputError(
-            f"{cache} has rows of these backbones that were extracted differently: {said}. Give {wanted}, and rows "
-            "extracted otherwise are extracted again and replaced; or run backbones that differ in commands of their "
-            "own, which keeps all rows."
-        )
-    return replace(Reading.of(recipes[0]), ranges="".join(values.get("ranges", ())))
+    return values
+
+
+def _group_ways(recipes: Mapping[Path, Recipe], differing: Sequence[str]) -> dict[str, list[Path]]:
+    """Group cache files by the options that differ, in words."""
+    ways: dict[str, list[Path]] = {}
+    for path, recipe in recipes.items():
+        how = join_words(*option_words({option: recipe.reading_options.get(option) for option in differing}))
+        ways.setdefault(how or "no ranges", []).append(path)
+    return ways
+
+
+def _describe_ways(ways: Mapping[str, Sequence[Path]]) -> str:
+    """Say in which way which cache files were extracted."""
+    return "; ".join(f"{how} in {first_few(list(map(str, files)), 2)}" for how, files in ways.items())
+
+
+def _way_apart(ways: Mapping[str, Sequence[Path]]) -> str:
+    """Say which commands keep all rows, each of one way; "" where splits differ, which no option tells apart."""
+    how_of = {path: how for how, files in ways.items() for path in files}
+
+    def tells_apart(key: Callable[[str], str]) -> list[str]:
+        """The values of a key of rows if rows of one value are of one way."""
+        found: dict[str, set[str]] = {}
+        for path, how in how_of.items():
+            found.setdefault(key(path.stem), set()).add(how)
+        return list(found) if all(len(hows) == 1 for hows in found.values()) else []
+
+    if tells_apart(backbone_of):
+        return "; or run backbones that differ in commands of their own, which keeps all rows"
+    for option, key in (("--features", features_of), ("--sizes", lambda name: size_of(name) or "native")):
+        if values := tells_apart(key):
+            each = " and ".join(f"{option} {value}" for value in values)
+            return f"; or run {each} in commands of their own, which keeps all rows"
+    if tells_apart(str):
+        return "; or run one backbone, one of --sizes and one of --features a command, which keeps all rows"
+    return ""
 
 
 def choose_reading(

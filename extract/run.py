@@ -63,7 +63,7 @@ def run_extraction(options: ExtractOptions) -> int:
     stop = threading.Event()
     with _signals(stop, console) as received:
         backbones = choose_backbones(options, cache, images, console.print)
-        kept = kept_reading(options, cache, backbones, images)
+        kept = kept_reading(options, cache, backbones, images, console.print)
         if options.cache is None:
             claim_default_cache(options.data)
         counts = " and ".join(f"{len(split.image_ids):,} {split.split}" for split in images)

@@ -16,6 +16,7 @@ from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import BACKBONES, CHALLENGE
 from extract.backbones.taps import find_layer
 from extract.backbones.weights import Weights
+from extract.choices import _way_apart
 from extract.scans import dicom
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
@@ -204,6 +205,43 @@ def test_a_new_split_is_read_as_the_other_rows_of_its_backbone(tmp_path, own_mod
     assert extract(folder, "--split", "new", "--backbone", f"b={own_model}", "--cache", cache).exit_code == 0
     files = FeatureCache(cache)
     assert files.open("new", "b").fingerprint == files.open("train", "b").fingerprint
+
+
+def test_new_rows_are_read_as_those_of_their_backbone_and_of_train_before_others(tmp_path, own_model):
+    write_images(tmp_path / "data" / "train", 2, side=16)
+    cache, folder = tmp_path / "cache", tmp_path / "data" / "train"
+    a, b, c, d = (("--backbone", f"{name}={own_model}", "--cache", cache) for name in "abcd")
+    assert extract(tmp_path / "data", *a, "--features", "last", "--views", "2").exit_code == 0
+    assert extract(tmp_path / "data", *b, "--features", "last", "--views", "hflip").exit_code == 0
+    assert extract(folder, "--split", "another", *b, "--features", "last", "--views", "1").exit_code == 0
+    said = (
+        f"rows in {cache} were extracted differently: --views hflip in train/b.h5; --views 1 in another/b.h5; "
+        "--views 2 in train/a.h5. New rows are as the first of these (others: --views)"
+    )
+    assert said in " ".join(extract(tmp_path / "data", *b, "--features", "mid").output.split())
+    assert FeatureCache(cache).open("train", "b.mid").recipe.views == ("identity", "hflip")
+    assert "extracted differently" not in extract(tmp_path / "data", *c, "--views", "1").output
+    (cache / "another" / "a.h5").write_bytes(b"")
+    assert extract(tmp_path / "data", *d).exit_code == 0
+    assert FeatureCache(cache).open("train", "d").recipe.views == ("identity", "random1")
+    assert "another/a.h5 is damaged" in " ".join(extract(tmp_path / "data", *a, "--features", "mid").output.split())
+
+
+@pytest.mark.parametrize(
+    ("of", "remedy"),
+    [
+        ("a.h5 1, a.mid.h5 2", "; or run --features last and --features mid in commands of their own"),
+        ("a.h5 1, a.384.h5 2", "; or run --sizes native and --sizes 384 in commands of their own"),
+        ("a.h5 1, a.mid.h5 1, b.h5 2", "; or run backbones that differ in commands of their own"),
+        ("a.h5 1, a.mid.h5 2, b.h5 2, b.mid.h5 1", "; or run one backbone, one of --sizes and one of --features a"),
+        ("train/a.h5 1, test/a.h5 2", " are extracted again and replaced."),
+    ],
+)
+def test_the_remedy_for_rows_extracted_differently_tells_them_apart(of, remedy):
+    ways = {}
+    for name, views in (file.split() for file in of.split(", ")):
+        ways.setdefault(f"--views {views}", []).append(Path(name))
+    assert remedy in f" are extracted again and replaced{_way_apart(ways)}."
 
 
 def test_each_kind_of_features_keeps_its_layers_unless_others_are_named(tmp_path):
