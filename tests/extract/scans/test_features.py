@@ -10,9 +10,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from extract.choices import choose_window
 from rich.console import Console
 
+from extract.choices import choose_window
 from extract.extraction import ExtractionOptions, extract
 from extract.images.reading import Reading
 from extract.images.resizing import resize
