@@ -598,7 +598,7 @@ def test_a_fit_is_kept_by_the_cache_and_given_back_by_its_options(tmp_path, own_
     result = extract(*options)
     assert f"images are made square by --fit pad, as in {cache.root}" in result.output
     assert "nothing left to do: all 6 rows are up to date" in result.output
-    assert cache.remedy("own").count("--fit pad") == 1
+    assert FeatureCache(cache.root).remedy("own").count("--fit pad") == 1
     padded = FeatureCache(cache.root).read("train", ["own"])[1]
     np.testing.assert_array_equal(squashed[:2], padded[:2])  # squares
     assert abs(squashed[2] - padded[2]).max() > 1e-3
