@@ -206,12 +206,12 @@ def _compare(split: Images, ours: _Ours, ways: Mapping[str, Callable[[], float]]
     Returns:
         A line for each: images per second, and how many times as long as ours it takes, by pairs of the same repeat.
     """
-    mine: list[float] = []
-    seconds: dict[str, list[float]] = {title: [] for title in ways}
-    for _ in range(repeats):
-        mine.append(ours.seconds(split))
-        for title, way in ways.items():
-            seconds[title].append(way())
+    timed: dict[str, Callable[[], float]] = {"": partial(ours.seconds, split), **ways}
+    seconds: dict[str, list[float]] = {title: [] for title in timed}
+    for repeat in range(repeats):
+        for title in list(timed)[:: -1 if repeat % 2 else 1]:  # none is always the first
+            seconds[title].append(timed[title]())
+    mine = seconds.pop("")
     table = Table(box=None, header_style="bold")
     for column in ("way", "images/s", "times as long", "range"):
         table.add_column(column, justify="left" if column == "way" else "right")
