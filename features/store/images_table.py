@@ -1,14 +1,16 @@
 """What stage 1 saw of each image: CACHE/{split}/images.csv; and those that it could not read: CACHE/rejected.csv."""
 
 import csv
+import math
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
+from struct import Struct
 from typing import Self, TypeVar
 
 from features.common.errors import InputError, cause_of
-from features.common.files import digest_file, hold, replacing
+from features.common.files import DIGEST_BYTES, digest_file, hold, replacing
 
 _Parsed = TypeVar("_Parsed")
 #: An image whose standard deviation is below this share of its scale shows nothing: 2.55 grey levels of 255.
@@ -102,7 +104,11 @@ class FactsTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows = dict(_read_csv(path, _HEADER, _ADDED, _read_image))
+        self._rows = self._read()  # packed, as a million of objects would take gigabytes
+
+    def _read(self) -> dict[str, bytes]:
+        """Read the file: of each id what was seen, packed."""
+        return {image_id: _pack(seen) for image_id, seen in _read_csv(self.path, _HEADER, _ADDED, _read_image)}
 
     @classmethod
     def of_split(cls, root: Path, split: str) -> Self:
@@ -116,17 +122,18 @@ class FactsTable:
 
     def knows(self, image_id: str, digest: bytes) -> bool:
         """Whether the facts of exactly these bytes are known."""
-        row = self._rows.get(image_id)
-        return row is not None and row.digest == digest
+        return self._rows.get(image_id, b"").startswith(digest)
 
     def digest(self, image_id: str, stamp: Stamp) -> bytes | None:
         """The digest of an image that still has the stamp with which it was seen; None: it has to be read."""
-        row = self._rows.get(image_id)
-        return row.digest if row is not None and row.stamp == stamp else None
+        row = self._rows.get(image_id, b"")
+        same = row.startswith(_pack_stamp(stamp), DIGEST_BYTES)
+        return row[:DIGEST_BYTES] if same else None
 
     def renew(self, stamps: Mapping[str, Stamp]) -> None:
         """Note the stamps of files that were read again and have the bytes that were seen."""
-        seen = {image_id: replace(self._rows[image_id], stamp=stamp) for image_id, stamp in stamps.items()}
+        new = {image_id: stamp for image_id, stamp in stamps.items() if not self.digest(image_id, stamp)}
+        seen = {image_id: replace(_unpack(self._rows[image_id]), stamp=stamp) for image_id, stamp in new.items()}
         self.add(seen, list(self._rows))
 
     def __len__(self) -> int:
@@ -139,24 +146,52 @@ class FactsTable:
 
     def __getitem__(self, image_id: str) -> ImageFacts:
         """The facts of one image; KeyError where it is unknown."""
-        return self._rows[image_id].facts
+        return _unpack(self._rows[image_id]).facts
 
     def add(self, found: Mapping[str, SeenImage], order: Sequence[str]) -> None:
         """Add images by id and write the table, if that changes it: ids of `order` first, then the others.
 
         Two extractions of different backbones may end at the same time, so the table is read again under a lock.
         """
-        if all(self._rows.get(image_id) == seen for image_id, seen in found.items()):
+        new = {image_id: _pack(seen) for image_id, seen in found.items()}
+        if new.items() <= self._rows.items():
             return
         with hold(self.path.with_name(f".{_IMAGES}.lock"), wait=True):
-            rows = dict(_read_csv(self.path, _HEADER, _ADDED, _read_image)) | dict(found)
+            rows = self._read() | new
             ordered = dict.fromkeys([*(image_id for image_id in order if image_id in rows), *rows])
-            _write(
-                self.path,
-                _HEADER,
-                ((i, rows[i].digest.hex(), *astuple(rows[i].stamp), *astuple(rows[i].facts)) for i in ordered),
-            )
+            _write(self.path, _HEADER, ((image_id, *_cells(_unpack(rows[image_id]))) for image_id in ordered))
             self._rows = rows
+
+
+#: The digest, the stamp, and the facts but the group, whose characters follow; a position that is not known is NaN.
+_PACKED = Struct("<16s 36s 4i 3d ?")
+
+
+def _pack(seen: SeenImage) -> bytes:
+    """Put what was seen of an image into some 120 bytes."""
+    facts = seen.facts
+    position = math.nan if facts.position is None else facts.position
+    of_pixels = facts.height, facts.width, facts.channels, facts.bit_depth, facts.mean, facts.std
+    numbers = _PACKED.pack(seen.digest, _pack_stamp(seen.stamp), *of_pixels, position, facts.is_repaired)
+    return numbers + facts.group.encode()
+
+
+def _pack_stamp(stamp: Stamp) -> bytes:
+    """Put a stamp into 36 bytes: nanoseconds of the year 2262 have no room in 8 each."""
+    return b"".join(number.to_bytes(12, "little", signed=True) for number in astuple(stamp))
+
+
+def _unpack(packed: bytes) -> SeenImage:
+    """Give what `_pack` put together."""
+    digest, stamp, height, width, channels, bit_depth, mean, std, position, is_repaired = _PACKED.unpack_from(packed)
+    of_stamp = (int.from_bytes(stamp[start : start + 12], "little", signed=True) for start in (0, 12, 24))
+    of_scan = packed[_PACKED.size :].decode(), None if math.isnan(position) else position, is_repaired
+    return SeenImage(digest, Stamp(*of_stamp), ImageFacts(height, width, channels, bit_depth, mean, std, *of_scan))
+
+
+def _cells(seen: SeenImage) -> tuple[object, ...]:
+    """The cells of an image's line after its id."""
+    return (seen.digest.hex(), *astuple(seen.stamp), *astuple(seen.facts))
 
 
 def _read_image(row: Sequence[str]) -> tuple[str, SeenImage]:
@@ -173,7 +208,9 @@ def _read_image(row: Sequence[str]) -> tuple[str, SeenImage]:
     except ValueError:
         raise ValueError(f"the line of {image_id} is not {','.join(_HEADER)}") from None
     top = 255 * (1 + 1e-9)  # the mean of a white image may be rounded up
-    if min(height, width, channels) < 1 or bit_depth not in range(1, 33) or not (0 <= mean <= top and 0 <= std <= top):
+    in_range = 0 <= mean <= top and 0 <= std <= top and bit_depth in range(1, 33) and len(seen.digest) == DIGEST_BYTES
+    of_file = max(abs(size), abs(mtime_ns), abs(ctime_ns)) < 1 << 95
+    if not (in_range and of_file and min(height, width, channels) > 0 and max(height, width, channels) < 1 << 31):
         raise ValueError(f"the line of {image_id} holds what no image has")
     return image_id, seen
 
@@ -229,7 +266,7 @@ def read_rejections(root: Path) -> list[Rejection]:
     Raises:
         InputError: the file is not such a table.
     """
-    return _read_csv(root / _REJECTED, _REJECTED_HEADER, {"digest": _UNKNOWN}, lambda row: Rejection(*row))
+    return list(_read_csv(root / _REJECTED, _REJECTED_HEADER, {"digest": _UNKNOWN}, lambda row: Rejection(*row)))
 
 
 def replace_rejections(root: Path, splits: Iterable[str], found: Sequence[Rejection]) -> None:
@@ -246,21 +283,25 @@ def replace_rejections(root: Path, splits: Iterable[str], found: Sequence[Reject
 
 def _read_csv(
     path: Path, header: tuple[str, ...], added: Mapping[str, str], parse: Callable[[list[str]], _Parsed]
-) -> list[_Parsed]:
+) -> Iterator[_Parsed]:
     """Read a CSV file and parse its rows, for which ValueError is caught. A missing file has none.
 
     `added` names the columns that an earlier file may be without, and gives their cells.
     """
     if not path.exists():
-        return []
+        return
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            first, *rows = list(csv.reader(file)) or [[]]
-        columns = {name: number for number, name in enumerate(first)}
-        known = tuple(name for name in header if name in columns or name not in added)
-        if tuple(first) != known or any(len(row) != len(first) for row in rows):
-            raise ValueError(f"its lines are not {','.join(header)}")
-        return [parse([row[columns[name]] if name in columns else added[name] for name in header]) for row in rows]
+            lines = csv.reader(file)
+            first = next(lines, [])
+            columns = {name: number for number, name in enumerate(first)}
+            known = tuple(name for name in header if name in columns or name not in added)
+            if tuple(first) != known:
+                raise ValueError(f"its lines are not {','.join(header)}")
+            for line in lines:
+                if len(line) != len(first):
+                    raise ValueError(f"its lines are not {','.join(header)}")
+                yield parse([line[columns[name]] if name in columns else added[name] for name in header])
     except OSError as error:
         raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
     except (ValueError, csv.Error) as error:

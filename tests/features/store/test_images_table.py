@@ -1,6 +1,7 @@
 """images.csv: what is written is read, and two extractions that end together lose nothing."""
 
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -220,3 +221,38 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, content):
         read_rejections(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'rejected.csv'} cannot be read: ")
     assert str(caught.value).endswith("Remove it: the next extraction writes it again.")
+
+
+def test_times_of_any_year_and_scans_are_given_back_as_they_were(tmp_path):
+    facts = replace(facts_of("a"), group="Größe", position=-12.5, is_repaired=True)
+    for stamp in (Stamp(0, -(10**18), -5), Stamp(1 << 40, 1 << 70, 1 << 62)):  # 1938, the year 39,000
+        seen = {
+            "a": SeenImage(digest_of_image("a"), stamp, facts),
+            "b": SeenImage(digest_of_image("b"), stamp, facts_of("b")),
+        }
+        FactsTable(tmp_path / "images.csv").add(seen, ["a", "b"])
+        table = FactsTable(tmp_path / "images.csv")
+        assert (table["a"], table["b"]) == (facts, facts_of("b"))
+        assert table.digest("a", stamp) == digest_of_image("a")
+        assert table.digest("a", replace(stamp, ctime_ns=8)) is None
+        assert table.digest("c", stamp) is None
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        ("digest", "ab" * 17),
+        ("digest", "ab" * 15),
+        ("height", str(1 << 31)),
+        ("mtime_ns", str(1 << 95)),
+        ("mean", "nan"),
+    ],
+)
+def test_a_line_of_what_no_image_has_is_refused(tmp_path, column, cell):
+    path = tmp_path / "images.csv"
+    FactsTable(path).add(found("a"), ["a"])
+    header, line = path.read_text().splitlines()
+    cells = dict(zip(header.split(","), line.split(","), strict=True)) | {column: cell}
+    path.write_text(f"{header}\n{','.join(cells.values())}\n")
+    with pytest.raises(InputError, match="the line of a holds what no image has"):
+        FactsTable(path)
