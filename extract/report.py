@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 
-from features.common.text import count_things, duration
+from features.common.text import LINE_EVERY_SECONDS, count_things, duration
 from features.store.images_table import Rejection
 
-_LINE_EVERY_SECONDS = 30.0
 _RATE_OVER_SECONDS = 20.0
 
 
@@ -57,7 +56,7 @@ def show_progress(console: Console, total: int) -> Iterator[Callable[..., None]]
         left = duration(max(0.0, total - done) / rate) if rate > 0 else "?"
         state = f"{rate:.1f} images/s  {left} left  {note}".rstrip()
         bar.update(task, completed=min(done, total), state=state)
-        if not console.is_terminal and now - spoke >= _LINE_EVERY_SECONDS:
+        if not console.is_terminal and now - spoke >= LINE_EVERY_SECONDS:
             spoke = now
             console.print(f"{done:.0f}/{total} images  {state}")
 

@@ -2,11 +2,13 @@
 
 import base64
 import hashlib
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Columns of a console that is not a terminal: no line of a table is folded there, so that programs can read it.
 _UNFOLDED = 10_000
+#: How often a long task says in a log how far it is.
+LINE_EVERY_SECONDS = 30.0
 #: Control characters that a message or a table may hold itself.
 LAYOUT = "\n\t"
 #: Bidirectional classes of the characters that turn the direction of what follows: Unicode Standard Annex 9, table 4.
@@ -107,14 +111,30 @@ def make_console(*, stderr: bool = False) -> "Console":
 
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show on stderr, if that is a terminal, how many steps are done; yields what is called after each."""
+    """Show on stderr how many steps are done and the time left: a bar on a terminal, now and then a line in a log.
+
+    Yields what is called after each step, from any thread.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     screen = make_console(stderr=True)
     columns = (title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    done, started, lock = 0, time.monotonic(), Lock()
+    spoke = started
+
+    def advance() -> None:
+        nonlocal done, spoke
+        progress.advance(task)
+        with lock:
+            done += 1
+            now = time.monotonic()
+            if not screen.is_terminal and now - spoke >= LINE_EVERY_SECONDS and done < total:
+                spoke, left = now, duration((now - started) / done * (total - done))
+                screen.print(f"{title}: {done:,} of {count_things(total, 'step')}, {left} left")
+
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)
+        yield advance
 
 
 def render(

@@ -4,6 +4,7 @@ import jinja2
 import pytest
 from rich.table import Table
 
+from features.common import text
 from features.common.text import first_few, make_console, render, visible
 
 
@@ -67,3 +68,20 @@ def test_what_a_terminal_would_act_on_is_shown_escaped_everywhere(name, shown, c
     printed = capsys.readouterr().out
     assert printed.endswith(f"{kept}|\n")
     assert all(line.split() == kept.split() for line in printed.splitlines()[:2])
+
+
+def test_a_log_gets_a_line_every_half_minute_with_the_time_left(monkeypatch, capsys):
+    moment = [100.0]
+    monkeypatch.setattr(text.time, "monotonic", lambda: moment[0])
+    with text.progress_bar("fitting", 1_200) as advance:
+        for _ in range(1_200):
+            moment[0] += 0.125
+            advance()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "fitting: 240 of 1,200 steps, 2 min 00 s left",
+        "fitting: 480 of 1,200 steps, 1 min 30 s left",
+        "fitting: 720 of 1,200 steps, 1 min 00 s left",
+        "fitting: 960 of 1,200 steps, 30 s left",
+    ]
