@@ -14,13 +14,14 @@ from features.common.files import digest_file, replacing
 from features.common.text import count_things, first_few
 from features.store.cache_file import BLOCK_ROWS, CacheFile, DamagedFile, Selection, read_selections
 from features.store.images_table import FactsTable, Rejection, Stamp, read_rejections
+from features.store.mapped import MappedFeatures, MappedRows, refuse_not_finite
 from features.store.recipe import Recipe, backbone_of, row_and_kind, size_of
 from features.store.source import Source, extract_command, read_source
 
 #: In a default cache: the path of the data set that it belongs to.
 _OWNER = "dataset.txt"
-#: Threads that read images which may have changed.
-_READERS = 8
+#: Threads that read images which may have changed, and how many one looks at before it takes others.
+_READERS, _OF_READER = 8, 256
 
 
 class FeatureCache:
@@ -116,9 +117,7 @@ class FeatureCache:
                 fingerprint than the same backbone in another split; or, with `tta` "all", another number of views than
                 V and 1.
         """
-        if not backbones:
-            raise InputError(f"no backbone was named to read from {self.root}. Name at least one.")
-        files = [self.open(split, backbone) for backbone in backbones]
+        files = self._open_all(split, backbones)
         wanted = files[0].image_ids if image_ids is None else tuple(image_ids)
         ends = np.cumsum([file.width for file in files])
         views = [max(file.views for file in files)] if tta == "all" else []
@@ -129,23 +128,31 @@ class FeatureCache:
                     "with the same --views."
                 )
         features = np.empty((len(wanted), *views, ends[-1]), np.float32)
-        selections: list[Selection] = []
-        self._refuse_other_fingerprints(split, backbones)
-        for file, end in zip(files, ends, strict=True):
-            same = bool(selections) and selections[-1].file.image_ids == file.image_ids
-            rows = selections[-1].rows if same else self._locate(split, file, wanted, backbones)
+        places = self._locate_all(split, files, wanted, backbones)
+        for file in files:
             if image_ids is None and file.rows > len(wanted):
                 counts = f"{count_things(file.rows, 'image')}, but {files[0].path} has {len(wanted)}"
                 raise self._lack(split, f"{file.path} has {counts}", *backbones)
-            selections.append(Selection(file, rows, features[..., end - file.width : end], tta))
+        selections = [
+            Selection(file, rows, features[..., end - file.width : end], tta)
+            for file, rows, end in zip(files, places, ends, strict=True)
+        ]
         for selection, not_finite in zip(selections, read_selections(selections), strict=True):
             if len(not_finite):
-                raise DamagedFile(
-                    selection.file.path,
-                    f"the features of image {wanted[not_finite[0]]} are not finite, "
-                    f"and {len(not_finite)} of {len(wanted)} images have such features",
-                )
+                refuse_not_finite(selection.file, selection.rows[not_finite], len(wanted))
         return wanted, features
+
+    def map(self, split: str, backbones: Sequence[str], image_ids: Sequence[str], tta: str = "none") -> MappedFeatures:
+        """Find the features that `read` reads, and leave them on the disk; nothing of them is checked yet.
+
+        Raises:
+            InputError: as `read`, but for what the rows hold.
+        """
+        files, wanted = self._open_all(split, backbones), tuple(image_ids)
+        file_of = np.zeros(len(wanted), np.uint8)
+        places = self._locate_all(split, files, wanted, backbones)
+        of_files = (MappedRows((file,), file_of, rows) for file, rows in zip(files, places, strict=True))
+        return MappedFeatures(len(wanted), tuple(of_files), tta)
 
     def refuse_changed(
         self, split: str, backbones: Sequence[str], image_ids: Sequence[str], paths: Sequence[Path]
@@ -169,20 +176,24 @@ class FeatureCache:
             )
         table = FactsTable.of_split(self.root, split)
 
-        def current(image_id: str) -> tuple[Stamp, bytes]:
-            """The stamp and the digest of an image as it is now."""
-            try:
-                stamp = Stamp.of(given[image_id])
-                return stamp, table.digest(image_id, stamp) or digest_file(given[image_id])
-            except OSError as error:
-                raise InputError(f"{given[image_id]} cannot be read: {cause_of(error)}") from None
+        def current(part: Sequence[str]) -> list[tuple[str, Stamp, bytes]]:
+            """The stamps and the digests of some images as they are now."""
+            found = []
+            for image_id in part:
+                try:
+                    stamp = Stamp.of(given[image_id])
+                    found.append((image_id, stamp, table.digest(image_id, stamp) or digest_file(given[image_id])))
+                except OSError as error:
+                    raise InputError(f"{given[image_id]} cannot be read: {cause_of(error)}") from None
+            return found
 
         wanted = [image_id for image_id in given if image_id not in rejected]
+        parts = [wanted[start : start + _OF_READER] for start in range(0, len(wanted), _OF_READER)]
         with ThreadPoolExecutor(_READERS, "reader") as pool:
-            now = dict(zip(wanted, pool.map(current, wanted), strict=True))
-        digests = [(image_id, digest) for image_id, (_, digest) in now.items()]
+            now = [image for of_part in pool.map(current, parts) for image in of_part]
+        digests = [(image_id, digest) for image_id, _, digest in now]
         with suppress(InputError, OSError):  # of a folder that cannot be written: the next run reads them again
-            table.renew({i: stamp for i, (stamp, digest) in now.items() if table.knows(i, digest)})
+            table.renew({image_id: stamp for image_id, stamp, digest in now if table.knows(image_id, digest)})
         for file in files:
             changed = [image_id for image_id, digest in digests if file.index.get(image_id, digest) != digest]
             if changed:
@@ -306,6 +317,24 @@ class FeatureCache:
         """A source in the data set that was named, which may have moved and is read by its own options."""
         same = self._data is None or source.data is None or source.data.resolve() == self._data.resolve()
         return source if same else replace(source, data=self._data, options={})
+
+    def _open_all(self, split: str, backbones: Sequence[str]) -> list[CacheFile]:
+        """Open the files of some backbones, at least one, whose fingerprints are those of other splits."""
+        if not backbones:
+            raise InputError(f"no backbone was named to read from {self.root}. Name at least one.")
+        files = [self.open(split, backbone) for backbone in backbones]
+        self._refuse_other_fingerprints(split, backbones)
+        return files
+
+    def _locate_all(
+        self, split: str, files: Sequence[CacheFile], wanted: tuple[str, ...], backbones: Sequence[str]
+    ) -> list[np.ndarray]:
+        """Find the row of every id wanted in each file: int64 (N,); those of files with the same ids are one array."""
+        found: list[np.ndarray] = []
+        for number, file in enumerate(files):
+            same = number and files[number - 1].image_ids == file.image_ids
+            found.append(found[-1] if same else self._locate(split, file, wanted, backbones))
+        return found
 
     def _locate(self, split: str, file: CacheFile, wanted: tuple[str, ...], backbones: Sequence[str]) -> np.ndarray:
         """Find the file's row of every id wanted: int64 (N,); the backbones are all that are read."""

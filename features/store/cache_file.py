@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -26,6 +27,8 @@ from features.store.recipe import SCHEMA_VERSION, Recipe
 BLOCK_ROWS = 128
 #: More threads than this only wait for the memory.
 THREADS = 4
+#: Bytes of a file that are read before its pages are let go; and what Linux maps at a time.
+_HELD, _AROUND = 1 << 29, 1 << 16
 #: The types that each dataset may have, as numpy writes them.
 _TYPES = {"features": ("<f4", "<f2"), "block_digests": ("|u1",), "image_ids": ("|S",), "image_digests": ("|u1",)}
 #: What h5py raises where the bytes of a file are not what HDF5 wrote.
@@ -38,6 +41,22 @@ class DamagedFile(InputError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path} is damaged ({reason}). Run: {write_command('features verify', path.parents[1])}")
         self.reason = reason
+
+
+class _Mapping(mmap.mmap):
+    """A file in memory, of which the pages that were read are let go now and then: the system keeps what it can.
+
+    Otherwise a process that has read a file once holds all of it.
+    """
+
+    _touched = 0
+
+    def touch(self, count: int) -> None:
+        """Note that so many bytes are about to be read."""
+        self._touched += count
+        if self._touched > _HELD:
+            self._touched = 0
+            self.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +99,7 @@ class CacheFile:
             with path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size == 0:
                     raise DamagedFile(path, "it is empty")
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                mapped = _Mapping(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {cause_of(error)} Its features may be whole.") from None
         try:
@@ -148,6 +167,13 @@ class CacheFile:
         """Number of blocks of BLOCK_ROWS rows; the last one may have fewer."""
         return len(self._block_digests)
 
+    def rows_unchecked(self, rows: np.ndarray) -> np.ndarray:
+        """Give some rows, int64 (n,), of blocks that were checked before: float32 or float16 (n, V, D), read-only."""
+        if len(rows):
+            # Of rows here and there the system maps what is around them, too.
+            self._touch(min((int(np.ptp(rows)) + 1) * self._features[:1].nbytes, len(rows) * _AROUND))
+        return self._features[as_slice(rows)]
+
     def block(self, number: int) -> np.ndarray:
         """Give the rows of one block, mapped, after comparing them with their digest.
 
@@ -159,6 +185,7 @@ class CacheFile:
         """
         start = number * BLOCK_ROWS
         rows = self._features[start : start + BLOCK_ROWS]
+        self._touch(rows.nbytes)
         if xxh3_128_digest(rows.data) != self._block_digests[number].tobytes():
             last = start + len(rows) - 1
             raise DamagedFile(
@@ -167,6 +194,11 @@ class CacheFile:
                 "are not those that were written",
             )
         return rows
+
+    def _touch(self, count: int) -> None:
+        """Note that so many bytes of the rows are about to be read."""
+        assert isinstance(self._features.base, _Mapping)
+        self._features.base.touch(count)
 
 
 def index_digest(
@@ -203,18 +235,17 @@ def _plain(value: object) -> str | int | float:
     return value.item() if isinstance(value, np.generic) else str(value)
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """Rows of one cache file, int64 (N,) in any order, and where they go, float32.
 
     Attributes:
-        out: (N, D); of all views (N, V, D), into which a single view is repeated.
+        out: (N, D); of all views (N, V, D), into which a single view is repeated; None where they are only checked.
         tta: what goes there: the `mean` of the views, the first for `none`, or `all`.
     """
 
     file: CacheFile
     rows: np.ndarray
-    out: np.ndarray
+    out: np.ndarray | None
     tta: str
 
 
@@ -253,8 +284,9 @@ def read_selections(selections: Sequence[Selection]) -> list[np.ndarray]:
             if not finite.all():
                 whole = finite.reshape(len(rows), -1).all(axis=1)
                 not_finite[number] += targets[~whole[sources]].tolist()
-            # Neighbours are copied as a slice: of single rows numpy makes a copy first.
-            selection.out[_as_slice(targets)] = rows[_as_slice(sources)]
+            if selection.out is not None:
+                # Neighbours are copied as a slice: of single rows numpy makes a copy first.
+                selection.out[as_slice(targets)] = rows[as_slice(sources)]
 
     threads = min(THREADS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads, "blocks") as pool:
@@ -262,6 +294,6 @@ def read_selections(selections: Sequence[Selection]) -> list[np.ndarray]:
     return [np.array(sorted(places), np.int64) for places in not_finite]
 
 
-def _as_slice(indices: np.ndarray) -> np.ndarray | slice:
-    """Give indices as a slice where each is one more than the one before."""
-    return slice(indices[0], indices[-1] + 1) if (np.diff(indices) == 1).all() else indices
+def as_slice(indices: np.ndarray) -> np.ndarray | slice:
+    """Give indices, int64 (n,), as a slice where each is one more than the one before."""
+    return slice(indices[0], indices[-1] + 1) if len(indices) and (np.diff(indices) == 1).all() else indices
