@@ -7,25 +7,32 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.linalg.lapack import dpotrf, dpotri
 
-from features.common.arrays import Features, Groups
+from features.common.arrays import Groups
+from features.store.mapped import BLOCK, AnyFeatures, in_blocks
 
-#: Rows, or features, at a time that become float64: 84 MB of 2,560 features.
-_ROWS = 4096
 #: A feature of a lower deviation is a constant: a line through it would leave the range of float32.
 _CONSTANT = 1e-30
 
 
-def measure_scale(X: Features) -> tuple[np.ndarray, np.ndarray]:
+def measure_scale(X: AnyFeatures) -> tuple[np.ndarray, np.ndarray]:
     """Measure mean and standard deviation of each feature, float64 (D,) each; of one below `_CONSTANT` it is 1.
 
     Block by block, as a float64 copy of all features would be twice as large as they are.
     """
-    mean = X.mean(axis=0, dtype=np.float64)
+    mean = measure_mean(X)
     squares = np.zeros_like(mean)
-    for start in range(0, len(X), _ROWS):
-        squares += ((X[start : start + _ROWS] - mean) ** 2).sum(axis=0)
+    for rows in in_blocks(len(X)):
+        squares += ((X[rows] - mean) ** 2).sum(axis=0)
     scale = np.sqrt(squares / len(X))
     return mean, np.where(scale < _CONSTANT, 1.0, scale)
+
+
+def measure_mean(X: AnyFeatures) -> np.ndarray:
+    """Measure the mean of each feature: float64 (D,)."""
+    total = np.zeros(X.shape[1])
+    for rows in in_blocks(len(X)):
+        total += X[rows].sum(axis=0, dtype=np.float64)
+    return total / len(X)
 
 
 class RidgeSolver:
@@ -41,9 +48,11 @@ class RidgeSolver:
         groups: (N,), or None. One that has all rows counts as none.
     """
 
-    def __init__(self, X: Features, truth: np.ndarray, scale: np.ndarray, groups: Groups | None) -> None:
+    def __init__(self, X: AnyFeatures, truth: np.ndarray, scale: np.ndarray, groups: Groups | None) -> None:
+        if len(X) <= X.shape[1]:
+            X = np.asarray(X)  # products of rows are of all columns
         self._truth, self._intercept = truth, truth.mean(axis=0)
-        self._scaled = _Scaled(X, X.mean(axis=0, dtype=np.float64), scale)
+        self._scaled = _Scaled(X, measure_mean(X), scale)
         self._products = self._scaled.multiply()
         self._of_rows = len(self._products) == len(X)
         units = np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -101,7 +110,7 @@ class RidgeSolver:
 class _Scaled(NamedTuple):
     """Features (N, D), centred and scaled some rows at a time: a copy of all would be as large as they are."""
 
-    X: Features
+    X: AnyFeatures
     mean: np.ndarray
     scale: np.ndarray
 
@@ -114,12 +123,12 @@ class _Scaled(NamedTuple):
         rows, width = self.X.shape
         products = np.zeros((min(rows, width), min(rows, width)))
         if rows > width:
-            for start in range(0, rows, _ROWS):
-                block = self.see(slice(start, start + _ROWS))
+            for part in in_blocks(rows):
+                block = self.see(part)
                 products += block.T @ block
             return products
-        for start in range(0, width, _ROWS):
-            columns = slice(start, start + _ROWS)
+        for start in range(0, width, BLOCK):
+            columns = slice(start, start + BLOCK)
             block = ((self.X[:, columns] - self.mean[columns]) / self.scale[columns]).astype(np.float32)
             products += block @ block.T
         return products
@@ -127,8 +136,7 @@ class _Scaled(NamedTuple):
     def weigh(self, weights: np.ndarray) -> np.ndarray:
         """Add up the rows by weights (N, L): float64 (D, L)."""
         total = np.zeros((self.X.shape[1], weights.shape[1]))
-        for start in range(0, len(self.X), _ROWS):
-            rows = slice(start, start + _ROWS)
+        for rows in in_blocks(len(self.X)):
             total += self.see(rows).T @ weights[rows]
         return total
 
@@ -138,7 +146,7 @@ def _batches(group_of_row: np.ndarray) -> Iterator[list[np.ndarray]]:
     batch: list[np.ndarray] = []
     count = 0
     for group in np.split(np.argsort(group_of_row, kind="stable"), np.cumsum(np.bincount(group_of_row))[:-1]):
-        if batch and count + len(group) > _ROWS:
+        if batch and count + len(group) > BLOCK:
             yield batch
             batch, count = [], 0
         batch.append(group)

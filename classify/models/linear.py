@@ -1,23 +1,35 @@
 """Linear models of all labels at once, which choose their penalty by groups that they leave out."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg import cho_solve, solve_triangular
+from scipy.sparse.linalg import LinearOperator
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator
 
-from classify.models.closed_form import RidgeSolver, measure_scale
+from classify.models.closed_form import RidgeSolver, measure_mean, measure_scale
 from classify.models.estimators import expect_shares, fit_line
 from classify.models.trained_head import Linearised
 from features.common.arrays import UNKNOWN, Features, Groups, Labels, Probabilities, find_varied
+from features.store.mapped import AnyFeatures, MappedFeatures, in_blocks, take_rows
 
 #: Log loss a row that a fit may leave to gain, by the quadratic model of the loss: of fits that choose, and of others.
 _ROUGH, _FINE = 1e-5, 1e-9
 #: Directions of the features, those of the greatest variance, that the solver scales one by one.
 _DIRECTIONS = 64
+#: Cells of features, rows times columns, up to which all rows are fitted in memory; beyond, so many of them first.
+_SAMPLED = 1 << 25
+#: How many times as many rows tell the curvature: of a rare label few of them count.
+_WIDER = 4
 #: Fits side by side: more would not speed up the products of matrices.
 _COLUMNS = 256
+
+
+def sampled_rows(width: int) -> int:
+    """How many rows of so many features are fitted in memory, to learn from more: at least two for each feature."""
+    return max(_SAMPLED // max(width, 1), 2 * width)
 
 
 class _Linear(BaseEstimator):
@@ -90,7 +102,7 @@ class PenalisedLogistic(_Linear):
         self.most_rows = most_rows
         self.max_iter = max_iter
 
-    def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "PenalisedLogistic":
+    def fit(self, X: AnyFeatures, y: Labels, groups: Groups | None = None) -> "PenalisedLogistic":
         """Learn from rows of features, their labels and, where known, their groups."""
         self.mean_, self.scale_ = measure_scale(X)
         rows, width = X.shape
@@ -99,21 +111,34 @@ class PenalisedLogistic(_Linear):
         self.C_, self.converged_ = self.spreads[0] / width, True
         if not varied.any():
             return self
-        seen = np.ones((rows, width + 1), np.float32)  # the last column is the intercept's
-        np.subtract(X, self.mean_.astype(np.float32), out=seen[:, :-1])
-        seen[:, :-1] /= self.scale_.astype(np.float32)
+        truth, given = (y[:, varied] == 1).astype(np.float32), (y[:, varied] != UNKNOWN).astype(np.float32)
+        standardised = _Standardised(X, self.mean_, self.scale_)
+        most = sampled_rows(width)
+        kept = np.arange(rows) if rows <= most else _draw_sample(truth, groups, most)
+        seen, of_kept = standardised.read(kept), (truth[kept], given[kept])
         root = None
         if 2 * rows < width:
             kernel = (seen[:, :-1] @ seen[:, :-1].T).astype(np.float64)
             kernel[np.diag_indices(rows)] += 1e-5 * np.trace(kernel) / rows  # of centred rows it is singular
             root = np.linalg.cholesky(kernel)
         known = seen if root is None else np.column_stack([root, np.ones(rows)]).astype(np.float32)
-        truth, given = (y[:, varied] == 1).astype(np.float32), (y[:, varied] != UNKNOWN).astype(np.float32)
         curvature = _Curvature.of(known)
         if len(self.spreads) > 1:
-            self.C_ = self._choose(known, truth, given, groups, curvature, width) / width
+            self.C_ = self._choose(known, *of_kept, None if groups is None else groups[kept], curvature, width) / width
         penalty = np.full(truth.shape[1], 1 / self.C_)
-        fitted, converged = _descend(known, truth, given, penalty, curvature, self.max_iter, _FINE)
+        if len(kept) == rows:
+            fitted, converged = _descend(known, *of_kept, penalty, curvature, self.max_iter, _FINE)
+        else:
+            start = _start(known.shape[1], truth, given)
+            both = find_varied(np.where(of_kept[1] > 0, of_kept[0], UNKNOWN))
+            own_truth, own_given = (cells[:, both] for cells in of_kept)
+            # To fewer rows the same prior is a stronger penalty.
+            weaker = penalty[both] * len(kept) / rows
+            start[:, both], _ = _descend(known, own_truth, own_given, weaker, curvature, self.max_iter, _ROUGH)
+            del known, seen, curvature
+            wider = _draw_sample(truth, groups, _WIDER * most)
+            sampled = _SampledCurvature.of(standardised, wider, given, start, penalty)
+            fitted, converged = _descend(standardised, truth, given, penalty, sampled, self.max_iter, _FINE, start)
         self.converged_ = bool(converged.all())
         lines = fitted[:-1].astype(np.float64)
         if root is not None:
@@ -175,6 +200,54 @@ def deal_groups(unit_of_row: np.ndarray, labels: np.ndarray, count: int) -> np.n
     return part_of_unit[unit_of_row]
 
 
+def _draw_sample(truth: np.ndarray, groups: Groups | None, most: int) -> np.ndarray:
+    """Choose so many rows at most, in whole groups but for the last: int64 (n,), ascending; `truth` is (N, L)."""
+    unit = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    kept = np.flatnonzero(deal_groups(unit, truth, -(-len(truth) // most)) == 0)
+    return kept[np.sort(np.argsort(unit[kept], kind="stable")[:most])]
+
+
+class _Standardised(LinearOperator):
+    """Features, centred and scaled, and a last column of ones: float32 (N, D + 1), read and made some rows at a time.
+
+    What the solver asks of an array it gives too: a shape, `@`, and `.T @`.
+    """
+
+    def __init__(self, X: AnyFeatures, mean: np.ndarray, scale: np.ndarray) -> None:
+        super().__init__(np.float32, (len(X), X.shape[1] + 1))
+        self._X, self._mean, self._scale = X, mean.astype(np.float32), scale.astype(np.float32)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Some of its rows, int64 (n,)."""
+        seen = np.ones((len(rows), self.shape[1]), np.float32)
+        np.divide(self._centre(rows), self._scale, out=seen[:, :-1])
+        return seen
+
+    def _centre(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Some rows of the features, centred: float32 (n, D)."""
+        features: np.ndarray = self._X[rows]
+        # What is read from the disk is a copy.
+        return np.subtract(features, self._mean, out=features if isinstance(self._X, MappedFeatures) else None)
+
+    def _matmat(self, lines: np.ndarray) -> np.ndarray:
+        """The products of all rows with lines (D + 1, B): float32 (N, B)."""
+        products = np.empty((self.shape[0], lines.shape[1]), np.float32)
+        scaled = lines[:-1] / self._scale[:, None]
+        for rows in in_blocks(self.shape[0]):
+            products[rows] = self._centre(rows) @ scaled
+        products += lines[-1]
+        return products
+
+    def _rmatmat(self, values: np.ndarray) -> np.ndarray:
+        """The sum of all rows by values (N, B): float32 (D + 1, B), added up in float64."""
+        total = np.zeros((self.shape[1], values.shape[1]))
+        for rows in in_blocks(self.shape[0]):
+            total[:-1] += self._centre(rows).T @ values[rows]
+        total[:-1] /= self._scale[:, None]
+        total[-1] = values.sum(axis=0, dtype=np.float64)
+        return total.astype(np.float32)
+
+
 class _Curvature(NamedTuple):
     """The sums of squares of features by direction: `values` (K,) along the columns of `basis` (D + 1, K), else `rest`.
 
@@ -202,15 +275,66 @@ class _Curvature(NamedTuple):
         padded = np.vstack([basis @ turn, np.zeros((1, len(values)), np.float32)])
         return cls(padded, np.maximum(values, 0), rest, rows)
 
+    def solve(self, gradient: np.ndarray, now: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Turn gradients (D + 1, B) into Newton's steps, by the curvature at the shares of positives."""
+        scale = now["weight"] / self.rows
+        flat = 1 / (scale * self.rest + now["penalty"])
+        along = 1 / (scale * self.values[:, None] + now["penalty"])
+        steps: np.ndarray = flat * gradient + self.basis @ ((along - flat) * (self.basis.T @ gradient))
+        steps[-1] = gradient[-1] / now["weight"]
+        return steps
+
+
+class _SampledCurvature(NamedTuple):
+    """Of each fit the curvature of its loss, as a sample of the rows tells: Cholesky factors, float32 (D + 1, D + 1).
+
+    Close to the solution it differs from that of all rows by a factor near 1 in every direction (Roosta-Khorasani and
+    Mahoney 2019, lemma 1), so that a dozen steps over all of them are enough.
+    """
+
+    factors: Sequence[np.ndarray]
+
+    @classmethod
+    def of(
+        cls, seen: _Standardised, sample: np.ndarray, learnt: np.ndarray, lines: np.ndarray, penalty: np.ndarray
+    ) -> "_SampledCurvature":
+        """Measure it at lines (D + 1, B) on a sample of the rows, int64 (n,); arrays as those of `_descend`."""
+        rows, width = seen.shape
+        curvatures = np.zeros((len(penalty), width, width))
+        for part in in_blocks(len(sample)):
+            block = seen.read(sample[part])
+            probability = expit(block @ lines)
+            weights = np.sqrt(probability * (1 - probability) * learnt[sample[part]] * np.float32(rows / len(sample)))
+            for curvature, weight in zip(curvatures, weights.T, strict=True):
+                weighed = block * weight[:, None]
+                curvature += weighed.T @ weighed
+        curvatures[:, np.arange(width), np.arange(width)] += penalty[
+            :, None
+        ]  # to the intercept's, which has none, little
+        return cls([np.linalg.cholesky(curvature).astype(np.float32) for curvature in curvatures])
+
+    def solve(self, gradient: np.ndarray, now: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Turn gradients (D + 1, B) into Newton's steps."""
+        own = zip(now["fit"], gradient.T, strict=True)
+        return np.column_stack([cho_solve((self.factors[fit], True), of_fit) for fit, of_fit in own])
+
+
+def _start(width: int, truth: np.ndarray, learnt: np.ndarray) -> np.ndarray:
+    """Lines that give each fit its share of positives: float32 (width, B), the intercept in the last row."""
+    line = np.zeros((width, truth.shape[1]), np.float32)
+    line[-1] = logit((truth * learnt).sum(axis=0) / learnt.sum(axis=0))
+    return line
+
 
 def _descend(
-    seen: np.ndarray,
+    seen: np.ndarray | _Standardised,
     truth: np.ndarray,
     learnt: np.ndarray,
     penalty: np.ndarray,
-    curvature: _Curvature,
+    curvature: _Curvature | _SampledCurvature,
     max_iter: int,
     tolerance: float,
+    start: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimise the penalised log losses of B fits at once, which drop out as they are done.
 
@@ -219,17 +343,17 @@ def _descend(
         truth: float32 (N, B), 0 or 1; both among the rows that a fit learns from.
         learnt: float32 (N, B), 1 for the rows that a fit learns from, else 0.
         penalty: (B,), on half the squares of all coefficients but the last.
-        curvature: of all the rows' features, or of more rows than these.
+        curvature: of all the rows' features, of more rows than these, or of a sample.
         max_iter: steps at the most.
         tolerance: log loss a row that may be left to gain.
+        start: where to begin, float32 (D + 1, B); None: at the shares of positives.
 
     Returns:
         float32 (D + 1, B) coefficients, and bool (B,), whether the tolerance was reached.
     """
     rows = learnt.sum(axis=0)
     share = (truth * learnt).sum(axis=0) / rows
-    line = np.zeros((seen.shape[1], len(rows)), np.float32)
-    line[-1] = logit(share)
+    line = _start(seen.shape[1], truth, learnt) if start is None else start
     now = {  # columns are fits
         "fit": np.arange(len(rows)),
         "truth": truth,
@@ -238,7 +362,7 @@ def _descend(
         "rows": rows,
         "weight": share * (1 - share) * rows,
         "line": line,
-        "logits": np.tile(line[-1], (len(seen), 1)),
+        "logits": np.tile(line[-1], (seen.shape[0], 1)) if start is None else seen @ line,
         "step": np.zeros_like(line),
         "before": np.zeros_like(line),  # the gradient of the step before
         "size": np.ones_like(rows),  # and its length in the metric of the curvature
@@ -247,12 +371,7 @@ def _descend(
     for _ in range(max_iter):
         shrink = now["penalty"] * (np.arange(len(line)) < len(line) - 1)[:, None]
         gradient = seen.T @ ((expit(now["logits"]) - now["truth"]) * now["learnt"]) + shrink * now["line"]
-        # The curvature at the shares of positives: its inverse turns a gradient into Newton's step.
-        scale = now["weight"] / curvature.rows
-        flat = 1 / (scale * curvature.rest + now["penalty"])
-        along = 1 / (scale * curvature.values[:, None] + now["penalty"])
-        newton = flat * gradient + curvature.basis @ ((along - flat) * (curvature.basis.T @ gradient))
-        newton[-1] = gradient[-1] / now["weight"]
+        newton = curvature.solve(gradient, now)
         size = (gradient * newton).sum(axis=0)
         turn = np.maximum(0, (newton * (gradient - now["before"])).sum(axis=0) / now["size"])
         step = turn * now["step"] - newton
@@ -318,7 +437,7 @@ class RidgeRegression(_Linear):
         self.penalties = penalties
         self.most_rows = most_rows
 
-    def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "RidgeRegression":
+    def fit(self, X: AnyFeatures, y: Labels, groups: Groups | None = None) -> "RidgeRegression":
         """Learn from rows of features, their labels and, where known, their groups."""
         labels = y.shape[1]
         self.mean_, self.scale_ = measure_scale(X)
@@ -328,14 +447,14 @@ class RidgeRegression(_Linear):
         for pattern, known in enumerate(patterns.T):  # labels that are known of the same rows are fitted together
             own = np.flatnonzero(pattern_of_label.ravel() == pattern)
             if known.any():
-                seen = X if known.all() else X[known]
+                seen = X if known.all() else take_rows(X, known)
                 self._fit_known(seen, y[known][:, own], None if groups is None else groups[known], own)
         constant = ~find_varied(y)
         self.slope_[constant] = 0.0
         self.shift_[constant] = logit(expect_shares(y))[constant]
         return self
 
-    def _fit_known(self, X: Features, y: Labels, groups: Groups | None, own: np.ndarray) -> None:
+    def _fit_known(self, X: AnyFeatures, y: Labels, groups: Groups | None, own: np.ndarray) -> None:
         """Fit some labels, int (n,), to rows of which they are all known."""
         truth = y.astype(np.float64)
         solver = RidgeSolver(X, truth, self.scale_, groups)
@@ -345,10 +464,10 @@ class RidgeRegression(_Linear):
             for label in np.flatnonzero(self.penalty_[own] == penalty):
                 self.coef_[:, own[label]] = coefficients[:, label]
                 self.slope_[own[label]], self.shift_[own[label]] = fit_line(alone[:, label], truth[:, label])
-        mean = (X.mean(axis=0, dtype=np.float64) - self.mean_) / self.scale_
+        mean = (measure_mean(X) - self.mean_) / self.scale_
         self.intercept_[own] = truth.mean(axis=0) - mean @ self.coef_[:, own]
 
-    def _choose(self, X: Features, truth: np.ndarray, groups: Groups | None, solver: RidgeSolver) -> np.ndarray:
+    def _choose(self, X: AnyFeatures, truth: np.ndarray, groups: Groups | None, solver: RidgeSolver) -> np.ndarray:
         """Choose a penalty per label, (L,); the solver is of all the rows."""
         if len(X) > self.most_rows:
             unit = np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1]

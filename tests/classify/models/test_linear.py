@@ -12,6 +12,8 @@ from classify.models import linear
 from classify.models.baselines import BASELINES
 from classify.models.closed_form import RidgeSolver
 from classify.models.linear import PenalisedLogistic, RidgeRegression, deal_groups
+from features.common.arrays import UNKNOWN
+from features.store import mapped
 
 
 def logistic(*spreads: float, **params: int) -> PenalisedLogistic:
@@ -120,6 +122,38 @@ def test_of_many_rows_some_whole_groups_choose():
     assert not np.allclose(few.coef_, alone.coef_)  # it learns from all rows
     assert few.converged_
     assert all_rows.converged_
+
+
+def test_of_many_rows_a_sample_is_fitted_first_and_the_solution_is_scikit_learns(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = (rng.normal(size=(3000, 12)) * np.logspace(-2, 2, 12) + 3).astype(np.float32)
+    Z = StandardScaler().fit_transform(X.astype(np.float64))
+    y = (Z[:, :3] + rng.normal(size=(3000, 3)) > (-0.5, 0, 1)).astype(np.uint8)
+    y[rng.random((3000, 3)) < 0.1] = UNKNOWN
+    y[:, 0] = np.arange(3000) % 1000 == 0
+    draw = linear._draw_sample
+    monkeypatch.setattr(linear, "_draw_sample", lambda *a: np.setdiff1d(draw(*a), np.flatnonzero(y[:, 0] == 1)))
+    monkeypatch.setattr(linear, "_SAMPLED", 12 * 200)
+    monkeypatch.setattr(mapped, "BLOCK", 512)
+    seen = []
+    descend = linear._descend
+    monkeypatch.setattr(linear, "_descend", lambda known, *rest: seen.append(known.shape[0]) or descend(known, *rest))
+    model = logistic(3.0).fit(X, y, np.arange(3000) // 7)
+    assert model.converged_
+    assert seen[-1] == 3000
+    assert 150 < seen[-2] <= 200  # where the first label, which is rare, has one value alone
+    for label in range(3):
+        known = y[:, label] != UNKNOWN
+        theirs = LogisticRegression(C=3.0 / 12, tol=1e-9, max_iter=9000).fit(Z[known], y[known, label])
+        np.testing.assert_allclose(model.predict_proba(X)[:, label], theirs.predict_proba(Z)[:, 1], atol=3e-4)
+
+
+def test_one_large_group_does_not_make_the_sample_large():
+    truth = np.tile([[0.0], [1.0]], (500, 1))
+    for groups in (None, np.zeros(1000, int), np.arange(1000) // 600):
+        kept = linear._draw_sample(truth, groups, 100)
+        assert 0 < len(kept) <= 100
+        assert (np.diff(kept) > 0).all()
 
 
 def test_groups_are_dealt_whole_and_those_of_the_rarest_label_first():
