@@ -12,6 +12,7 @@ from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
+from features.store.mapped import AnyFeatures, MappedFeatures, in_blocks, take_rows
 from features.store.recipe import ALL_VIEWS, FEATURES, Recipe, backbone_of, features_of, row_and_kind, size_name
 from features.store.scan_groups import with_scan_groups
 
@@ -31,7 +32,7 @@ class SplitInputs:
     Attributes:
         image_ids: of all N images.
         has_features: bool array (N,); False for the images that stage 1 rejected.
-        features: of the M images, the backbones side by side.
+        features: of the M images, the backbones side by side; on the disk where they are large.
         labels: of the M images; None where the split is not labelled.
         groups: of the M images; None where no groups are known.
         fingerprints: of each backbone's cache file.
@@ -45,7 +46,7 @@ class SplitInputs:
 
     image_ids: tuple[str, ...]
     has_features: np.ndarray
-    features: Features
+    features: AnyFeatures
     labels: Labels | None
     groups: Groups | None
     fingerprints: dict[str, str]
@@ -71,7 +72,7 @@ class SplitInputs:
             self,
             image_ids=tuple(np.array(self.used_ids, dtype=object)[rows]),
             has_features=np.ones(len(rows), dtype=bool),
-            features=self.features[rows],
+            features=take_rows(self.features, rows),
             labels=None if self.labels is None else self.labels[rows],
             groups=None if self.groups is None else self.groups[rows],
             columns={name: cells[rows] for name, cells in self.columns.items()},
@@ -296,26 +297,21 @@ def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str], tta
     parts = list(split.parts())
     for stored, rows in parts:
         has_features[rows] = cache.has_features(stored, [split.image_ids[row] for row in rows])
-    place_of = np.cumsum(has_features) - 1
-    features = np.empty((0, 0), np.float32)
+    found = []
     bytes_of, seconds_of = dict.fromkeys(backbones, 0), dict[str, float | None](dict.fromkeys(backbones, 0.0))
     for stored, all_rows in parts:
         rows = all_rows[has_features[all_rows]]
         wanted = [split.image_ids[row] for row in rows]
-        _, read = cache.read(stored, backbones, wanted, tta)
+        found.append(cache.map(stored, backbones, wanted, tta))
         of_part = [(split.image_ids[row], split.paths[row]) for row in all_rows]
         cache.refuse_changed(stored, backbones, *zip(*of_part, strict=True))
-        if len(parts) == 1:
-            features = read
-        else:
-            if not features.size:
-                features = np.empty((int(has_features.sum()), read.shape[1]), np.float32)
-            features[place_of[rows]] = read
         for name in backbones:
             file, seconds = cache.open(stored, name), seconds_of[name]
             bytes_of[name] += file.path.stat().st_size
             own = file.seconds_per_image
             seconds_of[name] = None if own is None or seconds is None else seconds + own * len(wanted)
+    order = np.argsort(np.concatenate([rows[has_features[rows]] for _, rows in parts]))
+    features = MappedFeatures.join(found).take(order).load()
     return SplitInputs(
         image_ids=split.image_ids,
         has_features=has_features,
@@ -343,9 +339,14 @@ def _read_views(split: Split, cache: FeatureCache, backbones: Sequence[str], rea
     return views
 
 
-def _check_features(features: Features, columns: dict[str, slice], cache: FeatureCache) -> None:
+def _check_features(features: AnyFeatures, columns: dict[str, slice], cache: FeatureCache) -> None:
     """Refuse a backbone whose features are all constant; single ones are ordinary: channels that ReLU never opens."""
-    constant = [name for name, own in columns.items() if (features[:, own] == features[0, own]).all()]
+    constant, first = list(columns), features[:1]
+    for rows in in_blocks(len(features)):
+        if not constant:
+            return
+        block = features[rows]
+        constant = [name for name in constant if (block[:, columns[name]] == first[:, columns[name]]).all()]
     if constant:
         rest = ",".join(name for name in columns if name not in constant)
         raise InputError(

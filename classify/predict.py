@@ -61,7 +61,7 @@ def predict_split(options: PredictOptions) -> int:
         saved.refuse_other_features(feature_cache, split, name)
         backbones = saved.opens(name)
         image_ids, used_ids = _list_images(feature_cache, split, backbones, images)
-        _, features = feature_cache.read(split, backbones, used_ids, saved.tta)
+        features = feature_cache.map(split, backbones, used_ids, saved.tta).load()
         probabilities = saved.predict(name, features)
         explained = None
         if options.heat:

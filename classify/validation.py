@@ -17,6 +17,7 @@ from classify.settings import Settings
 from features.common.arrays import UNKNOWN, Groups, Labels, find_varied
 from features.common.errors import InputError
 from features.common.text import count_things, first_few
+from features.store.mapped import join_rows
 
 #: Part of the share wanted by which the share set aside may differ without a word.
 _ASIDE = 0.1
@@ -193,7 +194,7 @@ def _join(test: SplitInputs, aside: SplitInputs) -> SplitInputs:
         test,
         image_ids=(*test.image_ids, *aside.image_ids),
         has_features=np.concatenate([test.has_features, aside.has_features]),
-        features=np.concatenate([test.features, aside.features]),
+        features=join_rows([test.features, aside.features]),
         labels=np.concatenate([unknown, aside.labels]),
         groups=groups,
         columns=columns,

@@ -9,12 +9,13 @@ import numpy as np
 
 from classify.bank.dropout import draw_uniforms, rows_per_mask
 from classify.bank.hidden import cross_entropy
-from classify.bank.layout import FlatFeatures, Heads, Rules, StackKind, State, flatten, lay_out
+from classify.bank.layout import FlatFeatures, Heads, Rules, StackKind, State, flatten, lay_flat, lay_out
 from classify.bank.loops import pace_adam, penalise, take_steps
 from classify.bank.softmax import softmax_entropy
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import BATCH_NORM_EPSILON
-from features.common.arrays import Features, Labels, RowIndices, count_values
+from features.common.arrays import Labels, RowIndices, count_values
+from features.store.mapped import AnyFeatures, MappedFeatures, in_blocks
 
 #: Parameters of a stack at most, unless it is a single head, so that a step works in the cache; see docs/decisions.md.
 PARAMETERS_IN_CACHE = 700_000
@@ -42,18 +43,18 @@ class BankRows(NamedTuple):
     """What the heads of a bank learn from, and what decides when they stop.
 
     Attributes:
-        table: the features of all rows.
+        table: the features of all rows, in memory or on the disk.
         train: those to learn from, T of them, counted without their views.
         truth: uint8 (T, L), theirs.
-        validation: float32 (V, D), the features of the rows that decide.
+        validation: of the V rows that decide.
         validation_truth: uint8 (V, L), theirs.
         views: of each row, one after the other in the table; an epoch draws one.
     """
 
-    table: FlatFeatures
+    table: FlatFeatures | MappedFeatures
     train: RowIndices
     truth: Labels
-    validation: Features
+    validation: AnyFeatures
     validation_truth: Labels
     views: int = 1
 
@@ -63,6 +64,17 @@ class BankRows(NamedTuple):
             return self.train
         drawn = np.random.default_rng([seed, epoch, _OF_VIEWS]).integers(self.views, size=len(self.train))
         return self.train * self.views + drawn
+
+    @property
+    def width(self) -> int:
+        """Number of features D."""
+        return self.table.shape[1] if isinstance(self.table, MappedFeatures) else self.table.width
+
+    def gather(self, rows: RowIndices) -> tuple[FlatFeatures, RowIndices]:
+        """A table with some rows, int64 (n,), and where they are in it: those on the disk are read."""
+        if isinstance(self.table, MappedFeatures):
+            return lay_flat(self.table[rows]), np.arange(len(rows))
+        return self.table, rows
 
 
 class Stack:
@@ -82,7 +94,7 @@ class Stack:
         self.kind, self.members, self._rows = kind, members, rows
         assert specs[0].batch_size is not None  # see `HeadSpec.for_rows`
         self._batch_size = specs[0].batch_size
-        width, labels = rows.table.width, rows.truth.shape[1]
+        width, labels = rows.width, rows.truth.shape[1]
         self._layers = lay_out(kind, width, labels, rows_per_mask(self._batch_size))
         self._best = [initial_weights(spec, width, labels) for spec in specs]
         numbers = np.stack([flatten(weights, kind.batch_norm) for weights in self._best])
@@ -108,19 +120,19 @@ class Stack:
         Returns:
             float32, each before its step: the mean loss with its penalty (H,), and the logits (H, L, T).
         """
-        table, train, truth = self._rows.table, self._rows.draw(seed, epoch), self._rows.truth
+        train, truth = self._rows.draw(seed, epoch), self._rows.truth
         size, count, labels = self._batch_size, len(train), truth.shape[1]
         loss = np.zeros(len(self.members), np.float32)
         logits = np.empty((len(self.members), labels, count), np.float32)
         drawn: Iterator[tuple[np.ndarray, np.ndarray]] = repeat((np.empty((0, 0), np.float32), np.empty(0, np.float32)))
         if self.kind.dropout:
-            drawn = draw_uniforms(self.kind.hidden_units, size, count, table.width, seed, epoch)
+            drawn = draw_uniforms(self.kind.hidden_units, size, count, self._rows.width, seed, epoch)
         times = epoch * -(-count // size) + 1 + np.arange(-(-count // size))
         for first in range(0, len(times), _STEPS):
             own = order[first * size : (first + _STEPS) * size]
             paces = pace_adam(times[first : first + _STEPS])
             chances = (np.stack(of_layer) for of_layer in zip(*islice(drawn, len(paces)), strict=True))
-            batches = table, train[own], truth[own], own, size
+            batches = *self._rows.gather(train[own]), truth[own], own, size
             loss += take_steps(*batches, Heads(self._layers, self._state, self._rules), *chances, paces, logits)
         return loss / np.float32(count), logits
 
@@ -136,8 +148,10 @@ class Stack:
             scale = gamma / np.sqrt(state.variance + np.float32(BATCH_NORM_EPSILON))
             constant = constant + kernel @ (beta - state.mean * scale)[:, :, None]
             kernel = kernel * scale[:, None]
-        flat = kernel.reshape(-1, kernel.shape[-1])
-        outputs = (flat @ self._rows.validation.T).reshape(*kernel.shape[:2], -1) + constant
+        flat, validation = kernel.reshape(-1, kernel.shape[-1]), self._rows.validation
+        parts = in_blocks(len(validation)) if isinstance(validation, MappedFeatures) else [slice(None)]
+        products = np.hstack([flat @ validation[part].T for part in parts])
+        outputs = products.reshape(*kernel.shape[:2], -1) + constant
         for kernel, bias in hidden:
             outputs = kernel @ np.maximum(outputs, np.float32(0)) + bias
         truth, unused = self._rows.validation_truth, np.empty_like(outputs[0])
@@ -195,7 +209,7 @@ def make_stacks(specs: Sequence[HeadSpec], rows: BankRows) -> list[Stack]:
         by_kind[StackKind(*of_spec)].append(index)
     stacks = []
     for kind, members in by_kind.items():
-        total = sum(specs[i].count_parameters(rows.table.width, rows.truth.shape[1]) for i in members)
+        total = sum(specs[i].count_parameters(rows.width, rows.truth.shape[1]) for i in members)
         for part in np.array_split(members, min(-(-total // PARAMETERS_IN_CACHE), len(members))):
             own = [int(index) for index in part]
             stacks.append(Stack(kind, own, [specs[index] for index in own], rows))

@@ -17,6 +17,7 @@ from classify.bank.stack import BankRows, Stack, make_stacks
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import Curves, TrainedHead
 from features.common.arrays import Features, Labels, RowIndices
+from features.store.mapped import AnyFeatures, MappedFeatures, take_rows
 
 logger = logging.getLogger(__name__)
 #: Parameters trained at a time: 5 float32 copies (weights, gradients, two slots, the best) make 1.3 GB.
@@ -36,7 +37,7 @@ class HeadSplit(NamedTuple):
 
 def train_bank(
     specs: Sequence[HeadSpec],
-    X: Features,
+    X: AnyFeatures,
     y: Labels,
     split: HeadSplit,
     seed: int = 0,
@@ -69,8 +70,9 @@ def train_bank(
         load_steps()
     found: dict[int, TrainedHead] = {}
     table = X if views is None else views.reshape(-1, X.shape[1])
-    of_split = split.train, y[split.train], X[split.validation], y[split.validation]
-    rows = BankRows(lay_flat(table), *of_split, 1 if views is None else views.shape[1])
+    of_split = split.train, y[split.train], take_rows(X, split.validation), y[split.validation]
+    known = table if isinstance(table, MappedFeatures) else lay_flat(table)
+    rows = BankRows(known, *of_split, 1 if views is None else views.shape[1])
     with np.errstate(all="ignore"):  # a head that diverges is told by its best epoch
         for members in _train_together(specs, X.shape[1], y.shape[1]):
             bank = _Bank([specs[member] for member in members], rows, seed)

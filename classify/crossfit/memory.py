@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from sklearn.base import BaseEstimator
 
 from classify.models.estimators import OneVsRest
 from classify.models.heads import HeadSpec
+from classify.models.linear import sampled_rows
 
 logger = logging.getLogger(__name__)
 #: Of the memory that is available, fits take so much at the most; scores and what is written later need the rest.
@@ -16,16 +18,31 @@ _MEMORY, _CGROUPS = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 #: Bytes that a fit takes for each feature of the rows that it learns from: the rows, standardised rows, and what the
 #: solver makes of them; as measured, see docs/decisions.md. A head copies a fifth of the rows, to validate on.
 _BYTES, _BYTES_OF_SVM, _BYTES_OF_HEAD = 13, 32, 1
+#: Bytes of a feature in memory, and for each parameter of a head: weights, gradients, two slots, the best.
+_FEATURE, _PARAMETER = 4, 20
 
 
-def jobs_in_memory(jobs: int, fits: Iterable[tuple[BaseEstimator | HeadSpec, int]]) -> int:
+class FitSize(NamedTuple):
+    """What decides the memory of a fit: its estimator or head, the rows that it learns from, their columns.
+
+    Attributes:
+        parameters: of a head.
+        on_disk: whether the features stay on the disk.
+    """
+
+    model: BaseEstimator | HeadSpec
+    rows: int
+    width: int
+    parameters: int = 0
+    on_disk: bool = False
+
+
+def jobs_in_memory(jobs: int, fits: Iterable[FitSize]) -> int:
     """Give how many of some fits may run at a time, at least one and at most `jobs`, and log it where they are fewer.
 
-    Args:
-        jobs: that were asked for.
-        fits: estimators or heads, and the features of all rows that each learns from, rows times columns.
+    `jobs` is what was asked for.
     """
-    needed = max((_bytes_of(model) * cells for model, cells in fits), default=0)
+    needed = max(map(_bytes_of, fits), default=0)
     available = available_memory()
     if not needed or available is None:
         return jobs
@@ -62,9 +79,14 @@ def available_memory() -> int | None:
     return min(found, default=None)
 
 
-def _bytes_of(model: BaseEstimator | HeadSpec) -> int:
-    """Bytes for each feature of a row that it learns from; a head copies the rows alone that it is validated on."""
-    if isinstance(model, HeadSpec):
-        return _BYTES_OF_HEAD
-    svm = isinstance(model, OneVsRest) and type(model.classifier).__name__ == "PlattScaledSVM"
-    return _BYTES_OF_SVM if svm else _BYTES
+def _bytes_of(fit: FitSize) -> int:
+    """Bytes that a fit takes, at most."""
+    cells = fit.rows * fit.width
+    if isinstance(fit.model, HeadSpec):  # it copies the rows alone that it is validated on
+        return _PARAMETER * fit.parameters + (0 if fit.on_disk else _BYTES_OF_HEAD * cells)
+    if isinstance(fit.model, OneVsRest):
+        svm = type(fit.model.classifier).__name__ == "PlattScaledSVM"
+        return (_BYTES_OF_SVM if svm else _BYTES) * cells
+    # Linear models make more of a sample alone; of features on the disk they read blocks.
+    sampled = min(fit.rows, sampled_rows(fit.width)) * fit.width
+    return _BYTES * sampled + (0 if fit.on_disk else _FEATURE * (cells - sampled))

@@ -11,14 +11,15 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 
-from classify.crossfit.memory import jobs_in_memory
+from classify.crossfit.memory import FitSize, jobs_in_memory
 from classify.crossfit.plan import REFIT, Fit, FitPlan, Prediction, in_threads, make_folds
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
 from classify.inputs import Inputs
-from classify.models.files import SavedEstimator
+from classify.models.files import SavedEstimator, predict_rows
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
 from features.common.arrays import RowIndices, find_varied
+from features.store.mapped import MappedFeatures, take_rows
 
 #: One of so many parts of a fold's training rows decides when its heads stop.
 VALIDATION_PARTS = 5
@@ -135,7 +136,7 @@ class CrossFit:
             return fit
 
         rows = max(len(fit.learnt) for fit in self._fits)
-        sizes = [(one.model, self._cells(one, rows)) for one in self._candidates.values()]
+        sizes = [self._size(one, rows) for one in self._candidates.values()]
         jobs = jobs_in_memory(min(jobs, len(sizes) * len(self._fits) or 1), sizes)
         found: dict[str, list[Fit]] = {name: [] for name in self._candidates}
         with warnings.catch_warnings():
@@ -156,12 +157,12 @@ class CrossFit:
             (*self._warnings, *self._unfinished(found)),
         )
 
-    def _cells(self, candidate: Candidate, rows: int) -> int:
-        """The features of all rows that it learns from, and for a head what its parameters take in their place."""
+    def _size(self, candidate: Candidate, rows: int) -> FitSize:
+        """What decides the memory of a fit to so many rows."""
         spec, features = candidate.model, self._inputs.train.features
         width = len(range(*candidate.columns.indices(features.shape[1])))
         parameters = spec.count_parameters(width, len(self._inputs.label_names)) if isinstance(spec, HeadSpec) else 0
-        return rows * width + 20 * parameters  # weights, gradients, two slots, the best: float32 each
+        return FitSize(spec, rows, width, parameters, isinstance(features, MappedFeatures))
 
     def _numbers(self, name: str, later: bool) -> list[int]:
         """The fits of a model by number: those that need others before them, a head's on all rows, or the rest."""
@@ -199,7 +200,7 @@ class CrossFit:
             return self._predict(candidate, number, head, head.best_epoch > 0, head.seconds)
         started, learnt = time.perf_counter(), self._fits[number].learnt
         groups = None if self._inputs.train.groups is None else self._inputs.train.groups[learnt]
-        model = clone(candidate.model).fit(seen[learnt], labels[learnt], groups)
+        model = clone(candidate.model).fit(take_rows(seen, learnt), labels[learnt], groups)
         return self._predict(candidate, number, SavedEstimator(model), model.converged_, time.perf_counter() - started)
 
     def _predict(
@@ -215,10 +216,11 @@ class CrossFit:
         inputs, rows = self._inputs, self._fits[number]
         out_of_fold = np.empty((0, len(inputs.label_names)), np.float32)  # no estimator of scikit-learn takes no rows
         if len(rows.held_out):
-            out_of_fold = fitted.predict_proba(inputs.train.features[:, candidate.columns][rows.held_out])
+            held_out = take_rows(inputs.train.features[:, candidate.columns], rows.held_out)
+            out_of_fold = predict_rows(fitted, held_out)
         test = None
         if inputs.test is not None and rows.predicts_test:
-            test = fitted.predict_proba(inputs.test.features[:, candidate.columns])
+            test = predict_rows(fitted, inputs.test.features[:, candidate.columns])
         return Fit(fitted, out_of_fold, test, converged, seconds + time.perf_counter() - started)
 
     def _split_rows_of_heads(self) -> None:

@@ -25,6 +25,7 @@ from classify.models.trained_head import Curves, TrainedHead
 from features.common.errors import InputError
 from features.common.files import DIGEST_BYTES, digest, read_record, replacing
 from features.common.text import first_few
+from features.store.mapped import AnyFeatures, MappedFeatures, in_blocks
 
 logger = logging.getLogger(__name__)
 #: The folder of a cache that holds them, and what ends the name of a fit's file, and of one of scores.
@@ -42,8 +43,6 @@ DECIDING = tuple(
     for path in sorted(_ROOM.joinpath(package).glob("*.py"))
     if path.stem not in ("__init__", "__main__", "baselines")
 )
-#: Rows whose features are digested at a time.
-_BLOCK = 4096
 #: Gives an array by what it is of, or makes it; see `FitStore.recall`.
 Recall = Callable[[Sequence[Any], Callable[[], np.ndarray]], np.ndarray]
 
@@ -229,11 +228,11 @@ class FitKeys:
         self._common = digest_parts(*self.parts.values())
         matrices = [inputs.train.features] + ([] if inputs.test is None else [inputs.test.features])
         self._of_features = {
-            name: digest_parts(*(_digest_rows(matrix[:, columns]) for matrix in matrices))
+            name: digest_parts(*(digest_rows(matrix[:, columns]) for matrix in matrices))
             for name, columns in inputs.columns.items()
         }
         views = inputs.train.views
-        self.of_views = () if views is None else (_digest_rows(views),)
+        self.of_views = () if views is None else (digest_rows(views),)
         self.parts |= {f"features of {name}": found for name, found in self._of_features.items()}
 
     def make(self, backbones: Collection[str], *what: Any) -> str:
@@ -256,10 +255,14 @@ def _list_versions() -> list[str]:
 
 
 def digest_parts(*parts: Any) -> str:
-    """Digest arrays by shape, type and content, anything else by its `repr`."""
+    """Digest arrays by shape, type and content, features on the disk as those in memory, else the `repr`."""
     whole = blake2b(digest_size=DIGEST_BYTES)
     for part in parts:
-        if isinstance(part, np.ndarray):
+        if isinstance(part, MappedFeatures):
+            whole.update(f"{part.shape}float32".encode())
+            for rows in in_blocks(len(part)):
+                whole.update(part[rows].data.cast("B"))
+        elif isinstance(part, np.ndarray):
             whole.update(f"{part.shape}{part.dtype}".encode())
             whole.update(np.ascontiguousarray(part).data.cast("B") if part.size else b"")
         else:
@@ -268,11 +271,14 @@ def digest_parts(*parts: Any) -> str:
     return whole.hexdigest()
 
 
-def _digest_rows(matrix: np.ndarray) -> str:
-    """Digest a matrix by blocks of rows, so that columns of it are never copied whole."""
-    whole = xxh3_128(f"{matrix.shape}{matrix.dtype}".encode())
-    for start in range(0, len(matrix), _BLOCK):
-        whole.update(np.ascontiguousarray(matrix[start : start + _BLOCK]).data)
+def digest_rows(features: AnyFeatures) -> str:
+    """Digest features as float32 by blocks of rows, so that columns are never copied whole, nor the disk read at once.
+
+    Of features in memory and of the same on the disk it is the same.
+    """
+    whole = xxh3_128(f"{features.shape}float32".encode())
+    for rows in in_blocks(len(features)):
+        whole.update(np.ascontiguousarray(features[rows]).data)
     return whole.hexdigest()
 
 

@@ -12,11 +12,10 @@ from sklearn.utils.validation import has_fit_parameter
 
 from classify.models.trained_head import Linearised
 from features.common.arrays import UNKNOWN, Features, Groups, Labels, Probabilities, count_values
+from features.store.mapped import AnyFeatures, in_blocks
 
 #: The least slope of a fitted line: above 0, so that calibration never turns a ranking round.
 _LEAST_SLOPE = 0.01
-#: Rows at a time that a scaler learns from.
-_ROWS = 8192
 
 
 class OneVsRest(BaseEstimator):
@@ -41,11 +40,11 @@ class OneVsRest(BaseEstimator):
         self.components = components
         self.least = least
 
-    def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "OneVsRest":
+    def fit(self, X: AnyFeatures, y: Labels, groups: Groups | None = None) -> "OneVsRest":
         """Learn from rows of features and their labels; the groups are of the rows, None where none are known."""
-        self.scaler_ = StandardScaler()
-        for start in range(0, len(X), _ROWS):  # at once it takes float64 copies of all features
-            self.scaler_.partial_fit(X[start : start + _ROWS])
+        X, self.scaler_ = np.asarray(X), StandardScaler()  # scikit-learn has no estimator that reads from the disk
+        for rows in in_blocks(len(X)):  # at once it takes float64 copies of all features
+            self.scaler_.partial_fit(X[rows])
         self.reducer_, self.converged_ = None, True
         seen = self.scaler_.transform(X)
         if self.components is not None:
@@ -200,7 +199,7 @@ class Prior(BaseEstimator):
 
     has_gradient = False
 
-    def fit(self, X: Features, y: Labels, groups: Groups | None = None) -> "Prior":
+    def fit(self, X: AnyFeatures, y: Labels, groups: Groups | None = None) -> "Prior":
         """Count the positives; neither X nor the groups are read."""
         self.shares_ = expect_shares(y).astype(np.float32)
         self.converged_ = True

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Protocol
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from classify.models.keras_file import read_keras, write_keras
 from classify.models.trained_head import TrainedHead
 from features.common.arrays import Features, Probabilities
 from features.common.errors import InputError, cause_of
+from features.store.mapped import AnyFeatures, MappedFeatures, in_blocks
 
 #: What ends the name of a head's file, an ordinary Keras model, and of any other's, in skops' format.
 HEAD_SUFFIX, ESTIMATOR_SUFFIX = ".keras", ".skops"
@@ -37,6 +39,13 @@ class Predictor(Protocol):
 
     def predict_proba(self, X: Features) -> Probabilities:
         """Give the probability of each label."""
+
+
+def predict_rows(model: Predictor, features: AnyFeatures) -> Probabilities:
+    """Give the probability of each label; of features on the disk block by block."""
+    if not isinstance(features, MappedFeatures):
+        return model.predict_proba(features)
+    return np.concatenate([model.predict_proba(features[rows]) for rows in in_blocks(len(features))])
 
 
 class SavedEstimator:

@@ -9,13 +9,14 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.crossfit.plan import mean_probabilities
 from classify.inputs import columns_of
-from classify.models.files import Predictor, load_model
+from classify.models.files import Predictor, load_model, predict_rows
 from classify.rundir.files import read_thresholds
 from classify.rundir.folder import SealedRun
-from features.common.arrays import Features, Probabilities, Thresholds
+from features.common.arrays import Probabilities, Thresholds
 from features.common.commands import join_words
 from features.common.errors import InputError
 from features.store.cache import FeatureCache
+from features.store.mapped import AnyFeatures
 from features.store.recipe import Recipe, extract_options
 
 
@@ -112,7 +113,7 @@ class SavedRun(SealedRun):
                     f"{' and '.join(join_words(*words) for words in self.extract_options(model))}."
                 )
 
-    def predict(self, model: str, features: Features) -> Probabilities:
+    def predict(self, model: str, features: AnyFeatures) -> Probabilities:
         """Predict, by the same models and the same arithmetic as in the run.
 
         The features are those of the backbones that `needs` names, side by side.
@@ -124,14 +125,14 @@ class SavedRun(SealedRun):
         with threadpool_limits(1, user_api="blas"):  # as in the run: threads change the last bits
             return mean_probabilities(self._predict(model, features, columns))
 
-    def _predict(self, model: str, features: Features, columns: dict[str, slice]) -> list[Probabilities]:
+    def _predict(self, model: str, features: AnyFeatures, columns: dict[str, slice]) -> list[Probabilities]:
         """Predict by each fit; `columns` are those of the features."""
         entry = self.models[model]
         files = [self.load_model(file) for file in entry["files"]]
         if not entry["members"]:
             own = [columns[name] for name in entry["backbones"]]
             seen = features[:, own[0].start : own[-1].stop] if own else features[:, :0]
-            return [file.predict_proba(seen) for file in files]
+            return [predict_rows(file, seen) for file in files]
         in_use = self._members_in_use(model)
         known = {member: self._predict(member, features, columns) for member in in_use}
         nothing = np.zeros((len(features), len(self.label_names)), np.float32)

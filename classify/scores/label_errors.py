@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from features.audit.near import LEAST_IMAGES, choose_threshold, near_pairs, whiten
-from features.common.arrays import UNKNOWN, Features, Groups, Labels, Probabilities
+from features.common.arrays import UNKNOWN, Groups, Labels, Probabilities
 from features.common.files import digest
+from features.store.mapped import AnyFeatures, in_blocks
 
 #: Rows up to which near duplicates are searched: whitening 8,542 rows of 2,048 channels takes 14 s of a core.
 NEAR_ROWS = 2000
@@ -84,7 +85,7 @@ def find_label_errors(
     return sorted(found.values(), key=lambda one: (_REASONS.index(one.why), one.self_confidence, one.row, one.label))
 
 
-def find_duplicates(features: Features, columns: Mapping[str, slice], groups: Groups | None) -> list[Duplicates]:
+def find_duplicates(features: AnyFeatures, columns: Mapping[str, slice], groups: Groups | None) -> list[Duplicates]:
     """List images that are alike by their features: equal ones, and near ones of other groups.
 
     Near ones, as an audit finds them (`features.audit.near`), are searched among `LEAST_IMAGES` to `NEAR_ROWS` images.
@@ -96,7 +97,8 @@ def find_duplicates(features: Features, columns: Mapping[str, slice], groups: Gr
         groups: None where no groups are known.
     """
     first_of: dict[bytes, int] = {}
-    originals = np.array([first_of.setdefault(digest(own.tobytes()), row) for row, own in enumerate(features)])
+    rows = (own for part in in_blocks(len(features)) for own in features[part])
+    originals = np.array([first_of.setdefault(digest(own.tobytes()), row) for row, own in enumerate(rows)])
     return [*_equal(originals), *_near(features, columns, groups, np.unique(originals))]
 
 
@@ -107,13 +109,14 @@ def _equal(originals: np.ndarray) -> Iterator[Duplicates]:
 
 
 def _near(
-    features: Features, columns: Mapping[str, slice], groups: Groups | None, rows: np.ndarray
+    features: AnyFeatures, columns: Mapping[str, slice], groups: Groups | None, rows: np.ndarray
 ) -> Iterator[Duplicates]:
     """Pair each of some rows with its nearest, if that is near."""
     if not LEAST_IMAGES <= len(rows) <= NEAR_ROWS:
         return
     codes = np.full(len(rows), -1) if groups is None else np.unique(groups[rows], return_inverse=True)[1]
-    points = whiten([features[rows, own] for own in columns.values()])
+    seen = features[rows]
+    points = whiten([seen[:, own] for own in columns.values()])
     every = np.arange(len(rows))
     pairs, _, _ = near_pairs(points, every, every, codes, choose_threshold(points).distance)
     for one, other in rows[pairs].tolist():

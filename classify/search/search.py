@@ -15,12 +15,14 @@ from classify.crossfit.models import FoldRows, split_rows
 from classify.crossfit.plan import Folds, in_threads, make_folds
 from classify.crossfit.store import digest_parts
 from classify.inputs import Inputs
+from classify.models.files import predict_rows
 from classify.models.heads import ClassWeight, HeadSpec
 from classify.options import SearchOptions
 from classify.search.study import StudyFile
 from classify.settings import choose_exclusive
 from features.common.arrays import MemberProbabilities
 from features.common.errors import InputError, Stopped, unmasked_signals
+from features.store.mapped import take_rows
 
 if TYPE_CHECKING:
     import optuna
@@ -208,9 +210,8 @@ def train_out_of_fold(
 
     def train(fold: FoldRows) -> None:
         heads = bank.train_bank(specs, features, labels, bank.HeadSplit(fold.train, fold.validation), seed, on_epochs)
-        held_out = features[fold.held_out]
         for index, head in enumerate(heads):
-            out_of_fold[fold.held_out, :, index] = head.predict_proba(held_out)
+            out_of_fold[fold.held_out, :, index] = predict_rows(head, take_rows(features, fold.held_out))
 
     in_threads(cpu_count(), train, zip(folds))
     return out_of_fold

@@ -28,7 +28,7 @@ if __name__ == "__main__":
     fit, number = PenalisedLogistic.fit, itertools.count(1)
     train_bank: Callable[..., list[TrainedHead]] = bank.train_bank
 
-    def fit_or_stand(self: Any, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> PenalisedLogistic:
+    def fit_or_stand(self: Any, X: Any, y: np.ndarray, groups: np.ndarray | None = None) -> PenalisedLogistic:
         if next(number) > allowed:
             stand()
         return fit(self, X, y, groups)

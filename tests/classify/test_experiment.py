@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from classify.crossfit.store import FitStore
+from classify.crossfit.store import FitKeys, FitStore
 from classify.ensembles.ensembles import ENSEMBLES
 from classify.experiment import Experiment, run_experiment
-from classify.inputs import Inputs, SplitInputs
+from classify.inputs import Inputs, SplitInputs, read_inputs
 from classify.models.baselines import BASELINES
 from classify.models.heads import PRESETS, HeadSpec
 from classify.scores.choice import draw_macro
@@ -17,7 +17,12 @@ from classify.scores.metrics import MACRO, Score, ThresholdRule
 from classify.scores.resampling import resample
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
 from classify.settings import Settings, check_settings, count_steps
+from classify.validation import hold_out
 from features.common.errors import InputError
+from features.dataset.dataset import read_dataset
+from features.store.cache import FeatureCache
+from features.store.mapped import MappedFeatures
+from tests.classify.toy import label_test_split, make_toy
 
 LOGISTIC = ["logistic/alpha", "logistic/beta", "logistic/all"]
 #: A head that learns fast and, if it may, by heart.
@@ -66,6 +71,29 @@ def two_backbones(seed: int, rows: int = 1000, permute: bool = False) -> Inputs:
     labels = (signal + 0.5 * rng.normal(size=signal.shape) > (1.5, 0.4, 0)).astype(np.uint8)
     labels = rng.permutation(labels) if permute else labels
     return make_inputs(features, labels, columns={"alpha": slice(0, 20), "beta": slice(20, 41)})
+
+
+def test_features_that_stay_on_the_disk_give_the_same_run(tmp_path, monkeypatch, few_draws):
+    toy = make_toy(tmp_path)
+    label_test_split(toy)
+    few = {name: replace(HEADS[name], epochs=4) for name in ("quick", "linear-l2")}
+    found = []
+    for most in (1 << 28, 0):
+        monkeypatch.setattr("features.store.mapped.MOST_LOADED", most)
+        inputs = read_inputs(read_dataset(toy.data), FeatureCache(toy.cache), None)
+        assert isinstance(inputs.train.features, MappedFeatures) == isinstance(inputs.test.features, MappedFeatures)
+        assert isinstance(inputs.train.features, MappedFeatures) == (most == 0)
+        held_out, _ = hold_out(replace(inputs, test=replace(inputs.test, labels=None)), 0.2, 0)
+        kept = FitKeys(inputs).parts, FitKeys(held_out).parts
+        found.append(
+            (run(inputs, heads=few, baselines=("logistic", "ridge_regression", "knn"), folds=2).predictions, kept)
+        )
+    (loaded, keys), (mapped, other_keys) = found
+    assert keys == other_keys  # so that a fit that is kept is found again
+    assert loaded.keys() == mapped.keys()
+    for model, prediction in loaded.items():
+        np.testing.assert_array_equal(prediction.by_repeat, mapped[model].by_repeat, err_msg=model)
+        np.testing.assert_array_equal(prediction.test_by_fit, mapped[model].test_by_fit, err_msg=model)
 
 
 @pytest.fixture

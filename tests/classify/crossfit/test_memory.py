@@ -6,6 +6,7 @@ import pytest
 
 from classify.crossfit import memory
 from classify.models.baselines import BASELINES
+from classify.models.heads import HeadSpec
 
 
 @pytest.fixture
@@ -35,15 +36,19 @@ def test_the_least_of_what_system_and_container_have_left_counts(system):
 
 def test_jobs_are_as_many_as_the_memory_has_room_for_and_fewer_are_logged(monkeypatch, caplog):
     monkeypatch.setattr(memory, "available_memory", lambda: 8_000_000_000)
-    small, large, svm = (
-        (BASELINES[kind].make(), cells) for kind, cells in (("logistic", 10), ("logistic", 10**8), ("svm", 10**8))
+    small, large, knn, svm = (
+        memory.FitSize(BASELINES[kind].make(), rows, 1000)
+        for kind, rows in (("logistic", 10), ("logistic", 10**6), ("knn", 10**6), ("svm", 10**6))
     )
+    head = memory.FitSize(HeadSpec(), 10**6, 1000, 3003)
     with caplog.at_level(logging.WARNING):
         assert memory.jobs_in_memory(4, [small]) == 4
         assert not caplog.records
-        within = memory.jobs_in_memory(64, [small, large])
-        assert 1 <= memory.jobs_in_memory(64, [svm, small]) < within < 64
+        jobs = [memory.jobs_in_memory(64, [small, one]) for one in (svm, knn, large, head)]
+        assert jobs == [1, 1, 1, 3]
         assert "instead of 64: one may take" in caplog.text
-        assert memory.jobs_in_memory(4, [(large[0], 10**12)]) == 1
+        of_disk = [memory.jobs_in_memory(64, [one._replace(on_disk=True)]) for one in (svm, knn, large, head)]
+        assert of_disk == [1, 1, 9, 64]
+        assert memory.jobs_in_memory(4, [large._replace(rows=10**9)]) == 1
     monkeypatch.setattr(memory, "available_memory", lambda: None)
     assert memory.jobs_in_memory(64, [large]) == 64

@@ -145,11 +145,11 @@ def _changed(array: np.ndarray) -> np.ndarray:
 TRAIN, TEST = INPUTS.train, INPUTS.test
 assert TEST is not None
 OTHER_INPUTS = {
-    "features": replace(INPUTS, train=replace(TRAIN, features=_changed(TRAIN.features))),
+    "features": replace(INPUTS, train=replace(TRAIN, features=_changed(np.asarray(TRAIN.features)))),
     "labels": replace(INPUTS, train_labels=_changed(INPUTS.train_labels)),
     "groups": replace(INPUTS, train=replace(TRAIN, groups=np.roll(np.asarray(TRAIN.groups), 1))),
     "no groups": replace(INPUTS, train=replace(TRAIN, groups=None)),
-    "test features": replace(INPUTS, test=replace(TEST, features=_changed(TEST.features))),
+    "test features": replace(INPUTS, test=replace(TEST, features=_changed(np.asarray(TEST.features)))),
     "no test": replace(INPUTS, test=None),
 }
 
