@@ -9,12 +9,14 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from features.audit.near import LEAST_IMAGES, Threshold, choose_threshold, near_pairs, pairs_within, whiten
+from features.audit.cells import Cells
+from features.audit.near import FULL_SEARCH, LEAST_IMAGES, Threshold, choose_threshold, near_pairs, pairs_within, whiten
 from features.audit.report import EXACT, NEAR
 from features.common.errors import InputError
 from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable
+from features.store.mapped import AnyFeatures, MappedFeatures, take_rows
 from features.store.recipe import features_of
 from features.store.run_labels import NO_FOLD, RunLabels
 
@@ -62,7 +64,7 @@ class AuditedImages:
 
 def gather(
     dataset: Dataset, cache: FeatureCache, run: Mapping[str, RunLabels]
-) -> tuple[AuditedImages, dict[str, np.ndarray], tuple[str, ...]]:
+) -> tuple[AuditedImages, dict[str, AnyFeatures], tuple[str, ...]]:
     """Join a data set with what the cache and a run know of its images, by id.
 
     Args:
@@ -72,7 +74,7 @@ def gather(
             groups of splits whose groups the data set does not give.
 
     Returns:
-        The images; by backbone that all splits have, their features float32 (N, D); the splits left out.
+        The images; by backbone that all splits have, their features; the splits left out.
 
     Raises:
         InputError: no split is cached, no backbone is cached for all of them, or rows are missing.
@@ -109,15 +111,19 @@ def gather(
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays},
     )
     features = {
-        name: np.concatenate(
+        name: MappedFeatures.join(
             [
-                cache.read(stored, [name], part.image_ids.tolist())[1]
+                cache.map(stored, [name], part.image_ids.tolist())
                 for part, (_, stored, _) in zip(parts, cached, strict=True)
             ]
         )
         for name in backbones
     }
-    return images, features, tuple(name for name in dataset.splits if name not in images.split_names)
+    return (
+        images,
+        {name: own.load() for name, own in features.items()},
+        tuple(name for name in dataset.splits if name not in images.split_names),
+    )
 
 
 def _as_run_split(split: Split, run: Mapping[str, RunLabels]) -> list[Split]:
@@ -206,7 +212,7 @@ class Audit:
     largest_group: int
 
 
-def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Audit:
+def find_leaks(images: AuditedImages, features: Mapping[str, AnyFeatures]) -> Audit:
     """Audit images by their digests and features.
 
     Near duplicates are searched among images that differ in their bytes and are not blank. Pairs of one group within
@@ -214,7 +220,7 @@ def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Aud
 
     Args:
         images: N rows.
-        features: by backbone, float32 (N, D), D of any size.
+        features: by backbone, (N, D), D of any size.
     """
     group_codes = np.unique(images.groups, return_inverse=True)[1].astype(np.int64)
     group_codes[images.groups == ""] = -1
@@ -226,15 +232,16 @@ def find_leaks(images: AuditedImages, features: Mapping[str, np.ndarray]) -> Aud
     found = [(EXACT, first, second, 0.0) for first, second in links[0]]
     threshold, distances = None, {}
     if len(rows) >= LEAST_IMAGES:
-        points = whiten([own[rows] for own in features.values()])
+        points = whiten([take_rows(own, rows) for own in features.values()])
         threshold = choose_threshold(points)
         limit = threshold.distance
         if (images.groups == "").all():
             limit = threshold.distance_for(max(len(rows) / IMAGES_PER_CHANCE_LINK, threshold.expected))
-        links.append(rows[pairs_within(points, limit)])
+        cells = Cells.of(points) if len(points) > FULL_SEARCH else None
+        links.append(rows[pairs_within(points, limit, cells)])
         for one, other in combinations_with_replacement(images.split_names, 2):
             first, second = (np.flatnonzero(images.splits[rows] == name) for name in (one, other))
-            pairs, near, mutual = near_pairs(points, first, second, group_codes[rows], threshold.distance)
+            pairs, near, mutual = near_pairs(points, first, second, group_codes[rows], threshold.distance, cells)
             distances[scope_of(one, other)] = mutual
             found += [(NEAR, *rows[pair], float(d)) for pair, d in zip(pairs, near, strict=True)]
     sides = pd.Series(images.splits).groupby(images.groups).nunique()

@@ -7,6 +7,9 @@ import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.linalg import eigh  # numpy's finds all directions, at several times the cost
 
+from features.audit.cells import Cells, cosine_distances
+from features.store.mapped import AnyFeatures, in_blocks
+
 #: Directions kept per backbone, and how many images there are at least for each of them: with as many directions as
 #: images, whitening puts all images equally far apart. Of 2 to 8 images, 6 and more found no false pair among 355 real
 #: slices (ich355), and 6 and less all 50 copies among 1,000 phantom slices of another seed than the one reported.
@@ -15,6 +18,9 @@ DIRECTIONS, IMAGES_PER_DIRECTION = 256, 6
 LEAST_IMAGES = 100
 #: Chance is estimated at the distances where every image has this many others nearer: beyond its own patient's slices.
 RANKS = (10, 40)
+#: Images up to which each is compared with all; of more, each with those of some cells, and chance is estimated by so
+#: many of them.
+FULL_SEARCH, _SAMPLED = 20_000, 2048
 #: How many pairs chance may bring below the threshold.
 EXPECTED_BY_CHANCE = 0.1
 _BLOCK = 1024
@@ -27,37 +33,52 @@ _NEAREST = 1e-5
 _LEAST_SPREAD = 1e-12
 
 
-def whiten(features: Sequence[np.ndarray]) -> np.ndarray:
+def whiten(features: Sequence[AnyFeatures]) -> np.ndarray:
     """Give every image a point: principal directions of each backbone, scaled to equal spread.
 
     Otherwise, what most images share and what varies most (the size of the head, the level of the slice) would decide
     all distances; whitened, a slice and its mirror image are nearer than two slices of one patient.
 
     Args:
-        features: per backbone float32 (N, D), rows of the same N images, at least `IMAGES_PER_DIRECTION`.
+        features: per backbone (N, D), rows of the same N images, at least `IMAGES_PER_DIRECTION`; read some at a time.
 
     Returns:
         float32 (N, K), unit length: a product of two rows is the mean over backbones of their cosine similarity.
     """
-    points = []
-    for own in features:
-        centred = own.astype(np.float64) - own.mean(axis=0, dtype=np.float64)
-        rows, width = centred.shape
-        # The smaller of the two products has the same spectrum.
+    points = [_whiten_one(own) / np.float32(np.sqrt(len(features))) for own in features]
+    return np.hstack(points) if len(points) > 1 else points[0]
+
+
+def _whiten_one(features: AnyFeatures) -> np.ndarray:
+    """Give every image a point of unit length by one backbone: float32 (N, K)."""
+    rows, width = features.shape
+    if rows < width:  # the smaller of the two products has the same spectrum
+        features = np.asarray(features)
+    mean, squares = np.zeros(width), 0.0
+    for block in in_blocks(rows):
+        own = features[block]
+        mean += own.sum(axis=0, dtype=np.float64) / rows
+        squares += float(np.square(own, dtype=np.float64).sum())
+    if rows < width:
+        centred = features - mean
+        product = centred @ centred.T
+    else:
+        product = np.zeros((width, width))
+        for block in in_blocks(rows):
+            centred = features[block] - mean
+            product += centred.T @ centred
+    count = min(DIRECTIONS, rows // IMAGES_PER_DIRECTION, width)
+    values, vectors = eigh(product, subset_by_index=(len(product) - count, len(product) - 1), overwrite_a=True)
+    # What is below is rounding: of the products, and of float32 features.
+    kept = np.flatnonzero(values > max(1e-9 * values[-1], _LEAST_SPREAD * squares))
+    if not len(kept):  # all images have the same features: one point
+        return np.ones((rows, 1), np.float32)
+    points = np.empty((rows, len(kept)), np.float32)
+    for block in in_blocks(rows):
         tall = rows >= width
-        product = centred.T @ centred if tall else centred @ centred.T
-        count = min(DIRECTIONS, rows // IMAGES_PER_DIRECTION, width)
-        values, vectors = eigh(product, subset_by_index=(len(product) - count, len(product) - 1), overwrite_a=True)
-        # What is below is rounding: of the products, and of float32 features.
-        floor = max(1e-9 * values[-1], _LEAST_SPREAD * np.square(own, dtype=np.float64).sum())
-        kept = np.flatnonzero(values > floor)
-        if not len(kept):  # all images have the same features: one point
-            points.append(np.ones((rows, 1)))
-            continue
-        scaled = centred @ vectors[:, kept] / np.sqrt(values[kept]) if tall else vectors[:, kept]
-        lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
-        points.append(scaled / np.maximum(lengths, 1e-12))
-    return (np.hstack(points) / np.sqrt(len(points))).astype(np.float32)
+        scaled = (features[block] - mean) @ vectors[:, kept] / np.sqrt(values[kept]) if tall else vectors[block, kept]
+        points[block] = scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-12)
+    return points
 
 
 @dataclass(frozen=True)
@@ -84,15 +105,16 @@ def choose_threshold(points: np.ndarray) -> Threshold:
 
     The number of pairs nearer than d is counted where it is `RANKS` per image. There it is nearly a power of d, and
     mostly of unrelated images: copies and slices of one patient are few in comparison. The power is extrapolated to the
-    distance at which `EXPECTED_BY_CHANCE` pairs remain; nearer pairs need another explanation.
+    distance at which `EXPECTED_BY_CHANCE` pairs remain; nearer pairs need another explanation. Of more than
+    `FULL_SEARCH` images a sample counts the pairs that it has with all.
 
     Args:
         points: float32 (N, K) of `whiten`, N at least `LEAST_IMAGES`.
     """
-    counts = np.zeros(_BINS, np.int64)
-    for _, distances in _distances_once(points):
+    counts = np.zeros(_BINS)
+    for distances, weight in _sample_distances(points):
         places = (distances * (_BINS / _FARTHEST)).astype(np.int32).ravel()
-        counts += np.bincount(np.minimum(places, _BINS - 1, out=places), minlength=_BINS)
+        counts += weight * np.bincount(np.minimum(places, _BINS - 1, out=places), minlength=_BINS)
     below = np.cumsum(counts)
     ends = np.linspace(0, _FARTHEST, _BINS + 1)[1:]
     wanted = np.geomspace(len(points) * RANKS[0] / 2, len(points) * RANKS[1] / 2, 30)
@@ -105,7 +127,12 @@ def choose_threshold(points: np.ndarray) -> Threshold:
 
 
 def near_pairs(
-    points: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray, limit: float
+    points: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    groups: np.ndarray,
+    limit: float,
+    cells: Cells | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pair each image with its nearest one if that is near, so that every image with a near duplicate is named.
 
@@ -119,6 +146,7 @@ def near_pairs(
         second: int64 (B,), rows of the points: the same as `first`, or none of them.
         groups: int64 (N,). Negative: in no group. Within one set, images of one group are not paired.
         limit: pairs are near below this distance.
+        cells: of the points, where the nearest is not searched among all of them.
 
     Returns:
         The pairs, int64 (P, 2), a row of the first set and one of the second, each pair once, nearest first; their
@@ -127,7 +155,8 @@ def near_pairs(
     """
     if not len(first) or not len(second):
         return np.empty((0, 2), np.int64), np.empty(0, np.float32), np.empty(0, np.float32)
-    nearest, distance, back, back_distance = _nearest(points, first, second, groups)
+    find = _nearest if cells is None else cells.nearest
+    nearest, distance, back, back_distance = find(points, first, second, groups)
     mutual = (back[nearest] == np.arange(len(first))) & np.isfinite(distance)
     # Who asks, who is its nearest, how far, whether they are each other's.
     asked = [first, second[nearest], distance, mutual]
@@ -181,7 +210,7 @@ def _nearest(
     # Matrix products of blocks: in some hundred dimensions an index of neighbours is not faster.
     for start in range(0, len(first), _BLOCK):
         rows = first[start : start + _BLOCK]
-        distances = _cosine_distances(points[rows], points[second])
+        distances = cosine_distances(points[rows], points[second])
         if alone:
             same_group = (groups[rows][:, None] == groups[second]) & (groups[rows][:, None] >= 0)
             distances[same_group | (rows[:, None] == second)] = np.inf
@@ -194,23 +223,31 @@ def _nearest(
     return nearest, distance, back, back_distance
 
 
-def pairs_within(points: np.ndarray, distance: float) -> np.ndarray:
+def pairs_within(points: np.ndarray, distance: float, cells: Cells | None = None) -> np.ndarray:
     """List all pairs that are nearer than a distance, mutual or not: int64 (P, 2), the first row before the second."""
+    if cells is not None:
+        return cells.within(points, distance)
     blocks = _distances_once(points)
     return np.concatenate([np.argwhere(distances < distance) + start for start, distances in blocks])
+
+
+def _sample_distances(points: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield distances of pairs, each once, and how many pairs each stands for."""
+    if len(points) <= FULL_SEARCH:
+        for _, distances in _distances_once(points):
+            yield distances, 1.0
+        return
+    sampled = np.random.default_rng(0).choice(len(points), _SAMPLED, replace=False)
+    for part in in_blocks(len(points)):
+        distances = cosine_distances(points[sampled], points[part])
+        distances[sampled[:, None] == np.arange(part.start, part.stop)] = _FARTHEST
+        yield distances, len(points) / (2 * _SAMPLED)
 
 
 def _distances_once(points: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield where a block of rows starts, and its cosine distances to itself and to the rows after it."""
     for start in range(0, len(points), _BLOCK):
-        distances = _cosine_distances(points[start : start + _BLOCK], points[start:])
+        distances = cosine_distances(points[start : start + _BLOCK], points[start:])
         rows = len(distances)
         distances[:, :rows][np.tri(rows, dtype=bool)] = _FARTHEST  # each pair once, and none with itself
         yield start, distances
-
-
-def _cosine_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The cosine distances of unit vectors: float32 (A, B)."""
-    distances = first @ second.T
-    np.subtract(1, distances, out=distances)
-    return np.clip(distances, 0, _FARTHEST, out=distances)
