@@ -33,6 +33,7 @@ from scripts.benchmark_peers import PEERS
 from scripts.benchmark_precision import benchmark_precision
 from scripts.benchmark_read import ROWS, benchmark_read
 from scripts.benchmark_run import benchmark_run
+from scripts.benchmark_scale import benchmark_scale
 from scripts.benchmark_scoring import benchmark_scoring
 
 #: What `scripts/demo.sh` makes.
@@ -160,6 +161,22 @@ def benchmark_whole_run(
 ) -> None:
     """Seconds and memory of a whole `classify run` on numbers drawn by a seed, by default at the challenge's size."""
     benchmark_run(rows, test, width, labels, ["--preset", preset])
+
+
+@app.command("scale")
+def benchmark_growth(
+    rows: Annotated[str, typer.Option(metavar="N,N", help="Rows of train, in groups of 10.")] = "10000,100000,1000000",
+    width: Annotated[int, typer.Option(min=2, help="Features of the one backbone.")] = 1280,
+    dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Of the cache.")] = "float16",
+    baselines: Annotated[str, typer.Option(metavar="A,B", help="Baselines of the run.")] = "logistic",
+    preset: Annotated[str, typer.Option(metavar="A,B", help="Heads of the run.")] = "linear",
+) -> None:
+    """Seconds and peak memory of assembly and of the commands of stage 2, on numbers drawn by a seed.
+
+    A million rows take an hour, and 10 GB of the disk.
+    """
+    counts = [int(count) for count in split_names(rows, "--rows") or ()]
+    benchmark_scale(counts, width, dtype, ["--baselines", baselines, "--preset", preset])
 
 
 @app.command("read")

@@ -1,12 +1,18 @@
 """Benchmarks of whole runs: what they run, and that a run that fails is said."""
 
+import sys
+
 import pandas as pd
 import pytest
 
 from classify.models.heads import DEFAULT_PRESETS, read_presets
 from features.common.errors import InputError
-from scripts import benchmark_iterate, benchmark_run
+from features.common.text import make_console
+from scripts import benchmark_iterate, benchmark_run, benchmark_scale
+from scripts.benchmark_scale import Spent
 from tests.classify.toy import make_toy
+
+_OF_RUN = ("run", "predict", "report")
 
 
 def test_a_whole_run_is_timed_and_a_run_that_fails_is_said(capsys):
@@ -19,6 +25,29 @@ def test_a_whole_run_is_timed_and_a_run_that_fails_is_said(capsys):
     assert min(cpu, peak, written) > 0
     with pytest.raises(InputError, match="the run failed: error: --preset 'nowhere'"):
         benchmark_run.benchmark_run(100, 0, 6, 2, ["--preset", "nowhere"])
+
+
+def test_commands_are_measured_at_each_size_and_one_that_fails_is_said(tmp_path, monkeypatch, capsys):
+    tables = []
+    monkeypatch.setattr(benchmark_scale, "tabulate", lambda *found: tables.append(found) or "")
+    benchmark_scale.benchmark_scale([100], 6, "float16", ["--baselines", "logistic", "--preset", "none"])
+    [(found, counts)] = tables
+    assert counts == [100]
+    assert [*found][:2] + [*found][-3:] == ["assembly", "features verify", *(f"classify {n}" for n in _OF_RUN)]
+    assert all(0.1 < spent.seconds < 600 and 1e7 < spent.peak < 1e10 for of in found.values() for spent in of.values())
+    assert "100 rows, features audit: " in capsys.readouterr().out
+    with pytest.raises(InputError, match="failed: no"):
+        benchmark_scale._run([sys.executable, "-c", "import sys; sys.exit('no')"], tmp_path / "log")
+
+
+def test_the_table_of_growth_says_seconds_a_row():
+    table = benchmark_scale.tabulate({"verify": {10: Spent(2.0, 3 * 10**9), 1000: Spent(30.0, 10**9)}}, [10, 1000])
+    console = make_console()
+    with console.capture() as captured:
+        console.print(table)
+    heading, row = captured.get().splitlines()
+    assert " ".join(heading.split()) == "command 10 rows: s ms a row GB 1,000 rows: s ms a row GB"
+    assert row.split() == ["verify", "2.0", "200.000", "3.00", "30.0", "30.000", "1.00"]
 
 
 def test_the_runs_in_turn_differ_in_a_head_a_rule_and_a_label_alone(tmp_path):
