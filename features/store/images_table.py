@@ -17,7 +17,7 @@ _Parsed = TypeVar("_Parsed")
 BLANK_SHARE = 0.01
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class ImageFacts:
     """One image as it was decoded, before any resizing.
 
@@ -49,7 +49,7 @@ class ImageFacts:
         return self.std < BLANK_SHARE * 255
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Stamp:
     """Size in bytes and times of a file: as long as they stay the same, the file is not read again.
 
@@ -70,7 +70,7 @@ class Stamp:
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class SeenImage:
     """One image as stage 1 saw it.
 
@@ -178,7 +178,9 @@ def _pack(seen: SeenImage) -> bytes:
 
 def _pack_stamp(stamp: Stamp) -> bytes:
     """Put a stamp into 36 bytes: nanoseconds of the year 2262 have no room in 8 each."""
-    return b"".join(number.to_bytes(12, "little", signed=True) for number in astuple(stamp))
+    return b"".join(
+        number.to_bytes(12, "little", signed=True) for number in (stamp.size, stamp.mtime_ns, stamp.ctime_ns)
+    )
 
 
 def _unpack(packed: bytes) -> SeenImage:
