@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import logging
@@ -28,7 +29,7 @@ DIGEST_BYTES = 16
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 #: How the file ends that stands in for a lock.
 HELD = ".held"
-#: Seconds between two looks at a lock by an exclusive file.
+#: Seconds between two looks at a lock by a file.
 _LOOK_AGAIN = 0.1
 #: The number of stderr among a process's files.
 STDERR = 2
@@ -148,16 +149,17 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold an exclusive lock for the length of a `with` block.
+def hold(path: Path, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
+    """Hold a lock for the length of a `with` block: alone, or `shared` with others that share it.
 
     The operating system frees the lock when its process ends, however it ends: a crash leaves no stale lock.
     The file stays behind, unless its holder removes it within the block: a process that opened it before then finds
     it gone, and makes it again. Removed by anybody else, or after the block, it could be held twice.
 
     The file and its folder are made if they are missing. With `wait` a second holder waits instead of being refused.
-    Where the file system has no locks (NFS, SMB), `{path}.held` is the lock, a file that only its holder could make,
-    with a warning: such a file of a process that was killed is recognised on the same host alone.
+    Where the file system has no locks (NFS, SMB), `{path}.held` is the lock, a file that only its holder could make
+    (one of each that shares it), with a warning: such a file of a process that was killed is recognised on the same
+    host alone.
 
     Raises:
         InputError: another process holds the lock; the message names host, process, start and command. Or the file
@@ -171,12 +173,12 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
                 file = stack.enter_context(open(path, "ab+", buffering=0, opener=_open_no_link))
                 _refuse_foreign(path, file)
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
                 except OSError as error:
                     if error.errno not in NO_LOCKS:
                         raise
                     _warn_of_no_locks(path.parent, str(error.strerror))
-                    stack.enter_context(_hold_exclusive_file(path, wait))
+                    stack.enter_context(_hold_by_file(path, wait, shared))
                 if _is_at(file.fileno(), path):
                     break
                 stack.close()
@@ -194,28 +196,38 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def _hold_exclusive_file(path: Path, wait: bool) -> Iterator[None]:
-    """Hold `{path}.held` instead of a lock of the system; BlockingIOError where another process has it."""
-    held = path.with_name(f"{path.name}{HELD}")
-    while True:
-        try:
-            descriptor = os.open(held, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-            break
-        except FileExistsError:
-            if not _remove_stale(held):
+def _hold_by_file(path: Path, wait: bool, shared: bool) -> Iterator[None]:
+    """Hold a file instead of a lock of the system; BlockingIOError where another process has one that excludes it.
+
+    Whoever holds alone has `{path}.held`, whoever shares `{path}.{random}.held`. Each makes its own before it looks
+    for those that it may not meet, so that of two at least one finds the other.
+    """
+    alone = path.with_name(f"{path.name}{HELD}")
+    own = path.with_name(f"{path.name}.{secrets.token_hex(8)}{HELD}") if shared else alone
+    with ExitStack() as stack:
+        while True:
+            try:
+                descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            except FileExistsError:
+                free, made = _remove_stale(own), False
+            else:
+                stack.callback(own.unlink, missing_ok=True)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(_about_us())
+                others = [alone] if shared else path.parent.glob(f"{glob.escape(path.name)}.*{HELD}")
+                free, made = all(map(_remove_stale, others)), True
+            if free and made:
+                break
+            stack.close()
+            if not free:
                 if not wait:
-                    raise BlockingIOError from None
+                    raise BlockingIOError
                 time.sleep(_LOOK_AGAIN)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_about_us())
         yield
-    finally:
-        held.unlink(missing_ok=True)
 
 
 def _remove_stale(held: Path) -> bool:
-    """Remove the exclusive file of a process of this host that is no longer there; say whether that was so."""
+    """Remove the file of a process of this host that is no longer there; say whether that was so, or it is missing."""
     try:
         content = held.read_bytes()
         holder = json.loads(content)

@@ -217,3 +217,42 @@ def test_an_exclusive_file_that_may_be_held_stays(tmp_path, without_locks, conte
     with pytest.raises(InputError, match=r"is being worked on by"), hold(tmp_path / "a.lock"):
         pytest.fail("another host's lock was taken")
     assert held.read_text() == content
+
+
+@pytest.fixture(params=["locks", "files"])
+def either_way(request, monkeypatch):
+    """A file system with locks, and one without."""
+
+    def refuse(*_):
+        raise OSError(37, os.strerror(37))
+
+    if request.param == "files":
+        monkeypatch.setattr("features.common.files.fcntl.flock", refuse)
+
+
+def test_a_lock_is_shared_or_held_alone_but_never_both(tmp_path, either_way):
+    path = tmp_path / "a.h5.lock"
+    refused = r"a\.h5 is being worked on by"
+    with hold(path, shared=True), hold(path, shared=True):
+        with pytest.raises(InputError, match=refused), hold(path):
+            pytest.fail("held alone and shared")
+        with hold(path, shared=True):
+            pass
+    with hold(path), pytest.raises(InputError, match=refused), hold(path, shared=True):
+        pytest.fail("shared and held alone")
+    with hold(path, shared=True):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5.lock"]
+
+
+def test_the_file_of_a_killed_process_that_shared_a_lock_is_recognised(tmp_path, without_locks):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    held = tmp_path / "a.lock.0123456789abcdef.held"
+    held.write_text(json.dumps({"host": socket.gethostname(), "process": gone.pid, "started": "1"}))
+    with hold(tmp_path / "a.lock"):
+        assert not held.exists()
+    held.write_text(json.dumps({"host": "elsewhere", "process": gone.pid, "started": "1"}))
+    with pytest.raises(InputError, match="is being worked on by"), hold(tmp_path / "a.lock"):
+        pytest.fail("held alone and shared")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.lock", held.name]
