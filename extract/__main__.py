@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from extract.backbones.table import BACKBONES, markdown_table, terminal_table
-from extract.options import CheckOptions, ConvertOptions, ExtractOptions, HeatOptions, WeightsDir
+from extract.options import AssembleOptions, CheckOptions, ConvertOptions, ExtractOptions, HeatOptions, WeightsDir
 from features.common.cli import application, command
 from features.common.text import make_console
 
@@ -28,6 +28,18 @@ def run(options: ExtractOptions) -> int:
     from extract.run import run_extraction
 
     return run_extraction(options)
+
+
+@command(app)
+def assemble(options: AssembleOptions) -> int:
+    """Put together in CACHE what all shards of an extraction have extracted; killed midway, it is run again.
+
+    Exit code 2: shards are missing; the message names them. Exit code 3: some images could not be read; they are
+    listed in CACHE/rejected.csv.
+    """
+    from extract.shards.assembling import assemble_shards
+
+    return assemble_shards(options.cache)
 
 
 @command(app)

@@ -2,8 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -16,11 +16,10 @@ from rich.console import Console
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.onnx_model import AnyBackbone
 from extract.images.reading import Reading
-from extract.pipeline import BatchFunction, Filling, Images, Job, Pipeline
-from extract.report import BackboneReport, Report, show_progress
+from extract.pipeline import BatchFunction, Filling, Found, Images, Job, Pipeline
+from extract.report import Report, show_progress
 from extract.runtime import device_name, missing_gpu
 from features.common.files import hold
-from features.common.keras_import import backend_name
 from features.store.assembly import assemble
 from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable, SeenImage, group_salt, replace_rejections
@@ -72,33 +71,63 @@ def extract(
         InputError: another process extracts into the same cache file, an existing cache file is damaged, a row is not
             finite, or the disk is full. What was computed before is on disk: the same command goes on from there.
     """
-    if options.reading.window != NO_WINDOW:
-        options = replace(options, reading=replace(options.reading, salt=group_salt(options.cache)))
-    report = Report(backbones={backbone.name: BackboneReport(backbone.rows) for backbone in backbones})
-    cv2.setNumThreads(1)  # there is a thread for every core already
-    with ExitStack() as locks:
+    work = Work(images, backbones, options).with_salt()
+    report = Report.of(work.backbones)
+    with work.held(), show_progress(console, sum(len(split.image_ids) for split in images)) as advance:
         for split in images:
-            for backbone in backbones:
-                for name in backbone.rows:
-                    locks.enter_context(hold(options.cache / split.split / f"{name}.h5.lock"))
-        with show_progress(console, sum(len(split.image_ids) for split in images)) as advance:
-            for split in images:
-                pipeline = Pipeline(
-                    split,
-                    [_make_job(split.split, backbone, options, compiled, console.print) for backbone in backbones],
-                    FactsTable.of_split(options.cache, split.split),
-                    options.reading,
-                    options.workers,
-                    report,
-                    lambda count: advance(count, f"device waits {report.waiting_share:.0%}"),
-                    stop.is_set,
-                )
-                if not pipeline.run():
-                    break
-                report.rejected.extend(pipeline.rejected)
-                _finish(pipeline, options.cache, compiled.device, console.print)
+            pipeline = make_pipeline(work, split, compiled, report, Watch(advance, stop.is_set, console.print))
+            if not pipeline.run():
+                break
+            fillings = [filling for job in pipeline.jobs for filling in job.fillings]
+            finish(options.cache, pipeline.found, pipeline.facts, fillings, report, console.print)
     report.device = compiled.device if report.rows else ""
     return report
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is extracted, and how.
+
+    Attributes:
+        images: split by split.
+    """
+
+    images: Sequence[Images]
+    backbones: Sequence[AnyBackbone]
+    options: ExtractionOptions
+
+    def with_salt(self) -> "Work":
+        """The same, with the salt of the cache where scans are read."""
+        if self.options.reading.window == NO_WINDOW:
+            return self
+        reading = replace(self.options.reading, salt=group_salt(self.options.cache))
+        return replace(self, options=replace(self.options, reading=reading))
+
+    def recipes(self) -> list[Recipe]:
+        """The recipes of all rows, which each split has."""
+        options = self.options
+        return [recipe for backbone in self.backbones for recipe in backbone.recipes(options.storage, options.reading)]
+
+    @contextmanager
+    def held(self, *, shared: bool = False) -> Iterator[None]:
+        """Hold the locks of all cache files for the length of a `with` block."""
+        names = [recipe.backbone for recipe in self.recipes()]
+        with hold_files(self.options.cache, [split.split for split in self.images], names, shared=shared):
+            yield
+
+
+@contextmanager
+def hold_files(cache: Path, splits: Iterable[str], names: Sequence[str], *, shared: bool = False) -> Iterator[None]:
+    """Hold the locks of the cache files of some rows, in each split, for the length of a `with` block.
+
+    Raises:
+        InputError: another process holds one of them, and either does not share it.
+    """
+    with ExitStack() as locks:
+        for split in splits:
+            for name in names:
+                locks.enter_context(hold(cache / split / f"{name}.h5.lock", shared=shared))
+        yield
 
 
 class CompiledBackbones:
@@ -134,21 +163,63 @@ class CompiledBackbones:
         return self._extractors[backbone.name]
 
 
-def _make_job(
-    split: str,
-    backbone: AnyBackbone,
-    options: ExtractionOptions,
-    compiled: CompiledBackbones,
-    say: Callable[[str], None],
-) -> Job:
-    """Find the rows of a backbone that are there; those of another recipe do not count, and are replaced at the end."""
-    recipes = backbone.recipes(options.storage, options.reading)
-    fillings = [_make_filling(split, recipe, options.cache, say) for recipe in recipes]
-    return Job(backbone.name, fillings, partial(compiled, backbone))
+@dataclass(frozen=True)
+class Watch:
+    """Who watches an extraction.
+
+    Attributes:
+        advance: called with images done, a fraction where some backbones are ahead, and a note.
+        stop: asked between images; true ends it early.
+        say: called with what changes in the cache.
+    """
+
+    advance: Callable[[float, str], object]
+    stop: Callable[[], bool]
+    say: Callable[[str], object]
 
 
-def _make_filling(split: str, recipe: Recipe, cache: Path, say: Callable[[str], None]) -> Filling:
-    """Find the rows of one cache file."""
+def make_pipeline(
+    work: Work, split: Images, compiled: CompiledBackbones, report: Report, watch: Watch, owner: str = ""
+) -> Pipeline:
+    """Make what runs one split, or a share of it, through the backbones.
+
+    Args:
+        work: what is extracted; of its images only the split's count.
+        split: the images.
+        compiled: compiles the backbones.
+        report: where rows and seconds are counted.
+        watch: who watches.
+        owner: of the parts, as in `PartStore`.
+    """
+    cv2.setNumThreads(1)  # there is a thread for every core already
+    options = work.options
+    jobs = []
+    for backbone in work.backbones:
+        recipes = backbone.recipes(options.storage, options.reading)
+        fillings = [make_filling(options.cache, split.split, recipe, watch.say, owner) for recipe in recipes]
+        jobs.append(Job(backbone.name, fillings, partial(compiled, backbone)))
+    return Pipeline(
+        split,
+        jobs,
+        FactsTable.of_split(options.cache, split.split),
+        options.reading,
+        options.workers,
+        report,
+        lambda count: watch.advance(count, f"device waits {report.waiting_share:.0%}"),
+        watch.stop,
+    )
+
+
+def make_filling(cache: Path, split: str, recipe: Recipe, say: Callable[[str], object], owner: str = "") -> Filling:
+    """Find the rows of a cache file that are there; those of another recipe do not count, and are replaced at the end.
+
+    Args:
+        cache: the cache's folder.
+        split: name of the split.
+        recipe: of the rows.
+        say: called where there are rows of another recipe.
+        owner: of the parts that are read and written, as in `PartStore`.
+    """
     path = cache / split / f"{recipe.backbone}.h5"
     previous = FeatureCache(cache).open(split, recipe.backbone) if path.exists() else None
     if previous and previous.fingerprint != recipe.fingerprint:
@@ -157,44 +228,47 @@ def _make_filling(split: str, recipe: Recipe, cache: Path, say: Callable[[str], 
             f"its {previous.rows:,} rows are extracted again and replaced at the end."
         )
         previous = None
-    return Filling(recipe, previous, PartStore(path.with_suffix(".parts") / recipe.fingerprint))
+    return Filling(recipe, previous, PartStore(path.with_suffix(".parts") / recipe.fingerprint, owner))
 
 
-def _finish(pipeline: Pipeline, cache: Path, device: str, say: Callable[[str], None]) -> None:
+def finish(
+    cache: Path,
+    found: Found,
+    table: FactsTable,
+    fillings: Sequence[Filling],
+    report: Report,
+    say: Callable[[str], object],
+) -> None:
     """Update images.csv, rejected.csv and the cache files of a split.
 
     The facts come first: once a cache file has a row, its image is not decoded again.
     """
-    split, image_ids = pipeline.images.split, pipeline.images.image_ids
-    facts = dict(pipeline.lost_facts)
-    fillings = [filling for job in pipeline.jobs for filling in job.fillings]
+    split, image_ids, _ = found.images
+    facts = dict(found.lost_facts)
     for rows in chain.from_iterable(filling.parts for filling in fillings):
         for image_id, digest, of_image in zip(rows.image_ids, rows.digests, rows.facts, strict=True):
-            if pipeline.digests.get(image_id) == digest:
+            if found.digests.get(image_id) == digest:
                 facts[image_id] = of_image
     seen = {}
-    for image_id, digest in pipeline.digests.items():
-        if image_id not in facts and pipeline.facts.knows(image_id, digest):
-            facts[image_id] = pipeline.facts[image_id]
+    for image_id, digest in found.digests.items():
+        if image_id not in facts and table.knows(image_id, digest):
+            facts[image_id] = table[image_id]
         if image_id in facts:
-            seen[image_id] = SeenImage(digest, pipeline.stamps[image_id], facts[image_id])
-    pipeline.facts.add(seen, image_ids)
-    pipeline.report.seen += len(seen)
-    pipeline.report.blank += [f"{split}/{image_id}" for image_id in seen if seen[image_id].facts.is_blank]
-    pipeline.report.repaired += [f"{split}/{image_id}" for image_id in seen if seen[image_id].facts.is_repaired]
-    replace_rejections(cache, [split], pipeline.rejected)
-    if len(pipeline.rejected) == len(image_ids):
+            seen[image_id] = SeenImage(digest, found.stamps[image_id], facts[image_id])
+    table.add(seen, image_ids)
+    report.rejected += found.rejected
+    report.seen += len(seen)
+    report.blank += [f"{split}/{image_id}" for image_id in seen if seen[image_id].facts.is_blank]
+    report.repaired += [f"{split}/{image_id}" for image_id in seen if seen[image_id].facts.is_repaired]
+    replace_rejections(cache, [split], found.rejected)
+    if len(found.rejected) == len(image_ids):
         say(f"no image of {split} could be read: its cache files are left as they are.")
         return
-    for job in pipeline.jobs:
-        made_by = {"device": device, "engine": job.extractor.engine} if job.extractor else {}
-        for filling in job.fillings:
-            _assemble(cache / split / f"{filling.name}.h5", filling, pipeline.digests, made_by, say)
+    for filling in fillings:
+        _assemble(cache / split / f"{filling.name}.h5", filling, found.digests, say)
 
 
-def _assemble(
-    path: Path, filling: Filling, wanted: dict[str, bytes], made_by: dict[str, str], say: Callable[[str], None]
-) -> None:
+def _assemble(path: Path, filling: Filling, wanted: dict[str, bytes], say: Callable[[str], object]) -> None:
     """Write one cache file again if anything changed; say which rows are replaced or dropped."""
     outdated = [image_id for image_id, digest in filling.cached.items() if wanted.get(image_id, digest) != digest]
     if outdated:
@@ -204,9 +278,8 @@ def _assemble(
             f"{len(outdated) - replaced} dropped, because their images cannot be read any more."
         )
     if filling.parted or outdated:
-        # A run that only assembles the parts of an earlier one has computed nothing.
-        earlier = {"device": "CPU", "engine": backend_name()}
-        if filling.previous:
-            earlier = {"device": filling.previous.device, "engine": filling.previous.engine}
-        assemble(path, filling.recipe, made_by or earlier, wanted, filling.previous, filling.parts)
+        made_by = filling.made_by
+        if filling.previous and not made_by:
+            made_by = {"device": filling.previous.device, "engine": filling.previous.engine}
+        assemble(path, filling.recipe, made_by, wanted, filling.previous, filling.parts)
     filling.parts.remove()

@@ -166,6 +166,21 @@ class ExtractOptions(ImageOptions):
             help="Read DATA as a folder of images, without CSV files: the split NAME of the cache.",
         ),
     ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Extract the share K of N alone, such as 3/16, beside the others; assemble puts them together.",
+            show_default="all images",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssembleOptions:
+    """The options of `python -m extract assemble`."""
+
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.", show_default=False)]
 
 
 @dataclass(frozen=True, kw_only=True)

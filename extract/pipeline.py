@@ -4,8 +4,11 @@ Three kinds of workers, as in img2dataset: readers (threads: bytes, digest, deco
 the device, one thread that writes. The calling thread keeps the images in order, gathers batches, and hands them on.
 Every queue between them is bounded, so memory does not grow with the data set.
 
-Rows are batched by their number among the rows missing from the cache file, and a part ends where a batch ends. A run
-that was killed and started again therefore computes the same batches, and ends with the same bytes.
+Images stand in units of `UNIT_IMAGES`, by their place in the split. Within a unit rows are batched by their number
+among the rows missing from the cache file; a batch ends where its unit ends, and a part where a batch ends. A run that
+was killed and started again, and one that is divided among processes by units, therefore computes the same batches, and
+ends with the same bytes: TensorFlow rounds a row by its place in the batch (docs/decisions.md). Batches of more images
+than a unit has, as GPUs take them, run on over units.
 """
 
 import itertools
@@ -30,6 +33,8 @@ from features.store.images_table import FactsTable, ImageFacts, Rejection, Stamp
 from features.store.parts import PartStore, Rows
 from features.store.recipe import Recipe
 
+#: Images of a unit, by which work is divided among processes; batches of no more images end where a unit ends.
+UNIT_IMAGES = 64
 #: Batches that wait for the device while it computes one.
 _BATCHES_AHEAD = 2
 #: A part is written when it has this many rows, or when its first row is this old: what a crash can lose.
@@ -41,6 +46,7 @@ class BatchFunction(Protocol):
 
     batch_size: int
     engine: str
+    device: str
 
     def __call__(self, images: np.ndarray) -> Sequence[np.ndarray]:
         """Turn uint8 (n, S, S, 3) into float32 (n, D) for each of the backbone's rows."""
@@ -72,6 +78,26 @@ class Loaded:
 
 
 @dataclass
+class Found:
+    """What is found out of the images of a split.
+
+    Attributes:
+        images: the images.
+        digests: image id -> digest of the bytes, in the order of the data set; without the images whose bytes the
+            disk did not give, for nothing is known of those.
+        stamps: image id -> stamp of its file, taken before the bytes were read; of the images that have a digest.
+        rejected: the images that could not be read or decoded.
+        lost_facts: image id -> facts, where the rows are all there but images.csv does not have the facts.
+    """
+
+    images: Images
+    digests: dict[str, bytes] = field(default_factory=dict)
+    stamps: dict[str, Stamp] = field(default_factory=dict)
+    rejected: list[Rejection] = field(default_factory=list)
+    lost_facts: dict[str, ImageFacts] = field(default_factory=dict)
+
+
+@dataclass
 class Filling:
     """A cache file that is filled: which of its rows are there, and which are not on disk yet.
 
@@ -80,12 +106,14 @@ class Filling:
         previous: the cache file with rows of that recipe; None if there is none.
         parts: rows extracted by earlier runs that did not finish; new ones are added.
         parted: image id -> digest of the rows in the parts.
+        made_by: `device` and `engine` that computed rows in the parts; empty where there are none.
     """
 
     recipe: Recipe
     previous: CacheFile | None
     parts: PartStore
     parted: dict[str, bytes] = field(default_factory=dict)
+    made_by: dict[str, str] = field(default_factory=dict)
     _unwritten: list[Rows] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -114,6 +142,7 @@ class Filling:
     def _remember(self, rows: Rows) -> None:
         """Note which rows the parts hold."""
         self.parted |= dict(zip(rows.image_ids, rows.digests, strict=True))
+        self.made_by = {"device": rows.device, "engine": rows.engine}
 
 
 @dataclass
@@ -179,11 +208,7 @@ class Pipeline:
         report: where rows and seconds are counted.
         advance: called with a number of images done, fractions where some backbones are ahead.
         stop: asked between images; true ends the run early.
-        digests: image id -> digest of the bytes, in the order of the data set; without the images whose bytes the
-            disk did not give, for nothing is known of those.
-        rejected: the images that could not be read or decoded.
-        stamps: image id -> stamp of its file, taken before the bytes were read; of the images that have a digest.
-        lost_facts: image id -> facts, where the rows are all there but images.csv does not have the facts.
+        found: what is found out of the images.
     """
 
     images: Images
@@ -192,14 +217,11 @@ class Pipeline:
     reading: Reading
     workers: int
     report: Report
-    advance: Callable[[float], None]
+    advance: Callable[[float], object]
     stop: Callable[[], bool]
-    digests: dict[str, bytes] = field(default_factory=dict)
-    rejected: list[Rejection] = field(default_factory=list)
-    stamps: dict[str, Stamp] = field(default_factory=dict)
-    lost_facts: dict[str, ImageFacts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.found = Found(self.images)
         self._files = ImageFiles(self.images.paths)
         self._readers = ThreadPoolExecutor(self.workers, "reader")
         self._device = ThreadPoolExecutor(1, "device")
@@ -223,6 +245,8 @@ class Pipeline:
                 if self.stop():
                     break
                 self._distribute(loaded)
+                if (loaded.index + 1) % UNIT_IMAGES == 0:
+                    self._end_unit()
             else:
                 for job in self.jobs:
                     self._submit(job)
@@ -291,17 +315,17 @@ class Pipeline:
         if loaded.rejection:
             path = self.images.paths[loaded.index]
             within = f"{self.images.split}/{image_id}{path.suffix}"
-            self.rejected.append(Rejection(image_id, within, loaded.rejection, loaded.digest.hex()))
+            self.found.rejected.append(Rejection(image_id, within, loaded.rejection, loaded.digest.hex()))
             self.advance(1)
         if loaded.stamp is not None:
-            self.digests[image_id] = loaded.digest
-            self.stamps[image_id] = loaded.stamp
+            self.found.digests[image_id] = loaded.digest
+            self.found.stamps[image_id] = loaded.stamp
         if loaded.rejection:
             return
         if loaded.facts is not None:
             self.report.decoded += 1
             if not loaded.views:
-                self.lost_facts[image_id] = loaded.facts
+                self.found.lost_facts[image_id] = loaded.facts
         for job in self.jobs:
             if loaded.views is not None and job.lacks(image_id, loaded.digest):
                 job.gathered.append(loaded)
@@ -310,6 +334,12 @@ class Pipeline:
             else:
                 self.report.backbones[job.name].kept += 1
                 self.advance(1 / len(self.jobs))
+
+    def _end_unit(self) -> None:
+        """End the batches that do not run on into the next unit."""
+        for job in self.jobs:
+            if job.extractor and job.extractor.batch_size <= UNIT_IMAGES:
+                self._submit(job)
 
     def _compiled(self, job: Job) -> BatchFunction:
         """The job's compiled backbone; compiled when it is first asked for, which is when it has an image."""
@@ -362,11 +392,12 @@ class Pipeline:
         """Take the oldest batch from the device and hand it to the writer."""
         job, batch, future = self._computing.popleft()
         computed, seconds = future.result()
+        made_by = self._compiled(job).device, self._compiled(job).engine
         image_ids = tuple(self.images.image_ids[loaded.index] for loaded in batch)
         digests = tuple(loaded.digest for loaded in batch)
         facts = tuple(loaded.facts for loaded in batch if loaded.facts is not None)
         rows = [
-            Rows(image_ids, digests, self._store(filling, features, batch), facts, seconds)
+            Rows(image_ids, digests, self._store(filling, features, batch), facts, seconds, *made_by)
             for filling, features in zip(job.fillings, computed, strict=True)
         ]
         self._writing.append(self._writer.submit(self._write, job, rows))

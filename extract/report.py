@@ -3,17 +3,22 @@
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 
+from extract.backbones.onnx_model import AnyBackbone
 from features.common.text import LINE_EVERY_SECONDS, count_things, duration
 from features.store.images_table import Rejection
 
+#: Of the seconds of all reports, so that a report has none and can be sent to another process.
+_LOCK = threading.Lock()
 _RATE_OVER_SECONDS = 20.0
 
 
@@ -111,11 +116,15 @@ class Report:
     blank: list[str] = field(default_factory=list)
     repaired: list[str] = field(default_factory=list)
     device: str = ""
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @classmethod
+    def of(cls, backbones: Iterable[AnyBackbone]) -> Self:
+        """An extraction by some backbones that has not begun."""
+        return cls({backbone.name: BackboneReport(backbone.rows) for backbone in backbones})
 
     def spend(self, stage: str, seconds: float) -> None:
         """Add to a stage's seconds; threads call it."""
-        with self._lock:
+        with _LOCK:
             self.stages[stage] += seconds
 
     @property
@@ -156,6 +165,24 @@ def print_report(report: Report, console: Console) -> None:
             f"device {report.device}: waited for images {report.waiting_share:.1%} of its time "
             f"({duration(report.waited)} of {duration(report.waited + report.stages['compute'])})"
         )
+
+
+def print_images(report: Report, cache: Path, console: Console) -> bool:
+    """Warn of images that are blank or were repaired, and say which could not be read; return whether there are any."""
+    if report.blank:
+        console.print(
+            f"warning: {len(report.blank):,} of {report.seen:,} images are blank or nearly so (first: "
+            f"{report.blank[0]}): their grey levels hardly differ. Look at them; values of 16 bits need their --range, "
+            "masks of 0 and 1 their 255."
+        )
+    if report.repaired:
+        console.print(f"warning: {repaired_words(report.repaired, report.seen)}")
+    if report.rejected:
+        console.print(
+            f"{count_things(len(report.rejected), 'image')} could not be read (first: {report.rejected[0].path}: "
+            f"{report.rejected[0].reason}). All are listed in {cache / 'rejected.csv'}."
+        )
+    return bool(report.rejected)
 
 
 def repaired_words(repaired: Sequence[str], count: int) -> str:

@@ -25,13 +25,16 @@ from extract.choices import (
     refuse_ranges,
     say_plain_images,
 )
-from extract.extraction import CompiledBackbones, ExtractionOptions, extract
+from extract.extraction import CompiledBackbones, ExtractionOptions, Watch, Work, extract
 from extract.images.reading import Ranges, Reading, name_views, parse_range
 from extract.options import ExtractOptions
 from extract.pipeline import Images
-from extract.report import Report, print_report, repaired_words
+from extract.report import Report, print_images, print_report, show_progress
 from extract.runtime import cores
+from extract.shards.records import Shard, ShardedRun, ShardRecords
+from extract.shards.shard import extract_shard
 from features.common.cli import EXIT_REJECTED, choose_names
+from features.common.commands import option_words, write_command
 from features.common.errors import InputError, heeded_signals
 from features.common.text import count_things, duration, make_console, size
 from features.options import OF_IMAGES
@@ -56,6 +59,7 @@ def run_extraction(options: ExtractOptions) -> int:
     console = make_console()
     start = time.monotonic()
     _check_options(options)
+    shard = None if options.shard is None else Shard.parse(options.shard)
     cache = options.cache or default_cache(options.data)
     images = find_images(options.data, options.split, options, lambda line: console.print(f"understood: {line}"))
     window = choose_window(options.window, images, cache, lambda line: console.print(f"understood: {line}"))
@@ -71,16 +75,21 @@ def run_extraction(options: ExtractOptions) -> int:
         console.print(f"{counts} images of {options.data} through {names}, into {cache}")
         reading = replace(choose_reading(options, kept, cache, images, console, stop.is_set), window=window)
         _note_sources(options, cache, images, backbones, reading)
-        report = extract(
-            images,
-            backbones,
-            ExtractionOptions(cache, options.dtype, options.workers or cores(), reading),
-            CompiledBackbones(options.batch_size, options.engine),
-            console,
-            stop,
-        )
+        how = ExtractionOptions(cache, options.dtype, options.workers or cores(), reading)
+        compiled = CompiledBackbones(options.batch_size, options.engine)
+        if shard is None:
+            report = extract(images, backbones, how, compiled, console, stop)
+        else:
+            work = Work(images, backbones, how).with_salt()
+            run = ShardedRun.of(work, shard.count, _command(options, cache))
+            ShardRecords(cache).begin(run)
+            with show_progress(console, sum(len(split.image_ids) for split in shard.share(images))) as advance:
+                report = extract_shard(work, run, shard, compiled, Watch(advance, stop.is_set, console.print))
         _note_sources(options, cache, images, backbones, reading)
-    return _conclude(report, cache, time.monotonic() - start, console, received)
+    seconds = time.monotonic() - start
+    if shard and not received:
+        return _conclude_shard(report, shard, cache, seconds, console)
+    return _conclude(report, cache, seconds, console, received)
 
 
 def _check_options(options: ExtractOptions) -> None:
@@ -112,6 +121,15 @@ def _check_options(options: ExtractOptions) -> None:
         Ranges.parse(options.ranges)
     if options.views is not None:
         refuse_ranges(options.ranges, name_views(options.views))
+
+
+def _command(options: ExtractOptions, cache: Path) -> list[str]:
+    """The words of the command that these options are of, but for --shard, for any folder that it is run from."""
+    defaults = {field.name: field.default for field in fields(ExtractOptions)}
+    given = {name: value for name, value in vars(options).items() if value != defaults[name]}
+    given = {name: value.resolve() if isinstance(value, Path) else value for name, value in given.items()}
+    given |= {"data": None, "shard": None, "cache": cache.resolve()}
+    return [str(options.data.resolve()), *option_words(given)]
 
 
 def _note_sources(
@@ -173,18 +191,15 @@ def _conclude(report: Report, cache: Path, seconds: float, console: Console, rec
     else:
         kept = sum(backbone.kept * len(backbone.rows) for backbone in report.backbones.values())
         console.print(f"nothing left to do: all {kept:,} rows are up to date (checked in {duration(seconds)}).")
-    if report.blank:
-        console.print(
-            f"warning: {len(report.blank):,} of {report.seen:,} images are blank or nearly so (first: "
-            f"{report.blank[0]}): their grey levels hardly differ. Look at them; values of 16 bits need their --range, "
-            "masks of 0 and 1 their 255."
-        )
-    if report.repaired:
-        console.print(f"warning: {repaired_words(report.repaired, report.seen)}")
-    if report.rejected:
-        console.print(
-            f"{count_things(len(report.rejected), 'image')} could not be read (first: {report.rejected[0].path}: "
-            f"{report.rejected[0].reason}). All are listed in {cache / 'rejected.csv'}."
-        )
-        return EXIT_REJECTED
+    return EXIT_REJECTED if print_images(report, cache, console) else 0
+
+
+def _conclude_shard(report: Report, shard: Shard, cache: Path, seconds: float, console: Console) -> int:
+    """Say what a shard did, and what is next; images that it could not read are for the assembly to list."""
+    print_report(report, console)
+    console.print(
+        f"shard {shard}: {count_things(report.rows, 'row')} extracted in {duration(seconds)}, "
+        f"{count_things(len(report.rejected), 'image')} could not be read. When all {shard.count:,} are done, run: "
+        f"{write_command('extract assemble', cache)}"
+    )
     return 0

@@ -312,7 +312,7 @@ class _InstantBackbones(CompiledBackbones):
 class _Instant:
     """Stands in for a compiled backbone."""
 
-    batch_size, engine = _BATCH, "numpy"
+    batch_size, engine, device = _BATCH, "numpy", "CPU"
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray]:
         """Return float32 (n, 1) zeros."""

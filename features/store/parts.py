@@ -25,6 +25,7 @@ class Rows:
         digests: BLAKE2b-128 of each file's bytes, 16 bytes a row.
         features: float32 or float16 (n, V, D).
         seconds: of the device that computed them, all rows together; None where nobody measured it.
+        device, engine: what computed them; "" where it is not known.
     """
 
     image_ids: tuple[str, ...]
@@ -32,10 +33,12 @@ class Rows:
     features: np.ndarray
     facts: tuple[ImageFacts, ...]
     seconds: float | None = None
+    device: str = ""
+    engine: str = ""
 
     @classmethod
     def join(cls, pieces: Sequence["Rows"]) -> "Rows":
-        """Put several pieces, at least one, behind one another."""
+        """Put several pieces of one device, at least one, behind one another."""
         seconds = [piece.seconds for piece in pieces if piece.seconds is not None]
         return cls(
             tuple(image_id for piece in pieces for image_id in piece.image_ids),
@@ -43,6 +46,8 @@ class Rows:
             np.concatenate([piece.features for piece in pieces]),
             tuple(facts for piece in pieces for facts in piece.facts),
             sum(seconds) if len(seconds) == len(pieces) else None,
+            pieces[0].device,
+            pieces[0].engine,
         )
 
 
@@ -52,10 +57,15 @@ class PartStore:
     A part is a .npz file with its own checksum behind it: the zip's CRC-32 leaves out the zip's directory, and is not
     looked at where a damaged header makes an array shorter. Its name is the digest of the images it holds, so that
     writing one twice is harmless. The folder is made with the first part.
+
+    Args:
+        folder: {backbone}.parts/{fingerprint}, beside the cache file.
+        owner: begins the names of the parts that are added, and only such parts are read; "" for all parts there are.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, owner: str = "") -> None:
         self.folder = folder
+        self._owner = owner
 
     def add(self, rows: Rows) -> None:
         """Write rows as one part, flushed to the disk.
@@ -76,8 +86,9 @@ class PartStore:
             repaired=np.array([facts.is_repaired for facts in rows.facts], bool),
             positions=np.array([facts.position for facts in rows.facts], np.float64),  # None becomes NaN
             seconds=np.array([] if rows.seconds is None else [rows.seconds], np.float64),
+            made_by=np.array([rows.device, rows.engine]),
         )
-        with replacing(self.folder / f"{content.hex()}.npz") as temporary, temporary.open("wb") as file:
+        with replacing(self.folder / f"{self._owner}{content.hex()}.npz") as temporary, temporary.open("wb") as file:
             file.write(archive.getbuffer())
             file.write(digest(archive.getbuffer()))
 
@@ -89,7 +100,7 @@ class PartStore:
         Raises:
             InputError: the system does not give a part, which may be whole.
         """
-        for path in sorted(self.folder.glob("[!.]*.npz")):
+        for path in sorted(self.folder.glob(f"{self._owner}[!.]*.npz")):
             try:
                 content = memoryview(path.read_bytes())
             except OSError as error:
@@ -109,6 +120,7 @@ class PartStore:
                             for numbers, of_scan in zip(part["facts"].tolist(), of_scans, strict=True)
                         ),
                         next(iter(part["seconds"].tolist()), None),
+                        *part["made_by"].tolist(),
                     )
             except (KeyError, ValueError) as error:  # KeyError: a part of an earlier version
                 logger.warning("%s is damaged (%s): it is removed, and its rows will be extracted again", path, error)

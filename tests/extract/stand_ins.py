@@ -5,6 +5,7 @@ import io
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,10 +14,12 @@ from rich.console import Console
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.onnx_model import AnyBackbone
 from extract.backbones.weights import Weights
-from extract.extraction import CompiledBackbones, ExtractionOptions, extract
+from extract.extraction import CompiledBackbones, ExtractionOptions, Watch, Work, extract
 from extract.images.reading import Reading
 from extract.pipeline import Images
 from extract.report import Report
+from extract.shards.records import Shard, ShardedRun, ShardRecords
+from extract.shards.shard import extract_shard
 from features.dataset.dataset import read_images
 
 WIDTH = 6
@@ -49,7 +52,7 @@ class StandIn:
     def __init__(self, rows: tuple[str, ...], batch_size: int, seconds: float) -> None:
         self.rows = rows
         self.batch_size = batch_size
-        self.engine = "numpy"
+        self.engine = self.device = "numpy"
         self.seconds = seconds
         self.batches: list[int] = []
 
@@ -82,6 +85,28 @@ class StandIns(CompiledBackbones):
         return self.made.setdefault(backbone.name, StandIn(backbone.rows, self._size, self._seconds))
 
 
+def run_shard(data: Path, cache: Path, shard: str, *backbones: FrozenBackbone, **how: Any) -> Report:
+    """Extract a shard of a data set with stand-ins; `how` is as of `run`."""
+    work = Work(_images_of(data), backbones or (backbone(),), _options(cache, **how)).with_salt()
+    which = Shard.parse(shard)
+    plan = ShardedRun.of(work, which.count, [str(data), "--cache", str(cache)])
+    ShardRecords(cache).begin(plan)
+    stop = how.get("stop") or threading.Event()
+    return extract_shard(work, plan, which, how.get("compiled") or StandIns(), Watch(_ignore, stop.is_set, _ignore))
+
+
+def _images_of(data: Path) -> list[Images]:
+    return [Images(split, ids, paths) for split, (ids, paths) in read_images(data).items()]
+
+
+def _options(cache: Path, storage: str = "float32", reading: Reading = READING, **_: Any) -> ExtractionOptions:
+    return ExtractionOptions(cache, storage, 2, reading)
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
 def run(
     data: Path,
     cache: Path,
@@ -93,13 +118,12 @@ def run(
     reading: Reading = READING,
 ) -> Report:
     """Extract a data set with stand-ins."""
-    images = [Images(split, ids, paths) for split, (ids, paths) in read_images(data).items()]
     output = io.StringIO()
     try:
         return extract(
-            images,
+            _images_of(data),
             backbones or (backbone(),),
-            ExtractionOptions(cache, storage, 2, reading),
+            _options(cache, storage, reading),
             compiled or StandIns(),
             Console(file=output, width=10_000, highlight=False, markup=False),
             stop or threading.Event(),

@@ -140,6 +140,18 @@ def test_the_file_of_each_backbone_says_the_seconds_that_the_device_took(data, t
         assert spent[name] > 0
 
 
+def test_a_run_that_only_assembles_says_what_computed_the_parts(data, tmp_path, monkeypatch):
+    def full(*_):
+        raise InputError("the disk is full")
+
+    with monkeypatch.context() as patched, pytest.raises(InputError, match="the disk is full"):
+        patched.setattr("extract.extraction.assemble", full)
+        run(data, tmp_path / "cache")
+    assert run(data, tmp_path / "cache").rows == 3  # of test, which was not reached
+    file = FeatureCache(tmp_path / "cache").open("train", "tiny")
+    assert (file.rows, file.device, file.engine) == (10, "numpy", "numpy")
+
+
 def test_only_the_backbone_that_lacks_rows_runs(data, tmp_path):
     run(data, tmp_path / "cache", backbone("a"))
     compiled = StandIns()
@@ -244,7 +256,7 @@ def test_a_row_that_is_not_finite_stops_the_run_and_names_the_image(data, tmp_pa
                     features[1, 3] = np.inf
                 return (features,)
 
-            poisoned.batch_size, poisoned.engine = 4, "numpy"
+            poisoned.batch_size, poisoned.engine, poisoned.device = 4, "numpy", "numpy"
             return poisoned
 
     with pytest.raises(InputError, match=r"tiny gives features that are not finite for .*train/a005\.png"):
@@ -271,7 +283,7 @@ class SmallFeatures(StandIns):
         def small(images):
             return tuple(features / 65536 for features in stand_in(images))
 
-        small.batch_size, small.engine = 4, "numpy"
+        small.batch_size, small.engine, small.device = 4, "numpy", "numpy"
         return small
 
 
@@ -286,7 +298,7 @@ def test_stopping_keeps_whole_batches_and_the_next_run_goes_on_from_there(data, 
                 stop.set()
                 return stand_in(images)
 
-            stopping.batch_size, stopping.engine = 4, "numpy"
+            stopping.batch_size, stopping.engine, stopping.device = 4, "numpy", "numpy"
             return stopping
 
     first = run(data, tmp_path / "cache", compiled=Stopping(), stop=stop)
@@ -309,7 +321,7 @@ def test_a_batch_size_that_is_halved_meanwhile_loses_no_row(data, tmp_path):
             stand_in = super().__call__(backbone, sample)
 
             class Halved:
-                batch_size, engine = 4, "numpy"
+                batch_size, engine, device = 4, "numpy", "numpy"
 
                 def __call__(self, images):
                     self.batch_size = 2

@@ -16,8 +16,8 @@ from tests.features.store.caches import ODD_IDS, digests_of, part_store, rows_of
 
 
 def assert_equal(one: Rows, other: Rows) -> None:
-    assert (one.image_ids, one.digests, one.facts, one.seconds) == (
-        *(other.image_ids, other.digests, other.facts, other.seconds),
+    assert (one.image_ids, one.digests, one.facts, one.seconds, one.device, one.engine) == (
+        *(other.image_ids, other.digests, other.facts, other.seconds, other.device, other.engine),
     )
     assert one.features.dtype == other.features.dtype
     np.testing.assert_array_equal(one.features, other.features)
@@ -36,7 +36,7 @@ def written(tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_part_is_read_back_equal(tmp_path, dtype):
     store = part_store(tmp_path)
-    rows = rows_of(digests_of(ODD_IDS), 2, 5, dtype)
+    rows = replace(rows_of(digests_of(ODD_IDS), 2, 5, dtype), device="Tésla", engine="numpy")
     store.add(rows)
     (read,) = store
     assert_equal(read, rows)
@@ -51,6 +51,15 @@ def test_writing_a_part_twice_is_harmless(written):
     store.add(rows)
     assert list(store.folder.iterdir()) == [path]
     assert len(list(store)) == 1
+
+
+def test_an_owner_reads_its_own_parts_alone(written):
+    store, _, rows = written
+    owned = rows_of(digests_of("ef"))
+    PartStore(store.folder, "1-of-4.").add(owned)
+    assert [part.image_ids for part in PartStore(store.folder, "1-of-4.")] == [owned.image_ids]
+    assert list(PartStore(store.folder, "11-of-4.")) == []
+    assert {part.image_ids for part in store} == {owned.image_ids, rows.image_ids}
 
 
 def test_parts_of_other_images_or_other_bytes_stand_beside(written):

@@ -1,0 +1,36 @@
+"""Extract one shard: its images into parts and a record, which `python -m extract assemble` puts together."""
+
+from extract.extraction import CompiledBackbones, Watch, Work, make_pipeline
+from extract.pipeline import Found
+from extract.report import Report
+from extract.shards.records import Shard, ShardedRun, ShardRecords
+
+
+def extract_shard(work: Work, run: ShardedRun, shard: Shard, compiled: CompiledBackbones, watch: Watch) -> Report:
+    """Extract the images of one shard into parts; at the end its record says that it is done.
+
+    Args:
+        work: what is extracted, all shards together.
+        run: the extraction by shards of that work, which has begun.
+        shard: the shard.
+        compiled: keeps the compiled backbones.
+        watch: who watches.
+
+    Returns:
+        What was done; `rejected` are the shard's images that could not be read.
+
+    Raises:
+        InputError: as of `extract`.
+    """
+    report = Report.of(work.backbones)
+    found: list[Found] = []
+    with work.held(shared=True):
+        for split in shard.share(work.images):
+            pipeline = make_pipeline(work, split, compiled, report, watch, f"{shard.number}-of-{shard.count}.")
+            if not pipeline.run():
+                return report
+            found.append(pipeline.found)
+            report.rejected += pipeline.found.rejected
+        ShardRecords(work.options.cache).write(run, shard, found)
+    report.device = compiled.device if report.rows else ""
+    return report
