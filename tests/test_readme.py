@@ -37,6 +37,8 @@ APPS = {
 }
 #: The scripts that take no options, or options of their own.
 PLAIN_SCRIPTS = {"scripts/setup.sh": {"--gpu"}, "scripts/demo.sh": set(), "scripts/test.sh": set()}
+#: The script that hands its words, but for the first, to a command.
+SLURM = "scripts/slurm.sh"
 
 
 def page(name: str) -> str:
@@ -85,6 +87,8 @@ def called(line: str) -> tuple[tuple[str, ...], list[str]] | None:
         return (first, *words[:1]), words[1:]
     if first in PLAIN_SCRIPTS or first == "scripts/phantom.py":
         return (first,), words
+    if first == SLURM:
+        return SCRIPTS["scripts/extract.sh"], words[1:]
     return (SCRIPTS[first], words) if first in SCRIPTS else None
 
 

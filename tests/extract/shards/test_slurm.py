@@ -1,0 +1,90 @@
+"""scripts/slurm.sh, with an sbatch of our own that runs the jobs here."""
+
+import os
+import subprocess
+
+import pytest
+from typer.testing import CliRunner
+
+from extract.__main__ import app
+from tests import ROOT
+from tests.extract.shards.test_shards import content
+from tests.extract.stand_ins import write_images
+
+SCRIPT = ROOT / "scripts" / "slurm.sh"
+SBATCH = """#!/usr/bin/env bash
+echo "$@" >> {log}
+job=$(mktemp)
+cat > "$job"
+tasks=1
+for word in "$@"; do case $word in --array=1-*) tasks=$(seq ${{word#--array=1-}} -1 1) ;; esac; done
+for SLURM_ARRAY_TASK_ID in $tasks; do
+  export SLURM_ARRAY_TASK_ID
+  bash "$job" >> {log}.out 2>&1
+  echo "exit code $?" >> {log}
+done
+echo "4${{#tasks}};cluster"
+"""
+
+
+def submit(*words, path=os.environ["PATH"]):
+    return subprocess.run(
+        [str(word) for word in (SCRIPT, *words)],
+        cwd=ROOT,
+        env={**os.environ, "PATH": str(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_script_parses():
+    assert subprocess.run(["bash", "-n", SCRIPT], check=False).returncode == 0
+
+
+def test_an_array_of_shards_and_a_job_that_puts_them_together(tmp_path, own_model):
+    data, cache = tmp_path / "it's $data", tmp_path / "the cache"
+    write_images(data / "train", 130, side=16)
+    log = tmp_path / "log"
+    (tmp_path / "bin").mkdir()
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text(SBATCH.format(log=log))
+    sbatch.chmod(0o755)
+    words = [data, "--backbone", f"own={own_model}", "--features", "last", "--cache"]
+    done = submit(3, *words, cache, path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    assert log.read_text().splitlines() == [
+        "--parsable --job-name=headbank-extract --array=1-3",
+        *["exit code 0"] * 3,
+        "--parsable --job-name=headbank-assemble --dependency=afterok:45 --kill-on-invalid-dep=yes",
+        "exit code 0",
+    ]
+    assert f"slurm: job 45: 3 shards of {data} " in done.stdout
+    assert done.stdout.splitlines()[1] == f"slurm: job 41: puts them together in {cache} once all are done"
+    assert "3 shards put together" in (tmp_path / "log.out").read_text()
+    plain = CliRunner().invoke(app, ["run", *map(str, words), str(tmp_path / "one")])
+    assert plain.exit_code == 0, plain.output
+    assert content(cache) == content(tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "expected the number of shards first, as in scripts/slurm.sh 16 DATA --cache CACHE; received ''."),
+        (["DATA", "--cache", "C"], "received 'DATA'"),
+        (["0", "DATA", "--cache", "C"], "received '0'"),
+        (["4", "DATA"], "--cache CACHE is missing"),
+        (["4", "DATA", "--cache"], "--cache CACHE is missing"),
+        (["4", "DATA", "--cache=C", "--shard", "1/4"], "--shard is for this script to give"),
+        (["4", "DATA", "--cache=C"], "sbatch was not found"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_submitted(words, said):
+    done = submit(*words, path="/usr/bin:/bin")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+
+
+def test_help_says_how_it_is_called():
+    assert "Usage: scripts/slurm.sh N DATA --cache CACHE" in submit("--help").stdout
