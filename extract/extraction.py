@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -146,6 +147,7 @@ class CompiledBackbones:
         self._batch_size = batch_size
         self._engine = engine
         self._extractors: dict[str, BatchFunction] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, backbone: AnyBackbone, sample: np.ndarray) -> BatchFunction:
         """Build and compile a backbone, or return it if that was done before.
@@ -154,28 +156,31 @@ class CompiledBackbones:
             backbone: what to compile.
             sample: uint8 (n, S, S, 3), some of its images, on which an engine proves itself.
         """
-        if backbone.name not in self._extractors:
-            of_keras = isinstance(backbone, FrozenBackbone)
-            if not self.device and of_keras and device_name() == "CPU" and (reason := missing_gpu()):
-                logger.warning("the CPU computes, which takes longer: %s", reason)
-            compiled = backbone.compile(self._batch_size, self._engine, sample)
-            self._extractors[backbone.name], self.device = compiled, compiled.device
-        return self._extractors[backbone.name]
+        with self._lock:
+            if backbone.name not in self._extractors:
+                of_keras = isinstance(backbone, FrozenBackbone)
+                if not self.device and of_keras and device_name() == "CPU" and (reason := missing_gpu()):
+                    logger.warning("the CPU computes, which takes longer: %s", reason)
+                compiled = backbone.compile(self._batch_size, self._engine, sample)
+                self._extractors[backbone.name], self.device = compiled, compiled.device
+            return self._extractors[backbone.name]
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Who watches an extraction.
+    """Who watches an extraction, and whose device it uses.
 
     Attributes:
         advance: called with images done, a fraction where some backbones are ahead, and a note.
         stop: asked between images; true ends it early.
         say: called with what changes in the cache.
+        device: as in `Pipeline`.
     """
 
     advance: Callable[[float, str], object]
     stop: Callable[[], bool]
     say: Callable[[str], object]
+    device: ThreadPoolExecutor | None = None
 
 
 def make_pipeline(
@@ -207,6 +212,7 @@ def make_pipeline(
         report,
         lambda count: watch.advance(count, f"device waits {report.waiting_share:.0%}"),
         watch.stop,
+        watch.device,
     )
 
 

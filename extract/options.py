@@ -175,6 +175,21 @@ class ExtractOptions(ImageOptions):
         ),
     ] = None
 
+    cluster: Annotated[
+        Literal["ray"] | None,
+        typer.Option(help="Extract by all machines of a cluster of Ray.", show_default="this process"),
+    ] = None
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="A", help="Where the cluster is, such as node1:6379.", show_default="one on this machine"),
+    ] = None
+    actor_cpus: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Cores of an actor of the cluster.", show_default="all of a machine, by its GPUs"
+        ),
+    ] = None
+
 
 @dataclass(frozen=True, kw_only=True)
 class AssembleOptions:

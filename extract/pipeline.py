@@ -208,6 +208,7 @@ class Pipeline:
         report: where rows and seconds are counted.
         advance: called with a number of images done, fractions where some backbones are ahead.
         stop: asked between images; true ends the run early.
+        device: a thread that computes for other pipelines, too; None for one of its own.
         found: what is found out of the images.
     """
 
@@ -219,12 +220,13 @@ class Pipeline:
     report: Report
     advance: Callable[[float], object]
     stop: Callable[[], bool]
+    device: ThreadPoolExecutor | None = None
 
     def __post_init__(self) -> None:
         self.found = Found(self.images)
         self._files = ImageFiles(self.images.paths)
         self._readers = ThreadPoolExecutor(self.workers, "reader")
-        self._device = ThreadPoolExecutor(1, "device")
+        self._device = self.device or ThreadPoolExecutor(1, "device")
         self._writer = ThreadPoolExecutor(1, "writer")
         self._computing: deque[tuple[Job, list[Loaded], Future[tuple[list[np.ndarray], float]]]] = deque()
         self._writing: deque[Future[None]] = deque()
@@ -256,8 +258,11 @@ class Pipeline:
                 self._writing.popleft().result()
             return not self.stop()
         finally:
-            for pool in (self._readers, self._device):
-                pool.shutdown(cancel_futures=True)
+            self._readers.shutdown(cancel_futures=True)
+            for _, _, future in self._computing:  # after an error
+                future.cancel()
+            if self.device is None:
+                self._device.shutdown()
             self._writer.shutdown()
             for job in self.jobs:
                 job.flush()

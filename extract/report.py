@@ -127,6 +127,22 @@ class Report:
         with _LOCK:
             self.stages[stage] += seconds
 
+    def add(self, other: "Report") -> None:
+        """Add what another process did, but for its seconds by stage, which pass at the same time as those here."""
+        for name, counted in other.backbones.items():
+            mine = self.backbones[name]
+            mine.images += counted.images
+            mine.kept += counted.kept
+            mine.seconds += counted.seconds
+            mine.widths = mine.widths or counted.widths
+        self.images += other.images
+        self.decoded += other.decoded
+        self.device = self.device or other.device
+
+    def take_images(self, other: "Report") -> None:
+        """Take from another what is known of the images."""
+        self.seen, self.blank, self.repaired, self.rejected = other.seen, other.blank, other.repaired, other.rejected
+
     @property
     def rows(self) -> int:
         """Rows extracted by this run, over all backbones."""
@@ -154,7 +170,7 @@ def print_report(report: Report, console: Console) -> None:
             f"{backbone.images / backbone.seconds:.1f}" if backbone.seconds else "-",
         )
     console.print(table)
-    if report.rows:
+    if report.stages:
         stages = Table("stage", Column("seconds", justify="right"), "of", box=None, header_style="bold")
         for stage in ("read+decode", "resize", "compile", "compute", "write"):
             unit = "CPU, all threads" if stage in ("read+decode", "resize") else "wall clock"

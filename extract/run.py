@@ -31,6 +31,8 @@ from extract.options import ExtractOptions
 from extract.pipeline import Images
 from extract.report import Report, print_images, print_report, show_progress
 from extract.runtime import cores
+from extract.shards.assembling import finish_run
+from extract.shards.cluster import Cluster, extract_by_ray, import_ray
 from extract.shards.records import Shard, ShardedRun, ShardRecords
 from extract.shards.shard import extract_shard
 from features.common.cli import EXIT_REJECTED, choose_names
@@ -60,6 +62,12 @@ def run_extraction(options: ExtractOptions) -> int:
     start = time.monotonic()
     _check_options(options)
     shard = None if options.shard is None else Shard.parse(options.shard)
+    if options.cluster:
+        if shard:
+            raise InputError(f"--shard {shard} is one process of many. Leave it out: --cluster runs all shards.")
+        import_ray()
+    elif given := [name for name in ("address", "actor_cpus") if getattr(options, name) is not None]:
+        raise InputError(f"--{given[0].replace('_', '-')} is for --cluster ray. Leave it out, or add that.")
     cache = options.cache or default_cache(options.data)
     images = find_images(options.data, options.split, options, lambda line: console.print(f"understood: {line}"))
     window = choose_window(options.window, images, cache, lambda line: console.print(f"understood: {line}"))
@@ -77,7 +85,13 @@ def run_extraction(options: ExtractOptions) -> int:
         _note_sources(options, cache, images, backbones, reading)
         how = ExtractionOptions(cache, options.dtype, options.workers or cores(), reading)
         compiled = CompiledBackbones(options.batch_size, options.engine)
-        if shard is None:
+        if options.cluster:
+            work, command = Work(images, backbones, how).with_salt(), _command(options, cache)
+            cluster = Cluster(options.address, options.actor_cpus, options.batch_size, options.engine)
+            report, run = extract_by_ray(work, command, cluster, console, stop)
+            if not received:
+                report.take_images(finish_run(cache, run, console.print))
+        elif shard is None:
             report = extract(images, backbones, how, compiled, console, stop)
         else:
             work = Work(images, backbones, how).with_salt()
@@ -128,7 +142,7 @@ def _command(options: ExtractOptions, cache: Path) -> list[str]:
     defaults = {field.name: field.default for field in fields(ExtractOptions)}
     given = {name: value for name, value in vars(options).items() if value != defaults[name]}
     given = {name: value.resolve() if isinstance(value, Path) else value for name, value in given.items()}
-    given |= {"data": None, "shard": None, "cache": cache.resolve()}
+    given |= dict.fromkeys(("data", "shard", "cluster", "address", "actor_cpus")) | {"cache": cache.resolve()}
     return [str(options.data.resolve()), *option_words(given)]
 
 

@@ -87,12 +87,17 @@ class StandIns(CompiledBackbones):
 
 def run_shard(data: Path, cache: Path, shard: str, *backbones: FrozenBackbone, **how: Any) -> Report:
     """Extract a shard of a data set with stand-ins; `how` is as of `run`."""
-    work = Work(_images_of(data), backbones or (backbone(),), _options(cache, **how)).with_salt()
+    work = work_of(data, cache, *backbones, **how)
     which = Shard.parse(shard)
     plan = ShardedRun.of(work, which.count, [str(data), "--cache", str(cache)])
     ShardRecords(cache).begin(plan)
     stop = how.get("stop") or threading.Event()
     return extract_shard(work, plan, which, how.get("compiled") or StandIns(), Watch(_ignore, stop.is_set, _ignore))
+
+
+def work_of(data: Path, cache: Path, *backbones: FrozenBackbone, **how: Any) -> Work:
+    """What the extraction of a data set with stand-ins is; `how` is as of `run`."""
+    return Work(_images_of(data), backbones or (backbone(),), _options(cache, **how)).with_salt()
 
 
 def _images_of(data: Path) -> list[Images]:

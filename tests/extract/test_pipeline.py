@@ -144,9 +144,10 @@ def test_a_run_that_only_assembles_says_what_computed_the_parts(data, tmp_path, 
     def full(*_):
         raise InputError("the disk is full")
 
-    with monkeypatch.context() as patched, pytest.raises(InputError, match="the disk is full"):
+    with monkeypatch.context() as patched:
         patched.setattr("extract.extraction.assemble", full)
-        run(data, tmp_path / "cache")
+        with pytest.raises(InputError, match="the disk is full"):
+            run(data, tmp_path / "cache")
     assert run(data, tmp_path / "cache").rows == 3  # of test, which was not reached
     file = FeatureCache(tmp_path / "cache").open("train", "tiny")
     assert (file.rows, file.device, file.engine) == (10, "numpy", "numpy")
