@@ -5,6 +5,7 @@ all machines see. So whatever is lost, an actor or this process, what is there c
 """
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -33,6 +34,8 @@ _UNITS_OF_GPU, _MOST_TASKS = 4, 4096
 _AT_A_TIME = 2
 #: How often a task that ended its actor is tried again, on the actor that takes its place.
 _RETRIES = 8
+#: How long a machine may take to answer.
+_CONNECT_SECONDS = 10
 _INSTALL = ".venv/bin/pip install -r requirements-ray.txt"
 
 
@@ -138,6 +141,8 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
     code = {"py_modules": [str(root / room) for room in ("extract", "features")], "excludes": ["/cache/"]}
     settings = {name: value for name, value in os.environ.items() if name == "KERAS_BACKEND"}
     try:
+        if address and (found := re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address)):
+            socket.create_connection((found[1], int(found[2])), _CONNECT_SECONDS).close()  # Ray tries for minutes
         ray.init(
             address=address or "local",
             runtime_env={**code, "env_vars": settings} if address else None,
@@ -145,7 +150,7 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
             logging_level="ERROR",
             log_to_driver=False,
         )
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = f"--address {address}: the cluster" if address else "a cluster on this machine"
         raise InputError(
             f"{where} cannot be used: {str(error).strip().splitlines()[0][:200]}. Start one by: ray start --head; its "
@@ -220,7 +225,7 @@ def extract_by_ray(
         run = choose_run(work, command, any(place.gpus for place in places))
         records.begin(run)
         shared = ray.put(work)
-        actors = [_start(ray, place).remote([shared], run, cluster, place) for place in places]
+        actors = [_start(ray, place).remote(run, cluster, place) for place in places]
         sizes = {
             number: sum(len(split.image_ids) for split in Shard(number, run.count).share(work.images))
             for number in range(1, run.count + 1)
@@ -232,7 +237,7 @@ def extract_by_ray(
                 counted.kept += before
             advance(before)
             note = count_things(len(actors), "actor")
-            for number, done in _run_tasks(ray, actors, missing, stop):
+            for number, done in _run_tasks(ray, actors, shared, missing, stop):
                 if isinstance(done, str):
                     raise InputError(done)
                 if done is None:
@@ -248,11 +253,22 @@ def extract_by_ray(
 def _start(ray: Any, place: Place) -> Any:
     """The class of an actor at a place; Ray starts it again whenever it dies, and its tasks with it."""
 
-    class Actor(Worker):
-        """A worker that gets its work once, from the store of its machine."""
+    class Actor:
+        """A worker that gets its work with its first shard, and once: in its constructor Ray would warn of it."""
 
-        def __init__(self, work: list[Any], *arguments: Any) -> None:
-            super().__init__(ray.get(work[0]), *arguments)
+        def __init__(self, *arguments: Any) -> None:
+            self._arguments = arguments
+            self._worker: Worker | None = None
+            self._lock = threading.Lock()
+
+        def extract(self, work: list[Any], number: int) -> Report | str:
+            with self._lock:
+                self._worker = self._worker or Worker(ray.get(work[0]), *self._arguments)
+            return self._worker.extract(number)
+
+        def stop(self) -> None:
+            if self._worker:
+                self._worker.stop()
 
     return ray.remote(Actor).options(
         num_cpus=place.cpus,
@@ -265,7 +281,7 @@ def _start(ray: Any, place: Place) -> Any:
 
 
 def _run_tasks(
-    ray: Any, actors: list[Any], numbers: list[int], stop: threading.Event
+    ray: Any, actors: list[Any], work: Any, numbers: list[int], stop: threading.Event
 ) -> Iterator[tuple[int, Report | str | None]]:
     """Run shards by actors; yield each with what its actor gives, None where it ended the actor too often."""
     waiting = deque(numbers)
@@ -280,7 +296,7 @@ def _run_tasks(
             for actor in actors:
                 if waiting and not stopping and sum(of is actor for of, _ in flying.values()) <= depth:
                     number = waiting.popleft()
-                    flying[actor.extract.remote(number)] = actor, number
+                    flying[actor.extract.remote([work], number)] = actor, number
         ready, _ = ray.wait(list(flying), num_returns=1, timeout=0.5)
         for task in ready:
             _, number = flying.pop(task)
