@@ -96,7 +96,10 @@ class Worker:
 
     def extract(self, number: int) -> Report | str:
         """Extract a shard; return what was done, or what is wrong, as an `InputError` says it."""
-        cache, data = self._work.options.cache, next((s.paths[0] for s in self._work.images if s.paths), Path())
+        cache, data = (
+            self._work.options.cache,
+            next((split.paths[0].parent for split in self._work.images if split.paths), Path()),
+        )
         watch = Watch(_ignore, self._stopped.is_set, _ignore, self._device)
         try:
             seen = ShardRecords(cache).run()

@@ -118,7 +118,9 @@ def test_a_worker_that_does_not_see_cache_or_data_says_so(data, tmp_path, any_co
     ShardRecords(tmp_path / "cache").begin(plan)
     shutil.rmtree(tmp_path / hidden)
     said = Worker(work, plan, HERE, Place("n", 1, 0, 0), StandIns()).extract(1)
-    assert re.search(rf"a machine of the cluster, does not see {tmp_path / hidden}.* as this one does\. Data set", said)
+    assert re.search(
+        rf"a machine of the cluster, does not see {tmp_path / hidden}\S* as this one does\. Data set", said
+    )
 
 
 def command(*words):
