@@ -96,10 +96,8 @@ class Worker:
 
     def extract(self, number: int) -> Report | str:
         """Extract a shard; return what was done, or what is wrong, as an `InputError` says it."""
-        cache, data = (
-            self._work.options.cache,
-            next((split.paths[0].parent for split in self._work.images if split.paths), Path()),
-        )
+        cache = self._work.options.cache
+        data = next((split.paths[0].parent for split in self._work.images if split.paths), cache)
         watch = Watch(_ignore, self._stopped.is_set, _ignore, self._device)
         try:
             seen = ShardRecords(cache).run()

@@ -118,7 +118,10 @@ class ShardRecords:
         remedy = f"Remove {self.folder}, and run the shards again: their rows are kept."
         names = [field.name for field in fields(ShardedRun)]
         record = read_record(self._run, remedy, *names)
-        return ShardedRun(**{name: record[name] for name in names})
+        run = ShardedRun(**{name: record[name] for name in names})
+        if self._seal(run) != record.get("seal"):
+            raise InputError(f"{self._run} is damaged. {remedy}")
+        return run
 
     def begin(self, run: ShardedRun) -> None:
         """Note the extraction that a shard is part of.
@@ -137,7 +140,7 @@ class ShardRecords:
                     f"which keeps its rows: {join_words('rm', '-r', self.folder)}"
                 )
             with replacing(self._run) as temporary:
-                temporary.write_text(json.dumps(asdict(run)), encoding="utf-8")
+                temporary.write_text(json.dumps({**asdict(run), "seal": self._seal(run)}), encoding="utf-8")
 
     def done(self, run: ShardedRun) -> list[int]:
         """Numbers of the shards of an extraction that have ended."""
@@ -196,6 +199,10 @@ class ShardRecords:
         shutil.rmtree(aside, ignore_errors=True)
         self.folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
+
+    def _seal(self, run: ShardedRun) -> str:
+        """The digest of all that the file of an extraction says."""
+        return digest(json.dumps(asdict(run), sort_keys=True).encode()).hex()
 
     def _path(self, run: ShardedRun, number: int) -> Path:
         return self.folder / run.digest / f"{number}.json"

@@ -329,6 +329,17 @@ def test_a_damaged_record_is_named(data, tmp_path, damage):
     assert assemble(cache).exit_code == 3
 
 
+@pytest.mark.parametrize("old", ['"count": 2', '"splits": ["t', '"weights_digest": "0', "{"])
+def test_a_damaged_extraction_is_named(data, tmp_path, old):
+    cache = tmp_path / "cache"
+    run_shard(data, cache, "1/2")
+    path = cache / ".shards" / "run.json"
+    path.write_text(path.read_text().replace(old, old[:-1] + "7", 1))
+    done = assemble(cache)
+    assert done.exit_code == 2
+    assert f"Remove {cache}/.shards, and run the shards again: their rows are kept." in done.stderr
+
+
 def test_shards_run_side_by_side_but_not_beside_a_plain_extraction(data, tmp_path):
     cache = tmp_path / "cache"
     lock = cache / "train" / "tiny.h5.lock"
