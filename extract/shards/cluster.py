@@ -154,8 +154,8 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = f"--address {address}: the cluster" if address else "a cluster on this machine"
         raise InputError(
-            f"{where} cannot be used: {str(error).strip().splitlines()[0][:200]}. Start one by: ray start --head; its "
-            "Ray and Python have to be of the versions here."
+            f"{where} cannot be used: {str(error).strip().splitlines()[0][:200].rstrip('.')}. Start one by ray start "
+            "--head, with the Ray and the Python of here; where its access needs a token, set RAY_AUTH_MODE=token."
         ) from None
     finally:
         if threading.current_thread() is threading.main_thread():
