@@ -152,9 +152,10 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
             log_to_driver=False,
         )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).strip() or type(error).__name__
         where = f"--address {address}: the cluster" if address else "a cluster on this machine"
         raise InputError(
-            f"{where} cannot be used: {str(error).strip().splitlines()[0][:200].rstrip('.')}. Start one by ray start "
+            f"{where} cannot be used: {reason.splitlines()[0][:200].rstrip('.')}. Start one by ray start "
             "--head, with the Ray and the Python of here; where its access needs a token, set RAY_AUTH_MODE=token."
         ) from None
     finally:
