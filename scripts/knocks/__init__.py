@@ -1,0 +1,1 @@
+"""The kinds of cases of scripts/torture.py, one module a kind, and what they share."""
