@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from scripts.knocks.case import CORRECT, LOST, REJECTED, WRONG, Case, Kind, Verdict, one_by_one
-from scripts.knocks.commands import Surroundings, run
+from scripts.knocks.commands import EXTRACTING, LEARNING, READING, Surroundings, run
 from scripts.knocks.damage import DAMAGES, choose
 from scripts.knocks.stage import NAME, Stage, rows_of
 
@@ -204,11 +204,9 @@ CACHES = Kind(
     300,
     "`features verify`, and of each fifth case `classify run` or `extract run`, on a cache with a file that is "
     "damaged, changed within (rows, ids, types, links) or foreign",
-    "what is called whole is what was written, value by value; a command that goes on has the undisturbed "
-    "result",
+    "what is called whole is what was written, value by value; a command that goes on has the undisturbed result",
     one_by_one(play),
     batch=10,
     needs=("run",),
-    modules=("features.store.cache", "classify.run", "classify.experiment", "classify.bank.train", "extract.run",
-             "extract.images.decoding", "extract.engines.onnx"),
-)  # fmt: skip
+    modules=(*READING, *EXTRACTING, *LEARNING),
+)

@@ -19,6 +19,14 @@ from scripts.knocks.case import CORRECT, CRASH, HANG, REJECTED, SILENCE, TRACEBA
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds after which a command hangs.
 LIMIT = 60.0
+#: What a command imports sooner or later, so that its forks need not: of each room.
+EXTRACTING = ("extract.run", "extract.images.decoding", "extract.engines.onnx", "PIL.ImageFile", "pydantic")
+READING = ("features.describe", "features.dataset.dataset", "features.store.cache")
+LEARNING = (
+    "classify.run", "classify.experiment", "classify.bank.train", "classify.models.linear", "classify.readings",
+    "classify.models.closed_form", "classify.validation", "classify.predict", "classify.search.command",
+    "classify.report.page", "skops.io", "optuna.storages.journal", "jinja2", "numba.core.caching",
+)  # fmt: skip
 #: Exit codes of the manual: done, bad input, some rejected, stopped.
 KNOWN_CODES = (0, 2, 3, 129, 130, 143)
 _FAULT = re.compile(r"Traceback \(most recent call last\)|a fault of Headbank|Fatal Python error|Segmentation fault")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from scripts.knocks.bulk import LOSSY, Specimen, play_bulk
 from scripts.knocks.case import CORRECT, LOST, REJECTED, Case, Kind, Verdict
-from scripts.knocks.commands import Surroundings, run
+from scripts.knocks.commands import EXTRACTING, Surroundings, run
 from scripts.knocks.damage import DAMAGES, choose
 from scripts.knocks.reference import read_image
 from scripts.knocks.stage import SIDE, Stage, write_data
@@ -227,5 +227,5 @@ IMAGES = Kind(
     "with a reason; whole files are read",
     play,
     batch=125,
-    modules=("extract.run", "extract.images.decoding", "extract.engines.onnx"),
+    modules=EXTRACTING,
 )

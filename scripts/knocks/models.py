@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from scripts.knocks.case import CORRECT, EXECUTED, LOST, REJECTED, WRONG, Case, Kind, Verdict, one_by_one
-from scripts.knocks.commands import Ended, Surroundings, run
+from scripts.knocks.commands import EXTRACTING, LEARNING, READING, Ended, Surroundings, run
 from scripts.knocks.damage import DAMAGES, choose
 from scripts.knocks.stage import NAME, SIDE, Stage, rows_of
 
@@ -341,6 +341,5 @@ MODELS = Kind(
     one_by_one(play),
     batch=20,
     needs=("search", "predict"),
-    modules=("classify.run", "classify.experiment", "classify.bank.train", "classify.predict",
-             "classify.search.command", "extract.run", "extract.images.decoding", "extract.engines.onnx"),
-)  # fmt: skip
+    modules=(*READING, *EXTRACTING, *LEARNING),
+)

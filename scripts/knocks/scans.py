@@ -13,6 +13,7 @@ from PIL import Image
 
 from scripts.knocks.bulk import LOSSY, Specimen, play_bulk
 from scripts.knocks.case import Case, Kind
+from scripts.knocks.commands import EXTRACTING
 from scripts.knocks.damage import DAMAGES, choose
 from scripts.knocks.reference import read_dicom, read_nifti
 from scripts.knocks.stage import SIDE
@@ -246,5 +247,5 @@ SCANS = Kind(
     "as images, by pydicom with other decoders than Headbank's (but for lossless JPEG), and by the layout of NIfTI",
     play_bulk(make, ("--window", "brain")),
     batch=125,
-    modules=("extract.run", "extract.images.decoding", "extract.engines.onnx"),
+    modules=EXTRACTING,
 )

@@ -16,6 +16,9 @@ from PIL import Image
 from scripts.knocks.bulk import read_rejected
 from scripts.knocks.case import CORRECT, LOST, REJECTED, SILENCE, WRONG, Case, Kind, Verdict, one_by_one
 from scripts.knocks.commands import (
+    EXTRACTING,
+    LEARNING,
+    READING,
     ROOT,
     Ended,
     Surroundings,
@@ -293,7 +296,5 @@ SURROUNDINGS = Kind(
     "the undisturbed result, or a message, after which the same command has it",
     one_by_one(play),
     needs=("report", "search", "predict"),
-    modules=("classify.run", "classify.experiment", "classify.bank.train", "classify.predict",
-             "classify.search.command", "classify.report.page", "extract.run", "extract.images.decoding",
-             "extract.engines.onnx"),
-)  # fmt: skip
+    modules=(*READING, *EXTRACTING, *LEARNING),
+)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.knocks.case import CORRECT, LOST, REJECTED, SILENCE, WRONG, Case, Kind, Verdict, one_by_one
-from scripts.knocks.commands import Surroundings, run
+from scripts.knocks.commands import READING, Surroundings, run
 from scripts.knocks.damage import DAMAGES, choose
 from scripts.knocks.stage import LABELS, Stage
 
@@ -308,5 +308,5 @@ TABLES = Kind(
     "the labels of each id are those that Python's csv reads, or the table is refused; sound ones are read",
     one_by_one(play),
     batch=10,
-    modules=("features.describe", "features.dataset.dataset"),
+    modules=READING,
 )
