@@ -1,15 +1,22 @@
-"""Refuse files whose checksums are not those of their bytes, before a decoder that does not heed them."""
+"""Refuse damage that OpenCV does not heed: by checksums, and by a stricter decoder."""
 
+import io
 import zlib
 from collections.abc import Mapping
 
+from PIL import Image
+
+from extract.images.header import Header
+from extract.images.memory import naming_damage
 from extract.images.reading import UnreadableImage
+from extract.scans.libjpeg import hearing_damage
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Chunks of a PNG file that may change its pixels: what begins with a capital, and transparency.
 _OF_PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
 #: Tags of TIFF 6.0: where the strips or tiles of the pixels lie, how long they are, and their compression.
 _PLACES, _COMPRESSION, _DEFLATE = ((273, 279), (324, 325)), 259, ((8,), (32_946,))
+_UNCOMPRESSED = (1,)
 #: Bytes that are inflated at a time: what comes out is at most a thousand times as much.
 _BLOCK = 1 << 16
 
@@ -57,6 +64,29 @@ def check_tiff(encoded: bytes, tags: Mapping[int, tuple[int, ...]]) -> None:
         for offset, size in zip(tags.get(offsets, ()), tags.get(sizes, ()), strict=False):
             if not _is_whole(view[offset : offset + size]):
                 raise UnreadableImage("the TIFF file is damaged: the checksum of its pixels is wrong")
+
+
+def check_pixels(encoded: bytes, header: Header | None, tags: Mapping[int, tuple[int, ...]]) -> None:
+    """Refuse WebP, JPEG 2000 and compressed TIFF whose pixels Pillow does not decode to their end.
+
+    OpenCV ignores what libtiff says of damage in channels of 8 bits, and leaves the rest of the image black; of
+    JPEG 2000 and WebP it passes some damage, too.
+
+    Args:
+        encoded: content of the file.
+        header: what its header says; where it says nothing, nothing is checked.
+        tags: those of a TIFF file.
+
+    Raises:
+        UnreadableImage: they do not.
+    """
+    if header is None or header.kind not in ("TIFF", "WEBP", "JPEG2000"):
+        return
+    if header.kind == "TIFF" and (header.is_deep or tags.get(_COMPRESSION) in (*_DEFLATE, _UNCOMPRESSED)):
+        return
+    damaged = f"the {header.kind} file is damaged or cut off: its pixels do not decode to their end"
+    with hearing_damage(), naming_damage(damaged), Image.open(io.BytesIO(encoded)) as image:
+        image.load()
 
 
 def _is_whole(deflated: memoryview) -> bool:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from extract.images.checksums import check_png, check_tiff
+from extract.images.checksums import check_pixels, check_png, check_tiff
 from extract.images.header import Header
 from extract.images.heic import decode_heic, is_heic, read_header
 from extract.images.memory import naming_memory
@@ -20,6 +20,8 @@ from extract.scans.scan import is_scan, read_scan
 from features.store.images_table import ImageFacts
 
 _FORMATS = "PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000, AVIF or HEIC"
+#: How files begin, PNG, JPEG and TIFF, whose headers are checked elsewhere than in `Header`, which does not know all.
+_STRICT = (b"\x89PNG", b"\xff\xd8", b"II", b"MM")
 #: Pixels from which on memory counts more than half a millisecond.
 _LARGE = 1 << 21
 #: Pixels that change their form at a time.
@@ -116,11 +118,14 @@ def decode_stored(encoded: bytes, header: Header | None) -> np.ndarray:
         return pixels
     if is_heic(encoded):
         return decode_heic(encoded)
+    if header is None and not encoded.startswith(_STRICT):
+        raise UnreadableImage(f"its header is damaged, or it is not a {_FORMATS} file")
     if encoded.startswith(b"\x89PNG"):
         encoded = check_png(encoded)
     tags = read_tags(encoded) if encoded.startswith((b"II", b"MM")) else {}
     refuse_planes(tags)
     check_tiff(encoded, tags)
+    check_pixels(encoded, header, tags)
     try:
         with naming_memory():
             stored = _open(encoded, header)

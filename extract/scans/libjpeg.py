@@ -1,4 +1,7 @@
-"""Hear what the libjpeg within GDCM says of damage: it prints that to stderr, without a file's name, and goes on."""
+"""Hear what the libjpeg within GDCM says of damage: it prints that to stderr, without a file's name, and goes on.
+
+The libtiff within Pillow prints likewise, but Pillow reports the damage, too: what it prints is dropped.
+"""
 
 import atexit
 import fcntl
@@ -12,9 +15,10 @@ from dataclasses import dataclass
 
 from features.common.files import STDERR, open_stderr
 
-#: Lines that libjpeg prints (its jerror.h), by their first words.
+#: Lines that libjpeg prints (its jerror.h), by their first words; and those of libtiff, by its functions.
 _LINE = re.compile(
-    rb"(?:Adobe |Application transferred|Bogus |CCIR601 |Corrupt JPEG|DCT coefficient|Didn't expect|Empty |Fractional "
+    rb"(?:tempfile\.tif: |_?TIFF\w+: |\w*(?:Decode\w*|Setup|Fax3\w*|JPEGLib): |"
+    rb"Adobe |Application transferred|Bogus |CCIR601 |Corrupt JPEG|DCT coefficient|Didn't expect|Empty |Fractional "
     rb"|Huffman |Image too wide|Improper call|Inconsistent |Input file|Insufficient memory|Invalid |JPEG "
     rb"|Maximum supported|Missing Huffman|Must downscale|Not a JPEG|Not implemented yet|Premature end"
     rb"|Quantization table|Requested feature|Sampling factors|Sorry, there are|Suspension not|Too many color"
@@ -65,7 +69,7 @@ def _end(process: int, memory: _Memory) -> None:
 
 
 def _pass_on(words: bytes, file: int) -> None:
-    """Write words that are not libjpeg's."""
+    """Write words of others."""
     if others := _LINE.sub(b"", words):
         with suppress(OSError):  # nobody listens any more
             os.write(file, others)

@@ -15,9 +15,9 @@ from extract.images.reading import Reading, UnreadableImage
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
 
-def write(kind: str, **settings) -> bytes:
+def write(kind: str, pixels: np.ndarray = PIXELS, **settings) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(PIXELS).save(file, kind, **settings)
+    Image.fromarray(pixels).save(file, kind, **settings)
     return file.getvalue()
 
 
@@ -63,3 +63,51 @@ def test_changed_pixels_of_a_tiff_with_deflate_are_refused(tiled):
         damaged[place] ^= 0x41
         with pytest.raises(UnreadableImage, match="the TIFF file is damaged: the checksum of its pixels is wrong"):
             decode(bytes(damaged), "a", Reading())
+
+
+def zeros(size: int):
+    """Damage: zeros over so many bytes from a place on."""
+    return lambda whole, place: whole[:place] + bytes(size) + whole[place + size :]
+
+
+def twice(whole: bytes, place: int) -> bytes:
+    """Damage: some bytes are written twice."""
+    return whole[: place + 16] + whole[place:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "damage", "places"),
+    [
+        ("TIFF", {"compression": "tiff_lzw"}, zeros(12), range(1000, 2600, 50)),
+        ("TIFF", {"compression": "packbits"}, zeros(12), range(1000, 2600, 50)),
+        ("WEBP", {"lossless": True}, twice, range(7000, 12_000, 150)),
+        ("JPEG2000", {"irreversible": False}, zeros(512), [13_551]),
+    ],
+)
+def test_pixels_that_do_not_decode_to_their_end_are_refused_without_a_line_on_stderr(
+    kind, settings, damage, places, capfd
+):
+    """OpenCV alone reads them, and leaves part of most of them black."""
+    pixels = PIXELS // 64 * 60 if kind == "TIFF" else PIXELS
+    whole, refused = write(kind, pixels, **settings), 0
+    np.testing.assert_array_equal(decode(whole, "a", Reading())[0], pixels)
+    for place in places:
+        damaged = damage(whole, place)
+        try:
+            Image.open(io.BytesIO(damaged)).load()
+            continue
+        except OSError:
+            refused += 1
+        capfd.readouterr()  # what Pillow itself prints
+        with pytest.raises(UnreadableImage, match=f"the {kind} file is damaged or cut off: its pixels do not decode"):
+            decode(damaged, "a", Reading())
+        assert capfd.readouterr() == ("", "")
+    assert refused >= min(5, len(places))
+
+
+def test_a_header_that_pillow_does_not_know_is_refused():
+    """OpenCV takes the size of the header for granted, and the limit of pixels would not hold."""
+    damaged = bytearray(write("BMP"))
+    damaged[14] ^= 2
+    with pytest.raises(UnreadableImage, match="its header is damaged, or it is not a PNG, JPEG, TIFF, BMP"):
+        decode(bytes(damaged), "a", Reading())
