@@ -4,7 +4,8 @@ import io
 import re
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -130,7 +131,8 @@ def load_trusted(content: bytes, source: Path) -> Any:
     from skops.io import get_untrusted_types, loads
 
     _refuse_damage(content, source)
-    named = {*get_untrusted_types(data=content)}
+    with _naming_source(source):
+        named = {*get_untrusted_types(data=content)}
     trusted = {*TRUSTED, *(name for name in named if _is_own(name))}
     unknown = sorted(named - trusted)
     if unknown:
@@ -138,11 +140,23 @@ def load_trusted(content: bytes, source: Path) -> Any:
             f"{source} holds types that no estimator of Headbank has (first: {unknown[0]}), so it is not read. "
             "Make the run again on this machine."
         )
-    with _LOADING:
+    with _LOADING, _naming_source(source):
         loaded = loads(content, trusted=[*trusted])
     if not _is_own(f"{type(loaded).__module__}.{type(loaded).__name__}"):
         raise InputError(f"{source} holds a {type(loaded).__name__}, not a model of Headbank. Make the run again.")
     return loaded
+
+
+@contextmanager
+def _naming_source(source: Path) -> Iterator[None]:
+    """Say in one message that a file is not one of skops: a foreign one can fail anywhere inside it."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what it means is said above
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{source} is not a file of skops that can be read ({reason}). Make the run again.") from None
 
 
 def _is_own(name: str) -> bool:

@@ -54,7 +54,7 @@ def assemble(
         Number of rows of the new file. 0: no row is left, so the file is removed.
 
     Raises:
-        InputError: the disk is full, or a source is damaged.
+        InputError: the disk is full, a source is damaged, or rows have different shapes.
     """
     digests, row_shape, seconds_per_image = _plan(wanted, previous, parts)
     if not digests:
@@ -113,6 +113,11 @@ def _plan(
         if previous.seconds_per_image is not None:
             timed, seconds = len(digests), len(digests) * previous.seconds_per_image
     for part in parts:
+        if row_shape not in ((), part.features.shape[1:]):
+            raise InputError(
+                f"{parts.folder} holds rows of {part.features.shape[1:]} views and channels, but others of the same "
+                f"recipe have {row_shape}. Move the folder away, and run again."
+            )
         row_shape = part.features.shape[1:]
         rows = zip(part.image_ids, part.digests, strict=True)
         new = {i: digest for i, digest in rows if i not in digests and wanted.get(i) == digest}

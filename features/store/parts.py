@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -110,11 +111,13 @@ class PartStore:
                 if digest(archive) != checksum:
                     raise ValueError("its checksum fails")
                 with np.load(io.BytesIO(archive)) as part:
+                    features = part["features"]
+                    _refuse_misfits(len(part["image_ids"]), features, part["digests"], part["facts"])
                     of_scans = zip(*(part[name].tolist() for name in ("groups", "positions", "repaired")), strict=True)
                     yield Rows(
                         tuple(part["image_ids"].tolist()),
                         tuple(known.tobytes() for known in part["digests"]),
-                        part["features"],
+                        features,
                         tuple(
                             _facts(numbers, *of_scan)
                             for numbers, of_scan in zip(part["facts"].tolist(), of_scans, strict=True)
@@ -122,13 +125,23 @@ class PartStore:
                         next(iter(part["seconds"].tolist()), None),
                         *part["made_by"].tolist(),
                     )
-            except (KeyError, ValueError) as error:  # KeyError: a part of an earlier version
+            except (KeyError, ValueError, BadZipFile) as error:  # KeyError: a part of an earlier version
                 logger.warning("%s is damaged (%s): it is removed, and its rows will be extracted again", path, error)
                 path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove all parts, of other fingerprints too: the cache file now holds what they held."""
         shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+
+def _refuse_misfits(rows: int, features: np.ndarray, *others: np.ndarray) -> None:
+    """Refuse arrays of a part that are not of so many rows.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if features.ndim != 3 or features.dtype.kind != "f" or {rows} != {len(array) for array in (features, *others)}:
+        raise ValueError("its arrays are not those of as many rows")
 
 
 def _facts(numbers: list[float], group: str, position: float, is_repaired: bool) -> ImageFacts:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pickle
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -180,6 +181,29 @@ def test_a_damaged_file_is_one_message(fitted, tmp_path, suffix, how):
     assert message.startswith(f"{path} ")
     assert message.endswith("ake the run again.")
     assert "\n" not in message
+
+
+class Command:
+    """Removes the file whose name it has when its pickle is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.remove, (str(self.path),)
+
+
+@pytest.mark.parametrize("loader", ["TypeNode", "FunctionNode", "MethodNode", "ReduceNode", "NoNode", "a pickle"])
+def test_an_archive_that_is_none_of_skops_is_one_message_and_runs_nothing(tmp_path, loader):
+    path, canary = tmp_path / "fold0.skops", tmp_path / "canary"
+    canary.touch()
+    schema = {"__class__": "remove", "__module__": "os", "__loader__": loader, "__id__": 1, "content": str(canary)}
+    content = pickle.dumps(Command(canary)) if loader == "a pickle" else json.dumps(schema | {"protocol": 2}).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("schema.json", content)
+    with pytest.raises(InputError, match=rf"^{path} (is not a file of skops|holds types that no) .*again.*\.$"):
+        load_model(path)
+    assert canary.exists()
 
 
 @pytest.mark.parametrize("other", [{"a": 1}, StandardScaler()])

@@ -143,6 +143,16 @@ def test_the_seconds_of_an_image_are_the_mean_over_the_rows_of_which_they_are_kn
     assert [damage for *_, damage in verify_cache(FeatureCache(tmp_path))] == [None]
 
 
+def test_rows_of_two_shapes_are_refused(tmp_path):
+    """Else those of the narrower part would stand in the places of others."""
+    store = part_store(tmp_path)
+    store.add(rows_of(digests_of("abc")))
+    store.add(rows_of(digests_of("def"), width=2))
+    with pytest.raises(InputError, match=r"holds rows of \(1, \d\) .* but others .* have \(1, \d\)\. Move the folder"):
+        assemble(tmp_path / "x.h5", RECIPE, MADE_BY, digests_of("abcdef"), None, store)
+    assert not (tmp_path / "x.h5").exists()
+
+
 def test_attributes_of_any_text_are_read_back(tmp_path):
     recipe = replace(RECIPE, weights="", preprocessing="Größe / 脳" * 50, window="none")
     write_rows(tmp_path, rows_of(digests_of("ab")), recipe=recipe)

@@ -1,6 +1,7 @@
 """Parts: each whole or absent, whatever happens to its file."""
 
 import errno
+import io
 import logging
 import os
 import random
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from features.common.errors import InputError
+from features.common.files import DIGEST_BYTES, digest
 from features.store.parts import PartStore, Rows
 from tests.features.store.caches import ODD_IDS, digests_of, part_store, rows_of
 
@@ -89,6 +91,32 @@ def test_every_flipped_byte_drops_the_part_with_a_warning(written, caplog):
         assert not path.exists()
     path.write_bytes(whole)
     assert_equal(next(iter(store)), rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"features": np.zeros((3, 1, 5), np.float32)},
+        {"features": np.zeros((4, 5), np.float32)},
+        {"features": np.zeros((4, 1, 5), "U4")},
+        {"features": np.array([os.system] * 4, object)},
+        {"digests": np.zeros((1, 16), np.uint8)},
+        {"facts": np.zeros((3, 6))},
+        {},
+    ],
+)
+def test_a_part_whose_arrays_do_not_fit_is_dropped_though_its_checksum_is_right(written, caplog, change):
+    store, path, _ = written
+    with np.load(io.BytesIO(path.read_bytes()[:-DIGEST_BYTES])) as part:
+        arrays = {name: part[name] for name in part.files}
+    archive = io.BytesIO(b"" if change else b"PK\3\4 no archive")
+    if change:
+        np.savez(archive, **arrays | change)
+    path.write_bytes(archive.getvalue() + digest(archive.getvalue()))
+    with caplog.at_level(logging.WARNING):
+        assert list(store) == []
+    assert "its rows will be extracted again" in caplog.text
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("kept", [0, 1, 16, 17, 200, -1])
