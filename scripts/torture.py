@@ -59,7 +59,7 @@ def run(
         for played, verdict in play_all(kinds, batches, stage, jobs or len(os.sched_getaffinity(0)), end):
             tally.add(played, verdict)
             if verdict.outcome in FAILURES or case is not None:
-                typer.echo(f"{played.name} {verdict.outcome}: {verdict.story}")
+                typer.echo(f"{played.name} {verdict.outcome}: {' | '.join(verdict.story.split(chr(10)))}")
             if verdict.outcome in FAILURES:
                 typer.echo(f"  again: .venv/bin/python scripts/torture.py --seed {seed} --case {played.name}")
     table = tally.table()

@@ -43,7 +43,7 @@ class Tally:
         """Write the table of outcomes as Markdown."""
         lines = ["| kind | cases | " + " | ".join(OUTCOMES) + " |", "|" + " --- |" * (2 + len(OUTCOMES))]
         total: Counter[str] = sum(self.counts.values(), Counter())
-        for name, counts in [*self.counts.items(), ("all", total)]:
+        for name, counts in [*sorted(self.counts.items()), ("all", total)]:
             cells = [f"{counts.total():,}", *(f"{counts[outcome]:,}" for outcome in OUTCOMES)]
             lines.append(f"| {name} | {' | '.join(cells)} |")
         return "\n".join(lines)
@@ -105,7 +105,9 @@ def _play_here(kind: Kind, stage: Stage, batch: Sequence[Case], folder: Path) ->
         verdicts = kind.play(stage, batch, folder)
         text = json.dumps({case.number: verdicts[case.number] for case in batch})
     except BaseException:  # noqa: BLE001 - the campaign goes on, and counts it
-        text = json.dumps({case.number: (TRACEBACK, f"of the campaign: {traceback.format_exc()}") for case in batch})
+        text = json.dumps(
+            {case.number: (TRACEBACK, f"of the campaign itself: {traceback.format_exc()}") for case in batch}
+        )
     _verdicts_of(folder).write_text(text)
     os._exit(0)
 

@@ -1,6 +1,7 @@
 """One case of the campaign: what decides it, and how it may end."""
 
 import random
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,10 @@ def one_by_one(
         for case in cases:
             own = folder / str(case.number)
             own.mkdir()
-            verdicts[case.number] = play(stage, case, own)
+            try:
+                verdicts[case.number] = play(stage, case, own)
+            except Exception:  # noqa: BLE001 - the campaign goes on, and counts it
+                verdicts[case.number] = Verdict(TRACEBACK, f"of the campaign itself: {traceback.format_exc()}")
         return verdicts
 
     return play_all
