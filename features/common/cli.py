@@ -12,6 +12,7 @@ import io
 import logging
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar, get_type_hints
@@ -32,6 +33,9 @@ _OF_THE_SYSTEM = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE,
     *FULL,
 )  # fmt: skip
+
+#: The years of a zip archive (APPNOTE.TXT, 4.4.6, as MS-DOS counts them).
+_YEARS = range(1980, 2108)
 
 _Act = TypeVar("_Act", bound=Callable[[Any], int | None])
 
@@ -86,6 +90,7 @@ class Command(typer.core.TyperGroup):
         logging.getLogger().handlers[0].setFormatter(_VisibleFormatter("%(levelname)s: %(message)s"))
         try:
             with raising_signals():
+                _refuse_clock()
                 return super().invoke(ctx)
         except Stopped as stop:
             raise typer.Exit(stop.exit_code) from None
@@ -104,6 +109,15 @@ class Command(typer.core.TyperGroup):
                 raise typer.Exit(EXIT_BAD_INPUT) from None
             report_fault(error)
             raise typer.Exit(EXIT_FAULT) from None
+
+
+def _refuse_clock() -> None:
+    """Refuse by an `InputError` a year that zip archives cannot hold: models and parts are such archives."""
+    if (now := time.localtime()).tm_year not in _YEARS:
+        raise InputError(
+            f"the clock of this machine says {time.strftime('%Y-%m-%d', now)}, which files of models cannot hold. "
+            "Set the clock, and run again."
+        )
 
 
 def report_fault(error: Exception) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,16 @@ def test_bad_input_is_one_message_and_2():
     result = run(InputError("a.csv, line 3: received x. Write 0 or 1."))
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "error: a.csv, line 3: received x. Write 0 or 1.\n"
+
+
+@pytest.mark.parametrize(("year", "code"), [(1970, 2), (1979, 2), (1980, 0), (2107, 0), (2108, 2)])
+def test_a_clock_that_no_archive_can_hold_is_bad_input(monkeypatch, year, code):
+    now = time.struct_time((year, 1, 2, 3, 4, 5, 0, 2, 0))
+    monkeypatch.setattr("features.common.cli.time.localtime", lambda: now)
+    result = run(None)
+    assert result.exit_code == code
+    said = f"error: the clock of this machine says {year}-01-02, which files of models cannot hold. "
+    assert result.stderr == (f"{said}Set the clock, and run again.\n" if code else "")
 
 
 @pytest.mark.parametrize(
