@@ -100,7 +100,7 @@ def collect_images(folder: Path, faults: Faults) -> dict[str, Path]:
 
     Hidden files and folders are left out, what systems leave behind (`@eaDir`, `Thumbs.db`), and files that are not
     images; those of them that have an image's ending are warned of. Links are followed. A file without a known ending
-    is an image if it begins as DICOM does.
+    is an image if it begins as DICOM does; those beside such files that do not are warned of.
 
     Args:
         folder: an existing folder.
@@ -117,14 +117,20 @@ def collect_images(folder: Path, faults: Faults) -> dict[str, Path]:
     images: dict[str, Path] = {}
     scans: dict[str, Path] = {}
     unread: dict[str, list[str]] = {}
+    bare: dict[str, list[str]] = {}
+    folders_of_bare_scans = set()
     for entry, prefix in _walk(folder):
         stem, suffix = _split_suffix(entry.name)
         path = Path(entry.path)
         if suffix in _UNREAD_SUFFIXES:
             unread.setdefault(suffix, []).append(entry.path)
         elif suffix not in _ID_SUFFIXES:
-            if (suffix and not suffix[1:].isdigit()) or not entry.is_file() or not is_dicom_file(path):
+            if (suffix and not suffix[1:].isdigit()) or not entry.is_file():
                 continue
+            if not is_dicom_file(path):
+                bare.setdefault(prefix, []).append(entry.path)
+                continue
+            folders_of_bare_scans.add(prefix)
             stem, suffix = entry.name, SCAN_SUFFIXES[0]
         if suffix not in _ID_SUFFIXES:
             continue
@@ -143,6 +149,11 @@ def collect_images(folder: Path, faults: Faults) -> dict[str, Path]:
         faults.warnings.append(
             f"{folder}: {len(both)} images are there as DICOM or NIfTI and as a plain image; the plain one is read "
             f"(first: {images[both[0]]})."
+        )
+    if damaged := sorted(path for prefix in folders_of_bare_scans for path in bare.get(prefix, ())):
+        faults.warnings.append(
+            f"{folder}: {len(damaged):,} files without an ending do not begin as DICOM, as others beside them do, and "
+            f"are not read (first: {damaged[0]})."
         )
     if unread:
         count = Counter({suffix: len(paths) for suffix, paths in unread.items()})

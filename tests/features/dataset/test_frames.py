@@ -17,6 +17,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from features.dataset.faults import Faults
+from features.dataset.folder import collect_images
 from features.dataset.frames import frame_suffixes, is_dicom_file
 
 
@@ -134,3 +136,21 @@ def test_a_damaged_volume_is_one_image_and_makes_no_noise(tmp_path, capfd):
             assert frame_suffixes(tmp_path / name) == ("",)
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
+
+
+def test_a_file_without_an_ending_that_does_not_begin_as_its_neighbours_is_warned_of(tmp_path):
+    """It is damaged, or no scan: it must not vanish without a word."""
+    for name in ("scans/IM1", "scans/IM2", "scans/1.2.3", "notes/README"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_dicom(tmp_path / name, None, ExplicitVRLittleEndian)
+    faults = Faults()
+    assert len(collect_images(tmp_path, faults)) == 4
+    assert faults.warnings == []
+    for name in ("scans/IM2", "scans/1.2.3", "notes/README"):
+        (tmp_path / name).write_bytes(b"")
+    faults = Faults()
+    assert set(collect_images(tmp_path, faults)) == {"scans/IM1"}
+    assert faults.warnings == [
+        f"{tmp_path}: 2 files without an ending do not begin as DICOM, as others beside them do, and are not read "
+        f"(first: {tmp_path}/scans/1.2.3)."
+    ]
