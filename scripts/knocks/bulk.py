@@ -12,6 +12,8 @@ from scripts.knocks.commands import Ended, Surroundings, run
 from scripts.knocks.reference import guarded
 from scripts.knocks.stage import Stage, rows_of, write_data
 
+#: What is said of files without an ending, beside scans, that are not scans.
+_NOT_DICOM = "without an ending do not begin as DICOM"
 #: Grey levels by which another decoder of a format that loses detail may differ.
 LOSSY = 6.0
 
@@ -108,7 +110,9 @@ def judge(specimens: Mapping[int, Specimen], ended: Ended, cache: Path) -> dict[
             for name in ids or [specimen.stem]
         ]
         verdict = max(judged, key=_severity)
-        if verdict.outcome == REJECTED and ended.code != 3:
+        if verdict.outcome == LOST and not ids and "." not in specimen.name and _NOT_DICOM in ended.said:
+            verdict = Verdict(REJECTED, "a file without an ending that does not begin as DICOM, which is said")
+        elif verdict.outcome == REJECTED and ended.code != 3:
             verdict = Verdict(SILENCE, f"exit code {ended.code}, though an image was rejected")
         verdicts[number] = verdict._replace(story=f"{specimen.story}: {verdict.story}")
     return verdicts

@@ -2,7 +2,8 @@
    KNOCKS_LOCK=errno       flock and locks of fcntl fail so
    KNOCKS_IO=words         read, pread, write or fsync of files whose path holds KNOCKS_PATH fail with EIO
    KNOCKS_AFTER=n          ... from the n-th such call on
-   KNOCKS_CLOCK=seconds    the time of day jumps to and fro by so many seconds at every tenth look */
+   KNOCKS_CLOCK=seconds    the time of day jumps to and fro by so many seconds at every tenth look
+   KNOCKS_ALWAYS=1         ... and stays there */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -55,6 +56,7 @@ static long jump(void)
 {
     const char *seconds = getenv("KNOCKS_CLOCK");
     if (!seconds) return 0;
+    if (getenv("KNOCKS_ALWAYS")) return atol(seconds);
     return (__sync_fetch_and_add(&looks, 1) / 10) % 2 ? atol(seconds) : 0;
 }
 

@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -245,7 +246,9 @@ def play_remedy(stage: Stage, place: Path, scratch: Path, generator: random.Rand
 
 def play_shim(stage: Stage, place: Path, scratch: Path, generator: random.Random) -> tuple[str, Verdict]:
     """Let calls of the system fail, by a library that is loaded before."""
-    told = generator.choice(("no locks", "reading fails", "writing fails", "fsync fails", "the clock jumps"))
+    told = generator.choice(
+        ("no locks", "reading fails", "writing fails", "fsync fails", "the clock jumps", "the clock says 1970")
+    )
     name = generator.choice(("extract", "run", "predict", "extract"))
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
@@ -260,7 +263,8 @@ def play_shim(stage: Stage, place: Path, scratch: Path, generator: random.Random
         "reading fails": {"KNOCKS_IO": "read", **failing},
         "writing fails": {"KNOCKS_IO": "write", **failing},
         "fsync fails": {"KNOCKS_IO": "fsync", **failing},
-        "the clock jumps": {"KNOCKS_CLOCK": str(generator.choice((-400_000_000, 7200, -7200, 3_000_000_000)))},
+        "the clock jumps": {"KNOCKS_CLOCK": str(generator.choice((-400_000_000, 7200, -7200, 2_000_000_000)))},
+        "the clock says 1970": {"KNOCKS_CLOCK": str(86_400 - int(time.time())), "KNOCKS_ALWAYS": "1"},
     }[told]
     around = Surroundings(scratch, real=True, environment={**environment, "LD_PRELOAD": str(library)})
     first = run(stage.command(name, place), around)
