@@ -79,7 +79,7 @@ class SealedRun:
                 f"{_FORMAT}. Make the run again with the options that it had, and --overwrite."
             )
         if record.get("seal") != _seal_of(record):
-            raise _changed(folder, MARK)
+            raise changed(folder, MARK)
         return cls(folder, record)
 
     @property
@@ -115,7 +115,7 @@ class SealedRun:
         except OSError as error:
             raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
         if found != self.record["files"].get(name):
-            raise _changed(self.folder, name)
+            raise changed(self.folder, name)
         return path
 
 
@@ -135,7 +135,7 @@ def _seal_of(record: Mapping[str, Any]) -> str:
     return digest(json.dumps(content, sort_keys=True).encode()).hex()
 
 
-def _changed(folder: Path, name: str) -> InputError:
+def changed(folder: Path, name: str) -> InputError:
     """Make the error of a file that is not as the run wrote it."""
     return InputError(f"{folder / name} was changed by hand, or is damaged. {_remedy(folder)}")
 

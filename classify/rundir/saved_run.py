@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -11,17 +12,27 @@ from classify.crossfit.plan import mean_probabilities
 from classify.inputs import columns_of
 from classify.models.files import Predictor, load_model, predict_rows
 from classify.rundir.files import read_thresholds
-from classify.rundir.folder import SealedRun
+from classify.rundir.folder import SealedRun, changed
+from classify.rundir.schema import can_predict
 from features.common.arrays import Probabilities, Thresholds
 from features.common.commands import join_words
 from features.common.errors import InputError
 from features.store.cache import FeatureCache
 from features.store.mapped import AnyFeatures
 from features.store.recipe import Recipe, extract_options
+from features.store.run_labels import MARK
 
 
 class SavedRun(SealedRun):
     """A finished run that predicts."""
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Read the record of a run, as `SealedRun.open`; it also has to hold what predictions need."""
+        run = super().open(folder)
+        if not can_predict(run.record):
+            raise changed(folder, MARK)
+        return run
 
     @property
     def models(self) -> Mapping[str, Mapping[str, Any]]:
