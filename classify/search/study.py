@@ -4,6 +4,7 @@ Why not Optuna's SQLite storage: docs/decisions.md.
 """
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,11 +44,21 @@ class StudyFile:
         return self._kept.get_trials(deepcopy=False)
 
     def add(self, trials: Sequence["optuna.trial.FrozenTrial"]) -> None:
-        """Keep finished trials; an `InputError` says that the disk refuses."""
+        """Keep finished trials, all or none: part of a batch would change what is proposed next.
+
+        Raises:
+            InputError: the disk refuses.
+        """
+        size = self._path.stat().st_size
         try:
             self._kept.add_trials(trials)
         except OSError as error:
+            os.truncate(self._path, size)
             raise _unwritable(self._path, error) from None
+        except BaseException:  # a signal
+            os.truncate(self._path, size)
+            self._kept = _load(self._path)
+            raise
 
 
 def check_study_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """`python -m classify search`: honest scores, whole batches, a study that goes on, and what it refuses."""
 
+import errno
 import json
 import re
 import shutil
@@ -24,7 +25,7 @@ from classify.search import command as search_command
 from classify.search import search
 from classify.search.search import best_trials, cross_fitted_choice, make_search_folds
 from classify.search.study import JOURNAL, open_study
-from features.common.errors import Stopped
+from features.common.errors import InputError, Stopped
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache
 from tests.classify.toy import Toy, change_cache_file, label_test_split, make_toy, write_cache_file
@@ -480,3 +481,23 @@ def test_help_loads_neither_optuna_nor_tensorflow_nor_pandas():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_of_a_batch_that_is_cut_off_while_it_is_kept_nothing_is_kept(tmp_path, monkeypatch, error):
+    """Else the next batch would begin within it, and other heads would be proposed."""
+    trials = [optuna.trial.create_trial(value=0.1 * number) for number in range(3)]
+    with open_study(tmp_path, {"seed": 1}) as study:
+        study.add(trials[:1])
+        before = (tmp_path / JOURNAL).read_bytes()
+
+        def cut_off(added):
+            optuna.Study.add_trials(study._kept, added[:1])
+            raise error
+
+        monkeypatch.setattr(study._kept, "add_trials", cut_off)
+        with pytest.raises(InputError if isinstance(error, OSError) else KeyboardInterrupt):
+            study.add(trials[1:])
+        assert (tmp_path / JOURNAL).read_bytes() == before
+    with open_study(tmp_path, {"seed": 1}) as study:
+        assert [trial.value for trial in study.trials] == [0.0]
