@@ -50,15 +50,18 @@ class Specimen:
 
 
 def play_bulk(
-    make: Callable[[Case], Specimen], options: tuple[str, ...] = ()
+    make: Callable[[Case], Specimen],
+    options: tuple[str, ...] = (),
+    add: Callable[[Path], object] = lambda _: None,
 ) -> Callable[[Stage, Sequence[Case], Path], Mapping[int, Verdict]]:
-    """Make the `play` of a kind whose cases are files of one data set."""
+    """Make the `play` of a kind whose cases are files of one data set; `add` puts others into the folder."""
 
     def play(stage: Stage, cases: Sequence[Case], folder: Path) -> dict[int, Verdict]:
         specimens = {case.number: make(case) for case in cases}
         data, cache = folder / "data", folder / "cache"
         write_data(data, patients=1, slices=1, tests=1)
         (data / "train.csv").unlink()
+        add(data / "train")
         for specimen in specimens.values():
             (data / "train" / specimen.name).write_bytes(specimen.content)
         ended = run(stage.extract(data, cache, *options), Surroundings(folder / "tmp", real=cases[0].number % 2 == 1))

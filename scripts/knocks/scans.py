@@ -6,6 +6,7 @@ import random
 import struct
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -198,6 +199,11 @@ def make(case: Case) -> Specimen:
     return Specimen(name + suffix, content, name, whole, _read_dicom, tolerance, f"DICOM {told}, {damage}")
 
 
+def _add_neighbour(folder: Path) -> None:
+    """Add a whole file without an ending: beside such files, those that do not begin as DICOM are named."""
+    (folder / "neighbour").write_bytes(dicom(_EXPLICIT, _slice(random.Random(0))))
+
+
 def _change(header: "Dataset", keyword: str, value: object) -> None:
     """Give an element an odd value, as other programs write it, or take it out."""
     import pydicom
@@ -245,7 +251,7 @@ SCANS = Kind(
     "`extract run` over DICOM (uncompressed, deflated, RLE, JPEG, JPEG lossless, JPEG-LS, JPEG 2000) and, one "
     "in five, NIfTI: damaged bytes, and headers with values that they should not have",
     "as images, by pydicom with other decoders than Headbank's (but for lossless JPEG), and by the layout of NIfTI",
-    play_bulk(make, ("--window", "brain")),
+    play_bulk(make, ("--window", "brain"), _add_neighbour),
     batch=125,
     modules=EXTRACTING,
 )
