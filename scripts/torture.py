@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -28,6 +30,11 @@ from scripts.knocks.case import FAILURES, Case, Kind
 from scripts.knocks.stage import Stage
 from scripts.knocks.table import KINDS
 
+#: Packages that decode, store or load what is damaged.
+PACKAGES = (
+    "opencv-python-headless", "pillow", "pydicom", "nibabel", "h5py", "numpy", "skops", "onnxruntime", "tensorflow",
+    "optuna",
+)  # fmt: skip
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -48,13 +55,16 @@ def run(
     By default about 20 minutes of two cores; hours by --hours. A failed case is printed with the command that plays it
     again. As root, disks are small ones in memory that only this program sees; else limits of the size of files.
     """
+    if find_spec("onnxruntime") is None:
+        raise typer.BadParameter("it needs ONNX Runtime: .venv/bin/pip install -r requirements-engines.txt")
     kinds = _choose(only if case is None else case.partition(":")[0])
     began = time.monotonic()
-    end = began + (hours * 3600 if hours is not None else seconds if seconds is not None else float("inf"))
     tally = Tally()
     with _stopping(), _scratch(keep) as root:
-        stage = Stage(root)
+        stage = Stage(root, is_kept=keep is not None)
         stage.prepare(tuple(dict.fromkeys(need for kind in kinds.values() for need in ("data", *kind.needs))))
+        allowed = hours * 3600 if hours is not None else seconds if seconds is not None else float("inf")
+        end = time.monotonic() + allowed
         batches = schedule(kinds.values(), seed, scale, hours is not None) if case is None else [[_parse(case, seed)]]
         for played, verdict in play_all(kinds, batches, stage, jobs or len(os.sched_getaffinity(0)), end):
             tally.add(played, verdict)
@@ -62,10 +72,11 @@ def run(
                 typer.echo(f"{played.name} {verdict.outcome}: {' | '.join(verdict.story.split(chr(10)))}")
             if verdict.outcome in FAILURES:
                 typer.echo(f"  again: .venv/bin/python scripts/torture.py --seed {seed} --case {played.name}")
-    table = tally.table()
-    typer.echo(f"{table}\nseed {seed}, {duration(time.monotonic() - began)}")
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    table = f"{tally.table()}\n\nSeed {seed}, {duration(time.monotonic() - began)}; {versions}.\n"
+    typer.echo(table)
     if markdown is not None:
-        markdown.write_text(f"{table}\n", encoding="utf-8")
+        markdown.write_text(table, encoding="utf-8")
     if tally.failures:
         typer.echo(f"{count_things(len(tally.failures), 'case')} ended as none must.")
         raise typer.Exit(1)

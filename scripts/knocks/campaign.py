@@ -88,7 +88,8 @@ def play_all(
                 if done:
                     del playing[process]
                     yield from _collect(batch, folder, os.waitstatus_to_exitcode(status))
-                    shutil.rmtree(folder, ignore_errors=True)
+                    if not stage.is_kept:
+                        shutil.rmtree(folder, ignore_errors=True)
             time.sleep(0.005)
     finally:
         for process in playing:

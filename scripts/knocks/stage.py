@@ -40,10 +40,12 @@ class Stage:
 
     Attributes:
         root: the folder.
+        is_kept: whether the files of the cases stay.
         seconds: how long each undisturbed command took.
     """
 
     root: Path
+    is_kept: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
