@@ -67,10 +67,10 @@ def check_tiff(encoded: bytes, tags: Mapping[int, tuple[int, ...]]) -> None:
 
 
 def check_pixels(encoded: bytes, header: Header | None, tags: Mapping[int, tuple[int, ...]]) -> None:
-    """Refuse WebP, JPEG 2000 and compressed TIFF whose pixels Pillow does not decode to their end.
+    """Refuse WebP, JPEG 2000 and compressed TIFF whose pixels Pillow does not decode to their end, and some BMP.
 
     OpenCV ignores what libtiff says of damage in channels of 8 bits, and leaves the rest of the image black; of
-    JPEG 2000 and WebP it passes some damage, too.
+    JPEG 2000 and WebP it passes some damage, too. Of BMP, colours that the palette does not have are black.
 
     Args:
         encoded: content of the file.
@@ -80,13 +80,21 @@ def check_pixels(encoded: bytes, header: Header | None, tags: Mapping[int, tuple
     Raises:
         UnreadableImage: they do not.
     """
-    if header is None or header.kind not in ("TIFF", "WEBP", "JPEG2000"):
+    if header is None or header.kind not in ("TIFF", "WEBP", "JPEG2000", "BMP"):
         return
     if header.kind == "TIFF" and (header.is_deep or tags.get(_COMPRESSION) in (*_DEFLATE, _UNCOMPRESSED)):
         return
     damaged = f"the {header.kind} file is damaged or cut off: its pixels do not decode to their end"
     with hearing_damage(), naming_damage(damaged), Image.open(io.BytesIO(encoded)) as image:
         image.load()
+        if header.kind == "BMP" and image.mode in ("P", "L") and max(image.tobytes(), default=0) >= _colours(encoded):
+            raise ValueError  # by which it is called damaged
+
+
+def _colours(bmp: bytes) -> int:
+    """How many colours the palette of a BMP file has: BITMAPINFOHEADER, biSize and biClrUsed, 0 for all."""
+    size, colours = (int.from_bytes(bmp[place : place + 4], "little") for place in (14, 46))
+    return colours if size >= 40 and colours else 256
 
 
 def _is_whole(deflated: memoryview) -> bool:

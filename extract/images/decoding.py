@@ -15,13 +15,13 @@ from extract.images.header import Header
 from extract.images.heic import decode_heic, is_heic, read_header
 from extract.images.memory import naming_memory
 from extract.images.reading import Reading, UnreadableImage
-from extract.images.tiff import invert_where_white_is_zero, read_tags, refuse_planes
+from extract.images.tiff import invert_where_white_is_zero, is_deep_tiff, read_tags, refuse_planes
 from extract.scans.scan import is_scan, read_scan
 from features.store.images_table import ImageFacts
 
 _FORMATS = "PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000, AVIF or HEIC"
-#: How files begin, PNG, JPEG and TIFF, whose headers are checked elsewhere than in `Header`, which does not know all.
-_STRICT = (b"\x89PNG", b"\xff\xd8", b"II", b"MM")
+#: How files begin, PNG and JPEG, whose headers are checked elsewhere than in `Header`, which does not know all.
+_STRICT = (b"\x89PNG", b"\xff\xd8")
 #: Pixels from which on memory counts more than half a millisecond.
 _LARGE = 1 << 21
 #: Pixels that change their form at a time.
@@ -118,11 +118,11 @@ def decode_stored(encoded: bytes, header: Header | None) -> np.ndarray:
         return pixels
     if is_heic(encoded):
         return decode_heic(encoded)
-    if header is None and not encoded.startswith(_STRICT):
-        raise UnreadableImage(f"its header is damaged, or it is not a {_FORMATS} file")
     if encoded.startswith(b"\x89PNG"):
         encoded = check_png(encoded)
     tags = read_tags(encoded) if encoded.startswith((b"II", b"MM")) else {}
+    if header is None and not encoded.startswith(_STRICT) and not is_deep_tiff(tags):
+        raise UnreadableImage(f"its header is damaged, or it is not a {_FORMATS} file")
     refuse_planes(tags)
     check_tiff(encoded, tags)
     check_pixels(encoded, header, tags)

@@ -29,6 +29,11 @@ def read_tags(encoded: bytes) -> Mapping[int, tuple[int, ...]]:
     return {tag: value for tag, value in values.items() if all(isinstance(number, int) for number in value)}
 
 
+def is_deep_tiff(tags: Mapping[int, tuple[int, ...]]) -> bool:
+    """Whether tags are of a TIFF file of more than 8 bits a channel, in which OpenCV heeds what libtiff says."""
+    return max(tags.get(_BITS, ()), default=0) > 8
+
+
 def refuse_planes(tags: Mapping[int, tuple[int, ...]]) -> None:
     """Refuse channels of more than 8 bits in separate planes: OpenCV leaves most to chance.
 

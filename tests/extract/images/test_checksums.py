@@ -111,3 +111,28 @@ def test_a_header_that_pillow_does_not_know_is_refused():
     damaged[14] ^= 2
     with pytest.raises(UnreadableImage, match="its header is damaged, or it is not a PNG, JPEG, TIFF, BMP"):
         decode(bytes(damaged), "a", Reading())
+
+
+def test_a_tiff_of_8_bits_whose_compression_nobody_knows_is_refused():
+    """OpenCV gives a black image."""
+    whole = write("TIFF")
+    place = whole.index(b"\x03\x01\x03\x00\x01\x00\x00\x00\x01\x00")  # 259, one number of 2 bytes: 1
+    damaged = whole[: place + 8] + b"\x88\x00" + whole[place + 10 :]
+    with pytest.raises(UnreadableImage, match="its header is damaged, or it is not a PNG, JPEG, TIFF, BMP"):
+        decode(damaged, "a", Reading())
+
+
+@pytest.mark.parametrize("colours", [0, 256, 200, 128])
+def test_a_bmp_whose_pixels_have_colours_that_its_palette_does_not_have_is_refused(colours):
+    """OpenCV makes them black."""
+    file = io.BytesIO()
+    numbers = Image.fromarray(np.arange(200, dtype=np.uint8).reshape(10, 20))
+    numbers.putpalette(np.random.default_rng(3).integers(0, 256, 768, np.uint8).tobytes())
+    numbers.save(file, "BMP")
+    whole = bytearray(file.getvalue())
+    whole[46:50] = colours.to_bytes(4, "little")
+    if colours == 128:
+        with pytest.raises(UnreadableImage, match="the BMP file is damaged"):
+            decode(bytes(whole), "a", Reading())
+    else:
+        np.testing.assert_array_equal(decode(bytes(whole), "a", Reading())[0], np.asarray(numbers.convert("RGB")))
