@@ -12,7 +12,7 @@ from PIL import Image
 
 from scripts.knocks.bulk import LOSSY, Specimen, play_bulk
 from scripts.knocks.case import CORRECT, LOST, REJECTED, Case, Kind, Verdict
-from scripts.knocks.commands import EXTRACTING, Surroundings, run
+from scripts.knocks.commands import EXTRACTING, ROOT, Surroundings, run
 from scripts.knocks.damage import DAMAGES, choose
 from scripts.knocks.reference import read_image
 from scripts.knocks.stage import SIDE, Stage, write_data
@@ -50,6 +50,11 @@ def _upright(turn: int) -> bytes:
     return exif.tobytes()
 
 
+def _heic(generator: random.Random) -> bytes:
+    """One of the HEIC files of the tests: no package in use writes any."""
+    return generator.choice(sorted((ROOT / "tests" / "extract" / "images" / "data").glob("*.heic"))).read_bytes()
+
+
 #: Suffix, writer, and levels by which another decoder may differ.
 FORMATS: dict[str, tuple[str, Callable[[random.Random], bytes], float]] = {
     "PNG grey": (".png", _saved("PNG", "L"), 1),
@@ -76,6 +81,7 @@ FORMATS: dict[str, tuple[str, Callable[[random.Random], bytes], float]] = {
     "GIF": (".gif", _saved("GIF", "P"), 1),
     "JPEG 2000": (".jp2", _saved("JPEG2000", "RGB", irreversible=False), 1),
     "AVIF": (".avif", _saved("AVIF", "RGB", quality=90, speed=10), LOSSY),
+    "HEIC": (".heic", _heic, LOSSY),
 }
 
 
@@ -221,7 +227,7 @@ def play(stage: Stage, cases: Sequence[Case], folder: Path) -> Mapping[int, Verd
 IMAGES = Kind(
     "images",
     2000,
-    "`extract run` over PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000 and AVIF files with damaged bytes, wrong "
+    "`extract run` over PNG, JPEG, TIFF, BMP, WebP, GIF, JPEG 2000, AVIF and HEIC files with damaged bytes, wrong "
     "endings and false sizes; pipes, links, devices and odd names in their place",
     "a row is what Pillow reads of the same bytes, or the undamaged image; other files are in `rejected.csv`, "
     "with a reason; whole files are read",

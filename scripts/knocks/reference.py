@@ -54,9 +54,13 @@ def guarded(read: Callable[[], _Given]) -> _Given | None:
 
 def read_image(content: bytes, side: int) -> np.ndarray:
     """Read a plain image by Pillow: uint8 (side, side, 3), transparency dropped, upright, the upper 8 of 16 bits."""
+    if content[4:8] == b"ftyp":
+        import pi_heif  # type: ignore[import-untyped]
+
+        pi_heif.register_heif_opener()
     with Image.open(io.BytesIO(content)) as image:
         image.load()
-        upright = ImageOps.exif_transpose(image)
+        upright = image if image.format == "HEIF" else ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16") or upright.mode == "I":
         pixels = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
     elif upright.mode in ("L", "LA", "1"):
