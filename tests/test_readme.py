@@ -17,6 +17,7 @@ import features.__main__
 import scripts.benchmark
 import scripts.phantom
 import scripts.pipeline
+import scripts.torture
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.baselines import BASELINES
 from classify.models.heads import PRESETS, HeadSpec
@@ -35,6 +36,8 @@ APPS = {
     "scripts/pipeline.py": scripts.pipeline.app,
     "scripts/benchmark.py": scripts.benchmark.app,
 }
+#: The scripts that are one command each.
+SINGLE = {"scripts/phantom.py": scripts.phantom.app, "scripts/torture.py": scripts.torture.app}
 #: The scripts that take no options, or options of their own.
 PLAIN_SCRIPTS = {"scripts/setup.sh": {"--gpu"}, "scripts/demo.sh": set(), "scripts/test.sh": set()}
 #: The script that hands its words, but for the first, to a command.
@@ -48,7 +51,7 @@ def page(name: str) -> str:
 
 def commands() -> dict[tuple[str, ...], Any]:
     """Every command, by the words that call it: the room or script, and the sub-command where there is one."""
-    found: dict[tuple[str, ...], Any] = {("scripts/phantom.py",): get_command(scripts.phantom.app)}
+    found: dict[tuple[str, ...], Any] = {(name,): get_command(app) for name, app in SINGLE.items()}
     for first, app in APPS.items():
         group: Any = get_command(app)
         found |= {(first, name): command for name, command in group.commands.items()}
@@ -85,7 +88,7 @@ def called(line: str) -> tuple[tuple[str, ...], list[str]] | None:
     first, *words = shlex.split(line.removeprefix("python ").removeprefix("-m "))
     if first in APPS:
         return (first, *words[:1]), words[1:]
-    if first in PLAIN_SCRIPTS or first == "scripts/phantom.py":
+    if first in PLAIN_SCRIPTS or first in SINGLE:
         return (first,), words
     if first == SLURM:
         return SCRIPTS["scripts/extract.sh"], words[1:]
