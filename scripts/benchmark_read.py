@@ -12,6 +12,7 @@ import numpy as np
 from features.common.text import make_console
 from features.store.assembly import assemble
 from features.store.cache import FeatureCache
+from features.store.images_table import ImageFacts
 from features.store.parts import PartStore, Rows
 from features.store.recipe import Recipe
 
@@ -69,6 +70,7 @@ def _write(root: Path, name: str, image_ids: list[str], random: np.random.Genera
     digests = tuple(bytes(16) for _ in image_ids)
     parts = PartStore(root / f"{name}.parts")
     features = random.standard_normal((len(image_ids), 1, WIDTH), np.float32)
-    parts.add(Rows(tuple(image_ids), digests, features, ()))
+    facts = (ImageFacts(1, 1, 1, 8, 0.0, 0.0),) * len(image_ids)
+    parts.add(Rows(tuple(image_ids), digests, features, facts))
     wanted = dict(zip(image_ids, digests, strict=True))
     assemble(root / "train" / f"{name}.h5", recipe, {"device": "CPU", "engine": "none"}, wanted, None, parts)

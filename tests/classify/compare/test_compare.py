@@ -289,7 +289,9 @@ def test_runs_without_anything_in_common_are_refused(first, changed):
     edit(changed, "labels.csv", lambda table: table.assign(ID="other" + table["ID"]))
     with pytest.raises(InputError, match="no training image in common"):
         join_runs((first, changed), None)
-    reseal(changed, labels=["x", "y", "z"])
+    splits = json.loads((changed / "run.json").read_text())["splits"]
+    splits["train"]["positives"] = dict.fromkeys("xyz", 1)
+    reseal(changed, labels=["x", "y", "z"], splits=splits)
     with pytest.raises(InputError, match=r"no label in common \(first: epidural, .*; changed: x, y, z\)"):
         join_runs((first, changed), None)
 
