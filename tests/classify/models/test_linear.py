@@ -136,8 +136,8 @@ def test_of_many_rows_a_sample_is_fitted_first_and_the_solution_is_scikit_learns
     monkeypatch.setattr(linear, "_SAMPLED", 12 * 200)
     monkeypatch.setattr(mapped, "BLOCK", 512)
     seen = []
-    descend = linear._descend
-    monkeypatch.setattr(linear, "_descend", lambda known, *rest: seen.append(known.shape[0]) or descend(known, *rest))
+    descend = linear.descend
+    monkeypatch.setattr(linear, "descend", lambda known, *rest: seen.append(known.shape[0]) or descend(known, *rest))
     model = logistic(3.0).fit(X, y, np.arange(3000) // 7)
     assert model.converged_
     assert seen[-1] == 3000
