@@ -17,7 +17,7 @@ from scripts.knocks.damage import DAMAGES, choose
 from scripts.knocks.reference import read_image
 from scripts.knocks.stage import SIDE, Stage, write_data
 
-#: One case in so many is no file of bytes, but something else under an image's name.
+#: One case in so many is not a regular file, but something else under an image's name.
 EVERY = 40
 
 

@@ -14,6 +14,8 @@ from PIL import Image
 
 from scripts.knocks.case import LOST, WRONG, Verdict
 from scripts.knocks.commands import Surroundings, run
+from scripts.knocks.protobuf import bytes_field as _bytes
+from scripts.knocks.protobuf import varint_field as _number
 
 #: Height and width of what the backbone takes; its features are the 3 x SIDE x SIDE pixels themselves.
 SIDE = 16
@@ -212,19 +214,3 @@ def onnx_model(side: int = SIDE, width: int = WIDTH) -> bytes:
     features = _bytes(1, b"features") + _bytes(2, _bytes(1, _number(1, 1) + shape))
     graph = _bytes(1, cast) + _bytes(1, flatten) + _bytes(2, b"pixels") + _bytes(11, images) + _bytes(12, features)
     return _number(1, 8) + _bytes(7, graph) + _bytes(8, _number(2, 17))
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 127:
-        found.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*found, value])
-
-
-def _number(tag: int, value: int) -> bytes:
-    return _varint(tag * 8) + _varint(value)
-
-
-def _bytes(tag: int, value: bytes) -> bytes:
-    return _varint(tag * 8 + 2) + _varint(len(value)) + value

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from scripts.knocks.protobuf import bytes_field as _bytes
+from scripts.knocks.protobuf import varint_field as _number
+
 _DTYPES: dict[type, int] = {np.float32: 1, np.uint8: 2}  # TensorProto.DataType
 
 
@@ -39,19 +42,3 @@ def write_tiny(
     features = _bytes(1, b"features") + _bytes(2, _bytes(1, _number(1, 1)))
     graph = _bytes(1, node) + _bytes(2, b"tiny") + arrays + _bytes(11, images) + _bytes(12, features)
     return _number(1, 8) + _bytes(7, graph) + _bytes(8, _number(2, 17))
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 127:
-        found.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*found, value])
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field * 8) + _varint(value)
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    return _varint(field * 8 + 2) + _varint(len(value)) + value
