@@ -13,7 +13,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 #: The rooms whose tests take longest.
 _FIRST = ("extract", "classify", "scripts")
 #: What may run apart from its file, for it shares nothing with it; and what runs together, for it shares a run.
-_APART, _TOGETHER = "test_a_keras_backbone_gives_what_keras_applications_gives", Path("classify", "report")
+_APART = (
+    "test_the_command_gives_what_keras_applications_gives",
+    "test_a_keras_backbone_gives_what_keras_applications_gives",
+)
+_TOGETHER = Path("classify", "report")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

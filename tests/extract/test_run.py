@@ -3,6 +3,7 @@
 import csv
 import shutil
 import sys
+from functools import wraps
 from pathlib import Path
 
 import cv2
@@ -13,10 +14,12 @@ from typer.testing import CliRunner
 
 from extract.__main__ import app
 from extract.backbones.build import FrozenBackbone
+from extract.backbones.folding import fold_batch_norms
 from extract.backbones.table import BACKBONES, CHALLENGE
 from extract.backbones.taps import find_layer
 from extract.backbones.weights import Weights
 from extract.choices import _way_apart
+from extract.runtime import preprocess
 from extract.scans import dicom
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
@@ -41,38 +44,61 @@ def relative_error(features, reference):
     return np.linalg.norm(features - reference) / np.linalg.norm(reference)
 
 
-@pytest.mark.parametrize("row", KERAS_ROWS, ids=lambda row: row.name)
-def test_a_keras_backbone_gives_what_keras_applications_gives(row, tmp_path, monkeypatch):
-    keras = import_keras()
-    size = row.input_size
-    folder = tmp_path / "data" / "test"
-    folder.mkdir(parents=True)
-    red = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
-    red[:, size // 2 :] = 255, 0, 0
-    blue = red[..., ::-1]
-    for name, image in (("a_red", red), ("b_blue", blue)):
-        cv2.imwrite(str(folder / f"{name}.png"), image[..., ::-1])
-    builder = getattr(keras.applications, row.builder)
-    built = []
+@pytest.fixture
+def built(row, monkeypatch):
+    """The models of a row of the table that keras.applications builds, as they are built."""
+    keras, size = import_keras(), row.input_size
+    builder, built = getattr(keras.applications, row.builder), []
 
+    @wraps(builder)
     def build(**arguments):
         assert arguments == {"include_top": False, "weights": None, "pooling": "avg", "input_shape": (size, size, 3)}
         built.append(builder(**arguments))
         return built[-1]
 
     monkeypatch.setattr(keras.applications, row.builder, build)
-    cache = tmp_path / "cache"
+    yield built
+    keras.backend.clear_session()
+
+
+def draw_red_and_blue(size):
+    """Two images, uint8 (2, size, size, 3): half noise, half red; and the same with red and blue exchanged."""
+    red = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    red[:, size // 2 :] = 255, 0, 0
+    return np.stack([red, red[..., ::-1]])
+
+
+@pytest.mark.parametrize("row", [BACKBONES[name] for name in CHALLENGE], ids=lambda row: row.name)
+def test_the_command_gives_what_keras_applications_gives(row, built, tmp_path):
+    folder, cache = tmp_path / "data" / "test", tmp_path / "cache"
+    folder.mkdir(parents=True)
+    for name, image in zip(("a_red", "b_blue"), draw_red_and_blue(row.input_size), strict=True):
+        cv2.imwrite(str(folder / f"{name}.png"), image[..., ::-1])
     result = extract(
         tmp_path / "data", "--backbones", row.name, "--weights", "random", "--cache", cache, "--batch-size", 2
     )
     assert result.exit_code == 0, result.output
-    _, features = FeatureCache(cache).read("test", [row.name], ["a_red", "b_blue"])
-    _, mid = FeatureCache(cache).read("test", [f"{row.name}.mid"], ["a_red", "b_blue"])
+    found = [FeatureCache(cache).read("test", [name], ["a_red", "b_blue"])[1] for name in (row.name, f"{row.name}.mid")]
+    # Built again where the engine is left out: these features are too small for float32.
+    assert_given_by_keras_applications(row, built[-1], *found)
 
-    model = built[-1]  # built again where the engine is left out: these features are too small for float32
-    preprocess_input = sys.modules[builder.__module__].preprocess_input
-    whole = keras.Model(model.inputs, [model.output, *(find_layer(model, tap).output for tap in row.taps)])
-    last, *maps = (np.asarray(o) for o in whole(preprocess_input(np.stack([red, blue]).astype(np.float32))))
+
+@pytest.mark.parametrize("row", [row for row in KERAS_ROWS if row.name not in CHALLENGE], ids=lambda row: row.name)
+def test_a_keras_backbone_gives_what_keras_applications_gives(row, built):
+    """Without the engines: each holds itself to these features before it computes."""
+    frozen = FrozenBackbone.of_table(row, Weights("random", "random", "", None), "float32", ("last", "mid"))
+    folded = fold_batch_norms(frozen.build_rows())
+    found = map(np.asarray, folded(preprocess(draw_red_and_blue(row.input_size), row.preprocessing)))
+    (model,) = built
+    assert_given_by_keras_applications(row, model, *found)
+
+
+def assert_given_by_keras_applications(row, model, features, mid):
+    """Hold features and mid-level features of the red and the blue image to those of a model."""
+    images = draw_red_and_blue(row.input_size).astype(np.float32)
+    preprocess_input = sys.modules[getattr(import_keras().applications, row.builder).__module__].preprocess_input
+    whole = import_keras().Model(model.inputs, [model.output, *(find_layer(model, tap).output for tap in row.taps)])
+    last, *maps = (np.asarray(o) for o in whole(preprocess_input(images)))
     of_red, of_blue = last
     assert features.shape == (2, row.width)
     assert model.count_params() == row.parameters
@@ -85,7 +111,6 @@ def test_a_keras_backbone_gives_what_keras_applications_gives(row, tmp_path, mon
     assert mid.shape == expected.shape
     assert relative_error(mid, expected) < 1e-4
     assert relative_error(mid[0], expected[1]) > 1e-3
-    keras.backend.clear_session()
 
 
 def coarsest_sides(model):
@@ -107,17 +132,15 @@ def test_random_weights_are_those_of_seed_0():
         np.testing.assert_array_equal(second, of_keras)
 
 
-def test_embedded_backbones_give_the_golden_features(tmp_path):
-    names = [f"efficientnet_lite{variant}" for variant in range(3)]
-    golden = np.load(GOLDEN)
-    for variant, name in enumerate(names):
-        folder = tmp_path / name / "test"
-        folder.mkdir(parents=True)
-        cv2.imwrite(str(folder / "a.png"), draw_image(BACKBONES[name].input_size)[..., ::-1])
-        cache = tmp_path / name / "cache"
-        assert extract(tmp_path / name, "--backbones", name, "--cache", cache).exit_code == 0
-        _, features = FeatureCache(cache).read("test", [name])
-        assert relative_error(features[0], golden[f"lite{variant}_features"]) < 1e-4
+def test_an_embedded_backbone_gives_the_golden_features(tmp_path):
+    """Of the first; `extract check` compiles the others, and holds them to their canaries."""
+    name = "efficientnet_lite0"
+    folder, cache = tmp_path / "data" / "test", tmp_path / "cache"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "a.png"), draw_image(BACKBONES[name].input_size)[..., ::-1])
+    assert extract(tmp_path / "data", "--backbones", name, "--cache", cache).exit_code == 0
+    _, features = FeatureCache(cache).read("test", [name])
+    assert relative_error(features[0], np.load(GOLDEN)["lite0_features"]) < 1e-4
 
 
 def test_a_model_of_ones_own_runs_beside_the_table(tmp_path, own_model):
