@@ -11,4 +11,4 @@ echo "test: ruff format --check"
 echo "test: mypy"
 .venv/bin/mypy
 echo "test: pytest"
-.venv/bin/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder "$@"
+.venv/bin/python -m pytest --numprocesses auto --no-loadscope-reorder "$@"
