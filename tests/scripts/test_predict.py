@@ -29,8 +29,8 @@ def test_new_images_are_extracted_and_predicted_and_a_second_time_only_what_is_n
     assert step("classify.sh", tmp_path / "data", "--out", run, *options, "--no-pictures").exit_code == 0
 
     (tmp_path / "data" / "test").rename(images)
-    done = script("predict.sh", run, images)
-    assert done.returncode == 0, done.stderr
+    done = step("predict.sh", run, images)
+    assert done.exit_code == 0, done.output
     out = run / "predictions" / "new images"
     expected = pd.read_csv(run / "predictions_probability.csv").sort_values("ID").reset_index(drop=True)
     # In another order of rows, BLAS may round the last bit otherwise.
