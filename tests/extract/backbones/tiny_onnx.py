@@ -1,7 +1,9 @@
 """Write a tiny ONNX model without the package onnx: its one node casts, reshapes or mixes what enters it."""
 
+import json
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -42,3 +44,12 @@ def write_tiny(
     features = _bytes(1, b"features") + _bytes(2, _bytes(1, _number(1, 1)))
     graph = _bytes(1, node) + _bytes(2, b"tiny") + arrays + _bytes(11, images) + _bytes(12, features)
     return _number(1, 8) + _bytes(7, graph) + _bytes(8, _number(2, 17))
+
+
+def write_mean_colour(folder: Path) -> Path:
+    """Write a model of the mean colour of 16 x 16 pixels, and how images enter it; return its file."""
+    path = folder / "mean.onnx"
+    path.write_bytes(write_tiny([None, 16, 16, 3]))
+    sidecar = {"size": 16, "layout": "NHWC", "mean": (0, 0, 0), "std": (1, 1, 1), "pooling": "avg"}
+    path.with_suffix(".json").write_text(json.dumps(sidecar))
+    return path

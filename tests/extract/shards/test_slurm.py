@@ -1,6 +1,5 @@
 """scripts/slurm.sh, with an sbatch of our own that runs the jobs here."""
 
-import json
 import os
 import subprocess
 
@@ -9,7 +8,7 @@ from typer.testing import CliRunner
 
 from extract.__main__ import app
 from tests import ROOT
-from tests.extract.backbones.tiny_onnx import write_tiny
+from tests.extract.backbones.tiny_onnx import write_mean_colour
 from tests.extract.shards.test_shards import content
 from tests.extract.stand_ins import write_images
 
@@ -40,15 +39,6 @@ def submit(*words, path=os.environ["PATH"]):
     )
 
 
-def write_model(folder):
-    """Write a model of ONNX that gives the mean colour of 16 x 16 pixels, and how images enter it."""
-    path = folder / "own.onnx"
-    path.write_bytes(write_tiny([None, 16, 16, 3]))
-    sidecar = {"size": 16, "layout": "NHWC", "mean": (0, 0, 0), "std": (1, 1, 1), "pooling": "avg"}
-    path.with_suffix(".json").write_text(json.dumps(sidecar))
-    return path
-
-
 def test_the_script_parses():
     assert subprocess.run(["bash", "-n", SCRIPT], check=False).returncode == 0
 
@@ -63,7 +53,7 @@ def test_an_array_of_shards_and_a_job_that_puts_them_together(tmp_path):
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.write_text(SBATCH.format(log=log))
     sbatch.chmod(0o755)
-    words = [data, "--backbone", f"own={write_model(tmp_path)}", "--features", "last", "--cache"]
+    words = [data, "--backbone", f"own={write_mean_colour(tmp_path)}", "--features", "last", "--cache"]
     done = submit(3, *words, cache, path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     assert done.returncode == 0, done.stderr
     assert log.read_text().splitlines() == [
