@@ -33,18 +33,18 @@ def start(data, cache, seconds=0.02, part_rows=8):
     return process
 
 
-def test_kill_9_at_20_random_moments_changes_no_bit(data, tmp_path):
+def test_kill_9_at_10_random_moments_changes_no_bit(data, tmp_path):
     run(data, tmp_path / "undisturbed", backbone("a"), backbone("b", 30))
     cache = tmp_path / "cache"
     moments = random.Random(0)
     killed = 0
-    for _ in range(20):
+    for _ in range(10):
         process = start(data, cache, seconds=0.12)
         time.sleep(moments.uniform(0.0, 0.3))  # an undisturbed run takes over 4 s from here
         process.kill()
         process.communicate()
         killed += process.returncode == -signal.SIGKILL
-    assert killed == 20  # it was indeed interrupted every time
+    assert killed == 10  # it was indeed interrupted every time
     process = start(data, cache, seconds=0.0)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
