@@ -16,7 +16,7 @@ from extract.backbones.folding import fold_batch_norms
 from extract.backbones.resnext import build_resnext
 from extract.backbones.table import BACKBONES
 from extract.backbones.weights import find_weights
-from extract.runtime import Extractor, preprocess
+from extract.runtime import preprocess
 from features.common.errors import InputError
 from tests.extract.backbones.resnext_tensors import draw_image, draw_tensors
 from tests.extract.backbones.tensors.test_files import write_checkpoint
@@ -54,9 +54,8 @@ def test_the_row_of_the_table_gives_the_features_of_torchvision(folder):
     backbone = FrozenBackbone.of_table(ROW, find_weights(ROW, str(folder), None), "float32")
     model = backbone.build()
     assert model.count_params() == ROW.parameters
-    (features,) = Extractor(lambda: fold_batch_norms(model), backbone.preprocessing, backbone.input_size, 1)(
-        draw_image(224)[None]
-    )
+    pixels = preprocess(draw_image(backbone.input_size)[None], backbone.preprocessing)
+    features = keras.ops.convert_to_numpy(fold_batch_norms(model)(pixels))
     assert features.shape == (1, ROW.width)
     assert relative_error(features[0], np.load(GOLDEN)["features"]) < 1e-5
 
