@@ -113,14 +113,14 @@ def test_permuted_labels_have_chance_inside_every_interval():
 def test_permuted_labels_score_as_chance_on_the_average_of_many_permutations(few_draws):
     # One permutation says little. Without signal an out-of-fold score counts each pair of rows twice, once in each
     # direction, so it spreads sqrt(2) more than an interval of the models as they are can know, and 95 % become 83 %.
-    repeats = 16
+    repeats = 8
     scores = [
         macro_aucs(run(two_backbones(seed, rows=400, permute=True), folds=3, seed=seed)) for seed in range(repeats)
     ]
     for model in scores[0]:
         values = [of_model[model].value for of_model in scores]
-        # The spread is 0.03 here, so 4 of the mean's standard deviations are 0.03. In-sample stacking is above 0.6.
-        assert np.mean(values) == pytest.approx(0.5, abs=0.03), model
+        # The spread is 0.03 here, so 4 of the mean's standard deviations are 0.042. In-sample stacking is above 0.6.
+        assert np.mean(values) == pytest.approx(0.5, abs=0.042), model
         assert np.mean([of_model[model].low < 0.5 < of_model[model].high for of_model in scores]) >= 0.6, model
 
 

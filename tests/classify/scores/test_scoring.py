@@ -112,7 +112,7 @@ def test_averages_and_exact_match_are_scikit_learns_own(example):
 def test_intervals_are_percentiles_of_scikit_learns_values_on_explicit_resamples(example):
     labels, probabilities = example
     groups = np.array([f"p{index}" for index in np.random.default_rng(1).integers(0, 40, 200)])
-    drawn = resample(200, groups, seed=5, draws=60)
+    drawn = resample(200, groups, seed=5, draws=24)
     scores = table(labels, probabilities, ("a", "b", "c"), resampling=drawn)
     draws = []
     for weights in weights_of(drawn)[1:]:
