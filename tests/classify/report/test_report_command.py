@@ -5,10 +5,12 @@ import re
 import shutil
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from classify.__main__ import app
@@ -48,6 +50,19 @@ def quick(monkeypatch):
         return "new"
 
     monkeypatch.setattr("classify.report.page.make_page", make_page)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports whose figures are empty, for tests of their words: drawing takes most of a report's time."""
+
+    def save(figure, file, **how):
+        if isinstance(file, Path):
+            file.touch()
+        else:
+            file.write('<svg viewBox="0 0 1 1"></svg>')
+
+    monkeypatch.setattr(Figure, "savefig", save)
 
 
 def report(run):
@@ -116,7 +131,7 @@ def test_says_what_the_runs_files_say(without_pictures):
         assert text.count(f"{reason}: {reasons.count(reason):,}, first ") == 1
 
 
-def test_means_say_of_which_labels_they_are(copied, without_pictures):
+def test_means_say_of_which_labels_they_are(copied, without_pictures, undrawn):
     text = words((without_pictures / "report.html").read_text())
     assert "of the time: the mean over the labels." in text
     selection = json.loads((copied / "run.json").read_text())["selection"]
@@ -194,7 +209,7 @@ def test_outcomes_are_decided_as_the_run_decides_between_neighbouring_numbers(co
         assert {card["decision"] for card in cards} == {outcome}
 
 
-def test_the_gallery_says_whose_heat_it_shows(reported, copied):
+def test_the_gallery_says_whose_heat_it_shows(reported, copied, undrawn):
     text = words((reported / "report.html").read_text())
     assert "The heat is of greedy, without its members forest/all, knn/all, which have no gradient." in text
     (copied / "cam").mkdir()
