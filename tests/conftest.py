@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 # OpenMP's threads wait for work by spinning, and take the cores from the other workers of the suite: boosted trees are
 # then several times as slow. Set before scikit-learn loads OpenMP; no computed value changes.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# Other workers may hold up any example, above all one that starts a process.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 #: The rooms whose tests take longest.
 _FIRST = ("extract", "classify", "scripts")
