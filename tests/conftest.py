@@ -12,6 +12,8 @@ from xdist.scheduler import LoadScopeScheduling
 # OpenMP's threads wait for work by spinning, and take the cores from the other workers of the suite: boosted trees are
 # then several times as slow. Set before scikit-learn loads OpenMP; no computed value changes.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# So do those of OpenBLAS. Commands compute by one of its threads anyway, which tests see to.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Other workers may hold up any example, above all one that starts a process.
 settings.register_profile("suite", deadline=None)

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 from typer.testing import CliRunner
 
 from classify.__main__ import app
@@ -149,7 +149,8 @@ def test_products_have_one_thread_from_the_first_fit_to_the_last_file(toy, monke
 
     write_files = files.write_files
     monkeypatch.setattr(files, "write_files", watch)
-    run(toy, "run", "--baselines", "prior", "--ensemble", "none")
+    with threadpool_limits(2, user_api="blas"):  # as where nobody limits them
+        run(toy, "run", "--baselines", "prior", "--ensemble", "none")
     assert set(threads) == {1}
 
 

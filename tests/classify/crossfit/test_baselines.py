@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
-from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
 from classify.crossfit.models import Candidate, CrossFit
 from classify.crossfit.plan import FitPlan, Folds
@@ -94,5 +94,6 @@ class Threads(Echo):
 
 
 def test_a_fit_has_one_blas_thread_so_that_jobs_cannot_change_a_bit(inputs):
-    CrossFit({"threads": Candidate(Threads(), slice(1, 3))}, inputs, PLAN).run(2)
+    with threadpool_limits(2, user_api="blas"):  # as where nobody limits them
+        CrossFit({"threads": Candidate(Threads(), slice(1, 3))}, inputs, PLAN).run(2)
     assert set(Threads.seen) == {1}
