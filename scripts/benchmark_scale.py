@@ -33,9 +33,10 @@ _FACTS = ImageFacts(128, 128, 1, 8, 50.0, 30.0)
 
 
 class Spent(NamedTuple):
-    """What a command took: wall seconds, and the most memory that it held, in bytes."""
+    """What a command took: wall seconds, those of CPU, and the most memory that it held, in bytes."""
 
     seconds: float
+    of_cpu: float
     peak: int
 
 
@@ -56,7 +57,8 @@ def benchmark_scale(row_counts: Sequence[int], width: int, storage: str, options
         with tempfile.TemporaryDirectory() as name:
             for step, spent in _measure(Path(name), rows, width, storage, options):
                 found.setdefault(step, {})[rows] = spent
-                print(f"{rows:,} rows, {step}: {spent.seconds:.1f} s, {spent.peak / 1e9:.2f} GB", flush=True)
+                said = f"{spent.seconds:.1f} s, {spent.of_cpu:.1f} s of CPU, {spent.peak / 1e9:.2f} GB"
+                print(f"{rows:,} rows, {step}: {said}", flush=True)
     console = make_console()
     console.print(
         f"{width} features of {storage}, 3 labels, groups of {_OF_GROUP}; classify run {' '.join(options)}; "
@@ -66,17 +68,17 @@ def benchmark_scale(row_counts: Sequence[int], width: int, storage: str, options
 
 
 def tabulate(found: Mapping[str, Mapping[int, Spent]], row_counts: Sequence[int]) -> Table:
-    """A row per command; of each number of rows the seconds, what they are a row of it, and the memory."""
+    """A row per command; of each number of rows the seconds, those of CPU a row, and the memory."""
     table = Table(box=None, header_style="bold")
     table.add_column("command")
     for rows in row_counts:
-        for heading in (f"{rows:,} rows: s", "ms a row", "GB"):
+        for heading in (f"{rows:,} rows: s", "ms of CPU a row", "GB"):
             table.add_column(heading, justify="right")
     for step, of_rows in found.items():
         cells = []
         for rows in row_counts:
             spent = of_rows[rows]
-            cells += [f"{spent.seconds:.1f}", f"{1000 * spent.seconds / rows:.3f}", f"{spent.peak / 1e9:.2f}"]
+            cells += [f"{spent.seconds:.1f}", f"{1000 * spent.of_cpu / rows:.3f}", f"{spent.peak / 1e9:.2f}"]
         table.add_row(step, *cells)
     return table
 
@@ -111,7 +113,7 @@ def _run(words: Sequence[str], log: Path) -> Spent:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise InputError(f"{' '.join(words)} failed: {log.read_text()}")
-    return Spent(time.perf_counter() - started, 1024 * used.ru_maxrss)
+    return Spent(time.perf_counter() - started, used.ru_utime + used.ru_stime, 1024 * used.ru_maxrss)
 
 
 def _write(folder: Path, storage: str, rows: int, width: int) -> None:

@@ -34,12 +34,13 @@ def with_scan_groups(dataset: Dataset, root: Path) -> tuple[Dataset, str]:
     for name, split in dataset.splits.items():
         found = [""] * len(split.image_ids)
         for stored, rows in split.parts():
-            table, image_ids = tables.get(stored, ()), split.image_ids
+            table, image_ids = tables.get(stored), split.image_ids
             for row in rows.tolist():
-                if image_ids[row] in table:
-                    found[row] = table[image_ids[row]].group or f"{stored}/{image_ids[row]}"
-                    if table[image_ids[row]].group:
-                        known.add(found[row])
+                if table and image_ids[row] in table:
+                    group = table.group(image_ids[row])
+                    found[row] = group or f"{stored}/{image_ids[row]}"
+                    if group:
+                        known.add(group)
                     else:
                         alone.append(found[row])
         groups[name] = np.array(found, np.str_)

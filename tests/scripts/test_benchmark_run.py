@@ -49,20 +49,22 @@ def test_commands_are_measured_at_each_size_and_one_that_fails_is_said(tmp_path,
     assert counts == [100]
     assert [*found][:2] + [*found][-3:] == ["assembly", "features verify", *(f"classify {n}" for n in _OF_RUN)]
     spent = found["assembly"][100]
-    assert (0.1 < spent.seconds < 600, 1e7 < spent.peak < 1e10) == (True, True)
+    assert (0.1 < spent.of_cpu, 0.1 < spent.seconds < 600, 1e7 < spent.peak < 1e10) == (True, True, True)
     assert "100 rows, features audit: " in capsys.readouterr().out
     with pytest.raises(InputError, match="failed: no"):
         measure([sys.executable, "-c", "import sys; sys.exit('no')"], tmp_path / "log")
 
 
-def test_the_table_of_growth_says_seconds_a_row():
-    table = benchmark_scale.tabulate({"verify": {10: Spent(2.0, 3 * 10**9), 1000: Spent(30.0, 10**9)}}, [10, 1000])
+def test_the_table_of_growth_says_seconds_of_cpu_a_row():
+    table = benchmark_scale.tabulate(
+        {"verify": {10: Spent(2.0, 1.0, 3 * 10**9), 1000: Spent(30.0, 45.0, 10**9)}}, [10, 1000]
+    )
     console = make_console()
     with console.capture() as captured:
         console.print(table)
     heading, row = captured.get().splitlines()
-    assert " ".join(heading.split()) == "command 10 rows: s ms a row GB 1,000 rows: s ms a row GB"
-    assert row.split() == ["verify", "2.0", "200.000", "3.00", "30.0", "30.000", "1.00"]
+    assert " ".join(heading.split()) == "command 10 rows: s ms of CPU a row GB 1,000 rows: s ms of CPU a row GB"
+    assert row.split() == ["verify", "2.0", "100.000", "3.00", "30.0", "45.000", "1.00"]
 
 
 def test_the_runs_in_turn_differ_in_a_head_a_rule_and_a_label_alone(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from features.common.errors import InputError
 from features.common.files import digest_file
+from features.store import images_table
 from features.store.images_table import (
     FactsTable,
     ImageFacts,
@@ -77,6 +78,17 @@ def test_what_is_known_already_is_not_written_again(tmp_path, monkeypatch):
     monkeypatch.setattr("features.store.images_table.replacing", lambda path: pytest.fail(f"{path} was written"))
     FactsTable(path).add({"b": found("a", "b")["b"]}, ["a", "b"])
     assert len(FactsTable(path)) == 2
+
+
+def test_a_table_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    path, reads = tmp_path / "images.csv", []
+    FactsTable(path).add(found("a"), ["a"])
+    read = images_table._read_csv
+    monkeypatch.setattr(images_table, "_read_csv", lambda *of: reads.append(path) or read(*of))
+    assert len(FactsTable(path)) == len(FactsTable(path)) == len(reads) == 1
+    FactsTable(path).add(found("b"), ["a", "b"])
+    assert len(FactsTable(path)) == 2
+    assert len(reads) == 3  # once to add, once again
 
 
 def test_a_white_image_whose_mean_is_rounded_up_is_read(tmp_path):
