@@ -135,12 +135,17 @@ def _write(folder: Path, storage: str, rows: int, width: int) -> None:
         scores[block] = latent @ lines + own.normal(size=(count, len(_SHARES)))
         features = 0.5 * latent.astype(np.float32) @ mixing + 0.3 * own.standard_normal((count, width), np.float32)
         activated = np.maximum(features + 0.2, 0)[:, np.newaxis].astype(storage)
-        parts.add(Rows(tuple(ids[block]), (digest(b""),) * count, activated, (_FACTS,) * count, None))
+        parts.add(Rows(tuple(ids[block]), tuple(map(_digest, ids[block])), activated, (_FACTS,) * count, None))
     labels = scores > [np.quantile(own, 1 - share) for own, share in zip(scores.T, _SHARES.values(), strict=True)]
     table = pd.DataFrame({"ID": ids} | dict(zip(_SHARES, labels.T.astype(np.uint8), strict=True)))
     table.assign(patient=np.arange(rows) // _OF_GROUP).to_csv(folder / "data" / "train.csv", index=False)
-    seen = {image_id: SeenImage(digest(b""), Stamp.of(images / f"{image_id}.png"), _FACTS) for image_id in ids}
+    seen = {image_id: SeenImage(_digest(image_id), Stamp.of(images / f"{image_id}.png"), _FACTS) for image_id in ids}
     FactsTable.of_split(folder / "cache", "train").add(seen, ids)
+
+
+def _digest(image_id: str) -> bytes:
+    """What the digest of an image would be, were it not empty: no two are the same."""
+    return digest(image_id.encode())
 
 
 def _recipe(storage: str) -> Recipe:
@@ -157,7 +162,7 @@ def _assemble(folder: Path, storage: str) -> None:
     """Assemble the cache file, as the end of an extraction does."""
     ids = pd.read_csv(folder / "data" / "train.csv", usecols=["ID"])["ID"].tolist()
     path, parts = folder / "cache" / "train" / "backbone.h5", _parts(folder, storage)
-    assemble(path, _recipe(storage), {"device": "none", "engine": "none"}, dict.fromkeys(ids, digest(b"")), None, parts)
+    assemble(path, _recipe(storage), {"device": "none", "engine": "none"}, {i: _digest(i) for i in ids}, None, parts)
     parts.remove()
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations_with_replacement, compress
+from itertools import combinations_with_replacement, compress, islice
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,8 @@ from features.store.run_labels import NO_FOLD, RunLabels
 #: If no groups are given: how many images there are for each link that chance makes. At 100, 14 % of the pairs of one
 #: phantom patient are joined, and 92 % of the joined pairs are of one patient; at 30, 21 % and 80 %.
 IMAGES_PER_CHANCE_LINK = 100
+#: Given groups that the name of a group which joins them says: of many that join, each row would have all names.
+_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -306,11 +308,12 @@ def _propose_groups(images: AuditedImages, links: np.ndarray) -> tuple[dict[str,
 
 
 def _name_groups(names_of: Mapping[int, Collection[str]]) -> dict[int, str]:
-    """Name each group after the given ones that it joins, or by number; all names differ."""
+    """Name each group after the given ones that it joins, the first few of many, or by number; all names differ."""
     taken = {name for names in names_of.values() for name in names}
     group_of = {}
     for number, (own, names) in enumerate(names_of.items()):
-        name = "+".join(names) or f"proposed-{number:05d}"
+        more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+        name = "+".join([*islice(names, _NAMED), *more]) or f"proposed-{number:05d}"
         while len(names) != 1 and name in taken:  # a given group has that name
             name += "+"
         taken.add(name)

@@ -344,6 +344,15 @@ def test_images_that_are_all_alike_are_all_named_and_the_record_is_json(planted)
     assert record["threshold"]["exponent"] is None  # infinity is no JSON
 
 
+def test_a_group_that_joins_many_is_called_after_some_of_them(planted):
+    planted.features = dict.fromkeys(planted.features, planted.features["t000"])
+    _, _, groups, record = planted.audit()
+    [name] = set(groups.values())
+    assert name.split("+")[-1] == f"{record['groups']['given'] - 8} more"
+    assert name.startswith("p0+")
+    assert name.count("+") == 8
+
+
 def test_a_joined_group_is_called_as_no_other(planted):
     planted.patients |= {"t140": "p0+p33", "t141": "proposed-00001"}
     planted.copy("t000", "t100")
