@@ -9,7 +9,7 @@ from classify.models.closed_form import RidgeSolver, measure_mean, measure_scale
 from classify.models.descent import Curvature, SampledCurvature, Standardised, descend, start_lines
 from classify.models.estimators import expect_shares, fit_line
 from classify.models.trained_head import Linearised
-from features.common.arrays import UNKNOWN, Features, Groups, Labels, Probabilities, find_varied
+from features.common.arrays import UNKNOWN, Features, Groups, Labels, Probabilities, RowIndices, find_varied
 from features.store.mapped import AnyFeatures, take_rows
 
 #: Log loss a row that a fit may leave to gain, by the quadratic model of the loss: of fits that choose, and of others.
@@ -18,6 +18,8 @@ _ROUGH, _FINE = 1e-5, 1e-9
 _SAMPLED = 1 << 25
 #: How many times as many rows tell the curvature: of a rare label few of them count.
 _WIDER = 4
+#: Groups on which a ridge regression chooses, at least, where there are as many.
+_LEAST_GROUPS = 5
 #: Fits side by side: more would not speed up the products of matrices.
 _COLUMNS = 256
 
@@ -65,7 +67,8 @@ class PenalisedLogistic(_Linear):
 
     The penalty is a normal prior on the coefficients, of variance C. It is chosen by the spread that it gives the logit
     of an image, C * D on D standardised features, so that the same choices serve any width; and as a prior does not
-    depend on the number of rows, it is chosen on `most_rows` of them at the most, in whole groups.
+    depend on the number of rows, it is chosen on some `most_rows` of them, in at least `parts` whole groups; of groups
+    that are too large for the memory, on a share of their rows.
 
     The choice is by log loss on parts that cut no group, and that the fit left out: the strongest penalty whose loss is
     within a standard error, over groups, of the least (Hastie et al. 2009, section 7.10). One for all labels: chosen
@@ -109,7 +112,7 @@ class PenalisedLogistic(_Linear):
         truth, given = (y[:, varied] == 1).astype(np.float32), (y[:, varied] != UNKNOWN).astype(np.float32)
         standardised = Standardised(X, self.mean_, self.scale_)
         most = sampled_rows(width)
-        kept = np.arange(rows) if rows <= most else _draw_sample(truth, groups, most)
+        kept = thin_out(np.arange(rows), truth, most)
         seen, of_kept = standardised.read(kept), (truth[kept], given[kept])
         root = None
         if 2 * rows < width:
@@ -119,7 +122,11 @@ class PenalisedLogistic(_Linear):
         known = seen if root is None else np.column_stack([root, np.ones(rows)]).astype(np.float32)
         curvature = Curvature.of(known)
         if len(self.spreads) > 1:
-            self.C_ = self._choose(known, *of_kept, None if groups is None else groups[kept], curvature, width) / width
+            part, unit = self._deal(truth, groups)
+            chosen = thin_out(np.flatnonzero(part < self.parts), truth, most)
+            own = known[chosen] if len(kept) == rows else standardised.read(chosen)
+            of_own = own, truth[chosen], given[chosen], unit[chosen], part[chosen]
+            self.C_ = self._choose(*of_own, curvature, width) / width
         penalty = np.full(truth.shape[1], 1 / self.C_)
         if len(kept) == rows:
             fitted, converged = descend(known, *of_kept, penalty, curvature, self.max_iter, _FINE)
@@ -131,7 +138,7 @@ class PenalisedLogistic(_Linear):
             weaker = penalty[both] * len(kept) / rows
             start[:, both], _ = descend(known, own_truth, own_given, weaker, curvature, self.max_iter, _ROUGH)
             del known, seen, curvature
-            wider = _draw_sample(truth, groups, _WIDER * most)
+            wider = thin_out(np.arange(rows), truth, _WIDER * most)
             sampled = SampledCurvature.of(standardised, wider, given, start, penalty)
             fitted, converged = descend(standardised, truth, given, penalty, sampled, self.max_iter, _FINE, start)
         self.converged_ = bool(converged.all())
@@ -141,21 +148,23 @@ class PenalisedLogistic(_Linear):
         self.coef_[:, varied], self.intercept_[varied] = lines, fitted[-1]
         return self
 
+    def _deal(self, truth: np.ndarray, groups: Groups | None) -> tuple[np.ndarray, np.ndarray]:
+        """Deal whole groups to parts, of which the first `parts` choose: the part and the group of each row."""
+        unit = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        return deal_groups(unit, truth, self.parts * -(-len(truth) // self.most_rows)), unit
+
     def _choose(
         self,
         seen: np.ndarray,
         truth: np.ndarray,
         given: np.ndarray,
-        groups: Groups | None,
-        curvature: "Curvature",
+        unit: np.ndarray,
+        part: np.ndarray,
+        curvature: Curvature,
         width: int,
     ) -> float:
         """Choose the spread; arrays as those of `descend`, which may learn from the cells that are given."""
-        unit = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
-        part = deal_groups(unit, truth, self.parts * -(-len(truth) // self.most_rows))
-        kept = part < self.parts
-        seen, truth, given, part = seen[kept], truth[kept], given[kept], part[kept]
-        unit = np.unique(unit[kept], return_inverse=True)[1]
+        unit = np.unique(unit, return_inverse=True)[1]
         losses = np.zeros((len(self.spreads), unit.max() + 1))
         fits = [(label, left_out) for label in range(truth.shape[1]) for left_out in range(self.parts)]
         # a part is of no use to a label that has one value without it
@@ -195,23 +204,31 @@ def deal_groups(unit_of_row: np.ndarray, labels: np.ndarray, count: int) -> np.n
     return part_of_unit[unit_of_row]
 
 
-def _draw_sample(truth: np.ndarray, groups: Groups | None, most: int) -> np.ndarray:
-    """Choose so many rows at most, in whole groups but for the last: int64 (n,), ascending; `truth` is (N, L)."""
-    unit = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    kept = np.flatnonzero(deal_groups(unit, truth, -(-len(truth) // most)) == 0)
-    return kept[np.sort(np.argsort(unit[kept], kind="stable")[:most])]
+def thin_out(rows: RowIndices, labels: np.ndarray, most: int) -> RowIndices:
+    """Keep so many rows at most, with their share of each combination of labels, spread evenly: ascending.
+
+    Args:
+        rows: ascending.
+        labels: (N, L), 0 or 1, of all rows.
+        most: at least 1.
+    """
+    if len(rows) <= most:
+        return rows
+    order = np.lexsort(labels[rows].T)  # like ones side by side, and in their order
+    return np.sort(rows[order[np.arange(most) * len(rows) // most]])
 
 
 class RidgeRegression(_Linear):
     """Least squares with an L2 penalty, on labels as numbers, in closed form; a line makes its scores probabilities.
 
     Penalty and line are fitted to the exact scores that each group would have had without its own rows, per label: the
-    penalty of the least log loss. As a prior does not depend on the number of rows, it is chosen on `most_rows` of them
-    at the most, in whole groups; the line is fitted to the scores of all rows. See `RidgeSolver`.
+    penalty of the least log loss. As a prior does not depend on the number of rows, it is chosen on some `most_rows` of
+    them, in whole groups; of few large groups, on a share of their rows. The line is fitted to the scores of all rows.
+    See `RidgeSolver`.
 
     Args:
         penalties: to choose from, in units of the rows that the choice is made on.
-        most_rows: that the choice is made on.
+        most_rows: that the choice is made on, twice as many at the most.
 
     Attributes:
         mean_, scale_: float64 (D,), of the features that it learnt from.
@@ -265,7 +282,8 @@ class RidgeRegression(_Linear):
         """Choose a penalty per label, (L,); the solver is of all the rows."""
         if len(X) > self.most_rows:
             unit = np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1]
-            kept = deal_groups(unit, truth, -(-len(X) // self.most_rows)) == 0
+            parts = min(-(-len(X) // self.most_rows), max(1, len(np.unique(unit)) // _LEAST_GROUPS))
+            kept = thin_out(np.flatnonzero(deal_groups(unit, truth, parts) == 0), truth, 2 * self.most_rows)
             truth = truth[kept]
             solver = RidgeSolver(X[kept], truth, self.scale_, None if groups is None else groups[kept])
         penalties = len(truth) * np.array(self.penalties)

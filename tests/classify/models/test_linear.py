@@ -131,8 +131,8 @@ def test_of_many_rows_a_sample_is_fitted_first_and_the_solution_is_scikit_learns
     y = (Z[:, :3] + rng.normal(size=(3000, 3)) > (-0.5, 0, 1)).astype(np.uint8)
     y[rng.random((3000, 3)) < 0.1] = UNKNOWN
     y[:, 0] = np.arange(3000) % 1000 == 0
-    draw = linear._draw_sample
-    monkeypatch.setattr(linear, "_draw_sample", lambda *a: np.setdiff1d(draw(*a), np.flatnonzero(y[:, 0] == 1)))
+    thin = linear.thin_out
+    monkeypatch.setattr(linear, "thin_out", lambda *a: np.setdiff1d(thin(*a), np.flatnonzero(y[:, 0] == 1)))
     monkeypatch.setattr(linear, "_SAMPLED", 12 * 200)
     monkeypatch.setattr(mapped, "BLOCK", 512)
     seen = []
@@ -148,12 +148,33 @@ def test_of_many_rows_a_sample_is_fitted_first_and_the_solution_is_scikit_learns
         np.testing.assert_allclose(model.predict_proba(X)[:, label], theirs.predict_proba(Z)[:, 1], atol=3e-4)
 
 
-def test_one_large_group_does_not_make_the_sample_large():
-    truth = np.tile([[0.0], [1.0]], (500, 1))
-    for groups in (None, np.zeros(1000, int), np.arange(1000) // 600):
-        kept = linear._draw_sample(truth, groups, 100)
-        assert 0 < len(kept) <= 100
-        assert (np.diff(kept) > 0).all()
+@pytest.mark.parametrize("count", [2, 3, 40])
+def test_what_is_fitted_first_chooses_nothing_however_few_the_groups(monkeypatch, count):
+    rng = np.random.default_rng(0)
+    groups = np.arange(1500) % count
+    X = (rng.normal(size=(1500, 12)) + 0.1 * rng.normal(size=(count, 12))[groups]).astype(np.float32)
+    y = (3 * X[:, :2] + rng.logistic(size=(1500, 2)) > 0.5).astype(np.uint8)
+    whole = logistic(most_rows=300).fit(X, y, groups)
+    monkeypatch.setattr(linear, "_SAMPLED", 12 * 400)
+    sampled = logistic(most_rows=300).fit(X, y, groups)
+    assert whole.C_ > 0.5 / 12
+    if count < 40:  # they are thinned out to 400 rows, which may choose another
+        assert sampled.C_ > 0.2 / 12
+    else:
+        assert sampled.C_ == whole.C_
+        np.testing.assert_allclose(sampled.coef_, whole.coef_, atol=1e-3)
+
+
+def test_rows_are_thinned_out_evenly_by_labels():
+    labels = np.column_stack([np.arange(1000) % 2, np.arange(1000) % 50 == 0]).astype(np.uint8)
+    rows = np.arange(100, 1000)
+    kept = linear.thin_out(rows, labels, 90)
+    assert len(kept) == 90
+    assert (np.diff(kept) > 0).all()
+    assert kept.min() >= 100
+    assert labels[kept].sum(axis=0).tolist() == pytest.approx([45, 1.8], abs=1)
+    assert np.bincount(kept // 300).tolist() == pytest.approx([20, 30, 30, 10], abs=3)
+    assert linear.thin_out(rows, labels, 900) is rows
 
 
 def test_groups_are_dealt_whole_and_those_of_the_rarest_label_first():
@@ -244,6 +265,19 @@ def test_ridge_regression_is_scikit_learns_with_the_penalty_that_it_chose():
         expected = expit(model.slope_[label] * theirs.predict(Z) + model.shift_[label])
         np.testing.assert_allclose(model.predict_proba(X)[:, label], expected, atol=1e-5)
     assert (model.slope_ > 0).all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_ridge_regression_chooses_by_several_groups_however_large_they_are(count, monkeypatch):
+    rng = np.random.default_rng(0)
+    groups = np.arange(800) * count // 800
+    X = (rng.normal(size=(800, 12)) + rng.normal(size=(count, 12))[groups]).astype(np.float32)
+    y = (X[:, :2] + rng.logistic(size=(800, 2)) > 0.5).astype(np.uint8)
+    asked = []
+    solver = linear.RidgeSolver
+    monkeypatch.setattr(linear, "RidgeSolver", lambda *of: asked.append((len(of[0]), len(set(of[3])))) or solver(*of))
+    RidgeRegression(most_rows=100).fit(X, y, groups)
+    assert asked == [(800, count), (200, count)]
 
 
 @pytest.mark.parametrize("width", [40, 250])  # fewer features than rows, and more
