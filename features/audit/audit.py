@@ -6,11 +6,18 @@ from itertools import combinations_with_replacement, compress, islice
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from features.audit.cells import Cells
-from features.audit.near import FULL_SEARCH, LEAST_IMAGES, Threshold, choose_threshold, near_pairs, pairs_within, whiten
+from features.audit.near import (
+    FULL_SEARCH,
+    LEAST_IMAGES,
+    Threshold,
+    choose_threshold,
+    components_of,
+    join_near,
+    near_pairs,
+    whiten,
+)
 from features.audit.report import EXACT, NEAR
 from features.common.errors import InputError
 from features.dataset.dataset import Dataset, Split
@@ -240,7 +247,7 @@ def find_leaks(images: AuditedImages, features: Mapping[str, AnyFeatures]) -> Au
         if (images.groups == "").all():
             limit = threshold.distance_for(max(len(rows) / IMAGES_PER_CHANCE_LINK, threshold.expected))
         cells = Cells.of(points) if len(points) > FULL_SEARCH else None
-        links.append(rows[pairs_within(points, limit, cells)])
+        links.append(rows[join_near(points, limit, cells)])
         for one, other in combinations_with_replacement(images.split_names, 2):
             first, second = (np.flatnonzero(images.splits[rows] == name) for name in (one, other))
             pairs, near, mutual = near_pairs(points, first, second, group_codes[rows], threshold.distance, cells)
@@ -296,9 +303,7 @@ def _propose_groups(images: AuditedImages, links: np.ndarray) -> tuple[dict[str,
         order = np.argsort(names, kind="stable")
         alike = (names[order][1:] == names[order][:-1]) & (names[order][1:] != "")
         edges.append(np.column_stack([order[:-1][alike], order[1:][alike]]))
-    first, second = np.concatenate(edges).T
-    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(given), len(given)))
-    component = connected_components(graph, directed=False)[1]
+    component = components_of(np.concatenate(edges), len(given))
     names_of: dict[int, dict[str, None]] = {}
     for own, name in zip(component.tolist(), given.tolist(), strict=True):
         names_of.setdefault(own, {}).update({name: None} if name else {})

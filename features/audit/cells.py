@@ -1,5 +1,6 @@
 """Search for near images among very many: each is compared with those of the cells that are nearest to it."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,10 +32,13 @@ class Cells:
     def of(cls, points: np.ndarray) -> "Cells":
         """Sort points, float32 (N, K) of unit length, into some sqrt(N) cells, by the means of a seeded sample."""
         from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
 
         rng, count = np.random.default_rng(0), max(PROBES, round(np.sqrt(len(points))))
         sample = points[np.sort(rng.permutation(len(points))[: _PER_CELL * count])]
-        means = KMeans(count, init="random", n_init=1, max_iter=_ROUNDS, random_state=0).fit(sample)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # images that are all alike have fewer means
+            means = KMeans(count, init="random", n_init=1, max_iter=_ROUNDS, random_state=0).fit(sample)
         middles = means.cluster_centers_.astype(np.float32)
         # The nearest by Euclid: |p - m|^2 without |p|^2, which is the same for all cells.
         half = np.square(middles).sum(axis=1) / 2
@@ -75,14 +79,16 @@ class Cells:
         there = self.nearest_of(points, first, second, groups)
         return *there, *(there if np.array_equal(first, second) else self.nearest_of(points, second, first, groups))
 
-    def within(self, points: np.ndarray, distance: float) -> np.ndarray:
-        """List the pairs that are nearer than a distance: int64 (P, 2), the first row before the second."""
-        every, found = np.arange(len(points)), [np.empty((0, 2), np.int64)]
+    def within(self, points: np.ndarray, distance: float) -> Iterator[np.ndarray]:
+        """Yield the pairs that are nearer than a distance, cell by cell: int64 (P, 2), the first row before the second.
+
+        Two images that are each in a cell of the other are yielded twice.
+        """
+        every = np.arange(len(points))
         for asking, asked in self._visits(every, every):
             near = np.argwhere(cosine_distances(points[asking], points[asked]) < distance)
             pairs = np.sort(np.column_stack([asking[near[:, 0]], asked[near[:, 1]]]), axis=1)
-            found.append(pairs[pairs[:, 0] < pairs[:, 1]])
-        return np.unique(np.concatenate(found), axis=0)
+            yield pairs[pairs[:, 0] < pairs[:, 1]]
 
     def _visits(self, first: np.ndarray, second: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield places in `first` and in `second`, int64 (a,) and (b,), that are to be compared, cell by cell."""

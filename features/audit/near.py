@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.linalg import eigh  # numpy's finds all directions, at several times the cost
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from features.audit.cells import Cells, cosine_distances
 from features.store.mapped import AnyFeatures, in_blocks
@@ -24,6 +26,8 @@ FULL_SEARCH, _SAMPLED = 20_000, 2048
 #: How many pairs chance may bring below the threshold.
 EXPECTED_BY_CHANCE = 0.1
 _BLOCK = 1024
+#: Pairs that wait, at the most, until what they join is worked out: 64 MB.
+_WAITING = 1 << 22
 _BINS = 8192
 #: The largest cosine distance.
 _FARTHEST = 2.0
@@ -223,12 +227,41 @@ def _nearest(
     return nearest, distance, back, back_distance
 
 
-def pairs_within(points: np.ndarray, distance: float, cells: Cells | None = None) -> np.ndarray:
-    """List all pairs that are nearer than a distance, mutual or not: int64 (P, 2), the first row before the second."""
+def pairs_within(points: np.ndarray, distance: float, cells: Cells | None = None) -> Iterator[np.ndarray]:
+    """Yield all pairs that are nearer than a distance, mutual or not: int64 (P, 2), the first row before the second."""
     if cells is not None:
-        return cells.within(points, distance)
-    blocks = _distances_once(points)
-    return np.concatenate([np.argwhere(distances < distance) + start for start, distances in blocks])
+        yield from cells.within(points, distance)
+        return
+    for start, distances in _distances_once(points):
+        yield np.argwhere(distances < distance) + start
+
+
+def join_near(points: np.ndarray, distance: float, cells: Cells | None = None) -> np.ndarray:
+    """Join the images of all pairs that are nearer than a distance: int64 (P, 2), at most N links that join the same.
+
+    The pairs themselves may be N^2 of them, where many images are alike.
+    """
+    links, waiting = [np.empty((0, 2), np.int64)], 0
+    for pairs in pairs_within(points, distance, cells):
+        links.append(pairs)
+        waiting += len(pairs)
+        if waiting > max(_WAITING, len(points)):
+            links, waiting = [_span(np.concatenate(links), len(points))], 0
+    return _span(np.concatenate(links), len(points))
+
+
+def _span(links: np.ndarray, count: int) -> np.ndarray:
+    """Link each of so many images to the first of those that it is joined with, where it is another."""
+    _, first, component = np.unique(components_of(links, count), return_index=True, return_inverse=True)
+    joined = np.column_stack([first[component], np.arange(count)])
+    return joined[joined[:, 0] != joined[:, 1]]
+
+
+def components_of(links: np.ndarray, count: int) -> np.ndarray:
+    """Number what links, int64 (P, 2), join of so many images: int32 (count,), equal for images that are joined."""
+    graph = coo_array((np.ones(len(links), bool), tuple(links.T)), shape=(count, count))
+    numbers: np.ndarray = connected_components(graph, directed=False)[1]
+    return numbers
 
 
 def _sample_distances(points: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:

@@ -5,7 +5,7 @@ import pytest
 
 from features.audit import near
 from features.audit.cells import Cells
-from features.audit.near import choose_threshold, near_pairs, pairs_within, whiten
+from features.audit.near import choose_threshold, join_near, near_pairs, pairs_within, whiten
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,9 @@ def test_a_point_belongs_to_the_cell_with_the_nearest_middle(points):
 
 def test_near_images_are_those_of_a_full_search(points):
     cells, limit = Cells.of(points), choose_threshold(points).distance
-    np.testing.assert_array_equal(pairs_within(points, limit, cells), pairs_within(points, limit))
-    assert len(pairs_within(points, limit)) >= 60
+    pairs = np.concatenate([*pairs_within(points, limit)])
+    assert len(pairs) >= 60
+    np.testing.assert_array_equal(np.unique(np.concatenate([*pairs_within(points, limit, cells)]), axis=0), pairs)
     every, copies = np.arange(3060), np.arange(3000, 3060)
     for first, second in ((every, every), (copies, every[:3000]), (every[:3000], copies), (copies[:0], every)):
         found = near_pairs(points, first, second, GROUPS, limit, cells)
@@ -57,3 +58,19 @@ def test_a_sample_estimates_the_threshold_of_all_pairs(points, monkeypatch):
     sampled = choose_threshold(points)
     assert sampled.distance == pytest.approx(whole.distance, rel=0.03)
     assert sampled.exponent == pytest.approx(whole.exponent, rel=0.03)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_images_that_are_all_alike_are_joined_by_few_links(full, monkeypatch, recwarn):
+    monkeypatch.setattr(near, "_WAITING", 5000)
+    monkeypatch.setattr(near, "_BLOCK", 100)
+    monkeypatch.setattr("features.audit.cells._ROWS", 100)
+    alike = whiten([np.repeat(np.eye(4, dtype=np.float32), 250, axis=0)])
+    kept = []
+    span = near._span
+    monkeypatch.setattr(near, "_span", lambda links, count: kept.append(len(links)) or span(links, count))
+    links = join_near(alike, 1e-5, None if full else Cells.of(alike))
+    assert len(links) == 996
+    assert (links[:, 0] == links[:, 1] // 250 * 250).all()
+    assert sum(kept) > 4 * 250 * 249 / 2 > 2 * max(kept)  # of all pairs some at a time
+    assert not recwarn.list
