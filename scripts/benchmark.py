@@ -21,6 +21,7 @@ from classify.models.heads import DEFAULT_PRESETS
 from extract.backbones.table import CHALLENGE, EMBEDDED
 from extract.runtime import cores
 from features.common.cli import application, split_names
+from features.common.errors import InputError
 from scripts.benchmark_audit import benchmark_audit
 from scripts.benchmark_cam import benchmark_cam
 from scripts.benchmark_dicom import benchmark_dicom
@@ -33,7 +34,7 @@ from scripts.benchmark_peers import PEERS
 from scripts.benchmark_precision import benchmark_precision
 from scripts.benchmark_read import ROWS, benchmark_read
 from scripts.benchmark_run import benchmark_run
-from scripts.benchmark_scale import benchmark_scale
+from scripts.benchmark_scale import LEAST_ROWS, benchmark_scale
 from scripts.benchmark_scoring import benchmark_scoring
 
 #: What `scripts/demo.sh` makes.
@@ -175,8 +176,10 @@ def benchmark_growth(
 
     A million rows take an hour, and 10 GB of the disk.
     """
-    counts = [int(count) for count in split_names(rows, "--rows") or ()]
-    benchmark_scale(counts, width, dtype, ["--baselines", baselines, "--preset", preset])
+    counts = split_names(rows, "--rows") or ()
+    if not all(count.isdecimal() and int(count) >= LEAST_ROWS for count in counts):
+        raise InputError(f"--rows {rows}: expected whole numbers of at least {LEAST_ROWS}, such as 10000,100000.")
+    benchmark_scale([*map(int, counts)], width, dtype, ["--baselines", baselines, "--preset", preset])
 
 
 @app.command("read")

@@ -23,6 +23,8 @@ from features.store.parts import PartStore, Rows
 from features.store.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Fewer rows have too few positives of the rarest label to be folded.
+LEAST_ROWS = 100
 #: Rows of a group: slices of a patient.
 _OF_GROUP = 10
 #: What features follow: so many directions, of falling strength, which patients share in part, and noise.

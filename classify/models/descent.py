@@ -115,9 +115,8 @@ class SampledCurvature(NamedTuple):
             for curvature, weight in zip(curvatures, weights.T, strict=True):
                 weighed = block * weight[:, None]
                 curvature += weighed.T @ weighed
-        curvatures[:, np.arange(width), np.arange(width)] += penalty[
-            :, None
-        ]  # to the intercept's, which has none, little
+        diagonal = np.arange(width)
+        curvatures[:, diagonal, diagonal] += penalty[:, None]  # to the intercept's, which has none, little
         return cls([np.linalg.cholesky(curvature).astype(np.float32) for curvature in curvatures])
 
     def solve(self, gradient: np.ndarray, now: Mapping[str, np.ndarray]) -> np.ndarray:
