@@ -9,7 +9,7 @@ import typer
 from extract.backbones.table import CHALLENGE, EMBEDDED
 from extract.images.reading import MAX_PIXELS, Ranges
 from extract.scans.windows import WINDOW_CHOICES
-from features.options import ImageOptions
+from features.options import ClusterAddress, ClusterChoice, ImageOptions
 from features.store.recipe import FEATURES
 
 WeightsDir = Annotated[
@@ -174,15 +174,8 @@ class ExtractOptions(ImageOptions):
             show_default="all images",
         ),
     ] = None
-
-    cluster: Annotated[
-        Literal["ray"] | None,
-        typer.Option(help="Extract by all machines of a cluster of Ray.", show_default="this process"),
-    ] = None
-    address: Annotated[
-        str | None,
-        typer.Option(metavar="A", help="Where the cluster is, such as node1:6379.", show_default="one on this machine"),
-    ] = None
+    cluster: ClusterChoice = None
+    address: ClusterAddress = None
     actor_cpus: Annotated[
         int | None,
         typer.Option(

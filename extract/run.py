@@ -32,10 +32,11 @@ from extract.pipeline import Images
 from extract.report import Report, print_images, print_report, show_progress
 from extract.runtime import cores
 from extract.shards.assembling import finish_run
-from extract.shards.cluster import Cluster, extract_by_ray, import_ray
+from extract.shards.cluster import Cluster, extract_by_ray
 from extract.shards.records import Shard, ShardedRun, ShardRecords
 from extract.shards.shard import extract_shard
 from features.common.cli import EXIT_REJECTED, choose_names
+from features.common.cluster import check_cluster
 from features.common.commands import option_words, write_command
 from features.common.errors import InputError, heeded_signals
 from features.common.text import count_things, duration, make_console, size
@@ -62,12 +63,9 @@ def run_extraction(options: ExtractOptions) -> int:
     start = time.monotonic()
     _check_options(options)
     shard = None if options.shard is None else Shard.parse(options.shard)
-    if options.cluster:
-        if shard:
-            raise InputError(f"--shard {shard} is one process of many. Leave it out: --cluster runs all shards.")
-        import_ray()
-    elif given := [name for name in ("address", "actor_cpus") if getattr(options, name) is not None]:
-        raise InputError(f"--{given[0].replace('_', '-')} is for --cluster ray. Leave it out, or add that.")
+    if options.cluster and shard:
+        raise InputError(f"--shard {shard} is one process of many. Leave it out: --cluster runs all shards.")
+    check_cluster(options.cluster, address=options.address, actor_cpus=options.actor_cpus)
     cache = options.cache or default_cache(options.data)
     images = find_images(options.data, options.split, options, lambda line: console.print(f"understood: {line}"))
     window = choose_window(options.window, images, cache, lambda line: console.print(f"understood: {line}"))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,6 +11,14 @@ _PANEL = "CSV files of the data set"
 ExcelSafe = Annotated[
     bool,
     typer.Option("--excel-safe", help="Write ids, groups and labels so that a spreadsheet does not run them."),
+]
+ClusterChoice = Annotated[
+    Literal["ray"] | None,
+    typer.Option(help="Compute on all machines of a cluster of Ray.", show_default="this process"),
+]
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option(metavar="A", help="Where the cluster is, such as node1:6379.", show_default="one on this machine"),
 ]
 CacheArgument = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.", show_default=False)]
 

@@ -5,17 +5,11 @@ all machines see. So whatever is lost, an actor or this process, what is there c
 """
 
 import os
-import re
-import signal
-import socket
 import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -25,7 +19,8 @@ from extract.pipeline import UNIT_IMAGES
 from extract.report import Report, show_progress
 from extract.shards.records import Shard, ShardedRun, ShardRecords
 from extract.shards.shard import extract_shard
-from features.common.errors import InputError, heeded_signals
+from features.common.cluster import connected, say_unseen
+from features.common.errors import InputError
 from features.common.text import count_things
 
 #: Units of images of a task: on GPUs they fill a batch. Of no extraction there are more tasks than the second number.
@@ -34,9 +29,6 @@ _UNITS_OF_GPU, _MOST_TASKS = 4, 4096
 _AT_A_TIME = 2
 #: How often a task that ended its actor is tried again, on the actor that takes its place.
 _RETRIES = 8
-#: How long a machine may take to answer.
-_CONNECT_SECONDS = 10
-_INSTALL = ".venv/bin/pip install -r requirements-ray.txt"
 
 
 @dataclass(frozen=True)
@@ -103,10 +95,7 @@ class Worker:
             seen = ShardRecords(cache).run()
             if seen is None or seen.digest != self._run.digest or not data.exists():
                 missing = data if seen and seen.digest == self._run.digest else cache
-                return (
-                    f"{socket.gethostname()}, a machine of the cluster, does not see {missing} as this one does. Data "
-                    "set and cache have to lie in folders that all machines share, at the same paths."
-                )
+                return say_unseen(missing)
             return extract_shard(self._work, self._run, Shard(number, self._run.count), self._compiled, watch)
         except InputError as error:
             return str(error)
@@ -114,58 +103,6 @@ class Worker:
     def stop(self) -> None:
         """End the shards in flight early, with everything computed on disk."""
         self._stopped.set()
-
-
-def import_ray() -> Any:
-    """Ray, which sends nothing of its use to anybody.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    if find_spec("ray") is None:
-        raise InputError(f"--cluster ray needs the package ray, which is not installed. Run: {_INSTALL}")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
-
-    return ray
-
-
-@contextmanager
-def connected(ray: Any, address: str | None) -> Iterator[None]:
-    """Connect to a cluster, or start one on this machine, for the length of a `with` block.
-
-    Raises:
-        InputError: it cannot be reached.
-    """
-    handlers = {number: signal.getsignal(number) for number in heeded_signals()}
-    root = Path(__file__).parents[2]
-    code = {"py_modules": [str(root / room) for room in ("extract", "features")], "excludes": ["/cache/"]}
-    settings = {name: value for name, value in os.environ.items() if name == "KERAS_BACKEND"}
-    try:
-        if address and (found := re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address)):
-            socket.create_connection((found[1], int(found[2])), _CONNECT_SECONDS).close()  # Ray tries for minutes
-        ray.init(
-            address=address or "local",
-            runtime_env={**code, "env_vars": settings} if address else None,
-            include_dashboard=None if address else False,
-            logging_level="ERROR",
-            log_to_driver=False,
-        )
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        reason = str(error).strip() or type(error).__name__
-        where = f"--address {address}: the cluster" if address else "a cluster on this machine"
-        raise InputError(
-            f"{where} cannot be used: {reason.splitlines()[0][:200].rstrip('.')}. Start one by ray start "
-            "--head, with the Ray and the Python of here; where its access needs a token, set RAY_AUTH_MODE=token."
-        ) from None
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():  # Ray takes SIGTERM for itself
-                signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def find_places(nodes: list[dict[str, Any]], actor_cpus: int | None) -> list[Place]:
@@ -219,10 +156,9 @@ def extract_by_ray(
         InputError: Ray or its cluster is missing, an actor does not see the cache, a shard ended its actors again and
             again, or as of `extract`.
     """
-    ray = import_ray()
     report = Report.of(work.backbones)
     records = ShardRecords(work.options.cache)
-    with connected(ray, cluster.address), work.held(shared=True):
+    with connected(cluster.address, "extract", "features") as ray, work.held(shared=True):
         places = find_places(ray.nodes(), cluster.actor_cpus)
         run = choose_run(work, command, any(place.gpus for place in places))
         records.begin(run)

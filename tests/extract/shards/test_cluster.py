@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 from extract.__main__ import app
 from extract.pipeline import UNIT_IMAGES, Images
-from extract.shards import cluster
 from extract.shards.assembling import finish_run
 from extract.shards.cluster import Cluster, Place, Worker, choose_run, find_places
 from extract.shards.records import ShardRecords
+from features.common import cluster
 from features.common.errors import InputError
 from tests import ROOT
 from tests.extract.shards.test_shards import content

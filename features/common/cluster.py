@@ -1,0 +1,99 @@
+"""Start Ray, or connect to a cluster of it, for whatever a room lets it compute."""
+
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from features.common.errors import InputError, heeded_signals
+
+#: How long a machine may take to answer.
+_CONNECT_SECONDS = 10
+_INSTALL = ".venv/bin/pip install -r requirements-ray.txt"
+
+
+def check_cluster(cluster: str | None, **others: object) -> None:
+    """Refuse, before anything long begins, `--cluster` without Ray, and options of a cluster where there is none.
+
+    Args:
+        cluster: what `--cluster` names; None without.
+        others: options that only a cluster has, by name; None where they are not given.
+
+    Raises:
+        InputError: Ray is not installed, or an option has no cluster.
+    """
+    if cluster:
+        import_ray()
+    elif given := [name for name, value in others.items() if value is not None]:
+        raise InputError(f"--{given[0].replace('_', '-')} is for --cluster ray. Leave it out, or add that.")
+
+
+def import_ray() -> Any:
+    """Ray, which sends nothing of its use to anybody.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    if find_spec("ray") is None:
+        raise InputError(f"--cluster ray needs the package ray, which is not installed. Run: {_INSTALL}")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    return ray
+
+
+@contextmanager
+def connected(address: str | None, *rooms: str) -> Iterator[Any]:
+    """Connect to a cluster, or start one on this machine, for the length of a `with` block; gives Ray.
+
+    Args:
+        address: where it is; None for one on this machine, made for this block.
+        rooms: whose code is sent to the machines of another cluster.
+
+    Raises:
+        InputError: Ray is not installed, or the cluster cannot be reached.
+    """
+    ray = import_ray()
+    handlers = {number: signal.getsignal(number) for number in heeded_signals()}
+    root = Path(__file__).parents[2]
+    code = {"py_modules": [str(root / room) for room in rooms], "excludes": ["/cache/"]}
+    settings = {name: value for name, value in os.environ.items() if name == "KERAS_BACKEND"}
+    try:
+        if address and (found := re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address)):
+            socket.create_connection((found[1], int(found[2])), _CONNECT_SECONDS).close()  # Ray tries for minutes
+        ray.init(
+            address=address or "local",
+            runtime_env={**code, "env_vars": settings} if address else None,
+            include_dashboard=None if address else False,
+            logging_level="ERROR",
+            log_to_driver=False,
+        )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).strip() or type(error).__name__
+        where = f"--address {address}: the cluster" if address else "a cluster on this machine"
+        raise InputError(
+            f"{where} cannot be used: {reason.splitlines()[0][:200].rstrip('.')}. Start one by ray start "
+            "--head, with the Ray and the Python of here; where its access needs a token, set RAY_AUTH_MODE=token."
+        ) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():  # Ray takes SIGTERM for itself
+                signal.signal(number, handler)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def say_unseen(path: Path) -> str:
+    """Say that this machine of a cluster does not see a file or folder as the one that the command runs on."""
+    return (
+        f"{socket.gethostname()}, a machine of the cluster, does not see {path} as this one does. Data "
+        "set and cache have to lie in folders that all machines share, at the same paths."
+    )
