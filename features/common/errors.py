@@ -13,6 +13,8 @@ from types import FrameType
 
 #: Seconds after which a signal is sent again that a destructor swallowed.
 _AGAIN = 0.05
+#: The signals that arrived while they raise `Stopped`.
+_RECEIVED: list[int] = []
 #: What the system answers where a disk or a quota is full.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: What a file system answers that has no locks.
@@ -115,10 +117,10 @@ def raising_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may handle signals
         return
-    received: list[int] = []
+    _RECEIVED.clear()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        received.append(number)
+        _RECEIVED.append(number)
         raise Stopped(number)
 
     def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -137,8 +139,8 @@ def raising_signals() -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        if received:  # C code that raises an error of its own drops the interrupt
-            raise Stopped(received[0]) from error
+        if _RECEIVED:  # C code that raises an error of its own drops the interrupt
+            raise Stopped(_RECEIVED[0]) from error
         raise
     finally:
         sys.unraisablehook = hook
@@ -151,10 +153,16 @@ def unmasked_signals() -> Iterator[None]:
     """Raise the interrupt itself where a library made another error of it.
 
     A C function that is interrupted and returns a result all the same ends in a SystemError; others report that a file
-    is damaged, or that a module cannot be imported.
+    is damaged, or that a module cannot be imported; those of Ray raise an interrupt that does not say by which signal.
     """
     try:
         yield
+    except Stopped:
+        raise
+    except KeyboardInterrupt as error:
+        if _RECEIVED:
+            raise Stopped(_RECEIVED[0]) from error
+        raise
     except Exception as error:
         link: BaseException | None = error
         while link is not None and not isinstance(link, KeyboardInterrupt):

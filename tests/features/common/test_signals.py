@@ -77,6 +77,13 @@ def test_a_command_that_has_begun_tidies_up_and_ends_with_the_signals_code(numbe
     assert (done.returncode, done.stdout, done.stderr) == (code, "tidied up\n", "")
 
 
+@pytest.mark.parametrize(("number", "code"), ENDING)
+def test_an_interrupt_that_a_library_makes_of_a_signal_ends_with_that_signals_code(number, code):
+    other = "    except KeyboardInterrupt:\n        raise KeyboardInterrupt from None\n    finally:"
+    done = start(SENDS.replace("    finally:", other), int(number))
+    assert (done.returncode, done.stdout, done.stderr) == (code, "tidied up\n", "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_command_goes_on_where_its_caller_ignores_the_signal_as_nohup_does(number):
     done = start(SENDS, int(number), ignored=number)
