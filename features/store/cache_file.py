@@ -12,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from xxhash import xxh3_128_digest
 
+from features.common.cluster import say_unseen
 from features.common.commands import write_command
 from features.common.errors import InputError, cause_of
 from features.common.files import DIGEST_BYTES, digest
@@ -132,6 +133,10 @@ class CacheFile:
             _block_digests=arrays["block_digests"],
         )
 
+    def __reduce__(self) -> Any:
+        """Travel to another process as a path and a digest: it maps the file itself."""
+        return _open_again, (self.path.absolute(), xxh3_128_digest(self._block_digests.data))
+
     @property
     def fingerprint(self) -> str:
         """The recipe's."""
@@ -199,6 +204,17 @@ class CacheFile:
         """Note that so many bytes of the rows are about to be read."""
         assert isinstance(self._features.base, _Mapping)
         self._features.base.touch(count)
+
+
+def _open_again(path: Path, digest_of_blocks: bytes) -> CacheFile:
+    """Open a file in another process, maybe on another machine.
+
+    Raises:
+        InputError: it is not there, or another one.
+    """
+    if path.exists() and xxh3_128_digest((file := CacheFile.open(path))._block_digests.data) == digest_of_blocks:
+        return file
+    raise InputError(say_unseen(path))
 
 
 def index_digest(

@@ -1,5 +1,6 @@
 """Features on the disk are those that a read into memory gives, whichever rows are asked for."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.common.errors import InputError
 from features.store import mapped
 from features.store.cache import FeatureCache
 from features.store.cache_file import DamagedFile
@@ -120,3 +122,14 @@ def test_features_that_are_not_finite_are_refused_by_image(tmp_path, monkeypatch
     for tta in ("mean", "none"):
         with pytest.raises(DamagedFile, match="the features of image train7 are not finite, and 2 of 300 images"):
             FeatureCache(tmp_path).map("train", ["net"], ids, tta).load()
+
+
+def test_features_on_the_disk_travel_as_paths(tmp_path):
+    ids = write(tmp_path, "train", "half", numbers(0, 300, 1, 5))
+    features = FeatureCache(tmp_path).map("train", ["half"], ids, "mean")
+    travelling = pickle.dumps(features)
+    assert len(travelling) < 300 * 16  # the number of each row, and little else
+    np.testing.assert_array_equal(pickle.loads(travelling)[:], features[:])
+    write(tmp_path, "train", "half", numbers(1, 300, 1, 5))
+    with pytest.raises(InputError, match=r"does not see \S*half\.h5 as this one does\. Data set and cache have to lie"):
+        pickle.loads(travelling)
