@@ -11,7 +11,6 @@ import threading
 import time
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -23,7 +22,7 @@ from extract.shards.cluster import Cluster, Place, Worker, choose_run, find_plac
 from extract.shards.records import ShardRecords
 from features.common import cluster
 from features.common.errors import InputError
-from tests import ROOT
+from tests import ROOT, processes_below
 from tests.extract.shards.test_shards import content
 from tests.extract.stand_ins import StandIns, backbone, run, work_of, write_images
 from tests.test_rooms import imports_of
@@ -169,17 +168,7 @@ def finished(*arguments):
 
 def actors_of(driver):
     """The processes of actors below a process, by their number."""
-    parents, names = {}, {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            names[int(path.name)] = (path / "cmdline").read_text()
-        except OSError:
-            continue
-    below = {driver}
-    while more := {process for process, parent in parents.items() if parent in below} - below:
-        below |= more
-    return [process for process in below if names.get(process, "").startswith("ray::Actor")]
+    return [process for process, name in processes_below(driver).items() if name.startswith("ray::Actor")]
 
 
 @pytest.fixture
