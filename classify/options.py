@@ -18,14 +18,14 @@ from classify.scores.prevalence import parse_prevalences
 from features.common.cli import choose_names, split_names
 from features.common.commands import option_words, write_command
 from features.common.errors import InputError
-from features.options import OF_DATASET, OF_IMAGES, DatasetOptions, ExcelSafe
+from features.options import OF_DATASET, OF_IMAGES, ClusterAddress, ClusterChoice, DatasetOptions, ExcelSafe
 from features.store.recipe import FEATURES, TTA
 
 if TYPE_CHECKING:
     from classify.settings import Settings
 
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
-_NO_ARGUMENTS = ("data", "out", "overwrite", "note", "fits_gb")
+_NO_ARGUMENTS = ("data", "out", "overwrite", "note", "fits_gb", "cluster", "address")
 
 #: What `--exclusive` takes.
 EXCLUSIVE = ("auto", "yes", "no")
@@ -176,6 +176,8 @@ class RunOptions(DatasetOptions):
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Fits at a time; changes no result.", show_default="all cores")
     ] = None
+    cluster: ClusterChoice = None
+    address: ClusterAddress = None
     note: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What you want to know of this run later; decides nothing.")
     ] = None
@@ -210,9 +212,10 @@ class RunOptions(DatasetOptions):
 
         from classify.settings import Settings
 
+        cores = cpu_count()
         return Settings(
             **{name: getattr(self, name) for name in _AS_GIVEN},
-            jobs=self.jobs or cpu_count(),
+            jobs=min(self.jobs or cores, cores) if self.cluster else self.jobs or cores,  # what is not a fit stays here
             baselines=baselines,
             heads=heads,
             ensembles=ensembles,
@@ -287,6 +290,8 @@ class SearchOptions(DatasetOptions):
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds, the proposals and the training.")
     ] = 0
+    cluster: ClusterChoice = None
+    address: ClusterAddress = None
 
 
 @dataclass(frozen=True, kw_only=True)

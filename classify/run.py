@@ -18,6 +18,7 @@ from classify.options import RunOptions, choose_kinds
 from classify.rundir.folder import RUN_FILES, open_run
 from classify.settings import check_settings, choose_exclusive, count_steps
 from features.common.cli import EXIT_REJECTED, split_names
+from features.common.cluster import check_cluster
 from features.common.errors import InputError, unmasked_signals
 from features.common.text import duration, progress_bar
 from features.dataset.dataset import read_dataset
@@ -36,6 +37,7 @@ def run_classification(options: RunOptions) -> int:
         InputError: bad options or bad input.
         KeyboardInterrupt: it was stopped; that finished fits are kept has been said.
     """
+    check_cluster(options.cluster, address=options.address)
     backbones = split_names(options.backbones, "--backbones")
     kinds, settings, by = choose_kinds(options.features), options.settings(), split_names(options.by, "--by") or ()
     try:
@@ -70,6 +72,7 @@ def run_classification(options: RunOptions) -> int:
             check_settings(settings, inputs)
 
             from classify.crossfit.store import FitStore
+            from classify.crossfit.tasks import computing_by
             from classify.experiment import run_experiment
             from classify.explain import explain_gallery, say_what_was_explained
             from classify.readings import read_final
@@ -83,7 +86,9 @@ def run_classification(options: RunOptions) -> int:
                 store = FitStore.beside(cache.root, options.fits_gb)
                 say = partial(typer.echo, err=True)
                 read = time.perf_counter()
-                with progress_bar("fitting and scoring", count_steps(settings, inputs.columns)) as advance:
+                steps = count_steps(settings, inputs.columns)
+                fitting = computing_by(options.cluster, options.address, options.jobs)
+                with fitting, progress_bar("fitting and scoring", steps) as advance:
                     # The bar of a terminal says as much.
                     on_model = (lambda name, seconds: None) if sys.stderr.isatty() else partial(_say_fitted, say)
                     experiment = run_experiment(inputs, settings, advance, store, say, on_model)

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import NamedTuple
 
@@ -12,14 +12,15 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 
 from classify.crossfit.memory import FitSize, jobs_in_memory
-from classify.crossfit.plan import REFIT, Fit, FitPlan, Prediction, in_threads, make_folds
-from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
+from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction, in_threads, make_folds
+from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore, pack_fit, unpack_fit
+from classify.crossfit.tasks import tasks_in_use
 from classify.inputs import Inputs
 from classify.models.files import SavedEstimator, predict_rows
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
-from features.common.arrays import RowIndices, find_varied
-from features.store.mapped import MappedFeatures, take_rows
+from features.common.arrays import Features, Groups, Labels, RowIndices, find_varied
+from features.store.mapped import AnyFeatures, MappedFeatures, take_rows
 
 #: One of so many parts of a fold's training rows decides when its heads stop.
 VALIDATION_PARTS = 5
@@ -58,6 +59,69 @@ class FoldRows(NamedTuple):
     lacking: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """What makes the fits of a plan, in this process or another.
+
+    Attributes:
+        train: features of the N rows to learn from.
+        labels: uint8 (N, L), theirs.
+        groups: theirs; None where no groups are known.
+        views: float32 (N, V, D), theirs; None without.
+        test: features to predict; None without.
+        fits: the rows of each fit.
+        head_rows: the rows of each fit of a head; empty without heads.
+        seed: of the heads.
+    """
+
+    train: AnyFeatures
+    labels: Labels
+    groups: Groups | None
+    views: Features | None
+    test: AnyFeatures | None
+    fits: Sequence[FitRows]
+    head_rows: Sequence[FoldRows]
+    seed: int
+
+    def fit(self, candidate: Candidate, number: int) -> Fit:
+        """Fit a candidate once; let it predict the rows held out and, where asked, test."""
+        seen = self.train[:, candidate.columns]
+        if isinstance(candidate.model, HeadSpec):
+            from classify.bank import train as bank  # what is compiled takes time to load
+
+            split = bank.HeadSplit(*self.head_rows[number][:2])
+            drawn = None if self.views is None else self.views[:, :, candidate.columns]
+            [head] = bank.train_bank([candidate.model], seen, self.labels, split, self.seed, views=drawn)
+            return self._predict(candidate, number, head, head.best_epoch > 0, head.seconds)
+        started, learnt = time.perf_counter(), self.fits[number].learnt
+        groups = None if self.groups is None else self.groups[learnt]
+        model = clone(candidate.model).fit(take_rows(seen, learnt), self.labels[learnt], groups)
+        return self._predict(candidate, number, SavedEstimator(model), model.converged_, time.perf_counter() - started)
+
+    def fit_and_pack(self, candidate: Candidate, number: int) -> bytes:
+        """Fit as `fit`; gives the bytes of a finished fit, which travel."""
+        return pack_fit(self.fit(candidate, number))
+
+    def _predict(
+        self,
+        candidate: Candidate,
+        number: int,
+        fitted: SavedEstimator | TrainedHead,
+        converged: bool,
+        seconds: float,
+    ) -> Fit:
+        """Let a fitted model predict; `seconds` are those of fitting it."""
+        started = time.perf_counter()
+        rows = self.fits[number]
+        out_of_fold = np.empty((0, self.labels.shape[1]), np.float32)  # no estimator of scikit-learn takes no rows
+        if len(rows.held_out):
+            out_of_fold = predict_rows(fitted, take_rows(self.train[:, candidate.columns], rows.held_out))
+        test = None
+        if self.test is not None and rows.predicts_test:
+            test = predict_rows(fitted, self.test[:, candidate.columns])
+        return Fit(fitted, out_of_fold, test, converged, seconds + time.perf_counter() - started)
+
+
 class CrossFit:
     """Every candidate once for each fit of a plan.
 
@@ -92,6 +156,9 @@ class CrossFit:
         self._warnings: list[str] = []
         if self._heads:
             self._split_rows_of_heads()
+        train, test = inputs.train, None if inputs.test is None else inputs.test.features
+        rows = self._fits, self._head_rows
+        self._fitting = Fitting(train.features, inputs.train_labels, train.groups, train.views, test, *rows, seed)
 
     def list_keys(self) -> dict[str, list[str]]:
         """What the fits are found by, by model; those of heads on all rows are known once their folds are."""
@@ -114,30 +181,18 @@ class CrossFit:
             on_fit: called after each of the len(candidates) * len(plan.fits()) fits, from any thread.
             on_model: called with a model's name and the seconds of its fits when the last of them is made or found.
         """
-        lock, left, spent = (
-            Lock(),
-            dict.fromkeys(self._candidates, len(self._fits)),
-            dict.fromkeys(self._candidates, 0.0),
-        )
+        lock = Lock()
+        left, spent = dict.fromkeys(self._candidates, len(self._fits)), dict.fromkeys(self._candidates, 0.0)
 
-        def recall(name: str, candidate: Candidate, number: int) -> Fit:
-            key = self._key(candidate, number)
-            fit = self._store.find(key) if key else None
-            if fit is None:
-                fit = self._fit(candidate, number)
-                if key:
-                    self._store.keep(key, fit)
+        def count(name: str, fit: Fit) -> None:
             on_fit()
             with lock:
                 left[name] -= 1
                 spent[name] += fit.seconds
                 if not left[name]:
                     on_model(name, spent[name])
-            return fit
 
-        rows = max(len(fit.learnt) for fit in self._fits)
-        sizes = [self._size(one, rows) for one in self._candidates.values()]
-        jobs = jobs_in_memory(min(jobs, len(sizes) * len(self._fits) or 1), sizes)
+        make = self._maker(jobs)
         found: dict[str, list[Fit]] = {name: [] for name in self._candidates}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` says it
@@ -147,7 +202,8 @@ class CrossFit:
                     name: self._for_all_rows(name, found[name]) if later else self._candidates[name]
                     for name, _ in wanted
                 }
-                fits = in_threads(jobs, recall, [(name, models[name], number) for name, number in wanted])
+                calls = [(name, models[name], number) for name, number in wanted]
+                fits = self._recall(calls, jobs, make, count)
                 for (name, _), fit in zip(wanted, fits, strict=True):
                     found[name].append(fit)
         backbones = {name: _backbones_within(one.columns, self._inputs) for name, one in self._candidates.items()}
@@ -156,6 +212,55 @@ class CrossFit:
             {name: tuple(fit.model for fit in fits) for name, fits in found.items()},
             (*self._warnings, *self._unfinished(found)),
         )
+
+    def _recall(
+        self,
+        calls: Sequence[tuple[str, Candidate, int]],
+        jobs: int,
+        make: Callable[[list[tuple[Candidate, int]], Callable[[int, Fit], None]], None],
+        count: Callable[[str, Fit], None],
+    ) -> list[Fit]:
+        """Find fits of models, candidates and numbers, and make and keep those that are missing; count each."""
+
+        def find(name: str, candidate: Candidate, number: int) -> tuple[str | None, Fit | None]:
+            key = self._key(candidate, number)
+            fit = self._store.find(key) if key else None
+            if fit is not None:
+                count(name, fit)
+            return key, fit
+
+        found = in_threads(jobs, find, calls)
+        fits = {place: fit for place, (_, fit) in enumerate(found) if fit is not None}
+        missing = [place for place in range(len(calls)) if place not in fits]
+
+        def take(turn: int, fit: Fit) -> None:
+            place = missing[turn]
+            fits[place] = fit
+            if key := found[place][0]:
+                self._store.keep(key, fit)
+            count(calls[place][0], fit)
+
+        make([calls[place][1:] for place in missing], take)
+        return [fits[place] for place in range(len(calls))]
+
+    def _maker(self, jobs: int) -> Callable[[list[tuple[Candidate, int]], Callable[[int, Fit], None]], None]:
+        """What makes fits, so many at a time, and hands over each with its place: threads, or tasks of a cluster."""
+        tasks = tasks_in_use()
+        if tasks is None or tasks.is_here:
+            rows = max(len(fit.learnt) for fit in self._fits)
+            sizes = [self._size(one, rows) for one in self._candidates.values()]
+            jobs = jobs_in_memory(min(jobs, len(sizes) * len(self._fits) or 1), sizes)
+
+        def by_threads(calls: list[tuple[Candidate, int]], take: Callable[[int, Fit], None]) -> None:
+            in_threads(jobs, lambda turn, call: take(turn, self._fitting.fit(*call)), enumerate(calls))
+
+        def by_tasks(calls: list[tuple[Candidate, int]], take: Callable[[int, Fit], None]) -> None:
+            shared.run(calls, lambda turn, packed: take(turn, unpack_fit(packed)), at_a_time)
+
+        if tasks is None:
+            return by_threads
+        shared, at_a_time = tasks.share(self._fitting.fit_and_pack), jobs if tasks.is_here else None
+        return by_tasks
 
     def _size(self, candidate: Candidate, rows: int) -> FitSize:
         """What decides the memory of a fit to so many rows."""
@@ -186,42 +291,6 @@ class CrossFit:
             settings = (model, self._seed, self._fits[number].predicts_test, *self._keys.of_views)
             return self._keys.make(backbones, *settings, *self._head_rows[number][:3])
         return self._keys.make(backbones, type(model), model.get_params(), *self._fits[number])
-
-    def _fit(self, candidate: Candidate, number: int) -> Fit:
-        """Fit a candidate once; let it predict the rows held out and, where asked, test."""
-        seen, labels = self._inputs.train.features[:, candidate.columns], self._inputs.train_labels
-        if isinstance(candidate.model, HeadSpec):
-            from classify.bank import train as bank  # what is compiled takes time to load
-
-            split = bank.HeadSplit(*self._head_rows[number][:2])
-            views = self._inputs.train.views
-            drawn = None if views is None else views[:, :, candidate.columns]
-            [head] = bank.train_bank([candidate.model], seen, labels, split, self._seed, views=drawn)
-            return self._predict(candidate, number, head, head.best_epoch > 0, head.seconds)
-        started, learnt = time.perf_counter(), self._fits[number].learnt
-        groups = None if self._inputs.train.groups is None else self._inputs.train.groups[learnt]
-        model = clone(candidate.model).fit(take_rows(seen, learnt), labels[learnt], groups)
-        return self._predict(candidate, number, SavedEstimator(model), model.converged_, time.perf_counter() - started)
-
-    def _predict(
-        self,
-        candidate: Candidate,
-        number: int,
-        fitted: SavedEstimator | TrainedHead,
-        converged: bool,
-        seconds: float,
-    ) -> Fit:
-        """Let a fitted model predict; `seconds` are those of fitting it."""
-        started = time.perf_counter()
-        inputs, rows = self._inputs, self._fits[number]
-        out_of_fold = np.empty((0, len(inputs.label_names)), np.float32)  # no estimator of scikit-learn takes no rows
-        if len(rows.held_out):
-            held_out = take_rows(inputs.train.features[:, candidate.columns], rows.held_out)
-            out_of_fold = predict_rows(fitted, held_out)
-        test = None
-        if inputs.test is not None and rows.predicts_test:
-            test = predict_rows(fitted, inputs.test.features[:, candidate.columns])
-        return Fit(fitted, out_of_fold, test, converged, seconds + time.perf_counter() - started)
 
     def _split_rows_of_heads(self) -> None:
         """Split the rows of each fold into those to learn from and those that decide when its heads stop."""

@@ -89,14 +89,14 @@ class FitStore:
             return None
         with self._lock:
             self.reused += 1
-        return _unpack(content)
+        return unpack_fit(content)
 
     def keep(self, key: str, fit: Fit) -> None:
         """Keep a fit; a disk that is full or read-only is said once, and then no more are kept."""
         with self._lock:
             self.made += 1
         if self._keeps:
-            self._write(f"{key}{_FIT}", _pack(fit))
+            self._write(f"{key}{_FIT}", pack_fit(fit))
 
     def recall(self, what: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
         """Give what was made of the same before, or make and keep it; see `digest_parts`."""
@@ -317,7 +317,7 @@ def unpack_arrays(content: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]
     return json.loads(arrays.pop("facts").tobytes()), arrays
 
 
-def _pack(fit: Fit) -> bytes:
+def pack_fit(fit: Fit) -> bytes:
     """Write a fit."""
     arrays = {"out_of_fold": fit.out_of_fold} | ({} if fit.test is None else {"test": fit.test})
     facts: dict[str, Any] = {"converged": fit.converged, "seconds": fit.seconds}
@@ -331,8 +331,8 @@ def _pack(fit: Fit) -> bytes:
     return pack_arrays(facts, arrays)
 
 
-def _unpack(content: bytes) -> Fit:
-    """Read what `_pack` wrote."""
+def unpack_fit(content: bytes) -> Fit:
+    """Read what `pack_fit` wrote."""
     facts, arrays = unpack_arrays(content)
     model: TrainedHead | SavedEstimator
     if "spec" in facts:

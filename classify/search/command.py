@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from classify.crossfit.tasks import computing_by
 from classify.inputs import SplitInputs, choose_features, describe_views, read_inputs
 from classify.models.heads import HeadSpec, write_presets
 from classify.options import SearchOptions, check_exclusive, choose_kinds
@@ -26,6 +27,7 @@ from classify.search.search import (
 from classify.search.study import JOURNAL, StudyFile, open_study
 from classify.settings import choose_exclusive
 from features.common.cli import split_names
+from features.common.cluster import check_cluster
 from features.common.errors import InputError, Stopped
 from features.common.text import count_things, make_console
 from features.dataset.dataset import read_dataset
@@ -49,6 +51,7 @@ def search(options: SearchOptions) -> int:
     out, seed = options.out, options.seed
     backbones, kinds = split_names(options.backbones, "--backbones"), choose_kinds(options.features)
     check_exclusive(options.exclusive)
+    check_cluster(options.cluster, address=options.address)
     console, screen = make_console(), make_console(stderr=True)
     dataset = read_dataset(options.data, options)
     for line in dataset.understood:
@@ -77,7 +80,8 @@ def search(options: SearchOptions) -> int:
         screen.print(f"{out} holds {count_things(before, 'trial')}" if before else f"{out}: a new study")
         with _progress(screen, study_file, options.trials, began) as (on_trials, on_batch):
             until = began + options.minutes * 60
-            ended = run_search(inputs, rows, options, until, study_file, on_trials, on_batch)
+            with computing_by(options.cluster, options.address):
+                ended = run_search(inputs, rows, options, until, study_file, on_trials, on_batch)
         trials = study_file.trials
         best = best_trials(trials, _HEADS_KEPT)
         heads = {f"best{place}": propose(trial, seed) for place, trial in enumerate(best, start=1)}

@@ -4,6 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from classify.bank.auc import mean_auc
 from classify.crossfit.models import FoldRows, split_rows
 from classify.crossfit.plan import Folds, in_threads, make_folds
 from classify.crossfit.store import digest_parts
+from classify.crossfit.tasks import tasks_in_use
 from classify.inputs import Inputs
 from classify.models.files import predict_rows
 from classify.models.heads import ClassWeight, HeadSpec
@@ -22,7 +24,7 @@ from classify.search.study import StudyFile
 from classify.settings import choose_exclusive
 from features.common.arrays import MemberProbabilities
 from features.common.errors import InputError, Stopped, unmasked_signals
-from features.store.mapped import take_rows
+from features.store.mapped import AnyFeatures, take_rows
 
 if TYPE_CHECKING:
     import optuna
@@ -140,7 +142,7 @@ def run_search(
     exclusive, _ = choose_exclusive(options.exclusive, inputs)
     study = optuna.create_study(direction="maximize")
     study.add_trials(study_file.trials)
-    longest = 0.0
+    trainer, longest = FoldTrainer(inputs, folds, options.seed), 0.0
     try:
         with unmasked_signals():
             while (missing := options.trials - len(study_file.trials)) > 0:
@@ -155,7 +157,7 @@ def run_search(
 
                 trials = ask_batch(study, min(options.batch, missing), options.seed, len(study_file.trials))
                 specs = [propose(trial, options.seed).for_classes(exclusive) for trial in trials]
-                out_of_fold = train_out_of_fold(specs, inputs, folds, options.seed, report)
+                out_of_fold = trainer.train(specs, report)
                 longest = max(longest, time.perf_counter() - started)
                 _tell(study, trials, out_of_fold, inputs.train_labels, folds)
                 study_file.add([study.get_trials(deepcopy=False)[trial.number] for trial in trials])
@@ -198,23 +200,54 @@ def ask_batch(study: "optuna.Study", count: int, seed: int, finished: int) -> li
     return trials
 
 
-def train_out_of_fold(
-    specs: Sequence[HeadSpec], inputs: Inputs, folds: Sequence[FoldRows], seed: int, on_epochs: Callable[[int], None]
-) -> MemberProbabilities:
-    """Train heads together, once per fold; each row is predicted by those of the fold that held it out.
+class FoldTrainer:
+    """Trains heads together, once per fold; each row is predicted by those of the fold that held it out.
 
-    Seed and callback are those of `train_bank`; as many folds train at a time as there are cores.
+    As many folds train at a time as there are cores.
+
+    Args:
+        inputs: what to learn from.
+        folds: of `make_search_folds`.
+        seed: as of `train_bank`.
     """
-    features, labels = inputs.train.features, inputs.train_labels
-    out_of_fold = np.empty((*labels.shape, len(specs)), dtype=np.float32)
 
-    def train(fold: FoldRows) -> None:
-        heads = bank.train_bank(specs, features, labels, bank.HeadSplit(fold.train, fold.validation), seed, on_epochs)
-        for index, head in enumerate(heads):
-            out_of_fold[fold.held_out, :, index] = predict_rows(head, take_rows(features, fold.held_out))
+    def __init__(self, inputs: Inputs, folds: Sequence[FoldRows], seed: int) -> None:
+        self._train = partial(_train_fold, inputs.train.features, inputs.train_labels, seed)
+        self._shape, self._folds = inputs.train_labels.shape, folds
+        tasks = tasks_in_use()
+        self._shared = None if tasks is None else tasks.share(self._train)
 
-    in_threads(cpu_count(), train, zip(folds))
-    return out_of_fold
+    def train(self, specs: Sequence[HeadSpec], on_epochs: Callable[[int], None]) -> MemberProbabilities:
+        """Train heads; the callback, as of `train_bank`, is called after each epoch, or each fold of a cluster."""
+        out_of_fold = np.empty((*self._shape, len(specs)), dtype=np.float32)
+
+        def take(place: int, probabilities: np.ndarray) -> None:
+            out_of_fold[self._folds[place].held_out] = probabilities
+
+        def count(place: int, probabilities: np.ndarray) -> None:
+            take(place, probabilities)
+            on_epochs(sum(spec.epochs for spec in specs))
+
+        if self._shared is None:
+            folds = enumerate(self._folds)
+            in_threads(cpu_count(), lambda place, fold: take(place, self._train(specs, fold, on_epochs)), folds)
+        else:
+            self._shared.run([(specs, fold) for fold in self._folds], count, on_wait=lambda: on_epochs(0))
+        return out_of_fold
+
+
+def _train_fold(
+    features: AnyFeatures,
+    labels: np.ndarray,
+    seed: int,
+    specs: Sequence[HeadSpec],
+    fold: FoldRows,
+    on_epochs: Callable[[int], None] = lambda count: None,
+) -> np.ndarray:
+    """Train heads on a fold; gives what they predict of the rows held out: float32 (n, L, heads)."""
+    heads = bank.train_bank(specs, features, labels, bank.HeadSplit(fold.train, fold.validation), seed, on_epochs)
+    held_out = take_rows(features, fold.held_out)
+    return np.stack([predict_rows(head, held_out) for head in heads], axis=-1)
 
 
 def best_trials(trials: Sequence["optuna.trial.FrozenTrial"], count: int) -> list["optuna.trial.FrozenTrial"]:
