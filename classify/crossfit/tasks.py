@@ -12,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from features.common.cluster import connected, import_ray
+from features.common.cluster import Beginning, connected, import_ray
 from features.common.errors import InputError
 
 #: How often a task whose process was killed is tried again.
@@ -51,6 +51,11 @@ class RayTasks:
     def task(self) -> Any:
         """What Ray runs on a core, and again where its process is killed."""
         return self.ray.remote(_act).options(num_cpus=1, max_retries=_RETRIES)
+
+    @cached_property
+    def beginning(self) -> Beginning:
+        """What says that the cluster has no core for the first task."""
+        return Beginning(self.ray, [self.ray.remote(_begin).options(num_cpus=1).remote()], "1 core")
 
     @cached_property
     def at_a_time(self) -> int:
@@ -95,6 +100,7 @@ class SharedCall:
         if not calls:
             return
         ray, waiting, flying = self._tasks.ray, deque(range(len(calls))), dict[Any, int]()
+        beginning = self._tasks.beginning
         try:
             while waiting or flying:
                 while waiting and len(flying) < (jobs or self._tasks.at_a_time):
@@ -102,6 +108,7 @@ class SharedCall:
                     flying[self._tasks.task.remote([self._reference], calls[place])] = place
                 ready, _ = ray.wait(list(flying), num_returns=1, timeout=_MOMENT)
                 on_wait()
+                beginning.look()
                 for task in ready:
                     on_result(flying.pop(task), self._result(task))
         finally:
@@ -138,6 +145,10 @@ def _act(shared: list[Any], call: tuple[Any, ...]) -> tuple[Any, str]:
             if isinstance(error.client_exc, InputError):  # of what the function holds: a file that is not there
                 return None, str(error.client_exc)
             raise
+
+
+def _begin() -> None:
+    """End at once."""
 
 
 _IN_USE: ContextVar[RayTasks | None] = ContextVar("tasks", default=None)

@@ -19,7 +19,7 @@ from extract.pipeline import UNIT_IMAGES
 from extract.report import Report, show_progress
 from extract.shards.records import Shard, ShardedRun, ShardRecords
 from extract.shards.shard import extract_shard
-from features.common.cluster import connected, say_unseen
+from features.common.cluster import Beginning, connected, say_unseen
 from features.common.errors import InputError
 from features.common.text import count_things
 
@@ -174,8 +174,8 @@ def extract_by_ray(
             for counted in report.backbones.values():
                 counted.kept += before
             advance(before)
-            note = count_things(len(actors), "actor")
-            for number, done in _run_tasks(ray, actors, shared, missing, stop):
+            note, wanted = count_things(len(actors), "actor"), count_things(places[0].cpus, "core")
+            for number, done in _run_tasks(ray, actors, wanted, shared, missing, stop):
                 if isinstance(done, str):
                     raise InputError(done)
                 if done is None:
@@ -219,12 +219,16 @@ def _start(ray: Any, place: Place) -> Any:
 
 
 def _run_tasks(
-    ray: Any, actors: list[Any], work: Any, numbers: list[int], stop: threading.Event
+    ray: Any, actors: list[Any], wanted: str, work: Any, numbers: list[int], stop: threading.Event
 ) -> Iterator[tuple[int, Report | str | None]]:
-    """Run shards by actors; yield each with what its actor gives, None where it ended the actor too often."""
+    """Run shards by actors; yield each with what its actor gives, None where it ended the actor too often.
+
+    It says, once, where none of the actors gets what is wanted.
+    """
     waiting = deque(numbers)
     flying: dict[Any, tuple[Any, int]] = {}
     stopping = False
+    beginning = Beginning(ray, [actor.__ray_ready__.remote() for actor in actors], wanted)
     while flying or (waiting and not stopping):
         if stop.is_set() and not stopping:
             stopping = True
@@ -236,6 +240,7 @@ def _run_tasks(
                     number = waiting.popleft()
                     flying[actor.extract.remote([work], number)] = actor, number
         ready, _ = ray.wait(list(flying), num_returns=1, timeout=0.5)
+        beginning.look()
         for task in ready:
             _, number = flying.pop(task)
             try:

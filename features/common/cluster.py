@@ -1,10 +1,12 @@
 """Start Ray, or connect to a cluster of it, for whatever a room lets it compute."""
 
+import logging
 import os
 import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -13,8 +15,11 @@ from typing import Any
 
 from features.common.errors import InputError, heeded_signals
 
+logger = logging.getLogger(__name__)
 #: How long a machine may take to answer.
 _CONNECT_SECONDS = 10
+#: Seconds after which a process of a cluster that has not begun is worth a word.
+_PATIENCE = 15
 _INSTALL = ".venv/bin/pip install -r requirements-ray.txt"
 
 
@@ -89,6 +94,34 @@ def connected(address: str | None, *rooms: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+class Beginning:
+    """Says, once, that a cluster has begun nothing for some seconds: Ray itself waits for cores without a word.
+
+    Args:
+        ray: connected.
+        begun: tasks that end as soon as they begin.
+        wanted: what each needs, in words.
+    """
+
+    def __init__(self, ray: Any, begun: list[Any], wanted: str) -> None:
+        self._ray, self._begun, self._wanted = ray, begun, wanted
+        self._until: float | None = time.monotonic() + _PATIENCE
+
+    def look(self) -> None:
+        """Warn if it is time and nothing has begun."""
+        if self._until is None or time.monotonic() < self._until:
+            return
+        self._until = None
+        if not self._ray.wait(self._begun, num_returns=1, timeout=0)[0]:
+            has, free = (of().get("CPU", 0) for of in (self._ray.cluster_resources, self._ray.available_resources))
+            logger.warning(
+                "nothing has begun yet: a process of %s is waited for; the cluster has %g, of which %g are free",
+                self._wanted,
+                has,
+                free,
+            )
 
 
 def say_unseen(path: Path) -> str:
