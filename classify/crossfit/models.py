@@ -245,10 +245,10 @@ class CrossFit:
 
     def _maker(self, jobs: int) -> Callable[[list[tuple[Candidate, int]], Callable[[int, Fit], None]], None]:
         """What makes fits, so many at a time, and hands over each with its place: threads, or tasks of a cluster."""
-        tasks = tasks_in_use()
+        rows = max(len(fit.learnt) for fit in self._fits)
+        sizes = [self._size(one, rows) for one in self._candidates.values()]
+        tasks = tasks_in_use() if any(size.width for size in sizes) else None  # the prior's fits are nothing to send
         if tasks is None or tasks.is_here:
-            rows = max(len(fit.learnt) for fit in self._fits)
-            sizes = [self._size(one, rows) for one in self._candidates.values()]
             jobs = jobs_in_memory(min(jobs, len(sizes) * len(self._fits) or 1), sizes)
 
         def by_threads(calls: list[tuple[Candidate, int]], take: Callable[[int, Fit], None]) -> None:

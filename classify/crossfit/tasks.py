@@ -125,8 +125,8 @@ class SharedCall:
         except errors.RayError as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"--cluster ray: a fit ended the process that made it, {_RETRIES + 1} times ({reason[:200]}). Finished "
-                "fits are kept. Give fewer --jobs where memory is short, or see what it says without --cluster."
+                f"--cluster ray: a fit was given up, if its process ended after {_RETRIES + 1} tries: {reason[:200]} "
+                "Finished fits are kept. Give fewer --jobs where memory is short, or look at it without --cluster."
             ) from None
         if said:
             raise InputError(said)

@@ -21,11 +21,17 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.crossfit import tasks
-from classify.crossfit.tasks import RayTasks
+from classify.crossfit.models import Candidate, CrossFit
+from classify.crossfit.plan import FitPlan, make_repeats
+from classify.crossfit.tasks import RayTasks, computing_by
+from classify.inputs import read_inputs
+from classify.models.baselines import BASELINES, PRIOR
 from classify.models.heads import HeadSpec, write_presets
 from features.common import cluster
 from features.common.errors import InputError
+from features.dataset.dataset import read_dataset
 from features.store import mapped
+from features.store.cache import FeatureCache
 from tests import ROOT, heed_signals, processes_below
 from tests.classify.toy import Toy, label_test_split, make_toy
 
@@ -73,6 +79,18 @@ def test_an_address_without_a_cluster_is_refused(toy, command):
     done = invoke(command, toy, "none", "--address", "here:1")
     assert done.exit_code == 2
     assert done.stderr == "error: --address is for --cluster ray. Leave it out, or add that.\n"
+
+
+def test_fits_that_see_no_features_stay_here(toy, monkeypatch):
+    shared = []
+    monkeypatch.setattr(RayTasks, "share", lambda self, act: shared.append(act))
+    inputs = read_inputs(read_dataset(toy.data), FeatureCache(toy.cache), None)
+    plan = FitPlan(make_repeats(inputs, 3, 1, 0))
+    prior = {PRIOR: Candidate(BASELINES[PRIOR].make(), slice(0, 0))}
+    with computing_by("ray", None):
+        found = CrossFit(prior, inputs, plan).run(1).predictions[PRIOR]
+    assert shared == []
+    np.testing.assert_array_equal(found.by_repeat, CrossFit(prior, inputs, plan).run(1).predictions[PRIOR].by_repeat)
 
 
 def record(run: Path) -> dict[str, Any]:
@@ -167,7 +185,7 @@ class TestCallsByRay:
     def test_a_fit_that_ends_every_process_is_said(self, here, monkeypatch):
         monkeypatch.setattr(tasks, "_RETRIES", 1)
         monkeypatch.delitem(vars(here), "task")
-        with pytest.raises(InputError, match=r"--cluster ray: a fit ended the process that made it, 2 times \("):
+        with pytest.raises(InputError, match=r"given up, if its process ended after 2 tries: The worker died"):
             self.call(here, die, 0)
 
     def test_what_is_raised_while_it_waits_ends_the_tasks(self, here):
@@ -184,8 +202,6 @@ class TestCallsByRay:
         assert time.monotonic() - began < 120
 
     def test_features_on_the_disk_are_mapped_there_or_it_is_said(self, here, toy, tmp_path):
-        from features.store.cache import FeatureCache
-
         shutil.copytree(toy.cache, tmp_path / "cache")
         features = FeatureCache(tmp_path / "cache").map("train", ["alpha", "beta"], toy.train_ids[:50], "mean")
         rows = np.array([3, 40, 7])
