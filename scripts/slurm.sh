@@ -8,30 +8,38 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
-case "${1:-}" in
-  -h | --help) sed -n '2,5s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
-esac
+for word in "$@"; do
+  case "$word" in
+    -h | --help) sed -n '2,5s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    --) break ;;
+  esac
+done
 [[ "${1:-}" =~ ^[1-9][0-9]{0,5}$ ]] || fail "expected the number of shards first, as in scripts/slurm.sh 16 DATA --cache CACHE; received '${1:-}'."
 count=$1
 shift
+[[ "${1:--}" != -* ]] || fail "expected DATA after the number of shards, as in scripts/slurm.sh $count DATA --cache CACHE; received '${1:-}'."
 cache=
 for ((at = 1; at <= $#; at++)); do
   case "${!at}" in
-    --cache) next=$((at + 1)); cache=${!next:-} ;;
+    --) break ;;
+    --cache) next=$((at + 1)); cache=${!next:-}; [[ "$cache" != --* ]] || cache= ;;
     --cache=*) cache=${!at#--cache=} ;;
     --shard | --shard=*) fail "--shard is for this script to give. Leave it out." ;;
+    --cluster | --cluster=* | --address | --address=* | --actor-cpus | --actor-cpus=*)
+      fail "${!at%%=*} is for Ray, which has jobs of its own. Leave it out, or run $root/scripts/extract.sh." ;;
   esac
 done
 [ -n "$cache" ] || fail "--cache CACHE is missing: name the folder of the cache, which every node sees."
 command -v sbatch > /dev/null || fail "sbatch was not found. Run this where Slurm takes jobs; elsewhere run $root/scripts/extract.sh with --shard 1/$count to $count/$count, then $root/.venv/bin/python -m extract assemble CACHE."
 
 # Words as bash reads them again, whatever they hold: sbatch takes the job from stdin.
-printf -v shard '%q ' "$root/scripts/extract.sh" "$@"
-printf -v assemble '%q ' env PYTHONSAFEPATH=1 "PYTHONPATH=$root" "$root/.venv/bin/python" -m extract assemble "$cache"
+printf -v words ' %q' "$@"
+printf -v extract '%q' "$root/scripts/extract.sh"
+printf -v assemble '%q ' env PYTHONSAFEPATH=1 "PYTHONPATH=$root" "$root/.venv/bin/python" -m extract assemble -- "$cache"
 
 array=$(sbatch --parsable --job-name=headbank-extract --array="1-$count" << EOF
 #!/usr/bin/env bash
-exec $shard--shard "\$SLURM_ARRAY_TASK_ID/$count"
+exec $extract --shard "\$SLURM_ARRAY_TASK_ID/$count"$words
 EOF
 )
 array=${array%%;*} # JOB;CLUSTER

@@ -28,10 +28,19 @@ echo "4${{#tasks}};cluster"
 """
 
 
-def submit(*words, path=os.environ["PATH"]):
+def with_sbatch(folder):
+    """A search path on which our sbatch comes first, which writes into the folder's log."""
+    (folder / "bin").mkdir()
+    sbatch = folder / "bin" / "sbatch"
+    sbatch.write_text(SBATCH.format(log=folder / "log"))
+    sbatch.chmod(0o755)
+    return f"{folder / 'bin'}:{os.environ['PATH']}"
+
+
+def submit(*words, path=os.environ["PATH"], cwd=ROOT):
     return subprocess.run(
         [str(word) for word in (SCRIPT, *words)],
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, "PATH": str(path)},
         capture_output=True,
         text=True,
@@ -49,12 +58,8 @@ def test_an_array_of_shards_and_a_job_that_puts_them_together(tmp_path):
     data, cache = tmp_path / "it's $data", tmp_path / "the cache"
     write_images(data / "train", 130, side=16)
     log = tmp_path / "log"
-    (tmp_path / "bin").mkdir()
-    sbatch = tmp_path / "bin" / "sbatch"
-    sbatch.write_text(SBATCH.format(log=log))
-    sbatch.chmod(0o755)
     words = [data, "--backbone", f"own={write_mean_colour(tmp_path)}", "--features", "last", "--cache"]
-    done = submit(3, *words, cache, path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    done = submit(3, *words, cache, path=with_sbatch(tmp_path))
     assert done.returncode == 0, done.stderr
     assert log.read_text().splitlines() == [
         "--parsable --job-name=headbank-extract --array=1-3",
@@ -76,18 +81,40 @@ def test_an_array_of_shards_and_a_job_that_puts_them_together(tmp_path):
         ([], "expected the number of shards first, as in scripts/slurm.sh 16 DATA --cache CACHE; received ''."),
         (["DATA", "--cache", "C"], "received 'DATA'"),
         (["0", "DATA", "--cache", "C"], "received '0'"),
+        (["4", "--cache", "C"], "expected DATA after the number of shards, as in scripts/slurm.sh 4 DATA"),
+        (["4", "", "--cache", "C"], "expected DATA after the number of shards"),
         (["4", "DATA"], "--cache CACHE is missing"),
+        (["4", "DATA", "--cache", "--backbones", "x"], "--cache CACHE is missing"),
+        (["4", "DATA", "--", "--cache=C"], "--cache CACHE is missing"),
+        (["4", "DATA", "--cache=C", "--cluster", "ray"], "--cluster is for Ray"),
+        (["4", "DATA", "--address=here:1", "--cache=C"], "--address is for Ray"),
+        (["4", "DATA", "--cache=C", "--actor-cpus", "2"], "--actor-cpus is for Ray"),
         (["4", "DATA", "--cache"], "--cache CACHE is missing"),
         (["4", "DATA", "--cache=C", "--shard", "1/4"], "--shard is for this script to give"),
         (["4", "DATA", "--cache=C"], "sbatch was not found"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_submitted(words, said):
-    done = submit(*words, path="/usr/bin:/bin")
+def test_what_is_wrong_is_said_before_anything_is_submitted(words, said, tmp_path):
+    done = submit(*words, path="/usr/bin:/bin" if "sbatch" in said else with_sbatch(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
+    assert not (tmp_path / "log").exists()
 
 
-def test_help_says_how_it_is_called():
-    assert "Usage: scripts/slurm.sh N DATA --cache CACHE" in submit("--help").stdout
+def test_words_that_begin_with_a_dash_stay_what_they_are(tmp_path):
+    write_images(tmp_path / "data" / "train", 70, side=16)
+    words = ["data", f"--backbone=own={write_mean_colour(tmp_path)}", "--features=last", "--cache=-rel", "--"]
+    done = submit(2, *words, path=with_sbatch(tmp_path), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = (tmp_path / "log.out").read_text()
+    assert [line for line in (tmp_path / "log").read_text().splitlines() if "exit" in line] == ["exit code 0"] * 3, said
+    assert "2 shards put together" in said
+    assert (tmp_path / "-rel" / "train" / "own.h5").exists()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], [4, "DATA", "--help"], [4, "--help"]])
+def test_help_says_how_it_is_called(words):
+    done = submit(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: scripts/slurm.sh N DATA --cache CACHE" in done.stdout
