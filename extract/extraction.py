@@ -21,6 +21,7 @@ from extract.pipeline import BatchFunction, Filling, Found, Images, Job, Pipelin
 from extract.report import Report, show_progress
 from extract.runtime import device_name, missing_gpu
 from features.common.files import hold
+from features.common.text import count_things
 from features.store.assembly import assemble
 from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable, SeenImage, group_salt, replace_rejections
@@ -278,10 +279,11 @@ def _assemble(path: Path, filling: Filling, wanted: dict[str, bytes], say: Calla
     """Write one cache file again if anything changed; say which rows are replaced or dropped."""
     outdated = [image_id for image_id, digest in filling.cached.items() if wanted.get(image_id, digest) != digest]
     if outdated:
-        replaced = sum(filling.parted.get(image_id) == wanted[image_id] for image_id in outdated)
+        replaced = sum((image_id, wanted[image_id]) in filling.parted for image_id in outdated)
         say(
-            f"{path}: {len(outdated)} images have changed (first: {outdated[0]}): {replaced} rows are replaced, "
-            f"{len(outdated) - replaced} dropped, because their images cannot be read any more."
+            f"{path}: {count_things(len(outdated), 'image')} changed (first: {outdated[0]}): "
+            f"{count_things(replaced, 'row')} replaced, {len(outdated) - replaced:,} dropped, because what they were "
+            f"extracted from cannot be read any more."
         )
     if filling.parted or outdated:
         made_by = filling.made_by

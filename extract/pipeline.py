@@ -105,14 +105,14 @@ class Filling:
         recipe: how its rows are made.
         previous: the cache file with rows of that recipe; None if there is none.
         parts: rows extracted by earlier runs that did not finish; new ones are added.
-        parted: image id -> digest of the rows in the parts.
+        parted: image id and digest of the rows in the parts; an image that changed has several.
         made_by: `device` and `engine` that computed rows in the parts; empty where there are none.
     """
 
     recipe: Recipe
     previous: CacheFile | None
     parts: PartStore
-    parted: dict[str, bytes] = field(default_factory=dict)
+    parted: set[tuple[str, bytes]] = field(default_factory=set)
     made_by: dict[str, str] = field(default_factory=dict)
     _unwritten: list[Rows] = field(default_factory=list)
 
@@ -124,7 +124,7 @@ class Filling:
 
     def lacks(self, image_id: str, digest: bytes) -> bool:
         """Whether there is no row of exactly these bytes yet."""
-        return self.cached.get(image_id) != digest and self.parted.get(image_id) != digest
+        return self.cached.get(image_id) != digest and (image_id, digest) not in self.parted
 
     def keep(self, rows: Rows) -> None:
         """Take computed rows, until they are written; not those that are there already."""
@@ -141,7 +141,7 @@ class Filling:
 
     def _remember(self, rows: Rows) -> None:
         """Note which rows the parts hold."""
-        self.parted |= dict(zip(rows.image_ids, rows.digests, strict=True))
+        self.parted.update(zip(rows.image_ids, rows.digests, strict=True))
         self.made_by = {"device": rows.device, "engine": rows.engine}
 
 
@@ -290,7 +290,7 @@ class Pipeline:
             stamp, encoded, content = self._files.read(path)
             targets = {job.target for job in self.jobs if job.lacks(image_id, content)}
             fillings = (filling for job in self.jobs for filling in job.fillings)
-            in_parts = any(filling.parted.get(image_id) == content for filling in fillings)
+            in_parts = any((image_id, content) in filling.parted for filling in fillings)
             if not targets and (in_parts or self.facts.knows(image_id, content)):
                 return Loaded(index, content, stamp)
             pixels, facts = decode(encoded, image_id, self.reading)

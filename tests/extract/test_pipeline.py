@@ -417,4 +417,4 @@ def test_rows_that_go_are_said_aloud(data, tmp_path):
     said: list[str] = []
     run(data, tmp_path / "cache", said=said)
     assert len(said) == 1
-    assert "train/tiny.h5: 2 images have changed (first: a001): 1 rows are replaced, 1 dropped" in said[0]
+    assert "train/tiny.h5: 2 images changed (first: a001): 1 row replaced, 1 dropped" in said[0]

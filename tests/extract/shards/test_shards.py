@@ -230,8 +230,20 @@ def test_a_changed_image_takes_the_place_of_its_row(data, tmp_path):
     assert sum(rows) == 5  # the changed one, the two that were broken, and two new ones
     done = assemble(tmp_path / "cache")
     assert done.exit_code == 0, done.output
-    assert "1 images have changed (first: a200): 1 rows are replaced" in " ".join(done.output.split())
+    assert "1 image changed (first: a200): 1 row replaced, 0 dropped" in " ".join(done.output.split())
     assert content(tmp_path / "cache") == content(tmp_path / "one")
+
+
+def test_an_image_that_changed_between_two_runs_of_its_shard_counts_as_it_is_now(data, tmp_path):
+    cache = tmp_path / "cache"
+    for value in range(6):
+        cv2.imwrite(str(data / "train" / "a000.png"), np.full((24, 24, 3), value, np.uint8))
+        run_shard(data, cache, "1/2")
+    run_shard(data, cache, "2/2")
+    assert len(list(cache.rglob("1-of-2.*.npz"))) == 5 + 2  # of a000 alone; train and test
+    assert assemble(cache).exit_code == 3
+    run(data, tmp_path / "one")
+    assert content(cache) == content(tmp_path / "one")
 
 
 def test_more_shards_than_units(data, tmp_path):
