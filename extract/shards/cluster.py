@@ -113,7 +113,7 @@ def find_places(nodes: list[dict[str, Any]], actor_cpus: int | None) -> list[Pla
         actor_cpus: cores of an actor; None: all of a machine, divided by its GPUs.
 
     Raises:
-        InputError: no machine has that many cores.
+        InputError: no machine has that many cores, or any.
     """
     places = []
     for node in nodes:
@@ -124,7 +124,9 @@ def find_places(nodes: list[dict[str, Any]], actor_cpus: int | None) -> list[Pla
         places += [Place(node["NodeID"], each, min(gpus, 1), number * each) for number in range(count)]
     if not places:
         most = max((int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]), default=0)
-        raise InputError(f"--actor-cpus {actor_cpus or 1}: no machine of the cluster has more than {most}. Give less.")
+        if not (actor_cpus and most):
+            raise InputError("no machine of the cluster lends any core. Start one by ray start, without --num-cpus 0.")
+        raise InputError(f"--actor-cpus {actor_cpus}: no machine of the cluster has more than {most}. Give less.")
     return places
 
 

@@ -31,9 +31,13 @@ def check_cluster(cluster: str | None, **others: object) -> None:
         others: options that only a cluster has, by name; None where they are not given.
 
     Raises:
-        InputError: Ray is not installed, or an option has no cluster.
+        InputError: Ray is not installed, an address is empty, or an option has no cluster.
     """
     if cluster:
+        if others.get("address") == "":
+            raise InputError(
+                "--address is empty. Name a cluster, as HOST:PORT, or leave it out for this machine alone."
+            )
         import_ray()
     elif given := [name for name, value in others.items() if value is not None]:
         raise InputError(f"--{given[0].replace('_', '-')} is for --cluster ray. Leave it out, or add that.")

@@ -62,6 +62,9 @@ def test_an_actor_a_machine_or_a_gpu_or_so_many_cores():
     assert find_places(nodes, 6) == [Place("n", 6, 0, 0), Place("n", 6, 0, 6), Place("m", 6, 1, 0)]
     with pytest.raises(InputError, match=r"--actor-cpus 17: no machine of the cluster has more than 16\. Give less"):
         find_places(nodes, 17)
+    for none in ([], [node(0)], [node(4, alive=False)]):
+        with pytest.raises(InputError, match=r"^no machine of the cluster lends any core"):
+            find_places(none, None)
 
 
 def test_there_are_as_many_tasks_as_suit_the_device_or_as_have_begun(data, tmp_path):
@@ -143,6 +146,7 @@ def test_without_ray_one_message_has_the_remedy(data, tmp_path, monkeypatch):
         (("--cluster", "ray", "--shard", "1/2"), "--shard 1/2 is one process of many. Leave it out"),
         (("--address", "here:1"), "--address is for --cluster ray"),
         (("--actor-cpus", "2"), "--actor-cpus is for --cluster ray"),
+        (("--cluster", "ray", "--address", ""), "--address is empty. Name a cluster, as HOST:PORT, or leave it out"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(data, tmp_path, words, said):
