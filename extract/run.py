@@ -43,7 +43,7 @@ from features.common.text import count_things, duration, make_console, size
 from features.options import OF_IMAGES
 from features.store.cache import claim_default_cache, default_cache
 from features.store.cache_file import CacheFile
-from features.store.recipe import FEATURES
+from features.store.recipe import FEATURES, NAMED_WEIGHTS
 from features.store.source import Source, write_source
 
 #: Options that say which images there are and what is read with them, and that no recipe holds.
@@ -139,7 +139,11 @@ def _command(options: ExtractOptions, cache: Path) -> list[str]:
     """The words of the command that these options are of, but for --shard, for any folder that it is run from."""
     defaults = {field.name: field.default for field in fields(ExtractOptions)}
     given = {name: value for name, value in vars(options).items() if value != defaults[name]}
-    given = {name: value.resolve() if isinstance(value, Path) else value for name, value in given.items()}
+    given |= {name: value.resolve() for name, value in given.items() if isinstance(value, Path)}
+    models = [option.partition("=") for option in options.backbone or ()]
+    given["backbone"] = [f"{name}={Path(file).resolve()}" for name, _, file in models]
+    if options.weights not in NAMED_WEIGHTS:
+        given["weights"] = Path(options.weights).resolve()
     given |= dict.fromkeys(("data", "shard", "cluster", "address", "actor_cpus")) | {"cache": cache.resolve()}
     return [str(options.data.resolve()), *option_words(given)]
 
@@ -162,6 +166,8 @@ def _note_sources(
         for recipe in chain.from_iterable(backbone.recipes(options.dtype, reading) for backbone in backbones):
             path = cache / split.split / f"{recipe.backbone}.h5"
             if not path.exists() or CacheFile.open(path).fingerprint == recipe.fingerprint:
+                if recipe.weights not in NAMED_WEIGHTS:
+                    recipe = replace(recipe, weights=str(Path(recipe.weights).resolve()))
                 write_source(path, Source(options.data.resolve(), given, recipe))
 
 

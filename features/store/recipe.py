@@ -16,7 +16,7 @@ NO_WINDOW = "none"
 #: How the files of models of one's own end: of Keras, and of ONNX.
 OWN_MODELS = (".keras", ".onnx")
 #: Weights that `--weights` names by a word; all others are files.
-_NAMED_WEIGHTS = ("imagenet", "random")
+NAMED_WEIGHTS = ("imagenet", "random")
 #: The view of an image as it is.
 IDENTITY = "identity"
 #: What one pass of a backbone gives, by the names that `--features` takes, and how the names of its rows end: the
@@ -147,7 +147,7 @@ class Recipe:
     @property
     def weights_option(self) -> str:
         """What `--weights` takes to find the same weights again: `imagenet`, `random`, or the folder of their file."""
-        return self.weights if self.weights in _NAMED_WEIGHTS else str(Path(self.weights).parent)
+        return self.weights if self.weights in NAMED_WEIGHTS else str(Path(self.weights).parent)
 
     @property
     def reading_options(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import h5py
@@ -15,7 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 from extract.__main__ import app
+from extract.options import ExtractOptions
 from extract.pipeline import UNIT_IMAGES, Images
+from extract.run import _command
 from extract.shards.records import Shard
 from features.common.errors import InputError
 from features.common.files import hold
@@ -416,3 +419,21 @@ def test_the_command_extracts_a_shard_and_says_what_is_next(tmp_path, own_model)
     of_one, of_two = content(tmp_path / "one"), content(tmp_path / "cache")
     assert json.loads(of_two["train/own.source.json"]) == json.loads(of_one["train/own.source.json"])
     assert of_two == of_one
+
+
+def test_remedies_name_models_by_full_paths(tmp_path, own_model, monkeypatch):
+    write_images(tmp_path / "data" / "train", 4, side=16)
+    monkeypatch.chdir(own_model.parent)
+    words = ["--backbone", f"own={own_model.name}", "--features", "last", "--cache", str(tmp_path / "cache")]
+    assert CliRunner().invoke(app, ["run", str(tmp_path / "data"), *words]).exit_code == 0
+    assert f"--backbone own={own_model} " in FeatureCache(tmp_path / "cache").remedy("own")
+
+
+def test_a_command_for_other_shards_can_be_run_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ExtractOptions(data=Path("d"), backbone=["own=m.onnx", "b=/x/b.keras"], weights="w", shard="1/2")
+    assert _command(options, Path("c")) == [
+        f"{tmp_path}/d", "--backbone", f"own={tmp_path}/m.onnx", "--backbone", "b=/x/b.keras",
+        "--weights", f"{tmp_path}/w", "--cache", f"{tmp_path}/c",
+    ]  # fmt: skip
+    assert _command(ExtractOptions(data=Path("d"), weights="random"), Path("c"))[1:3] == ["--weights", "random"]
