@@ -2,9 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -20,8 +20,8 @@ from extract.images.reading import Reading
 from extract.pipeline import BatchFunction, Filling, Found, Images, Job, Pipeline
 from extract.report import Report, show_progress
 from extract.runtime import device_name, missing_gpu
-from features.common.files import hold
 from features.common.text import count_things
+from features.shards import ShardRecords, hold_files
 from features.store.assembly import assemble
 from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable, SeenImage, group_salt, replace_rejections
@@ -70,8 +70,9 @@ def extract(
         What was done.
 
     Raises:
-        InputError: another process extracts into the same cache file, an existing cache file is damaged, a row is not
-            finite, or the disk is full. What was computed before is on disk: the same command goes on from there.
+        InputError: another process extracts into the same cache file, shards of it wait to be put together, an existing
+            cache file is damaged, a row is not finite, or the disk is full. What was computed before is on disk: the
+            same command goes on from there.
     """
     work = Work(images, backbones, options).with_salt()
     report = Report.of(work.backbones)
@@ -112,24 +113,16 @@ class Work:
 
     @contextmanager
     def held(self, *, shared: bool = False) -> Iterator[None]:
-        """Hold the locks of all cache files for the length of a `with` block."""
-        names = [recipe.backbone for recipe in self.recipes()]
-        with hold_files(self.options.cache, [split.split for split in self.images], names, shared=shared):
+        """Hold the locks of all cache files for the length of a `with` block; alone only where no shards wait.
+
+        Raises:
+            InputError: another process holds one of them, or shards of the same rows wait for the others.
+        """
+        splits, names = [split.split for split in self.images], [recipe.backbone for recipe in self.recipes()]
+        with hold_files(self.options.cache, splits, names, shared=shared):
+            if not shared:
+                ShardRecords(self.options.cache).make_way(splits, names)
             yield
-
-
-@contextmanager
-def hold_files(cache: Path, splits: Iterable[str], names: Sequence[str], *, shared: bool = False) -> Iterator[None]:
-    """Hold the locks of the cache files of some rows, in each split, for the length of a `with` block.
-
-    Raises:
-        InputError: another process holds one of them, and either does not share it.
-    """
-    with ExitStack() as locks:
-        for split in splits:
-            for name in names:
-                locks.enter_context(hold(cache / split / f"{name}.h5.lock", shared=shared))
-        yield
 
 
 class CompiledBackbones:

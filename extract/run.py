@@ -33,7 +33,7 @@ from extract.report import Report, print_images, print_report, show_progress
 from extract.runtime import cores
 from extract.shards.assembling import finish_run
 from extract.shards.cluster import Cluster, extract_by_ray
-from extract.shards.records import Shard, ShardedRun, ShardRecords
+from extract.shards.records import Shard, plan_run
 from extract.shards.shard import extract_shard
 from features.common.cli import EXIT_REJECTED, choose_names
 from features.common.cluster import check_cluster
@@ -41,6 +41,7 @@ from features.common.commands import option_words, write_command
 from features.common.errors import InputError, heeded_signals
 from features.common.text import count_things, duration, make_console, size
 from features.options import OF_IMAGES
+from features.shards import ShardRecords
 from features.store.cache import claim_default_cache, default_cache
 from features.store.cache_file import CacheFile
 from features.store.recipe import FEATURES, NAMED_WEIGHTS
@@ -93,7 +94,7 @@ def run_extraction(options: ExtractOptions) -> int:
             report = extract(images, backbones, how, compiled, console, stop)
         else:
             work = Work(images, backbones, how).with_salt()
-            run = ShardedRun.of(work, shard.count, _command(options, cache))
+            run = plan_run(work, shard.count, _command(options, cache))
             ShardRecords(cache).begin(run)
             with show_progress(console, sum(len(split.image_ids) for split in shard.share(images))) as advance:
                 report = extract_shard(work, run, shard, compiled, Watch(advance, stop.is_set, console.print))

@@ -75,9 +75,10 @@ def _say_unfinished(cache: "FeatureCache", *, empty: bool) -> None:
     from features.common.errors import InputError
 
     if unfinished := cache.unfinished():
+        remedy = cache.remedy(*dict.fromkeys(name.partition("/")[2] for name in unfinished))
         typer.echo(
-            f"unfinished: {', '.join(unfinished)}. The rows extracted so far wait in parts: "
-            f"the same scripts/extract.sh command goes on from there."
+            f"unfinished: {', '.join(unfinished)}. The rows extracted so far wait in parts."
+            + (f" Run: {remedy}" if remedy else "")
         )
     if empty:
         raise InputError(f"{cache.root} holds no cache file ({{split}}/{{backbone}}.h5). Run: {cache.remedy()}")

@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from extract.extraction import finish, hold_files, make_filling
+from extract.extraction import finish, make_filling
 from extract.pipeline import UNIT_IMAGES, Filling, Found
 from extract.report import Report, print_images
-from extract.shards.records import Shard, ShardedRun, ShardRecords
+from extract.shards.records import Shard, read_found
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.text import count_things, duration, first_few, make_console, size
+from features.shards import ShardedRun, ShardRecords, hold_files
 from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable
 from features.store.recipe import Recipe
@@ -56,15 +57,12 @@ def finish_run(cache: Path, run: ShardedRun, say: Callable[[str], object]) -> Re
     """
     records, report = ShardRecords(cache), Report()
     recipes = [Recipe.from_attributes(recipe) for recipe in run.recipes]
-    with hold_files(cache, run.splits, [recipe.backbone for recipe in recipes]):
+    with hold_files(cache, run.splits, run.names):
         if missing := records.missing(run):
-            numbers = first_few([str(Shard(number, run.count)) for number in missing], 4)
-            others = ", and so on" if len(missing) > 1 else ""
             raise InputError(
-                f"{cache}: {len(missing)} of {count_things(run.count, 'shard')} are missing: {numbers}. "
-                f"Run: {run.command_of(missing[0])}{others}"
+                f"{cache} waits for {len(missing):,} of {count_things(run.count, 'shard')}: {_run_again(run, missing)}"
             )
-        splits = records.read(run)
+        splits = read_found(cache, run)
         fillings = {
             found.images.split: [make_filling(cache, found.images.split, recipe, say) for recipe in recipes]
             for found in splits
@@ -86,12 +84,16 @@ def _refuse_missing_rows(cache: Path, run: ShardedRun, found: Found, fillings: S
         missing = [place for place, image_id in enumerate(found.images.image_ids) if image_id in gone]
         if missing:
             numbers = sorted({place // UNIT_IMAGES % run.count + 1 for place in missing})
-            shards = first_few([str(Shard(number, run.count)) for number in numbers], 4)
             raise InputError(
-                f"{cache}: {count_things(len(missing), 'row')} of {filling.name} in {found.images.split} are gone "
-                f"(first: {found.images.image_ids[missing[0]]}), which the shards {shards} extracted. "
-                f"Run: {run.command_of(numbers[0])}{', and so on' if len(numbers) > 1 else ''}"
+                f"{cache} lost {count_things(len(missing), 'row')} of {filling.name} in {found.images.split} (first: "
+                f"{found.images.image_ids[missing[0]]}), extracted by --shard {_run_again(run, numbers)}"
             )
+
+
+def _run_again(run: ShardedRun, numbers: Sequence[int]) -> str:
+    """Name some shards, and the command of the first."""
+    named = first_few([str(Shard(number, run.count)) for number in numbers], 4)
+    return f"{named}. Run: {run.command_of(numbers[0])}{', and so on' if len(numbers) > 1 else ''}"
 
 
 def _refuse_unfinished(cache: Path) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +18,12 @@ from rich.console import Console
 from extract.extraction import CompiledBackbones, Watch, Work
 from extract.pipeline import UNIT_IMAGES
 from extract.report import Report, show_progress
-from extract.shards.records import Shard, ShardedRun, ShardRecords
+from extract.shards.records import Shard, plan_run
 from extract.shards.shard import extract_shard
 from features.common.cluster import Beginning, connected, say_unseen
 from features.common.errors import InputError
 from features.common.text import count_things
+from features.shards import ShardedRun, ShardRecords
 
 #: Units of images of a task: on GPUs they fill a batch. Of no extraction there are more tasks than the second number.
 _UNITS_OF_GPU, _MOST_TASKS = 4, 4096
@@ -133,10 +135,10 @@ def find_places(nodes: list[dict[str, Any]], actor_cpus: int | None) -> list[Pla
 def choose_run(work: Work, command: list[str], has_gpus: bool) -> ShardedRun:
     """The extraction by shards of some work: that which has begun, or one with as many shards as suit the device."""
     begun = ShardRecords(work.options.cache).run()
-    if begun and (run := ShardedRun.of(work, begun.count, command)).digest == begun.digest:
+    if begun and (run := plan_run(work, begun.count, command)).digest == begun.digest:
         return run
     units = max(-(-len(split.image_ids) // UNIT_IMAGES) for split in work.images)
-    return ShardedRun.of(work, max(1, min(-(-units // (_UNITS_OF_GPU if has_gpus else 1)), _MOST_TASKS)), command)
+    return plan_run(work, max(1, min(-(-units // (_UNITS_OF_GPU if has_gpus else 1)), _MOST_TASKS)), command)
 
 
 def extract_by_ray(
@@ -160,10 +162,12 @@ def extract_by_ray(
     """
     report = Report.of(work.backbones)
     records = ShardRecords(work.options.cache)
-    with connected(cluster.address, "extract", "features") as ray, work.held(shared=True):
+    with ExitStack() as stack:
+        ray = stack.enter_context(connected(cluster.address, "extract", "features"))
         places = find_places(ray.nodes(), cluster.actor_cpus)
         run = choose_run(work, command, any(place.gpus for place in places))
         records.begin(run)
+        stack.enter_context(work.held(shared=True))
         shared = ray.put(work)
         actors = [_start(ray, place).remote(run, cluster, place) for place in places]
         sizes = {

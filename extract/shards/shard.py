@@ -3,7 +3,8 @@
 from extract.extraction import CompiledBackbones, Watch, Work, make_pipeline
 from extract.pipeline import Found
 from extract.report import Report
-from extract.shards.records import Shard, ShardedRun, ShardRecords
+from extract.shards.records import Shard, keep_found
+from features.shards import ShardedRun
 
 
 def extract_shard(work: Work, run: ShardedRun, shard: Shard, compiled: CompiledBackbones, watch: Watch) -> Report:
@@ -31,6 +32,6 @@ def extract_shard(work: Work, run: ShardedRun, shard: Shard, compiled: CompiledB
                 return report
             found.append(pipeline.found)
             report.rejected += pipeline.found.rejected
-        ShardRecords(work.options.cache).write(run, shard, found)
+        keep_found(work.options.cache, run, shard, found)
     report.device = compiled.device if report.rows else ""
     return report

@@ -12,6 +12,7 @@ from features.common.commands import move_aside, option_words, write_command
 from features.common.errors import InputError, cause_of
 from features.common.files import digest_file, replacing
 from features.common.text import count_things, first_few
+from features.shards import ShardRecords
 from features.store.cache_file import BLOCK_ROWS, CacheFile, DamagedFile, Selection, read_selections
 from features.store.images_table import FactsTable, Rejection, Stamp, read_rejections
 from features.store.mapped import MappedFeatures, MappedRows, refuse_not_finite
@@ -217,6 +218,9 @@ class FeatureCache:
     def _extract_into(self, cache: Path | None, backbones: Sequence[str], split: str | None) -> str:
         """The command of `remedy` for a cache; None for the default one of the data set."""
         backbones = backbones or self._wanted or self._all_backbones()
+        backbones = backbones or tuple(dict.fromkeys(name.partition("/")[2] for name in self.unfinished()))
+        if cache == self.root and (command := self._shards_command(backbones, split)):
+            return command
         sources = {name: self._source(name, split) for name in backbones}
         known = {name: source for name, source in sources.items() if source and source.recipe.can_be_asked_for}
         commands = [extract_command(known, cache)] if known else []
@@ -229,6 +233,15 @@ class FeatureCache:
             words = [*option_words(options), *([] if cache is None else ["--cache", cache])]
             commands.append(write_command("scripts/extract.sh", self._owner() or "DATA", *words))
         return " && ".join(commands)
+
+    def _shards_command(self, backbones: Sequence[str], split: str | None) -> str:
+        """The command that shards of such rows wait for; "" where none wait, or their records are damaged."""
+        records = ShardRecords(self.root)
+        with suppress(InputError):
+            run = records.waiting()
+            if run and split in (None, *run.splits) and not set(run.names).isdisjoint(backbones):
+                return records.next_command(run)
+        return ""
 
     def _all_backbones(self) -> tuple[str, ...]:
         """Names of the backbones cached for any split."""

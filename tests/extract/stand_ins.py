@@ -18,9 +18,10 @@ from extract.extraction import CompiledBackbones, ExtractionOptions, Watch, Work
 from extract.images.reading import Reading
 from extract.pipeline import Images
 from extract.report import Report
-from extract.shards.records import Shard, ShardedRun, ShardRecords
+from extract.shards.records import Shard, plan_run
 from extract.shards.shard import extract_shard
 from features.dataset.dataset import read_images
+from features.shards import ShardRecords
 
 WIDTH = 6
 READING = Reading()
@@ -89,7 +90,7 @@ def run_shard(data: Path, cache: Path, shard: str, *backbones: FrozenBackbone, *
     """Extract a shard of a data set with stand-ins; `how` is as of `run`."""
     work = work_of(data, cache, *backbones, **how)
     which = Shard.parse(shard)
-    plan = ShardedRun.of(work, which.count, [str(data), "--cache", str(cache)])
+    plan = plan_run(work, which.count, [str(data), "--cache", str(cache)])
     ShardRecords(cache).begin(plan)
     stop = how.get("stop") or threading.Event()
     return extract_shard(work, plan, which, how.get("compiled") or StandIns(), Watch(_ignore, stop.is_set, _ignore))

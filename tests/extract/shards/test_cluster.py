@@ -19,9 +19,9 @@ from extract.__main__ import app
 from extract.pipeline import UNIT_IMAGES, Images
 from extract.shards.assembling import finish_run
 from extract.shards.cluster import Cluster, Place, Worker, choose_run, find_places
-from extract.shards.records import ShardRecords
 from features.common import cluster
 from features.common.errors import InputError
+from features.shards import ShardRecords
 from tests import ROOT, processes_below
 from tests.extract.shards.test_shards import content
 from tests.extract.stand_ins import StandIns, backbone, run, work_of, write_images

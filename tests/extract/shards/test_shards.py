@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from extract.options import ExtractOptions
 from extract.pipeline import UNIT_IMAGES, Images
 from extract.run import _command
 from extract.shards.records import Shard
+from features.__main__ import app as features_app
 from features.common.errors import InputError
 from features.common.files import hold
 from features.store.cache import FeatureCache, verify_cache
@@ -170,7 +172,7 @@ def test_two_of_four_processes_are_killed_and_started_again(data, tmp_path):
     assert kept > 0
     missing = assemble(cache)
     assert missing.exit_code == 2
-    assert f"{cache}: 2 of 4 shards are missing: 2/4, 3/4. Run: " in missing.stderr
+    assert f"{cache} waits for 2 of 4 shards: 2/4, 3/4. Run: " in missing.stderr
     assert f"scripts/extract.sh {data} --cache {cache} --shard 2/4, and so on" in missing.stderr
     for number in (3, 2):
         process = start(data, cache, f"{number}/4", 0.0)
@@ -188,7 +190,7 @@ def test_an_assembly_killed_midway_is_run_again(data, tmp_path, monkeypatch):
         run_shard(data, tmp_path / "cache", f"{number}/2", *two())
     whole = shutil.copytree(tmp_path / "cache", tmp_path / "whole")
     steps = ("features.store.images_table._write", "extract.extraction.assemble", "extract.extraction.PartStore.remove",
-             "extract.shards.records.ShardRecords.remove")  # fmt: skip
+             "features.shards.ShardRecords.remove")  # fmt: skip
     stopped = 0
     for step in steps:
         for calls in (0, 1, 3):
@@ -285,7 +287,7 @@ def test_a_shard_of_another_extraction_is_refused_until_the_first_is_done(data, 
     with pytest.raises(InputError) as caught:
         shard_of_another()
     assert str(caught.value).startswith(refused)
-    assert f"{command}; or give it up, which keeps its rows: rm -r {cache}/.shards" in str(caught.value)
+    assert f"{command}; or give it up, which keeps its rows for 2 shards or one process: rm -r" in str(caught.value)
     run_shard(data, cache, "2/2")
     with pytest.raises(InputError, match=f"extract assemble {cache}; or give it up"):
         shard_of_another()
@@ -293,10 +295,34 @@ def test_a_shard_of_another_extraction_is_refused_until_the_first_is_done(data, 
     shard_of_another()
 
 
+def test_shards_of_another_data_set_with_the_same_ids_are_refused(data, tmp_path):
+    cache, other = tmp_path / "cache", tmp_path / "other"
+    for split, count in (("train", 4 * UNIT_IMAGES + 10), ("test", 9)):
+        write_images(other / split, count, side=24, seed=7)
+    run_shard(data, cache, "1/2")
+    with pytest.raises(InputError, match=f"1 of 2 shards of another extraction, of {data}, not of {other}. Finish"):
+        run_shard(other, cache, "2/2")
+
+
+def test_one_data_set_may_have_several_paths(data, tmp_path):
+    cache, link, moved = tmp_path / "cache", tmp_path / "link", tmp_path / "mounted elsewhere"
+    run_shard(data, cache, "1/3")
+    link.symlink_to(data)
+    run_shard(link, cache, "2/3")
+    data.rename(moved)
+    run_shard(moved, cache, "3/3")
+    assert assemble(cache).exit_code == 3
+
+
 def test_an_extraction_of_which_no_shard_ended_is_replaced(data, tmp_path):
     cache = tmp_path / "cache"
     stop = StopAfter(1)
     run_shard(data, cache, "1/2", stop=stop)
+    with (
+        hold(cache / "test" / "tiny.h5.lock", shared=True),  # as another shard does that is at work
+        pytest.raises(InputError, match=r"test/tiny\.h5 is being worked on by"),
+    ):
+        run_shard(data, cache, "1/3")
     for number in (1, 2, 3):
         run_shard(data, cache, f"{number}/3")
     assert assemble(cache).exit_code == 3
@@ -322,24 +348,39 @@ def test_rows_that_are_gone_are_named_with_their_shards(data, tmp_path):
         part.unlink()
     done = assemble(cache)
     assert done.exit_code == 2
-    assert "127 rows of tiny in train are gone (first: a064), which the shards 2/2 extracted. Run: " in done.stderr
+    assert f"{cache} lost 127 rows of tiny in train (first: a064), extracted by --shard 2/2. Run: " in done.stderr
     assert not (cache / "train" / "tiny.h5").exists()
     run_shard(data, cache, "2/2")
     assert assemble(cache).exit_code == 3
 
 
-@pytest.mark.parametrize("damage", ["cut", "other ids", "no JSON"])
+#: What is done to the record of shard 2, and what is said of it.
+DAMAGE = {
+    "cut": (lambda text: text[:-10], "cannot be read"),
+    "no JSON": (lambda text: "\0", "cannot be read"),
+    "no object": (lambda text: "[]", "cannot be read"),
+    "other ids": (lambda text: text.replace('"a064"', '"a065"', 1), "is damaged"),
+    "a key of stamps": (lambda text: re.sub(r'"a064": \[', '"b064": [', text, count=1), "is damaged"),
+    "text": (lambda text: re.sub(r'("a064": \[)\d+', r'\1"x"', text, count=1), "is damaged"),
+    "a huge number": (lambda text: re.sub(r'("a064": \[)\d+', r"\g<1>1e999", text, count=1), "is damaged"),
+    "no digest": (lambda text: re.sub(r'"a064": "\w+", ', "", text, count=1), "is damaged"),
+}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "that of shard 1"])
 def test_a_damaged_record_is_named(data, tmp_path, damage):
     cache = tmp_path / "cache"
     for number in (1, 2):
         run_shard(data, cache, f"{number}/2")
     (path,) = cache.glob(".shards/*/2.json")
     text = path.read_text()
-    path.write_text({"cut": text[:-10], "other ids": text.replace('"a064"', '"a065"', 1), "no JSON": "\0"}[damage])
+    change, said = DAMAGE.get(damage, (lambda _: path.with_name("1.json").read_text(), "is damaged"))
+    path.write_text(change(text))
+    assert path.read_text() != text
     done = assemble(cache)
     assert done.exit_code == 2
-    assert ".shards" in done.stderr
-    assert "Run: " in done.stderr or "run all shards again" in done.stderr
+    assert f"{path} {said}" in done.stderr
+    assert f"Run: scripts/extract.sh {data} --cache {cache} --shard 2/2" in done.stderr
     run_shard(data, cache, "2/2")
     assert assemble(cache).exit_code == 3
 
@@ -352,7 +393,7 @@ def test_a_damaged_extraction_is_named(data, tmp_path, old):
     path.write_text(path.read_text().replace(old, old[:-1] + "7", 1))
     done = assemble(cache)
     assert done.exit_code == 2
-    assert f"Remove {cache}/.shards, and run the shards again: their rows are kept." in done.stderr
+    assert f"Remove {cache}/.shards, and run the shards again." in done.stderr
 
 
 def test_shards_run_side_by_side_but_not_beside_a_plain_extraction(data, tmp_path):
@@ -371,14 +412,71 @@ def test_shards_run_side_by_side_but_not_beside_a_plain_extraction(data, tmp_pat
     assert assemble(cache).exit_code == 3
 
 
-def test_a_plain_extraction_takes_the_parts_of_shards(data, tmp_path):
+def test_a_plain_extraction_waits_for_shards_that_have_ended(data, tmp_path):
+    """Their records would undo what it does: a070 was broken when its shard saw it."""
+    cache = tmp_path / "cache"
+    run_shard(data, cache, "1/2")
+    refused = f"{cache} has 1 of 2 shards of an extraction of the same rows. Finish that one first: "
+    with pytest.raises(InputError) as caught:
+        run(data, cache)
+    assert str(caught.value).startswith(
+        f"{refused}scripts/extract.sh {data} --cache {cache} --shard 2/2; or give it up"
+    )
+    assert run(data, cache, backbone("other")).rows == 4 * UNIT_IMAGES + 8 + 9
+    run_shard(data, cache, "2/2")
+    shutil.copy(data / "train" / "a071.png", data / "train" / "a070.png")
+    with pytest.raises(InputError, match=f"extract assemble {cache}; or give it up"):
+        run(data, cache)
+    assert assemble(cache).exit_code == 3
+    assert run(data, cache).rows == 1
+    assert assemble(cache).exit_code == 0
+    assert FeatureCache(cache).rejected("train").keys() == {"a003"}
+    assert "a070" in FeatureCache(cache).open("train", "tiny").row_of
+
+
+def test_a_plain_extraction_takes_the_parts_of_shards_that_are_given_up(data, tmp_path):
     cache = tmp_path / "cache"
     rows = run_shard(data, cache, "1/2").rows
+    shutil.rmtree(cache / ".shards")
     report = run(data, cache)
     assert (rows, report.rows) == (2 * 64 + 10 - 1 + 9, 2 * 64 - 1)
     run(data, tmp_path / "one")
-    shutil.rmtree(cache / ".shards")
     assert content(cache) == content(tmp_path / "one")
+
+
+def test_a_plain_extraction_removes_what_shards_that_never_ended_began(data, tmp_path):
+    cache = tmp_path / "cache"
+    run_shard(data, cache, "1/2", stop=StopAfter(100))
+    assert len(list(cache.rglob("1-of-2.*.npz"))) == 1
+    run(data, cache)
+    run(data, tmp_path / "one")
+    assert content(cache) == content(tmp_path / "one")
+    assert "nothing left to do" in assemble(cache).output
+
+
+def test_remedies_say_what_shards_wait_for(data, tmp_path):
+    cache = tmp_path / "cache"
+    run_shard(data, cache, "1/2")
+    second, assembly = (
+        f"scripts/extract.sh {data} --cache {cache} --shard 2/2",
+        f".venv/bin/python -m extract assemble {cache}",
+    )
+    inspect = CliRunner().invoke(features_app, ["inspect", str(cache)])
+    assert (
+        f"unfinished: test/tiny, train/tiny. The rows extracted so far wait in parts. Run: {second}\n" in inspect.stdout
+    )
+    assert inspect.stderr.endswith(f"holds no cache file ({{split}}/{{backbone}}.h5). Run: {second}\n")
+    run_shard(data, cache, "2/2")
+    for command in ("inspect", "verify"):
+        assert f"Run: {assembly}\n" in CliRunner().invoke(features_app, [command, str(cache)]).stderr
+    assert FeatureCache(cache, data, ["tiny"]).remedy(split="train") == assembly
+    assert "--backbones other" in FeatureCache(cache, data, ["other"]).remedy()
+    assert "--backbones tiny" in FeatureCache(cache, data, ["tiny"]).remedy(split="new")
+    with pytest.raises(InputError, match=f"tiny.h5 is not there .* Run: {assembly}"):
+        FeatureCache(cache, data).open("train", "tiny")
+    (cache / ".shards" / "run.json").write_text("damaged")
+    assert "--backbones tiny" in FeatureCache(cache, data).remedy("tiny")
+    assert assemble(cache).exit_code == 2
 
 
 def test_what_cannot_be_put_together_is_said(data, tmp_path):
