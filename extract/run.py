@@ -34,7 +34,7 @@ from extract.runtime import cores
 from extract.shards.assembling import finish_run
 from extract.shards.cluster import Cluster, extract_by_ray
 from extract.shards.records import Shard, plan_run
-from extract.shards.shard import extract_shard
+from extract.shards.shard import extract_shard, is_up_to_date
 from features.common.cli import EXIT_REJECTED, choose_names
 from features.common.cluster import check_cluster
 from features.common.commands import option_words, write_command
@@ -94,8 +94,11 @@ def run_extraction(options: ExtractOptions) -> int:
             report = extract(images, backbones, how, compiled, console, stop)
         else:
             work = Work(images, backbones, how).with_salt()
-            run = plan_run(work, shard.count, _command(options, cache))
-            ShardRecords(cache).begin(run)
+            run, records = plan_run(work, shard.count, _command(options, cache)), ShardRecords(cache)
+            if records.run() is None and is_up_to_date(work):
+                console.print("nothing left to do: the rows of every shard are up to date.")
+                return 0
+            records.begin(run)
             with show_progress(console, sum(len(split.image_ids) for split in shard.share(images))) as advance:
                 report = extract_shard(work, run, shard, compiled, Watch(advance, stop.is_set, console.print))
         _note_sources(options, cache, images, backbones, reading)

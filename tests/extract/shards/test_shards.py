@@ -514,9 +514,17 @@ def test_the_command_extracts_a_shard_and_says_what_is_next(tmp_path, own_model)
     assert f"--backbone own={own_model}" in missing.stderr
     assert CliRunner().invoke(app, [*shard, "2/2"]).exit_code == 0
     assert assemble(tmp_path / "cache").exit_code == 3
+    again = CliRunner().invoke(app, [*shard, "2/2"])
+    assert (again.exit_code, assemble(tmp_path / "cache").exit_code) == (0, 0)
+    assert again.output.splitlines()[-1] == "nothing left to do: the rows of every shard are up to date."
     of_one, of_two = content(tmp_path / "one"), content(tmp_path / "cache")
     assert json.loads(of_two["train/own.source.json"]) == json.loads(of_one["train/own.source.json"])
     assert of_two == of_one
+    shutil.copy(tmp_path / "data" / "train" / "a000.png", tmp_path / "data" / "train" / "a069.png")
+    assert "1 row extracted" in CliRunner().invoke(app, [*shard, "2/2"]).output
+    assert f"{tmp_path}/cache waits for 1 of 2 shards: 1/2. Run: " in assemble(tmp_path / "cache").stderr
+    assert CliRunner().invoke(app, [*shard, "1/2"]).exit_code == 0
+    assert assemble(tmp_path / "cache").exit_code == 3
 
 
 def test_remedies_name_models_by_full_paths(tmp_path, own_model, monkeypatch):
