@@ -24,6 +24,7 @@ sys.path.insert(
 
 import typer
 
+from features.common.errors import cause_of
 from features.common.text import count_things, duration
 from scripts.knocks.campaign import Tally, play_all, schedule
 from scripts.knocks.case import FAILURES, Case, Kind
@@ -43,12 +44,12 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another campaign.")] = 1,
     only: Annotated[str | None, typer.Option(metavar="A,B", help=f"Kinds: {', '.join(KINDS)}.")] = None,
     case: Annotated[str | None, typer.Option(metavar="KIND:NUMBER", help="Play one case again, and say more.")] = None,
-    scale: Annotated[float, typer.Option(min=0.0, help="Times the cases of each kind.")] = 1.0,
+    scale: Annotated[float | None, typer.Option(min=0.0, help="Times the cases of a kind.", show_default="1")] = None,
     seconds: Annotated[float | None, typer.Option(min=1, help="Start no case after so many seconds.")] = None,
     hours: Annotated[float | None, typer.Option(min=0, help="Go on with further cases for so many hours.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Cases at a time.", show_default="one a core")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table there, too.")] = None,
-    keep: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep the files of the cases there.")] = None,
+    keep: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep the files there, if empty.")] = None,
 ) -> None:
     """Play the campaign. Exit code 1: a case ended as none must.
 
@@ -57,7 +58,12 @@ def run(
     """
     if find_spec("onnxruntime") is None:
         raise typer.BadParameter("it needs ONNX Runtime: .venv/bin/pip install -r requirements-engines.txt")
+    _refuse_both("--case", case, {"--only": only, "--scale": scale, "--seconds": seconds, "--hours": hours})
+    _refuse_both("--hours", hours, {"--seconds": seconds})
     kinds = _choose(only if case is None else case.partition(":")[0])
+    one = None if case is None else _parse(case, seed)
+    _check_markdown(markdown)
+    _make_empty(keep)
     began = time.monotonic()
     tally = Tally()
     with _stopping(), _scratch(keep) as root:
@@ -65,10 +71,11 @@ def run(
         stage.prepare(tuple(dict.fromkeys(need for kind in kinds.values() for need in ("data", *kind.needs))))
         allowed = hours * 3600 if hours is not None else seconds if seconds is not None else float("inf")
         end = time.monotonic() + allowed
-        batches = schedule(kinds.values(), seed, scale, hours is not None) if case is None else [[_parse(case, seed)]]
+        shares = schedule(kinds.values(), seed, 1.0 if scale is None else scale, hours is not None)
+        batches = shares if one is None else [[one]]
         for played, verdict in play_all(kinds, batches, stage, jobs or len(os.sched_getaffinity(0)), end):
             tally.add(played, verdict)
-            if verdict.outcome in FAILURES or case is not None:
+            if verdict.outcome in FAILURES or one is not None:
                 typer.echo(f"{played.name} {verdict.outcome}: {' | '.join(verdict.story.split(chr(10)))}")
             if verdict.outcome in FAILURES:
                 typer.echo(f"  again: .venv/bin/python scripts/torture.py --seed {seed} --case {played.name}")
@@ -80,6 +87,38 @@ def run(
     if tally.failures:
         typer.echo(f"{count_things(len(tally.failures), 'case')} ended as none must.")
         raise typer.Exit(1)
+
+
+def _refuse_both(name: str, value: object, others: dict[str, object]) -> None:
+    """Refuse an option beside others that it would leave without effect."""
+    if value is not None and (given := [other for other, of_other in others.items() if of_other is not None]):
+        raise typer.BadParameter(f"{given[0]} has no effect beside {name}. Leave one of them out.")
+
+
+def _check_markdown(path: Path | None) -> None:
+    """Refuse a file that cannot be written, before the campaign and not after it."""
+    if path is None:
+        return
+    existed = path.exists()
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise typer.BadParameter(f"--markdown {path} cannot be written: {cause_of(error)}") from None
+    if not existed:
+        path.unlink()
+
+
+def _make_empty(folder: Path | None) -> None:
+    """Make the folder of --keep; refuse one that holds something, as cases must begin in empty folders."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = next(folder.iterdir(), None)
+    except OSError as error:
+        raise typer.BadParameter(f"--keep {folder} cannot be a folder: {cause_of(error)}") from None
+    if held is not None:
+        raise typer.BadParameter(f"--keep {folder} is not empty: it holds {held.name}. Name another folder.")
 
 
 def _choose(names: str | None) -> dict[str, Kind]:
@@ -117,7 +156,6 @@ def _stopping() -> Iterator[None]:
 def _scratch(keep: Path | None) -> Iterator[Path]:
     """A folder for the whole campaign, which is removed at the end, unless it is to be kept."""
     if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
         yield keep.resolve()
         return
     folder = Path(tempfile.mkdtemp(prefix="torture-")).resolve()

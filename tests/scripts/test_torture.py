@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from scripts.knocks import images, scans
 from scripts.knocks.bulk import Specimen, judge_row
@@ -20,6 +21,7 @@ from scripts.knocks.stage import SIDE, Stage, write_data
 from scripts.knocks.stops import judge_stopped
 from scripts.knocks.table import KINDS
 from scripts.knocks.tables import Writing
+from scripts.torture import app
 from tests import ROOT
 
 pytest.importorskip("onnxruntime")
@@ -105,6 +107,34 @@ def test_a_campaign_that_is_stopped_leaves_nothing_and_no_process(tmp_path):
     time.sleep(0.2)
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/environ") if _is_readable(path)]
     assert not any(str(tmp_path).encode() in of_one for of_one in commands)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--markdown missing/x.md", "--markdown missing/x.md cannot be written: No such file or directory"),
+        ("--markdown .", "--markdown . cannot be written: Is a directory"),
+        ("--keep file", "--keep file cannot be a folder: File exists"),
+        ("--keep file/folder", "--keep file/folder cannot be a folder: Not a directory"),
+        ("--keep full", "--keep full is not empty: it holds tables-1. Name another folder."),
+        ("--case tables:1 --only tables", "--only has no effect beside --case. Leave one of them out."),
+        ("--case tables:1 --scale 1", "--scale has no effect beside --case."),
+        ("--case tables:1 --hours 1", "--hours has no effect beside --case."),
+        ("--case tables:1 --seconds 9", "--seconds has no effect beside --case."),
+        ("--hours 1 --seconds 9", "--seconds has no effect beside --hours."),
+        ("--case tables:x", "--case 'tables:x': expected KIND:NUMBER, such as tables:17."),
+        ("--case other:1", "'other' is not a kind of cases."),
+    ],
+)
+def test_options_that_cannot_be_followed_are_one_message_before_the_first_case(options, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Stage, "prepare", lambda self, needs: pytest.fail("it began"))
+    (tmp_path / "file").touch()
+    (tmp_path / "full" / "tables-1").mkdir(parents=True)
+    done = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, options.split())
+    said = " ".join(re.sub(r"[\u2500-\u257f]", " ", done.output).split())
+    assert (done.exit_code, says in said) == (2, True), done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
 
 
 def _is_readable(path: Path) -> bool:
