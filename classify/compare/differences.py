@@ -179,7 +179,7 @@ def _settings(record: Mapping[str, Any]) -> dict[str, str]:
     found |= {"data": record["data"], "cache": record["cache"], "groups known": record["folds"]["groups"]}
     found |= {f"images of {name}": split["images"] for name, split in record["splits"].items()}
     for model, entry in record["models"].items():
-        spec = entry.get("spec", {})
+        spec = entry.get("spec") or {}
         found |= {f"{model.partition('/')[0]}: {name.replace('_', ' ')}": value for name, value in spec.items()}
     for backbone, entry in record["backbones"].items():
         recipe = entry["recipe"]

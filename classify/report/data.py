@@ -33,7 +33,7 @@ def describe_data(run: RunFiles, figures: Path) -> dict[str, Any]:
         for name, values in shares.items()
     )
     of_folds = np.array([folds["positives"][name] for name in labels], float).T
-    known = [folds["known"][name] if "known" in folds else folds["rows"] for name in labels]
+    known = [folds["known"][name] if folds.get("known") else folds["rows"] for name in labels]
     of_folds /= np.maximum(np.array(known, float).T, 1)
     spread = ", ".join(
         f"{label} {plotting.percent(low)} to {plotting.percent(high)}"

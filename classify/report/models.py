@@ -145,7 +145,8 @@ def describe_heads(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
     if run.curves.empty:
         return []
     of_heads = dict(iter(run.curves.groupby("model")))
-    shown = [model for model in _rank(run) if model in of_heads][:_HEADS_SHOWN]
+    heads = [model for model in _rank(run) if kind_of(run.record["models"][model]) == "head"]
+    shown = [model for model in heads if model in of_heads][:_HEADS_SHOWN]
     sections = []
     for index, model in enumerate(shown):
         curves, entry = of_heads[model], run.record["models"][model]
@@ -171,7 +172,8 @@ def kept_epochs(curves: pd.DataFrame, best_epochs: Sequence[int]) -> dict[int, i
 
     The head on all rows, whose epoch comes last, has no curves.
     """
-    return {fold: best for fold, best in zip(sorted(set(curves["fold"])), best_epochs, strict=False) if best}
+    epochs = set(curves["epoch"])
+    return {fold: best for fold, best in zip(sorted(set(curves["fold"])), best_epochs, strict=False) if best in epochs}
 
 
 class FitVerdict(NamedTuple):

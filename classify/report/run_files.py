@@ -18,6 +18,7 @@ from classify.rundir.files import (
     read_thresholds,
 )
 from classify.rundir.folder import BACKBONES_TABLE, CURVES, GALLERY, LABEL_ERRORS, LEADERBOARD_TABLE, SealedRun
+from classify.rundir.saved_run import SavedRun
 from classify.scores.metrics import MACRO
 from classify.scores.small import describe_other_intervals
 from features.common.arrays import Groups, Labels, Probabilities
@@ -86,7 +87,7 @@ class RunFiles(SealedRun):
             InputError: the folder holds no finished run, or a file of it is missing, damaged, or was changed by hand;
                 the message names it.
         """
-        run = SealedRun.open(folder)
+        run = SavedRun.open(folder)
         splits = {}
         for name, known in read_run_labels(run.file(RUN_LABELS)).items():
             if name == "train":

@@ -13,7 +13,7 @@ from classify.inputs import columns_of
 from classify.models.files import Predictor, load_model, predict_rows
 from classify.rundir.files import read_thresholds
 from classify.rundir.folder import SealedRun, changed
-from classify.rundir.schema import can_predict
+from classify.rundir.schema import is_of_run
 from features.common.arrays import Probabilities, Thresholds
 from features.common.commands import join_words
 from features.common.errors import InputError
@@ -24,13 +24,13 @@ from features.store.run_labels import MARK
 
 
 class SavedRun(SealedRun):
-    """A finished run that predicts."""
+    """A finished run whose record holds all that is read of it."""
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Read the record of a run, as `SealedRun.open`; it also has to hold what predictions need."""
+        """Read the record of a run, as `SealedRun.open`; it also has to hold what the commands read of it."""
         run = super().open(folder)
-        if not can_predict(run.record):
+        if not is_of_run(run.record):
             raise changed(folder, MARK)
         return run
 
@@ -95,7 +95,7 @@ class SavedRun(SealedRun):
     def learnt_share(self, label: str) -> float:
         """The share of positives among the training images that the run learnt the label from."""
         train = self.record["splits"]["train"]
-        known = train["known"][label] if "known" in train else train["images"] - len(train["rejected"])
+        known = train["known"][label] if train.get("known") else train["images"] - len(train["rejected"])
         return train["positives"][label] / known
 
     def extract_options(self, model: str) -> list[list[str]]:

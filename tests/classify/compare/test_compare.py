@@ -128,7 +128,8 @@ def test_a_spec_a_recipe_and_a_version_that_differ_are_said(first, changed, tmp_
     folder = shutil.copytree(first, tmp_path / "spec")
     for path, rate, version in ((folder, 0.1, "1"), (changed, 0.2, "2")):
         record = json.loads((path / "run.json").read_text())
-        record["models"][record["final_model"]]["spec"] = {"learning_rate": rate, "dropout": 0.5}
+        head = {"spec": {"learning_rate": rate, "dropout": 0.5}, "best_epochs": [1, 1]}
+        record["models"][record["final_model"]] |= head
         record["backbones"]["alpha"]["recipe"]["input_size"] = 32 + int(version)
         reseal(path, **{**record, "versions": {**record["versions"], "numpy": version}})
     settings = scored(folder, changed)[1][1].settings
@@ -289,9 +290,10 @@ def test_runs_without_anything_in_common_are_refused(first, changed):
     edit(changed, "labels.csv", lambda table: table.assign(ID="other" + table["ID"]))
     with pytest.raises(InputError, match="no training image in common"):
         join_runs((first, changed), None)
-    splits = json.loads((changed / "run.json").read_text())["splits"]
-    splits["train"]["positives"] = dict.fromkeys("xyz", 1)
-    reseal(changed, labels=["x", "y", "z"], splits=splits)
+    record = json.loads((changed / "run.json").read_text())
+    splits, folds = record["splits"], record["folds"]
+    splits["train"]["positives"], folds["positives"] = dict.fromkeys("xyz", 1), dict.fromkeys("xyz", folds["rows"])
+    reseal(changed, labels=["x", "y", "z"], splits=splits, folds=folds)
     with pytest.raises(InputError, match=r"no label in common \(first: epidural, .*; changed: x, y, z\)"):
         join_runs((first, changed), None)
 
