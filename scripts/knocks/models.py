@@ -171,7 +171,10 @@ def play_onnx(stage: Stage, place: Path, canary: Path, generator: random.Random)
 
 
 def play_run(stage: Stage, place: Path, canary: Path, generator: random.Random) -> tuple[str, Verdict]:
-    """Predict by a run whose models or record are hostile; half of them sealed again by whoever changed them."""
+    """Predict by a run whose models or record are hostile; half of them sealed again by whoever changed them.
+
+    Of a record that was changed and sealed again a report is asked for, too.
+    """
     from classify.rundir.folder import seal
 
     stage.copy(place, "predict")
@@ -211,6 +214,8 @@ def play_run(stage: Stage, place: Path, canary: Path, generator: random.Random) 
     verdict = ended.verdict()
     if verdict.outcome == CORRECT and not sealed:
         verdict = stage.compare("predict", place) or verdict
+    if sealed and told.startswith("record, "):
+        verdict = run(stage.command("report", place), Surroundings(place / "tmp")).failure() or verdict
     return f"run, {told}{', sealed again' if sealed else ''}", verdict
 
 
@@ -335,8 +340,8 @@ def play(stage: Stage, case: Case, folder: Path) -> Verdict:
 MODELS = Kind(
     "models",
     200,
-    "hostile .keras, .onnx and .skops files, sidecars, `run.json` (half of them sealed again), parts, kept "
-    "fits and journals; many hold code that would make a file",
+    "hostile .keras, .onnx and .skops files, sidecars, `run.json` (half of them sealed again, and "
+    "shown by `classify report`, too), parts, kept fits and journals; many hold code that would make a file",
     "no such file; refused, or the undisturbed result where only kept work is hostile",
     one_by_one(play),
     batch=20,
