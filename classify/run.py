@@ -24,6 +24,7 @@ from features.common.text import duration, progress_bar
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache, default_cache
 from features.store.gradients import write_gradients
+from features.store.images_table import forget_tables
 from features.store.scan_groups import with_scan_groups
 
 
@@ -55,6 +56,9 @@ def run_classification(options: RunOptions) -> int:
             if said:
                 typer.echo(f"understood: {said}")
             inputs = read_inputs(dataset, cache, names, options.tta, options.augment)
+            groups_from, understood = dataset.groups_from, dataset.understood
+            del dataset  # of a million images the paths take as much memory as a fit
+            forget_tables()
             if options.augment and not settings.heads:
                 raise InputError("--augment is for heads, and --preset none trains none. Leave one of them out.")
             if said := describe_views(inputs.recipes, options.tta, options.augment):
@@ -99,9 +103,9 @@ def run_classification(options: RunOptions) -> int:
                 for warning in experiment.warnings:
                     typer.echo(f"warning: {warning}", err=True)
                 print_summary(inputs, experiment, cache.root / "rejected.csv")
-                where = {"data": str(options.data), "cache": str(cache.root), "groups_from": dataset.groups_from}
+                where = {"data": str(options.data), "cache": str(cache.root), "groups_from": groups_from}
                 made = {"note": options.note, "arguments": options.arguments(), "seconds": seconds}
-                record = {**where, "understood": dataset.understood, **made}
+                record = {**where, "understood": understood, **made}
                 write_files(staging, inputs, experiment, record)
                 explained = explain_gallery(SavedRun.open(staging), cache, experiment.final_model)
                 write_gradients(staging, explained)

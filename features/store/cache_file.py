@@ -29,7 +29,7 @@ BLOCK_ROWS = 128
 #: More threads than this only wait for the memory.
 THREADS = 4
 #: Bytes of a file that are read before its pages are let go; and what Linux maps at a time.
-_HELD, _AROUND = 1 << 29, 1 << 16
+_HELD, _AROUND = 1 << 28, 1 << 16
 #: The types that each dataset may have, as numpy writes them.
 _TYPES = {"features": ("<f4", "<f2"), "block_digests": ("|u1",), "image_ids": ("|S",), "image_digests": ("|u1",)}
 #: What h5py raises where the bytes of a file are not what HDF5 wrote.

@@ -175,6 +175,11 @@ def _read_once(path: Path, stamp: Stamp) -> dict[str, bytes]:
     return _read_images(path)
 
 
+def forget_tables() -> None:
+    """Let go of what was read last: 0.2 GB of a million images."""
+    _read_once.cache_clear()
+
+
 #: The digest, the stamp, and the facts but the group, whose characters follow; a position that is not known is NaN.
 _PACKED = Struct("<16s 36s 4i 3d ?")
 
