@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,15 @@ import openvino
 #: float32 whatever the CPU offers: its own default is bfloat16 on some. Streams are not pinned to cores, as other
 #: threads decode meanwhile.
 _SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": "NO"}
+
+
+@cache
+def _core() -> openvino.Core:
+    """One for the whole process: with its CPU plugin goes the stack on which the thread that made it handles signals.
+
+    Where another thread lets go of the last model, the next signal would end the process (OpenVINO 2026.4).
+    """
+    return openvino.Core()
 
 
 def compile_graph(function: Any, size: int, streams: int) -> Callable[[np.ndarray], list[np.ndarray]]:
@@ -32,7 +42,7 @@ def compile_graph(function: Any, size: int, streams: int) -> Callable[[np.ndarra
     model = openvino.Model(results, converted.get_parameters())
     model.reshape([1, size, size, 3])
     settings = {**_SETTINGS, "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams}
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    compiled = _core().compile_model(model, "CPU", settings)
     # A request for each stream, not OpenVINO's queue: that waits for ever when it is let go with its callbacks.
     free = [compiled.create_infer_request() for _ in range(streams)]
     threads = ThreadPoolExecutor(streams, "stream")

@@ -13,6 +13,7 @@ from extract.engines.table import ENGINES, OPENVINO, TENSORFLOW, choose_engine
 from extract.runtime import Extractor, device_name, missing_gpu
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
+from tests import ROOT
 
 SIDE = 8
 
@@ -241,6 +242,29 @@ def test_the_batch_is_halved_until_it_fits(model, images, monkeypatch, caplog):
     assert function.sizes == [5, 4, 2, 2, 1]
     assert extractor.batch_size == 2
     assert "cut to 4" in caplog.text
+
+
+def test_a_signal_after_the_last_model_of_openvino_was_let_go_by_another_thread_is_handled():
+    program = f"""
+import signal, threading, weakref
+import numpy as np
+import tensorflow as tf
+from extract.engines.openvino import compile_graph
+spec = tf.TensorSpec((None, {SIDE}, {SIDE}, 3), tf.uint8)
+function = tf.function(lambda images: tf.reduce_mean(tf.cast(images, tf.float32), (1, 2))).get_concrete_function(spec)
+held = [compile_graph(function, {SIDE}, 2)]
+held[0](np.zeros((2, {SIDE}, {SIDE}, 3), np.uint8))
+gone = threading.Event()
+weakref.finalize(held[0], gone.set)
+thread = threading.Thread(target=held.clear)
+thread.start()
+thread.join()
+assert gone.is_set()
+signal.signal(signal.SIGINT, lambda number, frame: print("handled", number))
+signal.raise_signal(signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled 2\n"), done.stderr
 
 
 def test_openvino_that_lacks_memory_computes_fewer_images_at_a_time(model, images, monkeypatch):
