@@ -29,7 +29,7 @@ from classify.scores.prevalence import check_prevalences, parse_prevalences, shi
 from classify.scores.thresholds import to_binary
 from features.common.cells import protect_tables
 from features.common.cli import EXIT_REJECTED
-from features.common.errors import InputError
+from features.common.errors import InputError, signals_wait
 from features.common.files import digest_file, read_record, remove, replacing
 from features.common.text import make_console
 from features.dataset.folder import scan_images
@@ -128,7 +128,7 @@ def _publishing(out: Path) -> Iterator[Path]:
         staging.mkdir(exist_ok=True)
     try:
         yield staging
-        with writing(out):
+        with writing(out), signals_wait():
             (out / PREDICTION).unlink(missing_ok=True)
             for name in (GRADIENTS, CLASSES):  # which the new ones may be without
                 (out / name).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from features.audit.report import DUPLICATES, GROUPS
 from features.audit.report import RECORD as AUDIT
-from features.common.errors import InputError, cause_of
+from features.common.errors import InputError, cause_of, signals_wait
 from features.common.files import HELD, digest, digest_file, hold, read_record, remove
 from features.store.gradients import CAM, CAM_LOCK, CAM_STAGING, GRADIENTS
 from features.store.run_labels import MARK, RUN_LABELS
@@ -170,7 +170,7 @@ def open_run(run: Path, overwrite: bool, groups: Path | None = None) -> Iterator
         try:
             yield staging
             _check(run, overwrite)
-            with writing(run):
+            with writing(run), signals_wait():
                 _publish(staging, run, groups)
         finally:
             clear(staging)

@@ -15,6 +15,8 @@ from types import FrameType
 _AGAIN = 0.05
 #: The signals that arrived while they raise `Stopped`.
 _RECEIVED: list[int] = []
+#: One entry for each block at whose end they do so, and not before.
+_WAITING: list[None] = []
 #: What the system answers where a disk or a quota is full.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: What a file system answers that has no locks.
@@ -121,7 +123,8 @@ def raising_signals() -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         _RECEIVED.append(number)
-        raise Stopped(number)
+        if not _WAITING:
+            raise Stopped(number)
 
     def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
         if isinstance(stop := unraisable.exc_value, Stopped):
@@ -146,6 +149,22 @@ def raising_signals() -> Iterator[None]:
         sys.unraisablehook = hook
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """Let a signal wait until the block ends: the few moments in which files that belong together take their places.
+
+    Raises:
+        Stopped: a signal arrived in the block.
+    """
+    _WAITING.append(None)
+    try:
+        yield
+    finally:
+        _WAITING.pop()
+    if _RECEIVED:
+        raise Stopped(_RECEIVED[0])
 
 
 @contextmanager

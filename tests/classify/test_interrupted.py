@@ -18,6 +18,8 @@ from classify.__main__ import app
 from classify.bank import train as bank
 from classify.models.heads import HeadSpec, write_presets
 from classify.models.linear import PenalisedLogistic
+from classify.rundir import folder
+from classify.rundir.folder import SealedRun
 from tests import ROOT, heed_signals
 from tests.classify.test_run import TABLES, run
 from tests.classify.toy import Toy, make_toy
@@ -219,6 +221,21 @@ def test_an_overwrite_that_is_stopped_leaves_the_earlier_run_whole(toy, at_once,
     assert len(fits) == 15 - KEPT
     assert tables(out) == tables(at_once)
     assert not (out / ".partial").exists()
+
+
+def test_a_signal_while_the_files_take_their_places_waits_until_the_run_is_whole(toy, at_once, monkeypatch):
+    remove_stale = folder._remove_stale
+
+    def send(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        remove_stale(*arguments)
+
+    monkeypatch.setattr(folder, "_remove_stale", send)
+    out = toy.data.parent / "placed"
+    result = CliRunner().invoke(app, ["run", str(toy.data), "--cache", str(toy.cache), "--out", str(out)])
+    assert result.exit_code == ENDING[signal.SIGTERM]
+    SealedRun.open(out)
+    assert hidden(out) == []
 
 
 def test_a_signal_at_any_moment_stops_a_run_without_harm(toy, heads_options, heads_at_once, tmp_path, monkeypatch):

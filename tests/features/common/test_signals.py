@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from features.common.cli import application
-from features.common.errors import InputError
+from features.common.errors import InputError, signals_wait
 from tests import ROOT, heed_signals
 
 #: Starts a room as `python -m` does, and presses Ctrl-C when it imports Typer, the first import that takes its time.
@@ -153,6 +153,22 @@ def test_after_an_interrupt_that_was_dropped_a_fault_is_the_interrupt_and_bad_in
 
     result = invoke(act)
     assert (result.exit_code, result.output) == (code, said)
+
+
+@pytest.mark.usefixtures("heeding")
+@pytest.mark.parametrize(("number", "code"), ENDING)
+def test_a_signal_waits_where_files_take_their_places(number, code):
+    placed = []
+
+    def act():
+        with signals_wait():
+            for place in range(3):
+                signal.raise_signal(number)
+                placed.append(place)
+        placed.append("after")
+
+    assert invoke(act).exit_code == code
+    assert placed == [0, 1, 2]
 
 
 @pytest.mark.usefixtures("heeding")
