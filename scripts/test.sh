@@ -11,4 +11,4 @@ echo "test: ruff format --check"
 echo "test: mypy"
 .venv/bin/mypy
 echo "test: pytest"
-.venv/bin/python -m pytest --numprocesses auto --no-loadscope-reorder "$@"
+.venv/bin/python -m pytest --numprocesses auto --max-worker-restart 0 --no-loadscope-reorder "$@"

@@ -13,4 +13,4 @@ purelib='import sysconfig; print(sysconfig.get_path("purelib"))'
 "$backends/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-ray.txt
 "$backends/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$backends/lib" || true # as in scripts/setup.sh
 echo "backends: pytest -m backends"
-"$backends/bin/python" -m pytest -m backends --numprocesses auto "$@"
+"$backends/bin/python" -m pytest -m backends --numprocesses auto --max-worker-restart 0 "$@"
