@@ -25,7 +25,6 @@ from features.common.text import count_things, make_console, progress_bar
 from features.dataset.folder import to_image_id
 from features.store.cache import FeatureCache
 from features.store.gradients import GRADIENTS, Gradients, Pair, draw_command, rounded, write_gradients
-from features.store.run_labels import RUN_LABELS, read_run_labels
 
 #: A pair of image and label: split, image id, number of the label.
 Key = tuple[str, str, int]
@@ -119,7 +118,7 @@ class Explainer:
         """Of images whose features the cache keeps with others than those of their split, by id, where that is."""
         if not self._learnt:
             return {}
-        splits = read_run_labels(self.run.file(RUN_LABELS))
+        splits = self.run.labels
         return {
             image_id: stored
             for name, split in splits.items()
@@ -217,7 +216,7 @@ def _read_gallery(run: SavedRun) -> tuple[Reasons, int]:
     reasons: dict[Key, list[tuple[str, int]]] = {}
     for row in read_run_table(run, GALLERY).itertuples():
         reasons.setdefault((row.split, row.ID, numbers[row.label]), []).append((row.outcome, int(row.rank)))
-    return reasons, sum(len(split.image_ids) for split in read_run_labels(run.file(RUN_LABELS)).values())
+    return reasons, sum(len(split.image_ids) for split in run.labels.values())
 
 
 def explain(explainer: Explainer, cache: FeatureCache, reasons: Reasons, chosen_of: int) -> Gradients:
@@ -329,7 +328,7 @@ def _read_held_out(run: SavedRun) -> dict[str, tuple[int, ...]]:
     The tables hold the folds of the first repeat only; those of the others are drawn again, by the same seed: an
     `InputError` says that they come out otherwise, as with another version of the stratifier.
     """
-    known = read_run_labels(run.file(RUN_LABELS))["train"]
+    known = run.labels["train"]
     folds, seed = run.record["folds"], run.record["arguments"]["seed"]
     repeats, count = folds["repeats"], folds["count"]
     fits = known.folds[:, np.newaxis]

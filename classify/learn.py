@@ -29,7 +29,6 @@ from features.common.text import count_things, make_console, progress_bar
 from features.dataset.dataset import read_dataset
 from features.options import OF_DATASET, DatasetOptions
 from features.store.cache import FeatureCache
-from features.store.run_labels import RUN_LABELS, read_run_labels
 
 #: Shares of each fold's groups that models learn from.
 SHARES = (0.2, 0.35, 0.5, 0.7, 1.0)
@@ -104,7 +103,7 @@ def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
     by = split_names(record["arguments"]["by"], "--by") or ()
     dataset = read_dataset(Path(record["data"]), given, by)
     inputs = read_inputs(dataset, cache, list(record["backbones"]), run.tta, augment)
-    of_splits = read_run_labels(run.file(RUN_LABELS))
+    of_splits = run.labels
     known = of_splits["train"]
     if record["arguments"]["holdout"] is not None:
         inputs = inputs.select(np.flatnonzero(~np.isin(inputs.train.used_ids, of_splits["test"].image_ids)))

@@ -13,7 +13,7 @@ from classify.rundir.saved_run import SavedRun
 from features.common.arrays import Groups, Labels, Probabilities
 from features.common.errors import InputError
 from features.common.text import first_few
-from features.store.run_labels import RUN_LABELS, RunLabels, read_run_labels
+from features.store.run_labels import RunLabels
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def join_runs(folders: Sequence[Path], model: str | None) -> JoinedRuns:
     saved = [SavedRun.open(folder) for folder in folders]
     names = dict(zip(_name_folders(folders), saved, strict=True))
     models = [run.choose(model) for run in saved]
-    known = [read_run_labels(run.file(RUN_LABELS))["train"] for run in saved]
+    known = [run.labels["train"] for run in saved]
 
     shared = [label for label in saved[0].label_names if all(label in run.label_names for run in saved)]
     if not shared:

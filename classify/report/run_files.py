@@ -22,7 +22,6 @@ from classify.rundir.saved_run import SavedRun
 from classify.scores.metrics import MACRO
 from classify.scores.small import describe_other_intervals
 from features.common.arrays import Groups, Labels, Probabilities
-from features.store.run_labels import RUN_LABELS, read_run_labels
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class RunFiles(SealedRun):
         """
         run = SavedRun.open(folder)
         splits = {}
-        for name, known in read_run_labels(run.file(RUN_LABELS)).items():
+        for name, known in run.labels.items():
             if name == "train":
                 probabilities = read_out_of_fold(run, [run.final_model], known.image_ids)[run.final_model]
             else:

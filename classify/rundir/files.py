@@ -24,6 +24,7 @@ from classify.rundir.folder import (
     PROBABILITIES,
     THRESHOLDS,
     SealedRun,
+    changed,
     seal,
     writing,
 )
@@ -40,6 +41,8 @@ from features.store.run_labels import NO_FOLD, RunLabels, write_run_labels
 
 #: Columns of the thresholds: what the run's thresholds cost, cross-fitted, and what 0.5 would.
 COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
+#: Rows of the out-of-fold probabilities that are read at a time.
+_BLOCK = 200_000
 #: Columns whose cells are words, also `NA` and `007`.
 _WORDS = (
     "split",
@@ -160,10 +163,25 @@ def _write_out_of_fold(folder: Path, inputs: Inputs, experiment: Experiment) -> 
 
 
 def read_out_of_fold(run: SealedRun, models: Sequence[str], image_ids: Sequence[str]) -> dict[str, Probabilities]:
-    """Read the out-of-fold probabilities of some training images, by model."""
-    table, columns = read_run_table(run, OUT_OF_FOLD), list(run.label_names)
-    of_models = {model: table[table["model"] == model].set_index("ID") for model in models}
-    return {model: own.loc[list(image_ids), columns].to_numpy(np.float32) for model, own in of_models.items()}
+    """Read the out-of-fold probabilities of some training images, by model.
+
+    The table is read block by block: it has a row for each model and image.
+
+    Raises:
+        InputError: the file is missing, damaged, or was changed by hand, or has not all of these images.
+    """
+    labels, rows_by_id = list(run.label_names), pd.Index(image_ids, dtype=object)
+    found = {model: np.empty((len(image_ids), len(labels)), np.float32) for model in models}
+    is_read = {model: np.zeros(len(image_ids), bool) for model in models}
+    for block in pd.read_csv(**_parsing(run, OUT_OF_FOLD), chunksize=_BLOCK):
+        for model, own in _unescaped(block[block["model"].map(read_cell).isin(models)]).groupby("model"):
+            rows = rows_by_id.get_indexer(own["ID"])
+            asked = rows >= 0
+            found[model][rows[asked]] = own.loc[asked, labels].to_numpy(np.float32)
+            is_read[model][rows[asked]] = True
+    if not all(of_model.all() for of_model in is_read.values()):
+        raise changed(run.folder, OUT_OF_FOLD)
+    return found
 
 
 def _write_leaderboard(folder: Path, experiment: Experiment) -> None:
@@ -275,15 +293,23 @@ def read_run_table(run: SealedRun, name: str) -> pd.DataFrame:
     """
     if not run.holds(name):
         return pd.DataFrame()
+    return _unescaped(pd.read_csv(**_parsing(run, name)))
+
+
+def _parsing(run: SealedRun, name: str) -> dict[str, Any]:
+    """The arguments by which pandas reads a table of a run; see `read_run_table`."""
     types = dict.fromkeys(_WORDS, "object")
     if name in (PROBABILITIES, OUT_OF_FOLD):
         types |= dict.fromkeys(run.label_names, "float32")
     path = run.file(name)
     with path.open(encoding="utf-8", newline="") as file:
         names = [read_cell(cell) for cell in next(csv.reader(file))]
-    table = pd.read_csv(
-        path, names=names, header=0, dtype=types, keep_default_na=False, na_values=[""], encoding="utf-8"
-    )
+    empty = {"keep_default_na": False, "na_values": [""]}
+    return {"filepath_or_buffer": path, "names": names, "header": 0, "dtype": types, "encoding": "utf-8", **empty}
+
+
+def _unescaped(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its words as they were before `write_cell`."""
     words = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
     return table.assign(**{word: table[word].map(read_cell, na_action="ignore") for word in words})
 

@@ -32,7 +32,8 @@ def write_gallery(
     for split, images, labels, probabilities in splits:
         choices = choose_gallery(labels, probabilities, thresholds, images.groups)
         choices += show_label_errors(errors) if split == "train" else []
-        rows += [(split, images.used_ids[c.row], label_names[c.label], c.outcome, c.rank) for c in choices]
+        ids = images.used_ids
+        rows += [(split, ids[c.row], label_names[c.label], c.outcome, c.rank) for c in choices]
     write_table(pd.DataFrame(rows, columns=list(_OF_GALLERY)), folder / GALLERY)
 
 

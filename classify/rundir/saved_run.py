@@ -20,7 +20,7 @@ from features.common.errors import InputError
 from features.store.cache import FeatureCache
 from features.store.mapped import AnyFeatures
 from features.store.recipe import Recipe, extract_options
-from features.store.run_labels import MARK
+from features.store.run_labels import MARK, RUN_LABELS, RunLabels, read_run_labels
 
 
 class SavedRun(SealedRun):
@@ -38,6 +38,15 @@ class SavedRun(SealedRun):
     def models(self) -> Mapping[str, Mapping[str, Any]]:
         """By name, a model's entry of the record: `backbones`, `members`, `shares`, `files`."""
         return self.record["models"]
+
+    @cached_property
+    def labels(self) -> dict[str, RunLabels]:
+        """What the run knows of its labelled images, by split.
+
+        Raises:
+            InputError: the file is missing, damaged, or was changed by hand.
+        """
+        return read_run_labels(self.file(RUN_LABELS))
 
     @cached_property
     def widths(self) -> dict[str, int]:

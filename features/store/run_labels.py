@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ RUN_LABELS = "labels.csv"
 MARK = "run.json"
 NO_FOLD = -1
 _COLUMNS = ("split", "ID", "group", "fold", "stored")
+#: Rows that are texts at a time.
+_BLOCK = 100_000
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,17 @@ def read_run_labels(path: Path) -> dict[str, RunLabels]:
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = ([read_cell(cell) for cell in row] for row in csv.reader(file))
-        if tuple(header[: len(_COLUMNS)]) != _COLUMNS:
-            raise ValueError(f"its columns are {', '.join(header)}, expected {', '.join(_COLUMNS)} and the labels")
-        if any(len(row) != len(header) for row in rows):
-            raise ValueError(f"a row does not have {len(header)} cells")
-        splits = dict.fromkeys(row[0] for row in rows)
-        return {name: _to_split([row for row in rows if row[0] == name]) for name in splits}
+            rows = ([read_cell(cell) for cell in row] for row in csv.reader(file))
+            header = next(rows, [])
+            if tuple(header[: len(_COLUMNS)]) != _COLUMNS:
+                raise ValueError(f"its columns are {', '.join(header)}, expected {', '.join(_COLUMNS)} and the labels")
+            blocks: dict[str, list[RunLabels]] = {}
+            while block := list(islice(rows, _BLOCK)):  # as lists of texts, all rows would take ten times as much
+                if any(len(row) != len(header) for row in block):
+                    raise ValueError(f"a row does not have {len(header)} cells")
+                for name in dict.fromkeys(row[0] for row in block):
+                    blocks.setdefault(name, []).append(_to_split([row for row in block if row[0] == name]))
+        return {name: _join(of_split) for name, of_split in blocks.items()}
     except OSError as error:
         raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
     except (ValueError, csv.Error) as error:
@@ -99,13 +106,24 @@ def find_run_labels(run: Path) -> Path:
 
 
 def _to_split(rows: Sequence[Sequence[str]]) -> RunLabels:
-    """Take the rows of one split apart; ValueError if a fold or a label is not a number."""
-    groups = np.array([row[2] for row in rows], np.str_)
+    """Take rows of one split apart; ValueError if a fold or a label is not a number."""
     labels = [[cell or UNKNOWN for cell in row[len(_COLUMNS) :]] for row in rows]
     return RunLabels(
         image_ids=tuple(row[1] for row in rows),
-        groups=groups if (groups != "").any() else None,
+        groups=np.array([row[2] for row in rows], np.str_),
         folds=np.array([int(row[3]) if row[3] else NO_FOLD for row in rows], np.int64),
         labels=np.array(labels, np.str_).astype(np.uint8),
         stored=np.array([row[4] for row in rows], np.str_),
+    )
+
+
+def _join(blocks: Sequence[RunLabels]) -> RunLabels:
+    """Join the blocks of one split."""
+    groups = np.concatenate([block.groups for block in blocks if block.groups is not None])
+    return RunLabels(
+        image_ids=tuple(chain.from_iterable(block.image_ids for block in blocks)),
+        groups=groups if (groups != "").any() else None,
+        folds=np.concatenate([block.folds for block in blocks]),
+        labels=np.concatenate([block.labels for block in blocks]),
+        stored=np.concatenate([block.stored for block in blocks if block.stored is not None]),
     )

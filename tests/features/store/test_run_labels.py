@@ -5,6 +5,7 @@ import pytest
 
 from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
+from features.store import run_labels
 from features.store.run_labels import (
     NO_FOLD,
     RUN_LABELS,
@@ -15,7 +16,9 @@ from features.store.run_labels import (
 )
 
 
-def test_comes_back_as_it_was_written_whatever_words_it_holds(tmp_path):
+@pytest.mark.parametrize("block", [1, 2, 100])
+def test_comes_back_as_it_was_written_whatever_words_it_holds(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(run_labels, "_BLOCK", block)
     train = RunLabels(
         ("007", 'a,"b"', "NA"),
         np.array(["p1", "", "1e3"]),
@@ -45,7 +48,7 @@ def test_comes_back_as_it_was_written_whatever_words_it_holds(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not enough values to unpack"),
+        ("", "its columns are , expected split, ID, group, fold, stored and the labels"),
         ("split,ID,fold\n", "its columns are split, ID, fold, expected split, ID, group, fold, stored and the labels"),
         ("split,ID,group,fold,stored,a\ntrain,x,,0\n", "a row does not have 6 cells"),
         ("split,ID,group,fold,stored,a\ntrain,x,,one,train,0\n", "invalid literal for int"),
