@@ -28,7 +28,7 @@ from extract.choices import (
 from extract.extraction import CompiledBackbones, ExtractionOptions, Watch, Work, extract
 from extract.images.reading import Ranges, Reading, name_views, parse_range
 from extract.options import ExtractOptions
-from extract.pipeline import Images
+from extract.pipeline import UNIT_IMAGES, Images
 from extract.report import Report, print_images, print_report, show_progress
 from extract.runtime import cores
 from extract.shards.assembling import finish_run
@@ -99,7 +99,10 @@ def run_extraction(options: ExtractOptions) -> int:
                 console.print("nothing left to do: the rows of every shard are up to date.")
                 return 0
             records.begin(run)
-            with show_progress(console, sum(len(split.image_ids) for split in shard.share(images))) as advance:
+            count = sum(len(split.image_ids) for split in shard.share(images))
+            spare = "" if count else f". Fewer shards would do: they are dealt out {UNIT_IMAGES} at a time"
+            console.print(f"shard {shard}: {count:,} of these images{spare}")
+            with show_progress(console, count) as advance:
                 report = extract_shard(work, run, shard, compiled, Watch(advance, stop.is_set, console.print))
         _note_sources(options, cache, images, backbones, reading)
     seconds = time.monotonic() - start
@@ -186,7 +189,7 @@ def _signals(stop: threading.Event, console: Console) -> Iterator[list[int]]:
     def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
         stop.set()
-        console.print("stopping: the batch in flight is finished and everything computed is written ...")
+        console.print("stopping: what is being computed or compiled is finished, and everything computed is written ...")
         for other, handler in previous.items():
             signal.signal(other, handler)
 

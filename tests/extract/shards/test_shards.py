@@ -504,6 +504,8 @@ def test_the_command_extracts_a_shard_and_says_what_is_next(tmp_path, own_model)
     first = CliRunner().invoke(app, [*shard, "1/2"])
     assert first.exit_code == 0, first.output
     said = " ".join(first.output.split())
+    assert "70 train images of" in said
+    assert "shard 1/2: 64 of these images" in said
     assert "shard 1/2: 63 rows extracted in" in said
     assert (
         f"1 image could not be read. When all 2 are done, run: .venv/bin/python -m extract assemble {tmp_path}" in said
@@ -520,7 +522,11 @@ def test_the_command_extracts_a_shard_and_says_what_is_next(tmp_path, own_model)
     of_one, of_two = content(tmp_path / "one"), content(tmp_path / "cache")
     assert json.loads(of_two["train/own.source.json"]) == json.loads(of_one["train/own.source.json"])
     assert of_two == of_one
+    spare = CliRunner().invoke(app, [*words, "--cache", str(tmp_path / "three"), "--shard", "3/3"])
+    assert "shard 3/3: 0 of these images. Fewer shards would do: they are dealt out 64 at a time" in spare.output
     shutil.copy(tmp_path / "data" / "train" / "a000.png", tmp_path / "data" / "train" / "a069.png")
+    refused = CliRunner().invoke(app, [*words, "--cache", str(tmp_path / "three"), "--shard", "1/2"])
+    assert "1 of 3 shards of another extraction, of 3 shards, not of 2" in " ".join(refused.stderr.split())
     assert "1 row extracted" in CliRunner().invoke(app, [*shard, "2/2"]).output
     assert f"{tmp_path}/cache waits for 1 of 2 shards: 1/2. Run: " in assemble(tmp_path / "cache").stderr
     assert CliRunner().invoke(app, [*shard, "1/2"]).exit_code == 0
