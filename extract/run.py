@@ -189,7 +189,9 @@ def _signals(stop: threading.Event, console: Console) -> Iterator[list[int]]:
     def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
         stop.set()
-        console.print("stopping: what is being computed or compiled is finished, and everything computed is written ...")
+        console.print(
+            "stopping: what is being computed or compiled is finished, and all that is computed is written ..."
+        )
         for other, handler in previous.items():
             signal.signal(other, handler)
 

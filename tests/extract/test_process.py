@@ -68,7 +68,7 @@ for arguments in json.loads(sys.argv[1]):
 def assert_ended_cleanly(code, output, number, count):
     """The run was stopped by a signal; returns how many of `count` rows it kept."""
     assert code == 128 + number, output
-    assert "stopping: what is being computed or compiled is finished, and everything computed is written" in output
+    assert "stopping: what is being computed or compiled is finished, and all that is computed is written" in output
     found = re.search(r"stopped after .*: ([\d,]+) new rows are kept", output)
     assert found is not None
     kept = int(found[1].replace(",", ""))
