@@ -25,6 +25,7 @@ from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache, default_cache
 from features.store.gradients import write_gradients
 from features.store.images_table import forget_tables
+from features.store.run_labels import MARK
 from features.store.scan_groups import with_scan_groups
 
 
@@ -41,6 +42,7 @@ def run_classification(options: RunOptions) -> int:
     check_cluster(options.cluster, address=options.address)
     backbones = split_names(options.backbones, "--backbones")
     kinds, settings, by = choose_kinds(options.features), options.settings(), split_names(options.by, "--by") or ()
+    mark = None
     try:
         with unmasked_signals(), open_run(options.out, options.overwrite, options.groups) as staging:
             started = time.perf_counter()
@@ -109,8 +111,12 @@ def run_classification(options: RunOptions) -> int:
                 write_files(staging, inputs, experiment, record)
                 explained = explain_gallery(SavedRun.open(staging), cache, experiment.final_model)
                 write_gradients(staging, explained)
+                mark = (staging / MARK).read_bytes()
     except KeyboardInterrupt:
-        typer.echo("stopped: what was fitted until now is kept, and the same command goes on from there.", err=True)
+        if mark and mark == (options.out / MARK).read_bytes():
+            typer.echo(f"stopped when all was done: {options.out} is whole.", err=True)
+        else:
+            typer.echo("stopped: what was fitted until now is kept, and the same command goes on from there.", err=True)
         raise
 
     written = [name for name in RUN_FILES if (options.out / name).exists()]

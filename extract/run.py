@@ -100,7 +100,7 @@ def run_extraction(options: ExtractOptions) -> int:
                 return 0
             records.begin(run)
             count = sum(len(split.image_ids) for split in shard.share(images))
-            spare = "" if count else f". Fewer shards would do: they are dealt out {UNIT_IMAGES} at a time"
+            spare = "" if count else f". Fewer shards would do: images are dealt out {UNIT_IMAGES} at a time"
             console.print(f"shard {shard}: {count:,} of these images{spare}")
             with show_progress(console, count) as advance:
                 report = extract_shard(work, run, shard, compiled, Watch(advance, stop.is_set, console.print))

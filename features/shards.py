@@ -157,8 +157,11 @@ class ShardRecords:
         Raises:
             InputError: a record is not what was written; the message has the command that makes it again.
         """
-        numbers = range(1, run.count + 1)
-        return [self._read(self._path(run, number), f"Run: {run.command_of(number)}") for number in numbers]
+        return [self.read_one(run, number) for number in range(1, run.count + 1)]
+
+    def read_one(self, run: ShardedRun, number: int) -> dict[str, Any]:
+        """Read the record of a shard that has ended; see `read`."""
+        return self._read(self._path(run, number), f"Run: {run.command_of(number)}")
 
     def remove(self) -> None:
         """Remove all records, in one step."""

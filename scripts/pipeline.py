@@ -21,6 +21,7 @@ from features.common.cli import (
     command,
     report_fault,
 )
+from features.common.commands import write_command
 from features.common.errors import InputError, unmasked_signals
 from features.common.text import LAYOUT, visible
 from features.options import OF_IMAGES, ExcelSafe
@@ -87,7 +88,7 @@ def classify(options: ClassifyOptions) -> int:
     """Stage 2: train on the cached features, predict, draw where the model looks, and write RUN/report.html.
 
     Where images or backbones' weights are missing, the report has no pictures. Whatever ends it, what was fitted until
-    then is kept: the same command goes on from there.
+    then is kept: the same command goes on from there; once RUN is written, a message says how to make its report.
 
     Exit codes: 0 done; 2 bad usage or bad input; 3 done, but rejected test images have no prediction; 130, 143 and 129
     stopped by Ctrl-C, SIGTERM and SIGHUP.
@@ -95,13 +96,19 @@ def classify(options: ClassifyOptions) -> int:
     from classify.run import run_classification
 
     code = run_classification(options)
-    pictures = 0 if options.no_pictures else _draw(options)
-    if pictures in (EXIT_FAULT, EXIT_BAD_INPUT):
-        typer.echo("no pictures (the message above says why): the report is made without them", err=True)
+    try:
+        pictures = 0 if options.no_pictures else _draw(options)
+        if pictures in (EXIT_FAULT, EXIT_BAD_INPUT):
+            typer.echo("no pictures (the message above says why): the report is made without them", err=True)
 
-    from classify.report.page import write_report
+        from classify.report.page import write_report
 
-    write_report(options.out)
+        write_report(options.out)
+    except KeyboardInterrupt:
+        steps = [] if options.no_pictures else [write_command("extract heat", options.data, options.out)]
+        steps.append(write_command("classify report", options.out))
+        typer.echo(f"stopped: {options.out} is whole, but for its report. Run: {' && '.join(steps)}", err=True)
+        raise
     return EXIT_FAULT if pictures == EXIT_FAULT else code
 
 

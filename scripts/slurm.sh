@@ -31,7 +31,7 @@ for ((at = 1; at <= $#; at++)); do
 done
 [ -n "$cache" ] || fail "--cache CACHE is missing: name the folder of the cache, which every node sees."
 command -v sbatch > /dev/null || fail "sbatch was not found. Run this where Slurm takes jobs; elsewhere run $root/scripts/extract.sh with --shard 1/$count to $count/$count, then $root/.venv/bin/python -m extract assemble CACHE."
-[ -e "$1" ] || fail "DATA, $1, is not there as seen from $PWD. Check the path: every node has to see it."
+[ -d "$1" ] || fail "DATA, $1, is not a folder as seen from $PWD. Check the path: every node has to see it."
 
 # Words as bash reads them again, whatever they hold: sbatch takes the job from stdin.
 printf -v words ' %q' "$@"

@@ -4,7 +4,7 @@ Each CSV file is written here, by `images` or by `tables`, and read here; but th
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,25 +163,37 @@ def _write_out_of_fold(folder: Path, inputs: Inputs, experiment: Experiment) -> 
 
 
 def read_out_of_fold(run: SealedRun, models: Sequence[str], image_ids: Sequence[str]) -> dict[str, Probabilities]:
-    """Read the out-of-fold probabilities of some training images, by model.
+    """Read the out-of-fold probabilities of some training images, by model: float32 (N, L), in the order of the ids.
 
     The table is read block by block: it has a row for each model and image.
 
     Raises:
-        InputError: the file is missing, damaged, or was changed by hand, or has not all of these images.
+        InputError: the file is missing, damaged, or was changed by hand, or does not have each of these images once.
     """
     labels, rows_by_id = list(run.label_names), pd.Index(image_ids, dtype=object)
     found = {model: np.empty((len(image_ids), len(labels)), np.float32) for model in models}
-    is_read = {model: np.zeros(len(image_ids), bool) for model in models}
-    for block in pd.read_csv(**_parsing(run, OUT_OF_FOLD), chunksize=_BLOCK):
-        for model, own in _unescaped(block[block["model"].map(read_cell).isin(models)]).groupby("model"):
+    times_read = {model: np.zeros(len(image_ids), np.int64) for model in models}
+    for block in _read_blocks(run, OUT_OF_FOLD):
+        of_models = block["model"].map(read_cell, na_action="ignore").isin(models)
+        for model, own in _unescaped(block[of_models]).groupby("model"):
             rows = rows_by_id.get_indexer(own["ID"])
             asked = rows >= 0
             found[model][rows[asked]] = own.loc[asked, labels].to_numpy(np.float32)
-            is_read[model][rows[asked]] = True
-    if not all(of_model.all() for of_model in is_read.values()):
+            np.add.at(times_read[model], rows[asked], 1)
+    if any((of_model != 1).any() for of_model in times_read.values()):
         raise changed(run.folder, OUT_OF_FOLD)
     return found
+
+
+def _read_blocks(run: SealedRun, name: str) -> Iterator[pd.DataFrame]:
+    """Read a table of a run block by block, its words as they stand in the file."""
+    try:
+        for block in pd.read_csv(**_parsing(run, name), chunksize=_BLOCK):
+            if not {"ID", "model", *run.label_names} <= {*block}:
+                raise changed(run.folder, name)
+            yield block
+    except ValueError:  # of pandas alone: a row too long, or a text where a number is expected
+        raise changed(run.folder, name) from None
 
 
 def _write_leaderboard(folder: Path, experiment: Experiment) -> None:
@@ -303,7 +315,7 @@ def _parsing(run: SealedRun, name: str) -> dict[str, Any]:
         types |= dict.fromkeys(run.label_names, "float32")
     path = run.file(name)
     with path.open(encoding="utf-8", newline="") as file:
-        names = [read_cell(cell) for cell in next(csv.reader(file))]
+        names = [read_cell(cell) for cell in next(csv.reader(file), [])]
     empty = {"keep_default_na": False, "na_values": [""]}
     return {"filepath_or_buffer": path, "names": names, "header": 0, "dtype": types, "encoding": "utf-8", **empty}
 

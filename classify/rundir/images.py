@@ -32,7 +32,7 @@ def write_gallery(
     for split, images, labels, probabilities in splits:
         choices = choose_gallery(labels, probabilities, thresholds, images.groups)
         choices += show_label_errors(errors) if split == "train" else []
-        ids = images.used_ids
+        ids = images.used_ids  # made of all images each time
         rows += [(split, ids[c.row], label_names[c.label], c.outcome, c.rank) for c in choices]
     write_table(pd.DataFrame(rows, columns=list(_OF_GALLERY)), folder / GALLERY)
 

@@ -46,7 +46,10 @@ class SavedRun(SealedRun):
         Raises:
             InputError: the file is missing, damaged, or was changed by hand.
         """
-        return read_run_labels(self.file(RUN_LABELS))
+        found, count = read_run_labels(self.file(RUN_LABELS)), len(self.label_names)
+        if "train" not in found or any(of_split.labels.shape[1] != count for of_split in found.values()):
+            raise changed(self.folder, RUN_LABELS)
+        return found
 
     @cached_property
     def widths(self) -> dict[str, int]:

@@ -15,9 +15,10 @@ _SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": "NO"}
 
 @cache
 def _core() -> openvino.Core:
-    """One for the whole process: with its CPU plugin goes the stack on which the thread that made it handles signals.
+    """One for the whole process.
 
-    Where another thread lets go of the last model, the next signal would end the process (OpenVINO 2026.4).
+    Its CPU plugin gives the thread that makes it another stack for signals. When the last model goes, so do the plugin
+    and that stack: if another thread let go of it, the next signal ends the process (OpenVINO 2026.4).
     """
     return openvino.Core()
 

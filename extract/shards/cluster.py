@@ -18,7 +18,7 @@ from rich.console import Console
 from extract.extraction import CompiledBackbones, Watch, Work
 from extract.pipeline import UNIT_IMAGES
 from extract.report import Report, show_progress
-from extract.shards.records import Shard, plan_run
+from extract.shards.records import Shard, changed_shards, plan_run
 from extract.shards.shard import extract_shard
 from features.common.cluster import Beginning, connected, say_unseen
 from features.common.errors import InputError
@@ -175,7 +175,7 @@ def extract_by_ray(
             for number in range(1, run.count + 1)
         }
         with show_progress(console, sum(sizes.values())) as advance:
-            missing = records.missing(run)
+            missing = sorted({*records.missing(run), *changed_shards(work, run)})
             before = sum(size for number, size in sizes.items() if number not in missing)
             for counted in report.backbones.values():
                 counted.kept += before

@@ -73,6 +73,31 @@ def keep_found(cache: Path, run: ShardedRun, shard: Shard, found: Iterable[Found
     ShardRecords(cache).write(run, shard.number, record)
 
 
+def changed_shards(work: Work, run: ShardedRun) -> list[int]:
+    """Numbers of the shards that have ended and of which an image has another size or other times than they saw.
+
+    Raises:
+        InputError: a record is not what was written; the message has the command that makes it again.
+    """
+    records, changed = ShardRecords(work.options.cache), []
+    for number in records.done(run):
+        record = records.read_one(run, number)
+        for split, image_ids, paths in Shard(number, run.count).share(work.images):
+            stamps = {image_id: Stamp(*stamp) for image_id, stamp in record[split]["stamps"].items()}
+            if any(_stamp_of(path) != stamps.get(image_id) for image_id, path in zip(image_ids, paths, strict=True)):
+                changed.append(number)
+                break
+    return changed
+
+
+def _stamp_of(path: Path) -> Stamp | None:
+    """The stamp of a file; None where there is none."""
+    try:
+        return Stamp.of(path)
+    except OSError:
+        return None
+
+
 def read_found(cache: Path, run: ShardedRun) -> list[Found]:
     """Read what all shards, which have ended, found in each split.
 

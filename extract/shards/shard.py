@@ -49,10 +49,11 @@ def extract_shard(work: Work, run: ShardedRun, shard: Shard, compiled: CompiledB
     with work.held(shared=True):
         for split in shard.share(work.images):
             pipeline = make_pipeline(work, split, compiled, report, watch, f"{shard.number}-of-{shard.count}.")
-            if not pipeline.run():
+            ended = pipeline.run()
+            report.device = compiled.device if report.rows else ""
+            if not ended:
                 return report
             found.append(pipeline.found)
             report.rejected += pipeline.found.rejected
         keep_found(work.options.cache, run, shard, found)
-    report.device = compiled.device if report.rows else ""
     return report

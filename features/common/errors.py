@@ -153,18 +153,19 @@ def raising_signals() -> Iterator[None]:
 
 @contextmanager
 def signals_wait() -> Iterator[None]:
-    """Let a signal wait until the block ends: the few moments in which files that belong together take their places.
+    """Let a signal wait until the block ends, in which files that belong together take their places.
 
     Raises:
-        Stopped: a signal arrived in the block.
+        Stopped: a signal arrived in the block; an error of the block goes first.
     """
+    before = len(_RECEIVED)
     _WAITING.append(None)
     try:
         yield
     finally:
         _WAITING.pop()
-    if _RECEIVED:
-        raise Stopped(_RECEIVED[0])
+    if len(_RECEIVED) > before and not _WAITING:
+        raise Stopped(_RECEIVED[before])
 
 
 @contextmanager

@@ -69,6 +69,8 @@ def read_run_labels(path: Path) -> dict[str, RunLabels]:
         with path.open(encoding="utf-8", newline="") as file:
             rows = ([read_cell(cell) for cell in row] for row in csv.reader(file))
             header = next(rows, [])
+            if not header:
+                raise ValueError("it is empty")
             if tuple(header[: len(_COLUMNS)]) != _COLUMNS:
                 raise ValueError(f"its columns are {', '.join(header)}, expected {', '.join(_COLUMNS)} and the labels")
             blocks: dict[str, list[RunLabels]] = {}
@@ -80,7 +82,7 @@ def read_run_labels(path: Path) -> dict[str, RunLabels]:
         return {name: _join(of_split) for name, of_split in blocks.items()}
     except OSError as error:
         raise InputError(f"{path} cannot be read: {cause_of(error)}") from None
-    except (ValueError, csv.Error) as error:
+    except (ValueError, OverflowError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}). Make the run again.") from None
 
 
@@ -106,7 +108,7 @@ def find_run_labels(run: Path) -> Path:
 
 
 def _to_split(rows: Sequence[Sequence[str]]) -> RunLabels:
-    """Take rows of one split apart; ValueError if a fold or a label is not a number."""
+    """Take rows of one split apart, with "" for no group; ValueError if a fold or a label is not a number."""
     labels = [[cell or UNKNOWN for cell in row[len(_COLUMNS) :]] for row in rows]
     return RunLabels(
         image_ids=tuple(row[1] for row in rows),
@@ -118,10 +120,15 @@ def _to_split(rows: Sequence[Sequence[str]]) -> RunLabels:
 
 
 def _join(blocks: Sequence[RunLabels]) -> RunLabels:
-    """Join the blocks of one split."""
+    """Join the blocks of one split; ValueError if an image is there twice, or a label is none."""
     groups = np.concatenate([block.groups for block in blocks if block.groups is not None])
+    image_ids = tuple(chain.from_iterable(block.image_ids for block in blocks))
+    if len({*image_ids}) < len(image_ids):
+        raise ValueError("an image has two rows")
+    if not all(np.isin(block.labels, (0, 1, UNKNOWN)).all() for block in blocks):
+        raise ValueError("a label is neither 0, 1 nor empty")
     return RunLabels(
-        image_ids=tuple(chain.from_iterable(block.image_ids for block in blocks)),
+        image_ids=image_ids,
         groups=groups if (groups != "").any() else None,
         folds=np.concatenate([block.folds for block in blocks]),
         labels=np.concatenate([block.labels for block in blocks]),

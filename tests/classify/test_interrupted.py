@@ -234,6 +234,7 @@ def test_a_signal_while_the_files_take_their_places_waits_until_the_run_is_whole
     out = toy.data.parent / "placed"
     result = CliRunner().invoke(app, ["run", str(toy.data), "--cache", str(toy.cache), "--out", str(out)])
     assert result.exit_code == ENDING[signal.SIGTERM]
+    assert f"stopped when all was done: {out} is whole.\n" in result.stderr
     SealedRun.open(out)
     assert hidden(out) == []
 

@@ -39,3 +39,29 @@ def test_an_image_or_a_model_without_out_of_fold_probabilities_is_named_with_the
     for models, image_ids in ((["one", "two"], ["NA"]), (["three"], ["x"])):
         with pytest.raises(InputError, match=f"{OUT_OF_FOLD} was changed by hand, or is damaged"):
             read_out_of_fold(run, models, image_ids)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "",
+        "ID,model,fold,'=a,b\n",
+        "ID,model,fold,b\nx,one,0,0.1\n",
+        TABLE + "x,one,0,0.9,0.9\n",
+        TABLE + "x,one,0,0.9,0.9,7,8\n",
+        TABLE.replace("0.3", "much"),
+    ],
+    ids=["empty", "no rows", "no column", "a row twice", "a long row", "a word"],
+)
+def test_a_table_that_somebody_sealed_again_is_named(tmp_path, table):
+    (tmp_path / OUT_OF_FOLD).write_text(table)
+    seal(tmp_path, {"labels": ["=a", "b"]})
+    with pytest.raises(InputError, match=f"{OUT_OF_FOLD} was changed by hand, or is damaged"):
+        read_out_of_fold(SealedRun.open(tmp_path), ["one"], ["x", "-7"])
+
+
+def test_a_row_without_a_model_is_no_row_of_any(tmp_path):
+    (tmp_path / OUT_OF_FOLD).write_text(TABLE + "x,,0,0.9,0.9\n")
+    seal(tmp_path, {"labels": ["=a", "b"]})
+    found = read_out_of_fold(SealedRun.open(tmp_path), ["one"], ["x"])
+    np.testing.assert_array_equal(found["one"], np.float32([[0.1, 0.2]]))

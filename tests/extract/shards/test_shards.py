@@ -20,13 +20,13 @@ from extract.__main__ import app
 from extract.options import ExtractOptions
 from extract.pipeline import UNIT_IMAGES, Images
 from extract.run import _command
-from extract.shards.records import Shard
+from extract.shards.records import Shard, changed_shards, plan_run
 from features.__main__ import app as features_app
 from features.common.errors import InputError
 from features.common.files import hold
 from features.store.cache import FeatureCache, verify_cache
 from tests import ROOT
-from tests.extract.stand_ins import StandIns, backbone, run, run_shard, write_images
+from tests.extract.stand_ins import StandIns, backbone, run, run_shard, work_of, write_images
 
 #: What two files of the same rows may differ in, and the digest of these and the rest.
 CLOCK = {"time", "seconds_per_image", "index_digest"}
@@ -249,6 +249,21 @@ def test_an_image_that_changed_between_two_runs_of_its_shard_counts_as_it_is_now
     assert assemble(cache).exit_code == 3
     run(data, tmp_path / "one")
     assert content(cache) == content(tmp_path / "one")
+
+
+def test_shards_of_which_an_image_changed_are_found_again(data, tmp_path):
+    cache, work = tmp_path / "cache", work_of(data, tmp_path / "cache", backbone())
+    plan = plan_run(work, 3, [str(data)])
+    for number in (1, 3):
+        run_shard(data, cache, f"{number}/3")
+    assert changed_shards(work, plan) == []
+    of_third = Shard(3, 3).share(work.images)[0].paths
+    of_third[0].write_bytes(of_third[1].read_bytes())
+    assert changed_shards(work, plan) == [3]
+    run_shard(data, cache, "3/3")
+    assert changed_shards(work, plan) == []
+    Shard(1, 3).share(work.images)[0].paths[0].unlink()
+    assert changed_shards(work, plan) == [1]
 
 
 def test_more_shards_than_units(data, tmp_path):
@@ -523,7 +538,7 @@ def test_the_command_extracts_a_shard_and_says_what_is_next(tmp_path, own_model)
     assert json.loads(of_two["train/own.source.json"]) == json.loads(of_one["train/own.source.json"])
     assert of_two == of_one
     spare = CliRunner().invoke(app, [*words, "--cache", str(tmp_path / "three"), "--shard", "3/3"])
-    assert "shard 3/3: 0 of these images. Fewer shards would do: they are dealt out 64 at a time" in spare.output
+    assert "shard 3/3: 0 of these images. Fewer shards would do: images are dealt out 64 at a time" in spare.output
     shutil.copy(tmp_path / "data" / "train" / "a000.png", tmp_path / "data" / "train" / "a069.png")
     refused = CliRunner().invoke(app, [*words, "--cache", str(tmp_path / "three"), "--shard", "1/2"])
     assert "1 of 3 shards of another extraction, of 3 shards, not of 2" in " ".join(refused.stderr.split())

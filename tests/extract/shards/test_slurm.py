@@ -92,7 +92,7 @@ def test_an_array_of_shards_and_a_job_that_puts_them_together(tmp_path):
         (["4", "DATA", "--cache"], "--cache CACHE is missing"),
         (["4", "DATA", "--cache=C", "--shard", "1/4"], "--shard is for this script to give"),
         (["4", "DATA", "--cache=C"], "sbatch was not found"),
-        (["4", "missing", "--cache=C"], "DATA, missing, is not there as seen from "),
+        (["4", "missing", "--cache=C"], "DATA, missing, is not a folder as seen from "),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_submitted(words, said, tmp_path):

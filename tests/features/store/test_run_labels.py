@@ -48,11 +48,15 @@ def test_comes_back_as_it_was_written_whatever_words_it_holds(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "its columns are , expected split, ID, group, fold, stored and the labels"),
+        ("", "it is empty"),
         ("split,ID,fold\n", "its columns are split, ID, fold, expected split, ID, group, fold, stored and the labels"),
         ("split,ID,group,fold,stored,a\ntrain,x,,0\n", "a row does not have 6 cells"),
         ("split,ID,group,fold,stored,a\ntrain,x,,one,train,0\n", "invalid literal for int"),
         ("split,ID,group,fold,stored,a\ntrain,x,,0,train,yes\n", "invalid literal for int"),
+        ("split,ID,group,fold,stored,a\ntrain,x,,0,train,2\n", "a label is neither 0, 1 nor empty"),
+        ("split,ID,group,fold,stored,a\ntrain,x,,0,train,300\n", "out of bounds"),
+        (f"split,ID,group,fold,stored,a\ntrain,x,,{'9' * 20},train,1\n", "too large"),
+        ("split,ID,group,fold,stored,a\ntrain,x,,0,train,1\ntrain,x,,1,train,0\n", "an image has two rows"),
     ],
 )
 def test_what_is_not_such_a_table_is_one_message(tmp_path, text, message):
