@@ -30,7 +30,10 @@ def test_numbers_are_not_touched(number):
     assert write_cell(number, safe=True) == number
 
 
-@given(st.lists(st.tuples(WRITTEN.filter(bool), WRITTEN), min_size=1, max_size=4), st.booleans())
+@given(
+    st.lists(st.tuples(WRITTEN.filter(bool), WRITTEN), min_size=1, max_size=4, unique_by=lambda row: row[0]),
+    st.booleans(),
+)
 def test_labels_of_a_run_come_back(tmp_path_factory, rows, safe):
     folder = tmp_path_factory.mktemp("run")
     ids = tuple(image_id for image_id, _ in rows)
