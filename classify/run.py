@@ -113,7 +113,7 @@ def run_classification(options: RunOptions) -> int:
                 write_gradients(staging, explained)
                 mark = (staging / MARK).read_bytes()
     except KeyboardInterrupt:
-        if mark and mark == (options.out / MARK).read_bytes():
+        if mark and (options.out / MARK).is_file() and mark == (options.out / MARK).read_bytes():
             typer.echo(f"stopped when all was done: {options.out} is whole.", err=True)
         else:
             typer.echo("stopped: what was fitted until now is kept, and the same command goes on from there.", err=True)

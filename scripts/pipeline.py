@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from classify.options import ModelName, PredictOptions, Prevalences, RunFolder, RunOptions
+from classify.options import ModelName, PredictOptions, Prevalences, RunFolder, RunOptions, command_line
 from extract.options import ExtractOptions, HeatOptions, WeightsDir
 from features.common.cli import (
     EXIT_BAD_INPUT,
@@ -21,7 +21,6 @@ from features.common.cli import (
     command,
     report_fault,
 )
-from features.common.commands import write_command
 from features.common.errors import InputError, unmasked_signals
 from features.common.text import LAYOUT, visible
 from features.options import OF_IMAGES, ExcelSafe
@@ -105,8 +104,9 @@ def classify(options: ClassifyOptions) -> int:
 
         write_report(options.out)
     except KeyboardInterrupt:
-        steps = [] if options.no_pictures else [write_command("extract heat", options.data, options.out)]
-        steps.append(write_command("classify report", options.out))
+        record = {"data": options.data, "cache": options.cache or "", "arguments": options.arguments()}
+        names = ("classify report",) if options.no_pictures else ("extract heat", "classify report")
+        steps = [command_line(name, options.out, record) for name in names]
         typer.echo(f"stopped: {options.out} is whole, but for its report. Run: {' && '.join(steps)}", err=True)
         raise
     return EXIT_FAULT if pictures == EXIT_FAULT else code

@@ -239,6 +239,23 @@ def test_a_signal_while_the_files_take_their_places_waits_until_the_run_is_whole
     assert hidden(out) == []
 
 
+def test_a_signal_just_before_the_files_take_their_places_stops_the_run(toy, at_once, monkeypatch):
+    check, checked = folder._check, []
+
+    def send(*arguments):
+        check(*arguments)
+        checked.append(arguments)
+        if len(checked) == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(folder, "_check", send)
+    out = toy.data.parent / "before"
+    result = CliRunner().invoke(app, ["run", str(toy.data), "--cache", str(toy.cache), "--out", str(out)])
+    assert result.exit_code == ENDING[signal.SIGTERM]
+    assert result.stderr.endswith(SAID)
+    assert not out.exists()
+
+
 def test_a_signal_at_any_moment_stops_a_run_without_harm(toy, heads_options, heads_at_once, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # where a fault of ours would be written
     options = (*heads_options, "--jobs", "2")
