@@ -92,6 +92,8 @@ def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
     if run.models[model]["members"]:
         ranked = read_run_table(run, LEADERBOARD_TABLE)["model"]
         model = next(name for name in ranked if not run.models[name]["members"] and name != PRIOR)
+    if "spec" not in run.models[model] and model.partition("/")[0] not in BASELINES:
+        raise InputError(f"{run.folder}: {model} is an estimator of somebody's own, which is not here. Name a --model.")
     if model == PRIOR:
         raise InputError(f"{run.folder}: {PRIOR} sees no features, so it learns nothing from more. Name a --model.")
     record = run.record

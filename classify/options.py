@@ -22,6 +22,8 @@ from features.options import OF_DATASET, OF_IMAGES, ClusterAddress, ClusterChoic
 from features.store.recipe import FEATURES, TTA
 
 if TYPE_CHECKING:
+    from sklearn.base import ClassifierMixin
+
     from classify.settings import Settings
 
 #: Options that say where things are, or that change no result: `run.json` has its own words for them.
@@ -191,20 +193,25 @@ class RunOptions(DatasetOptions):
         values = {name: getattr(self, name) for name in names}
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
-    def settings(self) -> "Settings":
+    def settings(self, estimators: "Mapping[str, ClassifierMixin] | None" = None) -> "Settings":
         """Read what was chosen about folds and models.
+
+        Args:
+            estimators: baselines of a person's own, by the names that `baselines` has for them.
 
         Raises:
             InputError: a name is not known, or is duplicated.
         """
-        baselines = choose_names(self.baselines, "--baselines", "a baseline", BASELINES)
-        heads = choose_heads(split_names(self.preset, "--preset") or (), {*BASELINES, *ENSEMBLES})
+        estimators = estimators or {}
+        known = (*BASELINES, *estimators)
+        baselines = choose_names(self.baselines, "--baselines", "a baseline", known)
+        heads = choose_heads(split_names(self.preset, "--preset") or (), {*known, *ENSEMBLES})
         ensembles = tuple(ENSEMBLES)
         if self.ensemble is not None:
             ensembles = choose_names(self.ensemble, "--ensemble", "an ensemble", ENSEMBLES, none=True)
         if self.calibration not in ("none", *CALIBRATIONS):
-            known = ", ".join(CALIBRATIONS)
-            raise InputError(f"--calibration: {self.calibration!r} is not a calibration. Expected {known}; or none.")
+            names = ", ".join(CALIBRATIONS)
+            raise InputError(f"--calibration: {self.calibration!r} is not a calibration. Expected {names}; or none.")
         check_exclusive(self.exclusive)
         if self.tta not in TTA:
             raise InputError(f"--tta: {self.tta!r} is none of {', '.join(TTA)}.")
@@ -222,6 +229,7 @@ class RunOptions(DatasetOptions):
             calibration=None if self.calibration == "none" else self.calibration,
             threshold=ThresholdRule.parse(self.threshold),
             prevalences=parse_prevalences(self.prevalence),
+            estimators=estimators,
         )
 
 

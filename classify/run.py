@@ -5,9 +5,10 @@ What is wrong with the options, the data set or the cache is reported before the
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import typer
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -28,9 +29,16 @@ from features.store.images_table import forget_tables
 from features.store.run_labels import MARK
 from features.store.scan_groups import with_scan_groups
 
+if TYPE_CHECKING:
+    from sklearn.base import ClassifierMixin
 
-def run_classification(options: RunOptions) -> int:
+
+def run_classification(options: RunOptions, estimators: "Mapping[str, ClassifierMixin] | None" = None) -> int:
     """Run the command.
+
+    Args:
+        options: those of the command.
+        estimators: baselines of a person's own, by the names that the options have for them.
 
     Returns:
         The exit code: 0 done, 3 done but rejected test images have no prediction.
@@ -41,8 +49,8 @@ def run_classification(options: RunOptions) -> int:
     """
     check_cluster(options.cluster, address=options.address)
     backbones = split_names(options.backbones, "--backbones")
-    kinds, settings, by = choose_kinds(options.features), options.settings(), split_names(options.by, "--by") or ()
-    mark = None
+    kinds, by = choose_kinds(options.features), split_names(options.by, "--by") or ()
+    settings, mark = options.settings(estimators), None
     try:
         with unmasked_signals(), open_run(options.out, options.overwrite, options.groups) as staging:
             started = time.perf_counter()
@@ -79,9 +87,8 @@ def run_classification(options: RunOptions) -> int:
 
             from classify.crossfit.store import FitStore
             from classify.crossfit.tasks import computing_by
-            from classify.experiment import run_experiment
+            from classify.experiment import read_final, run_experiment
             from classify.explain import explain_gallery, say_what_was_explained
-            from classify.readings import read_final
             from classify.rundir.console import print_summary
             from classify.rundir.files import write_files
             from classify.rundir.saved_run import SavedRun

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,18 +17,22 @@ from classify.scores.tables.columns import name_subgroups
 from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
 
+if TYPE_CHECKING:
+    from sklearn.base import ClassifierMixin
+
 
 @dataclass(frozen=True)
 class Settings:
     """What a person chooses about a run; see `RunOptions`.
 
     Attributes:
-        baselines: names of `BASELINES`, in their order.
+        baselines: names of `BASELINES`, in their order, and of `estimators`.
         heads: specs by name; no name is a baseline's.
         ensembles: names of `ENSEMBLES`, in their order; only made of several models.
         calibration: a name of `CALIBRATIONS`, applied to the final model; None for none.
         prevalences: by label, what predictive values are for where it is not the label's share of the images.
         exclusive: whether the labels are classes, of which each labelled image has exactly one.
+        estimators: baselines of a person's own, unfitted, by name: one is fitted for each label.
     """
 
     folds: int = 5
@@ -46,6 +51,7 @@ class Settings:
     nested: bool = False
     permutations: int = 0
     exclusive: bool = False
+    estimators: "Mapping[str, ClassifierMixin]" = field(default_factory=dict)
 
     def within_fold(self) -> "Settings":
         """Those of a run on the rows of all folds but one, which chooses a model for that one."""

@@ -9,4 +9,16 @@
 - `check/`: whether backbones are loaded and preprocessed as they should be.
 - `report`: progress and figures.
 - `heat`, `heat_maps`: what `extract heat` does, and the drawing.
+
+In Python: `extract_features`; see docs/api.md.
 """
+
+from typing import TYPE_CHECKING
+
+from features.common.lazy import load_lazily
+
+if TYPE_CHECKING:
+    from extract.run import extract_features
+
+__all__ = ["extract_features"]
+__getattr__ = load_lazily(__name__, {"extract_features": "extract.run"})

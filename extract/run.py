@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 
@@ -35,14 +36,14 @@ from extract.shards.assembling import finish_run
 from extract.shards.cluster import Cluster, extract_by_ray
 from extract.shards.records import Shard, plan_run
 from extract.shards.shard import extract_shard, is_up_to_date
-from features.common.cli import EXIT_REJECTED, choose_names
+from features.common.cli import EXIT_REJECTED, choose_names, read_options
 from features.common.cluster import check_cluster
 from features.common.commands import option_words, write_command
 from features.common.errors import InputError, heeded_signals
 from features.common.text import count_things, duration, make_console, size
 from features.options import OF_IMAGES
 from features.shards import ShardRecords
-from features.store.cache import claim_default_cache, default_cache
+from features.store.cache import FeatureCache, claim_default_cache, default_cache
 from features.store.cache_file import CacheFile
 from features.store.recipe import FEATURES, NAMED_WEIGHTS
 from features.store.source import Source, write_source
@@ -109,6 +110,26 @@ def run_extraction(options: ExtractOptions) -> int:
     if shard and not received:
         return _conclude_shard(report, shard, cache, seconds, console)
     return _conclude(report, cache, seconds, console, received)
+
+
+def extract_features(data: Path | str, **options: Any) -> FeatureCache:
+    """Bring the cache of a data set up to date, as `scripts/extract.sh` does.
+
+    Args:
+        data: folder of the data set.
+        options: those of the command, such as `backbones=["resnet50"]` or `cache="features/cache/ich"`.
+
+    Returns:
+        The cache.
+
+    Raises:
+        InputError: bad options or bad input.
+        KeyboardInterrupt: it was stopped; everything computed until then is kept.
+    """
+    chosen = read_options(ExtractOptions, {"data": data, **options})
+    if run_extraction(chosen) not in (0, EXIT_REJECTED):
+        raise KeyboardInterrupt
+    return FeatureCache(chosen.cache or default_cache(chosen.data), chosen.data)
 
 
 def _check_options(options: ExtractOptions) -> None:

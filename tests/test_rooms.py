@@ -29,9 +29,9 @@ ORDER = (
     {"options"},
     {"experiment", "search"},
     {"rundir"},
-    {"explain", "readings", "validation"},
+    {"explain", "validation"},
     {"report", "predict", "run", "learn"},
-    {"compare", "__main__"},
+    {"compare", "notebook", "__main__"},
 )
 #: Tables of names, which help texts read: they load none of these.
 TABLES = (

@@ -31,11 +31,13 @@ _DRAWS = 4
 class Candidate(NamedTuple):
     """A model to cross-fit, and the columns that it sees.
 
-    It is an unfitted estimator, which has `converged_` once fitted, or the spec of a head, with a batch size.
+    It is an unfitted estimator, which has `converged_` once fitted, or the spec of a head, with a batch size. Fits of
+    one that is not known, a person's own, are never found again: its code may have changed.
     """
 
     model: BaseEstimator | HeadSpec
     columns: slice
+    known: bool = True
 
 
 class CrossFitted(NamedTuple):
@@ -284,7 +286,7 @@ class CrossFit:
 
     def _key(self, candidate: Candidate, number: int) -> str | None:
         """What a fit is found by; None without keys."""
-        if self._keys is None:
+        if self._keys is None or not candidate.known:
             return None
         model, backbones = candidate.model, _backbones_within(candidate.columns, self._inputs)
         if isinstance(model, HeadSpec):

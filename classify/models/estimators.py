@@ -29,20 +29,25 @@ class OneVsRest(BaseEstimator):
         classifier: unfitted, with `predict_proba`; its `fit` is given the groups if it takes them.
         components: principal components to keep, at most; None to keep the features.
         least: the fewest rows of either value that the classifier can learn from.
+        standardise: whether features are standardised; else the classifier sees them as they are.
 
     Attributes:
         classifiers_: per label the fitted classifier, or the constant probability.
         converged_: whether every iterative solver reached its tolerance; True for classifiers without one.
     """
 
-    def __init__(self, classifier: ClassifierMixin, components: int | None = None, least: int = 1) -> None:
+    def __init__(
+        self, classifier: ClassifierMixin, components: int | None = None, least: int = 1, standardise: bool = True
+    ) -> None:
         self.classifier = classifier
         self.components = components
         self.least = least
+        self.standardise = standardise
 
     def fit(self, X: AnyFeatures, y: Labels, groups: Groups | None = None) -> "OneVsRest":
         """Learn from rows of features and their labels; the groups are of the rows, None where none are known."""
-        X, self.scaler_ = np.asarray(X), StandardScaler()  # scikit-learn has no estimator that reads from the disk
+        X = np.asarray(X)  # scikit-learn has no estimator that reads from the disk
+        self.scaler_ = StandardScaler(with_mean=self.standardise, with_std=self.standardise)
         for rows in in_blocks(len(X)):  # at once it takes float64 copies of all features
             self.scaler_.partial_fit(X[rows])
         self.reducer_, self.converged_ = None, True
@@ -59,7 +64,9 @@ class OneVsRest(BaseEstimator):
                 grouped = {}
                 if has_fit_parameter(self.classifier, "groups"):
                     grouped["groups"] = None if groups is None else groups[known]
-                fitted = clone(self.classifier).fit(seen if known.all() else seen[known], truth[known], **grouped)
+                fitted = clone(self.classifier, safe=False).fit(
+                    seen if known.all() else seen[known], truth[known], **grouped
+                )
                 self.converged_ &= _has_converged(fitted)
                 self.classifiers_.append(fitted)
         return self
@@ -78,7 +85,7 @@ class OneVsRest(BaseEstimator):
     @property
     def has_gradient(self) -> bool:
         """Whether it can be linearised: linear SVMs can."""
-        return isinstance(self.classifier, PlattScaledSVM) and self.reducer_ is None
+        return isinstance(self.classifier, PlattScaledSVM) and self.reducer_ is None and self.scaler_.with_std
 
     def linearise(self, X: Features) -> Linearised:
         """Carry the lines on standardised features over to the features themselves; they are equal in all rows."""

@@ -19,6 +19,7 @@ from classify.models.keras_file import read_keras, write_keras
 from classify.models.trained_head import TrainedHead
 from features.common.arrays import Features, Probabilities
 from features.common.errors import InputError, cause_of
+from features.common.files import digest
 from features.store.mapped import AnyFeatures, MappedFeatures, in_blocks
 
 #: What ends the name of a head's file, an ordinary Keras model, and of any other's, in skops' format.
@@ -32,6 +33,9 @@ TRUSTED = (
 #: numpy parses the head of each array as Python; before Python 3.11.8 two threads that do so at a time can end in a
 #: SystemError (github.com/python/cpython/issues/106905).
 _LOADING = threading.Lock()
+#: Types that a person trusts in this process, and digests of the files of estimators that it wrote itself.
+_TRUSTED_HERE: set[str] = set()
+_WRITTEN_HERE: set[bytes] = set()
 _OWN = re.compile(r"(classify\.(?:models\.(?:estimators|linear)|ensembles\.estimators))\.([A-Z]\w*)")
 
 
@@ -115,30 +119,43 @@ def load_model(path: Path) -> Predictor:
     return load_trusted(content, path)
 
 
+def trust(*types: type) -> None:
+    """Let models of runs hold these types, such as an estimator of your own, for as long as this process lives.
+
+    Reading a model runs the code of its types: trust only those that you know.
+    """
+    _TRUSTED_HERE.update(f"{kind.__module__}.{kind.__qualname__}" for kind in types)
+
+
 def dump_trusted(what: Any) -> bytes:
     """Write a fitted estimator in skops' format: a zip of JSON and numpy arrays."""
     from skops.io import dumps
 
-    return dumps(what, compression=ZIP_DEFLATED, compresslevel=1)
+    content = dumps(what, compression=ZIP_DEFLATED, compresslevel=1)
+    _WRITTEN_HERE.add(digest(content))
+    return content
 
 
 def load_trusted(content: bytes, source: Path) -> Any:
     """Read what `dump_trusted` wrote to `source`.
 
     Raises:
-        InputError: they are damaged, name a type that is not trusted, or hold something else.
+        InputError: they are damaged, name a type that is not trusted, or hold something else. This process trusts what
+            it wrote itself, whatever its types.
     """
     from skops.io import get_untrusted_types, loads
 
     _refuse_damage(content, source)
     with _naming_source(source):
         named = {*get_untrusted_types(data=content)}
-    trusted = {*TRUSTED, *(name for name in named if _is_own(name))}
+    trusted = {*TRUSTED, *_TRUSTED_HERE, *(name for name in named if _is_own(name))}
+    if digest(content) in _WRITTEN_HERE:
+        trusted |= named
     unknown = sorted(named - trusted)
     if unknown:
         raise InputError(
             f"{source} holds types that no estimator of Headbank has (first: {unknown[0]}), so it is not read. "
-            "Make the run again on this machine."
+            "Make the run again on this machine; or, if it is your own, call classify.trust with the type before."
         )
     with _LOADING, _naming_source(source):
         loaded = loads(content, trusted=[*trusted])

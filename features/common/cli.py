@@ -14,12 +14,14 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Collection
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 import typer.core
+from typer.models import ArgumentInfo
 
+from features.common.commands import option_words
 from features.common.errors import FULL, InputError, Stopped, cause_of, raising_signals
 from features.common.files import open_stderr
 from features.common.text import LAYOUT, visible
@@ -38,6 +40,9 @@ _OF_THE_SYSTEM = (
 _YEARS = range(1980, 2108)
 
 _Act = TypeVar("_Act", bound=Callable[[Any], int | None])
+_Options = TypeVar("_Options")
+#: What Typer raises where a command is not called as it has to be: it exports only kinds of it.
+_UsageError: Any = typer.BadParameter.__base__
 
 
 def split_names(text: str | None, option: str) -> tuple[str, ...] | None:
@@ -163,6 +168,47 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[_Act], _Act]
         return act
 
     return add
+
+
+def read_options(kind: type[_Options], values: Mapping[str, Any]) -> _Options:
+    """Make the options of a sub-command from Python's values by name, checked as those of a command line are.
+
+    A list or tuple is written as the command takes several: between commas, or the option again.
+
+    Raises:
+        InputError: no option has such a name, one that is needed is missing, or a value is not one that it takes.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    arguments, options = [], {}
+    for name, value in values.items():
+        declared, *how = get_args(hints.get(name)) or (None,)
+        if isinstance(value, list | tuple):
+            again = list in (get_origin(declared), *map(get_origin, get_args(declared)))
+            value = [*value] if again else _join_names(value)
+        if any(isinstance(one, ArgumentInfo) for one in how):
+            arguments.append(str(value))
+        else:
+            options[name] = value
+    made: list[_Options] = []
+
+    def take(options: Any) -> None:
+        made.append(options)
+
+    take.__annotations__["options"] = kind
+    app = typer.Typer(add_completion=False)
+    command(app)(take)
+    try:
+        typer.main.get_command(app).main([*option_words(options), "--", *arguments], "", standalone_mode=False)
+    except _UsageError as error:
+        raise InputError(error.format_message()) from None
+    return made[0]
+
+
+def _join_names(names: Collection[Any]) -> str:
+    """Write names as `split_names` reads them."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(names)
+    return line.getvalue()
 
 
 def application(purpose: str) -> typer.Typer:

@@ -46,8 +46,13 @@ _REMEDIES = {
 class InputError(Exception):
     """Bad usage or bad input.
 
-    The message says what, where, what was received, and what to do. Commands print it and exit with code 2.
+    The message says what, where, what was received, and what to do. Commands print it and exit with code 2; a notebook
+    shows it, without a traceback.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of the traceback."""
+        return [f"error: {self}"]
 
 
 def cause_of(error: OSError) -> str:

@@ -23,7 +23,7 @@ LIMIT = 60.0
 EXTRACTING = ("extract.run", "extract.images.decoding", "extract.engines.onnx", "PIL.ImageFile", "pydantic")
 READING = ("features.describe", "features.dataset.dataset", "features.store.cache")
 LEARNING = (
-    "classify.run", "classify.experiment", "classify.bank.train", "classify.models.linear", "classify.readings",
+    "classify.run", "classify.experiment", "classify.bank.train", "classify.models.linear",
     "classify.models.closed_form", "classify.validation", "classify.predict", "classify.search.command",
     "classify.report.page", "skops.io", "optuna.storages.journal", "jinja2", "numba.core.caching",
 )  # fmt: skip

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from classify.experiment import read_final
 from classify.models.estimators import expect_shares
-from classify.readings import read_final
 from classify.scores import gallery, label_errors
 from classify.scores.resampling import auc_within_folds, percentile_interval, resample
 from features.common.arrays import UNKNOWN

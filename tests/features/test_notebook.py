@@ -1,0 +1,67 @@
+"""The data set and the cache as tables, joined by id."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features import FeatureCache, InputError, open_dataset, read_features
+from tests.features.store.caches import digests_of, matrix_of, rows_of, write_rows
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three images to learn from, one to predict; a label of one is not known, and a label's name is hostile."""
+    folder = tmp_path / "<data>"
+    for split, names in (("train", "abc"), ("test", "x")):
+        (folder / split).mkdir(parents=True)
+        for name in names:
+            (folder / split / f"{name}.png").touch()
+    rows = {"ID": ["b", "a", "c"], "one": [1, 0, 1], "<b>two</b>": [0, None, 1], "patient": ["p", "q", "p"]}
+    pd.DataFrame(rows).to_csv(folder / "train.csv", index=False)
+    return folder
+
+
+def test_a_split_is_a_table_by_id(data):
+    dataset = open_dataset(data, unknown="mask", group_column="patient")
+    frame = dataset.frame()
+    assert frame.index.tolist() == ["b", "a", "c"]
+    assert frame.columns.tolist() == ["path", "group", "one", "<b>two</b>"]
+    assert frame["one"].tolist() == [1, 0, 1]
+    assert frame["<b>two</b>"].isna().tolist() == [False, True, False]
+    assert frame.loc["a", "path"] == data / "train" / "a.png"
+    assert frame["group"].tolist() == ["p", "q", "p"]
+    assert dataset.frame("test").columns.tolist() == ["path"]
+    with pytest.raises(InputError, match=r"has no split 'valid'\. Choose one of train, test\."):
+        dataset.frame("valid")
+
+
+def test_a_notebook_shows_counts_and_what_was_understood_and_runs_nothing_of_it(data):
+    page = open_dataset(str(data), unknown="mask", group_column="patient")._repr_html_()
+    assert "&lt;b&gt;two&lt;/b&gt;" in page
+    assert "<b>two" not in page
+    assert "&lt;data&gt;" in page
+    cells = [cell.partition("<")[0] for cell in page.split("<td>")[1:]]
+    assert cells == ["3", "2", "2", "1", "1", "", "", ""]
+    assert page.count("<li>") == len(open_dataset(data, unknown="mask", group_column="patient").understood) > 0
+
+
+def test_options_are_checked_as_those_of_a_command(data):
+    with pytest.raises(InputError, match="No such option: --group"):
+        open_dataset(data, group="patient")
+
+
+def test_features_are_a_table_by_id(tmp_path):
+    digests = digests_of(["b", "a", "c"])
+    write_rows(tmp_path, rows_of(digests))
+    for cache in (tmp_path, str(tmp_path), FeatureCache(tmp_path)):
+        found = read_features(cache)
+        assert found.columns.tolist() == ["net:0", "net:1", "net:2"]
+        np.testing.assert_array_equal(found.loc[[*digests]], matrix_of(digests.values()))
+    with pytest.raises(InputError, match="holds no features of a split 'test'"):
+        read_features(tmp_path, split="test")
+    with pytest.raises(InputError, match="other"):
+        read_features(tmp_path, ["other"])
+
+
+def test_a_notebook_shows_the_message_alone():
+    assert InputError("the disk is full")._render_traceback_() == ["error: the disk is full"]
