@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 
 from extract.backbones.onnx_model import AnyBackbone
-from features.common.text import LINE_EVERY_SECONDS, count_things, duration
+from features.common.text import LINE_EVERY_SECONDS, count_things, duration, shows_bars
 from features.store.images_table import Rejection
 
 #: Of the seconds of all reports, so that a report has none and can be sent to another process.
@@ -24,7 +24,7 @@ _RATE_OVER_SECONDS = 20.0
 
 @contextmanager
 def show_progress(console: Console, total: int) -> Iterator[Callable[..., None]]:
-    """Show images done, images a second, time left, and a note of the caller: a bar on a terminal, lines in a log.
+    """Show images done, images a second, time left, and a note of the caller: a bar where one moves, lines in a log.
 
     Args:
         console: where it is shown.
@@ -39,7 +39,7 @@ def show_progress(console: Console, total: int) -> Iterator[Callable[..., None]]
         TextColumn("{task.completed:.0f}/{task.total:.0f} images  {task.fields[state]}", markup=False),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not shows_bars(console),
     )
     task = bar.add_task("", total=total, state="loading the backbones ...")
     done, spoke = 0.0, time.monotonic()
@@ -61,7 +61,7 @@ def show_progress(console: Console, total: int) -> Iterator[Callable[..., None]]
         left = duration(max(0.0, total - done) / rate) if rate > 0 else "?"
         state = f"{rate:.1f} images/s  {left} left  {note}".rstrip()
         bar.update(task, completed=min(done, total), state=state)
-        if not console.is_terminal and now - spoke >= LINE_EVERY_SECONDS:
+        if not shows_bars(console) and now - spoke >= LINE_EVERY_SECONDS:
             spoke = now
             console.print(f"{done:.0f}/{total} images  {state}")
 

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -109,15 +110,21 @@ def make_console(*, stderr: bool = False) -> "Console":
     return console
 
 
+def shows_bars(console: "Console") -> bool:
+    """Whether a bar can move on a console: on a terminal, and in a notebook that has ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show on stderr how many steps are done and the time left: a bar on a terminal, now and then a line in a log.
+    """Show on stderr how many steps are done and the time left: a bar where one moves, now and then a line in a log.
 
     Yields what is called after each step, from any thread.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     screen = make_console(stderr=True)
+    moves = shows_bars(screen)
     columns = (title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     done, started, lock = 0, time.monotonic(), Lock()
     spoke = started
@@ -128,11 +135,11 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
         with lock:
             done += 1
             now = time.monotonic()
-            if not screen.is_terminal and now - spoke >= LINE_EVERY_SECONDS and done < total:
+            if not moves and now - spoke >= LINE_EVERY_SECONDS and done < total:
                 spoke, left = now, duration((now - started) / done * (total - done))
                 screen.print(f"{title}: {done:,} of {count_things(total, 'step')}, {left} left")
 
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+    with Progress(*columns, console=screen, transient=True, disable=not moves) as progress:
         task = progress.add_task("", total=total)
         yield advance
 

@@ -2,6 +2,7 @@
 
 import jinja2
 import pytest
+from rich.console import Console
 from rich.table import Table
 
 from features.common import text
@@ -85,3 +86,14 @@ def test_a_log_gets_a_line_every_half_minute_with_the_time_left(monkeypatch, cap
         "fitting: 720 of 1,200 steps, 1 min 00 s left",
         "fitting: 960 of 1,200 steps, 30 s left",
     ]
+
+
+@pytest.mark.parametrize(("terminal", "jupyter", "widgets", "moves"), [
+    (True, False, False, True),
+    (False, True, True, True),
+    (False, True, False, False),
+    (False, False, True, False),
+])  # fmt: skip
+def test_a_bar_moves_on_a_terminal_and_in_a_notebook_with_widgets(monkeypatch, terminal, jupyter, widgets, moves):
+    monkeypatch.setattr(text, "find_spec", lambda name: name if widgets else None)
+    assert text.shows_bars(Console(force_terminal=terminal, force_jupyter=jupyter)) == moves
