@@ -1,6 +1,7 @@
 """Extract a whole data set: every split, every backbone, into one cache."""
 
 import logging
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.onnx_model import AnyBackbone
+from extract.forecast import MEASURED, Forecast
 from extract.images.reading import Reading
 from extract.pipeline import BatchFunction, Filling, Found, Images, Job, Pipeline
 from extract.report import Report, show_progress
@@ -75,8 +77,13 @@ def extract(
             same command goes on from there.
     """
     work = Work(images, backbones, options).with_salt()
-    report = Report.of(work.backbones)
-    with work.held(), show_progress(console, sum(len(split.image_ids) for split in images)) as advance:
+    report, forecast = Report.of(work.backbones), Forecast(work)
+    with work.held(), show_progress(console, forecast.images) as show:
+
+        def advance(count: float, note: str) -> None:
+            show(count, note)
+            forecast.tell(report, console.print)
+
         for split in images:
             pipeline = make_pipeline(work, split, compiled, report, Watch(advance, stop.is_set, console.print))
             if not pipeline.run():
@@ -85,6 +92,17 @@ def extract(
             finish(options.cache, pipeline.found, pipeline.facts, fillings, report, console.print)
     report.device = compiled.device if report.rows else ""
     return report
+
+
+def try_out(work: "Work", compiled: "CompiledBackbones", console: Console, stop: threading.Event) -> Report:
+    """Extract some of the images, evenly spread over each split, into a folder that is removed."""
+    total, sample = sum(len(split.image_ids) for split in work.images), []
+    for name, image_ids, paths in work.images:
+        count = -(-len(image_ids) * min(MEASURED, total) // total)
+        places = np.linspace(0, len(image_ids) - 1, count).round().astype(int).tolist()
+        sample.append(Images(name, [image_ids[at] for at in places], [paths[at] for at in places]))
+    with tempfile.TemporaryDirectory(prefix="headbank-dry-run-") as folder:
+        return extract(sample, work.backbones, replace(work.options, cache=Path(folder)), compiled, console, stop)
 
 
 @dataclass(frozen=True)

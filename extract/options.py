@@ -166,6 +166,10 @@ class ExtractOptions(ImageOptions):
             help="Read DATA as a folder of images, without CSV files: the split NAME of the cache.",
         ),
     ] = None
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be done, the time and the room; extract some images to tell."),
+    ] = False
     shard: Annotated[
         str | None,
         typer.Option(

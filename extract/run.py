@@ -26,7 +26,8 @@ from extract.choices import (
     refuse_ranges,
     say_plain_images,
 )
-from extract.extraction import CompiledBackbones, ExtractionOptions, Watch, Work, extract
+from extract.extraction import CompiledBackbones, ExtractionOptions, Watch, Work, extract, try_out
+from extract.forecast import Forecast
 from extract.images.reading import Ranges, Reading, name_views, parse_range
 from extract.options import ExtractOptions
 from extract.pipeline import UNIT_IMAGES, Images
@@ -67,6 +68,8 @@ def run_extraction(options: ExtractOptions) -> int:
     shard = None if options.shard is None else Shard.parse(options.shard)
     if options.cluster and shard:
         raise InputError(f"--shard {shard} is one process of many. Leave it out: --cluster runs all shards.")
+    if options.cluster and options.dry_run:
+        raise InputError("--dry-run measures this machine alone. Leave --cluster out, or --dry-run.")
     check_cluster(options.cluster, address=options.address, actor_cpus=options.actor_cpus)
     cache = options.cache or default_cache(options.data)
     images = find_images(options.data, options.split, options, lambda line: console.print(f"understood: {line}"))
@@ -76,15 +79,19 @@ def run_extraction(options: ExtractOptions) -> int:
     with _signals(stop, console) as received:
         backbones = choose_backbones(options, cache, images, console.print)
         kept = kept_reading(options, cache, backbones, images, console.print)
-        if options.cache is None:
+        if options.cache is None and not options.dry_run:
             claim_default_cache(options.data)
         counts = " and ".join(f"{len(split.image_ids):,} {split.split}" for split in images)
         names = ", ".join(backbone.name for backbone in backbones)
         console.print(f"{counts} images of {options.data} through {names}, into {cache}")
         reading = replace(choose_reading(options, kept, cache, images, console, stop.is_set), window=window)
-        _note_sources(options, cache, images, backbones, reading)
         how = ExtractionOptions(cache, options.dtype, options.workers or cores(), reading)
         compiled = CompiledBackbones(options.batch_size, options.engine)
+        if options.dry_run:
+            work = Work(shard.share(images) if shard else images, backbones, how)
+            report = try_out(work, compiled, console, stop)
+            return 128 + received[0] if received else _conclude_dry_run(work, report, cache, console)
+        _note_sources(options, cache, images, backbones, reading)
         if options.cluster:
             work, command = Work(images, backbones, how).with_salt(), _command(options, cache)
             cluster = Cluster(options.address, options.actor_cpus, options.batch_size, options.engine)
@@ -240,6 +247,19 @@ def _conclude(report: Report, cache: Path, seconds: float, console: Console, rec
         kept = sum(backbone.kept * len(backbone.rows) for backbone in report.backbones.values())
         console.print(f"nothing left to do: all {kept:,} rows are up to date (checked in {duration(seconds)}).")
     return EXIT_REJECTED if print_images(report, cache, console) else 0
+
+
+def _conclude_dry_run(work: Work, report: Report, cache: Path, console: Console) -> int:
+    """Say what an extraction would take."""
+    if report.rows:
+        for line in Forecast(work).lines(report, done=False):
+            console.print(line)
+    unread = ""
+    if report.rejected:
+        first = report.rejected[0]
+        unread = f", of which {len(report.rejected):,} could not be read (first: {first.path}: {first.reason})"
+    console.print(f"dry run: {count_things(report.images, 'image')} tried{unread}. {cache} is as it was.")
+    return EXIT_REJECTED if report.rejected else 0
 
 
 def _conclude_shard(report: Report, shard: Shard, cache: Path, seconds: float, console: Console) -> int:
