@@ -1,4 +1,4 @@
-"""Compute the ROC-AUC of many heads, or of any other scores, at once."""
+"""Compute the ROC-AUC of many heads, or of any other scores, and the accuracy of heads, at once."""
 
 import numpy as np
 
@@ -33,6 +33,30 @@ def mean_auc(logits: np.ndarray, y: Labels, fold_of_row: np.ndarray | None = Non
         if pairs:
             of_labels.append(won / pairs)
     return np.mean(of_labels, axis=0).astype(np.float32) if of_labels else np.full(logits.shape[2], np.nan, np.float32)
+
+
+def mean_accuracy(logits: np.ndarray, y: Labels, exclusive: np.ndarray) -> np.ndarray:
+    """Compute the accuracy of many heads at once.
+
+    Args:
+        logits: float32 array (N, L, H).
+        y: the truth.
+        exclusive: bool array (H,), the heads whose labels are classes; then every label is known.
+
+    Returns:
+        float32 array (H,), 0-1: the share of known labels whose probability is on the right side of 0.5, which itself
+        is negative, as Keras' BinaryAccuracy has it; of exclusive ones that of the rows whose class is the likeliest.
+        NaN where no label is known.
+    """
+    found = np.empty(logits.shape[2], np.float32)
+    if exclusive.any():
+        found[exclusive] = (logits[:, :, exclusive].argmax(axis=1) == y.argmax(axis=1)[:, np.newaxis]).mean(axis=0)
+    if not exclusive.all():
+        known = y != UNKNOWN
+        right = (logits[:, :, ~exclusive] > 0) == (y == 1)[:, :, np.newaxis]
+        counts = (right & known[:, :, np.newaxis]).sum(axis=(0, 1))
+        found[~exclusive] = counts / known.sum() if known.any() else np.nan
+    return found
 
 
 def _auc(scores: np.ndarray, truth: np.ndarray, positives: int) -> np.ndarray:

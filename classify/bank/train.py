@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from classify.bank.auc import mean_auc
+from classify.bank.auc import mean_accuracy, mean_auc
 from classify.bank.compiled import is_compiled
 from classify.bank.layout import lay_flat
 from classify.bank.stack import BankRows, Stack, make_stacks
@@ -124,6 +124,7 @@ class _Bank:
         self._seconds = np.zeros(len(specs))
         self._losses: list[list[tuple[float, float]]] = [[] for _ in specs]
         self._aucs: list[list[tuple[float, float]]] = [[] for _ in specs]
+        self._accuracies: list[list[tuple[float, float]]] = [[] for _ in specs]
         self._waiting: list[tuple[list[int], np.ndarray, np.ndarray]] = []
 
     def train(self, on_epochs: Callable[[int], None]) -> list[TrainedHead]:
@@ -144,7 +145,7 @@ class _Bank:
             TrainedHead(
                 spec,
                 self._best_weights[index],
-                Curves(*_curves(self._losses[index], self._aucs[index])),
+                Curves(*_curves(self._losses[index], self._aucs[index], self._accuracies[index])),
                 int(self._best_epoch[index]),
                 float(self._seconds[index]),
             )
@@ -170,26 +171,28 @@ class _Bank:
             stack.keep([place for place, index in enumerate(stack.members) if self._active[index]])
 
     def _wait(self, members: list[int], logits: np.ndarray, of_validation: np.ndarray) -> None:
-        """Keep logits (H, L, T), (H, L, V) of an epoch until the AUC of many is computed at once."""
+        """Keep logits (H, L, T), (H, L, V) of an epoch until the scores of many are computed at once."""
         self._waiting.append((members, logits, of_validation))
         if sum(first.size + second.size for _, first, second in self._waiting) > _LOGITS_WAITING:
             self._score()
 
     def _score(self) -> None:
-        """Add the AUC of the epochs that wait to the curves of their heads."""
+        """Add AUC and accuracy of the epochs that wait to the curves of their heads."""
         members = [index for indices, _, _ in self._waiting for index in indices]
         if not members:
             return
-        of_train, of_validation = (
-            mean_auc(np.concatenate([waiting[place] for waiting in self._waiting]).T, truth)
-            for place, truth in ((1, self._rows.truth), (2, self._rows.validation_truth))
-        )
-        for index, *of_epoch in zip(members, of_train, of_validation, strict=True):
-            self._aucs[index].append((float(of_epoch[0]), float(of_epoch[1])))
+        exclusive = np.array([self._specs[index].output == "softmax" for index in members])
+        scores = []
+        for place, truth in ((1, self._rows.truth), (2, self._rows.validation_truth)):
+            logits = np.concatenate([waiting[place] for waiting in self._waiting]).T
+            scores += [mean_auc(logits, truth).tolist(), mean_accuracy(logits, truth, exclusive).tolist()]
+        for index, auc, accuracy, validation_auc, validation_accuracy in zip(members, *scores, strict=True):
+            self._aucs[index].append((auc, validation_auc))
+            self._accuracies[index].append((accuracy, validation_accuracy))
         self._waiting = []
 
 
-def _curves(losses: list[tuple[float, float]], aucs: list[tuple[float, float]]) -> list[np.ndarray]:
-    """The arrays of `Curves`, in their order."""
-    (loss, validation_loss), (auc, validation_auc) = (np.array(of_epochs, np.float32).T for of_epochs in (losses, aucs))
-    return [loss, auc, validation_loss, validation_auc]
+def _curves(*figures: list[tuple[float, float]]) -> list[np.ndarray]:
+    """The arrays of `Curves`, in their order, of losses, AUCs and accuracies by epoch, in training and validation."""
+    losses, aucs, accuracies = (np.array(of_epochs, np.float32).T for of_epochs in figures)
+    return [losses[0], aucs[0], losses[1], aucs[1], *accuracies]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -22,6 +22,15 @@ ClassWeight = Literal["none", "balanced"]
 Output = Literal["sigmoid", "softmax"]
 _Count = Annotated[int, Ge(1), Le(1_000_000)]
 _Width = Annotated[int, Ge(1), Le(16_384)]  # wider than any backbone: more is a slip, and would fill the memory
+
+
+class Layer(NamedTuple):
+    """A layer of a head: its outputs, and the parameters that training changes and that it does not."""
+
+    name: str
+    outputs: int
+    trainable: int = 0
+    fixed: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,11 +100,18 @@ class HeadSpec:
         """This spec with an output: softmax where each row has exactly one label, else sigmoid, if it has none."""
         return self if self.output else replace(self, output="softmax" if exclusive else "sigmoid")
 
+    def layers(self, width: int, labels: int) -> list[Layer]:
+        """List the layers on so many features, with their parameters, as Keras' summary does."""
+        layers = [Layer("BatchNormalization", width, 2 * width, 2 * width)] * self.batch_norm
+        for place, (inputs, outputs) in enumerate(pairwise([width, *self.hidden_units, labels])):
+            layers += [Layer("Dropout", inputs)] * (self.dropout > 0)
+            activation = "relu" if place < len(self.hidden_units) else self.output or "sigmoid"
+            layers.append(Layer(f"Dense, {activation}", outputs, (inputs + 1) * outputs))
+        return layers
+
     def count_parameters(self, width: int, labels: int) -> int:
         """Count the trainable parameters: of the dense layers, and two per feature for batch normalisation."""
-        widths = [width, *self.hidden_units, labels]
-        dense = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
-        return dense + 2 * width * self.batch_norm
+        return sum(layer.trainable for layer in self.layers(width, labels))
 
 
 #: Specs by name. `challenge` is the best model of the challenge's author (behold.ai, 2020); `challenge-sgd` its other

@@ -111,14 +111,18 @@ class Curves:
     """What each epoch of one head came to: float32 (E,), for the epochs that the head trained.
 
     The loss has class weights, label smoothing and the L2 penalty; the ROC-AUC is the mean over the labels that have
-    both values, or NaN. The training values are those of the mini-batches as they were learnt from, dropout included,
-    as in Keras' history; the validation values have the weights that the epoch ended with.
+    both values, or NaN. The accuracy is the share of known labels that are on the right side of 0.5, as Keras'
+    BinaryAccuracy; under softmax that of the rows whose class is the likeliest. The training values are those of the
+    mini-batches as they were learnt from, dropout included, as in Keras' history; the validation values have the
+    weights that the epoch ended with.
     """
 
     loss: np.ndarray
     auc: np.ndarray
     validation_loss: np.ndarray
     validation_auc: np.ndarray
+    accuracy: np.ndarray
+    validation_accuracy: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from classify.models.heads import HeadSpec
 from classify.report import plotting
 from classify.report.plotting import FIRST, SECOND, WIDE
 from classify.report.run_files import RunFiles, ends_of
 from classify.rundir.console import LEADERBOARD, TOP1, LeaderboardColumn, rank_models
 from classify.scores.choice import describe_nested
 from classify.scores.metrics import label_of, name_metric
+from features.common.arrays import UNKNOWN, Labels
 from features.common.text import count_things
 
 #: Models in the figure at the most; the table holds all.
@@ -160,11 +162,42 @@ def describe_heads(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
                 f"{name} by epoch; thin lines: the fits of single folds; thick: their mean while all go on.",
                 figures,
             )
-            for kind, name in (("loss", "loss"), ("auc", "ROC-AUC"))
-            if curves[[kind, f"validation_{kind}"]].notna().any(axis=None)
+            for kind, name in (("loss", "loss"), ("auc", "ROC-AUC"), ("accuracy", "accuracy"))
+            if kind in curves and curves[[kind, f"validation_{kind}"]].notna().any(axis=None)
         ]
-        sections.append({"name": model, "spec": entry["spec"], "verdict": verdict, "pictures": pictures})
+        spec = HeadSpec(**{**entry["spec"], "hidden_units": tuple(entry["spec"]["hidden_units"])})
+        width = sum(run.record["backbones"][name]["width"] for name in entry["backbones"])
+        sections.append(
+            {
+                "name": model,
+                "spec": entry["spec"],
+                "layers": spec.layers(width, len(run.label_names)),
+                "width": width,
+                "verdict": verdict,
+                "accuracies": mean_accuracies(curves, kept),
+                "pictures": pictures,
+            }
+        )
     return sections
+
+
+def mean_accuracies(curves: pd.DataFrame, kept: Mapping[int, int]) -> tuple[float, float] | None:
+    """Give the accuracy in training and in validation at the epochs kept, the mean over the fits; None without.
+
+    Args:
+        curves: rows of one head in `curves.csv`; those of older runs have no accuracy.
+        kept: of `kept_epochs`.
+    """
+    at_kept = curves[curves["epoch"] == curves["fold"].map(kept)]
+    if "accuracy" not in curves or at_kept.empty:
+        return None
+    training, validation = at_kept[["accuracy", "validation_accuracy"]].mean()
+    return float(training), float(validation)
+
+
+def all_negative_accuracy(labels: Labels) -> float:
+    """The share of known labels, uint8 (N, L), that are negative: what a model that never finds anything gets."""
+    return float((labels == 0).sum() / (labels != UNKNOWN).sum())
 
 
 def kept_epochs(curves: pd.DataFrame, best_epochs: Sequence[int]) -> dict[int, int]:
@@ -260,7 +293,7 @@ def draw_curves(curves: pd.DataFrame, kind: str, name: str, kept: Mapping[int, i
 
     Args:
         curves: rows of one head in `curves.csv`.
-        kind: `loss` or `auc`.
+        kind: `loss`, `auc` or `accuracy`.
         name: what the axis is called.
         kept: of `kept_epochs`; each is a dot on the curve of its validation.
     """

@@ -1,9 +1,10 @@
-"""The AUC of many heads at once."""
+"""The AUC and the accuracy of many heads at once."""
 
 import numpy as np
+import pytest
 from sklearn.metrics import roc_auc_score
 
-from classify.bank.auc import mean_auc
+from classify.bank.auc import mean_accuracy, mean_auc
 from classify.scores.resampling import auc_within_folds, resample
 from features.common.arrays import UNKNOWN
 
@@ -51,3 +52,13 @@ def test_unknown_cells_have_no_part():
     np.testing.assert_allclose(mean_auc(logits, y), np.mean(of_labels, axis=0), atol=1e-6)
     other = np.where(known[:, :, None], logits, -logits)
     np.testing.assert_array_equal(mean_auc(logits, y, folds), mean_auc(other, y, folds))
+
+
+def test_the_accuracy_of_many_heads_is_that_of_counting():
+    logits = np.float32([[[1, -1], [0, 2]], [[-3, 2], [4, -1]], [[2, 2], [-1, -1]]])  # 3 rows, 2 labels, 2 heads
+    y = np.array([[1, 0], [0, UNKNOWN], [0, 1]], np.uint8)
+    sigmoid = np.array([False, False])
+    assert mean_accuracy(logits, y, sigmoid).tolist() == pytest.approx([3 / 5, 0])  # 0, which is 0.5, is negative
+    classes = np.array([[1, 0], [0, 1], [0, 1]], np.uint8)
+    assert mean_accuracy(logits, classes, np.array([True, False])).tolist() == pytest.approx([2 / 3, 0])
+    assert np.isnan(mean_accuracy(logits, np.full((3, 2), UNKNOWN, np.uint8), sigmoid)).all()

@@ -182,6 +182,9 @@ def test_a_saved_head_is_an_ordinary_keras_model(name, bank_of_parity, features,
     np.testing.assert_allclose(model.predict(features, verbose=0), probabilities, rtol=0, atol=1e-6)
     trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     assert trainable == head.spec.count_parameters(WIDTH, LABELS)
+    ours = [(one.outputs, one.trainable + one.fixed) for one in head.spec.layers(WIDTH, LABELS) if one.trainable]
+    kept = [layer for layer in model.layers if layer.count_params()]
+    assert ours == [(layer.output.shape[-1], layer.count_params()) for layer in kept]
     rates = [layer.rate for layer in model.layers if hasattr(layer, "rate")]
     assert rates == [0.4] * (1 + len(head.spec.hidden_units))
 
@@ -269,6 +272,8 @@ def test_curves_are_the_same_however_long_logits_wait_for_their_auc(features, y,
     best = head.predict_proba(features[VALIDATION])
     assert head.best_epoch == FIVE.epochs
     assert head.curves.validation_auc[-1] == pytest.approx(roc_auc_score(y[VALIDATION], best, average="macro"))
+    np.testing.assert_array_equal(usual.curves.accuracy, head.curves.accuracy)
+    assert head.curves.validation_accuracy[-1] == pytest.approx(np.mean((best > 0.5) == y[VALIDATION]))
 
 
 def test_a_head_refuses_features_of_another_width(features, y):

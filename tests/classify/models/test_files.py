@@ -62,7 +62,7 @@ def make_head(hidden_units: tuple[int, ...] = (), batch_norm: bool = True) -> Tr
     for inputs, outputs in pairwise(widths):
         weights += [RNG.normal(size=shape).astype(np.float32) for shape in ((inputs, outputs), (outputs,))]
     none = np.zeros(0, np.float32)
-    return TrainedHead(HeadSpec(hidden_units, batch_norm), weights, Curves(none, none, none, none), 1, 0.0)
+    return TrainedHead(HeadSpec(hidden_units, batch_norm), weights, Curves(*[none] * 6), 1, 0.0)
 
 
 @pytest.mark.parametrize("name", [*BASELINES, *ENSEMBLES, *CALIBRATIONS])

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classify.report.models import judge_fit, kept_epochs
+from classify.report.models import all_negative_accuracy, judge_fit, kept_epochs, mean_accuracies
+from features.common.arrays import UNKNOWN
 
 
 def curves(training, held_out, folds=2, epochs=100):
@@ -41,3 +42,18 @@ def test_each_fit_is_judged_at_its_own_best_epoch_and_a_refit_has_no_part():
     sentence = judge_fit(table, kept_epochs(table, [40, 80, 100]), 100).sentence
     expected = (rising[39] + rising[79]) / 2
     assert f"the AUC is {expected:.3f} on the images" in sentence
+
+
+def test_accuracies_are_those_at_each_fits_own_best_epoch():
+    table = curves(0.9, 0.8).assign(
+        accuracy=lambda t: t["epoch"] / 100, validation_accuracy=lambda t: t["fold"] + t["epoch"] / 1000
+    )
+    kept = kept_epochs(table, [20, 40])
+    assert mean_accuracies(table, kept) == pytest.approx((0.3, 0.53))
+    assert mean_accuracies(table, {}) is None
+    assert mean_accuracies(curves(0.9, 0.8), kept) is None  # of an older run
+
+
+def test_all_negative_accuracy_is_of_the_labels_that_are_known():
+    labels = np.array([[0, 1, UNKNOWN], [0, 0, 1]], np.uint8)
+    assert all_negative_accuracy(labels) == 3 / 5
