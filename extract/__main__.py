@@ -11,7 +11,15 @@ from typing import Annotated
 import typer
 
 from extract.backbones.table import BACKBONES, markdown_table, terminal_table
-from extract.options import AssembleOptions, CheckOptions, ConvertOptions, ExtractOptions, HeatOptions, WeightsDir
+from extract.options import (
+    AssembleOptions,
+    CheckOptions,
+    ConvertOptions,
+    ExtractOptions,
+    HeatOptions,
+    ThumbnailOptions,
+    WeightsDir,
+)
 from features.common.cli import application, command
 from features.common.text import make_console
 
@@ -76,6 +84,18 @@ def heat(options: HeatOptions) -> int:
     from extract.heat import draw_heat
 
     return draw_heat(options)
+
+
+@command(app)
+def thumbnails(options: ThumbnailOptions) -> int:
+    """Draw small pictures of the images of CACHE that have none, for features map; scans through the cache's window.
+
+    Ctrl-C keeps what is drawn in blocks of 4,096. Exit code 3: some images are left out, because they cannot be read or
+    have changed since their features were extracted.
+    """
+    from extract.thumbnails import draw_thumbnails
+
+    return draw_thumbnails(options)
 
 
 @app.command("list")

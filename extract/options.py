@@ -238,3 +238,17 @@ class HeatOptions(ImageOptions):
         str | None,
         typer.Option(metavar="NAME", help="Read DATA as the folder of the images of the split NAME."),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThumbnailOptions(ImageOptions):
+    """The options of `python -m extract thumbnails`."""
+
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data set of the cache.", show_default=False)]
+    cache: Annotated[
+        Path | None, typer.Option(metavar="CACHE", help="Folder of the features.", show_default="DATA's own")
+    ] = None
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Read DATA as the folder of the images of the split NAME."),
+    ] = None

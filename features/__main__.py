@@ -1,4 +1,4 @@
-"""`python -m features`: look into a cache, prove that it is whole, and look for leaks."""
+"""`python -m features`: look into a cache, prove that it is whole, look for leaks, and at the images on a map."""
 
 if __name__ == "__main__":  # before the imports that take their time
     from features.common.errors import end_silently, refuse_other_python
@@ -12,7 +12,7 @@ import typer
 
 from features.common.cli import EXIT_BAD_INPUT, application, command
 from features.common.text import count_things, make_console
-from features.options import AuditOptions, CacheArgument, DescribeOptions
+from features.options import AuditOptions, CacheArgument, DescribeOptions, MapOptions, SimilarOptions
 
 if TYPE_CHECKING:
     from features.store.cache import FeatureCache
@@ -134,6 +134,25 @@ def describe(options: DescribeOptions) -> None:
     from features.describe import describe_dataset
 
     describe_dataset(options)
+
+
+@command(app, "map")
+def draw_map(options: MapOptions) -> None:
+    """Draw a map of the images of a cache, as one page: neighbours resemble each other. No image is opened.
+
+    Small pictures are shown where extract thumbnails has drawn them.
+    """
+    from features.map.page import map_cache
+
+    map_cache(options)
+
+
+@command(app)
+def similar(options: SimilarOptions) -> None:
+    """List the images of a cache that resemble one. No image is opened."""
+    from features.map.similar import list_similar
+
+    list_similar(options)
 
 
 if __name__ == "__main__":

@@ -174,3 +174,49 @@ class DescribeOptions(DatasetOptions):
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of describe.html.", show_default="CACHE/describe")
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownOptions(DatasetOptions):
+    """Which images of a cache, and where what is known of them stands."""
+
+    cache: CacheArgument
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Backbones to compare images by.",
+            show_default="last averages that all splits have",
+        ),
+    ] = None
+    split: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Splits of the cache, such as train.", show_default="all")
+    ] = None
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="Data set of the cache: labels and groups.", show_default="none"),
+    ] = None
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="A finished run: labels, groups, out-of-fold errors.", show_default="none"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOptions(KnownOptions):
+    """The options of `python -m features map`."""
+
+    most: Annotated[
+        int, typer.Option(min=1, max=20_000, metavar="N", help="Images at most; of more a sample is drawn.")
+    ] = 5000
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of map.html.", show_default="CACHE/map")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarOptions(KnownOptions):
+    """The options of `python -m features similar`."""
+
+    image_id: Annotated[str, typer.Option("--id", metavar="X", help="Id of the image.", show_default=False)]
+    count: Annotated[int, typer.Option("--count", "-k", min=1, metavar="K", help="How many nearest images.")] = 10

@@ -1,6 +1,5 @@
 """The page of a run: read the files, put the sections together, and put the page in its place."""
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from classify.report.run_files import RunFiles
 from classify.report.tables import describe_classes, describe_groups, describe_subgroups
 from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run, writing
 from features.common.files import remove, replacing
-from features.common.text import count_things, make_console, render
+from features.common.text import count_things, json_for_html, make_console, render
 
 _TEMPLATE = Path(__file__).parent / "template"
 _FILTERS: dict[str, Callable[..., str]] = {
@@ -91,7 +90,7 @@ def make_page(run: RunFiles, figures: Path) -> str:
         "title": Path(run.record["data"]).name or "data",
         "all_negative": all_negative_accuracy(run.splits["train"].labels),
         "overall": {s.measured: run.score(run.final_model, s.measured) for s in run.splits.values()},
-        "embedded": _json_for_html(embedded),
+        "embedded": json_for_html(embedded),
     }
     return fill_page("page.html", ("sort.js", "page.js"), values)
 
@@ -106,9 +105,3 @@ def fill_page(template: str, scripts: Sequence[str], values: Mapping[str, Any]) 
         "style": Markup((_TEMPLATE / "page.css").read_text(encoding="utf-8")),
     }
     return render(_TEMPLATE / template, {**values, **shell}, _FILTERS, script)
-
-
-def _json_for_html(value: Any) -> Markup:
-    """Write JSON that may stand within a script element: no `<` in it can end the element."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -4,7 +4,7 @@ Each CSV file is written here, by `images` or by `tables`, and read here; but th
 """
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,10 @@ from classify.scores.thresholds import measure_cost, to_binary
 from features.common.arrays import UNKNOWN, Decisions, Labels, Probabilities
 from features.common.cells import protect_tables, read_cell
 from features.common.files import replacing
-from features.store.run_labels import NO_FOLD, RunLabels, write_run_labels
+from features.store.run_labels import NO_FOLD, RunLabels, read_held_out, write_run_labels
 
 #: Columns of the thresholds: what the run's thresholds cost, cross-fitted, and what 0.5 would.
 COSTS = ("f1", "sensitivity", "specificity", "f1_at_half", "sensitivity_at_half", "specificity_at_half")
-#: Rows of the out-of-fold probabilities that are read at a time.
-_BLOCK = 200_000
 #: Columns whose cells are words, also `NA` and `007`.
 _WORDS = (
     "split",
@@ -170,30 +168,10 @@ def read_out_of_fold(run: SealedRun, models: Sequence[str], image_ids: Sequence[
     Raises:
         InputError: the file is missing, damaged, or was changed by hand, or does not have each of these images once.
     """
-    labels, rows_by_id = list(run.label_names), pd.Index(image_ids, dtype=object)
-    found = {model: np.empty((len(image_ids), len(labels)), np.float32) for model in models}
-    times_read = {model: np.zeros(len(image_ids), np.int64) for model in models}
-    for block in _read_blocks(run, OUT_OF_FOLD):
-        of_models = block["model"].map(read_cell, na_action="ignore").isin(models)
-        for model, own in _unescaped(block[of_models]).groupby("model"):
-            rows = rows_by_id.get_indexer(own["ID"])
-            asked = rows >= 0
-            found[model][rows[asked]] = own.loc[asked, labels].to_numpy(np.float32)
-            np.add.at(times_read[model], rows[asked], 1)
-    if any((of_model != 1).any() for of_model in times_read.values()):
+    found = read_held_out(run.file(OUT_OF_FOLD), run.label_names, models, image_ids)
+    if found is None:
         raise changed(run.folder, OUT_OF_FOLD)
     return found
-
-
-def _read_blocks(run: SealedRun, name: str) -> Iterator[pd.DataFrame]:
-    """Read a table of a run block by block, its words as they stand in the file."""
-    try:
-        for block in pd.read_csv(**_parsing(run, name), chunksize=_BLOCK):
-            if not {"ID", "model", *run.label_names} <= {*block}:
-                raise changed(run.folder, name)
-            yield block
-    except ValueError:  # of pandas alone: a row too long, or a text where a number is expected
-        raise changed(run.folder, name) from None
 
 
 def _write_leaderboard(folder: Path, experiment: Experiment) -> None:
@@ -311,7 +289,7 @@ def read_run_table(run: SealedRun, name: str) -> pd.DataFrame:
 def _parsing(run: SealedRun, name: str) -> dict[str, Any]:
     """The arguments by which pandas reads a table of a run; see `read_run_table`."""
     types = dict.fromkeys(_WORDS, "object")
-    if name in (PROBABILITIES, OUT_OF_FOLD):
+    if name == PROBABILITIES:
         types |= dict.fromkeys(run.label_names, "float32")
     path = run.file(name)
     with path.open(encoding="utf-8", newline="") as file:

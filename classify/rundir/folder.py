@@ -12,12 +12,12 @@ from features.audit.report import RECORD as AUDIT
 from features.common.errors import InputError, cause_of, signals_wait
 from features.common.files import HELD, digest, digest_file, hold, read_record, remove
 from features.store.gradients import CAM, CAM_LOCK, CAM_STAGING, GRADIENTS
-from features.store.run_labels import MARK, RUN_LABELS
+from features.store.run_labels import MARK, OUT_OF_FOLD, RUN_LABELS
 
-#: The tables of a run; `files` writes and reads them, `features.store.run_labels` the labels.
+#: The tables of a run; `files` writes and reads them; `features.store` reads labels and out-of-fold probabilities.
 PROBABILITIES, DECISIONS = "predictions_probability.csv", "predictions_binary.csv"
 CLASSES, CONFUSION_MATRIX = "predictions_class.csv", "confusion_matrix.csv"
-OUT_OF_FOLD, METRICS_TABLE, THRESHOLDS = "oof_probability.csv", "metrics.csv", "thresholds.csv"
+METRICS_TABLE, THRESHOLDS = "metrics.csv", "thresholds.csv"
 BACKBONES_TABLE, CURVES, GALLERY = "backbones.csv", "curves.csv", "gallery.csv"
 LEADERBOARD_TABLE, OPERATING_POINTS, LABEL_ERRORS = "leaderboard.csv", "operating_points.csv", "label_errors.csv"
 GROUP_SCORES, SUBGROUPS = "group_scores.csv", "subgroups.csv"

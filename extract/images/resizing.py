@@ -107,15 +107,21 @@ def _padded(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def draw_thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """Draw an image small, for people to look at.
+    """Draw an image small, for people to look at: `shrink` until its longer side is THUMBNAIL."""
+    return shrink(pixels, THUMBNAIL)
+
+
+def shrink(pixels: np.ndarray, longest: int) -> np.ndarray:
+    """Draw an image small, as grey or colour as it is.
 
     Args:
         pixels: uint8 (H, W) or (H, W, 3).
+        longest: side in pixels.
 
     Returns:
-        uint8 (h, w, 3), RGB, of the image's aspect: as it is, or shrunk until its longer side is THUMBNAIL.
+        uint8 (h, w, 3), RGB, of the image's aspect: as it is, or shrunk until its longer side is `longest`.
     """
-    scale = min(1.0, THUMBNAIL / max(pixels.shape[:2]))
+    scale = min(1.0, longest / max(pixels.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
     small = pixels if scale == 1 else cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     return small if small.ndim == 3 else cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)

@@ -37,24 +37,54 @@ _NEAREST = 1e-5
 _LEAST_SPREAD = 1e-12
 
 
-def whiten(features: Sequence[AnyFeatures]) -> np.ndarray:
-    """Give every image a point: principal directions of each backbone, scaled to equal spread.
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """How features become points: principal directions of each backbone, scaled to equal spread.
 
     Otherwise, what most images share and what varies most (the size of the head, the level of the slice) would decide
     all distances; whitened, a slice and its mirror image are nearer than two slices of one patient.
 
-    Args:
-        features: per backbone (N, D), rows of the same N images, at least `IMAGES_PER_DIRECTION`; read some at a time.
-
-    Returns:
-        float32 (N, K), unit length: a product of two rows is the mean over backbones of their cosine similarity.
+    Attributes:
+        means: float64 (D,) of each backbone.
+        directions: float64 (D, K) of each backbone; K is 0 where all images have the same features.
     """
-    points = [_whiten_one(own) / np.float32(np.sqrt(len(features))) for own in features]
-    return np.hstack(points) if len(points) > 1 else points[0]
+
+    means: tuple[np.ndarray, ...]
+    directions: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, features: Sequence[AnyFeatures]) -> "Whitening":
+        """Learn from features per backbone (N, D), rows of the same N images, at least `IMAGES_PER_DIRECTION`."""
+        means, directions = zip(*map(_find_directions, features), strict=True)
+        return cls(means, directions)
+
+    def points(self, features: Sequence[AnyFeatures]) -> np.ndarray:
+        """Give images their points; features are read some at a time.
+
+        Args:
+            features: per backbone (n, D), rows of the same n images.
+
+        Returns:
+            float32 (n, K), unit length: a product of two rows is the mean over backbones of their cosine similarity.
+        """
+        widths = [max(own.shape[1], 1) for own in self.directions]
+        points, end = np.empty((len(features[0]), sum(widths)), np.float32), 0
+        for own, mean, directions, width in zip(features, self.means, self.directions, widths, strict=True):
+            start, end = end, end + width
+            for block in in_blocks(len(points)):
+                scaled = (own[block] - mean) @ directions if directions.shape[1] else np.ones((len(own[block]), 1))
+                length = np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-12)
+                points[block, start:end] = scaled / (length * np.sqrt(len(features)))
+        return points
 
 
-def _whiten_one(features: AnyFeatures) -> np.ndarray:
-    """Give every image a point of unit length by one backbone: float32 (N, K)."""
+def whiten(features: Sequence[AnyFeatures]) -> np.ndarray:
+    """Give every image the point that a whitening by these same images gives it; see there."""
+    return Whitening.of(features).points(features)
+
+
+def _find_directions(features: AnyFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """Find the mean of the features of one backbone, and its scaled directions: float64 (D,) and (D, K)."""
     rows, width = features.shape
     if rows < width:  # the smaller of the two products has the same spectrum
         features = np.asarray(features)
@@ -75,14 +105,8 @@ def _whiten_one(features: AnyFeatures) -> np.ndarray:
     values, vectors = eigh(product, subset_by_index=(len(product) - count, len(product) - 1), overwrite_a=True)
     # What is below is rounding: of the products, and of float32 features.
     kept = np.flatnonzero(values > max(1e-9 * values[-1], _LEAST_SPREAD * squares))
-    if not len(kept):  # all images have the same features: one point
-        return np.ones((rows, 1), np.float32)
-    points = np.empty((rows, len(kept)), np.float32)
-    for block in in_blocks(rows):
-        tall = rows >= width
-        scaled = (features[block] - mean) @ vectors[:, kept] / np.sqrt(values[kept]) if tall else vectors[block, kept]
-        points[block] = scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-12)
-    return points
+    directions = vectors[:, kept] / np.sqrt(values[kept])
+    return mean, centred.T @ directions / np.sqrt(values[kept]) if rows < width else directions
 
 
 @dataclass(frozen=True)

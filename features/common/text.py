@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from rich.console import Console
 
 #: Columns of a console that is not a terminal: no line of a table is folded there, so that programs can read it.
@@ -179,3 +181,11 @@ def render(
     )
     environment.filters |= filters or {}
     return environment.get_template(template.name).render({**values, "policy": policy, "script": Markup(script)})
+
+
+def json_for_html(value: Any) -> "Markup":
+    """Write JSON that may stand within a script element: no `<` in it can end the element."""
+    from markupsafe import Markup
+
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

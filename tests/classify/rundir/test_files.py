@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from classify.rundir import files
 from classify.rundir.files import read_out_of_fold
-from classify.rundir.folder import OUT_OF_FOLD, SealedRun, seal
+from classify.rundir.folder import SealedRun, seal
 from features.common.errors import InputError
+from features.store import run_labels
+from features.store.run_labels import OUT_OF_FOLD
 
 #: Written by hand: the rows of models may be mixed, and what a spreadsheet would run has an apostrophe before it.
 TABLE = """ID,model,fold,'=a,b
@@ -27,7 +28,7 @@ def run(tmp_path):
 
 @pytest.mark.parametrize("block", [1, 2, 100])
 def test_out_of_fold_probabilities_are_joined_by_model_and_id_whatever_the_blocks(run, monkeypatch, block):
-    monkeypatch.setattr(files, "_BLOCK", block)
+    monkeypatch.setattr(run_labels, "_BLOCK", block)
     found = read_out_of_fold(run, ["two", "one"], ["-7", "x"])
     assert list(found) == ["two", "one"]
     np.testing.assert_array_equal(found["two"], np.float32([[0.8, 0.9], [0.5, 0.6]]))
