@@ -21,23 +21,26 @@ const groupOf = (row) => (data.groups.length ? data.groups[data.group[row]] : ""
 const worst = (row) => Math.max(-1, ...data.errors.map((column) => column[row]));
 const error = (hundredths) => (hundredths < 0 ? "not known" : (hundredths / 100).toFixed(2));
 
-// Colours that colour-blind eyes tell apart (Okabe and Ito 2008), each with a shape of its own; cividis for errors (Nunez et al. 2018).
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b8a800"];
+// Colours that colour-blind eyes tell apart, after Okabe and Ito 2008: darker on light paper and lighter on dark, 3:1 at the least,
+// and with shapes. For errors cividis (Nunez et al. 2018), without the end that the paper has.
+const LIGHT = ["#0072b2", "#d55e00", "#00875f", "#b8558d", "#b37c00", "#3d94cc", "#7d7500"];
+const DARK = ["#4aa3df", "#e8743b", "#26b88a", "#dd9bc0", "#e69f00", "#8fd0f5", "#d6cf3f"];
 const SHAPES = ["circle", "triangle", "square", "diamond", "cross"];
 const CIVIDIS = [[0, 34, 78], [66, 78, 108], [122, 123, 120], [187, 175, 113], [254, 232, 56]];
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const shade = (hundredths) => {
   const share = Math.min(1, Math.max(0, hundredths / 100));
-  const at = (dark.matches ? 0.15 + 0.85 * share : 1 - share) * (CIVIDIS.length - 1);
+  const at = (dark.matches ? 0.3 + 0.7 * share : 0.8 * (1 - share)) * (CIVIDIS.length - 1);
   const low = Math.min(Math.floor(at), CIVIDIS.length - 2);
   return `rgb(${CIVIDIS[low].map((part, k) => Math.round(part + (at - low) * (CIVIDIS[low + 1][k] - part))).join(",")})`;
 };
+const colourOf = (kind) => (dark.matches ? DARK : LIGHT)[kind.colour];
 const quiet = (name) => ({ name, colour: "quiet", shape: "ring" });
 
 // Ways to colour: each gives kinds, and of each image the number of its kind; or a shade of its own.
 const named = (names, of) => ({
-  kinds: names.map((name, k) => ({ name, colour: COLOURS[k % COLOURS.length], shape: SHAPES[k % SHAPES.length] })),
+  kinds: names.map((name, k) => ({ name, colour: k % LIGHT.length, shape: SHAPES[k % SHAPES.length] })),
   of,
 });
 const ways = new Map();
@@ -57,7 +60,7 @@ const byCombination = () => {
 if (data.labels.length) ways.set("labels", byCombination);
 data.labels.forEach((name, label) => {
   ways.set(`label: ${name}`, () => ({
-    kinds: [{ name: "yes", colour: COLOURS[1], shape: "triangle" }, { name: "no", colour: COLOURS[0], shape: "circle" }, quiet("not known")],
+    kinds: [{ name: "yes", colour: 1, shape: "triangle" }, { name: "no", colour: 0, shape: "circle" }, quiet("not known")],
     of: (row) => [2, 1, 0][data.values[label][row] + 1],
   }));
 });
@@ -74,7 +77,7 @@ if (data.groups.length) {
       return name;
     });
     if (data.groups[0] === "") way.kinds.push(quiet("no group"));
-    way.many = way.kinds.length > COLOURS.length * SHAPES.length;
+    way.many = way.kinds.length > LIGHT.length * SHAPES.length;
     return way;
   });
 }
@@ -125,7 +128,7 @@ const draw = () => {
     const [x, y] = placeOf(row);
     if (x < -9 || y < -9 || x > width + 9 || y > height + 9) continue;
     const faint = (state.alone !== null && state.kind[row] !== state.alone) || (state.found.size && !state.found.has(row));
-    const colour = kind.colour === "shade" ? shade(state.way.shade(row)) : kind.colour === "quiet" ? soft : kind.colour;
+    const colour = kind.colour === "shade" ? shade(state.way.shade(row)) : kind.colour === "quiet" ? soft : colourOf(kind);
     pen.globalAlpha = faint ? 0.12 : 0.9;
     trace(kind.shape, x, y, size);
     if (kind.shape === "ring" || kind.shape === "cross") { pen.lineWidth = kind.shape === "ring" ? 1.2 : 2; pen.strokeStyle = colour; pen.stroke(); } else { pen.fillStyle = colour; pen.fill(); }
@@ -155,7 +158,7 @@ const symbol = (kind) => {
     circle: "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0", ring: "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0", square: "M-5 -5h10v10h-10z",
     triangle: "M0 -6L6 5L-6 5z", diamond: "M0 -7L6 0L0 7L-6 0z", cross: "M-5 -5L5 5M5 -5L-5 5",
   }[kind.shape]);
-  const colour = kind.colour === "quiet" ? "var(--quiet)" : kind.colour === "shade" ? shade(100) : kind.colour;
+  const colour = kind.colour === "quiet" ? "var(--quiet)" : kind.colour === "shade" ? shade(100) : colourOf(kind);
   const open = kind.shape === "ring" || kind.shape === "cross";
   path.style.fill = open ? "none" : colour;
   path.style.stroke = colour;

@@ -16,14 +16,17 @@ from features.map.layout import LEAST_EMBEDDED, PERPLEXITY, lay_out_linear, lay_
 from features.map.neighbours import find_neighbours, learn_points
 from features.map.sample import draw_sample
 from features.map.thumbnails import Thumbnails
-from features.options import MapOptions
+from features.options import OF_IMAGES, MapOptions
 from features.store.cache import FeatureCache
+from features.store.source import read_source
 
 PAGE = "map.html"
 #: Nearest images that the page lists of each.
 NEAREST = 12
 #: Bytes of all pictures, as they stand in the page, at the most.
 BUDGET = 8_000_000
+#: What of the options of an extraction says which images there are.
+_OF_IMAGES = (*OF_IMAGES, "split")
 #: Places along each axis.
 _GRID = 10_000
 
@@ -55,9 +58,12 @@ def map_cache(options: MapOptions) -> None:
         embedded = lay_out_neighbours(points, linear)
     pictures = _read_pictures(cache, images, backbones[0])
     path = (options.out or options.cache / "map") / PAGE
-    draw = write_command("extract thumbnails", options.data or "DATA", "--cache", options.cache)
+    source = read_source(cache.path(every.stored[0], backbones[0]))
+    data = options.data or (source and source.data)
+    read_as = {name: value for name, value in (source.options if source else {}).items() if name in _OF_IMAGES}
+    draw = write_command("extract thumbnails", data or "DATA", *option_words({**read_as, "cache": options.cache}))
     about = {
-        "title": options.cache.resolve().name,
+        "title": (data or options.cache).resolve().name,
         "command": write_command("features map", options.cache, *_words(options)),
         "backbones": backbones,
         "every": len(every),
