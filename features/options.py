@@ -219,4 +219,4 @@ class SimilarOptions(KnownOptions):
     """The options of `python -m features similar`."""
 
     image_id: Annotated[str, typer.Option("--id", metavar="X", help="Id of the image.", show_default=False)]
-    count: Annotated[int, typer.Option("--count", "-k", min=1, metavar="K", help="How many nearest images.")] = 10
+    count: Annotated[int, typer.Option("-k", min=1, metavar="K", help="How many nearest images.")] = 10

@@ -142,7 +142,7 @@ def test_every_command_and_option_is_described():
     for _, line in [*code_lines(), *inline_code()]:
         if found := called(line):
             command, words = found
-            named.setdefault(command, set()).update(re.findall(r"--[a-z-]+", " ".join(words)))
+            named.setdefault(command, set()).update(re.findall(r"(?<!\S)--?[a-z][a-z-]*", " ".join(words)))
     # `scripts/extract.sh` and `classify.sh` are how docs/ calls these two.
     named["extract", "run"] = named["scripts/pipeline.py", "scripts/extract.sh"]
     named["classify", "run"] = named["scripts/pipeline.py", "scripts/classify.sh"]

@@ -90,4 +90,6 @@ def embedded_of(page: str) -> dict:
 def decode_picture(text: str) -> int:
     """The grey level of a picture of the page."""
     content = np.frombuffer(base64.b64decode(text), np.uint8)
-    return int(cv2.imdecode(content, cv2.IMREAD_GRAYSCALE).mean())
+    levels = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+    assert levels is not None
+    return int(levels.mean())
