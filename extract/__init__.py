@@ -9,6 +9,7 @@
 - `check/`: whether backbones are loaded and preprocessed as they should be.
 - `report`: progress and figures.
 - `heat`, `heat_maps`: what `extract heat` does, and the drawing.
+- `thumbnails`: what `extract thumbnails` does.
 
 In Python: `extract_features`; see docs/api.md.
 """

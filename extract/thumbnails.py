@@ -19,7 +19,7 @@ from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.files import hold
 from features.common.text import count_things, first_few, make_console, progress_bar
-from features.map.thumbnails import QUALITY, SIDE, Thumbnails
+from features.map.thumbnails import PICTURE_QUALITY, PICTURE_SIDE, Thumbnails
 from features.store.cache import FeatureCache, default_cache
 
 #: Images that are drawn before they are written, as one archive.
@@ -105,5 +105,5 @@ def _draw(reading: Reading, files: ImageFiles, advance: Callable[[], None], imag
         return f"{image.image_id}: there is not enough memory to decode it"
     finally:
         advance()
-    small = cv2.cvtColor(shrink(pixels, SIDE), cv2.COLOR_RGB2BGR)
-    return bytes(cv2.imencode(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1])
+    small = cv2.cvtColor(shrink(pixels, PICTURE_SIDE), cv2.COLOR_RGB2BGR)
+    return bytes(cv2.imencode(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, PICTURE_QUALITY])[1])

@@ -20,11 +20,11 @@ from features.options import OF_IMAGES, MapOptions
 from features.store.cache import FeatureCache
 from features.store.source import read_source
 
-PAGE = "map.html"
+MAP_PAGE = "map.html"
 #: Nearest images that the page lists of each.
 NEAREST = 12
 #: Bytes of all pictures, as they stand in the page, at the most.
-BUDGET = 8_000_000
+_BUDGET = 8_000_000
 #: What of the options of an extraction says which images there are.
 _OF_IMAGES = (*OF_IMAGES, "split")
 #: Places along each axis.
@@ -57,7 +57,7 @@ def map_cache(options: MapOptions) -> None:
     with make_console(stderr=True).status(f"t-SNE of {len(images):,} images"):
         embedded = lay_out_neighbours(points, linear)
     pictures = _read_pictures(cache, images, backbones[0])
-    path = (options.out or options.cache / "map") / PAGE
+    path = (options.out or options.cache / "map") / MAP_PAGE
     source = read_source(cache.path(every.stored[0], backbones[0]))
     data = options.data or (source and source.data)
     read_as = {name: value for name, value in (source.options if source else {}).items() if name in _OF_IMAGES}
@@ -129,7 +129,7 @@ def make_map(
         "style": Markup((folder / "map.css").read_text(encoding="utf-8")),
         "embedded": json_for_html(embedded),
     }
-    return render(folder / PAGE, values, script=(folder / "map.js").read_text(encoding="utf-8"))
+    return render(folder / MAP_PAGE, values, script=(folder / "map.js").read_text(encoding="utf-8"))
 
 
 def _words(options: MapOptions) -> list[str]:
@@ -154,7 +154,7 @@ def _on_grid(places: np.ndarray) -> list[list[int]]:
 def _read_pictures(cache: FeatureCache, images: CachedImages, backbone: str) -> dict[int, bytes]:
     """Read the small pictures of images, by row, in the order of the rows until the page is full."""
     found: dict[int, bytes] = {}
-    budget = BUDGET
+    budget = _BUDGET
     for folder in dict.fromkeys(images.stored.tolist()):
         index = cache.open(folder, backbone).index
         digests: dict[int, bytes] = {

@@ -15,9 +15,9 @@ from features.common.files import DIGEST_BYTES, replacing
 
 THUMBNAILS = "thumbnails"
 #: Longer side in pixels, and quality of WebP, 0-100: about a kilobyte each. Figures: docs/decisions.md.
-SIDE, QUALITY = 96, 60
+PICTURE_SIDE, PICTURE_QUALITY = 96, 60
 #: A picture of that size is never larger, in bytes.
-_LARGEST = SIDE * SIDE * 4
+_LARGEST = PICTURE_SIDE * PICTURE_SIDE * 4
 _ENDING = ".webp"
 
 
