@@ -131,6 +131,7 @@ def find_cached(cache: FeatureCache, options: KnownOptions) -> tuple[CachedImage
     known, missing = 0, list[str]()
     for part in parts:
         if part.stored not in start_of:
+            missing += part.image_ids if options.split is None else []
             continue
         row_of = cache.open(part.stored, backbones[0]).row_of
         found = np.array([row_of.get(image_id, -1) for image_id in part.image_ids], np.int64)

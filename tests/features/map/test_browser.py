@@ -206,7 +206,7 @@ def test_points_stand_out_from_the_paper(browser, drawn, scheme):
     panel, quiet = page.evaluate("[style('--panel'), style('--quiet')]")
     for colour in (*page.evaluate("dark.matches ? DARK : LIGHT"), quiet):
         low, high = sorted([luminance(colour), luminance(panel)])
-        assert (high + 0.05) / (low + 0.05) >= 2.9, colour
+        assert (high + 0.05) / (low + 0.05) >= 3, colour
     page.close()
 
 

@@ -207,6 +207,17 @@ def test_very_few_images_have_a_map(tmp_path, count):
     assert len(data["nearest"][0]) == count - 1
 
 
+def test_images_that_have_no_features_are_counted(clustered, tmp_path):
+    cache = tmp_path / "cache"
+    shutil.copytree(clustered.cache / "train", cache / "train")
+    code, said = call("similar", cache, "--data", clustered.data, "--id", "t001")
+    assert code == 0, said
+    assert f"30 images of {clustered.data} not in the cache: e000, e001, e002 and 27 more" in said
+    code, said = call("similar", clustered.cache, "--data", clustered.data, "--id", "t001", "--split", "train")
+    assert code == 0, said
+    assert "not in the cache" not in said
+
+
 def test_similar_lists_the_nearest_with_what_is_known(clustered):
     code, said = call("similar", clustered.cache, "--data", clustered.data, "--id", "t030", "-k", 3)
     assert code == 0, said
