@@ -89,11 +89,12 @@ const pen = canvas.getContext("2d");
 
 // From the map to the canvas, in CSS pixels.
 const scale = () => (Math.min(canvas.clientWidth, canvas.clientHeight) - 2 * MARGIN) / GRID * state.zoom;
-const placeOf = (row) => {
+const look = () => {
   const [xs, ys] = data.layouts[state.layout];
-  const by = scale();
-  return [canvas.clientWidth / 2 + (xs[row] - state.x) * by, canvas.clientHeight / 2 - (ys[row] - state.y) * by];
+  const [by, middle, centre] = [scale(), canvas.clientWidth / 2, canvas.clientHeight / 2];
+  return (row) => [middle + (xs[row] - state.x) * by, centre - (ys[row] - state.y) * by];
 };
+const placeOf = (row) => look()(row);
 
 const trace = (shape, x, y, size) => {
   pen.beginPath();
@@ -122,10 +123,11 @@ const draw = () => {
   pen.clearRect(0, 0, width, height);
   const [soft, ink, accent] = [style("--quiet"), style("--ink"), style("--first")];
   const size = Math.max(2.2, Math.min(6, 70 / Math.sqrt(count) + 1)) * Math.min(2, Math.sqrt(state.zoom));
+  const placed = look();
   // What is quiet lies below, what is rare above.
   for (const row of state.order) {
     const kind = state.way.kinds[state.kind[row]];
-    const [x, y] = placeOf(row);
+    const [x, y] = placed(row);
     if (x < -9 || y < -9 || x > width + 9 || y > height + 9) continue;
     const faint = (state.alone !== null && state.kind[row] !== state.alone) || (state.found.size && !state.found.has(row));
     const colour = kind.colour === "shade" ? shade(state.way.shade(row)) : kind.colour === "quiet" ? soft : colourOf(kind);
@@ -274,10 +276,11 @@ find("controls").addEventListener("submit", (event) => {
 
 // Pointer.
 const nearestTo = (x, y) => {
+  const placed = look();
   let [best, distance] = [-1, REACH * REACH];
   for (let row = 0; row < count; row += 1) {
     if (state.alone !== null && state.kind[row] !== state.alone) continue;
-    const [px, py] = placeOf(row);
+    const [px, py] = placed(row);
     const away = (px - x) ** 2 + (py - y) ** 2;
     if (away < distance) [best, distance] = [row, away];
   }
@@ -351,10 +354,11 @@ canvas.addEventListener("keydown", (event) => {
   if (side) {
     const middle = [canvas.clientWidth / 2, canvas.clientHeight / 2];
     const [x, y] = state.chosen < 0 ? middle : placeOf(state.chosen);
+    const placed = look();
     let [best, distance] = [-1, Infinity];
     for (let row = 0; row < count; row += 1) {
       if (row === state.chosen || (state.alone !== null && state.kind[row] !== state.alone)) continue;
-      const [px, py] = placeOf(row);
+      const [px, py] = placed(row);
       const ahead = (px - x) * side[0] + (py - y) * side[1];
       const aside = Math.abs((px - x) * side[1]) + Math.abs((py - y) * side[0]);
       if (ahead > 0 && ahead >= aside && ahead + PARTS * aside < distance) [best, distance] = [row, ahead + PARTS * aside];

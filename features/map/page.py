@@ -80,7 +80,8 @@ def map_cache(options: MapOptions) -> None:
         temporary.write_text(make_map(images, layouts, nearest, cosines, pictures, about), encoding="utf-8")
     console.print(
         f"principal components: the plane shows {share:.0%} of the variance; pictures: {len(pictures):,} of "
-        f"{len(images):,} images" + ("" if len(pictures) == len(images) else f". Draw them, then run again: {draw}")
+        f"{len(images):,} images"
+        + ("" if len(pictures) == len(images) else f", of at most 8 MB. Those that are missing, then again: {draw}")
     )
     console.print(f"map: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
