@@ -8,8 +8,8 @@
 - `runtime`: a backbone as a fast function on this device.
 - `check/`: whether backbones are loaded and preprocessed as they should be.
 - `report`: progress and figures.
-- `heat`, `heat_maps`: what `extract heat` does, and the drawing.
-- `thumbnails`: what `extract thumbnails` does.
+- `forecast`: what an extraction will take.
+- `pictures/`: what `extract heat` and `extract thumbnails` do.
 
 In Python: `extract_features`; see docs/api.md.
 """

@@ -81,7 +81,7 @@ def heat(options: HeatOptions) -> int:
     The backbones run over these images once more. An earlier RUN/cam is replaced. Exit code 3: some images are left
     out, because they are missing, cannot be read, or have changed since their features were extracted.
     """
-    from extract.heat import draw_heat
+    from extract.pictures.heat import draw_heat
 
     return draw_heat(options)
 
@@ -93,7 +93,7 @@ def thumbnails(options: ThumbnailOptions) -> int:
     Ctrl-C keeps what is drawn in blocks of 4,096. Exit code 3: some images are left out, because they cannot be read or
     have changed since their features were extracted.
     """
-    from extract.thumbnails import draw_thumbnails
+    from extract.pictures.thumbnails import draw_thumbnails
 
     return draw_thumbnails(options)
 

@@ -17,11 +17,11 @@ from classify.rundir.saved_run import SavedRun
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import EMBEDDED, backbone_named
 from extract.backbones.weights import find_weights
-from extract.heat import compile_maps
-from extract.heat_maps import enlarge
 from extract.images.decoding import decode
 from extract.images.reading import Reading
 from extract.images.resizing import WHOLE, resize
+from extract.pictures.heat import compile_maps
+from extract.pictures.heat_maps import enlarge
 from features.common.text import make_console
 from features.store.cache import FeatureCache
 from scripts.phantom import write_phantom

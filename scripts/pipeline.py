@@ -114,7 +114,7 @@ def classify(options: ClassifyOptions) -> int:
 
 def _draw(options: ClassifyOptions) -> int:
     """Draw the heat maps of a run; an error is reported, and ends nothing else. Returns the exit code."""
-    from extract.heat import draw_heat
+    from extract.pictures.heat import draw_heat
 
     try:
         with unmasked_signals():

@@ -45,7 +45,7 @@ def step(name, code=True):
     return act
 
 module("classify.run", run_classification=step("run"))
-module("extract.heat", draw_heat=step("heat"))
+module("extract.pictures.heat", draw_heat=step("heat"))
 module("classify.report.page", write_report=step("report", code=False))
 assert sys.argv[1] == "-m"
 sys.argv = sys.argv[2:]

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from extract.__main__ import app
 from extract.backbones.onnx_model import OnnxBackbone, has_external_arrays, read_sidecar
 from extract.backbones.weights import find_model
-from extract.heat import _freeze
 from extract.images.reading import Reading
+from extract.pictures.heat import _freeze
 from extract.runtime import CPU_BATCH
 from features.common.errors import InputError
 from features.store.cache import FeatureCache

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import extract.heat as heat_module
+import extract.pictures.heat as heat_module
 from extract.__main__ import app
 from extract.backbones.build import FrozenBackbone, build_maps
 from extract.backbones.table import BACKBONES

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import extract.thumbnails
+import extract.pictures.thumbnails
 from extract.__main__ import app
 from features.common.files import digest_file
 from features.map.thumbnails import Thumbnails
@@ -75,7 +75,7 @@ def test_plain_images_and_scans_get_small_pictures_of_their_aspect(tmp_path, dig
 
 
 def test_only_what_is_missing_is_drawn(tmp_path, digests, monkeypatch):
-    monkeypatch.setattr(extract.thumbnails, "_BLOCK", 2)
+    monkeypatch.setattr(extract.pictures.thumbnails, "_BLOCK", 2)
     call(tmp_path / "data", "--cache", tmp_path / "cache")
     folder = tmp_path / "cache" / "train" / "thumbnails"
     assert sorted(path.name for path in folder.glob("*.zip")) == ["00000.zip", "00001.zip"]

@@ -20,7 +20,12 @@ from extract.backbones.folding import fold_batch_norms
 from extract.backbones.table import backbone_named
 from extract.backbones.weights import find_model, find_weights
 from extract.choices import find_images
-from extract.heat_maps import (
+from extract.images.decoding import UnreadableImage, decode
+from extract.images.files import ImageFiles
+from extract.images.reading import Reading
+from extract.images.resizing import Edges, draw_thumbnail, edges_of, resize
+from extract.options import HeatOptions
+from extract.pictures.heat_maps import (
     enlarge,
     find_regions,
     peak,
@@ -31,11 +36,6 @@ from extract.heat_maps import (
     to_levels,
     weigh_maps,
 )
-from extract.images.decoding import UnreadableImage, decode
-from extract.images.files import ImageFiles
-from extract.images.reading import Reading
-from extract.images.resizing import Edges, draw_thumbnail, edges_of, resize
-from extract.options import HeatOptions
 from extract.report import show_progress
 from extract.runtime import Extractor, cores, default_batch_size, device_name
 from features.common.cli import EXIT_REJECTED

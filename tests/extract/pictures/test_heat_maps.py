@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from extract.heat_maps import (
+from extract.images.resizing import WHOLE, edges_of, resize
+from extract.pictures.heat_maps import (
     enlarge,
     find_regions,
     palette,
@@ -17,7 +18,6 @@ from extract.heat_maps import (
     to_levels,
     weigh_maps,
 )
-from extract.images.resizing import WHOLE, edges_of, resize
 
 
 def test_enlarging_keeps_the_heat_in_the_middle_of_every_tile_and_adds_backbones_up():

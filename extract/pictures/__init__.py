@@ -1,0 +1,1 @@
+"""Pictures that stage 1 draws of images: where a model looks, and thumbnails."""
