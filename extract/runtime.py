@@ -35,6 +35,8 @@ _STREAM_BATCH = 8
 _BATCHES_AT_A_TIME = 4
 #: By how many standard deviations of the features an engine may miss TensorFlow's; rounding misses them by some 2e-5.
 _SAME = 1e-4
+#: Mean and deviation of ImageNet's RGB pixels of 0 to 1, and mean of its BGR pixels of 0 to 255.
+_TORCH, _CAFFE = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), (103.939, 116.779, 123.68)
 #: Where a loaded NVIDIA driver says its version.
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -358,8 +360,15 @@ def preprocess(images: Any, preprocessing: str) -> Any:
             return pixels
         case "lite":
             return (pixels - 127.0) / 128.0  # TensorFlow's EfficientNet-Lite: mean 127, deviation 128
-        case mode:
-            return keras.applications.imagenet_utils.preprocess_input(pixels, data_format="channels_last", mode=mode)
+        # As keras.applications.imagenet_utils does, whose constants a graph of a model does not hold.
+        case "tf":
+            return pixels / 127.5 - 1.0
+        case "torch":
+            mean, deviation = (np.array(values, np.float32) for values in _TORCH)
+            return (pixels / 255.0 - mean) / deviation
+        case "caffe":
+            return keras.ops.flip(pixels, axis=-1) - np.array(_CAFFE, np.float32)
+    raise AssertionError(preprocessing)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import keras
 
 # Each pooling is one layer with a name of ours: a model may hold operations with any name that Keras gives by default.
+# That layer is a model within, not a Lambda: a file with a Lambda is not opened by others.
 
 #: Tokens before those of the image, at most: a class token and four registers (Darcet et al. 2024).
 _PREFIX_TOKENS = 5
@@ -31,7 +32,8 @@ def pool_maps(maps: Sequence[Any]) -> Any:
         pooled = [pool(of_layer, axis=(1, 2)) for of_layer in maps for pool in (ops.mean, ops.max, ops.std)]
         return ops.concatenate(pooled, axis=-1)
 
-    return keras.layers.Lambda(pool, dtype="float32", name="headbank_mid")(list(maps))
+    inputs = [keras.Input(of_layer.shape[1:], dtype="float32") for of_layer in maps]
+    return keras.Model(inputs, pool(inputs), name="headbank_mid")(list(maps))
 
 
 def pool_tokens(ops: Any, tokens: Any, pooling: str, prefix: int | None) -> Any:
@@ -99,12 +101,9 @@ def pool_features(model: "keras.Model", pooling: str) -> "keras.Model":
     if pooling == "avg":
         output = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="headbank_pooling")(output)
     elif pooling in TOKEN_POOLINGS:
-        prefix = count_prefix_tokens(output.shape[1])
-
-        def pool(tokens: Any) -> Any:
-            return pool_tokens(keras.ops, tokens, pooling, prefix)
-
-        output = keras.layers.Lambda(pool, dtype="float32", name="headbank_tokens")(output)
+        tokens = keras.Input(output.shape[1:], dtype="float32")
+        pooled = pool_tokens(keras.ops, tokens, pooling, count_prefix_tokens(output.shape[1]))
+        output = keras.Model(tokens, pooled, name="headbank_tokens")(output)
     return keras.Model(inputs, output)
 
 
