@@ -10,6 +10,7 @@ from pathlib import Path
 
 from classify.options import (
     CompareOptions,
+    ExportOptions,
     GradientsOptions,
     LearnOptions,
     PredictOptions,
@@ -114,6 +115,22 @@ def learn(options: LearnOptions) -> None:
     from classify.learn import learn as measure
 
     measure(options)
+
+
+@command(app)
+def export(options: ExportOptions) -> None:
+    """Write a run's final model with its backbones as one file: images in, probabilities and decisions out.
+
+    Nothing of Headbank is needed to use it. OUT.md, a model card, says how, and what the model is worth. What is
+    written is run on a few images, and compared with the run's own arithmetic.
+
+    Exit codes: 0 done; 2 bad usage or bad input.
+    """
+    _check_run(options.run)
+    # A command may join the rooms, by way of scripts/: docs/decisions.md, "Models that leave the house".
+    from scripts.export import export_model
+
+    export_model(options)
 
 
 @command(app)

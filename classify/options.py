@@ -330,6 +330,27 @@ class PredictOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """The options of `python -m classify export`."""
+
+    run: RunFolder
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="What to write: NAME.keras, NAME.onnx, NAME.xml for OpenVINO, or a folder for a SavedModel.",
+            show_default=False,
+        ),
+    ]
+    model: ModelName = None
+    weights_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder that may hold the ImageNet weights, under Keras' names."),
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what OUT and OUT.md hold.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class GradientsOptions:
     """The options of `python -m classify gradients`."""
 

@@ -30,7 +30,7 @@ ORDER = (
     {"experiment", "search"},
     {"rundir"},
     {"explain", "validation"},
-    {"report", "predict", "run", "learn"},
+    {"report", "predict", "run", "learn", "export"},
     {"compare", "notebook", "__main__"},
 )
 #: Tables of names, which help texts read: they load none of these.
@@ -99,6 +99,14 @@ def test_no_module_names_a_room_that_it_must_not_know(room):
     assert {str(path.relative_to(ROOT)): names for path, names in named.items() if names} == {}
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_only_a_command_of_a_room_may_call_scripts_which_know_all_rooms_and_only_when_it_runs(room):
+    """A command that joins rooms does so by `scripts`, within the function that runs: nothing else reaches there."""
+    for path in sorted((ROOT / room).rglob("*.py")):
+        whole = path != ROOT / room / "__main__.py"
+        assert "scripts" not in imports_of(path, whole), path
+
+
 def test_two_modules_of_features_name_heavy_packages_and_only_in_functions():
     assert {path: imports_of(path) & FORBIDDEN["features"] for path in LAZY} == LAZY
 
@@ -155,6 +163,7 @@ def test_importing_every_module_of_a_room_loads_no_room_that_it_must_not_know(ro
         ("scripts.pipeline scripts/classify.sh --help", "--no-pictures"),
         ("scripts.pipeline scripts/predict.sh --help", "IMAGES"),
         ("classify gradients --help", "--model"),
+        ("classify export --help", "OUT"),
     ],
 )
 def test_asking_for_help_loads_no_tensorflow(command, says):

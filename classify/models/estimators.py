@@ -89,18 +89,23 @@ class OneVsRest(BaseEstimator):
 
     def linearise(self, X: Features) -> Linearised:
         """Carry the lines on standardised features over to the features themselves; they are equal in all rows."""
-        coefficients, intercepts = self._lines(X.shape[1])
-        gradients = (coefficients / self.scaler_.scale_[:, np.newaxis]).T
-        shifted = intercepts - gradients @ self.scaler_.mean_
+        coefficients, intercepts = (line.astype(np.float32) for line in self.lines())
         return Linearised(
-            np.broadcast_to(gradients.astype(np.float32), (len(X), *gradients.shape)),
-            np.broadcast_to(shifted.astype(np.float32), (len(X), len(shifted))),
+            np.broadcast_to(coefficients.T, (len(X), *coefficients.T.shape)),
+            np.broadcast_to(intercepts, (len(X), len(intercepts))),
         )
 
-    def _lines(self, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """The logits of all labels on standardised features: float64 coefficients (D, L), intercepts (L,)."""
-        coefficients, intercepts = zip(*(_line(known, width) for known in self.classifiers_), strict=True)
-        return np.column_stack(coefficients).astype(np.float64), np.array(intercepts)
+    @property
+    def mean_(self) -> np.ndarray:
+        """Mean of the features that it learnt from, float64 (D,)."""
+        return self.scaler_.mean_
+
+    def lines(self) -> tuple[np.ndarray, np.ndarray]:
+        """The logits of all labels on the features themselves: float64 coefficients (D, L), intercepts (L,)."""
+        width = len(self.mean_)
+        columns, intercepts = zip(*(_line(known, width) for known in self.classifiers_), strict=True)
+        coefficients = np.column_stack(columns).astype(np.float64) / self.scaler_.scale_[:, np.newaxis]
+        return coefficients, np.array(intercepts) - self.mean_ @ coefficients
 
 
 def _line(classifier: ClassifierMixin | float, width: int) -> tuple[np.ndarray, float]:

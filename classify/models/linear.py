@@ -42,7 +42,7 @@ class _Linear(BaseEstimator):
 
     def predict_proba(self, X: Features) -> Probabilities:
         """Give the probability of each label."""
-        coefficients, intercepts = self._lines()
+        coefficients, intercepts = self.lines()
         # Centred first: a line through far-off features loses the digits that tell their rows apart.
         mean = self.mean_.astype(np.float32)
         at_mean = intercepts + mean.astype(np.float64) @ coefficients
@@ -50,13 +50,13 @@ class _Linear(BaseEstimator):
 
     def linearise(self, X: Features) -> Linearised:
         """Its line, which is equal in all rows."""
-        coefficients, intercepts = (line.astype(np.float32) for line in self._lines())
+        coefficients, intercepts = (line.astype(np.float32) for line in self.lines())
         return Linearised(
             np.broadcast_to(coefficients.T, (len(X), *coefficients.T.shape)),
             np.broadcast_to(intercepts, (len(X), len(intercepts))),
         )
 
-    def _lines(self) -> tuple[np.ndarray, np.ndarray]:
+    def lines(self) -> tuple[np.ndarray, np.ndarray]:
         """The logits of all labels on the features themselves: float64 coefficients (D, L), intercepts (L,)."""
         coefficients = self.coef_ / self.scale_[:, None]
         return coefficients, self.intercept_ - self.mean_ @ coefficients
@@ -298,6 +298,7 @@ class RidgeRegression(_Linear):
             own[:] = np.mean(np.logaddexp(0, logits) - truth * logits, axis=0)
         return penalties[np.argmin(losses, axis=0)]
 
-    def _lines(self) -> tuple[np.ndarray, np.ndarray]:
-        coefficients, intercepts = super()._lines()
+    def lines(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same of the scores, put on the logits' scale."""
+        coefficients, intercepts = super().lines()
         return coefficients * self.slope_, intercepts * self.slope_ + self.shift_

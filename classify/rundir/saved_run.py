@@ -88,7 +88,7 @@ class SavedRun(SealedRun):
         """Name the backbones whose features a model sees, directly or through members with a share."""
         entry = self.models[model]
         seen = set(() if entry["members"] else entry["backbones"])
-        for member in self._members_in_use(model):
+        for member in self.members_in_use(model):
             seen |= set(self.needs(member))
         return tuple(name for name in self.widths if name in seen)
 
@@ -156,7 +156,7 @@ class SavedRun(SealedRun):
             own = [columns[name] for name in entry["backbones"]]
             seen = features[:, own[0].start : own[-1].stop] if own else features[:, :0]
             return [predict_rows(file, seen) for file in files]
-        in_use = self._members_in_use(model)
+        in_use = self.members_in_use(model)
         known = {member: self._predict(member, features, columns) for member in in_use}
         nothing = np.zeros((len(features), len(self.label_names)), np.float32)
         found = []
@@ -167,7 +167,7 @@ class SavedRun(SealedRun):
             found.append(files[0].predict_proba(members[0] if len(members) == 1 else np.stack(members, axis=2)))
         return found
 
-    def _members_in_use(self, model: str) -> list[str]:
+    def members_in_use(self, model: str) -> list[str]:
         """The members that decide: of a weighted mean those with a share, else all."""
         entry = self.models[model]
         weighted = bool(entry["shares"]) and len(entry["members"]) > 1

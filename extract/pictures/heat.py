@@ -17,8 +17,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from extract.backbones.build import FrozenBackbone, build_maps
 from extract.backbones.folding import fold_batch_norms
-from extract.backbones.table import backbone_named
-from extract.backbones.weights import find_model, find_weights
+from extract.backbones.rebuild import freeze
 from extract.choices import find_images
 from extract.images.decoding import UnreadableImage, decode
 from extract.images.files import ImageFiles
@@ -56,7 +55,7 @@ from features.store.gradients import (
     thumbnail_path,
     write_cam,
 )
-from features.store.recipe import Recipe, backbone_of
+from features.store.recipe import Recipe
 
 #: Images that are decoded at a time, while the block before is computed.
 _BLOCK = 32
@@ -169,27 +168,12 @@ def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
 
 def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
     """Find the backbone that features were extracted with."""
-    if recipe.is_own_model:
-        name, weights = find_model(f"{backbone_of(recipe.backbone)}={recipe.weights}")
-        if weights.path is not None and weights.path.suffix == ".onnx":
-            raise InputError(
-                f"{recipe.backbone} is the .onnx file {weights.path}, which is run as a whole: its features have no "
-                "heat map. Choose a model without it, by classify gradients --model, or extract a backbone of Keras."
-            )
-        layers = {recipe.features: recipe.layer}
-        backbone = FrozenBackbone.of_model(name, weights, (recipe.features,), layers, [recipe], recipe.pooling_option)
-    else:
-        row = backbone_named(backbone_of(recipe.backbone))
-        weights = find_weights(row, recipe.weights_option, weights_dir)
-        features = (recipe.features,)
-        backbone = FrozenBackbone.of_table(row, weights, recipe.precision, features, recipe.input_size)
-    (ours,) = backbone.recipes(recipe.storage, Reading.of(recipe))
-    if ours.fingerprint != recipe.fingerprint:
+    if recipe.is_own_model and recipe.weights.endswith(".onnx"):
         raise InputError(
-            f"the features of {recipe.backbone} were extracted in another way than its maps would be "
-            f"({recipe.differences(ours)}). Bring back what they were extracted with, or extract and classify again."
+            f"{recipe.backbone} is the .onnx file {recipe.weights}, which is run as a whole: its features have no "
+            "heat map. Choose a model without it, by classify gradients --model, or extract a backbone of Keras."
         )
-    return backbone
+    return freeze([recipe], weights_dir)
 
 
 @contextmanager

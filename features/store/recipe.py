@@ -224,19 +224,27 @@ def features_of(name: str) -> str:
     return next(kind for kind, ending in reversed(FEATURES.items()) if name.endswith(ending))
 
 
+def group_passes(recipes: Mapping[str, Recipe]) -> list[tuple[str, dict[str, Recipe]]]:
+    """Group the recipes of rows, by name, into passes: what a backbone is called, and its rows by kind of features."""
+    passes: dict[tuple[str, Recipe], dict[str, Recipe]] = {}
+    for name, recipe in recipes.items():
+        backbone = name.removesuffix(FEATURES[recipe.features])
+        passes.setdefault((backbone, replace(recipe, backbone="", pooling="", layer="")), {})[recipe.features] = recipe
+    return [
+        (backbone, {kind: rows[kind] for kind in FEATURES if kind in rows}) for (backbone, _), rows in passes.items()
+    ]
+
+
 def extract_options(recipes: Mapping[str, Recipe]) -> list[list[str]]:
     """List the options with which `python -m extract run` makes features of given recipes, by backbone.
 
     Backbones of the table that share their options share a run. Weights that do not come with Keras are looked for
     where they were.
     """
-    passes: dict[tuple[str, Recipe], dict[str, Recipe]] = {}
-    for name, recipe in recipes.items():
-        backbone = name.removesuffix(FEATURES[recipe.features])
-        passes.setdefault((backbone, replace(recipe, backbone="", pooling="", layer="")), {})[recipe.features] = recipe
     of_table: dict[tuple[str, ...], list[str]] = {}
     own = []
-    for (backbone, recipe), rows in passes.items():
+    for backbone, rows in group_passes(recipes):
+        recipe = next(iter(rows.values()))
         arithmetic = ("--precision", recipe.precision, "--dtype", recipe.storage)
         window = () if recipe.window == NO_WINDOW else ("--window", recipe.window)
         reading = chain.from_iterable((f"--{name}", value) for name, value in recipe.reading_options.items())

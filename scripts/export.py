@@ -1,0 +1,336 @@
+"""What `python -m classify export` does: join a run's model with its backbones, write them as one file, prove it."""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classify.export.card import Exported, write_card
+from classify.export.graph import OUTPUTS, build_deciding, find_obstacle
+from classify.options import ExportOptions
+from classify.rundir.files import read_run_table
+from classify.rundir.folder import LEADERBOARD_TABLE
+from classify.rundir.saved_run import SavedRun
+from classify.scores.thresholds import to_binary
+from extract.backbones.rebuild import build_from_pixels, freeze
+from extract.backbones.table import BACKBONES
+from extract.engines.table import INSTALL
+from extract.images.reading import MIRROR
+from features.common.commands import join_words
+from features.common.errors import InputError, cause_of
+from features.common.files import remove
+from features.common.keras_import import import_keras
+from features.common.text import make_console
+from features.common.text import size as in_bytes
+from features.store.recipe import IDENTITY, Recipe, backbone_of, group_passes
+
+#: By how much what is written may miss the run's own arithmetic, in probability.
+TOLERANCE = 1e-5
+#: ONNX's version of its operators.
+OPSET = 18
+#: Images that what is written is proved on.
+_PROOF = 4
+#: What marks the folder of a SavedModel.
+_SAVED_MODEL = "saved_model.pb"
+#: The fields of a recipe that say how an image becomes the pixels of an input.
+_OF_PIXELS = ("input_size", "fit", "intensity_range", "orientation", "window", "interpolation")
+
+_Images = Mapping[str, np.ndarray]
+_Outputs = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of OUT.
+
+    Attributes:
+        name: for people, as Hugging Face's `library_name` has it.
+        write: writes a Keras model to a path.
+        open: opens what was written: from images by input to the outputs by name.
+        needs: the packages that both need, beside Keras.
+        beside: the suffix of a second file, "" without one.
+    """
+
+    name: str
+    write: Callable[[Any, Path], None]
+    open: Callable[[Path], Callable[[_Images], _Outputs]]
+    needs: tuple[str, ...] = ()
+    beside: str = ""
+
+
+def export_model(options: ExportOptions) -> None:
+    """Write a model of a run and its card.
+
+    Raises:
+        InputError: the run is damaged, the model cannot be exported, OUT has no known suffix, exists, or cannot be
+            written, weights or packages are missing; or what was written gives other probabilities than the run.
+    """
+    out, console = options.out, make_console()
+    written = _choose_format(out, options.overwrite)
+    saved = SavedRun.open(options.run)
+    model = saved.choose(options.model)
+    _refuse_obstacle(saved, model, options)
+    recipes = {name: saved.recipes[name].as_read(saved.tta) for name in saved.needs(model)}
+    inputs = _name_inputs(recipes)
+    graph, features = _join(saved, model, recipes, inputs, options.weights_dir)
+    console.print(f"{model} of {options.run}: {graph.count_params():,} parameters, on {', '.join(recipes)}")
+    with _staging(out) as folder:
+        path = folder / out.name
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of numpy, at what Keras does for tf2onnx
+            written.write(graph, path)
+        gap = _prove(saved, model, graph, features, written.open(path))
+        if not gap <= TOLERANCE:  # which what is not a number is not
+            raise InputError(
+                f"{out} is not written: its probabilities differ by {gap:.1e} from those of {options.run}, more than "
+                f"{TOLERANCE:g}. Choose another format, or another model by --model."
+            )
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        about = Exported(
+            out=out,
+            format=written.name,
+            inputs=inputs,
+            recipes=recipes,
+            licences={name: _licence(recipe) for name, recipe in recipes.items()},
+            gap=gap,
+            command=join_words("python", "-m", "classify", "export", options.run, out, "--model", model),
+        )
+        write_card(folder / f"{out.name}.md", saved, model, about)
+        _publish(folder, out, written)
+    console.print(f"{out} ({in_bytes(size)}): {written.name}, {_describe_inputs(graph)}")
+    console.print(f"proved on {_PROOF} images: its probabilities differ by {gap:.1e} at most from the run's own")
+    console.print(f"{out}.md says how to use it, and what it is worth")
+
+
+def _refuse_obstacle(saved: SavedRun, model: str, options: ExportOptions) -> None:
+    """Refuse a model that cannot be exported, and name the best that can."""
+    obstacle = _obstacle(saved, model)
+    if not obstacle:
+        return
+    ranked = read_run_table(saved, LEADERBOARD_TABLE)["model"].tolist()
+    best = next((name for name in ranked if not _obstacle(saved, name)), None)
+    remedy = (
+        f"The best model of the leaderboard that can: --model {best}"
+        if best
+        else "No model of the run can: make one with --baselines logistic, or of a backbone of Keras."
+    )
+    raise InputError(f"{model} of {options.run} cannot be exported: {obstacle}. {remedy}")
+
+
+def _obstacle(saved: SavedRun, model: str) -> str:
+    """Say why a model cannot be exported; "" if it can."""
+    for name in saved.needs(model):
+        recipe = saved.recipes[name].as_read(saved.tta)
+        if recipe.weights.endswith(".onnx"):
+            return f"{name} is the .onnx file {recipe.weights}, which Keras does not open"
+        if not {*recipe.views} <= {IDENTITY, MIRROR}:
+            return f"it reads the mean of {len(recipe.views)} random views, which the ids of the images draw"
+    return find_obstacle(saved, model)
+
+
+def _name_inputs(recipes: Mapping[str, Recipe]) -> dict[str, str]:
+    """Name the inputs, one for each way in which images become pixels.
+
+    Returns:
+        By name some rows that the input is for: `images` if there is one, else by the size, with a number where two are
+        of one size.
+    """
+    ways: dict[tuple[Any, ...], str] = {}
+    for rows, recipe in recipes.items():
+        ways.setdefault(_pixels(recipe), rows)
+    if len(ways) == 1:
+        return {"images": next(iter(ways.values()))}
+    named: dict[str, str] = {}
+    for rows in ways.values():
+        name = f"images_{recipes[rows].input_size}"
+        alike = sum(other == name or other.startswith(f"{name}_") for other in named)
+        named[f"{name}_{alike + 1}" if alike else name] = rows
+    return named
+
+
+def _pixels(recipe: Recipe) -> tuple[Any, ...]:
+    """All that decides how an image becomes pixels."""
+    return tuple(getattr(recipe, field) for field in _OF_PIXELS)
+
+
+def _join(
+    saved: SavedRun, model: str, recipes: Mapping[str, Recipe], inputs: Mapping[str, str], weights_dir: Path | None
+) -> tuple[Any, Any]:
+    """Join the backbones and the head.
+
+    Returns:
+        Two Keras models of the same inputs, uint8 (N, S, S, 3): to the outputs, and to the features by name.
+    """
+    keras = import_keras()
+    images, of_pixels = {}, {}
+    for name, rows in inputs.items():
+        size = recipes[rows].input_size
+        of_pixels[_pixels(recipes[rows])] = images[name] = keras.Input((size, size, 3), dtype="uint8", name=name)
+    features: dict[str, Any] = {}
+    for _, kinds in group_passes(recipes):
+        passed = list(kinds.values())
+        seen, views = of_pixels[_pixels(passed[0])], passed[0].views
+        backbone = build_from_pixels(freeze(passed, weights_dir))
+        given = [
+            keras.tree.flatten(backbone(seen if view == IDENTITY else keras.ops.flip(seen, axis=2))) for view in views
+        ]
+        for recipe, of_views in zip(passed, zip(*given, strict=True), strict=True):
+            if recipe.storage == "float16":  # as the cache rounds them
+                of_views = tuple(keras.ops.cast(keras.ops.cast(view, "float16"), "float32") for view in of_views)
+            features[recipe.backbone] = sum(of_views) / len(views) if len(views) > 1 else of_views[0]
+    ordered = {name: features[name] for name in recipes}
+    taken = images if len(images) > 1 else next(iter(images.values()))
+    return keras.Model(taken, build_deciding(saved, model)(ordered), name="headbank"), keras.Model(taken, ordered)
+
+
+def _describe_inputs(graph: Any) -> str:
+    """Say what goes in, such as `images (N, 224, 224, 3)`."""
+    return ", ".join(f"{tensor.name} (N, {', '.join(map(str, tensor.shape[1:]))})" for tensor in graph.inputs)
+
+
+def _licence(recipe: Recipe) -> str:
+    """The licence of a backbone's weights."""
+    row = BACKBONES.get(backbone_of(recipe.backbone))
+    if recipe.weights == "random":
+        return "none: the weights are random"
+    return (
+        row.licence
+        if row and recipe.weights == "imagenet"
+        else f"unknown: {Path(recipe.weights).name} is a file of its maker's"
+    )
+
+
+def _prove(saved: SavedRun, model: str, graph: Any, features: Any, run: Callable[[_Images], _Outputs]) -> float:
+    """Compare what was written with the run's own arithmetic: the largest difference of a probability.
+
+    Infinite where a decision differs whose probability is not that near to its threshold.
+    """
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (_PROOF, 8, 8, 3), np.uint8)
+    images = {}
+    for tensor in graph.inputs:
+        place = np.arange(tensor.shape[1]) * 8 // tensor.shape[1]
+        images[tensor.name] = coarse[:, place][:, :, place]
+    found = features(_as_taken(images))
+    rows = np.concatenate([np.asarray(found[name], np.float32) for name in saved.needs(model)], axis=1)
+    expected, thresholds = saved.predict(model, rows), saved.thresholds(model)
+    outputs = run(images)
+    probabilities, decisions = (outputs[name] for name in OUTPUTS)
+    gap = float(np.abs(probabilities - expected).max())
+    clear = np.abs(expected - thresholds) > TOLERANCE
+    same = decisions == to_binary(expected, thresholds)
+    return gap if (same | ~clear).all() else float("inf")
+
+
+def _as_taken(images: _Images) -> Any:
+    """Images as a Keras model takes them: alone where there is one input, else by name."""
+    return dict(images) if len(images) > 1 else next(iter(images.values()))
+
+
+def _choose_format(out: Path, overwrite: bool) -> Format:
+    """Choose the format by the suffix, and refuse what cannot be written before anything is built."""
+    if out.suffix not in FORMATS:
+        known = ", ".join(f"NAME{suffix} ({found.name})" for suffix, found in FORMATS.items())
+        raise InputError(f"{out} ends in {out.suffix}, which is no format. Expected one of: {known}.")
+    chosen = FORMATS[out.suffix]
+    if missing := [name for name in chosen.needs if find_spec(name) is None]:
+        raise InputError(f"{out} needs {' and '.join(missing)}: not installed. Run: {INSTALL}")
+    there = [path for path in _paths(out, chosen) if path.exists() or path.is_symlink()]
+    if there and not overwrite:
+        raise InputError(f"{there[0]} is there already. Name another file, or replace it with --overwrite.")
+    if out.is_dir() and (out.suffix or not (out / _SAVED_MODEL).is_file()):
+        raise InputError(f"{out} is a folder that is no SavedModel. Name another file.")
+    return chosen
+
+
+def _paths(out: Path, chosen: Format) -> list[Path]:
+    """What is written: OUT, the file beside it, and the card."""
+    beside = [out.with_suffix(chosen.beside)] if chosen.beside else []
+    return [out, *beside, Path(f"{out}.md")]
+
+
+class _staging(tempfile.TemporaryDirectory):  # noqa: N801 - a context manager
+    """A folder beside OUT, in which it is written."""
+
+    def __init__(self, out: Path) -> None:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            super().__init__(dir=out.parent, prefix=f".{out.name}.")
+        except OSError as error:
+            raise InputError(f"{out.parent} cannot be written: {cause_of(error)} Or name another OUT.") from None
+
+    def __enter__(self) -> Path:
+        return Path(super().__enter__())
+
+
+def _publish(folder: Path, out: Path, chosen: Format) -> None:
+    """Move what was written to its place."""
+    for target in _paths(out, chosen):
+        remove(target)
+        (folder / target.name).replace(target)
+
+
+def _write_keras(model: Any, path: Path) -> None:
+    model.save(path)
+
+
+def _open_keras(path: Path) -> Callable[[_Images], _Outputs]:
+    model = import_keras().saving.load_model(path, compile=False)
+    return lambda images: {name: np.asarray(found) for name, found in model(_as_taken(images)).items()}
+
+
+def _write_saved_model(model: Any, path: Path) -> None:
+    model.export(path, verbose=False)
+
+
+def _open_saved_model(path: Path) -> Callable[[_Images], _Outputs]:
+    import tensorflow as tf
+
+    model = tf.saved_model.load(path)
+    return lambda images: {name: found.numpy() for name, found in model.serve(_as_taken(images)).items()}
+
+
+def _write_onnx(model: Any, path: Path) -> None:
+    onnx = import_module("onnx")
+    model(model.input)  # Keras exports only what was called
+    model.export(str(path), format="onnx", opset_version=OPSET, verbose=False)
+    written = onnx.load(path)
+    for tensor in (*written.graph.input, *written.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.save(written, path)
+
+
+def _open_onnx(path: Path) -> Callable[[_Images], _Outputs]:
+    session = import_module("onnxruntime").InferenceSession(path)
+    names = [output.name for output in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(names, dict(images)), strict=True))
+
+
+def _write_openvino(model: Any, path: Path) -> None:
+    model.export(str(path), format="openvino", verbose=False)
+
+
+def _open_openvino(path: Path) -> Callable[[_Images], _Outputs]:
+    openvino = import_module("openvino")
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(images: _Images) -> _Outputs:
+        found = compiled(dict(images))
+        return {name: np.array(found[name]) for name in OUTPUTS}
+
+    return run
+
+
+#: By the suffix of OUT.
+FORMATS = {
+    ".keras": Format("keras", _write_keras, _open_keras),
+    ".onnx": Format("onnx", _write_onnx, _open_onnx, ("tf2onnx", "onnx", "onnxruntime")),
+    ".xml": Format("openvino", _write_openvino, _open_openvino, ("openvino",), ".bin"),
+    "": Format("tensorflow", _write_saved_model, _open_saved_model),
+}

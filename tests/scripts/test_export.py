@@ -1,0 +1,202 @@
+"""`python -m classify export`: what leaves the house gives the probabilities of the run, from pixels, without us."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from classify.rundir.saved_run import SavedRun
+from extract.images.decoding import decode
+from extract.images.reading import Reading
+from extract.images.resizing import resize
+from features.common.keras_import import import_keras
+from tests.scripts.tiny_run import LABELS, call, make_run
+
+RUN = ("--baselines", "logistic,ridge_regression,knn", "--preset", "linear", "--ensemble", "none")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Two backbones, their mid-level features, and a calibrated ensemble."""
+    options = ("--baselines", "logistic,ridge_regression", "--preset", "linear", "--ensemble", "logit_mean")
+    return make_run(tmp_path_factory.mktemp("tiny"), *options, "--calibration", "platt", "--select", "logit_mean")
+
+
+def pixels(run, size: int) -> np.ndarray:
+    """The test images as an input of the file takes them, in the order of the CSV files: uint8 (N, size, size, 3)."""
+    ids = pd.read_csv(run / "predictions_probability.csv")["ID"]
+    paths = [run.parent / "data" / "test" / f"{image_id}.png" for image_id in ids]
+    return np.stack([resize(decode(path.read_bytes(), path.stem, Reading())[0], size) for path in paths])
+
+
+def expected(run) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and decisions of the CSV files."""
+    tables = (pd.read_csv(run / f"predictions_{kind}.csv") for kind in ("probability", "binary"))
+    probabilities, decisions = (table[list(LABELS)].to_numpy() for table in tables)
+    assert len(np.unique(decisions)) == 2
+    return probabilities, decisions
+
+
+def check(run, probabilities, decisions) -> None:
+    wanted, decided = expected(run)
+    assert (probabilities.dtype, decisions.dtype) == (np.float32, np.uint8)
+    np.testing.assert_allclose(probabilities, wanted, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(decisions, decided)
+
+
+def inputs_of(run) -> dict[str, np.ndarray]:
+    return {f"images_{size}": pixels(run, size) for size in (16, 20)}
+
+
+def export(run, out, *options) -> str:
+    code, said = call("classify", "export", run, out, *options)
+    assert code == 0, said
+    return said
+
+
+def test_a_keras_file_gives_the_probabilities_of_the_csv(run, tmp_path):
+    out = tmp_path / "model.keras"
+    said = export(run, out)
+    assert "images_16 (N, 16, 16, 3), images_20 (N, 20, 20, 3)" in said
+    assert "proved on 4 images" in said
+    model = import_keras().saving.load_model(out)  # in safe mode: it holds no code
+    found = model(inputs_of(run))
+    check(run, np.asarray(found["probabilities"]), np.asarray(found["decisions"]))
+    alone = model({name: images[:1] for name, images in inputs_of(run).items()})
+    np.testing.assert_allclose(np.asarray(alone["probabilities"])[0], expected(run)[0][0], rtol=0, atol=1e-5)
+
+
+ONNX = """
+import sys, numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
+assert [(i.name, i.shape[0], i.type) for i in session.get_inputs()] == [
+    ("images_16", "N", "tensor(uint8)"), ("images_20", "N", "tensor(uint8)")], session.get_inputs()
+probabilities, decisions = session.run(["probabilities", "decisions"], dict(np.load(sys.argv[2])))
+np.savez(sys.argv[3], probabilities=probabilities, decisions=decisions)
+assert not {"tensorflow", "keras", "onnx", "classify", "extract"} & set(sys.modules)
+"""
+
+
+def test_an_onnx_file_gives_them_where_there_is_only_onnxruntime_and_numpy(run, tmp_path):
+    pytest.importorskip("tf2onnx")
+    onnx = pytest.importorskip("onnx")
+    out = tmp_path / "model.onnx"
+    export(run, out)
+    assert {entry.domain: entry.version for entry in onnx.load(out).opset_import}[""] == 18
+    np.savez(tmp_path / "in.npz", **inputs_of(run))
+    words = [sys.executable, "-c", ONNX, out, tmp_path / "in.npz", tmp_path / "out.npz"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "out.npz")
+    check(run, found["probabilities"], found["decisions"])
+
+
+def test_a_saved_model_gives_them(run, tmp_path):
+    import tensorflow as tf
+
+    out = tmp_path / "model"
+    export(run, out)
+    model = tf.saved_model.load(out)
+    found = model.serve(inputs_of(run))
+    check(run, found["probabilities"].numpy(), found["decisions"].numpy())
+
+
+def test_an_openvino_file_gives_them(run, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    out = tmp_path / "model.xml"
+    export(run, out)
+    compiled = openvino.Core().compile_model(out, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled(inputs_of(run))
+    check(run, found["probabilities"], found["decisions"])
+    assert (tmp_path / "model.bin").is_file()
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory):
+    """One backbone, both kinds of features of two views, stored as float16; the final model cannot be exported."""
+    how = ("--views", "hflip", "--dtype", "float16", "--features", "last,mid")
+    root = tmp_path_factory.mktemp("mirrored")
+    return make_run(root, *RUN, "--features", "last,mid", "--select", "knn/all", extract_options=how, sizes=(16,))
+
+
+def test_views_kinds_of_features_and_storage_are_those_of_the_run(mirrored, tmp_path):
+    out = tmp_path / "model.keras"
+    export(mirrored, out, "--model", "logistic/all")
+    code, said = call(
+        "classify", "predict", mirrored, "--cache", mirrored.parent / "cache", "--split", "test", "--out",
+        tmp_path / "predicted", "--model", "logistic/all",
+    )  # fmt: skip
+    assert code == 0, said
+    found = import_keras().saving.load_model(out)(pixels(mirrored, 16))
+    table = pd.read_csv(tmp_path / "predicted" / "predictions_probability.csv").set_index("ID")
+    wanted = table.loc[pd.read_csv(mirrored / "predictions_probability.csv")["ID"], list(LABELS)]
+    # A feature that lies between two numbers of float16 may be rounded to the other one: 5e-4 of its value.
+    np.testing.assert_allclose(np.asarray(found["probabilities"]), wanted, rtol=0, atol=1e-4)
+
+
+def test_a_model_that_cannot_be_exported_is_refused_and_the_best_that_can_is_named(mirrored, tmp_path):
+    out = tmp_path / "model.keras"
+    code, said = call("classify", "export", mirrored, out)
+    ranked = pd.read_csv(mirrored / "leaderboard.csv")["model"]
+    best = next(name for name in ranked if not name.startswith("knn"))
+    assert (code, out.exists()) == (2, False)
+    assert f"knn/all of {mirrored} cannot be exported: knn/all is neither a head nor a line" in said
+    assert f"The best model of the leaderboard that can: --model {best}" in said
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_anything_is_built(run, tmp_path):
+    (tmp_path / "there.keras").write_text("mine")
+    (tmp_path / "card.keras.md").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    for name, options, message in (
+        ("model.pt", (), "ends in .pt, which is no format. Expected one of: NAME.keras (keras), NAME.onnx"),
+        ("there.keras", (), "there.keras is there already. Name another file, or replace it with --overwrite."),
+        ("card.keras", (), "card.keras.md is there already."),
+        ("mine", ("--overwrite",), "mine is a folder that is no SavedModel. Name another file."),
+        ("m.keras", ("--model", "none"), "has no model 'none'"),
+    ):
+        code, said = call("classify", "export", run, tmp_path / name, *options)
+        assert (code, message in said) == (2, True), said
+    assert (tmp_path / "there.keras").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.keras.md", "mine", "there.keras"]
+
+
+def test_missing_packages_and_damaged_runs_are_named(run, tmp_path, monkeypatch):
+    from scripts import export as module
+
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "tf2onnx" else object())
+    code, said = call("classify", "export", run, tmp_path / "model.onnx")
+    assert (code, "needs tf2onnx: not installed. Run: " in said) == (2, True), said
+    table = run / "thresholds.csv"
+    kept = table.read_bytes()
+    table.write_bytes(kept + b"\n")
+    code, said = call("classify", "export", run, tmp_path / "model.keras")
+    table.write_bytes(kept)
+    assert (code, "thresholds.csv was changed by hand, or is damaged." in said) == (2, True), said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_says_what_it_is_and_how_to_call_it(run, tmp_path, monkeypatch):
+    out = tmp_path / "model.keras"
+    export(run, out)
+    (tmp_path / "model.keras").touch()
+    export(run, out, "--overwrite")
+    card = (tmp_path / "model.keras.md").read_text(encoding="utf-8")
+    front = dict(line.split(": ", 1) for line in card.split("---\n")[1].splitlines())
+    assert json.loads(front["pipeline_tag"]) == "image-classification"
+    assert json.loads(front["library_name"]) == "keras"
+    assert json.loads(front["tags"])[-2:] == list(LABELS)
+    saved = SavedRun.open(run)
+    assert saved.recipes["tiny0.mid"].fingerprint in card
+    assert "72 training images, of 12 groups; 3 folds" in card
+    assert "squashed to the input size" in card
+    metrics = pd.read_csv(run / "metrics.csv").set_index(["model", "split", "label", "metric"])
+    value, low, high = metrics.loc[(saved.final_model, "oof", "macro", "roc_auc"), ["value", "low", "high"]]
+    assert f"| out-of-fold | macro | {value:.3f} [{low:.3f}, {high:.3f}] |" in card
+    code = card.split("```python\n")[1].split("```")[0]
+    assert len(code.splitlines()) <= 5
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
