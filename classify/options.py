@@ -347,6 +347,10 @@ class ExportOptions:
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder that may hold the ImageNet weights, under Keras' names."),
     ] = None
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Export the cheapest model that is as good: within 0.005 of its AUC."),
+    ] = False
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what OUT and OUT.md hold.")] = False
 
 

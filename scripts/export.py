@@ -13,6 +13,7 @@ import numpy as np
 
 from classify.export.card import Exported, write_card
 from classify.export.graph import OUTPUTS, build_deciding, find_obstacle
+from classify.export.prune import prune
 from classify.options import ExportOptions
 from classify.rundir.files import read_run_table
 from classify.rundir.folder import LEADERBOARD_TABLE
@@ -22,7 +23,7 @@ from extract.backbones.rebuild import build_from_pixels, freeze
 from extract.backbones.table import BACKBONES
 from extract.engines.table import INSTALL
 from extract.images.reading import MIRROR
-from features.common.commands import join_words
+from features.common.commands import join_words, option_words
 from features.common.errors import InputError, cause_of
 from features.common.files import remove
 from features.common.keras_import import import_keras
@@ -76,6 +77,12 @@ def export_model(options: ExportOptions) -> None:
     saved = SavedRun.open(options.run)
     model = saved.choose(options.model)
     _refuse_obstacle(saved, model, options)
+    note = ""
+    if options.prune:
+        pruning = prune(saved, model, {name: not _obstacle(saved, name) for name in saved.models})
+        note = pruning.describe(model)
+        console.print(f"pruned: {note}")
+        saved, model = pruning.run, pruning.model
     recipes = {name: saved.recipes[name].as_read(saved.tta) for name in saved.needs(model)}
     inputs = _name_inputs(recipes)
     graph, features = _join(saved, model, recipes, inputs, options.weights_dir)
@@ -99,13 +106,20 @@ def export_model(options: ExportOptions) -> None:
             recipes=recipes,
             licences={name: _licence(recipe) for name, recipe in recipes.items()},
             gap=gap,
-            command=join_words("python", "-m", "classify", "export", options.run, out, "--model", model),
+            note=note,
+            command=_command(options),
         )
         write_card(folder / f"{out.name}.md", saved, model, about)
         _publish(folder, out, written)
     console.print(f"{out} ({in_bytes(size)}): {written.name}, {_describe_inputs(graph)}")
     console.print(f"proved on {_PROOF} images: its probabilities differ by {gap:.1e} at most from the run's own")
     console.print(f"{out}.md says how to use it, and what it is worth")
+
+
+def _command(options: ExportOptions) -> str:
+    """The command that made a file, as it was given."""
+    given = option_words({"model": options.model, "prune": options.prune, "weights-dir": options.weights_dir})
+    return join_words("python", "-m", "classify", "export", options.run, options.out, *given)
 
 
 def _refuse_obstacle(saved: SavedRun, model: str, options: ExportOptions) -> None:

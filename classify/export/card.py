@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from classify.rundir.files import read_metrics, read_run_table, read_thresholds
-from classify.rundir.folder import MARK, OPERATING_POINTS
+from classify.rundir.folder import MARK, OPERATING_POINTS, THRESHOLDS
 from classify.rundir.saved_run import SavedRun
 from classify.scores.metrics import MACRO
 from features.common.files import digest_file
@@ -48,6 +48,7 @@ class Exported:
         inputs: by name, the rows that the input is for.
         recipes: by name of rows, how they are made.
         licences: by name of rows, of the weights.
+        note: what pruning found; "" without it.
         gap: the largest difference from the run's own probabilities that was seen.
         command: that wrote it.
     """
@@ -57,6 +58,7 @@ class Exported:
     inputs: Mapping[str, str]
     recipes: Mapping[str, Recipe]
     licences: Mapping[str, str]
+    note: str
     gap: float
     command: str
 
@@ -73,7 +75,7 @@ def write_card(path: Path, saved: SavedRun, model: str, exported: Exported) -> N
         "What it is worth": _worth(saved, model),
         "Operating points": _operating_points(saved, model),
         "Data": _data(saved),
-        "Model": _model(saved, model),
+        "Model": _model(saved, model) + (f"\n\nPruned: {exported.note}." if exported.note else ""),
         "Limits": _limits(saved),
         "Licences of the weights": _table(("features", "licence"), exported.licences.items()),
         "Fingerprints": _fingerprints(saved, exported),
@@ -147,6 +149,8 @@ def _worth(saved: SavedRun, model: str) -> str:
             scores = [found.get((model, split, label, metric)) for metric in _METRICS]
             if any(score is not None for score in scores):
                 rows.append((words, label, *map(_figure, scores)))
+    if not rows:
+        return "It is not a model of the run, but made of its models when it was exported: see what was pruned, below."
     unit = saved.record["intervals"]["unit"]
     caveat = "Out-of-fold: no model saw an image, nor one of its group, that it predicts; "
     caveat += f"95 % intervals are over {unit}s. What is written here is the mean over the models of the folds."
@@ -156,11 +160,14 @@ def _worth(saved: SavedRun, model: str) -> str:
 def _operating_points(saved: SavedRun, model: str) -> str:
     """Threshold, sensitivity and specificity of each label, cross-fitted; of the final model also other thresholds."""
     rule = saved.record["thresholds"]["rule"]
-    thresholds = read_thresholds(saved, model)
     rows = [
-        (label, rule, f"{row.threshold:.4g}", f"{row.sensitivity:.3f}", f"{row.specificity:.3f}")
-        for label, row in zip(thresholds.index, thresholds.itertuples(), strict=True)
+        (label, rule, f"{threshold:.4g}", "", "")
+        for label, threshold in zip(saved.label_names, saved.thresholds(model), strict=True)
     ]
+    if model in set(read_run_table(saved, THRESHOLDS)["model"]):
+        found = read_thresholds(saved, model)
+        costs = zip(rows, found["sensitivity"], found["specificity"], strict=True)
+        rows = [(*row[:3], f"{sensitivity:.3f}", f"{specificity:.3f}") for row, sensitivity, specificity in costs]
     if model == saved.final_model and saved.holds(OPERATING_POINTS):
         table = read_run_table(saved, OPERATING_POINTS)
         table = table[(table["split"] == "oof") & (table["at"] != rule)]

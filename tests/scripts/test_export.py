@@ -200,3 +200,18 @@ def test_the_card_says_what_it_is_and_how_to_call_it(run, tmp_path, monkeypatch)
     assert len(code.splitlines()) <= 5
     monkeypatch.chdir(tmp_path)
     exec(code, {})
+
+
+def test_a_pruned_model_is_written_and_the_card_says_what_it_saves(run, tmp_path, monkeypatch):
+    from classify.export import prune as module
+
+    monkeypatch.setattr(module, "LOSS", 1.0)
+    out = tmp_path / "model.keras"
+    said = export(run, out, "--prune")
+    assert "+platt in place of logit_mean+platt: on tiny" in said
+    assert "seconds an image in place of" in said
+    assert "images (N, " in said  # one backbone is left
+    card = (tmp_path / "model.keras.md").read_text(encoding="utf-8")
+    assert "Pruned: " in card
+    assert "--prune" in card
+    assert "made of its models when it was exported" in card
