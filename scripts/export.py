@@ -26,13 +26,14 @@ from extract.images.reading import MIRROR
 from features.common.commands import join_words, option_words
 from features.common.errors import InputError, cause_of
 from features.common.files import remove
-from features.common.keras_import import import_keras
+from features.common.keras_import import backend_name, import_keras
 from features.common.text import make_console
 from features.common.text import size as in_bytes
 from features.store.recipe import IDENTITY, Recipe, backbone_of, group_passes
 
-#: By how much what is written may miss the run's own arithmetic, in probability.
-TOLERANCE = 1e-5
+#: By how much what is written may miss the run's own arithmetic, in probability; and where features are rounded to
+#: float16, whose last bit may then be another one.
+_TOLERANCE, _TOLERANCE_OF_FLOAT16 = 1e-5, 1e-3
 #: ONNX's version of its operators.
 OPSET = 18
 #: Images that what is written is proved on.
@@ -87,16 +88,15 @@ def export_model(options: ExportOptions) -> None:
     inputs = _name_inputs(recipes)
     graph, features = _join(saved, model, recipes, inputs, options.weights_dir)
     console.print(f"{model} of {options.run}: {graph.count_params():,} parameters, on {', '.join(recipes)}")
+    exact = all((recipe.storage, recipe.precision) == ("float32", "float32") for recipe in recipes.values())
+    tolerance = _TOLERANCE if exact else _TOLERANCE_OF_FLOAT16
     with _staging(out) as folder:
-        path = folder / out.name
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of numpy, at what Keras does for tf2onnx
-            written.write(graph, path)
-        gap = _prove(saved, model, graph, features, written.open(path))
-        if not gap <= TOLERANCE:  # which what is not a number is not
+        run = _write(written, graph, folder / out.name, out)
+        gap = _prove(saved, model, graph, features, run, tolerance)
+        if not gap <= tolerance:  # which what is not a number is not
             raise InputError(
                 f"{out} is not written: its probabilities differ by {gap:.1e} from those of {options.run}, more than "
-                f"{TOLERANCE:g}. Choose another format, or another model by --model."
+                f"{tolerance:g}. Choose another format, or another model by --model."
             )
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         about = Exported(
@@ -220,7 +220,28 @@ def _licence(recipe: Recipe) -> str:
     )
 
 
-def _prove(saved: SavedRun, model: str, graph: Any, features: Any, run: Callable[[_Images], _Outputs]) -> float:
+def _write(written: Format, graph: Any, path: Path, out: Path) -> Callable[[_Images], _Outputs]:
+    """Write a graph in a format, and open it again."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of numpy, at what Keras does for tf2onnx
+            written.write(graph, path)
+        return written.open(path)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise InputError(f"{out} cannot be written as {written.name}: {reason} Choose another format.") from error
+
+
+def _prove(
+    saved: SavedRun,
+    model: str,
+    graph: Any,
+    features: Any,
+    run: Callable[[_Images], _Outputs],
+    tolerance: float,
+) -> float:
     """Compare what was written with the run's own arithmetic: the largest difference of a probability.
 
     Infinite where a decision differs whose probability is not that near to its threshold.
@@ -237,7 +258,7 @@ def _prove(saved: SavedRun, model: str, graph: Any, features: Any, run: Callable
     outputs = run(images)
     probabilities, decisions = (outputs[name] for name in OUTPUTS)
     gap = float(np.abs(probabilities - expected).max())
-    clear = np.abs(expected - thresholds) > TOLERANCE
+    clear = np.abs(expected - thresholds) > tolerance
     same = decisions == to_binary(expected, thresholds)
     return gap if (same | ~clear).all() else float("inf")
 
@@ -253,6 +274,10 @@ def _choose_format(out: Path, overwrite: bool) -> Format:
         known = ", ".join(f"NAME{suffix} ({found.name})" for suffix, found in FORMATS.items())
         raise InputError(f"{out} ends in {out.suffix}, which is no format. Expected one of: {known}.")
     chosen = FORMATS[out.suffix]
+    if backend_name() != "tensorflow":
+        raise InputError(
+            f"classify export needs Keras on TensorFlow, not on {backend_name()}. Leave KERAS_BACKEND out."
+        )
     if missing := [name for name in chosen.needs if find_spec(name) is None]:
         raise InputError(f"{out} needs {' and '.join(missing)}: not installed. Run: {INSTALL}")
     there = [path for path in _paths(out, chosen) if path.exists() or path.is_symlink()]

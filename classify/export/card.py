@@ -116,8 +116,9 @@ def _usage(saved: SavedRun, exported: Exported) -> str:
         ("`probabilities`", f"float32 (N, {len(saved.label_names)})", f"of {', '.join(saved.label_names)}, 0 to 1"),
         ("`decisions`", f"uint8 (N, {len(saved.label_names)})", "1 from the label's threshold on, else 0"),
     ]
+    classes = "\n\nThe labels are classes: of each image the one of the highest probability." if saved.exclusive else ""
     alike = "\n\nAll inputs are of the same images, in the same order." if len(sizes) > 1 else ""
-    return f"```python\n{code}\n```\n\n{_table(('name', 'array', 'what it holds'), outputs)}{alike}"
+    return f"```python\n{code}\n```\n\n{_table(('name', 'array', 'what it holds'), outputs)}{alike}{classes}"
 
 
 def _preparation(exported: Exported) -> str:

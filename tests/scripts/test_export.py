@@ -147,6 +147,44 @@ def test_a_model_that_cannot_be_exported_is_refused_and_the_best_that_can_is_nam
     assert f"The best model of the leaderboard that can: --model {best}" in said
 
 
+def test_features_that_no_graph_makes_are_named(run):
+    from scripts.export import _obstacle
+
+    saved = SavedRun.open(run)
+    recipe = saved.record["backbones"]["tiny1.mid"]["recipe"]
+    for change, message in (
+        ({"views": ["identity", "random1", "random2"]}, "it reads the mean of 3 random views"),
+        ({"weights": "own.onnx"}, "tiny1.mid is the .onnx file own.onnx, which Keras does not open"),
+        ({"views": ["identity", "hflip"]}, ""),
+    ):
+        backbones = saved.record["backbones"] | {"tiny1.mid": {"width": 33, "recipe": recipe | change}}
+        changed = SavedRun(run, {**saved.record, "backbones": backbones})
+        assert _obstacle(changed, "logit_mean")[: len(message) or None] == message
+        assert _obstacle(changed, "logistic/tiny0.mid") == ""
+
+
+def test_a_format_that_fails_or_is_not_exact_leaves_nothing(run, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from scripts import export as module
+
+    def fail(model, path):
+        raise ValueError("no such operator\nat line 3")
+
+    def miss(path):
+        return lambda images: {"probabilities": np.full((4, 2), 0.5, np.float32), "decisions": np.zeros((4, 2))}
+
+    for change, message in (
+        ({"write": fail}, "cannot be written as keras: no such operator Choose another format."),
+        ({"open": miss}, "is not written: its probabilities differ by "),
+    ):
+        monkeypatch.setitem(module.FORMATS, ".keras", replace(module.FORMATS[".keras"], **change))
+        code, said = call("classify", "export", run, tmp_path / "model.keras", "--model", "logistic/tiny0.mid")
+        assert (code, message in said) == (2, True), said
+        assert list(tmp_path.iterdir()) == []
+        monkeypatch.undo()
+
+
 def test_an_out_that_cannot_be_written_is_refused_before_anything_is_built(run, tmp_path):
     (tmp_path / "there.keras").write_text("mine")
     (tmp_path / "card.keras.md").write_text("mine")

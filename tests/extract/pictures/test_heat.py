@@ -312,7 +312,7 @@ def changed(found: Gradients, **fields) -> Gradients:
         (
             lambda run, found: write_gradients(run, changed(found, weights_digest="1" * 32)),
             (),
-            "were extracted in another way than its maps would be (weights_digest",
+            "were extracted in another way than now (weights_digest",
         ),
         (
             lambda run, found: write_gradients(run, changed(found, weights="gone.keras")),
