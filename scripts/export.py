@@ -2,7 +2,8 @@
 
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -294,18 +295,16 @@ def _paths(out: Path, chosen: Format) -> list[Path]:
     return [out, *beside, Path(f"{out}.md")]
 
 
-class _staging(tempfile.TemporaryDirectory):  # noqa: N801 - a context manager
-    """A folder beside OUT, in which it is written."""
-
-    def __init__(self, out: Path) -> None:
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            super().__init__(dir=out.parent, prefix=f".{out.name}.")
-        except OSError as error:
-            raise InputError(f"{out.parent} cannot be written: {cause_of(error)} Or name another OUT.") from None
-
-    def __enter__(self) -> Path:
-        return Path(super().__enter__())
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """Lend a folder beside OUT, in which it is written."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+    except OSError as error:
+        raise InputError(f"{out.parent} cannot be written: {cause_of(error)} Or name another OUT.") from None
+    with folder as path:
+        yield Path(path)
 
 
 def _publish(folder: Path, out: Path, chosen: Format) -> None:
@@ -335,10 +334,25 @@ def _open_saved_model(path: Path) -> Callable[[_Images], _Outputs]:
     return lambda images: {name: found.numpy() for name, found in model.serve(_as_taken(images)).items()}
 
 
+def _convert(model: Any, path: Path, **how: Any) -> None:
+    """Let Keras convert the graph that TensorFlow traces.
+
+    Without functions within it: those that Keras marks for XLA, such as convolutions in groups, are not converted.
+    """
+    import tensorflow as tf
+
+    model(model.input)  # Keras exports only what was called
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        model.export(str(path), verbose=False, **how)
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
 def _write_onnx(model: Any, path: Path) -> None:
     onnx = import_module("onnx")
-    model(model.input)  # Keras exports only what was called
-    model.export(str(path), format="onnx", opset_version=OPSET, verbose=False)
+    _convert(model, path, format="onnx", opset_version=OPSET)
     written = onnx.load(path)
     for tensor in (*written.graph.input, *written.graph.output):
         tensor.type.tensor_type.shape.dim[0].dim_param = "N"
@@ -352,7 +366,7 @@ def _open_onnx(path: Path) -> Callable[[_Images], _Outputs]:
 
 
 def _write_openvino(model: Any, path: Path) -> None:
-    model.export(str(path), format="openvino", verbose=False)
+    _convert(model, path, format="openvino")
 
 
 def _open_openvino(path: Path) -> Callable[[_Images], _Outputs]:

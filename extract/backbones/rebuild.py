@@ -42,8 +42,9 @@ def freeze(recipes: Sequence[Recipe], weights_dir: Path | None) -> FrozenBackbon
     for recipe, ours in zip(recipes, backbone.recipes(first.storage, Reading.of(first)), strict=True):
         if ours.fingerprint != recipe.fingerprint:
             raise InputError(
-                f"the features of {recipe.backbone} were extracted in another way than now ({recipe.differences(ours)}). "
-                "Bring back what they were extracted with, or extract and classify again."
+                f"the features of {recipe.backbone} were extracted in another way than now "
+                f"({recipe.differences(ours)}). Bring back what they were extracted with, or extract and classify "
+                "again."
             )
     return backbone
 
