@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from classify.crossfit.models import Candidate, CrossFit
-from classify.crossfit.plan import FitPlan, Folds, Prediction, in_threads, make_repeats
+from classify.crossfit.plan import FitPlan, Prediction, in_threads, make_repeats
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore, Recall, describe_reuse, digest_parts
 from classify.ensembles.crossfit import calibrate, combine
 from classify.inputs import Inputs, feature_sets, warn_shared_groups
@@ -38,6 +38,7 @@ from classify.scores.thresholds import (
 )
 from classify.settings import Settings, list_models
 from features.common.arrays import Decisions, Probabilities, Thresholds
+from features.folds.folds import Folds
 
 
 @dataclass(frozen=True)

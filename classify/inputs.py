@@ -279,18 +279,6 @@ def list_fitted(kinds: Iterable[str], columns: Mapping[str, slice]) -> list[str]
     return [f"{kind}/{seen}" for kind in kinds for seen in feature_sets(columns)]
 
 
-def refuse_few(rows: int, groups: Groups | None, folds: int) -> None:
-    """Refuse, by an `InputError`, to split fewer rows than folds or, where they are known, fewer groups (rows,)."""
-    unit, units = (rows, "rows") if groups is None else (len(np.unique(groups)), "groups")
-    if unit < folds:
-        remedy = (
-            f"Use --folds {unit} or fewer."
-            if unit > 1
-            else "Add data, or give other groups: --group-column, --group-from or --groups."
-        )
-        raise InputError(f"{folds} folds need at least {folds} {units}; there are {unit}. {remedy}")
-
-
 def _read_split(split: Split, cache: FeatureCache, backbones: Sequence[str], tta: str) -> SplitInputs:
     """Read the features of a split's images, without those that stage 1 rejected."""
     has_features = np.zeros(len(split.image_ids), bool)

@@ -8,7 +8,7 @@ import numpy as np
 from joblib import cpu_count
 
 from classify.crossfit.models import Candidate, CrossFit
-from classify.crossfit.plan import FitPlan, FitRows, Folds
+from classify.crossfit.plan import FitPlan, FitRows
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore
 from classify.inputs import Inputs, feature_sets, read_inputs
 from classify.models.baselines import BASELINES, PRIOR
@@ -27,6 +27,7 @@ from features.common.commands import write_command
 from features.common.errors import InputError
 from features.common.text import count_things, make_console, progress_bar
 from features.dataset.dataset import read_dataset
+from features.folds.folds import Folds
 from features.options import OF_DATASET, DatasetOptions
 from features.store.cache import FeatureCache
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from classify.ensembles.ensembles import ENSEMBLES
-from classify.inputs import Inputs, list_fitted, refuse_few
+from classify.inputs import Inputs, list_fitted
 from classify.models.baselines import PRIOR
 from classify.models.heads import HeadSpec
 from classify.scores.metrics import DEFAULT_RULE, ThresholdRule, check_rule
@@ -16,6 +16,7 @@ from classify.scores.prevalence import check_prevalences
 from classify.scores.tables.columns import name_subgroups
 from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
+from features.folds.folds import refuse_few
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin

@@ -6,7 +6,6 @@ from itertools import compress
 
 import numpy as np
 
-from classify.crossfit.plan import draw_part
 from classify.crossfit.store import KEEP_NONE, FitStore
 from classify.experiment import Experiment, run_experiment
 from classify.inputs import Inputs, SplitInputs
@@ -17,6 +16,7 @@ from classify.settings import Settings
 from features.common.arrays import UNKNOWN, Groups, Labels, find_varied
 from features.common.errors import InputError
 from features.common.text import count_things, first_few
+from features.folds.folds import draw_part
 from features.store.mapped import join_rows
 
 #: Part of the share wanted by which the share set aside may differ without a word.

@@ -7,12 +7,12 @@ from rich.table import Table
 from scipy.special import expit, logit
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.crossfit.plan import Folds
 from classify.ensembles.estimators import SigmoidCalibration
 from classify.models.estimators import fit_line
 from classify.models.linear import PenalisedLogistic
 from classify.scores.metrics import ThresholdRule
 from classify.scores.thresholds import fit_thresholds
+from features.folds.folds import Folds
 
 #: Rows to learn from, features, fresh rows to judge by, folds; and the sensitivity that the threshold aims at.
 _ROWS, _WIDTH, _FRESH, _FOLDS, _SENSITIVITY = 400, 200, 4000, 5, 0.9

@@ -12,20 +12,16 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 
 from classify.crossfit.memory import FitSize, jobs_in_memory
-from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction, in_threads, make_folds
+from classify.crossfit.plan import REFIT, Fit, FitPlan, FitRows, Prediction, in_threads
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore, pack_fit, unpack_fit
 from classify.crossfit.tasks import tasks_in_use
 from classify.inputs import Inputs
 from classify.models.files import SavedEstimator, predict_rows
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
-from features.common.arrays import Features, Groups, Labels, RowIndices, find_varied
+from features.common.arrays import Features, Groups, Labels
+from features.folds.folds import FoldRows, split_rows
 from features.store.mapped import AnyFeatures, MappedFeatures, take_rows
-
-#: One of so many parts of a fold's training rows decides when its heads stop.
-VALIDATION_PARTS = 5
-#: Draws of these parts where groups are known: fewer than of folds, as only the best part counts.
-_DRAWS = 4
 
 
 class Candidate(NamedTuple):
@@ -46,19 +42,6 @@ class CrossFitted(NamedTuple):
     predictions: dict[str, Prediction]
     models: dict[str, tuple[SavedEstimator | TrainedHead, ...]]
     warnings: tuple[str, ...]
-
-
-class FoldRows(NamedTuple):
-    """A fold's rows: to learn from, to decide when a head stops, to score.
-
-    Attributes:
-        lacking: labels of which the rows that decide, or those to learn from, have one value alone, though both exist.
-    """
-
-    train: RowIndices
-    validation: RowIndices
-    held_out: RowIndices
-    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -297,7 +280,8 @@ class CrossFit:
     def _split_rows_of_heads(self) -> None:
         """Split the rows of each fold into those to learn from and those that decide when its heads stop."""
         for fit in self._fits:
-            rows = None if fit.name == REFIT else split_rows(fit.learnt, fit.held_out, self._inputs, self._seed)
+            known = self._inputs.train_labels, self._inputs.train.groups, self._inputs.label_names
+            rows = None if fit.name == REFIT else split_rows(fit.learnt, fit.held_out, *known, self._seed)
             if rows is None and fit.name != REFIT:
                 self._warnings.append(
                     f"heads of {fit.name}: none of its training rows can be set aside to decide when a head stops, so "
@@ -329,33 +313,3 @@ def _backbones_within(columns: slice, inputs: Inputs) -> tuple[str, ...]:
     """List the backbones whose columns of the features lie in a slice."""
     start, stop, _ = columns.indices(inputs.train.features.shape[1])
     return tuple(name for name, own in inputs.columns.items() if start <= own.start and own.stop <= stop)
-
-
-def split_rows(learnt: RowIndices, held_out: RowIndices, inputs: Inputs, seed: int) -> FoldRows | None:
-    """Choose the rows of a fold that decide when its heads stop: whole groups, with like shares of every label.
-
-    They are one of `VALIDATION_PARTS` parts, or of as many as there are groups, of the rows that are learnt from: the
-    one that with the rest lacks the fewest labels, and of these the nearest to its share, as a large group makes parts
-    uneven. None if there is only one group to learn from, or if no label has both values.
-    """
-    labels, groups = inputs.train_labels[learnt], inputs.train.groups
-    of_learnt = None if groups is None else groups[learnt]
-    units = len(learnt) if of_learnt is None else len(np.unique(of_learnt))
-    varied = find_varied(labels)  # a rare label may have one value here, and nothing to stratify
-    if units < 2 or not varied.any():
-        return None
-    names = tuple(name for name, varies in zip(inputs.label_names, varied, strict=True) if varies)
-    parts = make_folds(labels[:, varied], of_learnt, names, min(VALIDATION_PARTS, units), seed, _DRAWS)
-    varying = labels[:, varied]
-
-    def lacking(part: int) -> tuple[str, ...]:
-        own = parts.fold_of_row == part
-        constant = [~find_varied(varying[rows]) for rows in (own, ~own)]
-        return tuple(name for name, lacks in zip(names, np.any(constant, axis=0), strict=True) if lacks)
-
-    def unevenness(part: int) -> float:
-        return abs(float((parts.fold_of_row == part).mean()) - 1 / parts.count)
-
-    best = min(range(parts.count), key=lambda part: (len(lacking(part)), unevenness(part)))
-    own = parts.fold_of_row == best
-    return FoldRows(learnt[~own], learnt[own], held_out, lacking(best))

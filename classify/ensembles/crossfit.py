@@ -9,11 +9,12 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import has_fit_parameter
 
-from classify.crossfit.plan import Folds, Prediction, in_threads, mean_probabilities
+from classify.crossfit.plan import Prediction, in_threads, mean_probabilities
 from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore, digest_parts, pack_arrays, read_module, unpack_arrays
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES
 from classify.models.files import SavedEstimator
 from features.common.arrays import Labels, RowIndices
+from features.folds.folds import Folds
 
 #: Modules whose code decides what an ensemble gives, beside those that decide fits.
 COMBINING = ("ensembles.crossfit", "ensembles.estimators")

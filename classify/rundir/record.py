@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from classify.crossfit.plan import Folds
 from classify.experiment import Experiment
 from classify.inputs import Inputs
 from classify.models.trained_head import TrainedHead
 from classify.scores.metrics import describe_rule
 from classify.scores.resampling import DRAWS, ENDS
 from features.common.arrays import UNKNOWN, Labels, count_values
+from features.folds.folds import Folds
 
 _VERSIONED = ("numpy", "scipy", "scikit-learn", "pandas", "h5py", "joblib", "skops")
 _VERSIONED_OF_HEADS = ("keras",)

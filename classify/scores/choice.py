@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from classify.crossfit.plan import Folds, Prediction, in_threads
+from classify.crossfit.plan import Prediction, in_threads
 from classify.crossfit.store import Recall, make_now
 from classify.inputs import Inputs
 from classify.models.baselines import PRIOR
@@ -17,6 +17,7 @@ from classify.scores.small import auc_interval, few_units
 from classify.scores.tables.classes import pick_classes, score_classes
 from features.common.arrays import UNKNOWN, Labels, Probabilities
 from features.common.text import count_things
+from features.folds.folds import Folds
 
 #: Positives in train below which a label has no part in the mean over the labels: its scores are chance.
 LEAST_POSITIVES = 10

@@ -10,13 +10,13 @@ from scipy.stats import beta, nct, norm, rankdata
 from scipy.stats import t as student
 from sklearn.base import BaseEstimator, clone
 
-from classify.crossfit.plan import Folds
 from classify.ensembles.estimators import to_logit
 from classify.scores.choice import LEAST_POSITIVES
 from classify.scores.metrics import ThresholdRule
 from classify.scores.small import design_effect
 from features.common.arrays import UNKNOWN, Decisions, Groups, Labels, Probabilities, Thresholds, count_values
 from features.common.text import count_things
+from features.folds.folds import Folds
 
 #: How a threshold keeps a promise; see `make_promise`.
 BOUND, TOLERANCE, EVERYTHING = (

@@ -12,8 +12,7 @@ from joblib import cpu_count
 
 from classify.bank import train as bank
 from classify.bank.auc import mean_auc
-from classify.crossfit.models import FoldRows, split_rows
-from classify.crossfit.plan import Folds, in_threads, make_folds
+from classify.crossfit.plan import in_threads
 from classify.crossfit.store import digest_parts
 from classify.crossfit.tasks import tasks_in_use
 from classify.inputs import Inputs
@@ -24,6 +23,7 @@ from classify.search.study import StudyFile
 from classify.settings import choose_exclusive
 from features.common.arrays import MemberProbabilities
 from features.common.errors import InputError, Stopped, unmasked_signals
+from features.folds.folds import FoldRows, Folds, make_folds, split_rows
 from features.store.mapped import AnyFeatures, take_rows
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def make_search_folds(inputs: Inputs, count: int, seed: int) -> tuple[Folds, lis
     folds = make_folds(inputs.train_labels, inputs.train.groups, inputs.label_names, count, seed)
     parts = []
     for learnt, held_out in folds.split():
-        rows = split_rows(learnt, held_out, inputs, seed)
+        rows = split_rows(learnt, held_out, inputs.train_labels, inputs.train.groups, inputs.label_names, seed)
         if rows is None:
             raise InputError(
                 f"a fold is left with {len(learnt)} rows to train on, all of one group or of one value in every label: "

@@ -11,7 +11,6 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from typer.testing import CliRunner
 
 from classify.__main__ import app
-from classify.crossfit.plan import make_folds
 from classify.inputs import Inputs, SplitInputs
 from classify.learn import SHARES, measure_curve
 from classify.models.baselines import BASELINES
@@ -19,6 +18,7 @@ from classify.report.learning import draw_curve
 from classify.report.page import write_report
 from classify.rundir.learning_curve import describe_curve, read_learning_curve
 from features.common.errors import InputError
+from features.folds.folds import make_folds
 from tests.classify.test_run import FEW, run
 from tests.classify.toy import make_toy
 

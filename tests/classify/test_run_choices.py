@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classify.crossfit.plan import Folds
 from classify.scores.metrics import ThresholdRule
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds
+from features.folds.folds import Folds
 from tests.classify.test_run import LOGISTIC, run
 from tests.classify.toy import LABELS, Toy, change_cache_file, label_test_split, make_toy
 

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from classify.crossfit.plan import Folds
 from classify.models.estimators import expect_shares
 from classify.scores.metrics import MACRO, Score, ThresholdRule
 from classify.scores.resampling import Resampling
@@ -13,6 +12,7 @@ from classify.scores.scoring import ByFold, score
 from classify.scores.tables.splits import SplitReading
 from classify.scores.thresholds import cross_fit_binary, fit_thresholds, to_binary
 from features.common.arrays import UNKNOWN, Labels, Probabilities, count_values
+from features.folds.folds import Folds
 
 #: Images of a group of which the mean is taken: a finding is on a few neighbouring slices, a false alarm often on one.
 HIGHEST = 3

@@ -8,8 +8,9 @@ from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
 from classify.crossfit.models import Candidate, CrossFit
-from classify.crossfit.plan import FitPlan, Folds
+from classify.crossfit.plan import FitPlan
 from classify.inputs import Inputs, SplitInputs
+from features.folds.folds import Folds
 
 
 class Memory(BaseEstimator):

@@ -8,12 +8,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from classify.bank import train as bank
-from classify.crossfit.models import CrossFit, CrossFitted, split_rows
-from classify.crossfit.plan import FitPlan, Folds, make_folds
+from classify.crossfit.models import CrossFit, CrossFitted
+from classify.crossfit.plan import FitPlan
 from classify.experiment import run_experiment
 from classify.inputs import Inputs, SplitInputs, list_fitted
 from classify.models.heads import HeadSpec
 from classify.settings import Settings, count_steps
+from features.folds.folds import Folds, make_folds, split_rows
 from tests.classify.toy import head_candidates
 
 QUICK = HeadSpec(dropout=0.0, learning_rate=1e-2, batch_size=20, epochs=3)
@@ -162,7 +163,10 @@ def test_validation_is_stratified_and_another_seed_chooses_another():
     labels[:, 1] = 0
     labels[::30, 1] = 1  # 10 positives in 300 rows
     learnt = np.arange(300)
-    first, again, other = (split_rows(learnt, learnt[:0], inputs, seed).validation for seed in (0, 0, 1))
+    first, again, other = (
+        split_rows(learnt, learnt[:0], inputs.train_labels, inputs.train.groups, inputs.label_names, seed).validation
+        for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first, again)
     assert first.tolist() == sorted(first)
     assert len(first) == 60
@@ -173,10 +177,14 @@ def test_validation_is_stratified_and_another_seed_chooses_another():
 def test_a_label_of_one_value_is_no_hindrance_to_the_choice():
     inputs = make_inputs()
     inputs.train_labels[:, 1] = 0
-    validation = split_rows(np.arange(60), np.arange(0), inputs, 0).validation
+    validation = split_rows(
+        np.arange(60), np.arange(0), inputs.train_labels, inputs.train.groups, inputs.label_names, 0
+    ).validation
     assert np.ptp(inputs.train_labels[validation, 0]) == 1
     inputs.train_labels[:, 0] = 1
-    assert split_rows(np.arange(60), np.arange(0), inputs, 0) is None
+    assert (
+        split_rows(np.arange(60), np.arange(0), inputs.train_labels, inputs.train.groups, inputs.label_names, 0) is None
+    )
 
 
 def test_a_fold_with_one_group_to_learn_from_is_a_warning():

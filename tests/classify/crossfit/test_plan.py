@@ -11,14 +11,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from classify.bank import train as bank
-from classify.crossfit.models import Candidate, CrossFit, CrossFitted, split_rows
-from classify.crossfit.plan import FitPlan, Folds, in_threads, make_repeats
+from classify.crossfit.models import Candidate, CrossFit, CrossFitted
+from classify.crossfit.plan import FitPlan, in_threads, make_repeats
 from classify.experiment import Experiment, run_experiment
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES
 from classify.models.heads import HeadSpec
 from classify.settings import Settings, count_steps
 from features.common.errors import InputError
+from features.folds.folds import Folds, split_rows
 from tests.classify.toy import head_candidates
 
 QUICK = HeadSpec(dropout=0.0, learning_rate=0.3, batch_size=20, epochs=9, patience=4)
@@ -163,7 +164,7 @@ def test_heads_of_repeats_have_their_own_validation_and_the_mean_of_the_probabil
     plain, _ = heads
     total = np.zeros((60, 2))
     for rows, head in zip(FitPlan(repeats_of(REPEATS)).fits(), plain.models["quick/alpha"], strict=True):
-        parts = split_rows(rows.learnt, rows.held_out, INPUTS, 0)
+        parts = split_rows(rows.learnt, rows.held_out, INPUTS.train_labels, INPUTS.train.groups, INPUTS.label_names, 0)
         assert parts is not None
         assert not set(parts.validation) & set(rows.held_out)
         total[rows.held_out] += head.predict_proba(INPUTS.train.features[rows.held_out]) / REPEATS

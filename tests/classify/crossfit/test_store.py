@@ -16,13 +16,14 @@ from sklearn.linear_model import LogisticRegression
 import classify
 from classify.bank import train as bank
 from classify.crossfit.models import Candidate, CrossFit, CrossFitted
-from classify.crossfit.plan import FitPlan, Folds
+from classify.crossfit.plan import FitPlan
 from classify.crossfit.store import DECIDING, KEEP_NONE, FitKeys, FitStore, describe_reuse
 from classify.inputs import Inputs, SplitInputs
 from classify.models.baselines import BASELINES
 from classify.models.estimators import OneVsRest
 from classify.models.heads import HeadSpec
 from classify.scores.scoring import SCORING
+from features.folds.folds import Folds
 from tests.classify.toy import head_candidates
 
 ROOM = Path(classify.__file__).parent

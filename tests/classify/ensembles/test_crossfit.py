@@ -8,12 +8,13 @@ import pytest
 from sklearn.base import BaseEstimator
 
 import classify
-from classify.crossfit.plan import Folds, Prediction
+from classify.crossfit.plan import Prediction
 from classify.crossfit.store import FitKeys, FitStore
 from classify.ensembles.crossfit import COMBINING, Combined, calibrate, combine, cross_fit_second_level
 from classify.ensembles.ensembles import CALIBRATIONS, ENSEMBLES, SecondLevel
 from classify.ensembles.estimators import Mean
 from classify.inputs import Inputs, SplitInputs
+from features.folds.folds import Folds
 
 ROOM = Path(classify.__file__).parent
 FOLDS = Folds(np.arange(60) % 3, 3, None, ())

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from classify.crossfit.plan import make_folds
 from classify.ensembles.crossfit import cross_fit_second_level
 from classify.ensembles.estimators import GreedySelection
+from features.folds.folds import make_folds
 
 
 def make_members(seed: int, noises: tuple[float, ...], rows: int = 300) -> tuple[np.ndarray, np.ndarray]:

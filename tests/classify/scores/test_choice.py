@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from classify.crossfit.plan import Prediction, make_folds
+from classify.crossfit.plan import Prediction
 from classify.scores.choice import LEAST_POSITIVES, choose, choose_nested, macro_labels
 from classify.scores.metrics import MACRO, find_macro
 from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold, score
+from features.folds.folds import make_folds
 from tests.classify.test_experiment import make_inputs
 
 

@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 from scipy.stats import binom, norm
 from sklearn.metrics import fbeta_score, recall_score
 
-from classify.crossfit.plan import Folds, Prediction
+from classify.crossfit.plan import Prediction
 from classify.ensembles.crossfit import calibrate
 from classify.ensembles.ensembles import CALIBRATIONS
 from classify.scores.metrics import ThresholdRule
@@ -25,6 +25,7 @@ from classify.scores.thresholds import (
     warn_few_positives,
 )
 from features.common.errors import InputError
+from features.folds.folds import Folds
 
 
 def value(truth, binary, rule):

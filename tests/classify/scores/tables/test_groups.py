@@ -5,13 +5,13 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from classify.crossfit.plan import Folds
 from classify.scores.metrics import ThresholdRule
 from classify.scores.resampling import resample
 from classify.scores.scoring import ByFold
 from classify.scores.tables.groups import SUMMARIES, reduce_groups, score_groups
 from classify.scores.tables.splits import SplitReading
 from features.common.arrays import UNKNOWN
+from features.folds.folds import Folds
 
 RULE = ThresholdRule.parse("youden")
 

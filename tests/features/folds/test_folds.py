@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classify.crossfit.plan import make_folds
 from features.common.arrays import UNKNOWN
 from features.common.errors import InputError
+from features.folds.folds import make_folds
 
 
 def random_labels(rng: np.random.Generator, rows: int, count: int) -> np.ndarray:
@@ -170,8 +170,8 @@ def test_pairs_of_labels_are_spread_more_evenly_than_by_single_labels_and_these_
         labels = labels[np.arange(2400) // 6 * 6] & (rng.random(labels.shape) < 0.7).astype(np.uint8)
     seeds = range(8 if grouped else 4)
     with_pairs = [make_folds(labels, groups, names(labels), 5, seed).fold_of_row for seed in seeds]
-    monkeypatch.setattr("classify.crossfit.plan._label_pairs", lambda labels: np.empty((len(labels), 0), bool))
-    monkeypatch.setattr("classify.crossfit.plan.GROUP_DRAWS", 10)
+    monkeypatch.setattr("features.folds.folds._label_pairs", lambda labels: np.empty((len(labels), 0), bool))
+    monkeypatch.setattr("features.folds.folds.GROUP_DRAWS", 10)
     without = [make_folds(labels, groups, names(labels), 5, seed).fold_of_row for seed in seeds]
 
     of_pairs, of_labels = (

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from sklearn.model_selection import StratifiedGroupKFold
 
-from classify.crossfit import stratify as stratify_module
-from classify.crossfit.plan import draw_part
-from classify.crossfit.stratify import stratify
+from features.folds import stratify as stratify_module
+from features.folds.folds import draw_part
+from features.folds.stratify import stratify
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,1 @@
+"""Folds of rows, the same in both stages."""
