@@ -11,6 +11,7 @@ from features.common.arrays import Features, Groups, Labels, count_values
 from features.common.errors import InputError
 from features.common.text import first_few
 from features.dataset.dataset import Dataset, Split
+from features.folds.tuning import TunedFeatures, Tuning, tuned_name, tuned_row
 from features.store.cache import FeatureCache
 from features.store.mapped import AnyFeatures, MappedFeatures, in_blocks, take_rows
 from features.store.recipe import ALL_VIEWS, FEATURES, Recipe, backbone_of, features_of, row_and_kind, size_name
@@ -40,6 +41,8 @@ class SplitInputs:
         stored: str (M,): the folder of the cache that keeps the features of each, "train" or "test"; None where it is
             that of the split.
         views: float32 (M, V, D), all views of the features, for heads that draw one in each epoch; None for others.
+        tuned: of fine-tuned backbones the features by the backbone of each fold; `features` hold of each row those by
+            the one that has not seen it.
         cache_bytes: the size of each backbone's cache file.
         extraction_seconds: what each backbone took for the M images; None where its cache file does not say.
     """
@@ -55,6 +58,7 @@ class SplitInputs:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     stored: np.ndarray | None = None
     views: Features | None = None
+    tuned: Mapping[str, TunedFeatures] = field(default_factory=dict)
 
     @property
     def used_ids(self) -> tuple[str, ...]:
@@ -78,6 +82,7 @@ class SplitInputs:
             columns={name: cells[rows] for name, cells in self.columns.items()},
             stored=None if self.stored is None else self.stored[rows],
             views=None if self.views is None else self.views[rows],
+            tuned={name: own.take(rows) for name, own in self.tuned.items()},
         )
 
 
@@ -258,7 +263,70 @@ def read_inputs(
     if test is not None and "test" in dataset.splits["test"].stored:
         _check_widths(columns, cache)
     recipes = {name: file.recipe for name, file in files.items()}
+    tuned = [name for name, recipe in recipes.items() if recipe.tuned]
+    if tuned and augment:
+        raise InputError(f"--augment: {first_few(tuned)} is fine-tuned, and has one view of an image. Leave one out.")
+    train = replace(train, tuned={name: _read_tuned(name, dataset, cache, train) for name in tuned})
+    for name in tuned:
+        if test is not None:
+            _refuse_seen(train.tuned[name].tuning, dataset.splits["test"], cache, name, test)
     return Inputs(dataset.label_names, columns, train, labels, test, recipes, tta)
+
+
+def refuse_tuned(inputs: Inputs, what: str) -> None:
+    """Refuse by an `InputError` what would score a fine-tuned backbone on rows that it has seen."""
+    if inputs.train.tuned:
+        others = ",".join(name for name in inputs.columns if name not in inputs.train.tuned)
+        raise InputError(
+            f"{what}: {first_few(list(inputs.train.tuned))} was fine-tuned on rows that would be held out, so the "
+            "scores would be too good. Leave it out"
+            + (f": --backbones {others}" if others else ", and name other --backbones.")
+        )
+
+
+def _read_tuned(name: str, dataset: Dataset, cache: FeatureCache, train: SplitInputs) -> TunedFeatures:
+    """Find the features of the training rows by each backbone of a fine-tuning, and check what is stored of them."""
+    tuning = read_tuning(cache, "train", name)
+    stored = "train" if train.stored is None else str(train.stored[0])
+    wanted = cache.open(stored, name).index
+    by_source = []
+    for source in tuning.sources:
+        row = tuned_row(name, source)
+        found = cache.map(stored, [row], train.used_ids)
+        found.load()  # compares each block with its digest
+        by_source.append(found)
+        own = cache.open(stored, row).index
+        if other := [image_id for image_id in train.used_ids if own[image_id] != wanted[image_id]]:
+            raise InputError(
+                f"{cache.path(stored, row)} has rows of other images than {cache.path(stored, name)} (first: "
+                f"{other[0]}). Run extract finetune again."
+            )
+    return TunedFeatures(tuning, train.used_ids, tuple(by_source))
+
+
+def read_tuning(cache: FeatureCache, split: str, name: str) -> Tuning:
+    """Read what a fine-tuned backbone has seen, by its rows in a cache.
+
+    Raises:
+        InputError: the cache does not say it, or says it of another fine-tuning.
+    """
+    tuning = Tuning.read(cache.root, tuned_name(name))
+    sources = [tuned_row(name, source) for source in tuning.sources] if split == "train" else []
+    for row in (name, *sources):
+        if cache.open(split, row).recipe.tuned != tuning.digest:
+            raise InputError(
+                f"{cache.path(split, row)} is of another fine-tuning than {tuning.name} in {cache.root}, so nobody "
+                "knows which images it has seen. Run extract finetune again."
+            )
+    return tuning
+
+
+def _refuse_seen(tuning: Tuning, split: Split, cache: FeatureCache, name: str, read: SplitInputs) -> None:
+    """Refuse test images whose bytes a fine-tuned backbone has learnt from."""
+    for stored, rows in split.parts():
+        wanted = [split.image_ids[row] for row in rows if read.has_features[row]]
+        index = cache.open(stored, name).index
+        tuning.refuse_seen(wanted, [index[image_id] for image_id in wanted], f"{split.name} images")
 
 
 def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:

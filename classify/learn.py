@@ -25,7 +25,7 @@ from features.common.arrays import RowIndices
 from features.common.cli import split_names
 from features.common.commands import write_command
 from features.common.errors import InputError
-from features.common.text import count_things, make_console, progress_bar
+from features.common.text import count_things, first_few, make_console, progress_bar
 from features.dataset.dataset import read_dataset
 from features.folds.folds import Folds
 from features.options import OF_DATASET, DatasetOptions
@@ -103,6 +103,11 @@ def read_model(run: SavedRun, asked: str | None) -> tuple[str, Inputs, Folds]:
     cache = FeatureCache(Path(record["cache"]), Path(record["data"]))
     run.refuse_other_features(cache, "train", model)
     augment = record["arguments"].get("augment", False)
+    if tuned := [name for name in run.needs(model) if run.recipes[name].tuned]:
+        raise InputError(
+            f"{model} sees {first_few(tuned)}, fine-tuned on all groups, so that it would know more than the groups it "
+            "learns from. Name another --model."
+        )
     by = split_names(record["arguments"]["by"], "--by") or ()
     dataset = read_dataset(Path(record["data"]), given, by)
     inputs = read_inputs(dataset, cache, list(record["backbones"]), run.tta, augment)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.inputs import choose_features, describe_views, read_inputs
+from classify.inputs import choose_features, describe_views, read_inputs, refuse_tuned
 from classify.models.heads import OF_CHALLENGE
 from classify.options import RunOptions, choose_kinds
 from classify.rundir.folder import RUN_FILES, open_run
@@ -21,7 +21,7 @@ from classify.settings import check_settings, choose_exclusive, count_steps
 from features.common.cli import EXIT_REJECTED, split_names
 from features.common.cluster import check_cluster
 from features.common.errors import InputError, unmasked_signals
-from features.common.text import duration, progress_bar
+from features.common.text import duration, first_few, progress_bar
 from features.dataset.dataset import read_dataset
 from features.store.cache import FeatureCache, default_cache
 from features.store.gradients import write_gradients
@@ -74,7 +74,12 @@ def run_classification(options: RunOptions, estimators: "Mapping[str, Classifier
             if said := describe_views(inputs.recipes, options.tta, options.augment):
                 other = "none takes the first" if options.tta == "mean" else "mean takes their mean"
                 typer.echo(f"understood: {said} (--tta {other})")
+            if inputs.train.tuned and not options.refit:
+                options = replace(options, refit=True)
+                settings = replace(settings, refit=True)
+                typer.echo(f"understood: --refit, as {first_few(list(inputs.train.tuned))} is fine-tuned")
             if options.holdout is not None:
+                refuse_tuned(inputs, f"--holdout {options.holdout:g}")
                 from classify.validation import hold_out
 
                 inputs, said = hold_out(inputs, options.holdout, options.seed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from classify.ensembles.ensembles import ENSEMBLES
-from classify.inputs import Inputs, list_fitted
+from classify.inputs import Inputs, list_fitted, refuse_tuned
 from classify.models.baselines import PRIOR
 from classify.models.heads import HeadSpec
 from classify.scores.metrics import DEFAULT_RULE, ThresholdRule, check_rule
@@ -140,6 +140,9 @@ def check_settings(settings: Settings, inputs: Inputs) -> None:
             prevalence no label, a head learns exclusive classes where there are none, or a column has too many values
             for subgroups.
     """
+    asked = {"gap": settings.gap, "nested": settings.nested, "permutations": settings.permutations}
+    for option in [name for name, value in {**asked, "repeats": settings.repeats > 1}.items() if value]:
+        refuse_tuned(inputs, f"--{option}")
     check_prevalences(settings.prevalences, inputs.label_names)
     softmax = [name for name, spec in settings.heads.items() if spec.output == "softmax"]
     if softmax and not settings.exclusive:

@@ -20,7 +20,9 @@ from classify.models.files import SavedEstimator, predict_rows
 from classify.models.heads import HeadSpec
 from classify.models.trained_head import TrainedHead
 from features.common.arrays import Features, Groups, Labels
+from features.common.errors import InputError
 from features.folds.folds import FoldRows, split_rows
+from features.folds.tuning import put_beside
 from features.store.mapped import AnyFeatures, MappedFeatures, take_rows
 
 
@@ -57,6 +59,7 @@ class Fitting:
         fits: the rows of each fit.
         head_rows: the rows of each fit of a head; empty without heads.
         seed: of the heads.
+        tuned: of each fine-tuned backbone its columns, and its features of the N rows by fit.
     """
 
     train: AnyFeatures
@@ -67,21 +70,23 @@ class Fitting:
     fits: Sequence[FitRows]
     head_rows: Sequence[FoldRows]
     seed: int
+    tuned: Sequence[tuple[slice, Sequence[MappedFeatures]]] = ()
 
     def fit(self, candidate: Candidate, number: int) -> Fit:
         """Fit a candidate once; let it predict the rows held out and, where asked, test."""
-        seen = self.train[:, candidate.columns]
+        seen = put_beside(self.train, candidate.columns, [(own, by_fit[number]) for own, by_fit in self.tuned])
         if isinstance(candidate.model, HeadSpec):
             from classify.bank import train as bank  # what is compiled takes time to load
 
             split = bank.HeadSplit(*self.head_rows[number][:2])
             drawn = None if self.views is None else self.views[:, :, candidate.columns]
             [head] = bank.train_bank([candidate.model], seen, self.labels, split, self.seed, views=drawn)
-            return self._predict(candidate, number, head, head.best_epoch > 0, head.seconds)
+            return self._predict(candidate, number, seen, head, head.best_epoch > 0, head.seconds)
         started, learnt = time.perf_counter(), self.fits[number].learnt
         groups = None if self.groups is None else self.groups[learnt]
         model = clone(candidate.model).fit(take_rows(seen, learnt), self.labels[learnt], groups)
-        return self._predict(candidate, number, SavedEstimator(model), model.converged_, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return self._predict(candidate, number, seen, SavedEstimator(model), model.converged_, seconds)
 
     def fit_and_pack(self, candidate: Candidate, number: int) -> bytes:
         """Fit as `fit`; gives the bytes of a finished fit, which travel."""
@@ -91,6 +96,7 @@ class Fitting:
         self,
         candidate: Candidate,
         number: int,
+        seen: AnyFeatures,
         fitted: SavedEstimator | TrainedHead,
         converged: bool,
         seconds: float,
@@ -100,7 +106,7 @@ class Fitting:
         rows = self.fits[number]
         out_of_fold = np.empty((0, self.labels.shape[1]), np.float32)  # no estimator of scikit-learn takes no rows
         if len(rows.held_out):
-            out_of_fold = predict_rows(fitted, take_rows(self.train[:, candidate.columns], rows.held_out))
+            out_of_fold = predict_rows(fitted, take_rows(seen, rows.held_out))
         test = None
         if self.test is not None and rows.predicts_test:
             test = predict_rows(fitted, self.test[:, candidate.columns])
@@ -143,7 +149,27 @@ class CrossFit:
             self._split_rows_of_heads()
         train, test = inputs.train, None if inputs.test is None else inputs.test.features
         rows = self._fits, self._head_rows
-        self._fitting = Fitting(train.features, inputs.train_labels, train.groups, train.views, test, *rows, seed)
+        self._fitting = Fitting(
+            train.features, inputs.train_labels, train.groups, train.views, test, *rows, seed, self._tuned()
+        )
+
+    def _tuned(self) -> list[tuple[slice, list[MappedFeatures]]]:
+        """Find by which backbone of a fine-tuning each fit sees rows, of those that candidates see.
+
+        Raises:
+            InputError: a fit holds out rows that all of them have seen, or does not learn from some that they have.
+        """
+        found = []
+        for name, own in self._inputs.train.tuned.items():
+            columns = self._inputs.columns[name]
+            if any(name in _backbones_within(one.columns, self._inputs) for one in self._candidates.values()):
+                fits = [own.of_fit(fit.learnt, fit.held_out) for fit in self._fits]
+                if any(fit.predicts_test and fit.name != REFIT for fit in self._fits):
+                    raise InputError(
+                        f"{name} was fine-tuned: test is predicted by models fitted on all rows. Add --refit."
+                    )
+                found.append((columns, fits))
+        return found
 
     def list_keys(self) -> dict[str, list[str]]:
         """What the fits are found by, by model; those of heads on all rows are known once their folds are."""

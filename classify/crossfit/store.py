@@ -228,7 +228,10 @@ class FitKeys:
         self._common = digest_parts(*self.parts.values())
         matrices = [inputs.train.features] + ([] if inputs.test is None else [inputs.test.features])
         self._of_features = {
-            name: digest_parts(*(digest_rows(matrix[:, columns]) for matrix in matrices))
+            name: digest_parts(
+                *(digest_rows(matrix[:, columns]) for matrix in matrices),
+                *map(digest_rows, inputs.train.tuned[name].by_source if name in inputs.train.tuned else ()),
+            )
             for name, columns in inputs.columns.items()
         }
         views = inputs.train.views

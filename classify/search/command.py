@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from classify.crossfit.tasks import computing_by
-from classify.inputs import SplitInputs, choose_features, describe_views, read_inputs
+from classify.inputs import SplitInputs, choose_features, describe_views, read_inputs, refuse_tuned
 from classify.models.heads import HeadSpec, write_presets
 from classify.options import SearchOptions, check_exclusive, choose_kinds
 from classify.search.search import (
@@ -63,6 +63,7 @@ def search(options: SearchOptions) -> int:
     if said:
         screen.print(f"understood: {said}")
     inputs = read_inputs(dataset, feature_cache, names)
+    refuse_tuned(inputs, "classify search")
     if said := describe_views(inputs.recipes, inputs.tta):
         screen.print(f"understood: {said}")
     if test is not None:  # `classify run` looks at its labels, too, before it takes them for exclusive classes

@@ -57,6 +57,7 @@ class Recipe:
         layer: the layer that gives the features, "" for the last one; of mid-level features its two, `A,B`.
         ranges: how far random views may be from the plain one, in words; "" where there are none.
         interpolation: how images get their size, `bilinear` or `bicubic`.
+        tuned: of a fine-tuned backbone the digest of `features.folds.tuning.Tuning`, which says what it has seen.
         schema_version: version of the cache's layout.
     """
 
@@ -76,6 +77,7 @@ class Recipe:
     layer: str = ""
     ranges: str = ""
     interpolation: str = "bilinear"
+    tuned: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -178,7 +180,7 @@ class Recipe:
 
 
 #: Fields that caches made before they existed do not have, but for `window`, whose name was another one.
-_LATER_FIELDS = ("fit", "intensity_range", "orientation", "layer", "ranges", "interpolation")
+_LATER_FIELDS = ("fit", "intensity_range", "orientation", "layer", "ranges", "interpolation", "tuned")
 #: The options that name the layers of a user's own model.
 _OF_LAYER = {"last": "--layer", "mid": "--taps"}
 #: How the names of rows end.

@@ -15,7 +15,10 @@ from classify.inputs import Inputs, feature_sets
 from classify.models.heads import HeadSpec
 from classify.rundir.folder import seal
 from features.common.files import digest
+from features.folds.folds import make_folds
+from features.folds.tuning import Tuning, tuned_row
 from features.store.assembly import assemble
+from features.store.cache import FeatureCache
 from features.store.cache_file import CacheFile
 from features.store.images_table import ImageFacts
 from features.store.parts import PartStore, Rows
@@ -43,17 +46,19 @@ def write_cache_file(
     weights_digest: str = "0" * 32,
     seconds: float | None = None,
     weights: str = "random",
+    tuned: str = "",
+    contents: Sequence[bytes] | None = None,
 ) -> None:
-    """Write the cache file of empty images: features (N, D), or (N, V, D) of V views; `seconds` is of an image.
+    """Write the cache file of images, empty without contents: features (N, D), or (N, V, D) of V views.
 
-    A file that ends in `.mid.h5` holds mid-level features.
+    `seconds` is of an image. A file that ends in `.mid.h5` holds mid-level features.
     """
     pooling = MID_POOLING if path.stem.endswith(FEATURES["mid"]) else "avg"
     stored = (features if features.ndim == 3 else features[:, np.newaxis]).astype(np.float32)
     views = ("identity", *(f"random{number}" for number in range(1, stored.shape[1])))
-    recipe = Recipe(path.stem, weights, weights_digest, "none", 32, pooling, views)
+    recipe = Recipe(path.stem, weights, weights_digest, "none", 32, pooling, views, tuned=tuned)
     count = len(image_ids)
-    digests = [digest(b"")] * count
+    digests = list(map(digest, contents or [b""] * count))
     facts = (ImageFacts(1, 1, 1, 8, 0.0, 0.0),) * count
     parts = PartStore(path.with_suffix(".parts") / recipe.fingerprint)
     parts.add(Rows(tuple(image_ids), tuple(digests), stored, facts, seconds and seconds * count))
@@ -107,6 +112,43 @@ def head_candidates(specs: Mapping[str, HeadSpec], inputs: Inputs) -> dict[str, 
     """Each head on each backbone and on all, in the order of a run."""
     sets = feature_sets(inputs.columns)
     return {f"{name}/{on}": Candidate(spec, columns) for name, spec in specs.items() for on, columns in sets.items()}
+
+
+def add_tuned(toy: Toy, name: str = "alpha.tuned", seed: int = 0) -> tuple[Tuning, dict[str, np.ndarray]]:
+    """Add a backbone fine-tuned by the folds of a run with that seed: it tells the labels of all rows that it has seen.
+
+    Each fold's backbone gives features in a basis of its own. Of rows that it has not seen they know something.
+
+    Returns:
+        What the backbones have seen, and the features of the training rows by each of them, (N, 6).
+    """
+    rng = np.random.default_rng(seed)
+    count, groups = len(toy.train_ids), np.repeat(np.arange(len(toy.train_ids) // 5), 5).astype(np.str_)
+    folds = make_folds(toy.train_labels, np.char.add("p", groups), LABELS, 5, seed)
+    settings = {"name": name, "folds": 5, "seed": seed, "labels": list(LABELS)}
+    contents = [image_id.encode() for image_id in toy.train_ids]
+    for image_id, content in zip(toy.train_ids, contents, strict=True):
+        (toy.data / "train" / f"{image_id}.png").write_bytes(content)  # so that it is no image of test
+    for other in ("alpha", "beta"):
+        path = toy.cache / "train" / f"{other}.h5"
+        ids, stored = FeatureCache(toy.cache).read("train", [other])
+        write_cache_file(path, ids, stored, contents=[image_id.encode() for image_id in ids])
+    digests = tuple(digest(content).hex() for content in contents)
+    tuning = Tuning(settings, tuple(toy.train_ids), digests, folds.fold_of_row)
+    known = toy.train_labels + 1.5 * rng.normal(size=(count, 3))
+    features = {}
+    for fold, source in enumerate(tuning.sources):
+        signal = np.where((folds.fold_of_row != fold)[:, np.newaxis], 9.0 * toy.train_labels, known)
+        features[source] = (signal @ rng.normal(size=(3, 6)) + rng.normal(size=(count, 6))).astype(np.float32)
+        path = toy.cache / "train" / f"{tuned_row(name, source)}.h5"
+        write_cache_file(path, toy.train_ids, features[source], tuned=tuning.digest, contents=contents)
+    unseen = np.stack(list(features.values()))[folds.fold_of_row, np.arange(count)]
+    path = toy.cache / "train" / f"{name}.h5"
+    write_cache_file(path, toy.train_ids, unseen, tuned=tuning.digest, contents=contents)
+    of_test = rng.normal(size=(len(toy.test_ids), 6))
+    write_cache_file(toy.cache / "test" / f"{name}.h5", toy.test_ids, of_test, tuned=tuning.digest)
+    tuning.write(toy.cache)
+    return tuning, features
 
 
 def label_test_split(toy: Toy) -> None:
