@@ -16,6 +16,7 @@ from extract.options import (
     CheckOptions,
     ConvertOptions,
     ExtractOptions,
+    FinetuneOptions,
     HeatOptions,
     ThumbnailOptions,
     WeightsDir,
@@ -48,6 +49,18 @@ def assemble(options: AssembleOptions) -> int:
     from extract.shards.assembling import assemble_shards
 
     return assemble_shards(options.cache)
+
+
+@command(app)
+def finetune(options: FinetuneOptions) -> int:
+    """Fine-tune a backbone on the labels, once without each fold and once on all, and extract features by each.
+
+    Stage 2 uses of each row the features of a backbone that has not seen its group, and refuses all others. Killed
+    midway, the same command goes on. Exit code 3: some images could not be read.
+    """
+    from extract.finetune.run import run_finetuning
+
+    return run_finetuning(options)
 
 
 @command(app)

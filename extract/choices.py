@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -12,6 +13,7 @@ from extract.backbones.own_model import MAX_SIDE, parse_taps
 from extract.backbones.table import CHALLENGE, backbone_named
 from extract.backbones.weights import Weights, check_name, find_models, find_weights
 from extract.engines.table import choose_engine
+from extract.finetune.backbones import for_new_images, open_tuned
 from extract.images.reading import Ranges, Reading, are_random, name_views, parse_range
 from extract.images.survey import TAIL, survey_deep_images
 from extract.options import ExtractOptions
@@ -26,6 +28,7 @@ from features.common.text import count_things, first_few
 from features.dataset.dataset import read_images
 from features.dataset.folder import scan_images
 from features.dataset.frames import is_scan_file
+from features.folds.tuning import OF_ALL, Tuning, read_member
 from features.options import OF_IMAGES, ImageOptions
 from features.store.cache import FeatureCache
 from features.store.cache_file import CacheFile, DamagedFile
@@ -161,6 +164,8 @@ def _own_backbone(
 ) -> AnyBackbone:
     """Read a model of one's own, by name and file; one of Keras is loaded only if no split has rows of it."""
     name, weights = model
+    if weights.path is not None and (found := read_member(weights.path)):
+        return _tuned_backbone(name, weights.path, *found, images, features)
     if weights.path is not None and weights.path.suffix == ".onnx":
         settings = (("layer", "last" in layers), ("taps", "mid" in layers), ("pooling", pooling))
         given = [f"--{kind}" for kind, there in settings if there]
@@ -173,6 +178,28 @@ def _own_backbone(
     paths = [cache / split.split / f"{name}{ending}.h5" for split in images for ending in FEATURES.values()]
     cached = [CacheFile.open(path).recipe for path in paths if path.exists()]
     return FrozenBackbone.of_model(name, weights, features, layers, cached, pooling)
+
+
+def _tuned_backbone(
+    name: str,
+    path: Path,
+    tuning: Tuning,
+    facts: Mapping[str, Any],
+    images: Sequence[Images],
+    features: tuple[str, ...],
+) -> AnyBackbone:
+    """Open the fine-tuned backbone that new images are extracted by; refuse it for images that it has learnt from."""
+    what = f"--backbone {name}={path}: it was fine-tuned"
+    if facts["source"] != OF_ALL:
+        raise InputError(f"{what} without {facts['source']}, for the rows of that fold alone. Give {OF_ALL}.keras.")
+    if name != tuning.name:
+        raise InputError(f"{what}, and its rows are called {tuning.name}. Use --backbone {tuning.name}={path}.")
+    if any(split.split == "train" for split in images):
+        raise InputError(
+            f"{what} on images of a split train, whose features it may not give. Name a folder of new images with "
+            "--split, or run extract finetune again, which extracts test, too."
+        )
+    return for_new_images(open_tuned(path, features))
 
 
 def _describe_taps(backbone: FrozenBackbone) -> str:

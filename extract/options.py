@@ -9,7 +9,7 @@ import typer
 from extract.backbones.table import CHALLENGE, EMBEDDED
 from extract.images.reading import MAX_PIXELS, Ranges
 from extract.scans.windows import WINDOW_CHOICES
-from features.options import ClusterAddress, ClusterChoice, ImageOptions
+from features.options import ClusterAddress, ClusterChoice, DatasetOptions, ImageOptions
 from features.store.recipe import FEATURES
 
 WeightsDir = Annotated[
@@ -186,6 +186,60 @@ class ExtractOptions(ImageOptions):
             min=1, metavar="N", help="Cores of an actor of the cluster.", show_default="all of a machine, by its GPUs"
         ),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(DatasetOptions):
+    """The options of `python -m extract finetune`."""
+
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with train/ and its labels.", show_default=False)]
+    backbone: Annotated[
+        str, typer.Option(metavar="NAME", help="A backbone of the table; its rows are called NAME.tuned.")
+    ]
+    unfreeze: Annotated[
+        str,
+        typer.Option(
+            metavar="BLOCKS", help="Blocks that are trained, from the first one named to the end, such as block14."
+        ),
+    ]
+    lr: Annotated[float, typer.Option(help="Learning rate of Adam, for blocks and head.")] = 1e-5
+    epochs: Annotated[int, typer.Option(min=1, max=10_000, help="Epochs at most.")] = 30
+    patience: Annotated[
+        int, typer.Option(min=1, help="Epochs without a lower loss on groups set aside, after which training ends.")
+    ] = 5
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images a batch.")] = 32
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Read images anew in each epoch, a random view of each; slow on a CPU.")
+    ] = False
+    ranges: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=VALUE,...",
+            help="How far random views may be from the plain one.",
+            show_default=str(Ranges()),
+        ),
+    ] = None
+    folds: Annotated[int, typer.Option(min=2, max=100, help="As of the runs that use the features.")] = 5
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="As of these runs.")] = 0
+    features: Annotated[
+        str, typer.Option(metavar="A,B", help="What the backbones give: last, mid, as of extract run.")
+    ] = ",".join(FEATURES)
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="CACHE", help="Folder of the cache.", show_default="features/cache/NAME OF DATA"),
+    ] = None
+    weights: Annotated[
+        str, typer.Option(help="imagenet, random (seeded), or a folder with {backbone}.weights.h5 files.")
+    ] = "imagenet"
+    weights_dir: WeightsDir = None
+    precision: Annotated[
+        Literal["float32", "mixed"],
+        typer.Option(help="Arithmetic of the training; mixed is float16 where it is safe, meant for GPUs."),
+    ] = "float32"
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read and decode.", show_default="one a core")
+    ] = None
+    window: ScanWindow = None
 
 
 @dataclass(frozen=True, kw_only=True)

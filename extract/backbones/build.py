@@ -44,6 +44,7 @@ class FrozenBackbone:
         taps: the two layers of mid-level features; () where there are none.
         pooling: `avg`; of a user's own model also `model` where it gives vectors, or of `TOKEN_POOLINGS`.
         layer: the layer of a user's own model whose output are the features; "" for the model's own.
+        tuned: of a fine-tuned backbone the digest of what it has seen, as in a recipe.
     """
 
     name: str
@@ -56,6 +57,7 @@ class FrozenBackbone:
     taps: tuple[str, ...] = ()
     pooling: str = "avg"
     layer: str = ""
+    tuned: str = ""
 
     @classmethod
     def of_table(
@@ -145,6 +147,7 @@ class FrozenBackbone:
                 layer=layers[kind][1],
                 precision=self.precision,
                 storage=storage,
+                tuned=self.tuned,
                 **reading.settings(),
             )
             for name, kind in zip(self.rows, self.features, strict=True)

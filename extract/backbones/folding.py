@@ -59,7 +59,7 @@ def fold_batch_norms(model: "keras.Model") -> "keras.Model":
 def _pairs(model: "keras.Model", config: dict[str, Any]) -> dict[str, str]:
     """Find {batch norm: its convolution} where both run only once, and no other layer reads the convolution."""
     layers = {layer["name"]: layer for layer in config["layers"]}
-    sources = {name: _sources(layer["inbound_nodes"]) for name, layer in layers.items()}
+    sources = {name: list_sources(layer["inbound_nodes"]) for name, layer in layers.items()}
     outputs = import_keras().tree.flatten(config["output_layers"])[::3]  # of each: name, node, tensor
     read = Counter([*chain(*sources.values()), *outputs])
     pairs = {}
@@ -90,13 +90,13 @@ def _is_plain(layer: Any) -> bool:
     )
 
 
-def _sources(node: Any) -> list[str]:
+def list_sources(node: Any) -> list[str]:
     """Names of the layers whose outputs are anywhere in a serialised call."""
     if isinstance(node, dict):
         if node.get("class_name") == "__keras_tensor__":
             return [node["config"]["keras_history"][0]]
         node = list(node.values())
-    return [name for part in node for name in _sources(part)] if isinstance(node, (list, tuple)) else []
+    return [name for part in node for name in list_sources(part)] if isinstance(node, (list, tuple)) else []
 
 
 def _fold(norm: Any, convolution: Any, folded: Any) -> None:

@@ -93,10 +93,10 @@ class Tuning:
         with replacing(folder_of(cache, self.name) / _RECORD) as temporary:
             temporary.write_text(self._text(), encoding="utf-8")
 
-    def put_into(self, path: Path, source: str) -> None:
-        """Add the record, and which of its backbones this is, to a .keras file, which Keras reads as before."""
+    def put_into(self, path: Path, source: str, facts: Mapping[str, Any]) -> None:
+        """Add the record, which of its backbones this is, and facts to a .keras file, which Keras reads as before."""
         with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(_MEMBER, json.dumps({"source": source}) + "\n" + self._text())
+            archive.writestr(_MEMBER, json.dumps({"source": source, **facts}) + "\n" + self._text())
 
     def refuse_seen(self, image_ids: Sequence[str], digests: Sequence[bytes], what: str) -> None:
         """Refuse to predict images that the backbone has learnt from, whatever they are called.
@@ -134,8 +134,10 @@ def folder_of(cache: Path, name: str) -> Path:
     return cache / TUNED / name
 
 
-def read_member(path: Path) -> tuple[Tuning, str] | None:
-    """Read what a .keras file says of the rows that it has seen, and which of the backbones it is; None of others.
+def read_member(path: Path) -> tuple[Tuning, dict[str, Any]] | None:
+    """Read what a .keras file says of the rows that it has seen, and its facts; None of other files.
+
+    The facts are `source`, which of the backbones it is, and what `put_into` was given.
 
     Raises:
         InputError: the record was changed by hand.
@@ -145,7 +147,7 @@ def read_member(path: Path) -> tuple[Tuning, str] | None:
             if _MEMBER not in archive.namelist():
                 return None
             first, _, text = archive.read(_MEMBER).decode().partition("\n")
-            return Tuning._of_record(json.loads(text), path), str(json.loads(first)["source"])
+            return Tuning._of_record(json.loads(text), path), dict(json.loads(first))
     except (zipfile.BadZipFile, OSError):  # who loads the model says it
         return None
     except (ValueError, KeyError, TypeError):

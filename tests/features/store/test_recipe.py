@@ -24,6 +24,7 @@ CHANGED = {
     "layer": "avg_pool",
     "ranges": "rotate=15",
     "interpolation": "bicubic",
+    "tuned": "ab" * 16,
     "schema_version": 3,
 }
 

@@ -1,0 +1,244 @@
+"""`python -m extract finetune`: no backbone learns from the rows that it is scored on."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from classify.__main__ import app as classify
+from extract.__main__ import app as extract
+from extract.backbones.build import FrozenBackbone
+from extract.backbones.table import BACKBONES, Backbone
+from extract.finetune import run as finetuning
+from features.common.keras_import import import_keras
+from features.folds.tuning import Tuning, read_member
+from features.store.cache import FeatureCache
+
+LABELS = ("bright", "striped")
+GROUPS, EACH, SIDE = 30, 4, 32
+
+
+def build_tiny(self, weights, include_top: bool = False):
+    """A backbone of two blocks."""
+    keras = import_keras()
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    image = keras.Input((SIDE, SIDE, 3), name="image")
+    x = layers.Conv2D(6, 3, 2, padding="same", name="block0_conv")(image)
+    x = layers.ReLU(name="block0_out")(layers.BatchNormalization(name="block0_bn")(x))
+    x = layers.Conv2D(8, 3, 2, padding="same", name="block1_conv")(x)
+    x = layers.ReLU(name="block1_out")(layers.BatchNormalization(name="block1_bn")(x))
+    return keras.Model(image, layers.GlobalAveragePooling2D(name="pooling")(x))
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch) -> Path:
+    """Images of 30 groups, whose labels can be seen, and a tiny backbone of the table."""
+    row = Backbone("tiny", "Tiny", SIDE, 8, 0, "tf", ("block0_out", "block1_out"), "", "")
+    monkeypatch.setitem(BACKBONES, "tiny", row)
+    monkeypatch.setattr(FrozenBackbone, "_build_architecture", build_tiny)
+    write_data(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def write_data(data: Path) -> None:
+    random = np.random.default_rng(0)
+    for split, count in (("train", GROUPS * EACH), ("test", 12)):
+        (data / split).mkdir(parents=True)
+        labels = random.integers(0, 2, (count, 2))
+        for number, (bright, striped) in enumerate(labels):
+            pixels = random.normal(110 + 25 * bright, 40, (SIDE, SIDE))
+            pixels[::4] += 45 * striped
+            cv2.imwrite(str(data / split / f"{split}{number:03d}.png"), pixels.clip(0, 255).astype(np.uint8))
+        table = {"ID": [f"{split}{n:03d}" for n in range(count)], **dict(zip(LABELS, labels.T, strict=True))}
+        if split == "train":
+            table["patient"] = [f"p{n // EACH}" for n in range(count)]
+        pd.DataFrame(table).to_csv(data / f"{split}.csv", index=False)
+
+
+def finetune(data: Path, *options: str) -> tuple[int, str]:
+    given = ["--cache", str(data.parent / "cache"), "--weights", "random", "--backbone", "tiny"]
+    given += [] if "--unfreeze" in options else ["--unfreeze", "block1"]
+    given += ["--lr", "1e-2"] if "--lr" not in options else []
+    result = CliRunner().invoke(extract, ["finetune", str(data), *given, "--folds", "3", "--epochs", "4", *options])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.output.split())
+
+
+def classify_run(data: Path, *options: str) -> tuple[int, str, Path]:
+    out = data.parent / "run"
+    arguments = ["run", str(data), "--cache", str(data.parent / "cache"), "--out", str(out), "--folds", "3"]
+    arguments += ["--preset", "none", "--baselines", "logistic", "--ensemble", "none", "--overwrite"]
+    result = CliRunner().invoke(classify, [*arguments, *options])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.output.split()), out
+
+
+def test_rows_are_by_the_backbone_that_has_not_seen_them_and_each_backbone_is_what_its_file_says(data):
+    code, said = finetune(data)
+    assert code == 0, said
+    cache = FeatureCache(data.parent / "cache")
+    tuning = Tuning.read(cache.root, "tiny.tuned")
+    keras = import_keras()
+    for row in ("tiny.tuned", "tiny.tuned.mid"):
+        ids, unseen = cache.read("train", [row])
+        assert list(ids) == sorted(ids)
+        for fold in range(3):
+            _, own = cache.read("train", [f".tiny.tuned.fold{fold}{row.removeprefix('tiny.tuned')}"])
+            held_out = tuning.fold_of_row == fold
+            np.testing.assert_array_equal(unseen[held_out], own[held_out])
+    pixels = cv2.imread(str(data / "test" / "test003.png"))[None].astype(np.float32) / 127.5 - 1
+    path = cache.root / "tuned" / "tiny.tuned" / "all.keras"
+    expected = keras.models.load_model(path).predict(pixels, verbose=0)
+    _, found = cache.read("test", ["tiny.tuned"], ["test003"])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    labels = pd.read_csv(data / "train.csv")
+    groups = labels["patient"].to_numpy()
+    for fold in range(3):
+        assert not {*groups[tuning.fold_of_row == fold]} & {*groups[tuning.fold_of_row != fold]}
+
+
+def test_batch_norms_and_lower_blocks_stay_and_upper_blocks_learn(data):
+    finetune(data, "--patience", "4")
+    folder = data.parent / "cache" / "tuned" / "tiny.tuned"
+    frozen, keras = build_tiny(None, None), import_keras()
+    moved = []
+    for source in ("fold0", "fold1", "fold2", "all"):
+        tuned = keras.models.load_model(folder / f"{source}.keras")
+        for name in ("block0_conv", "block0_bn", "block1_bn"):
+            for ours, theirs in zip(
+                tuned.get_layer(name).get_weights(), frozen.get_layer(name).get_weights(), strict=True
+            ):
+                np.testing.assert_array_equal(ours, theirs)
+        moved.append(
+            np.abs(
+                tuned.get_layer("block1_conv").get_weights()[0] - frozen.get_layer("block1_conv").get_weights()[0]
+            ).max()
+        )
+        facts = read_member(folder / f"{source}.keras")[1]
+        assert (moved[-1] > 0) == (facts["best_epoch"] > 0)
+        if facts["losses"]:
+            assert np.argmin(facts["losses"]) == facts["best_epoch"]
+    assert max(moved) > 1e-3
+
+
+def test_stage_2_uses_them_and_refuses_other_folds(data):
+    finetune(data)
+    code, said, out = classify_run(data)
+    assert code == 0, said
+    board = json.loads((out / "run.json").read_text())["models"]
+    assert {"logistic/tiny.tuned.mid"} <= board.keys()
+    code, said, _ = classify_run(data, "--seed", "3")
+    assert code == 2
+    assert "was fine-tuned by other folds" in said
+
+
+def test_shuffled_labels_stay_at_chance(data):
+    table = pd.read_csv(data / "train.csv")
+    random = np.random.default_rng(5)
+    order = np.concatenate([EACH * group + np.arange(EACH) for group in random.permutation(GROUPS)])
+    table[list(LABELS)] = table[list(LABELS)].to_numpy()[order]
+    table.to_csv(data / "train.csv", index=False)
+    code, said = finetune(data, "--patience", "4", "--lr", "3e-2")
+    assert code == 0, said
+    code, said, out = classify_run(data, "--features", "last")
+    assert code == 0, said
+    scores = pd.read_csv(out / "metrics.csv")
+    print(scores.to_string())
+
+
+def test_a_command_that_was_killed_goes_on(data, monkeypatch):
+    trained = []
+    train = finetuning.train_upper
+
+    def train_two(*given, **more):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(1)
+        return train(*given, **more)
+
+    monkeypatch.setattr(finetuning, "train_upper", train_two)
+    with pytest.raises((KeyboardInterrupt, AssertionError, SystemExit)):
+        code, _ = finetune(data)
+        raise SystemExit(code)
+    assert len(trained) == 2
+    folder = data.parent / "cache" / "tuned" / "tiny.tuned"
+    before = (folder / "fold1.keras").read_bytes()
+    trained[:] = [1] * 3
+    code, said = finetune(data)
+    assert code == 0, said
+    assert said.count("kept, of epoch") == 2
+    assert len(trained) == 5
+    assert (folder / "fold1.keras").read_bytes() == before
+    code, said = finetune(data, "--lr", "1e-3")
+    assert "kept, of epoch" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--unfreeze", "block7"], "the backbone has no block 'block7'. From its input on it has: block0, block1."),
+        (["--lr", "0"], "--lr 0 is not a learning rate. Give a number above 0"),
+        (["--lr", "nan"], "--lr nan is not a learning rate"),
+        (["--ranges", "rotate=5"], "Add --augment"),
+        (["--folds", "31"], "31 folds need at least 31 groups; there are 30. Use --folds 30 or fewer."),
+        (["--backbone", "resnet51"], "no backbone is called 'resnet51'"),
+        (["--weights", "nowhere"], "--weights takes imagenet, random, or a folder"),
+    ],
+)
+def test_bad_input_is_one_message(data, options, says):
+    code, said = finetune(data, *options)
+    assert code == 2
+    assert says in said
+
+
+def test_without_labels_there_is_nothing_to_learn(data):
+    (data / "train.csv").unlink()
+    (data / "test.csv").unlink()
+    code, said = finetune(data)
+    assert code == 2
+    assert "has no labels of the images to learn from" in said or "no images to learn from" in said
+
+
+def test_fine_tuned_files_extract_new_images_alone(data):
+    finetune(data)
+    folder = data.parent / "cache" / "tuned" / "tiny.tuned"
+    for name, file, split, says in (
+        ("tiny.tuned", "fold0.keras", "new", "without fold0, for the rows of that fold alone"),
+        ("other", "all.keras", "new", "its rows are called tiny.tuned"),
+        ("tiny.tuned", "all.keras", None, "on images of a split train"),
+    ):
+        given = ["run", str(data / "test" if split else data), "--cache", str(data.parent / "cache")]
+        given += ["--backbone", f"{name}={folder / file}", *(["--split", split] if split else [])]
+        result = CliRunner().invoke(extract, given)
+        assert result.exit_code == 2
+        assert says in " ".join(result.output.split())
+    given = ["run", str(data / "test"), "--cache", str(data.parent / "cache"), "--split", "new"]
+    result = CliRunner().invoke(extract, [*given, "--backbone", f"tiny.tuned={folder / 'all.keras'}"])
+    assert result.exit_code == 0, result.output
+    cache = FeatureCache(data.parent / "cache")
+    ids, new = cache.read("new", ["tiny.tuned.mid"])
+    np.testing.assert_allclose(new, cache.read("test", ["tiny.tuned.mid"], ids)[1], atol=1e-5)
+
+
+def test_augmented_images_are_drawn_anew_in_each_epoch(data, monkeypatch):
+    drawn = []
+    draw = finetuning.draw_views
+
+    def watch(pixels, size, reading, image_id):
+        drawn.append((image_id, reading.views[1], reading.ranges))
+        return draw(pixels, size, reading, image_id)
+
+    monkeypatch.setattr(finetuning, "draw_views", watch)
+    code, said = finetune(data, "--augment", "--ranges", "rotate=30", "--patience", "4")
+    assert code == 0, said
+    assert {view for _, view, _ in drawn} == {f"random{epoch}" for epoch in range(1, 5)}
+    assert all("rotate=30" in ranges for *_, ranges in drawn)
+
+
+assert replace
