@@ -27,6 +27,7 @@ from scripts.benchmark_cam import benchmark_cam
 from scripts.benchmark_dicom import benchmark_dicom
 from scripts.benchmark_extract import FOUR, MORE, benchmark_extract, make_frozen
 from scripts.benchmark_features import BANKS, benchmark_features
+from scripts.benchmark_finetune import benchmark_finetune
 from scripts.benchmark_heads import benchmark_heads
 from scripts.benchmark_honesty import benchmark_honesty
 from scripts.benchmark_iterate import benchmark_iterate
@@ -139,6 +140,23 @@ def benchmark_defaults(
 ) -> None:
     """What features and models are worth as defaults: the final model out-of-fold, paired, by AUC, AP and log loss."""
     benchmark_features(data, cache, bank or BANKS, seeds, cores())
+
+
+@app.command("finetune")
+def benchmark_tuned(
+    data: Annotated[Path, typer.Option(metavar="DATA", help="Data set with groups.")] = DEMO / "phantom",
+    cache: Annotated[
+        Path, typer.Option(metavar="CACHE", help="A cache of its own: what is fine-tuned in it is replaced.")
+    ] = DEMO / "cache_tuned",
+    backbone: Annotated[str, typer.Option(metavar="NAME", help="The backbone.")] = EMBEDDED[0],
+    unfreeze: Annotated[str, typer.Option(metavar="BLOCKS", help="As of extract finetune.")] = "block14",
+    lr: Annotated[str, typer.Option(metavar="A,B", help="Learning rates.")] = "1e-5,1e-4",
+    features: Annotated[str, typer.Option(help="last or mid.")] = "mid",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of the folds, each fine-tuned by itself.")] = 5,
+) -> None:
+    """What fine-tuning by fold is worth: frozen, tuned and the mean of both, out-of-fold, on the same folds."""
+    rates = tuple(map(float, lr.split(",")))
+    benchmark_finetune(data, cache, backbone, unfreeze, rates, features, seeds, cores())
 
 
 @app.command("scoring")

@@ -36,9 +36,9 @@ BANKS = (
 )
 _VIEWS = ("none", "mean", "augment")
 #: What is compared, and its heading.
-_METRICS = {"roc_auc": "AUC", "average_precision": "AP", "log_loss": "log loss"}
+METRICS = {"roc_auc": "AUC", "average_precision": "AP", "log_loss": "log loss"}
 #: The draws are the same for all seeds of the folds, so that means over seeds have intervals.
-_DRAWS_SEED = 0
+DRAWS_SEED = 0
 
 
 class Bank(NamedTuple):
@@ -86,7 +86,7 @@ def benchmark_features(data: Path, cache: Path, banks: Sequence[str], seeds: int
     dataset, feature_cache = read_dataset(data), FeatureCache(cache, data)
     first: dict[str, np.ndarray] = {}
     table = Table(box=None, header_style="bold")
-    for heading in ("bank", *_METRICS.values(), "final model, by seed", "test AUC"):
+    for heading in ("bank", *METRICS.values(), "final model, by seed", "test AUC"):
         table.add_column(heading, justify="left" if heading in ("bank", "final model, by seed") else "right")
     for bank in parsed:
         are_kinds = {*bank.features} <= {*FEATURES}
@@ -96,28 +96,28 @@ def benchmark_features(data: Path, cache: Path, banks: Sequence[str], seeds: int
         tta = "none" if bank.views == "none" else "mean"
         inputs = read_inputs(dataset, feature_cache, rows, tta, bank.views == "augment")
         store = FitStore.beside(cache, 2.0)
-        resampling = resample(len(inputs.train_labels), inputs.train.groups, _DRAWS_SEED)
+        resampling = resample(len(inputs.train_labels), inputs.train.groups, DRAWS_SEED)
         found, finals, tests = [], [], []
         for seed in range(seeds):
             settings = Settings(seed=seed, jobs=jobs, baselines=bank.baselines, heads=choose_heads(bank.presets, ()))
             with threadpool_limits(1, user_api="blas"):
                 experiment = run_experiment(inputs, settings, lambda: None, store)
-            found.append(_draw(inputs, experiment, resampling))
+            found.append(draw_figures(inputs, experiment, experiment.final_model, resampling))
             finals.append(experiment.final_model)
-            tests.append(_test_auc(inputs, experiment))
-        own = {metric: np.mean([one[metric] for one in found], axis=0) for metric in _METRICS}
+            tests.append(measure_test(inputs, experiment, experiment.final_model))
+        own = {metric: np.mean([one[metric] for one in found], axis=0) for metric in METRICS}
         first = first or own
-        cells = [_describe(own[metric], first[metric], own is first) for metric in _METRICS]
+        cells = [describe_figure(own[metric], first[metric], own is first) for metric in METRICS]
         test = "" if tests[0] is None else f"{np.mean([auc for auc in tests if auc is not None]):.3f}"
         table.add_row(bank.text, *cells, ", ".join(dict.fromkeys(finals)), test)
     _print(console, data, seeds, table)
 
 
-def _draw(inputs: Inputs, experiment: Experiment, resampling: Resampling) -> dict[str, np.ndarray]:
-    """The macro figures of the final model, as they are and on each draw: float64 (1 + draws,) by metric."""
-    prediction, folds = experiment.predictions[experiment.final_model], experiment.plan.fold_of_row
+def draw_figures(inputs: Inputs, experiment: Experiment, model: str, resampling: Resampling) -> dict[str, np.ndarray]:
+    """The macro figures of a model, as they are and on each draw: float64 (1 + draws,) by metric."""
+    prediction, folds = experiment.predictions[model], experiment.plan.fold_of_row
     figures = {}
-    for metric in _METRICS:
+    for metric in METRICS:
         of_labels = {
             name: score_label(
                 metric,
@@ -132,21 +132,21 @@ def _draw(inputs: Inputs, experiment: Experiment, resampling: Resampling) -> dic
     return figures
 
 
-def _test_auc(inputs: Inputs, experiment: Experiment) -> float | None:
-    """The macro AUC of the final model on test; None where that is not labelled."""
+def measure_test(inputs: Inputs, experiment: Experiment, model: str) -> float | None:
+    """The macro AUC of a model on test; None where that is not labelled."""
     if inputs.test is None or inputs.test.labels is None:
         return None
-    labels, p = inputs.test.labels, experiment.predictions[experiment.final_model].test
+    labels, p = inputs.test.labels, experiment.predictions[model].test
     assert p is not None
     return float(np.mean([_auc(labels, p, label) for label in range(len(inputs.label_names))]))
 
 
 def _auc(labels: np.ndarray, probabilities: Probabilities, label: int) -> float:
-    alone = resample(len(labels), None, _DRAWS_SEED, 1)
+    alone = resample(len(labels), None, DRAWS_SEED, 1)
     return float(rank_scores(labels[:, label], probabilities[:, label], alone)[0][0])
 
 
-def _describe(own: np.ndarray, first: np.ndarray, is_first: bool) -> str:
+def describe_figure(own: np.ndarray, first: np.ndarray, is_first: bool) -> str:
     """A figure; and of banks after the first how far it is from that one's, with the 95 % interval."""
     if is_first:
         return f"{own[0]:.3f}"

@@ -114,7 +114,10 @@ def run_finetuning(options: FinetuneOptions) -> int:
         work(images[:1], backbones, compiled=CompiledBackbones(None))
         for_test = for_new_images(backbones[-1])
         if images[1:]:
-            report.take_images(work(images[1:], [for_test], compiled=CompiledBackbones(None)))
+            of_test = work(images[1:], [for_test], compiled=CompiledBackbones(None))
+            of_test.rejected, of_test.blank = report.rejected + of_test.rejected, report.blank + of_test.blank
+            of_test.repaired, of_test.seen = report.repaired + of_test.repaired, report.seen + of_test.seen
+            report = of_test
         for recipe in for_test.recipes("float32", reading):
             _assemble_unseen(cache, tuning, recipe)
     names = ", ".join(for_test.rows)

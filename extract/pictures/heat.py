@@ -168,6 +168,11 @@ def _list_images(found: Gradients, options: HeatOptions) -> list[_Wanted]:
 
 def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
     """Find the backbone that features were extracted with."""
+    if recipe.tuned:
+        raise InputError(
+            f"{recipe.backbone} was fine-tuned, and has a backbone for each fold: no heat maps are drawn of it. Choose "
+            "a model of other backbones, by classify gradients --model."
+        )
     if recipe.is_own_model and recipe.weights.endswith(".onnx"):
         raise InputError(
             f"{recipe.backbone} is the .onnx file {recipe.weights}, which is run as a whole: its features have no "

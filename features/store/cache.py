@@ -55,6 +55,12 @@ class FeatureCache:
         files = folder.iterdir() if folder.is_dir() else ()  # no glob: it is silent where the folder cannot be read
         return tuple(sorted(path.stem for path in files if path.suffix == ".h5" and not path.name.startswith(".")))
 
+    def hidden(self, split: str) -> tuple[str, ...]:
+        """Names of the rows of a split that no list shows, sorted: those of single backbones of a fine-tuning."""
+        folder = self.root / split
+        files = folder.iterdir() if folder.is_dir() else ()
+        return tuple(sorted(path.stem for path in files if path.suffix == ".h5" and path.name.startswith(".")))
+
     def unfinished(self) -> tuple[str, ...]:
         """Where an extraction was stopped before its end: `{split}/{backbone}`, sorted. Its rows wait in parts."""
         folders = {path.parents[1] for path in self.root.glob("[!.]*/[!.]*.parts/*/[!.]*.npz")}
@@ -250,6 +256,8 @@ class FeatureCache:
 
     def _lack(self, split: str, what: str, *backbones: str) -> InputError:
         """Make the error of features that are missing or outdated; where another data set's are here, it says so."""
+        if any(name.startswith(".") for name in backbones):
+            return InputError(f"{what}. Run extract finetune again, as it was run before: it keeps what is there.")
         remedy = self.remedy(*backbones, split=split)
         if not remedy:
             return InputError(f"{what}; its model may not give these features. Name others.")
@@ -404,14 +412,14 @@ def verify_cache(cache: FeatureCache) -> Iterator[tuple[Path, int, Finding | Non
         Path, number of rows, and what was found first (None: the file is whole), file by file.
     """
     for split in cache.splits():
-        for backbone in cache.backbones(split):
+        for backbone in (*cache.backbones(split), *cache.hidden(split)):
             path = cache.path(split, backbone)
             try:
                 file = cache.open(split, backbone)
                 _check(file)
                 yield path, file.rows, None
             except DamagedFile as damage:
-                remedies = (move_aside(path), cache.remedy(backbone, split=split))
+                remedies = (move_aside(path), "" if backbone.startswith(".") else cache.remedy(backbone, split=split))
                 yield path, 0, Finding(damage.reason, " && ".join(filter(None, remedies)))
             except InputError as error:
                 yield path, 0, Finding(str(error).removeprefix(f"{path} "), "")
