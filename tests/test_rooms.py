@@ -143,6 +143,7 @@ def test_importing_every_module_of_a_room_loads_no_room_that_it_must_not_know(ro
         ("extract run --help", "--backbones"),
         ("extract list", "xception"),
         ("extract heat --help", "RUN"),
+        ("extract finetune --help", "--unfreeze"),
         ("extract check --help", "--backbones"),
         ("features --help", "Usage: python -m features"),
         ("features inspect --help", "CACHE"),

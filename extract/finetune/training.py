@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 #: The inverse penalty of the head that is fitted first, on standardised features: strong, as they are many.
 _HEAD_C = 0.01
-#: Rows at a time where nothing is learnt.
-_ROWS = 256
+#: Rows at a time where nothing is learnt; always as many, as another number would be traced again.
+_ROWS = 64
 
 
 class Maps(Protocol):
@@ -94,9 +94,12 @@ def train_upper(
             layer.trainable = False
     shape = tuple(cut.shape[1:])
     head = _fit_head(_compute(upper, partial(maps, epoch=0), learnt, shape), labels[learnt])
-    dense = keras.layers.Dense(labels.shape[1], dtype="float32", name="headbank_labels")
-    model = keras.Model(upper.inputs[0], dense(upper.outputs[0]))
-    dense.set_weights(head)
+    # The head keeps the penalty that it was fitted with: without it overfits, and hides what the blocks gain.
+    penalty = keras.regularizers.L2(1 / (2 * _HEAD_C * labels[learnt].size))
+    dense = keras.layers.Dense(labels.shape[1], dtype="float32", kernel_regularizer=penalty)
+    scale = keras.layers.Normalization(mean=head.mean, variance=head.deviation**2, dtype="float32")
+    model = keras.Model(upper.inputs[0], dense(scale(upper.outputs[0])))
+    dense.set_weights([head.kernel, head.bias])
     optimizer = keras.optimizers.Adam(settings.learning_rate)
     model.compile(optimizer, loss=known_cross_entropy, jit_compile=False)
 
@@ -145,11 +148,22 @@ def _compute(
 ) -> np.ndarray:
     """Give what a model makes of the maps of some rows, in inference mode: float32 (n, D)."""
     parts = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
-    return np.concatenate([model.predict_on_batch(maps(part).reshape(-1, *shape)) for part in parts])
+    filled = [np.pad(part, (0, _ROWS - len(part)), mode="edge") for part in parts]
+    computed = [model.predict_on_batch(maps(part).reshape(-1, *shape)) for part in filled]
+    return np.concatenate(computed)[: len(rows)]
 
 
-def _fit_head(features: np.ndarray, labels: Labels) -> list[np.ndarray]:
-    """Fit a logistic regression for each label on features (n, D): the weights of a layer, (D, L) and (L,)."""
+class _Head(NamedTuple):
+    """A logistic regression for each label: mean and deviation (D,) of its features, kernel (D, L), bias (L,)."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    kernel: np.ndarray
+    bias: np.ndarray
+
+
+def _fit_head(features: np.ndarray, labels: Labels) -> _Head:
+    """Fit a logistic regression for each label on features (n, D), float32."""
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     deviation = np.where(deviation > 0, deviation, 1.0)
     standardised = (features - mean) / deviation
@@ -161,6 +175,5 @@ def _fit_head(features: np.ndarray, labels: Labels) -> list[np.ndarray]:
             bias[column] = np.log(share / (1 - share))
             continue
         fitted = LogisticRegression(C=_HEAD_C, max_iter=500).fit(standardised[known], truth[known])
-        kernel[:, column] = fitted.coef_[0] / deviation
-        bias[column] = fitted.intercept_[0] - mean @ kernel[:, column]
-    return [kernel.astype(np.float32), bias.astype(np.float32)]
+        kernel[:, column], bias[column] = fitted.coef_[0], fitted.intercept_[0]
+    return _Head(mean, deviation, kernel, bias)
