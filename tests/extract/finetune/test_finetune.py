@@ -34,13 +34,16 @@ def build_tiny(self, weights, include_top: bool = False):
     """A backbone of two blocks."""
     keras = import_keras()
     keras.utils.set_random_seed(1)
+    keras.config.set_dtype_policy("mixed_float16" if self and self.precision == "mixed" else "float32")
     layers = keras.layers
     image = keras.Input((SIDE, SIDE, 3), name="image")
     x = layers.Conv2D(6, 3, 2, padding="same", name="block0_conv")(image)
     x = layers.ReLU(name="block0_out")(layers.BatchNormalization(name="block0_bn")(x))
     x = layers.Conv2D(24, 3, 2, padding="same", name="block1_conv")(x)
     x = layers.ReLU(name="block1_out")(layers.BatchNormalization(name="block1_bn")(x))
-    return keras.Model(image, layers.GlobalAveragePooling2D(name="pooling")(x))
+    model = keras.Model(image, layers.GlobalAveragePooling2D(name="pooling")(x))
+    keras.config.set_dtype_policy("float32")
+    return model
 
 
 @pytest.fixture
@@ -265,7 +268,7 @@ def test_fine_tuned_files_extract_new_images_alone(tuned, tmp_path):
     np.testing.assert_allclose(new, cache.read("test", ["tiny.tuned.mid"], ids)[1], atol=1e-5)
 
 
-def test_augmented_images_are_drawn_anew_in_each_epoch(data, monkeypatch):
+def test_augmented_images_are_drawn_anew_in_each_epoch_and_mixed_precision_ends_with_the_training(data, monkeypatch):
     drawn = []
     draw = finetuning.draw_views
 
@@ -274,10 +277,15 @@ def test_augmented_images_are_drawn_anew_in_each_epoch(data, monkeypatch):
         return draw(pixels, size, reading, image_id)
 
     monkeypatch.setattr(finetuning, "draw_views", watch)
-    code, said = finetune(data, "--augment", "--ranges", "rotate=30", "--patience", "4")
+    code, said = finetune(data, "--augment", "--ranges", "rotate=30", "--patience", "4", "--precision", "mixed")
     assert code == 0, said
     assert {view for _, view, _ in drawn} == {f"random{epoch}" for epoch in range(1, 5)}
     assert all("rotate=30" in ranges for *_, ranges in drawn)
+    for source in ("fold0", "fold1", "fold2", "all"):
+        path = data.parent / "cache" / "tuned" / "tiny.tuned" / f"{source}.keras"
+        layer = import_keras().models.load_model(path).get_layer("block1_conv")
+        assert layer.compute_dtype == "float32"
+        assert np.isfinite(layer.get_weights()[0]).all()
 
 
 def test_heat_maps_are_not_drawn_by_a_backbone_that_has_seen_the_image(tuned):
