@@ -312,12 +312,15 @@ def read_tuning(cache: FeatureCache, split: str, name: str) -> Tuning:
     """
     tuning = Tuning.read(cache.root, tuned_name(name))
     sources = [tuned_row(name, source) for source in tuning.sources] if split == "train" else []
-    for row in (name, *sources):
-        if cache.open(split, row).recipe.tuned != tuning.digest:
-            raise InputError(
-                f"{cache.path(split, row)} is of another fine-tuning than {tuning.name} in {cache.root}, so nobody "
-                "knows which images it has seen. Run extract finetune again."
-            )
+    recipes = {row: cache.open(split, row).recipe for row in (name, *sources)}
+    other = [row for row, recipe in recipes.items() if recipe.tuned != tuning.digest]
+    if sources and recipes[sources[-1]].weights_digest != recipes[name].weights_digest:
+        other.append(sources[-1])  # it was stopped between the one and the other
+    if other:
+        raise InputError(
+            f"{cache.path(split, other[0])} is of another fine-tuning than {tuning.name} in {cache.root}, so nobody "
+            "knows which images it has seen. Run extract finetune again."
+        )
     return tuning
 
 

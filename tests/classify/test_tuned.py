@@ -80,7 +80,13 @@ def test_whatever_holds_other_rows_out_is_refused(toy, option):
 
 
 def test_without_a_record_of_what_was_seen_nothing_is_learnt(toy):
-    tuning, _ = add_tuned(toy)
+    tuning, features = add_tuned(toy)
+    path = toy.cache / "train" / f".{NAME}.all.h5"
+    contents = [image_id.encode() for image_id in toy.train_ids]
+    write_cache_file(path, toy.train_ids, features["all"], "1" * 32, tuned=tuning.digest, contents=contents)
+    code, said, _ = run(toy, "run")
+    assert code == 2
+    assert f".{NAME}.all.h5 is of another fine-tuning" in said
     other = Tuning({**tuning.settings, "seed": 1}, tuning.image_ids, tuning.image_digests, tuning.fold_of_row)
     other.write(toy.cache)
     code, said, _ = run(toy, "run")
