@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: The inverse penalty of the head that is fitted first, on standardised features: strong, as they are many.
 _HEAD_C = 0.01
-#: Rows at a time where nothing is learnt; always as many, as another number would be traced again.
+#: Rows at a time where nothing is learnt.
 _ROWS = 64
 
 
@@ -148,9 +148,9 @@ def _compute(
 ) -> np.ndarray:
     """Give what a model makes of the maps of some rows, in inference mode: float32 (n, D)."""
     parts = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
-    filled = [np.pad(part, (0, _ROWS - len(part)), mode="edge") for part in parts]
-    computed = [model.predict_on_batch(maps(part).reshape(-1, *shape)) for part in filled]
-    return np.concatenate(computed)[: len(rows)]
+    to_numpy = import_keras().ops.convert_to_numpy
+    computed = [to_numpy(model(maps(part).reshape(-1, *shape), training=False)) for part in parts]  # nothing is traced
+    return np.concatenate(computed).astype(np.float32)
 
 
 class _Head(NamedTuple):
