@@ -20,7 +20,7 @@ from extract.__main__ import app as extract
 from extract.backbones.build import FrozenBackbone
 from extract.backbones.table import BACKBONES, Backbone
 from extract.finetune import run as finetuning
-from extract.heat import _freeze
+from extract.pictures.heat import _freeze
 from features.common.errors import InputError
 from features.common.keras_import import import_keras
 from features.folds.tuning import Tuning, read_member
