@@ -14,9 +14,8 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[1])
 )  # run as a file, this folder is on the path, not its parent
 
-from features.common.cli import application
 from features.common.errors import InputError
-from features.common.text import make_console, size
+from features.common.text import size
 
 #: Size of the window, in pixels.
 _WINDOW = {"width": 1200, "height": 760}
@@ -25,7 +24,7 @@ _COLOURS = 128
 #: By the name of each picture, which page it is of, and the section that is brought to the top of the window.
 _SHOTS = {"report": ("report", None), "training": ("report", "#curves"), "map": ("map", None)}
 
-app = application("Take the pictures of the README.")
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -35,10 +34,19 @@ def shoot(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the pictures.")] = Path("docs/images"),
 ) -> None:
     """Write report.png, training.png and map.png."""
+    try:
+        _write(run, page, out)
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _write(run: Path, page: Path, out: Path) -> None:
+    """Write all pictures; an `InputError` says what is missing."""
     pages = {"report": run / "report.html", "map": page}
     for path in pages.values():
         if not path.is_file():
-            raise InputError(f"{path} is missing. Make it: `classify report RUN`, `features map CACHE`.")
+            raise InputError(f"{path} is missing. Make it by: classify report RUN, features map CACHE.")
     chromium = shutil.which("chromium")
     if chromium is None:
         raise InputError("chromium is not on PATH. Debian: apt-get install chromium.")
@@ -48,7 +56,7 @@ def shoot(
         for name, (of_page, section) in _SHOTS.items():
             path = out / f"{name}.png"
             _shoot(browser, pages[of_page], section, path)
-            make_console().print(f"{path}: {size(path.stat().st_size)}")
+            typer.echo(f"{path}: {size(path.stat().st_size)}")
         browser.close()
 
 
