@@ -70,7 +70,7 @@ def test_a_run_that_trains_heads_loads_no_tensorflow_and_no_stage_1(toy):
 def test_every_epoch_of_every_head_is_in_the_curves(done):
     _, out = done
     curves = pd.read_csv(out / "curves.csv")
-    numbers = ["loss", "auc", "validation_loss", "validation_auc"]
+    numbers = ["loss", "auc", "validation_loss", "validation_auc", "accuracy", "validation_accuracy"]
     assert list(curves.columns) == ["model", "fold", "epoch", *numbers]
     assert list(curves["model"].unique()) == HEADS
     models = json.loads((out / "run.json").read_text())["models"]

@@ -153,7 +153,7 @@ def test_a_file_that_names_another_type_is_not_read(tmp_path, estimator, named):
         load_model(path)
     assert str(caught.value) == (
         f"{path} holds types that no estimator of Headbank has (first: {named}), so it is not read. "
-        "Make the run again on this machine."
+        "Make the run again on this machine; or, if it is your own, call classify.trust with the type before."
     )
 
 

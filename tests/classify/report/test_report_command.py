@@ -100,7 +100,7 @@ def test_makes_a_page_that_loads_nothing_and_a_png_of_every_figure(without_pictu
     assert attributes.handlers == []
     assert "url(" not in page.replace("url(#", "")
     figures = {path.name for path in (without_pictures / "figures").iterdir()}
-    assert len(figures) == page.count("<figure") == 4 + 2 * 3 + 4 * 3
+    assert len(figures) == page.count("<figure") == 4 + 3 * 3 + 4 * 3
     expected = {"prevalence", "folds", "models", "backbones", "label_1_epidural_roc", "label_3_subarachnoid_histogram"}
     assert {f"{name}.png" for name in expected} <= figures
 
