@@ -19,6 +19,7 @@ from classify.rundir.folder import (
     DECISIONS,
     MARK,
     PREDICTION,
+    PREDICTION_LOCK,
     PREDICTION_PARTIAL,
     PROBABILITIES,
     clear,
@@ -32,7 +33,7 @@ from features.common.cells import protect_tables
 from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError, signals_wait
 from features.common.files import digest_file, read_record, remove, replacing
-from features.common.text import make_console
+from features.common.text import count_things, make_console
 from features.dataset.folder import scan_images
 from features.store.cache import FeatureCache
 from features.store.gradients import CAM, CAM_RECORD, GRADIENTS, write_gradients
@@ -45,62 +46,100 @@ def predict_split(options: PredictOptions) -> int:
         The exit code: 0, or 3 if images that stage 1 rejected have no prediction.
 
     Raises:
-        InputError: no finished run, another fingerprint, missing features, or a folder that cannot be written.
+        InputError: no finished run, another fingerprint, missing features, a folder that cannot be written, or in which
+            another process predicts.
+    """
+    open_model(options.run, options.model, options.prevalence)  # before the folder is made
+    with hold_predictions(options.out, options.images, options.overwrite):
+        return predict_held(options)
+
+
+def open_model(
+    run: Path, model: str | None, prevalence: Sequence[str] | None
+) -> tuple[SavedRun, str, dict[str, float]]:
+    """Open a run: it, the name of the model asked for or of the final one, and the prevalences by label.
+
+    Raises:
+        InputError: no finished run, no such model, or prevalences of other labels.
+    """
+    saved = SavedRun.open(run)
+    name = saved.choose(model)
+    prevalences = parse_prevalences(prevalence)
+    check_prevalences(prevalences, saved.label_names)
+    return saved, name, prevalences
+
+
+@contextmanager
+def hold_predictions(out: Path, images: Path | None, overwrite: bool) -> Iterator[None]:
+    """Keep other processes from predicting into a folder while the block runs; see `check_folder` for what is refused.
+
+    Raises:
+        InputError: another process predicts into it, or it may not or cannot be written to.
+    """
+    check_folder(out, images, overwrite)
+    with hold_run(out, PREDICTION_LOCK):
+        check_folder(out, images, overwrite)  # another process may have written meanwhile
+        yield
+
+
+def predict_held(options: PredictOptions, *, leave_late: bool = False) -> int:
+    """Predict the images of a split into a folder that is held; returns and raises what `predict_split` does.
+
+    With `leave_late` images that came after the extraction are left out and counted, not refused.
     """
     run, out, split, images = options.run, options.out, options.split, options.images
-    saved = SavedRun.open(run)
-    name = saved.choose(options.model)
-    prevalences = parse_prevalences(options.prevalence)
-    check_prevalences(prevalences, saved.label_names)
-    check_folder(out, images, options.overwrite)
-    with hold_run(out, ".prediction.lock"):
-        check_folder(out, images, options.overwrite)  # another process may have written meanwhile
-        feature_cache = FeatureCache(options.cache)
-        if split not in feature_cache.splits():
-            have = ", ".join(feature_cache.splits()) or "none"
-            raise InputError(f"{feature_cache.root} holds no split {split!r}. Choose one of those that it has: {have}.")
-        saved.refuse_other_features(feature_cache, split, name)
-        backbones = saved.opens(name)
-        image_ids, used_ids = _list_images(feature_cache, split, backbones, images)
-        for backbone in (backbone for backbone in backbones if saved.recipes[backbone].tuned):
-            known, tuning = feature_cache.open(split, backbone).index, read_tuning(feature_cache, split, backbone)
-            tuning.refuse_seen(used_ids, [known[image_id] for image_id in used_ids], str(images or split))
-        features = feature_cache.map(split, backbones, used_ids, saved.tta).load()
-        probabilities = saved.predict(name, features)
-        explained = None
-        if options.heat:
-            surest = _surest(split, used_ids, probabilities, options.heat)
-            explained = explain(Explainer(saved, name), feature_cache, surest, len(used_ids))
-        record = {
-            "run": str(run.resolve()),
-            "run_digest": digest_file(run / MARK).hex(),
-            "model": name,
-            "cache": str(feature_cache.root.resolve()),
-            "split": split,
-            "images": None if images is None else str(images.resolve()),
-            "fingerprints": {backbone: saved.recipes[backbone].fingerprint for backbone in backbones},
-            "views": {backbone: saved.recipes[backbone].describe_views(saved.tta) for backbone in backbones},
-            "predicted": len(used_ids),
-            "rejected": sorted(set(image_ids) - set(used_ids)),
-            "prevalences": prevalences,
-        }
-        decisions = to_binary(probabilities, saved.thresholds(name))
-        shares = [saved.learnt_share(label) for label in saved.label_names]
-        for column, (label, share) in enumerate(zip(saved.label_names, shares, strict=True)):
-            if label in prevalences:
-                exact = probabilities[:, column].astype(np.float64)
-                probabilities[:, column] = shift_probability(exact, share, prevalences[label])
-        with _publishing(out) as staging:
-            write_predictions(staging, image_ids, used_ids, probabilities, decisions, saved.label_names)
-            if saved.exclusive:
-                write_classes(staging, image_ids, used_ids, probabilities, saved.label_names)
-            protect_tables(staging, options.excel_safe)
-            if explained is not None:
-                write_gradients(staging, replace(explained, excel_safe=options.excel_safe))
-            with replacing(staging / PREDICTION) as temporary:
-                temporary.write_text(
-                    json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-                )
+    saved, name, prevalences = open_model(run, options.model, options.prevalence)
+    feature_cache = FeatureCache(options.cache)
+    if split not in feature_cache.splits():
+        if unread := feature_cache.rejected(split):
+            raise InputError(
+                f"{images or split} holds no image that can be read: {feature_cache.root / 'rejected.csv'} says why of "
+                f"{count_things(len(unread), 'image')}. Replace or remove them, and run again."
+            )
+        have = ", ".join(feature_cache.splits()) or "none"
+        raise InputError(f"{feature_cache.root} holds no split {split!r}. Choose one of those that it has: {have}.")
+    saved.refuse_other_features(feature_cache, split, name)
+    backbones = saved.opens(name)
+    image_ids, used_ids, late = _list_images(feature_cache, split, backbones, images, leave_late)
+    for backbone in (backbone for backbone in backbones if saved.recipes[backbone].tuned):
+        known, tuning = feature_cache.open(split, backbone).index, read_tuning(feature_cache, split, backbone)
+        tuning.refuse_seen(used_ids, [known[image_id] for image_id in used_ids], str(images or split))
+    features = feature_cache.map(split, backbones, used_ids, saved.tta).load()
+    probabilities = saved.predict(name, features)
+    explained = None
+    if options.heat:
+        surest = _surest(split, used_ids, probabilities, options.heat)
+        explained = explain(Explainer(saved, name), feature_cache, surest, len(used_ids))
+    record = {
+        "run": str(run.resolve()),
+        "run_digest": digest_file(run / MARK).hex(),
+        "model": name,
+        "cache": str(feature_cache.root.resolve()),
+        "split": split,
+        "images": None if images is None else str(images.resolve()),
+        "fingerprints": {backbone: saved.recipes[backbone].fingerprint for backbone in backbones},
+        "views": {backbone: saved.recipes[backbone].describe_views(saved.tta) for backbone in backbones},
+        "predicted": len(used_ids),
+        "rejected": sorted(set(image_ids) - set(used_ids)),
+        "prevalences": prevalences,
+    }
+    decisions = to_binary(probabilities, saved.thresholds(name))
+    shares = [saved.learnt_share(label) for label in saved.label_names]
+    for column, (label, share) in enumerate(zip(saved.label_names, shares, strict=True)):
+        if label in prevalences:
+            exact = probabilities[:, column].astype(np.float64)
+            probabilities[:, column] = shift_probability(exact, share, prevalences[label])
+    with _publishing(out) as staging:
+        write_predictions(staging, image_ids, used_ids, probabilities, decisions, saved.label_names)
+        if saved.exclusive:
+            write_classes(staging, image_ids, used_ids, probabilities, saved.label_names)
+        protect_tables(staging, options.excel_safe)
+        if explained is not None:
+            write_gradients(staging, replace(explained, excel_safe=options.excel_safe))
+        with replacing(staging / PREDICTION) as temporary:
+            temporary.write_text(
+                json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+            )
 
     console = make_console()
     console.print(f"{len(used_ids):,} of {len(image_ids):,} images of {images or split} predicted by {name} of {run}")
@@ -110,8 +149,9 @@ def predict_split(options: PredictOptions) -> int:
             f"{saved.learnt_share(label):.4g} of the training images; its threshold moves along, so that "
             "decisions stay"
         )
-    rejected = len(image_ids) - len(used_ids)
-    if rejected:
+    if late:
+        console.print(f"{count_things(late, 'image')} came while features were extracted: run again")
+    if rejected := len(image_ids) - len(used_ids):
         console.print(f"{rejected} could not be read by stage 1, so their cells are empty: {PREDICTION} lists them")
     written = [name for name in (PROBABILITIES, DECISIONS, CLASSES, PREDICTION) if (out / name).exists()]
     console.print(f"written to {out}: {', '.join(written)}")
@@ -188,18 +228,24 @@ def check_folder(out: Path, images: Path | None, overwrite: bool) -> None:
 
 
 def _list_images(
-    cache: FeatureCache, split: str, backbones: Sequence[str], images: Path | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """List the images to predict, and those of them that have features; refuse images that have changed since."""
+    cache: FeatureCache, split: str, backbones: Sequence[str], images: Path | None, leave_late: bool
+) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    """List the images to predict, and those of them that have features; refuse images that have changed since.
+
+    With `leave_late` images of the folder that stage 1 has not seen are left out of both; the last value counts them.
+    """
     if images is None:
         rejected = cache.rejected(split)
         cached = [image_id for image_id in cache.open(split, backbones[0]).image_ids if image_id not in rejected]
         image_ids = (*cached, *sorted(rejected))
-        return image_ids, tuple(compress(image_ids, cache.has_features(split, image_ids)))
+        return image_ids, tuple(compress(image_ids, cache.has_features(split, image_ids))), 0
     if not images.is_dir():
         raise InputError(f"{images} is not a folder. Give the folder of the images that were extracted.")
     found = scan_images(images)
     image_ids = tuple(sorted(found))
+    if leave_late:
+        extracted = set.intersection(*(set(cache.open(split, backbone).index) for backbone in backbones))
+        image_ids = tuple(sorted(found.keys() & (extracted | cache.rejected(split).keys())))
     used = tuple(compress(image_ids, cache.has_features(split, image_ids)))
     cache.refuse_changed(split, backbones, image_ids, [found[image_id] for image_id in image_ids])
-    return image_ids, used
+    return image_ids, used, len(found) - len(image_ids)

@@ -135,46 +135,46 @@ def predict(options: NewImagesOptions) -> int:
     Exit codes: 0 done; 2 bad usage or bad input; 3 done, but images that could not be read have no prediction; 130, 143
     and 129 stopped by Ctrl-C, SIGTERM and SIGHUP.
     """
-    from classify.predict import check_folder, predict_split
-    from classify.rundir.saved_run import SavedRun
-    from classify.scores.prevalence import check_prevalences, parse_prevalences
+    from classify.predict import hold_predictions, open_model
 
     run, images = options.run, options.images
-    saved = SavedRun.open(run)
-    model = saved.choose(options.model)
-    check_prevalences(parse_prevalences(options.prevalence), saved.label_names)
+    open_model(run, options.model, options.prevalence)
     if not images.is_dir():
         raise InputError(f"{images} is not a folder. Give the folder of the images to predict.")
     out = options.out or run / "predictions" / images.resolve().name
-    overwrite = options.overwrite or options.out is None
-    check_folder(out, images, overwrite)
-    cache = options.cache or out / "cache"
+    asked = PredictOptions(
+        run=run,
+        cache=options.cache or out / "cache",
+        split=_NEW,
+        out=out,
+        images=images,
+        model=options.model,
+        prevalence=options.prevalence,
+        excel_safe=options.excel_safe,
+        overwrite=options.overwrite or options.out is None,
+    )
+    with hold_predictions(out, images, asked.overwrite):
+        return _extract_and_predict(asked, options.weights_dir)
 
+
+def _extract_and_predict(asked: PredictOptions, weights_dir: Path | None) -> int:
+    """Extract and predict a folder of new images; the folder of their predictions is held. Returns the exit code."""
+    from classify.predict import open_model, predict_held
     from extract.run import run_extraction
 
+    assert asked.images is not None
+    saved, model, _ = open_model(asked.run, asked.model, asked.prevalence)
     for words in saved.extract_options(model):
         chosen: dict[str, Any] = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
         if "backbone" in chosen:
             chosen["backbone"] = [chosen["backbone"]]
         chosen.setdefault("window", NO_WINDOW)  # else scans would be shown through another than those of the run
         code = run_extraction(
-            ExtractOptions(data=images, cache=cache, split=_NEW, weights_dir=options.weights_dir, **chosen)
+            ExtractOptions(data=asked.images, cache=asked.cache, split=_NEW, weights_dir=weights_dir, **chosen)
         )
         if code not in (0, EXIT_REJECTED):  # rejected images get empty cells
             return code
-    return predict_split(
-        PredictOptions(
-            run=run,
-            cache=cache,
-            split=_NEW,
-            out=out,
-            images=images,
-            model=options.model,
-            prevalence=options.prevalence,
-            excel_safe=options.excel_safe,
-            overwrite=overwrite,
-        )
-    )
+    return predict_held(asked, leave_late=True)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ REPORT, FIGURES = "report.html", "figures"
 PREDICTIONS, PREDICTION = "predictions", "prediction.json"
 #: Where predictions lie until they are whole. The record leaves it last, so that it says whose the others are.
 PREDICTION_PARTIAL = ".prediction.partial"
+#: The lock of such a folder, which scripts/predict.sh holds from before its extraction until it has predicted.
+PREDICTION_LOCK = ".prediction.lock"
 #: What the audit of the features leaves in a run's folder.
 _OF_AUDIT = (DUPLICATES, GROUPS, AUDIT)
 #: What lies in a folder of predictions; `_CACHE` is the features that scripts/predict.sh keeps there.
@@ -274,8 +276,9 @@ def _remove_stale(run: Path, groups: Path | None) -> None:
     if predictions.is_symlink() or not predictions.is_dir():
         return
     for folder in [path for path in predictions.iterdir() if path.is_dir() and not path.is_symlink()]:
-        for name in _OF_PREDICTION if (folder / PREDICTION).exists() else (_CACHE,):  # alone if it was interrupted
-            remove(folder / name)
+        with suppress(InputError), hold_run(folder, PREDICTION_LOCK):  # else it is being predicted, and stays
+            for name in _OF_PREDICTION if (folder / PREDICTION).exists() else (_CACHE,):  # alone if it was interrupted
+                remove(folder / name)
         _remove_empty(folder)
     _remove_empty(predictions)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from classify.rundir.folder import SealedRun, hold_run, open_run, seal
+from classify.rundir.folder import PREDICTION_LOCK, SealedRun, hold_run, open_run, seal
 from features.common.errors import InputError
 from features.common.files import hold
 
@@ -97,10 +97,28 @@ def test_overwriting_removes_what_an_earlier_run_and_its_followers_left_and_noth
     assert not (run / "predictions").exists()
 
 
+def test_overwriting_leaves_predictions_that_are_being_made(tmp_path):
+    write_run(tmp_path, "1")
+    put(
+        tmp_path, "predictions/ward/cache/new/a.h5", "predictions/ward/prediction.json", "predictions/clinic/cache/b.h5"
+    )
+    with hold_run(tmp_path / "predictions" / "ward", PREDICTION_LOCK):
+        write_run(tmp_path, "2", overwrite=True)
+        assert (tmp_path / "predictions" / "ward" / PREDICTION_LOCK).exists()
+    kept = dict.fromkeys(("predictions/ward/cache/new/a.h5", "predictions/ward/prediction.json"), "stale")
+    assert files(tmp_path) == {"metrics.csv": "2", "run.json": record("2")} | kept
+
+
 def test_overwriting_removes_what_killed_commands_left(tmp_path):
     write_run(tmp_path, "1")
     put(tmp_path, ".cam.partial/cam.json", ".cam.lock", ".figuresab_cd12z/figures/a.png", "prediction.json")
-    put(tmp_path, "predictions/ward/cache/new/a.h5", "predictions/clinic/cache/new/a.h5")
+    put(
+        tmp_path,
+        *(
+            f"predictions/{name}"
+            for name in ("ward/cache/new/a.h5", "clinic/cache/new/a.h5", "clinic/.prediction.lock")
+        ),
+    )
     put(tmp_path, "predictions/ward/notes.txt", text="mine")
     write_run(tmp_path, "2", overwrite=True)
     assert files(tmp_path) == {"metrics.csv": "2", "run.json": record("2"), "predictions/ward/notes.txt": "mine"}
