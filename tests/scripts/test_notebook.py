@@ -5,7 +5,9 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -13,9 +15,12 @@ import pytest
 from nbclient import NotebookClient
 from typer.testing import CliRunner
 
+import features
+from features.store.cache import FeatureCache
 from scripts import phantom
 from scripts.environment import find_data, find_environment, install_missing
 from tests import ROOT
+from tests.scripts.tiny_run import call, write_backbone, write_data
 
 NOTEBOOK = ROOT / "scripts" / "headbank.ipynb"
 
@@ -55,6 +60,73 @@ def test_the_notebook_runs_from_top_to_bottom_on_an_archive_in_content(tmp_path,
     assert sum("image/png" in data for data in shown) >= 2
     assert any("<iframe srcdoc=" in data.get("text/html", "") for data in shown)
     assert any("understood" in data.get("text/html", "") or "<li>" in data.get("text/html", "") for data in shown)
+
+
+@pytest.fixture(scope="module")
+def two_machines(tmp_path_factory):
+    """Two machines, each with the images, of which each has extracted one backbone."""
+    root = tmp_path_factory.mktemp("machines")
+    write_data(root / "first" / "data")
+    shutil.copytree(root / "first" / "data", root / "second" / "data", copy_function=shutil.copyfile)
+    for number, machine in enumerate(("first", "second")):
+        write_backbone(root / f"tiny{number}.keras", 16 + 4 * number, number)
+        extract_tiny(root, number, root / machine)
+    return root
+
+
+def extract_tiny(root, number, machine):
+    option = f"tiny{number}={root}/tiny{number}.keras"
+    code, said = call("extract", "run", machine / "data", "--backbone", option, "--cache", machine / "cache")
+    assert code == 0, said
+
+
+def bring(other, cache):
+    """What the notebook does with OTHER_CACHES: it copies and verifies."""
+    [cell] = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if "OTHER_CACHES:" in cell.source]
+    known = {"OTHER_CACHES": [other], "cache": FeatureCache(cache), "headbank": ROOT, "features": features}
+    exec(cell.source, known | {"Path": Path, "subprocess": subprocess, "sys": sys})
+
+
+def classify_both(machine, out):
+    options = ("--preset", "none", "--baselines", "ridge_regression", "--folds", 2)
+    return call("classify", "run", machine / "data", "--cache", machine / "cache", "--out", out, *options)
+
+
+def test_caches_of_two_machines_become_one_and_stage_2_reads_both(two_machines, tmp_path, capfd):
+    shutil.copytree(two_machines / "first", tmp_path / "first")
+    own, other = FeatureCache(tmp_path / "first" / "cache"), FeatureCache(two_machines / "second" / "cache")
+    tables = {split: (own.root / split / "images.csv").read_bytes() for split in ("train", "test")}
+    expected = other.read("train", ["tiny1.mid"])
+    bring(other.root, own.root)
+    assert "8 files checked, 336 rows whole, 0 files damaged." in capfd.readouterr().out
+    assert {split: (own.root / split / "images.csv").read_bytes() for split in tables} == tables
+    ids, rows = FeatureCache(own.root).read("train", ["tiny1.mid"], expected[0])
+    assert (ids, rows.tolist()) == (expected[0], expected[1].tolist())
+    code, said = classify_both(tmp_path / "first", tmp_path / "run")
+    assert code == 0, said
+    models = pd.read_csv(tmp_path / "run" / "leaderboard.csv")["model"].tolist()
+    assert {f"ridge_regression/{name}" for name in ("tiny0.mid", "tiny1.mid", "all")} <= {*models}
+
+
+def test_a_cache_of_other_images_is_refused(two_machines, tmp_path):
+    shutil.copytree(two_machines / "first", tmp_path / "changed")
+    shutil.copytree(two_machines / "second" / "data", tmp_path / "second" / "data")
+    image = tmp_path / "second" / "data" / "train" / "t007.png"
+    image.write_bytes((image.parent / "t008.png").read_bytes())
+    extract_tiny(two_machines, 1, tmp_path / "second")
+    bring(tmp_path / "second" / "cache", tmp_path / "changed" / "cache")
+    code, said = classify_both(tmp_path / "changed", tmp_path / "run")
+    assert code == 2
+    assert "1 image of train changed since" in said
+    assert "cache/train/tiny1.mid.h5 was extracted (first: t007)" in said
+
+    shutil.copytree(two_machines / "first", tmp_path / "fewer")
+    write_data(tmp_path / "others" / "data", train=30, test=6, seed=1)
+    extract_tiny(two_machines, 1, tmp_path / "others")
+    bring(tmp_path / "others" / "cache", tmp_path / "fewer" / "cache")
+    code, said = classify_both(tmp_path / "fewer", tmp_path / "run")
+    assert code == 2
+    assert "cache/train/tiny1.mid.h5: 42 of 72 images are missing (first: t030)" in said
 
 
 def write_set(folder):
