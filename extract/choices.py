@@ -13,7 +13,6 @@ from extract.backbones.own_model import MAX_SIDE, parse_taps
 from extract.backbones.table import CHALLENGE, backbone_named
 from extract.backbones.weights import Weights, check_name, find_models, find_weights
 from extract.engines.table import choose_engine
-from extract.finetune.backbones import for_new_images, open_tuned
 from extract.images.reading import Ranges, Reading, are_random, name_views, parse_range
 from extract.images.survey import TAIL, survey_deep_images
 from extract.options import ExtractOptions
@@ -199,7 +198,7 @@ def _tuned_backbone(
             f"{what} on images of a split train, whose features it may not give. Name a folder of new images with "
             "--split, or run extract finetune again, which extracts test, too."
         )
-    return for_new_images(open_tuned(path, features))
+    return FrozenBackbone.of_tuned(name, path, tuning, features)
 
 
 def _describe_taps(backbone: FrozenBackbone) -> str:

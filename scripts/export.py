@@ -30,6 +30,7 @@ from features.common.files import remove
 from features.common.keras_import import backend_name, import_keras
 from features.common.text import make_console
 from features.common.text import size as in_bytes
+from features.folds.tuning import Tuning, read_member, tuned_name
 from features.store.recipe import IDENTITY, Recipe, backbone_of, group_passes
 
 #: By how much what is written may miss the run's own arithmetic, in probability; and where features are rounded to
@@ -91,6 +92,7 @@ def export_model(options: ExportOptions) -> None:
     console.print(f"{model} of {options.run}: {graph.count_params():,} parameters, on {', '.join(recipes)}")
     exact = all((recipe.storage, recipe.precision) == ("float32", "float32") for recipe in recipes.values())
     tolerance = _TOLERANCE if exact else _TOLERANCE_OF_FLOAT16
+    tunings = _read_tunings(recipes)
     with _staging(out) as folder:
         run = _write(written, graph, folder / out.name, out)
         gap = _prove(saved, model, graph, features, run, tolerance)
@@ -105,7 +107,8 @@ def export_model(options: ExportOptions) -> None:
             format=written.name,
             inputs=inputs,
             recipes=recipes,
-            licences={name: _licence(recipe) for name, recipe in recipes.items()},
+            licences={name: _licence(recipe, tunings.get(tuned_name(name))) for name, recipe in recipes.items()},
+            tunings=tunings,
             gap=gap,
             note=note,
             command=_command(options),
@@ -209,16 +212,22 @@ def _describe_inputs(graph: Any) -> str:
     return ", ".join(f"{tensor.name} (N, {', '.join(map(str, tensor.shape[1:]))})" for tensor in graph.inputs)
 
 
-def _licence(recipe: Recipe) -> str:
-    """The licence of a backbone's weights."""
-    row = BACKBONES.get(backbone_of(recipe.backbone))
-    if recipe.weights == "random":
+def _read_tunings(recipes: Mapping[str, Recipe]) -> dict[str, Tuning]:
+    """Read what fine-tuned backbones have seen, by name."""
+    found = {tuned_name(name): read_member(Path(recipe.weights)) for name, recipe in recipes.items() if recipe.tuned}
+    return {name: member[0] for name, member in found.items() if member is not None}
+
+
+def _licence(recipe: Recipe, tuning: Tuning | None) -> str:
+    """The licence of a backbone's weights; of a fine-tuned one of those that it began with."""
+    name, weights, file = backbone_of(recipe.backbone), recipe.weights, Path(recipe.weights).name
+    if tuning is not None:
+        name, weights = tuning.settings["backbone"], tuning.settings.get("weights", "")
+        file = f"what {name} was fine-tuned from"
+    row = BACKBONES.get(name)
+    if weights == "random":
         return "none: the weights are random"
-    return (
-        row.licence
-        if row and recipe.weights == "imagenet"
-        else f"unknown: {Path(recipe.weights).name} is a file of its maker's"
-    )
+    return row.licence if row and weights == "imagenet" else f"unknown: {file} is a file of its maker's"
 
 
 def _write(written: Format, graph: Any, path: Path, out: Path) -> Callable[[_Images], _Outputs]:

@@ -13,6 +13,7 @@ from classify.rundir.saved_run import SavedRun
 from classify.scores.metrics import MACRO
 from features.common.files import digest_file
 from features.common.text import count_things
+from features.folds.tuning import Tuning
 from features.store.recipe import NO_WINDOW, Recipe
 
 #: The metrics of the card, and what their columns are called.
@@ -48,6 +49,7 @@ class Exported:
         inputs: by name, the rows that the input is for.
         recipes: by name of rows, how they are made.
         licences: by name of rows, of the weights.
+        tunings: what fine-tuned backbones have seen, by name.
         note: what pruning found; "" without it.
         gap: the largest difference from the run's own probabilities that was seen.
         command: that wrote it.
@@ -58,6 +60,7 @@ class Exported:
     inputs: Mapping[str, str]
     recipes: Mapping[str, Recipe]
     licences: Mapping[str, str]
+    tunings: Mapping[str, Tuning]
     note: str
     gap: float
     command: str
@@ -69,21 +72,24 @@ def write_card(path: Path, saved: SavedRun, model: str, exported: Exported) -> N
     Raises:
         InputError: a table of the run is missing, damaged, or was changed by hand.
     """
+    pruned = [f"Pruned: {exported.note}."] if exported.note else []
     sections = {
         "How to use it": _usage(saved, exported),
         "What has to happen before": _preparation(exported),
         "What it is worth": _worth(saved, model),
         "Operating points": _operating_points(saved, model),
         "Data": _data(saved),
-        "Model": _model(saved, model) + (f"\n\nPruned: {exported.note}." if exported.note else ""),
+        "Model": "\n\n".join([_model(saved, model), *map(_describe_tuning, exported.tunings.values()), *pruned]),
         "Limits": _limits(saved),
         "Licences of the weights": _table(("features", "licence"), exported.licences.items()),
         "Fingerprints": _fingerprints(saved, exported),
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     labels = ", ".join(saved.label_names)
+    kinds = {"fine-tuned" if recipe.tuned else "frozen": None for recipe in exported.recipes.values()}
     title = (
-        f"# {exported.out.name}\n\nMulti-label image classification: {labels}. Made by Headbank from frozen backbones."
+        f"# {exported.out.name}\n\nMulti-label image classification: {labels}. Made by Headbank from "
+        f"{' and '.join(kinds)} backbones."
     )
     path.write_text(f"{_front_matter(saved, exported)}\n{title}\n\n{body}\n", encoding="utf-8")
 
@@ -154,7 +160,8 @@ def _worth(saved: SavedRun, model: str) -> str:
         return "It is not a model of the run, but made of its models when it was exported: see what was pruned, below."
     unit = saved.record["intervals"]["unit"]
     caveat = "Out-of-fold: no model saw an image, nor one of its group, that it predicts; "
-    caveat += f"95 % intervals are over {unit}s. What is written here is the mean over the models of the folds."
+    written = "fitted on all images" if saved.record["refit"] else "the mean over the models of the folds"
+    caveat += f"95 % intervals are over {unit}s. What is written here is {written}."
     return f"{_table(('images', 'label', *_METRICS.values()), rows)}\n\n{caveat}"
 
 
@@ -206,6 +213,17 @@ def _model(saved: SavedRun, model: str) -> str:
         share = entry["shares"].get(member)
         said.append(f"- `{member}`" + (f": share {share:.3f}" if share is not None else ""))
     return "\n".join([said[0], *([""] if said[1:] else []), *said[1:]])
+
+
+def _describe_tuning(tuning: Tuning) -> str:
+    """Say what a backbone was fine-tuned on."""
+    settings = tuning.settings
+    return (
+        f"`{tuning.name}` is {settings['backbone']}, fine-tuned on {', '.join(settings['labels'])} of "
+        f"{count_things(len(tuning.image_ids), 'training image')} (`--unfreeze {settings['unfreeze']} --lr "
+        f"{settings['learning_rate']:g}`). The backbone in this file has seen all of them; the out-of-fold figures are "
+        f"by {settings['folds']} others, each of which has not seen the images of one fold."
+    )
 
 
 def _count_fits(saved: SavedRun, model: str) -> int:

@@ -21,8 +21,10 @@ from extract.images.reading import Reading
 from extract.images.resizing import RESIZING
 from extract.runtime import Extractor, device_name, split_cores
 from features.common.errors import InputError
+from features.common.files import digest_file
 from features.common.hdf5 import refuse_inflated
 from features.common.keras_import import import_keras
+from features.folds.tuning import Tuning
 from features.store.recipe import FEATURES, MID_POOLING, Recipe
 
 if TYPE_CHECKING:
@@ -127,6 +129,22 @@ class FrozenBackbone:
             features = tuple(kind for kind in features if kind != "mid" or taps)
         layer = layers.get("last", "")
         return cls(name, size, "model", weights, "float32", None, features, taps, pooling, layer)
+
+    @classmethod
+    def of_tuned(cls, name: str, path: Path, tuning: Tuning, features: tuple[str, ...] = ("last",)) -> "FrozenBackbone":
+        """A fine-tuned backbone, which takes pixels preprocessed as the one of the table does.
+
+        Args:
+            name: what the cache calls it.
+            path: its .keras file.
+            tuning: what the file says that it has seen.
+            features: what is wanted of it.
+        """
+        size, preprocessing, taps = (tuning.settings[key] for key in ("input_size", "preprocessing", "taps"))
+        weights = Weights("model", str(path.resolve()), digest_file(path).hex(), path)
+        return cls(
+            name, size, preprocessing, weights, "float32", None, features, tuple(taps), "model", tuned=tuning.digest
+        )
 
     @property
     def rows(self) -> tuple[str, ...]:

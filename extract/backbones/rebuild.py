@@ -11,7 +11,9 @@ from extract.backbones.weights import find_model, find_weights
 from extract.images.reading import Reading
 from extract.runtime import preprocess
 from features.common.errors import InputError
+from features.common.files import digest_file
 from features.common.keras_import import import_keras
+from features.folds.tuning import read_member, tuned_name
 from features.store.recipe import Recipe, backbone_of
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ def freeze(recipes: Sequence[Recipe], weights_dir: Path | None) -> FrozenBackbon
     """
     first = recipes[0]
     features = tuple(recipe.features for recipe in recipes)
-    if first.is_own_model:
+    if first.tuned:
+        backbone = _find_tuned(first, features)
+    elif first.is_own_model:
         name, weights = find_model(f"{backbone_of(first.backbone)}={first.weights}")
         layers = {recipe.features: recipe.layer for recipe in recipes}
         pooling = "".join(recipe.pooling_option for recipe in recipes)
@@ -47,6 +51,19 @@ def freeze(recipes: Sequence[Recipe], weights_dir: Path | None) -> FrozenBackbon
                 "again."
             )
     return backbone
+
+
+def _find_tuned(recipe: Recipe, features: tuple[str, ...]) -> FrozenBackbone:
+    """Find the backbone, fine-tuned on all training rows, that gives the rows of new images."""
+    path, name = Path(recipe.weights), tuned_name(recipe.backbone)
+    found = read_member(path)
+    if found is None or found[0].digest != recipe.tuned or digest_file(path).hex() != recipe.weights_digest:
+        what = "is of another fine-tuning than the features" if path.exists() else "is missing"
+        raise InputError(
+            f"{path} {what}: it has to hold {name}, fine-tuned on all training rows (BLAKE2b-128 "
+            f"{recipe.weights_digest}). Put it back, or run extract finetune and classify run again."
+        )
+    return FrozenBackbone.of_tuned(name, path, found[0], features)
 
 
 def build_from_pixels(backbone: FrozenBackbone) -> "keras.Model":

@@ -1,4 +1,4 @@
-"""The two ends of a fine-tuning: the part of a backbone that stays as it is, and the backbones that come out."""
+"""The two ends of a fine-tuning: the part of a backbone that stays as it is, and the files that come out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,12 +7,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from extract.backbones.build import FrozenBackbone
-from extract.backbones.weights import Weights
 from extract.finetune.blocks import find_cut
 from extract.images.reading import Reading
-from features.common.files import digest_file, replacing
+from features.common.files import replacing
 from features.common.keras_import import import_keras
-from features.folds.tuning import OF_ALL, Tuning, read_member
+from features.folds.tuning import Tuning
 from features.store.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -54,35 +53,3 @@ def save_tuned(model: "keras.Model", path: Path, tuning: Tuning, source: str, fa
         model.save(saved)
         tuning.put_into(saved, source, facts)
         temporary.write_bytes(saved.read_bytes())
-
-
-def open_tuned(path: Path, features: tuple[str, ...]) -> FrozenBackbone:
-    """Open a fine-tuned backbone: its rows are those of the cache that belong to the fold that it has not seen.
-
-    Args:
-        path: as `save_tuned` wrote it.
-        features: of `features.store.recipe.FEATURES`.
-    """
-    found = read_member(path)
-    assert found is not None, path
-    tuning, facts = found
-    settings = tuning.settings
-    return FrozenBackbone(
-        f".{tuning.name}.{facts['source']}",
-        settings["input_size"],
-        settings["preprocessing"],
-        Weights("model", str(path.resolve()), digest_file(path).hex(), path),
-        "float32",
-        None,
-        features,
-        tuple(settings["taps"]),
-        "model",
-        "",
-        tuning.digest,
-    )
-
-
-def for_new_images(backbone: FrozenBackbone) -> FrozenBackbone:
-    """The backbone that has seen all training rows, as rows of images that it has not seen are called."""
-    assert backbone.name.endswith(f".{OF_ALL}"), backbone.name
-    return replace(backbone, name=backbone.name.removesuffix(f".{OF_ALL}").removeprefix("."))

@@ -17,7 +17,7 @@ from extract.backbones.table import backbone_named
 from extract.backbones.weights import find_weights
 from extract.choices import choose_reading, choose_window, kept_reading, say_plain_images
 from extract.extraction import CompiledBackbones, ExtractionOptions, extract
-from extract.finetune.backbones import LowerPart, for_new_images, open_tuned, save_tuned
+from extract.finetune.backbones import LowerPart, save_tuned
 from extract.finetune.blocks import find_cut
 from extract.finetune.training import Trained, TuningSettings, train_upper
 from extract.images.decoding import decode
@@ -110,9 +110,12 @@ def run_finetuning(options: FinetuneOptions) -> int:
         tuning.write(cache)
         maps = _Maps(cache, lower, rows, reading, options, compiled)
         _train_all(options, tuning, frozen, maps, rows, folds, cache, console)
-        backbones = [open_tuned(folder_of(cache, name) / f"{source}.keras", features) for source in tuning.sources]
+        files = {source: folder_of(cache, name) / f"{source}.keras" for source in tuning.sources}
+        backbones = [
+            FrozenBackbone.of_tuned(tuned_row(name, source), path, tuning, features) for source, path in files.items()
+        ]
         work(images[:1], backbones, compiled=CompiledBackbones(None))
-        for_test = for_new_images(backbones[-1])
+        for_test = replace(backbones[-1], name=name)
         if images[1:]:
             of_test = work(images[1:], [for_test], compiled=CompiledBackbones(None))
             of_test.rejected, of_test.blank = report.rejected + of_test.rejected, report.blank + of_test.blank
@@ -207,6 +210,7 @@ def _describe(
     settings = {
         "name": name,
         "backbone": options.backbone,
+        "weights": frozen.weights.kind,
         "weights_digest": frozen.weights.digest,
         "input_size": frozen.input_size,
         "preprocessing": frozen.preprocessing,

@@ -74,6 +74,14 @@ def tuned(tmp_path_factory, tiny) -> Path:
     return data
 
 
+@pytest.fixture(scope="module")
+def run(tuned) -> Path:
+    """A run on their features; no test changes it."""
+    code, said, out = classify_run(tuned)
+    assert code == 0, said
+    return out
+
+
 def write_data(data: Path) -> None:
     random = np.random.default_rng(0)
     for split, count in (("train", GROUPS * EACH), ("test", 12)):
@@ -150,10 +158,8 @@ def test_batch_norms_and_lower_blocks_stay_and_upper_blocks_learn(tuned):
     assert max(moved) > 1e-3
 
 
-def test_stage_2_uses_them_and_refuses_other_folds(tuned):
-    code, said, out = classify_run(tuned)
-    assert code == 0, said
-    assert "logistic/tiny.tuned.mid" in json.loads((out / "run.json").read_text())["models"]
+def test_stage_2_uses_them_and_refuses_other_folds(tuned, run):
+    assert "logistic/tiny.tuned.mid" in json.loads((run / "run.json").read_text())["models"]
     code, said, _ = classify_run(tuned, "--seed", "3")
     assert code == 2
     assert "was fine-tuned by other folds" in said
@@ -292,6 +298,47 @@ def test_heat_maps_are_not_drawn_by_a_backbone_that_has_seen_the_image(tuned):
     recipe = FeatureCache(tuned.parent / "cache").open("train", "tiny.tuned").recipe
     with pytest.raises(InputError, match=r"tiny\.tuned was fine-tuned, and has a backbone for each fold"):
         _freeze(recipe, None)
+
+
+def export(run: Path, out: Path) -> tuple[int, str]:
+    result = CliRunner().invoke(classify, ["export", str(run), str(out), "--overwrite"])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_an_exported_model_holds_the_backbone_of_all_rows_and_the_card_says_what_it_has_seen(run, tuned, tmp_path):
+    out = tmp_path / "model.keras"
+    code, said = export(run, out)
+    assert code == 0, said
+    table = pd.read_csv(run / "predictions_probability.csv")
+    images = np.stack([cv2.imread(str(tuned / "test" / f"{image_id}.png")) for image_id in table["ID"]])  # all are grey
+    found = import_keras().saving.load_model(out)(images)
+    np.testing.assert_allclose(np.asarray(found["probabilities"]), table[list(LABELS)], rtol=0, atol=1e-5)
+    card = Path(f"{out}.md").read_text(encoding="utf-8")
+    assert "Made by Headbank from fine-tuned backbones." in card
+    assert (
+        "`tiny.tuned` is tiny, fine-tuned on bright, striped of 119 training images (`--unfreeze block1 --lr 0.01`). "
+        "The backbone in this file has seen all of them; the out-of-fold figures are by 3 others"
+    ) in card
+    assert "What is written here is fitted on all images." in card
+    assert "| none: the weights are random |" in card
+
+
+def test_a_model_whose_backbone_of_all_rows_is_gone_or_another_one_is_not_exported(run, tuned, tmp_path):
+    path = tuned.parent / "cache" / "tuned" / "tiny.tuned" / "all.keras"
+    kept = path.read_bytes()
+    try:
+        for content, says in ((None, "is missing: "), (path.with_name("fold0.keras").read_bytes(), "is of another ")):
+            path.unlink()
+            if content is not None:
+                path.write_bytes(content)
+            code, said = export(run, tmp_path / "model.keras")
+            assert (code, f"{path} {says}" in said) == (2, True), said
+            assert "run extract finetune and classify run again." in said
+            assert list(tmp_path.iterdir()) == []
+            path.write_bytes(kept)
+    finally:
+        path.write_bytes(kept)
 
 
 def test_verify_reads_the_rows_of_each_backbone_too(tuned):
