@@ -101,7 +101,7 @@ def plant_and_audit(folder: Path, train: int, test: int, copies: int, backbones:
 
     command = [sys.executable, "-m", "extract", "run", data, "--backbones", backbones, "--cache", cache]
     subprocess.run([str(part) for part in command], cwd=_ROOT, check=True, capture_output=True)
-    images, features, _ = gather(read_dataset(data), FeatureCache(cache), {})
+    images, features, *_ = gather(read_dataset(data), FeatureCache(cache), {})
     result = find_leaks(images, features)
     assert result.threshold is not None
     kind_of = dict(zip(zip(table["ID"].iloc[chosen], copied["ID"], strict=True), kinds, strict=True))

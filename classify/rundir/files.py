@@ -99,7 +99,8 @@ def _write_tables(folder: Path, inputs: Inputs, experiment: Experiment) -> None:
         write_curves(folder, experiment)
     _write_labels(folder, inputs, experiment)
     train, model = inputs.train, experiment.final_model
-    alike = find_duplicates(train.features, inputs.columns, train.groups)
+    comparable = {name: own for name, own in inputs.columns.items() if name not in train.tuned}
+    alike = find_duplicates(train.features, comparable, train.groups)
     errors = find_label_errors(inputs.train_labels, final.out_of_fold, alike)
     write_label_errors(folder, inputs, errors)
     splits = _labelled_splits(inputs, experiment)

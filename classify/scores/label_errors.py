@@ -93,11 +93,14 @@ def find_duplicates(features: AnyFeatures, columns: Mapping[str, slice], groups:
 
     Args:
         features: of N images, the backbones side by side.
-        columns: which of them are each backbone's.
+        columns: which of them are each backbone's; those of no backbone are not compared.
         groups: None where no groups are known.
     """
+    if not columns:
+        return []
     first_of: dict[bytes, int] = {}
-    rows = (own for part in in_blocks(len(features)) for own in features[part])
+    blocks = (features[part] for part in in_blocks(len(features)))
+    rows = (row for block in blocks for row in np.hstack([block[:, own] for own in columns.values()]))
     originals = np.array([first_of.setdefault(digest(own.tobytes()), row) for row, own in enumerate(rows)])
     return [*_equal(originals), *_near(features, columns, groups, np.unique(originals))]
 

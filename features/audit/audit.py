@@ -1,6 +1,6 @@
 """Look for leaks: duplicates within and between splits, groups on both sides, labels that contradict each other."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement, compress, islice
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from features.audit.cells import Cells
+from features.audit.comparable import choose_comparable
 from features.audit.near import (
     FULL_SEARCH,
     LEAST_IMAGES,
@@ -24,7 +25,6 @@ from features.dataset.dataset import Dataset, Split
 from features.store.cache import FeatureCache
 from features.store.images_table import FactsTable
 from features.store.mapped import AnyFeatures, MappedFeatures, take_rows
-from features.store.recipe import features_of
 from features.store.run_labels import NO_FOLD, RunLabels
 
 #: If no groups are given: how many images there are for each link that chance makes. At 100, 14 % of the pairs of one
@@ -73,7 +73,7 @@ class AuditedImages:
 
 def gather(
     dataset: Dataset, cache: FeatureCache, run: Mapping[str, RunLabels]
-) -> tuple[AuditedImages, dict[str, AnyFeatures], tuple[str, ...]]:
+) -> tuple[AuditedImages, dict[str, AnyFeatures], tuple[str, ...], str]:
     """Join a data set with what the cache and a run know of its images, by id.
 
     Args:
@@ -83,10 +83,11 @@ def gather(
             groups of splits whose groups the data set does not give.
 
     Returns:
-        The images; by backbone that all splits have, their features; the splits left out.
+        The images; by backbone that they can be compared by, their features; the splits left out; and the backbones
+        left out, in words, or "".
 
     Raises:
-        InputError: no split is cached, no backbone is cached for all of them, or rows are missing.
+        InputError: no split is cached, images cannot be compared by any backbone, or rows are missing.
     """
     cached = [
         (part, stored, rows)
@@ -97,14 +98,7 @@ def gather(
     ]
     if not cached:
         raise InputError(f"{cache.root} holds no features of {' or '.join(dataset.splits)}. Run: {cache.remedy()}")
-    of_splits = [_comparable(cache, stored) for _, stored, _ in cached]
-    backbones = [name for name in of_splits[0] if all(name in own for own in of_splits)]
-    if not backbones:
-        held = "; ".join(f"{stored}: {', '.join(own)}" for (_, stored, _), own in zip(cached, of_splits, strict=True))
-        raise InputError(
-            f"{cache.root} holds no backbone for all splits ({held}), so they cannot be compared. "
-            f"Run: {cache.remedy(*sorted({name for own in of_splits for name in own}))}"
-        )
+    backbones, note = choose_comparable(cache, tuple(dict.fromkeys(stored for _, stored, _ in cached)))
     parts = [
         _gather_part(split, stored, rows, cache, backbones, dataset.label_names, run.get(split.name))
         for split, stored, rows in cached
@@ -132,6 +126,7 @@ def gather(
         images,
         {name: own.load() for name, own in features.items()},
         tuple(name for name in dataset.splits if name not in images.split_names),
+        note,
     )
 
 
@@ -146,21 +141,12 @@ def _as_run_split(split: Split, run: Mapping[str, RunLabels]) -> list[Split]:
     return [split.take(np.flatnonzero(~away)), replace(split.take(np.flatnonzero(away)), name="test")]
 
 
-def _comparable(cache: FeatureCache, split: str) -> tuple[str, ...]:
-    """The rows of a split that images are compared by: averages of last maps, for which what is near was measured.
-
-    Of a split without them, all that it has.
-    """
-    names = cache.backbones(split)
-    return tuple(name for name in names if features_of(name) == "last") or names
-
-
 def _gather_part(
     split: Split,
     stored: str,
     rows: np.ndarray,
     cache: FeatureCache,
-    backbones: list[str],
+    backbones: Sequence[str],
     label_names: tuple[str, ...],
     run: RunLabels | None,
 ) -> AuditedImages:

@@ -48,7 +48,7 @@ def audit_cache(options: AuditOptions) -> None:
     feature_cache = FeatureCache(cache, options.data)
     known = {} if run is None else read_run_labels(find_run_labels(run))
     dataset, groups = with_scan_groups(read_dataset(data, options), cache)
-    images, features, left_out = gather(dataset, feature_cache, known)
+    images, features, left_out, note = gather(dataset, feature_cache, known)
     train = images.rows("train")
     without_fold = 0 if run is None else int((images.folds[train] < 0).sum())
     if without_fold and without_fold == len(train):
@@ -65,8 +65,8 @@ def audit_cache(options: AuditOptions) -> None:
     given = {"data": str(data), "cache": str(cache), "run": None if run is None else str(run)}
     about = {**given, "splits_without_features": list(left_out), **summary}
     _write_audit(found, folder, about, options.excel_safe)
-    if groups:
-        print(groups)
+    for line in filter(None, (groups, note)):
+        print(line)
     for name in left_out:
         print(f"{name}: {cache} holds no features of it, so it is left out")
     if without_fold:

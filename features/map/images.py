@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from features.audit.comparable import choose_comparable
 from features.common.arrays import UNKNOWN, Groups, Labels
 from features.common.cli import choose_names
 from features.common.errors import InputError
@@ -15,7 +16,6 @@ from features.dataset.dataset import read_dataset
 from features.options import KnownOptions
 from features.store.cache import FeatureCache
 from features.store.mapped import AnyFeatures, MappedFeatures
-from features.store.recipe import features_of
 from features.store.run_labels import (
     OUT_OF_FOLD,
     RunLabels,
@@ -112,7 +112,7 @@ def find_cached(cache: FeatureCache, options: KnownOptions) -> tuple[CachedImage
         raise InputError(f"{cache.root} holds no cache file ({{split}}/{{backbone}}.h5). Run: {cache.remedy()}")
     if options.split is not None:
         folders = choose_names(options.split, "--split", "a split of the cache", folders)
-    backbones = _choose_backbones(cache, folders, options.backbones)
+    backbones, left_out = choose_comparable(cache, folders, options.backbones, "Choose one with --split.")
     names, parts, understood, final_model = _read_known(cache, options)
     ids = {folder: cache.open(folder, backbones[0]).image_ids for folder in folders}
     total = sum(map(len, ids.values()))
@@ -148,24 +148,12 @@ def find_cached(cache: FeatureCache, options: KnownOptions) -> tuple[CachedImage
         raise InputError(f"{cache.root} holds no image of {source}. Name the data set or the run that it is of.")
     if options.run is not None:
         _read_errors(options.run, images, parts)
-    lines = [*understood]
+    lines = [*understood, *([left_out] if left_out else [])]
     if missing:
         lines.append(f"{count_things(len(missing), 'image')} of {source} not in the cache: {first_few(missing, 3)}")
     if source and known < total:
         lines.append(f"{total - known:,} of {count_things(total, 'image')} of the cache not in {source}: no labels")
     return replace(images, understood=tuple(lines)), backbones
-
-
-def _choose_backbones(cache: FeatureCache, folders: Sequence[str], wanted: str | None) -> tuple[str, ...]:
-    """Choose backbones that all folders have: those wanted, else averages of last maps, as the audit does, else all."""
-    of_folders = {folder: cache.backbones(folder) for folder in folders}
-    common = tuple(name for name in of_folders[folders[0]] if all(name in own for own in of_folders.values()))
-    if not common:
-        held = "; ".join(f"{folder}: {', '.join(own)}" for folder, own in of_folders.items())
-        raise InputError(f"{cache.root} holds no backbone for all splits ({held}). Choose one with --split.")
-    if wanted is not None:
-        return choose_names(wanted, "--backbones", "cached for all splits", common)
-    return tuple(name for name in common if features_of(name) == "last") or common
 
 
 def _read_known(

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.models.baselines import BASELINES
+from classify.rundir import files
 from features.folds.tuning import Tuning
 from features.store.cache import FeatureCache
 from tests.classify.test_predict import predict
@@ -29,7 +30,9 @@ def out_of_fold(out, model: str) -> np.ndarray:
     return table[table["model"] == model][list(LABELS)].to_numpy(np.float32)
 
 
-def test_each_fold_learns_and_predicts_by_the_backbone_that_has_not_seen_it(toy):
+def test_each_fold_learns_and_predicts_by_the_backbone_that_has_not_seen_it(toy, monkeypatch):
+    compared: list[str] = []
+    monkeypatch.setattr(files, "find_duplicates", lambda _, columns, __: compared.extend(columns) or [])
     tuning, features = add_tuned(toy)
     code, said, out = run(toy, "run", "--backbones", f"alpha,{NAME}", "--ensemble", "mean")
     assert code == 0, said
@@ -43,6 +46,7 @@ def test_each_fold_learns_and_predicts_by_the_backbone_that_has_not_seen_it(toy)
     record = json.loads((out / "run.json").read_text())
     assert record["arguments"]["refit"] is True  # test needs the backbone of all rows
     assert record["models"].keys() >= {f"logistic/{NAME}", "logistic/alpha", "logistic/all", "mean"}
+    assert compared == ["alpha"]  # fine-tuned rows of several folds have no distances
     for model in (f"logistic/{NAME}", "logistic/all"):  # on rows that were seen it would be 1
         assert 0.6 < roc_auc_score(toy.train_labels, out_of_fold(out, model)) < 0.95
 

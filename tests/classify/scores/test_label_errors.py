@@ -86,6 +86,15 @@ def test_a_planted_near_duplicate_of_another_group_is_found_and_neighbours_withi
     assert (first.why, second.why) == (SAME_FEATURES, NEAR_DUPLICATE)
 
 
+def test_columns_of_no_backbone_are_not_compared():
+    features = np.random.default_rng(0).normal(size=(120, 40)).astype(np.float32)
+    features[100, :32] = features[7, :32]  # equal where a backbone is, far off beyond
+    features[50] = features[40]
+    equal = [Duplicates(40, 50, SAME_FEATURES), Duplicates(7, 100, SAME_FEATURES)]
+    assert find_duplicates(features, COLUMNS, None) == equal
+    assert find_duplicates(features, {}, None) == []
+
+
 def test_of_many_or_few_images_equal_ones_alone_are_found():
     rng = np.random.default_rng(0)
     for rows in (50, NEAR_ROWS + 2):
