@@ -1,11 +1,10 @@
 """What `python -m classify export` does: join a run's model with its backbones, write them as one file, prove it."""
 
+import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from classify.export.card import Exported, write_card
-from classify.export.graph import OUTPUTS, build_deciding, find_obstacle
+from classify.export.graph import OUTPUTS, as_float32, build_deciding, find_obstacle
 from classify.export.prune import prune
 from classify.options import ExportOptions
 from classify.rundir.files import read_run_table
@@ -32,40 +31,15 @@ from features.common.text import make_console
 from features.common.text import size as in_bytes
 from features.folds.tuning import Tuning, read_member, tuned_name
 from features.store.recipe import IDENTITY, Recipe, backbone_of, group_passes
+from scripts.export_formats import FORMATS, SAVED_MODEL, Format, ImagesByInput, OutputsByName, as_taken
 
 #: By how much what is written may miss the run's own arithmetic, in probability; and where features are rounded to
 #: float16, whose last bit may then be another one.
 _TOLERANCE, _TOLERANCE_OF_FLOAT16 = 1e-5, 1e-3
-#: ONNX's version of its operators.
-OPSET = 18
 #: Images that what is written is proved on.
 _PROOF = 4
-#: What marks the folder of a SavedModel.
-_SAVED_MODEL = "saved_model.pb"
 #: The fields of a recipe that say how an image becomes the pixels of an input.
 _OF_PIXELS = ("input_size", "fit", "intensity_range", "orientation", "window", "interpolation")
-
-_Images = Mapping[str, np.ndarray]
-_Outputs = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Format:
-    """A format of OUT.
-
-    Attributes:
-        name: for people, as Hugging Face's `library_name` has it.
-        write: writes a Keras model to a path.
-        open: opens what was written: from images by input to the outputs by name.
-        needs: the packages that both need, beside Keras.
-        beside: the suffix of a second file, "" without one.
-    """
-
-    name: str
-    write: Callable[[Any, Path], None]
-    open: Callable[[Path], Callable[[_Images], _Outputs]]
-    needs: tuple[str, ...] = ()
-    beside: str = ""
 
 
 def export_model(options: ExportOptions) -> None:
@@ -94,7 +68,8 @@ def export_model(options: ExportOptions) -> None:
     tolerance = _TOLERANCE if exact else _TOLERANCE_OF_FLOAT16
     tunings = _read_tunings(recipes)
     with _staging(out) as folder:
-        run = _write(written, graph, folder / out.name, out)
+        facts = {"labels": saved.label_names, "thresholds": as_float32(saved.thresholds(model)).tolist()}
+        run = _write(written, graph, folder / out.name, out, facts)
         gap = _prove(saved, model, graph, features, run, tolerance)
         if not gap <= tolerance:  # which what is not a number is not
             raise InputError(
@@ -230,12 +205,14 @@ def _licence(recipe: Recipe, tuning: Tuning | None) -> str:
     return row.licence if row and weights == "imagenet" else f"unknown: {file} is a file of its maker's"
 
 
-def _write(written: Format, graph: Any, path: Path, out: Path) -> Callable[[_Images], _Outputs]:
+def _write(
+    written: Format, graph: Any, path: Path, out: Path, facts: Mapping[str, Sequence[object]]
+) -> Callable[[ImagesByInput], OutputsByName]:
     """Write a graph in a format, and open it again."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of numpy, at what Keras does for tf2onnx
-            written.write(graph, path)
+            written.write(graph, path, {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()})
         return written.open(path)
     except (OSError, MemoryError):
         raise
@@ -249,7 +226,7 @@ def _prove(
     model: str,
     graph: Any,
     features: Any,
-    run: Callable[[_Images], _Outputs],
+    run: Callable[[ImagesByInput], OutputsByName],
     tolerance: float,
 ) -> float:
     """Compare what was written with the run's own arithmetic: the largest difference of a probability.
@@ -262,7 +239,7 @@ def _prove(
     for tensor in graph.inputs:
         place = np.arange(tensor.shape[1]) * 8 // tensor.shape[1]
         images[tensor.name] = coarse[:, place][:, :, place]
-    found = features(_as_taken(images))
+    found = features(as_taken(images))
     rows = np.concatenate([np.asarray(found[name], np.float32) for name in saved.needs(model)], axis=1)
     expected, thresholds = saved.predict(model, rows), saved.thresholds(model)
     outputs = run(images)
@@ -271,11 +248,6 @@ def _prove(
     clear = np.abs(expected - thresholds) > tolerance
     same = decisions == to_binary(expected, thresholds)
     return gap if (same | ~clear).all() else float("inf")
-
-
-def _as_taken(images: _Images) -> Any:
-    """Images as a Keras model takes them: alone where there is one input, else by name."""
-    return dict(images) if len(images) > 1 else next(iter(images.values()))
 
 
 def _choose_format(out: Path, overwrite: bool) -> Format:
@@ -293,7 +265,7 @@ def _choose_format(out: Path, overwrite: bool) -> Format:
     there = [path for path in _paths(out, chosen) if path.exists() or path.is_symlink()]
     if there and not overwrite:
         raise InputError(f"{there[0]} is there already. Name another file, or replace it with --overwrite.")
-    if out.is_dir() and (out.suffix or not (out / _SAVED_MODEL).is_file()):
+    if out.is_dir() and (out.suffix or not (out / SAVED_MODEL).is_file()):
         raise InputError(f"{out} is a folder that is no SavedModel. Name another file.")
     return chosen
 
@@ -321,78 +293,3 @@ def _publish(folder: Path, out: Path, chosen: Format) -> None:
     for target in _paths(out, chosen):
         remove(target)
         (folder / target.name).replace(target)
-
-
-def _write_keras(model: Any, path: Path) -> None:
-    model.save(path)
-
-
-def _open_keras(path: Path) -> Callable[[_Images], _Outputs]:
-    model = import_keras().saving.load_model(path, compile=False)
-    return lambda images: {name: np.asarray(found) for name, found in model(_as_taken(images)).items()}
-
-
-def _write_saved_model(model: Any, path: Path) -> None:
-    model.export(path, verbose=False)
-
-
-def _open_saved_model(path: Path) -> Callable[[_Images], _Outputs]:
-    import tensorflow as tf
-
-    model = tf.saved_model.load(path)
-    return lambda images: {name: found.numpy() for name, found in model.serve(_as_taken(images)).items()}
-
-
-def _convert(model: Any, path: Path, **how: Any) -> None:
-    """Let Keras convert the graph that TensorFlow traces.
-
-    Without functions within it: those that Keras marks for XLA, such as convolutions in groups, are not converted.
-    """
-    import tensorflow as tf
-
-    model(model.input)  # Keras exports only what was called
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        model.export(str(path), verbose=False, **how)
-    finally:
-        tf.config.run_functions_eagerly(before)
-
-
-def _write_onnx(model: Any, path: Path) -> None:
-    onnx = import_module("onnx")
-    _convert(model, path, format="onnx", opset_version=OPSET)
-    written = onnx.load(path)
-    for tensor in (*written.graph.input, *written.graph.output):
-        tensor.type.tensor_type.shape.dim[0].dim_param = "N"
-    onnx.save(written, path)
-
-
-def _open_onnx(path: Path) -> Callable[[_Images], _Outputs]:
-    session = import_module("onnxruntime").InferenceSession(path)
-    names = [output.name for output in session.get_outputs()]
-    return lambda images: dict(zip(names, session.run(names, dict(images)), strict=True))
-
-
-def _write_openvino(model: Any, path: Path) -> None:
-    _convert(model, path, format="openvino")
-
-
-def _open_openvino(path: Path) -> Callable[[_Images], _Outputs]:
-    openvino = import_module("openvino")
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def run(images: _Images) -> _Outputs:
-        found = compiled(dict(images))
-        return {name: np.array(found[name]) for name in OUTPUTS}
-
-    return run
-
-
-#: By the suffix of OUT.
-FORMATS = {
-    ".keras": Format("keras", _write_keras, _open_keras),
-    ".onnx": Format("onnx", _write_onnx, _open_onnx, ("tf2onnx", "onnx", "onnxruntime")),
-    ".xml": Format("openvino", _write_openvino, _open_openvino, ("openvino",), ".bin"),
-    "": Format("tensorflow", _write_saved_model, _open_saved_model),
-}

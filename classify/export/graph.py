@@ -62,7 +62,7 @@ def build_deciding(saved: SavedRun, model: str) -> "keras.Model":
     keras = import_keras()
     features = {name: keras.Input((saved.widths[name],), name=name) for name in saved.needs(model)}
     probabilities = keras.ops.mean(_Graph(saved, features).predict(model), axis=1)
-    decisions = keras.ops.cast(probabilities >= _as_float32(saved.thresholds(model)), "uint8")
+    decisions = keras.ops.cast(probabilities >= as_float32(saved.thresholds(model)), "uint8")
     return keras.Model(features, dict(zip(OUTPUTS, (probabilities, decisions), strict=True)), name="head")
 
 
@@ -236,7 +236,7 @@ def _has_lines(model: Any) -> bool:
     )
 
 
-def _as_float32(thresholds: Thresholds) -> np.ndarray:
+def as_float32(thresholds: Thresholds) -> np.ndarray:
     """The least float32 from each threshold on, (L,): it decides float32 probabilities alike; 2 where none is."""
     with np.errstate(over="ignore"):
         rounded = np.minimum(thresholds, 2.0).astype(np.float32)

@@ -47,6 +47,13 @@ def check(run, probabilities, decisions) -> None:
     np.testing.assert_array_equal(decisions, decided)
 
 
+def check_facts(found) -> None:
+    """What a file says of its outputs: the labels in their order, and the thresholds that decide."""
+    assert json.loads(str(found["labels"])) == list(LABELS)
+    thresholds = np.array(json.loads(str(found["thresholds"])), np.float32)
+    np.testing.assert_array_equal(found["decisions"], found["probabilities"] >= thresholds)
+
+
 def inputs_of(run) -> dict[str, np.ndarray]:
     return {f"images_{size}": pixels(run, size) for size in (16, 20)}
 
@@ -72,10 +79,11 @@ def test_a_keras_file_gives_the_probabilities_of_the_csv(run, tmp_path):
 ONNX = """
 import sys, numpy as np, onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1])
+facts = session.get_modelmeta().custom_metadata_map
 assert [(i.name, i.shape[0], i.type) for i in session.get_inputs()] == [
     ("images_16", "N", "tensor(uint8)"), ("images_20", "N", "tensor(uint8)")], session.get_inputs()
 probabilities, decisions = session.run(["probabilities", "decisions"], dict(np.load(sys.argv[2])))
-np.savez(sys.argv[3], probabilities=probabilities, decisions=decisions)
+np.savez(sys.argv[3], probabilities=probabilities, decisions=decisions, **facts)
 assert not {"tensorflow", "keras", "onnx", "classify", "extract"} & set(sys.modules)
 """
 
@@ -92,6 +100,7 @@ def test_an_onnx_file_gives_them_where_there_is_only_onnxruntime_and_numpy(run, 
     assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / "out.npz")
     check(run, found["probabilities"], found["decisions"])
+    check_facts(found)
 
 
 def test_a_saved_model_gives_them(run, tmp_path):
@@ -111,6 +120,9 @@ def test_an_openvino_file_gives_them(run, tmp_path):
     compiled = openvino.Core().compile_model(out, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled(inputs_of(run))
     check(run, found["probabilities"], found["decisions"])
+    about = openvino.Core().read_model(out)
+    facts = {name: about.get_rt_info(["headbank", name]).astype(str) for name in ("labels", "thresholds")}
+    check_facts({name: found[name] for name in ("probabilities", "decisions")} | facts)
     assert (tmp_path / "model.bin").is_file()
 
 
@@ -168,7 +180,7 @@ def test_a_format_that_fails_or_is_not_exact_leaves_nothing(run, tmp_path, monke
 
     from scripts import export as module
 
-    def fail(model, path):
+    def fail(model, path, facts):
         raise ValueError("no such operator\nat line 3")
 
     def miss(path):
