@@ -21,7 +21,7 @@ from classify.rundir.saved_run import SavedRun
 from classify.scores.thresholds import to_binary
 from features.common.cli import split_names
 from features.common.errors import InputError
-from features.common.text import count_things, make_console, progress_bar
+from features.common.text import count_things, first_few, make_console, progress_bar
 from features.dataset.folder import to_image_id
 from features.store.cache import FeatureCache
 from features.store.gradients import GRADIENTS, Gradients, Pair, draw_command, rounded, write_gradients
@@ -34,6 +34,8 @@ Reasons = Mapping[Key, Sequence[tuple[str, int]]]
 NO_FIT = -1
 #: Below this share or coefficient a member changes no picture: fitted weights come near 0 without reaching it.
 _LEAST_SHARE = 1e-6
+#: Why a member is left out whose files say so.
+_NO_GRADIENT = "it has no gradient with respect to the features"
 #: Two scores that differ by no more are of the same image: features of other engines or half the bits differ by less.
 _SAME_SCORE = 0.01
 #: Images whose gradients are computed at a time: those of all labels are in memory.
@@ -62,7 +64,7 @@ class Explainer:
     A baseline or head is its own only member. An ensemble is explained by the weighted mean of its members' logits: by
     their shares, a stacking by its coefficients, per label. A calibration changes no gradient's direction, so that a
     calibrated model is explained by what it calibrates. Members without a gradient (forest, knn, boosting, prior) are
-    left out.
+    left out, and those on fine-tuned backbones: there is one for each fold, so that no map is of all its images.
 
     Args:
         run: the run.
@@ -165,7 +167,19 @@ class Explainer:
     def others(self) -> tuple[str, ...]:
         """The baselines and heads of the run that have a gradient."""
         models = self.run.models.items()
-        return tuple(name for name, entry in models if not entry["members"] and self._has_gradient(name))
+        return tuple(name for name, entry in models if not entry["members"] and not self._obstacle(name))
+
+    @property
+    def explained(self) -> tuple[str, ...]:
+        """The backbones that members with a gradient see, in their order."""
+        seen = {name for member in self.weights.members for name in self.run.models[member]["backbones"]}
+        return tuple(name for name in self.backbones if name in seen)
+
+    @property
+    def no_heat(self) -> str:
+        """Why nothing has a gradient."""
+        why = next((reason for reason in self.weights.left_out.values() if reason != _NO_GRADIENT), "")
+        return f"neither {self.model} nor a member of it has a gradient" + (f": {why}" if why else "")
 
     def _files(self, member: str, fit: int = NO_FIT) -> list[str]:
         """The file of one fit, or those that predict new images."""
@@ -174,9 +188,11 @@ class Explainer:
             return files
         return [model_path(Path(MODELS), member, f"fold{fit}", Path(files[0]).suffix).as_posix()]
 
-    def _has_gradient(self, member: str) -> bool:
-        """Whether a baseline or head can be linearised."""
-        return bool(self._load(self._files(member)[0]).has_gradient)
+    def _obstacle(self, member: str) -> str:
+        """Say why a baseline or head cannot be linearised; "" if it can."""
+        if tuned := [name for name in self.run.models[member]["backbones"] if self.run.recipes[name].tuned]:
+            return f"{first_few(tuned)} is fine-tuned, with a backbone for each fold"
+        return "" if self._load(self._files(member)[0]).has_gradient else _NO_GRADIENT
 
     def _weigh(self, model: str) -> ModelWeights:
         """Weigh the members of a model, down to baselines and heads."""
@@ -195,10 +211,10 @@ class Explainer:
             if weight.max() < _LEAST_SHARE:
                 continue
             whole += weight
-            if self._has_gradient(member):
-                weights[member] = weight
+            if obstacle := self._obstacle(member):
+                left_out[member] = obstacle
             else:
-                left_out[member] = "it has no gradient with respect to the features"
+                weights[member] = weight
         shown = np.sum(list(weights.values()), axis=0)
         if coefficients is None:
             weights = {member: weight / shown for member, weight in weights.items()}
@@ -258,7 +274,7 @@ def explain(explainer: Explainer, cache: FeatureCache, reasons: Reasons, chosen_
                             pair = replace(pair, logit=logit, rest=rest)
                         pairs.append(pair)
                     advance()
-    columns = explainer.columns if vectors else {}
+    columns = {name: explainer.columns[name] for name in explainer.explained}
     return Gradients(
         run=run.record["seal"],
         model=model,
@@ -267,7 +283,7 @@ def explain(explainer: Explainer, cache: FeatureCache, reasons: Reasons, chosen_
         members={name: tuple(shares.tolist()) for name, shares in weights.members.items()},
         left_out=weights.left_out,
         covered=weights.covered,
-        no_heat="" if vectors else f"neither {model} nor a member of it has a gradient",
+        no_heat="" if vectors else explainer.no_heat,
         instead=() if vectors else explainer.others(),
         recipes={name: run.recipes[name].as_read(run.tta) for name in columns},
         pairs=tuple(pairs),

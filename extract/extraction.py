@@ -23,6 +23,7 @@ from extract.pipeline import BatchFunction, Filling, Found, Images, Job, Pipelin
 from extract.report import Report, show_progress
 from extract.runtime import device_name, missing_gpu
 from features.common.text import count_things
+from features.folds.tuning import keep_record
 from features.shards import ShardRecords, hold_files
 from features.store.assembly import assemble
 from features.store.cache import FeatureCache
@@ -283,6 +284,7 @@ def finish(
         say(f"no image of {split} could be read: its cache files are left as they are.")
         return
     for filling in fillings:
+        keep_record(cache, filling.recipe)
         _assemble(cache / split / f"{filling.name}.h5", filling, found.digests, say)
 
 

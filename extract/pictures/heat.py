@@ -170,8 +170,8 @@ def _freeze(recipe: Recipe, weights_dir: Path | None) -> FrozenBackbone:
     """Find the backbone that features were extracted with."""
     if recipe.tuned:
         raise InputError(
-            f"{recipe.backbone} was fine-tuned, and has a backbone for each fold: no heat maps are drawn of it. Choose "
-            "a model of other backbones, by classify gradients --model."
+            f"{recipe.backbone} was fine-tuned, and has a backbone for each fold: no heat maps are drawn of it. Run "
+            "classify gradients again, which leaves it out."
         )
     if recipe.is_own_model and recipe.weights.endswith(".onnx"):
         raise InputError(
@@ -348,7 +348,7 @@ def _say_what_is_missing(
             others = f"{command} (or {first_few(found.instead[1:]) or 'no other'}; of predictions: classify predict)"
         say(f"without heat: {found.no_heat}. With heat: {others}")
     elif found.left_out:
-        say(f"without a gradient, so left out: {', '.join(found.left_out)} ({1 - found.covered:.0%} of the shares)")
+        say(f"without a heat map, so left out: {', '.join(found.left_out)} ({1 - found.covered:.0%} of the shares)")
     if error > _TOLERANCE:
         why = "the backbones give other features on this machine than those that the run learnt from"
         if any(len(recipe.views) > 1 for recipe in found.recipes.values()):

@@ -19,7 +19,7 @@ from features.common.errors import InputError
 from features.common.files import digest, read_record, replacing
 from features.common.text import count_things, first_few
 from features.store.mapped import AnyFeatures, MappedFeatures
-from features.store.recipe import FEATURES, features_of
+from features.store.recipe import FEATURES, Recipe, features_of
 
 #: The folder of a cache that holds the backbones; in it, of each name, the record, and its files of Keras.
 TUNED, _RECORD = "tuned", "tuning.json"
@@ -152,6 +152,17 @@ def read_member(path: Path) -> tuple[Tuning, dict[str, Any]] | None:
         return None
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path} is not what was written. {_REMEDY}") from None
+
+
+def keep_record(cache: Path, recipe: Recipe) -> None:
+    """Put the record of a fine-tuning beside rows by it, from its file, into a cache that has none; stage 2 reads it.
+
+    Raises:
+        InputError: the record in the file was changed by hand.
+    """
+    found = read_member(Path(recipe.weights)) if recipe.tuned else None
+    if found is not None and not (folder_of(cache, found[0].name) / _RECORD).exists():
+        found[0].write(cache)
 
 
 def tuned_row(row: str, source: str) -> str:

@@ -13,6 +13,7 @@ from classify.models.baselines import BASELINES
 from classify.rundir import files
 from features.folds.tuning import Tuning
 from features.store.cache import FeatureCache
+from features.store.gradients import read_gradients
 from tests.classify.test_predict import predict
 from tests.classify.test_run import run
 from tests.classify.toy import LABELS, Toy, add_tuned, make_toy, write_cache_file
@@ -140,3 +141,21 @@ def test_search_and_learning_curves_are_refused(toy):
     result = CliRunner().invoke(app, ["learn", str(out)])
     assert result.exit_code == 2
     assert "fine-tuned on all groups" in " ".join(result.output.split())
+
+
+def test_no_gradient_is_of_a_fine_tuned_backbone(toy):
+    add_tuned(toy)
+    options = ["--baselines", "logistic", "--preset", "none", "--ensemble", "mean", "--select", "mean"]
+    code, said, out = run(toy, "run", "--backbones", f"alpha,{NAME}", *options)
+    assert code == 0, said
+    found = read_gradients(out)
+    assert (list(found.members), list(found.recipes), list(found.vectors)) == (["logistic/alpha"], ["alpha"], ["alpha"])
+    why = f"{NAME} is fine-tuned, with a backbone for each fold"
+    assert found.left_out == {f"logistic/{NAME}": why, "logistic/all": why}
+    assert found.covered == pytest.approx(1 / 3)
+    for pair, vector in zip(found.pairs, found.vectors["alpha"], strict=True):
+        features = FeatureCache(toy.cache).read(pair.split, ["alpha"], [pair.image_id])[1][0]
+        assert vector @ features + pair.rest == pytest.approx(pair.logit, abs=1e-3)
+    result = CliRunner().invoke(app, ["gradients", str(out), "--model", f"logistic/{NAME}"])
+    assert result.exit_code == 2
+    assert f"has a gradient: {why}. Name one of logistic/alpha." in " ".join(result.output.split())

@@ -253,7 +253,7 @@ def test_without_labels_there_is_nothing_to_learn(data):
     assert "has no labels of the images to learn from" in said or "no images to learn from" in said
 
 
-def test_fine_tuned_files_extract_new_images_alone(tuned, tmp_path):
+def test_fine_tuned_files_extract_new_images_alone(tuned, run, tmp_path):
     data = shutil.copytree(tuned.parent, tmp_path / "copy") / "data"
     folder = data.parent / "cache" / "tuned" / "tiny.tuned"
     for name, file, split, says in (
@@ -266,12 +266,21 @@ def test_fine_tuned_files_extract_new_images_alone(tuned, tmp_path):
         result = CliRunner().invoke(extract, given)
         assert result.exit_code == 2
         assert says in " ".join(result.output.split())
-    given = ["run", str(data / "test"), "--cache", str(data.parent / "cache"), "--split", "new"]
+    given = ["run", str(data / "test"), "--cache", str(tmp_path / "new"), "--split", "new"]
     result = CliRunner().invoke(extract, [*given, "--backbone", f"tiny.tuned={folder / 'all.keras'}"])
     assert result.exit_code == 0, result.output
-    cache = FeatureCache(data.parent / "cache")
+    cache = FeatureCache(tmp_path / "new")
     ids, new = cache.read("new", ["tiny.tuned.mid"])
-    np.testing.assert_allclose(new, cache.read("test", ["tiny.tuned.mid"], ids)[1], atol=1e-5)
+    of_test = FeatureCache(data.parent / "cache").read("test", ["tiny.tuned.mid"], ids)[1]
+    np.testing.assert_allclose(new, of_test, atol=1e-5)
+    out = tmp_path / "predicted"
+    given = ["predict", str(run), "--cache", str(cache.root), "--split", "new", "--out", str(out)]
+    result = CliRunner().invoke(classify, given)
+    assert result.exit_code == 0, result.output  # the cache says, too, which images the backbone has seen
+    found, expected = (pd.read_csv(path / "predictions_probability.csv").set_index("ID") for path in (out, run))
+    np.testing.assert_allclose(found.loc[expected.index], expected, atol=1e-5)
+    (cache.root / "tuned" / "tiny.tuned" / "tuning.json").unlink()
+    assert CliRunner().invoke(classify, [*given, "--overwrite"]).exit_code == 2
 
 
 def test_augmented_images_are_drawn_anew_in_each_epoch_and_mixed_precision_ends_with_the_training(data, monkeypatch):

@@ -131,7 +131,7 @@ def test_the_files_of_a_run(extracted):
     assert code == 0, said
     assert "6 of 14 pairs of image and label (3 of 7 images) of" in said
     assert "3 thumbnails, 6 heat maps," in said
-    assert "without a gradient, so left out: knn/all (10% of the shares)" in said
+    assert "without a heat map, so left out: knn/all (10% of the shares)" in said
     cam = run / "cam"
     images = pd.read_csv(cam / "images.csv", dtype=str)
     assert images.to_numpy().tolist() == [
