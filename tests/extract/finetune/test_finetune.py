@@ -223,7 +223,9 @@ def test_a_command_that_was_killed_goes_on(data, monkeypatch):
     assert said.count("kept, of epoch") == 2
     assert len(trained) == 5
     assert (folder / "fold1.keras").read_bytes() == before
+    trained[:] = [1] * 2
     code, said = finetune(data, "--lr", "1e-3")
+    assert code == 130
     assert "kept, of epoch" not in said
 
 
