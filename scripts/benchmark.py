@@ -25,6 +25,7 @@ from features.common.errors import InputError
 from scripts.benchmark_audit import benchmark_audit
 from scripts.benchmark_cam import benchmark_cam
 from scripts.benchmark_dicom import benchmark_dicom
+from scripts.benchmark_export import benchmark_export
 from scripts.benchmark_extract import FOUR, MORE, benchmark_extract, make_frozen
 from scripts.benchmark_features import BANKS, benchmark_features
 from scripts.benchmark_finetune import benchmark_finetune
@@ -140,6 +141,16 @@ def benchmark_defaults(
 ) -> None:
     """What features and models are worth as defaults: the final model out-of-fold, paired, by AUC, AP and log loss."""
     benchmark_features(data, cache, bank or BANKS, seeds, cores())
+
+
+@app.command("export")
+def benchmark_exported(
+    run: Annotated[Path, typer.Option(metavar="RUN", help="A finished run on plain images.")] = DEMO / "run",
+    images: Annotated[Path, typer.Option(metavar="IMAGES", help="A folder of images.")] = DEMO / "phantom" / "test",
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats, alternating; medians are printed.")] = 3,
+) -> None:
+    """What an exported .onnx takes to predict a folder of images, beside scripts/predict.sh."""
+    benchmark_export(run, images, repeats)
 
 
 @app.command("finetune")

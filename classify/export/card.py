@@ -25,7 +25,9 @@ model = keras.saving.load_model("OUT")
 found = model(IMAGES)
 print(np.asarray(found["probabilities"]), np.asarray(found["decisions"]))""",
     "onnx": """import numpy as np, onnxruntime
-session = onnxruntime.InferenceSession("OUT")
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1  # many images: as many calls at a time as there are cores, from threads, 8 images each
+session = onnxruntime.InferenceSession("OUT", options)
 probabilities, decisions = session.run(["probabilities", "decisions"], IMAGES)
 print(probabilities, decisions)""",
     "openvino": """import numpy as np, openvino
