@@ -144,8 +144,9 @@ def _preparation(exported: Exported) -> str:
         )
     return (
         "\n".join(words)
-        + "\n\nThe halving is OpenCV's `INTER_AREA`, the rest its `INTER_LINEAR`, on uint8 pixels. Other resizing "
-        "gives other pixels, and somewhat other probabilities. Scaling of the pixels is inside the file."
+        + "\n\nHalved is each side that is at least twice as long as it becomes, again and again, to half its length "
+        "rounded down, by OpenCV's `INTER_AREA`; the rest is its `INTER_LINEAR`, on uint8 pixels. Other resizing gives "
+        "other pixels, and somewhat other probabilities. Scaling of the pixels is inside the file."
     )
 
 

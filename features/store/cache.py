@@ -80,8 +80,9 @@ class FeatureCache:
         path = self.path(split, backbone)
         if path not in self._files:
             if not path.exists():
-                have = ", ".join(self.backbones(split)) or "none"
-                raise self._lack(split, f"{path} is not there (cached for {split}: {have})", backbone)
+                own = ", ".join(self.backbones(split))
+                have = f"cached for {split}: {own}" if own else f"splits: {', '.join(self.splits()) or 'none'}"
+                raise self._lack(split, f"{path} is not there ({have})", backbone)
             self._files[path] = CacheFile.open(path)
         return self._files[path]
 

@@ -162,6 +162,11 @@ def test_a_missing_backbone_is_named_with_those_that_are_there(cache):
     )
 
 
+def test_a_split_that_is_missing_is_named_with_those_that_are_there(cache):
+    said = message_of(cache, "tset", ["net"])
+    assert said.startswith(f"{cache.root}/tset/net.h5 is not there (splits: {', '.join(cache.splits())}). ")
+
+
 def test_missing_rows_are_counted(cache):
     assert message_of(cache, "train", ["net"], [IDS[0], "a17", ODD_IDS[0]]) == (
         f"{cache.root}/train/net.h5: 2 of 3 images are missing (first: a17). Run: scripts/extract.sh DATA "
