@@ -185,13 +185,14 @@ class Run:
 
         Raises:
             InputError: the run has no such model; the cache has no such split, or features that were extracted in
-                another way than those that the run learnt from.
+                another way than those that the run learnt from, or of images that a fine-tuned backbone has seen.
         """
         name = self._saved.choose(model)
         known = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
         self._saved.refuse_other_features(known, split, name)
         backbones = self._saved.opens(name)
         image_ids = known.open(split, backbones[0]).image_ids
+        self._saved.refuse_seen(known, split, name, image_ids, split)
         features = known.map(split, backbones, image_ids, self._saved.tta).load()
         return self._frame(image_ids, self._saved.predict(name, features))
 

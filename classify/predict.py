@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from classify.explain import Explainer, Reasons, explain, say_what_was_explained
-from classify.inputs import read_tuning
 from classify.options import PredictOptions
 from classify.rundir.classes import write_classes
 from classify.rundir.files import write_predictions
@@ -101,9 +100,7 @@ def predict_held(options: PredictOptions, *, leave_late: bool = False) -> int:
     saved.refuse_other_features(feature_cache, split, name)
     backbones = saved.opens(name)
     image_ids, used_ids, late = _list_images(feature_cache, split, backbones, images, leave_late)
-    for backbone in (backbone for backbone in backbones if saved.recipes[backbone].tuned):
-        known, tuning = feature_cache.open(split, backbone).index, read_tuning(feature_cache, split, backbone)
-        tuning.refuse_seen(used_ids, [known[image_id] for image_id in used_ids], str(images or split))
+    saved.refuse_seen(feature_cache, split, name, used_ids, str(images or split))
     features = feature_cache.map(split, backbones, used_ids, saved.tta).load()
     probabilities = saved.predict(name, features)
     explained = None

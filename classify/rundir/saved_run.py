@@ -1,6 +1,6 @@
 """Load a finished run, and predict with it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.crossfit.plan import mean_probabilities
-from classify.inputs import columns_of
+from classify.inputs import columns_of, read_tuning
 from classify.models.files import Predictor, load_model, predict_rows
 from classify.rundir.files import read_thresholds
 from classify.rundir.folder import SealedRun, changed
@@ -135,6 +135,23 @@ class SavedRun(SealedRun):
                     f"{wanted.fingerprint[:8]}. Extract it into another --cache with "
                     f"{' and '.join(join_words(*words) for words in self.extract_options(model))}."
                 )
+
+    def refuse_seen(self, cache: FeatureCache, split: str, model: str, image_ids: Sequence[str], what: str) -> None:
+        """Refuse to predict images of a split that a fine-tuned backbone of a model has learnt from.
+
+        Args:
+            cache: the features.
+            split: its split.
+            model: the model's name.
+            image_ids: images with features.
+            what: these images, in words.
+
+        Raises:
+            InputError: there are such images, or the cache does not say what the backbone has seen.
+        """
+        for backbone in (name for name in self.opens(model) if self.recipes[name].tuned):
+            index, tuning = cache.open(split, backbone).index, read_tuning(cache, split, backbone)
+            tuning.refuse_seen(image_ids, [index[image_id] for image_id in image_ids], what)
 
     def predict(self, model: str, features: AnyFeatures) -> Probabilities:
         """Predict, by the same models and the same arithmetic as in the run.

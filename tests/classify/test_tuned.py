@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.models.baselines import BASELINES
+from classify.notebook import Run
 from classify.rundir import files
+from features.common.errors import InputError
 from features.folds.tuning import Tuning
 from features.store.cache import FeatureCache
 from features.store.gradients import read_gradients
@@ -117,6 +119,8 @@ def test_images_that_were_seen_are_neither_tested_nor_predicted(toy):
     code, said, _ = predict(toy, out, split="train", out="seen")
     assert code == 2
     assert "train: alpha.tuned was fine-tuned on 200 of 200 images" in said
+    with pytest.raises(InputError, match=r"train: alpha\.tuned was fine-tuned on 200 of 200 images"):
+        Run(out).predict(toy.cache, split="train")
     (toy.data / "test" / f"{toy.test_ids[3]}.png").write_bytes(toy.train_ids[0].encode())
     contents = [b""] * 3 + [toy.train_ids[0].encode()] + [b""] * 26
     for name in ("alpha", "beta", NAME):
