@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: What separates names, or parts of them.
 _NOT_IN_NAMES = '/+,"'
+#: What `decide` takes.
+_EXPECTED = "Expected a DataFrame with a column of probabilities for each of"
 #: How high a notebook shows a report, in pixels.
 _HEIGHT = 800
 
@@ -197,11 +199,24 @@ class Run:
         return self._frame(image_ids, self._saved.predict(name, features))
 
     def decide(self, probabilities: pd.DataFrame, model: str | None = None) -> pd.DataFrame:
-        """Turn probabilities of a model into decisions by its thresholds: uint8, 0 or 1."""
-        cuts = self._saved.thresholds(self._saved.choose(model))
-        return self._frame(
-            probabilities.index, to_binary(probabilities[list(self._saved.label_names)].to_numpy(), cuts)
-        )
+        """Turn probabilities of a model into decisions by its thresholds: 0 or 1, or missing as they are (Int8).
+
+        Args:
+            probabilities: a column per label, as `predict`, `out_of_fold` and `predictions` give them.
+            model: their model; None for the final one.
+
+        Raises:
+            InputError: the run has no such model, or a label has no column of numbers.
+        """
+        cuts, names = self._saved.thresholds(self._saved.choose(model)), list(self._saved.label_names)
+        if not isinstance(probabilities, pd.DataFrame):
+            raise InputError(f"decide: received {type(probabilities).__name__}. {_EXPECTED} {', '.join(names)}.")
+        numbers = probabilities.select_dtypes("number")
+        if missing := [name for name in names if name not in numbers]:
+            raise InputError(f"decide: {missing[0]} is not a column of numbers. {_EXPECTED} {', '.join(names)}.")
+        values = numbers[names].to_numpy(np.float64, na_value=np.nan)
+        frame = self._frame(probabilities.index, to_binary(values, cuts))
+        return frame.astype("Int8").mask(np.isnan(values))
 
     @property
     def predictions(self) -> pd.DataFrame:

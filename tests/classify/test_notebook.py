@@ -78,6 +78,29 @@ def test_predictions_of_a_cache_are_those_of_the_run(run, toy):
     assert run.decide(found).loc[decisions.index].to_numpy().tolist() == decisions.to_numpy().tolist()
 
 
+def test_where_there_is_no_probability_there_is_no_decision(run):
+    probabilities = run.predictions.astype("float32")
+    probabilities.iloc[2] = np.nan  # a rejected image
+    decisions = run.decide(probabilities)
+    rejected = decisions.index[2]
+    assert decisions.loc[rejected].isna().all()
+    assert (decisions.dtypes == "Int8").all()
+    pd.testing.assert_frame_equal(decisions.drop(rejected), run.decide(probabilities.drop(rejected)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (pd.DataFrame.to_numpy, "decide: received ndarray"),
+        (lambda frame: frame.drop(columns=LABELS[1]), f"decide: {LABELS[1]} is not a column of numbers"),
+        (lambda frame: frame.astype({LABELS[2]: str}), f"decide: {LABELS[2]} is not a column of numbers"),
+    ],
+)
+def test_what_holds_no_probabilities_is_not_decided(run, change, said):
+    with pytest.raises(InputError, match=rf"{said}\. Expected a DataFrame .* for each of {', '.join(LABELS)}\."):
+        run.decide(change(run.predictions))
+
+
 def test_a_notebook_shows_the_report_and_its_figures(run):
     page = run._repr_html_()
     assert page.startswith("<iframe srcdoc=")
