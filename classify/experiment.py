@@ -14,7 +14,7 @@ from classify.crossfit.store import KEEP_NONE, FitKeys, FitStore, Recall, descri
 from classify.ensembles.crossfit import calibrate, combine
 from classify.inputs import Inputs, feature_sets, warn_shared_groups
 from classify.models.baselines import BASELINES, PRIOR
-from classify.models.estimators import OneVsRest
+from classify.models.estimators import OfOnesOwn
 from classify.models.files import SavedEstimator
 from classify.models.trained_head import TrainedHead
 from classify.scores.choice import Comparison, Nested, Permutations, choose, choose_nested, macro_labels
@@ -142,7 +142,7 @@ def run_experiment(
     for name in baselines + heads:
         kind, _, on = name.partition("/")
         if own := settings.estimators.get(kind):
-            candidates[name] = Candidate(OneVsRest(own, standardise=False), seen[on], known=False)
+            candidates[name] = Candidate(OfOnesOwn(own, kind), seen[on], known=False)
         else:
             candidates[name] = Candidate(specs[kind] if name in heads else BASELINES[kind].make(), seen[on])
     repeats = make_repeats(inputs, settings.folds, settings.repeats, settings.seed)

@@ -12,10 +12,13 @@ from sklearn.utils.validation import has_fit_parameter
 
 from classify.models.trained_head import Linearised
 from features.common.arrays import UNKNOWN, Features, Groups, Labels, Probabilities, count_values
+from features.common.errors import InputError
 from features.store.mapped import AnyFeatures, in_blocks
 
 #: The least slope of a fitted line: above 0, so that calibration never turns a ranking round.
 _LEAST_SLOPE = 0.01
+#: How far from 0 and 1 a probability of somebody's own estimator may be: float32 rounds by 6e-8.
+_ROUNDING = 1e-6
 
 
 class OneVsRest(BaseEstimator):
@@ -64,9 +67,7 @@ class OneVsRest(BaseEstimator):
                 grouped = {}
                 if has_fit_parameter(self.classifier, "groups"):
                     grouped["groups"] = None if groups is None else groups[known]
-                fitted = clone(self.classifier, safe=False).fit(
-                    seen if known.all() else seen[known], truth[known], **grouped
-                )
+                fitted = self._fit_one(seen if known.all() else seen[known], truth[known], **grouped)
                 self.converged_ &= _has_converged(fitted)
                 self.classifiers_.append(fitted)
         return self
@@ -77,10 +78,19 @@ class OneVsRest(BaseEstimator):
         if self.reducer_ is not None:
             seen = self.reducer_.transform(seen)
         columns = [
-            np.full(len(X), known) if isinstance(known, float) else known.predict_proba(seen)[:, 1]
+            np.full(len(X), known) if isinstance(known, float) else self._predict_one(known, seen)
             for known in self.classifiers_
         ]
         return np.column_stack(columns).astype(np.float32)
+
+    def _fit_one(self, X: np.ndarray, y: np.ndarray, **grouped: Groups | None) -> ClassifierMixin:
+        """Fit a classifier to features (n, D) and the truth (n,)."""
+        return clone(self.classifier, safe=False).fit(X, y, **grouped)
+
+    def _predict_one(self, fitted: ClassifierMixin, X: np.ndarray) -> np.ndarray:
+        """Give the probability of 1, (n,)."""
+        positive: np.ndarray = fitted.predict_proba(X)[:, 1]
+        return positive
 
     @property
     def has_gradient(self) -> bool:
@@ -106,6 +116,45 @@ class OneVsRest(BaseEstimator):
         columns, intercepts = zip(*(_line(known, width) for known in self.classifiers_), strict=True)
         coefficients = np.column_stack(columns).astype(np.float64) / self.scaler_.scale_[:, np.newaxis]
         return coefficients, np.array(intercepts) - self.mean_ @ coefficients
+
+
+class OfOnesOwn(OneVsRest):
+    """A person's own classifier per label, on features as they are. What it gives is checked, as nobody else does.
+
+    Args:
+        classifier: as that of `OneVsRest`.
+        name: of the baseline, for messages.
+    """
+
+    def __init__(self, classifier: ClassifierMixin, name: str) -> None:
+        super().__init__(classifier, standardise=False)
+        self.name = name
+
+    def _fit_one(self, X: np.ndarray, y: np.ndarray, **grouped: Groups | None) -> ClassifierMixin:
+        fitted = super()._fit_one(X, y, **grouped)
+        if not hasattr(fitted, "predict_proba"):
+            raise self._error(f"fit gave {type(fitted).__name__}, expected the estimator: let it return self")
+        return fitted
+
+    def _predict_one(self, fitted: ClassifierMixin, X: np.ndarray) -> np.ndarray:
+        given = fitted.predict_proba(X)
+        try:
+            found = np.asarray(given, np.float64)
+        except (TypeError, ValueError):
+            raise self._error(f"predict_proba gave {type(given).__name__}, expected an array of numbers") from None
+        if found.shape != (len(X), 2):
+            raise self._error(f"predict_proba gave shape {found.shape}, expected {(len(X), 2)}")
+        if not ((found >= -_ROUNDING) & (found <= 1 + _ROUNDING)).all():
+            finite = np.isfinite(found).all()
+            what = f"values from {found.min():g} to {found.max():g}" if finite else "NaN or infinity"
+            raise self._error(f"predict_proba gave {what}, expected numbers from 0 to 1")
+        classes = np.asarray(getattr(fitted, "classes_", (0, 1))).tolist()
+        if classes not in ([0, 1], [1, 0]):
+            raise self._error(f"classes_ is {classes}, expected [0, 1]")
+        return np.clip(found[:, classes.index(1)], 0, 1)
+
+    def _error(self, fault: str) -> InputError:
+        return InputError(f"baselines: {self.name}: {fault}.")
 
 
 def _line(classifier: ClassifierMixin | float, width: int) -> tuple[np.ndarray, float]:

@@ -11,7 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from classify.models.baselines import BASELINES
-from classify.models.estimators import PlattScaledSVM
+from classify.models.estimators import OfOnesOwn, PlattScaledSVM
+from features import InputError
 
 WRAPPED = ["svm", "knn", "forest", "boosting"]
 
@@ -104,3 +105,60 @@ def test_positives_of_one_group_alone_give_next_to_laplaces_rule():
     y = (np.arange(30) < 4).astype(np.uint8)
     model = PlattScaledSVM().fit(X, y, groups=np.repeat(np.arange(6), 5))
     np.testing.assert_allclose(model.predict_proba(X)[:, 1], 5 / 32, atol=1e-2)
+
+
+class Given:
+    """Gives what it is told to, of n rows."""
+
+    def __init__(self, gives, returned=True, classes=None):
+        self.gives, self.returned = gives, returned
+        if classes is not None:
+            self.classes_ = classes
+
+    def fit(self, X, y):
+        return self if self.returned else None
+
+    def predict_proba(self, X):
+        return self.gives(len(X))
+
+
+def columns(negative: float, positive: float):
+    return lambda rows: np.tile([negative, positive], (rows, 1))
+
+
+@pytest.mark.parametrize(
+    ("mine", "expected"),
+    [
+        (Given(columns(0.8, 0.2)), 0.2),
+        (Given(columns(0.8, 0.2), classes=[0, 1]), 0.2),
+        (Given(columns(0.8, 0.2), classes=np.array([1, 0])), 0.8),
+        (Given(lambda rows: [[0.8, 0.2]] * rows), 0.2),
+        (Given(columns(-1e-9, 1 + 1e-9)), 1.0),
+    ],
+)
+def test_of_ones_own_estimator_the_column_of_1_counts(rows, mine, expected):
+    X, y = rows
+    probabilities = OfOnesOwn(mine, "mine").fit(X, y).predict_proba(X[:16])
+    np.testing.assert_array_equal(probabilities, np.full((16, 2), expected, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("mine", "said"),
+    [
+        (Given(columns(-6, 7)), "predict_proba gave values from -6 to 7, expected numbers from 0 to 1"),
+        (Given(columns(0.5, np.nan)), "predict_proba gave NaN or infinity, expected numbers from 0 to 1"),
+        (Given(columns(0.5, np.inf)), "predict_proba gave NaN or infinity, expected numbers from 0 to 1"),
+        (Given(np.zeros), "predict_proba gave shape (16,), expected (16, 2)"),
+        (Given(lambda rows: np.zeros((rows, 1))), "predict_proba gave shape (16, 1), expected (16, 2)"),
+        (Given(lambda rows: np.zeros((1, 2))), "predict_proba gave shape (1, 2), expected (16, 2)"),
+        (Given(lambda rows: [[0.5, 0.5], [1]]), "predict_proba gave list, expected an array of numbers"),
+        (Given(lambda rows: None), "predict_proba gave shape (), expected (16, 2)"),
+        (Given(columns(1, 0), classes=["no", "yes"]), "classes_ is ['no', 'yes'], expected [0, 1]"),
+        (Given(columns(1, 0), returned=False), "fit gave NoneType, expected the estimator: let it return self"),
+    ],
+)
+def test_ones_own_estimator_that_gives_no_probabilities_is_named(rows, mine, said):
+    X, y = rows
+    with pytest.raises(InputError) as refused:
+        OfOnesOwn(mine, "mine").fit(X, y).predict_proba(X[:16])
+    assert str(refused.value) == f"baselines: mine: {said}."
