@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from classify.ensembles.ensembles import ENSEMBLES
 from classify.models.baselines import BASELINES, DEFAULT_BASELINES
-from classify.models.files import dump_trusted
+from classify.models.files import why_not_kept
+from classify.models.heads import refuse_name
 from classify.options import RunOptions
 from classify.rundir.files import read_out_of_fold, read_run_table
 from classify.rundir.folder import (
@@ -32,8 +34,6 @@ from features.store.run_labels import RUN_LABELS
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
 
-#: What separates names, or parts of them.
-_NOT_IN_NAMES = '/+,"'
 #: What `decide` takes.
 _EXPECTED = "Expected a DataFrame with a column of probabilities for each of"
 #: How high a notebook shows a report, in pixels.
@@ -74,23 +74,23 @@ def train(
     return Run(Path(out))
 
 
-def _check_own(name: str, estimator: Any) -> None:
-    """Refuse an estimator that cannot be fitted, told apart or kept."""
-    if name in BASELINES or not name or any(sign in name for sign in _NOT_IN_NAMES):
-        raise InputError(
-            f"baselines: {name!r} is not a name for an estimator of your own. Expected none of {', '.join(BASELINES)}, "
-            f"and none of {' '.join(_NOT_IN_NAMES)} in it."
-        )
+def _check_own(name: object, estimator: Any) -> None:
+    """Refuse an estimator that cannot be fitted, copied, told apart or kept."""
+    from sklearn.base import clone
+
+    refuse_name(name, "baselines", "an estimator of your own")
+    if name in (taken := (*BASELINES, *ENSEMBLES, "none")):
+        raise InputError(f"baselines: {name!r} has a meaning already. Give your estimator none of {', '.join(taken)}.")
     missing = [method for method in ("fit", "predict_proba") if not callable(getattr(estimator, method, None))]
     if missing or isinstance(estimator, type):
         what = "is a class" if isinstance(estimator, type) else f"has no {' and no '.join(missing)}"
         raise InputError(f"baselines: {name} {what}. Give an unfitted estimator, such as GaussianNB().")
-    from skops.io.exceptions import UnsupportedTypeException
-
     try:
-        dump_trusted(estimator)
-    except UnsupportedTypeException as error:
-        raise InputError(f"baselines: {name} cannot be kept in a run: {error}. Leave that part out.") from None
+        clone(estimator, safe=False)
+    except (RuntimeError, TypeError, AttributeError) as error:  # as scikit-learn and `copy` say it
+        raise InputError(f"baselines: {name} cannot be copied for each fit: {error}") from None
+    if why := why_not_kept(estimator):
+        raise InputError(f"baselines: {name} cannot be kept in a run: {why}. Leave that part out.")
 
 
 class ReportFigure:

@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils.validation import has_fit_parameter
 
+from classify.models.files import why_not_kept
 from classify.models.trained_head import Linearised
 from features.common.arrays import UNKNOWN, Features, Groups, Labels, Probabilities, count_values
 from features.common.errors import InputError
@@ -134,6 +135,8 @@ class OfOnesOwn(OneVsRest):
         fitted = super()._fit_one(X, y, **grouped)
         if not hasattr(fitted, "predict_proba"):
             raise self._error(f"fit gave {type(fitted).__name__}, expected the estimator: let it return self")
+        if why := why_not_kept(fitted):
+            raise self._error(f"what fit has learnt cannot be kept in a run ({why}); store no functions, say")
         return fitted
 
     def _predict_one(self, fitted: ClassifierMixin, X: np.ndarray) -> np.ndarray:

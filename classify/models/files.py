@@ -136,6 +136,21 @@ def dump_trusted(what: Any) -> bytes:
     return content
 
 
+def why_not_kept(what: Any) -> str:
+    """Write an estimator of a person's own and read it again; gives what fails, "" if nothing does."""
+    from skops.io import dumps, get_untrusted_types, loads
+
+    try:
+        content = dumps(what)
+        with _LOADING:
+            loads(content, trusted=get_untrusted_types(data=content))
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what is of no known type can fail anywhere inside skops
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 def load_trusted(content: bytes, source: Path) -> Any:
     """Read what `dump_trusted` wrote to `source`.
 

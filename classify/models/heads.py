@@ -134,9 +134,9 @@ DEFAULT_PRESETS = ("linear-l2",)
 _RENAMED = {"ridge": "linear-l2"}
 #: What ends the name of a file of presets: JSON, `{"name": {"dropout": 0.3, ...}, ...}`.
 SUFFIX = ".json"
-#: A preset's name becomes part of a model's name, `NAME/resnet50`, of a folder's, `NAME__resnet50`, and of a list
-#: between commas.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*(_[A-Za-z0-9.+-]+)*")
+#: A name becomes part of a model's name, `NAME/resnet50`, of a folder's, `NAME__resnet50`, and of a list between
+#: commas.
+_NAME = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9][A-Za-z0-9.+-]*(_[A-Za-z0-9.+-]+)*")
 
 
 def choose_heads(choices: Sequence[str], taken: Collection[str]) -> dict[str, HeadSpec]:
@@ -167,6 +167,15 @@ def choose_heads(choices: Sequence[str], taken: Collection[str]) -> dict[str, He
                 raise InputError(f"{choice}: {name!r} is another model's name. Give the preset a name of its own.")
         heads |= found
     return heads
+
+
+def refuse_name(name: object, where: str, kind: str) -> None:
+    """Refuse by an `InputError` what cannot name a preset, or another model of a person's own."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InputError(
+            f"{where}: {name!r} cannot name {kind}. Use up to 64 letters, digits, '.', '+', '-' and single '_' between "
+            "them; begin with a letter or digit."
+        )
 
 
 def read_presets(path: Path) -> dict[str, HeadSpec]:
@@ -203,10 +212,7 @@ def _read_spec(path: Path, name: str, values: Any) -> HeadSpec:
     """Make a spec of one entry of a file."""
     from pydantic import TypeAdapter, ValidationError
 
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            f"{path}: {name!r} cannot name a preset. Use letters, digits, '.', '+', '-' and single '_' between them."
-        )
+    refuse_name(name, str(path), "a preset")
     known = [field.name for field in fields(HeadSpec)]
     if not isinstance(values, dict):
         raise InputError(f"{path}: preset {name!r} is {values!r}. Expected an object of fields: {', '.join(known)}.")

@@ -1,5 +1,7 @@
 """Stage 2 in Python: a run by settings and by estimators of one's own, its tables, its predictions."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +27,32 @@ class Shares:
     def predict_proba(self, X):
         positive = np.clip(self.share_ + 0.1 * np.sign(X[:, 0]), 0, 1)
         return np.column_stack([1 - positive, positive])
+
+
+class Changed(GaussianNB):
+    """Changes what it is given, so that scikit-learn cannot copy it."""
+
+    def __init__(self, times=1):
+        self.times = 2 * times
+
+
+class FunctionTransformed(GaussianNB):
+    """Holds a function without a name."""
+
+    def __init__(self):
+        self.function = lambda X: X
+
+
+class LearnsFunction(Shares):
+    """Learns a function without a name."""
+
+    def fit(self, X, y):
+        self.function_ = lambda X: X
+        return super().fit(X, y)
+
+
+#: What cannot name an estimator.
+WRONG = ("", ".", "..", "a/b", "a,b", "a b", "a__b", "-a", "ä", "a\n", 'a"', "a" * 65, 5, None, ("a",))
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +150,12 @@ def test_another_process_reads_types_of_ones_own_once_they_are_trusted(run, toy,
 @pytest.mark.parametrize(
     ("name", "estimator", "said"),
     [
-        ("logistic", GaussianNB(), "'logistic' is not a name for an estimator of your own"),
-        ("a/b", GaussianNB(), "'a/b' is not a name"),
+        ("logistic", GaussianNB(), "'logistic' has a meaning already"),
+        ("greedy", GaussianNB(), "'greedy' has a meaning already"),
+        ("none", GaussianNB(), "'none' has a meaning already"),
+        *((name, GaussianNB(), f"{re.escape(repr(name))} cannot name an estimator of your own") for name in WRONG),
+        ("mine", Changed(3), "mine cannot be copied for each fit: Cannot clone object .*Changed"),
+        ("mine", FunctionTransformed(), "mine cannot be kept in a run: .*lambda"),
         ("mine", GaussianNB, "mine is a class. Give an unfitted estimator"),
         ("mine", StandardScaler(), "mine has no predict_proba"),
         ("mine", "logistic", "mine has no fit and no predict_proba"),
@@ -133,6 +165,14 @@ def test_what_is_no_estimator_is_refused_at_once(toy, tmp_path, name, estimator,
     with pytest.raises(InputError, match=said):
         classify.train(toy.data, tmp_path / "run", cache=toy.cache, baselines={name: estimator})
     assert not (tmp_path / "run").exists()
+
+
+def test_what_was_learnt_and_could_not_be_read_again_ends_the_run(toy, tmp_path):
+    with pytest.raises(InputError, match=r"mine: what fit has learnt cannot be kept in a run \(.*lambda"):
+        classify.train(
+            toy.data, tmp_path / "run", cache=toy.cache, baselines={"mine": LearnsFunction()}, preset="none", folds=2
+        )
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_positives_of_one_group_alone_give_next_to_laplaces_rule():
 
 
 class Given:
-    """Gives what it is told to, of n rows."""
+    """Gives what it is told to."""
 
     def __init__(self, gives, returned=True, classes=None):
         self.gives, self.returned = gives, returned
@@ -119,11 +119,11 @@ class Given:
         return self if self.returned else None
 
     def predict_proba(self, X):
-        return self.gives(len(X))
+        return self.gives
 
 
-def columns(negative: float, positive: float):
-    return lambda rows: np.tile([negative, positive], (rows, 1))
+def columns(negative: float, positive: float) -> np.ndarray:
+    return np.tile([negative, positive], (16, 1))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def columns(negative: float, positive: float):
         (Given(columns(0.8, 0.2)), 0.2),
         (Given(columns(0.8, 0.2), classes=[0, 1]), 0.2),
         (Given(columns(0.8, 0.2), classes=np.array([1, 0])), 0.8),
-        (Given(lambda rows: [[0.8, 0.2]] * rows), 0.2),
+        (Given([[0.8, 0.2]] * 16), 0.2),
         (Given(columns(-1e-9, 1 + 1e-9)), 1.0),
     ],
 )
@@ -148,11 +148,11 @@ def test_of_ones_own_estimator_the_column_of_1_counts(rows, mine, expected):
         (Given(columns(-6, 7)), "predict_proba gave values from -6 to 7, expected numbers from 0 to 1"),
         (Given(columns(0.5, np.nan)), "predict_proba gave NaN or infinity, expected numbers from 0 to 1"),
         (Given(columns(0.5, np.inf)), "predict_proba gave NaN or infinity, expected numbers from 0 to 1"),
-        (Given(np.zeros), "predict_proba gave shape (16,), expected (16, 2)"),
-        (Given(lambda rows: np.zeros((rows, 1))), "predict_proba gave shape (16, 1), expected (16, 2)"),
-        (Given(lambda rows: np.zeros((1, 2))), "predict_proba gave shape (1, 2), expected (16, 2)"),
-        (Given(lambda rows: [[0.5, 0.5], [1]]), "predict_proba gave list, expected an array of numbers"),
-        (Given(lambda rows: None), "predict_proba gave shape (), expected (16, 2)"),
+        (Given(np.zeros(16)), "predict_proba gave shape (16,), expected (16, 2)"),
+        (Given(np.zeros((16, 1))), "predict_proba gave shape (16, 1), expected (16, 2)"),
+        (Given(np.zeros((1, 2))), "predict_proba gave shape (1, 2), expected (16, 2)"),
+        (Given([[0.5, 0.5], [1]]), "predict_proba gave list, expected an array of numbers"),
+        (Given(None), "predict_proba gave shape (), expected (16, 2)"),
         (Given(columns(1, 0), classes=["no", "yes"]), "classes_ is ['no', 'yes'], expected [0, 1]"),
         (Given(columns(1, 0), returned=False), "fit gave NoneType, expected the estimator: let it return self"),
     ],

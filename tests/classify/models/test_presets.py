@@ -72,6 +72,7 @@ def test_fields_that_are_left_out_have_their_defaults(tmp_path):
         ('{"a,b": {}}', "'a,b' cannot name a preset"),
         ('{"a__b": {}}', "'a__b' cannot name a preset"),
         ('{"": {}}', "'' cannot name a preset"),
+        (json.dumps({"a" * 65: {}}), f"'{'a' * 65}' cannot name a preset. Use up to 64 letters"),
     ],
 )
 def test_a_fault_is_named_with_its_file(tmp_path, content, message):
