@@ -26,8 +26,9 @@ from classify.rundir.folder import (
 )
 from classify.rundir.saved_run import SavedRun
 from classify.scores.thresholds import to_binary
-from features.common.cli import read_options
+from features.common.cli import read_options, read_path
 from features.common.errors import InputError
+from features.notebook import open_cache
 from features.store.cache import FeatureCache
 from features.store.run_labels import RUN_LABELS
 
@@ -44,7 +45,7 @@ def train(
     data: Path | str,
     out: Path | str,
     *,
-    baselines: "Sequence[str] | Mapping[str, ClassifierMixin | None]" = DEFAULT_BASELINES,
+    baselines: "Sequence[str] | str | Mapping[str, ClassifierMixin | None]" = DEFAULT_BASELINES,
     **options: Any,
 ) -> "Run":
     """Cross-fit models and ensembles on cached features, choose one, fit thresholds, write a run.
@@ -52,9 +53,10 @@ def train(
     Args:
         data: folder of the data set.
         out: folder to write the run to.
-        baselines: names of baselines. A mapping may have estimators of your own beside them: a name, and what has `fit`
-            and `predict_proba`, unfitted; None stands for the baseline of that name. One is fitted for each label, to
-            features as they are, (n, D) float32 and (n,) 0 or 1; `groups` (n,) are given to a `fit` that takes them.
+        baselines: names of baselines, or one. A mapping may have estimators of your own beside them: a name, and what
+            has `fit` and `predict_proba`, unfitted; None stands for the baseline of that name. One is fitted for each
+            label, to features as they are, (n, D) float32 and (n,) 0 or 1; `groups` (n,) are given to a `fit` that
+            takes them.
         options: those of `python -m classify run`, such as `folds=10`, `preset=["linear"]` or `overwrite=True`.
 
     Returns:
@@ -67,7 +69,8 @@ def train(
     own = {name: one for name, one in baselines.items() if one is not None} if isinstance(baselines, Mapping) else {}
     for name, estimator in own.items():
         _check_own(name, estimator)
-    given = {"data": data, "out": out, "baselines": list(baselines), **options}
+    names = list(baselines) if isinstance(baselines, Mapping) else baselines
+    given = {"data": read_path("data", data), "out": read_path("out", out), "baselines": names, **options}
     from classify.run import run_classification
 
     run_classification(read_options(RunOptions, given), own)
@@ -121,7 +124,7 @@ class Run:
     """
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+        self.folder = read_path("folder", folder)
         self._saved = SavedRun.open(self.folder)
 
     def __repr__(self) -> str:
@@ -190,7 +193,7 @@ class Run:
                 another way than those that the run learnt from, or of images that a fine-tuned backbone has seen.
         """
         name = self._saved.choose(model)
-        known = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
+        known = open_cache(cache)
         self._saved.refuse_other_features(known, split, name)
         backbones = self._saved.opens(name)
         image_ids = known.open(split, backbones[0]).image_ids

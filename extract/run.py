@@ -37,7 +37,7 @@ from extract.shards.assembling import finish_run
 from extract.shards.cluster import Cluster, extract_by_ray
 from extract.shards.records import Shard, plan_run
 from extract.shards.shard import extract_shard, is_up_to_date
-from features.common.cli import EXIT_REJECTED, choose_names, read_options
+from features.common.cli import EXIT_REJECTED, choose_names, read_options, read_path
 from features.common.cluster import check_cluster
 from features.common.commands import option_words, write_command
 from features.common.errors import InputError, heeded_signals
@@ -133,7 +133,7 @@ def extract_features(data: Path | str, **options: Any) -> FeatureCache:
         InputError: bad options or bad input.
         KeyboardInterrupt: it was stopped; everything computed until then is kept.
     """
-    chosen = read_options(ExtractOptions, {"data": data, **options})
+    chosen = read_options(ExtractOptions, {"data": read_path("data", data), **options})
     if run_extraction(chosen) not in (0, EXIT_REJECTED):
         raise KeyboardInterrupt
     return FeatureCache(chosen.cache or default_cache(chosen.data), chosen.data)

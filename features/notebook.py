@@ -1,6 +1,6 @@
 """The data set and the cache in Python: tables by image id."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from features.common.arrays import UNKNOWN
-from features.common.cli import read_options
+from features.common.cli import read_options, read_path
 from features.common.errors import InputError
 from features.dataset.dataset import Dataset, read_dataset
 from features.options import DatasetOptions
 from features.store.cache import FeatureCache
+from features.store.recipe import TTA
 
 
 class OpenDataset(Dataset):
@@ -60,17 +61,20 @@ def open_dataset(data: Path | str, **options: Any) -> OpenDataset:
     Raises:
         InputError: anything is wrong, missing or ambiguous, or an option is not known.
     """
-    return OpenDataset(**vars(read_dataset(Path(data), read_options(DatasetOptions, options))))
+    return OpenDataset(**vars(read_dataset(read_path("data", data), read_options(DatasetOptions, options))))
 
 
 def read_features(
-    cache: FeatureCache | Path | str, backbones: Sequence[str] | None = None, split: str = "train", tta: str = "mean"
+    cache: FeatureCache | Path | str,
+    backbones: Sequence[str] | str | None = None,
+    split: str = "train",
+    tta: str = "mean",
 ) -> pd.DataFrame:
     """Read features as a table: float32, a row per image, by `ID`.
 
     Args:
         cache: the cache, or its folder.
-        backbones: names of its files, such as `resnet50` or `resnet50.mid`; None for all of the split.
+        backbones: names of its files, such as `resnet50` or `resnet50.mid`, or one name; None for all of the split.
         split: name of the split.
         tta: of `TTA`: `mean` for the mean over the views of an image, `none` for the first view alone.
 
@@ -78,12 +82,36 @@ def read_features(
         The features side by side; their columns are `resnet50:0`, `resnet50:1` and so on.
 
     Raises:
-        InputError: a file is missing or damaged, or rows are missing in it; see `FeatureCache.read`.
+        InputError: a name or `tta` is not one, a file is missing or damaged, or rows are missing in it; see
+            `FeatureCache.read`.
     """
-    known = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
-    names = known.backbones(split) if backbones is None else backbones
+    known = open_cache(cache)
+    if tta not in TTA:
+        raise InputError(f"tta: {tta!r} is none of {', '.join(TTA)}.")
+    if not _is_name(split):
+        raise InputError(f"split: {split!r} is not the name of a split. Expected one such as train.")
+    if backbones is None:
+        names = [*known.backbones(split)]
+    elif isinstance(backbones, Iterable) and not isinstance(backbones, str):
+        names = [*backbones]
+    else:
+        names = [backbones]
+    if wrong := [name for name in names if not _is_name(name)]:
+        raise InputError(f"backbones: {wrong[0]!r} is not the name of a backbone. Expected one such as resnet50.")
+    if len(set(names)) < len(names):
+        raise InputError(f"backbones: {', '.join(names)}: a name is duplicated. Name each once.")
     if not names:
         raise InputError(f"{known.root} holds no features of a split {split!r}. Run: {known.remedy(split=split)}")
     image_ids, features = known.read(split, names, None, tta)
     columns = [f"{name}:{number}" for name in names for number in range(known.open(split, name).width)]
     return pd.DataFrame(features, pd.Index(image_ids, name="ID", dtype="str"), columns)
+
+
+def open_cache(cache: FeatureCache | Path | str) -> FeatureCache:
+    """Open a cache that Python was given, or its folder; an `InputError` says that there is none."""
+    return cache if isinstance(cache, FeatureCache) else FeatureCache(read_path("cache", cache))
+
+
+def _is_name(name: object) -> bool:
+    """Whether it can be the name of a split or backbone: text, and no path."""
+    return isinstance(name, str) and name not in ("", "..") and Path(name).name == name

@@ -10,11 +10,13 @@ import errno
 import inspect
 import io
 import logging
+import os
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
@@ -181,7 +183,12 @@ def read_options(kind: type[_Options], values: Mapping[str, Any]) -> _Options:
     hints = get_type_hints(kind, include_extras=True)
     arguments, options = [], {}
     for name, value in values.items():
-        declared, *how = get_args(hints.get(name)) or (None,)
+        if name not in hints:
+            options[name] = True  # whatever its value, so that it is refused
+            continue
+        declared, *how = get_args(hints[name])
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
         if isinstance(value, list | tuple):
             again = list in (get_origin(declared), *map(get_origin, get_args(declared)))
             value = [*value] if again else _join_names(value)
@@ -197,11 +204,20 @@ def read_options(kind: type[_Options], values: Mapping[str, Any]) -> _Options:
     take.__annotations__["options"] = kind
     app = typer.Typer(add_completion=False)
     command(app)(take)
+    parser = typer.main.get_command(app)
+    parser.add_help_option = False
     try:
-        typer.main.get_command(app).main([*option_words(options), "--", *arguments], "", standalone_mode=False)
+        parser.main([*option_words(options), "--", *arguments], "", standalone_mode=False)
     except _UsageError as error:
         raise InputError(error.format_message()) from None
     return made[0]
+
+
+def read_path(name: str, value: Any) -> Path:
+    """Make a path of what Python was given for one; an `InputError` says that it is none."""
+    if not isinstance(value, str | os.PathLike):
+        raise InputError(f"{name}: received {value!r}. Expected the path of a folder.")
+    return Path(value)
 
 
 def _join_names(names: Collection[Any]) -> str:

@@ -44,6 +44,10 @@ class FeatureCache:
         if not self.root.is_dir():
             raise InputError(f"{root} is not there: no features have been extracted. Run: {self.remedy()}")
 
+    def __fspath__(self) -> str:
+        """Its folder, so that it can be given wherever a path can."""
+        return str(self.root)
+
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that have cache files, sorted."""
         folders = sorted(path.name for path in self.root.iterdir() if path.is_dir())

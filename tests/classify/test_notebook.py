@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 import classify
 from classify.models import files
 from classify.notebook import Run
-from features import InputError, read_features
+from features import FeatureCache, InputError, read_features
 from tests.classify.toy import LABELS, make_toy
 
 
@@ -181,6 +181,9 @@ def test_what_was_learnt_and_could_not_be_read_again_ends_the_run(toy, tmp_path)
         ({"folds": 1}, "Invalid value for '--folds': .* greater than or equal to 2"),
         ({"fold": 3}, "No such option: --fold .*--folds"),
         ({"baselines": ["what"]}, "what is not a baseline"),
+        ({"baselines": "what"}, "--baselines 'what': what is not a baseline"),
+        ({"baselines": 5}, "--baselines '5': 5 is not a baseline"),
+        ({"help": True}, "No such option: --help"),
         ({"unlabelled": "what"}, "Invalid value for '--unlabelled'"),
     ],
 )
@@ -189,6 +192,15 @@ def test_options_are_checked_as_those_of_the_command(toy, tmp_path, options, sai
         classify.train(toy.data, tmp_path / "run", cache=toy.cache, **options)
 
 
+def test_a_baseline_and_a_cache_may_be_given_as_they_are(toy, tmp_path):
+    given = {"baselines": "logistic", "preset": "none", "folds": 2, "backbones": "alpha"}
+    run = classify.train(toy.data, tmp_path / "run", cache=FeatureCache(toy.cache), **given)
+    assert run.models == ("logistic/alpha",)
+    assert run.predict(FeatureCache(toy.cache)).shape == (len(toy.test_ids), len(LABELS))
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"folder: received 5\. Expected the path of a folder"):
+        Run(5)
     with pytest.raises(InputError, match="holds no finished run"):
         Run(tmp_path)

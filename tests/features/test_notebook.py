@@ -46,8 +46,17 @@ def test_a_notebook_shows_counts_and_what_was_understood_and_runs_nothing_of_it(
 
 
 def test_options_are_checked_as_those_of_a_command(data):
-    with pytest.raises(InputError, match="No such option: --group"):
-        open_dataset(data, group="patient")
+    for options in ({"group": "patient"}, {"group": None}, {"help": True}, {"help": False}):
+        with pytest.raises(InputError, match=f"No such option: --{next(iter(options))}"):
+            open_dataset(data, **options)
+
+
+@pytest.mark.parametrize("wrong", [5, None, ["data"]])
+def test_what_is_no_path_is_refused(wrong):
+    with pytest.raises(InputError, match=r"^data: received .*\. Expected the path of a folder\.$"):
+        open_dataset(wrong)
+    with pytest.raises(InputError, match=r"^cache: received .*\. Expected the path of a folder\.$"):
+        read_features(wrong)
 
 
 def test_features_are_a_table_by_id(tmp_path):
@@ -61,6 +70,29 @@ def test_features_are_a_table_by_id(tmp_path):
         read_features(tmp_path, split="test")
     with pytest.raises(InputError, match="other"):
         read_features(tmp_path, ["other"])
+    pd.testing.assert_frame_equal(read_features(tmp_path, "net"), found)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tta": "foo"}, "tta: 'foo' is none of mean, none"),
+        ({"tta": "all"}, "tta: 'all' is none of mean, none"),
+        ({"backbones": ["net", "net"]}, "backbones: net, net: a name is duplicated"),
+        ({"backbones": ["../train/net"]}, "backbones: '../train/net' is not the name of a backbone"),
+        ({"backbones": "/net"}, "backbones: '/net' is not the name of a backbone"),
+        ({"backbones": [""]}, "backbones: '' is not the name of a backbone"),
+        ({"backbones": [5]}, "backbones: 5 is not the name of a backbone"),
+        ({"backbones": 5}, "backbones: 5 is not the name of a backbone"),
+        ({"split": "../train"}, "split: '../train' is not the name of a split"),
+        ({"split": 5}, "split: 5 is not the name of a split"),
+    ],
+)
+def test_what_names_no_features_is_refused(tmp_path, options, said):
+    write_rows(tmp_path, rows_of(digests_of("abc")))
+    with pytest.raises(InputError) as refused:
+        read_features(tmp_path, **options)
+    assert str(refused.value).startswith(f"{said}. ") or str(refused.value) == f"{said}."
 
 
 def test_a_notebook_shows_the_message_alone():
