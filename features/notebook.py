@@ -39,16 +39,22 @@ class OpenDataset(Dataset):
                 frame[name] = pd.arrays.IntegerArray(column.astype(np.int8), column == UNKNOWN)
         return frame
 
+    def __repr__(self) -> str:
+        return "\n".join([str(self.root), self._count().to_string(), *self.understood])
+
     def _repr_html_(self) -> str:
+        understood = "".join(f"<li>{escape(line)}</li>" for line in self.understood)
+        return f"<p>{escape(str(self.root))}</p>{self._count().to_html()}<ul>{understood}</ul>"
+
+    def _count(self) -> pd.DataFrame:
+        """Count images, groups and positives, a row for each split."""
         rows = {}
         for name in self.splits:
             frame = self.frame(name)
             groups = frame["group"].nunique() if "group" in frame else None
             rows[name] = {"images": len(frame), "groups": groups}
             rows[name] |= {label: frame[label].sum() if label in frame else None for label in self.label_names}
-        table = pd.DataFrame.from_dict(rows, orient="index").astype("Int64").astype(object).fillna("")
-        understood = "".join(f"<li>{escape(line)}</li>" for line in self.understood)
-        return f"<p>{escape(str(self.root))}</p>{table.to_html()}<ul>{understood}</ul>"
+        return pd.DataFrame.from_dict(rows, orient="index").astype("Int64").astype(object).fillna("")
 
 
 def open_dataset(data: Path | str, **options: Any) -> OpenDataset:

@@ -48,6 +48,10 @@ class FeatureCache:
         """Its folder, so that it can be given wherever a path can."""
         return str(self.root)
 
+    def __repr__(self) -> str:
+        held = [f"{split}: {', '.join(self.backbones(split))}" for split in self.splits()]
+        return "; ".join([f"cache {self.root}", *held])
+
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that have cache files, sorted."""
         folders = sorted(path.name for path in self.root.iterdir() if path.is_dir())

@@ -45,6 +45,18 @@ def test_a_notebook_shows_counts_and_what_was_understood_and_runs_nothing_of_it(
     assert page.count("<li>") == len(open_dataset(data, unknown="mask", group_column="patient").understood) > 0
 
 
+def test_a_console_shows_them_too_and_no_id(data):
+    said = repr(open_dataset(data, unknown="mask", group_column="patient"))
+    assert [line.split() for line in said.splitlines()[2:4]] == [["train", "3", "2", "2", "1"], ["test", "1"]]
+    assert "groups: 'patient' (2 groups of 3 images)" in said
+    assert "image_ids" not in said
+
+
+def test_a_cache_says_where_it_is_and_what_it_holds(tmp_path):
+    write_rows(tmp_path, rows_of(digests_of("a")))
+    assert repr(FeatureCache(tmp_path)) == f"cache {tmp_path}; train: net"
+
+
 def test_options_are_checked_as_those_of_a_command(data):
     for options in ({"group": "patient"}, {"group": None}, {"help": True}, {"help": False}):
         with pytest.raises(InputError, match=f"No such option: --{next(iter(options))}"):
