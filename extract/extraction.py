@@ -99,7 +99,7 @@ def try_out(work: "Work", compiled: "CompiledBackbones", console: Console, stop:
     """Extract some of the images, evenly spread over each split, into a folder that is removed."""
     total, sample = sum(len(split.image_ids) for split in work.images), []
     for name, image_ids, paths in work.images:
-        count = -(-len(image_ids) * min(MEASURED, total) // total)
+        count = -(-len(image_ids) * min(MEASURED, total) // max(total, 1))
         places = np.linspace(0, len(image_ids) - 1, count).round().astype(int).tolist()
         sample.append(Images(name, [image_ids[at] for at in places], [paths[at] for at in places]))
     with tempfile.TemporaryDirectory(prefix="headbank-dry-run-") as folder:

@@ -87,8 +87,11 @@ def run_extraction(options: ExtractOptions) -> int:
         reading = replace(choose_reading(options, kept, cache, images, console, stop.is_set), window=window)
         how = ExtractionOptions(cache, options.dtype, options.workers or cores(), reading)
         compiled = CompiledBackbones(options.batch_size, options.engine)
+        mine = shard.share(images) if shard else images
+        count = sum(len(split.image_ids) for split in mine)
         if options.dry_run:
-            work = Work(shard.share(images) if shard else images, backbones, how)
+            _say_share(shard, count, console)
+            work = Work(mine, backbones, how)
             report = try_out(work, compiled, console, stop)
             return 128 + received[0] if received else _conclude_dry_run(work, report, cache, console)
         _note_sources(options, cache, images, backbones, reading)
@@ -107,9 +110,7 @@ def run_extraction(options: ExtractOptions) -> int:
                 console.print("nothing left to do: the rows of every shard are up to date.")
                 return 0
             records.begin(run)
-            count = sum(len(split.image_ids) for split in shard.share(images))
-            spare = "" if count else f". Fewer shards would do: images are dealt out {UNIT_IMAGES} at a time"
-            console.print(f"shard {shard}: {count:,} of these images{spare}")
+            _say_share(shard, count, console)
             with show_progress(console, count) as advance:
                 report = extract_shard(work, run, shard, compiled, Watch(advance, stop.is_set, console.print))
         _note_sources(options, cache, images, backbones, reading)
@@ -229,6 +230,13 @@ def _signals(stop: threading.Event, console: Console) -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _say_share(shard: Shard | None, count: int, console: Console) -> None:
+    """Say how many of the images a shard has, if this is one."""
+    if shard is not None:
+        spare = "" if count else f". Fewer shards would do: images are dealt out {UNIT_IMAGES} at a time"
+        console.print(f"shard {shard}: {count:,} of these images{spare}")
 
 
 def _conclude(report: Report, cache: Path, seconds: float, console: Console, received: Sequence[int]) -> int:

@@ -95,3 +95,13 @@ def test_a_dry_run_says_what_would_be_done_and_leaves_everything_as_it_was(tmp_p
     refused = CliRunner().invoke(app, [*command, "--dry-run", "--cluster", "ray"])
     assert refused.exit_code == 2
     assert "--dry-run measures this machine alone" in refused.stderr
+
+
+def test_a_dry_run_of_a_shard_without_images_says_so(tmp_path, own_model):
+    write_images(tmp_path / "data" / "train", 3)
+    command = ["run", str(tmp_path / "data"), "--backbone", f"own={own_model}", "--features", "last"]
+    done = CliRunner().invoke(app, [*command, "--cache", str(tmp_path / "cache"), "--shard", "2/2", "--dry-run"])
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "shard 2/2: 0 of these images. Fewer shards would do: images are dealt out 64 at a time" in said
+    assert said.endswith(f"dry run: 0 images tried. {tmp_path / 'cache'} is as it was.")
