@@ -1,6 +1,7 @@
 """What `python -m classify export` does: join a run's model with its backbones, write them as one file, prove it."""
 
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,13 +26,12 @@ from extract.engines.table import INSTALL
 from extract.images.reading import MIRROR
 from features.common.commands import join_words, option_words
 from features.common.errors import InputError, cause_of
-from features.common.files import remove
 from features.common.keras_import import backend_name, import_keras
 from features.common.text import make_console
 from features.common.text import size as in_bytes
 from features.folds.tuning import Tuning, read_member, tuned_name
 from features.store.recipe import IDENTITY, Recipe, backbone_of, group_passes
-from scripts.export_formats import FORMATS, SAVED_MODEL, Format, ImagesByInput, OutputsByName, as_taken
+from scripts.export_formats import FORMATS, SAVED_MODEL, Format, ImagesByInput, OutputsByName, as_taken, foreign_entry
 
 #: By how much what is written may miss the run's own arithmetic, in probability; and where features are rounded to
 #: float16, whose last bit may then be another one.
@@ -265,8 +265,14 @@ def _choose_format(out: Path, overwrite: bool) -> Format:
     there = [path for path in _paths(out, chosen) if path.exists() or path.is_symlink()]
     if there and not overwrite:
         raise InputError(f"{there[0]} is there already. Name another file, or replace it with --overwrite.")
-    if out.is_dir() and (out.suffix or not (out / SAVED_MODEL).is_file()):
-        raise InputError(f"{out} is a folder that is no SavedModel. Name another file.")
+    for path in there:
+        if path.is_dir() and (path != out or out.suffix or not (out / SAVED_MODEL).is_file()):
+            raise InputError(f"{path} is a folder that is no SavedModel. Name another file.")
+    if out.is_dir() and (foreign := foreign_entry(out)):
+        raise InputError(
+            f"{out} holds {foreign.relative_to(out)}, which no export wrote, and would be deleted with it. Move it "
+            "elsewhere, or name another folder."
+        )
     return chosen
 
 
@@ -289,7 +295,17 @@ def _staging(out: Path) -> Iterator[Path]:
 
 
 def _publish(folder: Path, out: Path, chosen: Format) -> None:
-    """Move what was written to its place."""
+    """Move what was written to its place; what was there before is deleted only when the new one is in."""
     for target in _paths(out, chosen):
-        remove(target)
-        (folder / target.name).replace(target)
+        written, old = folder / target.name, folder / f"{target.name}.old"
+        if written.is_file():
+            written.replace(target)
+            continue
+        try:  # no call replaces a folder
+            if os.path.lexists(target):
+                target.rename(old)
+            written.rename(target)
+        except BaseException:
+            if os.path.lexists(old) and not os.path.lexists(target):
+                old.rename(target)
+            raise

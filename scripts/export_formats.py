@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ from features.common.keras_import import import_keras
 OPSET = 18
 #: What marks the folder of a SavedModel.
 SAVED_MODEL = "saved_model.pb"
+#: All that the folder of a SavedModel holds, as patterns.
+_OF_SAVED_MODEL = (
+    SAVED_MODEL,
+    "fingerprint.pb",
+    "assets",
+    "variables",
+    "variables/variables.index",
+    "variables/variables.data-?????-of-?????",
+)
 
 ImagesByInput = Mapping[str, np.ndarray]
 OutputsByName = dict[str, np.ndarray]
@@ -44,6 +54,12 @@ class Format:
 def as_taken(images: ImagesByInput) -> Any:
     """Images as a Keras model takes them: alone where there is one input, else by name."""
     return dict(images) if len(images) > 1 else next(iter(images.values()))
+
+
+def foreign_entry(folder: Path) -> Path | None:
+    """Find what no SavedModel holds in a folder; None where there is nothing else."""
+    names = {path: path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))}
+    return next((path for path, name in names.items() if not any(fnmatchcase(name, p) for p in _OF_SAVED_MODEL)), None)
 
 
 def _write_keras(model: Any, path: Path, _: ModelFacts) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -108,6 +109,8 @@ def test_a_saved_model_gives_them(run, tmp_path):
 
     out = tmp_path / "model"
     export(run, out)
+    export(run, out, "--overwrite")  # all that is in the folder is known to be of an export
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.md"]
     model = tf.saved_model.load(out)
     found = model.serve(inputs_of(run))
     check(run, found["probabilities"].numpy(), found["decisions"].numpy())
@@ -201,17 +204,49 @@ def test_an_out_that_cannot_be_written_is_refused_before_anything_is_built(run, 
     (tmp_path / "there.keras").write_text("mine")
     (tmp_path / "card.keras.md").write_text("mine")
     (tmp_path / "mine").mkdir()
+    (tmp_path / "with_notes" / "variables").mkdir(parents=True)
+    for name in ("saved_model.pb", "fingerprint.pb", "variables/variables.index", "variables/notes.txt"):
+        (tmp_path / "with_notes" / name).write_text("mine")
+    (tmp_path / "folder.keras.md").mkdir()
+    before = sorted(path.name for path in tmp_path.rglob("*"))
     for name, options, message in (
         ("model.pt", (), "ends in .pt, which is no format. Expected one of: NAME.keras (keras), NAME.onnx"),
         ("there.keras", (), "there.keras is there already. Name another file, or replace it with --overwrite."),
         ("card.keras", (), "card.keras.md is there already."),
         ("mine", ("--overwrite",), "mine is a folder that is no SavedModel. Name another file."),
+        ("with_notes", ("--overwrite",), "with_notes holds variables/notes.txt, which no export wrote"),
+        ("folder.keras", ("--overwrite",), "folder.keras.md is a folder that is no SavedModel. Name another file."),
         ("m.keras", ("--model", "none"), "has no model 'none'"),
     ):
         code, said = call("classify", "export", run, tmp_path / name, *options)
         assert (code, message in said) == (2, True), said
     assert (tmp_path / "there.keras").read_text() == "mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.keras.md", "mine", "there.keras"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_the_old_one_stays_until_the_new_one_is_in(tmp_path, monkeypatch):
+    from scripts.export import _publish
+    from scripts.export_formats import FORMATS
+
+    out, staged = tmp_path / "model", tmp_path / "staged"
+    for folder, content in ((out, "old"), (staged / "model", "new")):
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").write_text(content)
+    (staged / "model.md").write_text("new")
+    rename = Path.rename
+
+    def fail(path, target):
+        assert target != out or path.name.endswith(".old"), "the disk is gone"
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(AssertionError, match="the disk is gone"):
+        _publish(staged, out, FORMATS[""])
+    assert (out / "saved_model.pb").read_text() == "old"
+    monkeypatch.undo()
+    _publish(staged, out, FORMATS[""])
+    assert (out / "saved_model.pb").read_text() == (tmp_path / "model.md").read_text() == "new"
+    assert (staged / "model.old" / "saved_model.pb").read_text() == "old"
 
 
 def test_missing_packages_and_damaged_runs_are_named(run, tmp_path, monkeypatch):
