@@ -17,6 +17,7 @@ from classify.ensembles.estimators import (
     Stacking,
 )
 from classify.models.estimators import OneVsRest, Prior
+from classify.models.files import UntrustedTypes
 from classify.models.linear import PenalisedLogistic, RidgeRegression
 from classify.models.trained_head import BATCH_NORM_EPSILON, HeadWeights
 from classify.rundir.saved_run import SavedRun
@@ -41,7 +42,10 @@ def find_obstacle(saved: SavedRun, model: str) -> str:
     entry = saved.models[model]
     if entry["members"]:
         return next(filter(None, (find_obstacle(saved, m) for m in saved.members_in_use(model) if saved.needs(m))), "")
-    first = saved.load_model(entry["files"][0])
+    try:
+        first = saved.load_model(entry["files"][0])
+    except UntrustedTypes:
+        return f"{model} is an estimator of one's own"
     if isinstance(first, HeadWeights | Prior) or _has_lines(first):
         return ""
     return f"{model} is neither a head nor a line through the features"

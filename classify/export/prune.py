@@ -95,7 +95,7 @@ def prune(saved: SavedRun, model: str, usable: Mapping[str, bool]) -> Pruning:
     """
     scorer, costs = _Scorer(saved), _costs(saved)
     base, calibration = _taken_apart(saved, model)
-    members = list(saved.models[base]["members"])
+    members = [member for member in saved.models[base]["members"] if usable.get(member, True)]
     known = read_out_of_fold(saved, [*{*usable, *members, model}], saved.labels["train"].image_ids)
     chosen, before = scorer.score(known[model]), _cost(saved, costs, saved.needs(model))
     subsets = list(_subsets(saved, _passes(saved, saved.needs(model)), members))

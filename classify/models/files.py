@@ -39,6 +39,10 @@ _WRITTEN_HERE: set[bytes] = set()
 _OWN = re.compile(r"(classify\.(?:models\.(?:estimators|linear)|ensembles\.estimators))\.([A-Z]\w*)")
 
 
+class UntrustedTypes(InputError):
+    """A file names types that nobody has said to trust, as that of an estimator of a person's own does elsewhere."""
+
+
 class Predictor(Protocol):
     """What a loaded file is good for."""
 
@@ -155,8 +159,9 @@ def load_trusted(content: bytes, source: Path) -> Any:
     """Read what `dump_trusted` wrote to `source`.
 
     Raises:
-        InputError: they are damaged, name a type that is not trusted, or hold something else. This process trusts what
-            it wrote itself, whatever its types.
+        UntrustedTypes: they name a type that is not trusted. This process trusts what it wrote itself, whatever its
+            types.
+        InputError: they are damaged, or hold something else.
     """
     from skops.io import get_untrusted_types, loads
 
@@ -168,7 +173,7 @@ def load_trusted(content: bytes, source: Path) -> Any:
         trusted |= named
     unknown = sorted(named - trusted)
     if unknown:
-        raise InputError(
+        raise UntrustedTypes(
             f"{source} holds types that no estimator of Headbank has (first: {unknown[0]}), so it is not read. "
             "Make the run again on this machine; or, if it is your own, call classify.trust with the type before."
         )

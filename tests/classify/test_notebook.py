@@ -9,10 +9,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from typer.testing import CliRunner
 
 import classify
+from classify.__main__ import app
+from classify.export.graph import find_obstacle
 from classify.models import files
 from classify.notebook import Run
+from classify.rundir.saved_run import SavedRun
 from features import FeatureCache, InputError, read_features
 from tests.classify.toy import LABELS, make_toy
 
@@ -145,6 +149,18 @@ def test_another_process_reads_types_of_ones_own_once_they_are_trusted(run, toy,
     monkeypatch.setattr(files, "_TRUSTED_HERE", set())
     classify.trust(Shares)
     assert run.predict(toy.cache, model=name).shape == (len(toy.test_ids), len(LABELS))
+
+
+def test_an_estimator_of_ones_own_does_not_keep_other_models_from_being_exported(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_WRITTEN_HERE", set())  # as another process has it
+    [name] = [name for name in run.models if name.startswith("shares/alpha")]
+    saved = SavedRun.open(run.folder)
+    assert find_obstacle(saved, name) == f"{name} is an estimator of one's own"
+    ranked = [model for model in run.leaderboard.index if model.startswith("logistic")]
+    assert [find_obstacle(saved, model) for model in ranked] == [""] * len(ranked)
+    done = CliRunner().invoke(app, ["export", str(run.folder), str(tmp_path / "model.keras"), "--model", name])
+    assert done.exit_code == 2
+    assert f"estimator of one's own. The best model of the leaderboard that can: --model {ranked[0]}" in done.stderr
 
 
 @pytest.mark.parametrize(
