@@ -34,7 +34,7 @@ from features.common.errors import InputError
 from features.common.files import digest, hold
 from features.common.text import count_things, duration, first_few, make_console, progress_bar, size
 from features.dataset.dataset import Dataset, Split, read_dataset
-from features.folds.folds import Folds, make_folds, split_rows
+from features.folds.folds import FoldRows, Folds, make_folds, refuse_few, split_rows
 from features.folds.tuning import OF_ALL, Tuning, folder_of, read_member, tuned_row
 from features.options import OF_IMAGES
 from features.store.assembly import assemble
@@ -81,6 +81,9 @@ def run_finetuning(options: FinetuneOptions) -> int:
     for line in dataset.understood:
         console.print(f"understood: {line}")
     train = _find_train(dataset)
+    _refuse_unlearnable(dataset, train)
+    # Groups that were guessed, or are not known yet, may be others once the scans are read.
+    refuse_few(len(train.image_ids), None if dataset.groups_guessed else train.groups, options.folds)
     frozen = FrozenBackbone.of_table(row, find_weights(row, options.weights, options.weights_dir), "float32", features)
     cut = find_cut(frozen.build_whole(), options.unfreeze).output
     cache = options.cache or default_cache(options.data)
@@ -107,9 +110,15 @@ def run_finetuning(options: FinetuneOptions) -> int:
         folds = make_folds(rows.labels, rows.groups, rows.label_names, options.folds, options.seed)
         console.print(f"fine-tuning by {folds.describe()}")
         tuning = _describe(options, name, frozen, reading, rows, folds, cache, lower)
-        tuning.write(cache)
+        splits = _split_folds(rows, folds, options.seed)
+        if changes := tuning.replaces(cache):
+            console.print(
+                f"warning: this replaces the earlier fine-tuning of {name} in {cache}, which differs in: {changes}. To "
+                "keep it, stop now, and give another --cache."
+            )
         maps = _Maps(cache, lower, rows, reading, options, compiled)
-        _train_all(options, tuning, frozen, maps, rows, folds, cache, console)
+        _train_all(options, tuning, frozen, maps, rows, splits, cache, console)
+        tuning.write(cache)  # only now, so that features of an earlier one serve until there is another
         files = {source: folder_of(cache, name) / f"{source}.keras" for source in tuning.sources}
         backbones = [
             FrozenBackbone.of_tuned(tuned_row(name, source), path, tuning, features) for source, path in files.items()
@@ -161,6 +170,22 @@ def _find_train(dataset: Dataset) -> Split:
     return train
 
 
+def _refuse_unlearnable(dataset: Dataset, train: Split) -> None:
+    """Refuse labels of which the training images have one value alone.
+
+    Raises:
+        InputError: there are such labels.
+    """
+    assert train.labels is not None
+    varied = find_varied(train.labels)
+    if not varied.all():
+        names = [name for name, both in zip(dataset.label_names, varied, strict=True) if not both]
+        raise InputError(
+            f"{dataset.root}: there is one value alone of {first_few(names)}, so nothing can be learnt of it. Name the "
+            "other labels with --labels."
+        )
+
+
 def _choose_reading(
     options: FinetuneOptions, cache: Path, frozen: FrozenBackbone, images: Sequence[Images], console: Console
 ) -> Reading:
@@ -186,13 +211,7 @@ def _read_rows(dataset: Dataset, cache: Path) -> LabelledRows:
     used = np.flatnonzero(FeatureCache(cache).has_features("train", train.image_ids))
     train = train.take(used)
     assert train.labels is not None
-    varied = find_varied(train.labels)
-    if not varied.all():
-        names = [name for name, both in zip(dataset.label_names, varied, strict=True) if not both]
-        raise InputError(
-            f"{dataset.root}: there is one value alone of {first_few(names)}, so nothing can be learnt of it. Name the "
-            "other labels with --labels."
-        )
+    _refuse_unlearnable(dataset, train)
     return LabelledRows(train.image_ids, train.paths, train.labels, train.groups, dataset.label_names)
 
 
@@ -231,6 +250,25 @@ def _describe(
     index = FeatureCache(cache).open("train", lower.name).index
     digests = tuple(index[image_id].hex() for image_id in rows.image_ids)
     return Tuning(settings, rows.image_ids, digests, folds.fold_of_row)
+
+
+def _split_folds(rows: LabelledRows, folds: Folds, seed: int) -> list[FoldRows]:
+    """Set rows of each fold aside that decide when training ends; the last split learns from all rows, and sets none.
+
+    Raises:
+        InputError: the training rows of a fold are of one group.
+    """
+    splits = []
+    for fold, (learnt, held_out) in enumerate(folds.split()):
+        split = split_rows(learnt, held_out, rows.labels, rows.groups, rows.label_names, seed)
+        if split is None:
+            raise InputError(
+                f"fold{fold}: its training rows are of one group, so none can be set aside to decide when training "
+                "ends. Add data, or give other groups: --group-column, --group-from or --groups."
+            )
+        splits.append(split)
+    every = np.arange(len(rows.image_ids))
+    return [*splits, FoldRows(every, every[:0], every[:0])]
 
 
 class _Maps:
@@ -277,7 +315,7 @@ def _train_all(
     frozen: FrozenBackbone,
     maps: _Maps,
     rows: LabelledRows,
-    folds: Folds,
+    splits: Sequence[FoldRows],
     cache: Path,
     console: Console,
 ) -> None:
@@ -288,31 +326,19 @@ def _train_all(
     settings = TuningSettings(
         options.unfreeze, options.lr, options.epochs, options.patience, options.batch_size, options.seed
     )
-    every = np.arange(len(rows.image_ids))
-    splits = [*folds.split(), (every, every[:0])]
     best_epochs: list[int] = []
-    for source, (learnt, held_out) in zip(tuning.sources, splits, strict=True):
+    for source, split in zip(tuning.sources, splits, strict=True):
         path = folder_of(cache, tuning.name) / f"{source}.keras"
         found = read_member(path)
         if found and found[0].digest == tuning.digest and found[1]["source"] == source:
             console.print(f"{source}: kept, of epoch {found[1]['best_epoch']}")
             best_epochs.append(found[1]["best_epoch"])
             continue
-        own, validation = settings, every[:0]
-        if source == OF_ALL:
-            own = replace(settings, epochs=int(np.median(best_epochs)))
-        else:
-            split = split_rows(learnt, held_out, rows.labels, rows.groups, rows.label_names, options.seed)
-            if split is None:
-                raise InputError(
-                    f"{source}: its training rows are of one group, so none can be set aside to decide when training "
-                    "ends. Add data, or give other groups: --group-column, --group-from or --groups."
-                )
-            learnt, validation = split.train, split.validation
+        own = replace(settings, epochs=int(np.median(best_epochs))) if source == OF_ALL else settings
         started = time.monotonic()
         whole = replace(frozen, precision=options.precision).build_whole()
         with progress_bar(f"training {source}", own.epochs) as advance:
-            trained = train_upper(whole, maps, rows.labels, learnt, validation, own, advance)
+            trained = train_upper(whole, maps, rows.labels, split.train, split.validation, own, advance)
         if options.precision != "float32":
             weights, whole = whole.get_weights(), frozen.build_whole()
             whole.set_weights(weights)

@@ -93,6 +93,24 @@ class Tuning:
         with replacing(folder_of(cache, self.name) / _RECORD) as temporary:
             temporary.write_text(self._text(), encoding="utf-8")
 
+    def replaces(self, cache: Path) -> str:
+        """Say in what the fine-tuning of a cache differs that this one replaces; "" where there is none, or the same.
+
+        Such as `learning_rate 1e-05 -> 0.0001`. One whose record cannot be read is none: nothing can use it.
+        """
+        try:
+            earlier = Tuning.read(cache, self.name)
+        except InputError:
+            return ""
+        before, after = _flatten(earlier.settings), _flatten(self.settings)
+        changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        said = [
+            name if name in _DIGESTS else f"{name} {before.get(name, 'none')} -> {after.get(name, 'none')}"
+            for name in changed
+        ]
+        said += ["images or their folds"] if earlier._rows() != self._rows() else []
+        return ", ".join(said)
+
     def put_into(self, path: Path, source: str, facts: Mapping[str, Any]) -> None:
         """Add the record, which of its backbones this is, and facts to a .keras file, which Keras reads as before."""
         with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
@@ -126,7 +144,14 @@ class Tuning:
 
 
 _NAMES = ("digest", "settings", "rows")
+#: Settings that are digests, whose values say nothing.
+_DIGESTS = ("weights_digest", "truth")
 _REMEDY = "Run extract finetune again: it says which images the backbone has seen."
+
+
+def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name, those of the reading beside the others."""
+    return {**{name: value for name, value in settings.items() if name != "reading"}, **settings.get("reading", {})}
 
 
 def folder_of(cache: Path, name: str) -> Path:

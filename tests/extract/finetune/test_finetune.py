@@ -223,10 +223,15 @@ def test_a_command_that_was_killed_goes_on(data, monkeypatch):
     assert said.count("kept, of epoch") == 2
     assert len(trained) == 5
     assert (folder / "fold1.keras").read_bytes() == before
-    trained[:] = [1] * 2
+    assert "replaces" not in said
+    trained[:] = [1]
     code, said = finetune(data, "--lr", "1e-3")
     assert code == 130
     assert "kept, of epoch" not in said
+    assert "replaces the earlier fine-tuning of tiny.tuned" in said
+    assert "which differs in: learning_rate 0.01 -> 0.001. To keep it, stop now, and give another --cache." in said
+    code, said, _ = classify_run(data)  # nothing is of another fine-tuning before all backbones are there
+    assert code == 0, said
 
 
 @pytest.mark.parametrize(
@@ -245,6 +250,26 @@ def test_bad_input_is_one_message(data, options, says):
     code, said = finetune(data, *options)
     assert code == 2
     assert says in said
+
+
+def test_labels_and_folds_that_cannot_do_are_refused_before_any_map_is_computed(data):
+    code, said = finetune(data, "--folds", "31")
+    assert (code, "maps of" in said) == (2, False), said
+    table = pd.read_csv(data / "train.csv")
+    table["striped"] = 1
+    table.to_csv(data / "train.csv", index=False)
+    code, said = finetune(data, "--labels", "bright,striped")
+    assert (code, "maps of" in said) == (2, False), said
+    assert "there is one value alone of striped" in said
+
+
+def test_folds_without_rows_to_decide_are_refused_before_anything_is_replaced(data):
+    table = pd.read_csv(data / "train.csv")
+    table["patient"] = ["a"] * 60 + ["b"] * 60
+    table.to_csv(data / "train.csv", index=False)
+    code, said = finetune(data, "--folds", "2")
+    assert (code, "fold0: its training rows are of one group" in said) == (2, True), said
+    assert [path.name for path in (data.parent / "cache" / "tuned" / "tiny.tuned").iterdir()] == [".tuning.lock"]
 
 
 def test_without_labels_there_is_nothing_to_learn(data):
