@@ -175,6 +175,7 @@ def describe_heads(run: RunFiles, figures: Path) -> list[dict[str, Any]]:
                 "width": width,
                 "verdict": verdict,
                 "accuracies": mean_accuracies(curves, kept),
+                "of_classes": spec.output == "softmax",
                 "pictures": pictures,
             }
         )
@@ -195,8 +196,13 @@ def mean_accuracies(curves: pd.DataFrame, kept: Mapping[int, int]) -> tuple[floa
     return float(training), float(validation)
 
 
-def all_negative_accuracy(labels: Labels) -> float:
-    """The share of known labels, uint8 (N, L), that are negative: what a model that never finds anything gets."""
+def accuracy_without_model(labels: Labels, of_classes: bool) -> float:
+    """The accuracy of giving no image any label, a share of the known ones of uint8 (N, L).
+
+    Of classes, of which each image has one, that of giving every image the most frequent one.
+    """
+    if of_classes:
+        return float((labels == 1).mean(axis=0).max())
     return float((labels == 0).sum() / (labels != UNKNOWN).sum())
 
 

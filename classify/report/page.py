@@ -14,7 +14,7 @@ from classify.report.doubts import list_doubts
 from classify.report.gallery import describe_gallery, describe_label_errors
 from classify.report.labels import describe_labels
 from classify.report.learning import describe_learning
-from classify.report.models import all_negative_accuracy, describe_heads, describe_models
+from classify.report.models import accuracy_without_model, describe_heads, describe_models
 from classify.report.run_files import RunFiles
 from classify.report.tables import describe_classes, describe_groups, describe_subgroups
 from classify.rundir.folder import FIGURES, REPORT, SealedRun, hold_run, writing
@@ -88,7 +88,10 @@ def make_page(run: RunFiles, figures: Path) -> str:
         "doubts": list_doubts(run),
         "command": command_line("classify run", run.folder, run.record),
         "title": Path(run.record["data"]).name or "data",
-        "all_negative": all_negative_accuracy(run.splits["train"].labels),
+        "without_model": {
+            of_classes: accuracy_without_model(run.splits["train"].labels, of_classes)
+            for of_classes in ((False, True) if run.exclusive else (False,))
+        },
         "overall": {s.measured: run.score(run.final_model, s.measured) for s in run.splits.values()},
         "embedded": json_for_html(embedded),
     }

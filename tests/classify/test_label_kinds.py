@@ -150,7 +150,13 @@ def test_accuracies_and_confusions_of_a_run_are_scikit_learns_of_its_own_files(m
         assert own["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, given))
         by_group = pd.read_csv(out / "group_scores.csv").query("split == @name")["groups"].unique()
         assert by_group.tolist() == [of_split["group"].nunique()]
-        assert own["majority_accuracy"] == pytest.approx(truth.value_counts(normalize=True).max())
+        most = truth.value_counts(normalize=True).max()
+        assert own["majority_accuracy"] == pytest.approx(most)
+        page = (out / "report.html").read_text(encoding="utf-8")
+        assert "no label for any image" not in page
+        if split == "train":  # beside the accuracy of heads, which is of classes too
+            cell = f'<td class="number">{most * 100:.1f} %</td>'
+            assert f'<th scope="row">the most frequent class for every image</th>{cell * 2}' in page
 
 
 def test_of_one_label_console_table_and_report_give_the_mean_the_labels_own_interval(made):

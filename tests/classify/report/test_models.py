@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classify.report.models import all_negative_accuracy, judge_fit, kept_epochs, mean_accuracies
+from classify.report.models import accuracy_without_model, judge_fit, kept_epochs, mean_accuracies
 from features.common.arrays import UNKNOWN
 
 
@@ -54,6 +54,8 @@ def test_accuracies_are_those_at_each_fits_own_best_epoch():
     assert mean_accuracies(curves(0.9, 0.8), kept) is None  # of an older run
 
 
-def test_all_negative_accuracy_is_of_the_labels_that_are_known():
+def test_the_accuracy_without_a_model_is_of_the_labels_or_the_classes_that_are_known():
     labels = np.array([[0, 1, UNKNOWN], [0, 0, 1]], np.uint8)
-    assert all_negative_accuracy(labels) == 3 / 5
+    assert accuracy_without_model(labels, of_classes=False) == 3 / 5
+    classes = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]], np.uint8)
+    assert accuracy_without_model(classes, of_classes=True) == 1 / 2
