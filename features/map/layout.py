@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 #: Neighbours that t-SNE keeps near, about: the perplexity of van der Maaten and Hinton 2008, section 2.
-PERPLEXITY = 30
+_PERPLEXITY = 30
 #: Steps of t-SNE: more change nothing that is seen. Figures: docs/decisions.md.
 _STEPS = 500
 #: Fewer images have no neighbourhoods to keep: their t-SNE is their principal components.
@@ -35,6 +35,11 @@ def lay_out_linear(features: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
     return places, float(pca.explained_variance_ratio_.sum())
 
 
+def perplexity_of(count: int) -> float:
+    """The perplexity of t-SNE of so many images: of few it is smaller."""
+    return min(_PERPLEXITY, (count - 1) / 3)
+
+
 def lay_out_neighbours(points: np.ndarray, start: np.ndarray, seed: int = 0) -> np.ndarray:
     """Lay images out so that those with near points are neighbours; distances between groups mean little.
 
@@ -52,7 +57,7 @@ def lay_out_neighbours(points: np.ndarray, start: np.ndarray, seed: int = 0) -> 
 
     scale = start[:, 0].std()
     begin = (start * (1e-4 / scale) if scale > 0 else start).astype(np.float32)
-    perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
+    perplexity = perplexity_of(len(points))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # points that are all equal
         laid = TSNE(2, perplexity=perplexity, init=begin, max_iter=_STEPS, random_state=seed).fit_transform(points)

@@ -12,7 +12,7 @@ from features.common.commands import option_words, write_command
 from features.common.files import replacing
 from features.common.text import count_things, json_for_html, make_console, render
 from features.map.images import CachedImages, find_cached
-from features.map.layout import LEAST_EMBEDDED, PERPLEXITY, lay_out_linear, lay_out_neighbours
+from features.map.layout import LEAST_EMBEDDED, lay_out_linear, lay_out_neighbours, perplexity_of
 from features.map.neighbours import find_neighbours, learn_points
 from features.map.sample import draw_sample
 from features.map.thumbnails import Thumbnails
@@ -49,7 +49,9 @@ def map_cache(options: MapOptions) -> None:
             f"sample: {len(images):,} of {len(every):,} images, drawn by a seed; rare labels and splits have more than "
             "their share, so that none vanishes (--most)"
         )
-    console.print(f"layout: principal components, then t-SNE of whitened features (perplexity {PERPLEXITY}, seed 0)")
+    then = f", then t-SNE of whitened features (perplexity {perplexity_of(len(images)):.3g}, seed 0)"
+    few = f"; of fewer than {LEAST_EMBEDDED} images there is no t-SNE"
+    console.print(f"layout: principal components{then if len(images) >= LEAST_EMBEDDED else few}")
     features = images.features(cache, backbones)
     linear, share = lay_out_linear([own[:] for own in features])
     points = learn_points(features).points(features)

@@ -192,6 +192,7 @@ def test_a_sample_is_said_before_the_work(clustered, tmp_path):
     code, said = call("map", clustered.cache, "--data", clustered.data, "--out", tmp_path, "--most", 40)
     assert code == 0, said
     assert "sample: 40 of 150 images" in said
+    assert "then t-SNE of whitened features (perplexity 13, seed 0)" in said
     page = (tmp_path / "map.html").read_text()
     assert len(embedded_of(page)["ids"]) == 40
     assert "This is a sample" in page
@@ -205,6 +206,7 @@ def test_very_few_images_have_a_map(tmp_path, count):
     data = embedded_of((tmp_path / "cache" / "map" / "map.html").read_text())
     assert len(data["ids"]) == count
     assert len(data["nearest"][0]) == count - 1
+    assert ("of fewer than 8 images there is no t-SNE" in said) == (count < 8)
 
 
 def test_images_that_have_no_features_are_counted(clustered, tmp_path):
