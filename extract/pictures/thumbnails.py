@@ -19,6 +19,7 @@ from features.common.cli import EXIT_REJECTED
 from features.common.errors import InputError
 from features.common.files import hold
 from features.common.text import count_things, first_few, make_console, progress_bar
+from features.map.images import refuse_unknown
 from features.map.thumbnails import PICTURE_QUALITY, PICTURE_SIDE, Thumbnails
 from features.store.cache import FeatureCache, default_cache
 
@@ -46,7 +47,7 @@ def draw_thumbnails(options: ThumbnailOptions) -> int:
     console = make_console()
     cache = FeatureCache(options.cache or default_cache(options.data), options.data)
     left_out: list[str] = []
-    found = False
+    found, known = False, 0
     for of_split in find_images(
         options.data, options.split, options, lambda line: console.print(f"understood: {line}")
     ):
@@ -59,6 +60,7 @@ def draw_thumbnails(options: ThumbnailOptions) -> int:
             there = store.digests()
             pairs = zip(of_split.image_ids, of_split.paths, strict=True)
             cached = [_Wanted(i, path, file.index[i]) for i, path in pairs if i in file.index]
+            known += len(cached)
             wanted = [image for image in cached if image.digest not in there]
             console.print(
                 f"{of_split.split}: {len(wanted):,} of {count_things(len(cached), 'image')} without a picture"
@@ -70,6 +72,7 @@ def draw_thumbnails(options: ThumbnailOptions) -> int:
                     left_out += [f"{of_split.split}/{reason}" for reason in reasons]
     if not found:
         raise InputError(f"{cache.root} holds no features of {options.data}. Run: {cache.remedy()}")
+    refuse_unknown(cache, known, options.data)
     if left_out:
         console.print(f"left out: {count_things(len(left_out), 'image')}: {first_few(left_out, 3, '; ')}")
     return EXIT_REJECTED if left_out else 0

@@ -144,8 +144,8 @@ def find_cached(cache: FeatureCache, options: KnownOptions) -> tuple[CachedImage
         if part.groups is not None:
             images.groups[rows] = part.groups[own]
     source = options.run or options.data
-    if source and not known:
-        raise InputError(f"{cache.root} holds no image of {source}. Name the data set or the run that it is of.")
+    if source:
+        refuse_unknown(cache, known, source)
     if options.run is not None:
         _read_errors(options.run, images, parts)
     lines = [*understood, *([left_out] if left_out else [])]
@@ -154,6 +154,12 @@ def find_cached(cache: FeatureCache, options: KnownOptions) -> tuple[CachedImage
     if source and known < total:
         lines.append(f"{total - known:,} of {count_things(total, 'image')} of the cache not in {source}: no labels")
     return replace(images, understood=tuple(lines)), backbones
+
+
+def refuse_unknown(cache: FeatureCache, known: int, source: Path) -> None:
+    """Refuse, by an `InputError`, a data set or a run of which no image is in a cache."""
+    if not known:
+        raise InputError(f"{cache.root} holds no image of {source}. Name the data set or the run that it is of.")
 
 
 def _read_known(

@@ -99,3 +99,11 @@ def test_a_cache_of_other_splits_is_refused(tmp_path, digests):
     code, said = call(tmp_path / "data", "--cache", tmp_path / "cache")
     assert code == 2
     assert "holds no features of" in said
+
+
+def test_a_data_set_of_other_images_is_refused(tmp_path, digests):
+    for path in (tmp_path / "data" / "train").iterdir():
+        path.rename(path.with_name(f"new{path.name}"))
+    code, said = call(tmp_path / "data", "--cache", tmp_path / "cache")
+    assert code == 2
+    assert f"holds no image of {tmp_path / 'data'}. Name the data set or the run that it is of." in said
