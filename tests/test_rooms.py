@@ -58,6 +58,48 @@ atexit.register(show)
 # Imports modules; where the arguments have a "-", it prints in a line which packages are loaded so far.
 IMPORT = LOADED + "for name in sys.argv[1:]: show() if name == '-' else importlib.import_module(name)"
 RUN = LOADED + 'name = sys.argv.pop(1); runpy.run_module(name, run_name="__main__", alter_sys=True)'
+# Runs each of its arguments as a command, and prints a null character before what it prints.
+RUN_EACH = (
+    LOADED
+    + """
+for name, *words in map(str.split, sys.argv[1:]):
+    sys.argv = ["-c", *words]
+    print(end="\\0", flush=True)
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        assert not ended.code, (name, words, ended.code)
+"""
+)
+#: Commands that load nothing heavy, and what each says.
+HELP = {
+    "extract --help": "Usage: python -m extract",
+    "extract run --help": "--backbones",
+    "extract list": "xception",
+    "extract heat --help": "RUN",
+    "extract finetune --help": "--unfreeze",
+    "extract check --help": "--backbones",
+    "features --help": "Usage: python -m features",
+    "features inspect --help": "CACHE",
+    "features verify --help": "CACHE",
+    "features audit --help": "--data",
+    "features describe --help": "DATA",
+    "features map --help": "--most",
+    "features similar --help": "--id",
+    "extract thumbnails --help": "DATA",
+    "classify --help": "Usage: python -m classify",
+    "classify run --help": "--backbones",
+    "classify predict --help": "--split",
+    "classify report --help": "RUN/report.html",
+    "classify compare --help": "RUN1 RUN2",
+    "classify search --help": "STUDY",
+    "scripts.pipeline --help": "predict",
+    "scripts.pipeline scripts/extract.sh --help": "--backbones",
+    "scripts.pipeline scripts/classify.sh --help": "--no-pictures",
+    "scripts.pipeline scripts/predict.sh --help": "IMAGES",
+    "classify gradients --help": "--model",
+    "classify export --help": "OUT",
+}
 
 
 def modules(room: str) -> list[str]:
@@ -136,44 +178,18 @@ def test_importing_every_module_of_a_room_loads_no_room_that_it_must_not_know(ro
         assert "matplotlib" in loaded  # or the finder saw nothing
 
 
-@pytest.mark.parametrize(
-    ("command", "says"),
-    [
-        ("extract --help", "Usage: python -m extract"),
-        ("extract run --help", "--backbones"),
-        ("extract list", "xception"),
-        ("extract heat --help", "RUN"),
-        ("extract finetune --help", "--unfreeze"),
-        ("extract check --help", "--backbones"),
-        ("features --help", "Usage: python -m features"),
-        ("features inspect --help", "CACHE"),
-        ("features verify --help", "CACHE"),
-        ("features audit --help", "--data"),
-        ("features describe --help", "DATA"),
-        ("features map --help", "--most"),
-        ("features similar --help", "--id"),
-        ("extract thumbnails --help", "DATA"),
-        ("classify --help", "Usage: python -m classify"),
-        ("classify run --help", "--backbones"),
-        ("classify predict --help", "--split"),
-        ("classify report --help", "RUN/report.html"),
-        ("classify compare --help", "RUN1 RUN2"),
-        ("classify search --help", "STUDY"),
-        ("scripts.pipeline --help", "predict"),
-        ("scripts.pipeline scripts/extract.sh --help", "--backbones"),
-        ("scripts.pipeline scripts/classify.sh --help", "--no-pictures"),
-        ("scripts.pipeline scripts/predict.sh --help", "IMAGES"),
-        ("classify gradients --help", "--model"),
-        ("classify export --help", "OUT"),
-    ],
-)
-def test_asking_for_help_loads_no_tensorflow(command, says):
-    done, loaded = packages_loaded(RUN, *command.split())
+@pytest.mark.parametrize("module", [*ROOMS, "scripts.pipeline"])
+def test_asking_for_help_loads_no_tensorflow(module):
+    """Nor does any other of these commands, which one interpreter runs one after another."""
+    asked = {command: says for command, says in HELP.items() if command.split()[0] == module}
+    done, loaded = packages_loaded(RUN_EACH, *asked)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert says in done.stdout
+    _, *printed = done.stdout.split("\0")
+    for (command, says), text in zip(asked.items(), printed, strict=True):
+        assert says in text, command
     assert loaded & {*HEAVY, *OF_THE_REPORT, "numpy", "pandas", "pydicom", "nibabel"} == set()
-    assert "typer" in loaded  # the wrapper saw what the command loaded
+    assert "typer" in loaded  # the wrapper saw what the commands loaded
 
 
 def test_a_package_of_classify_imports_only_from_itself_and_from_those_before_it():
