@@ -94,23 +94,44 @@ def test_a_batch_is_computed_in_equal_parts_at_the_same_time(model, images, monk
     assert cut == [parts] * -(-len(images) // sum(parts))
 
 
-def test_a_cpu_computes_a_batch_for_every_few_cores_and_threads_that_the_user_set_stay():
-    program = """
-import os
+@pytest.fixture(scope="module")
+def fresh():
+    """What a fresh interpreter, which must load TensorFlow, prints of its cores, and of a signal in the end."""
+    program = f"""
+import os, signal, threading, weakref
 from extract import runtime
 from extract.runtime import default_batch_size
-runtime.cores = lambda: 20
+cores, runtime.cores = runtime.cores, lambda: 20
 os.environ["TF_NUM_INTRAOP_THREADS"] = "5"
 runtime.split_cores()
 print(runtime.batches_at_a_time())
 del os.environ["TF_NUM_INTRAOP_THREADS"]
 print(default_batch_size("CPU"))  # asked before the first backbone is built
+import numpy as np
 import tensorflow as tf
 print(tf.config.threading.get_intra_op_parallelism_threads(), runtime.batches_at_a_time())
+runtime.cores = cores
+from extract.engines.openvino import compile_graph
+spec = tf.TensorSpec((None, {SIDE}, {SIDE}, 3), tf.uint8)
+function = tf.function(lambda images: tf.reduce_mean(tf.cast(images, tf.float32), (1, 2))).get_concrete_function(spec)
+held = [compile_graph(function, {SIDE}, 2)]
+held[0](np.zeros((2, {SIDE}, {SIDE}, 3), np.uint8))
+gone = threading.Event()
+weakref.finalize(held[0], gone.set)
+thread = threading.Thread(target=held.clear)
+thread.start()
+thread.join()
+assert gone.is_set()
+signal.signal(signal.SIGINT, lambda number, frame: print("handled", number))
+signal.raise_signal(signal.SIGINT)
 """
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert result.stdout.split() == ["1", "16", "5", "4"], result.stderr
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_cpu_computes_a_batch_for_every_few_cores_and_threads_that_the_user_set_stay(fresh):
+    assert fresh.stdout.split()[:4] == ["1", "16", "5", "4"], fresh.stderr
 
 
 OLD_DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01  Wed Oct 27 21:21:55 UTC 2021\nGCC version: 9"
@@ -244,27 +265,8 @@ def test_the_batch_is_halved_until_it_fits(model, images, monkeypatch, caplog):
     assert "cut to 4" in caplog.text
 
 
-def test_a_signal_after_the_last_model_of_openvino_was_let_go_by_another_thread_is_handled():
-    program = f"""
-import signal, threading, weakref
-import numpy as np
-import tensorflow as tf
-from extract.engines.openvino import compile_graph
-spec = tf.TensorSpec((None, {SIDE}, {SIDE}, 3), tf.uint8)
-function = tf.function(lambda images: tf.reduce_mean(tf.cast(images, tf.float32), (1, 2))).get_concrete_function(spec)
-held = [compile_graph(function, {SIDE}, 2)]
-held[0](np.zeros((2, {SIDE}, {SIDE}, 3), np.uint8))
-gone = threading.Event()
-weakref.finalize(held[0], gone.set)
-thread = threading.Thread(target=held.clear)
-thread.start()
-thread.join()
-assert gone.is_set()
-signal.signal(signal.SIGINT, lambda number, frame: print("handled", number))
-signal.raise_signal(signal.SIGINT)
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "handled 2\n"), done.stderr
+def test_a_signal_after_the_last_model_of_openvino_was_let_go_by_another_thread_is_handled(fresh):
+    assert (fresh.returncode, fresh.stdout.split()[4:]) == (0, ["handled", "2"]), fresh.stderr
 
 
 def test_openvino_that_lacks_memory_computes_fewer_images_at_a_time(model, images, monkeypatch):
