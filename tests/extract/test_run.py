@@ -32,6 +32,8 @@ from tests.extract.stand_ins import write_images
 from tests.test_rooms import HEAVY, RUN, packages_loaded
 
 KERAS_ROWS = [row for row in BACKBONES.values() if row.of_keras]
+#: What the command computes by an engine, at full size: of each family of the challenge one.
+COMMANDED = ("xception", "resnet50", "vgg16")
 
 
 def extract(*arguments):
@@ -46,16 +48,32 @@ def relative_error(features, reference):
 
 @pytest.fixture
 def built(row, monkeypatch):
-    """The models of a row of the table that keras.applications builds, as they are built."""
-    keras, size = import_keras(), row.input_size
+    """The models of a row of the table that keras.applications builds, as they are built.
+
+    Weights are drawn by numpy, which is quick, to a scale at which no map vanishes.
+    """
+    keras = import_keras()
     builder, built = getattr(keras.applications, row.builder), []
+    by_keras, random = keras.Variable._initialize_with_initializer, np.random.default_rng(0)
+
+    def draw(variable, initializer):
+        if type(initializer).__name__ in ("Zeros", "Ones"):
+            variable._initialize(np.full(variable.shape, type(initializer).__name__ == "Ones", np.float32))
+        elif len(variable.shape) > 1:
+            read = variable.shape[:-2] if variable.shape[-1] == 1 else variable.shape[:-1]  # a depthwise kernel or not
+            scale = np.float32(np.sqrt(1 / np.prod(read)))
+            variable._initialize(scale * random.standard_normal(variable.shape, np.float32))
+        else:
+            by_keras(variable, initializer)
 
     @wraps(builder)
     def build(**arguments):
+        size, *_ = arguments["input_shape"]
         assert arguments == {"include_top": False, "weights": None, "pooling": "avg", "input_shape": (size, size, 3)}
         built.append(builder(**arguments))
         return built[-1]
 
+    monkeypatch.setattr(keras.Variable, "_initialize_with_initializer", draw)
     monkeypatch.setattr(keras.applications, row.builder, build)
     yield built
     keras.backend.clear_session()
@@ -68,7 +86,7 @@ def draw_red_and_blue(size):
     return np.stack([red, red[..., ::-1]])
 
 
-@pytest.mark.parametrize("row", [BACKBONES[name] for name in CHALLENGE], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [BACKBONES[name] for name in COMMANDED], ids=lambda row: row.name)
 def test_the_command_gives_what_keras_applications_gives(row, built, tmp_path):
     folder, cache = tmp_path / "data" / "test", tmp_path / "cache"
     folder.mkdir(parents=True)
@@ -80,22 +98,24 @@ def test_the_command_gives_what_keras_applications_gives(row, built, tmp_path):
     assert result.exit_code == 0, result.output
     found = [FeatureCache(cache).read("test", [name], ["a_red", "b_blue"])[1] for name in (row.name, f"{row.name}.mid")]
     # Built again where the engine is left out: these features are too small for float32.
+    assert built[-1].input_shape == (None, row.input_size, row.input_size, 3)
     assert_given_by_keras_applications(row, built[-1], *found)
 
 
-@pytest.mark.parametrize("row", [row for row in KERAS_ROWS if row.name not in CHALLENGE], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [row for row in KERAS_ROWS if row.name not in COMMANDED], ids=lambda row: row.name)
 def test_a_keras_backbone_gives_what_keras_applications_gives(row, built):
-    """Without the engines: each holds itself to these features before it computes."""
-    frozen = FrozenBackbone.of_table(row, Weights("random", "random", "", None), "float32", ("last", "mid"))
+    """Without the engines, which hold themselves to these features before they compute; and at a small size."""
+    frozen = FrozenBackbone.of_table(row, Weights("random", "random", "", None), "float32", ("last", "mid"), size=128)
     folded = fold_batch_norms(frozen.build_rows())
-    found = map(np.asarray, folded(preprocess(draw_red_and_blue(row.input_size), row.preprocessing)))
+    found = map(np.asarray, folded(preprocess(draw_red_and_blue(128), row.preprocessing)))
     (model,) = built
+    assert model.input_shape == (None, 128, 128, 3)
     assert_given_by_keras_applications(row, model, *found)
 
 
 def assert_given_by_keras_applications(row, model, features, mid):
     """Hold features and mid-level features of the red and the blue image to those of a model."""
-    images = draw_red_and_blue(row.input_size).astype(np.float32)
+    images = draw_red_and_blue(model.input_shape[1]).astype(np.float32)
     preprocess_input = sys.modules[getattr(import_keras().applications, row.builder).__module__].preprocess_input
     whole = import_keras().Model(model.inputs, [model.output, *(find_layer(model, tap).output for tap in row.taps)])
     last, *maps = (np.asarray(o) for o in whole(preprocess_input(images)))
