@@ -38,12 +38,13 @@ def assert_says(run, message):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """6,000 images, and the first 1,000 of them."""
+    """6,000 images, and the first 1,000 and 200 of them."""
     folder = tmp_path_factory.mktemp("images")
     write_images(folder / "6000" / "train", 6000, side=16)
-    (folder / "1000" / "train").mkdir(parents=True)
-    for path in sorted((folder / "6000" / "train").iterdir())[:1000]:
-        os.link(path, folder / "1000" / "train" / path.name)
+    for count in (1000, 200):
+        (folder / str(count) / "train").mkdir(parents=True)
+        for path in sorted((folder / "6000" / "train").iterdir())[:count]:
+            os.link(path, folder / str(count) / "train" / path.name)
     return folder
 
 
@@ -125,12 +126,12 @@ def test_each_signal_ends_a_run_cleanly(images, own_model, tmp_path, monkeypatch
 
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
-    run = run_here(images / "1000", cache, own_model, "--batch-size", "1", "--workers", "1")
+    run = run_here(images / "200", cache, own_model, "--batch-size", "1", "--workers", "1")
     sender.join()
     assert run.stderr == ""
-    kept = assert_ended_cleanly(run.exit_code, run.output, number, 1000)
+    kept = assert_ended_cleanly(run.exit_code, run.output, number, 200)
     assert kept > 0
-    assert_says(run_here(images / "1000", cache, own_model), f"{1000 - kept:,} rows extracted")
+    assert_says(run_here(images / "200", cache, own_model), f"{200 - kept:,} rows extracted")
 
 
 @pytest.fixture(scope="module")

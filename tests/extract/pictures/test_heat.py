@@ -79,11 +79,11 @@ def extracted(tmp_path, own_model):
 def test_the_mean_of_a_map_is_the_pooled_feature_of_the_table(name, monkeypatch):
     keras = import_keras()
     row = BACKBONES[name]
-    frozen = FrozenBackbone.of_table(row, Weights("random", "random", "", None), "float32")
+    frozen = FrozenBackbone.of_table(row, Weights("random", "random", "", None), "float32", size=96)
     pooled = frozen.build()
     monkeypatch.setattr(FrozenBackbone, "build", lambda _: pooled)
     maps = build_maps(frozen)
-    pixels = np.random.default_rng(0).normal(size=(1, row.input_size, row.input_size, 3)).astype(np.float32)
+    pixels = np.random.default_rng(0).normal(size=(1, 96, 96, 3)).astype(np.float32)
     found, expected = np.asarray(maps(pixels)), np.asarray(pooled(pixels))
     assert found.shape[3] == row.width
     assert found.shape[1] == found.shape[2] > 1
