@@ -144,7 +144,19 @@ def _unpack(archive: Path, work: Path) -> Path:
             with zipfile.ZipFile(archive) as file:
                 file.extractall(partial)
         else:
-            with tarfile.open(archive) as tar:
-                tar.extractall(partial, filter="data")
+            _unpack_tar(archive, partial)
         partial.rename(folder)
     return folder
+
+
+def _unpack_tar(archive: Path, folder: Path) -> None:
+    """Unpack the files and folders of a tar archive; Python 3.11.2, that of Debian 12, knows no `filter` of members."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            target = folder / member.name
+            if not target.resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"{archive} holds {member.name}, which lies outside of it. Pack it again without.")
+            (target if member.isdir() else target.parent).mkdir(parents=True, exist_ok=True)
+            if member.isreg() and (content := tar.extractfile(member)):
+                with content, target.open("wb") as file:
+                    shutil.copyfileobj(content, file)
