@@ -12,6 +12,13 @@ from extract.scans.windows import WINDOW_CHOICES
 from features.options import ClusterAddress, ClusterChoice, DatasetOptions, ImageOptions
 from features.store.recipe import FEATURES
 
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="CACHE", help="Folder of the cache.", show_default="features/cache/NAME OF DATA"),
+]
+WeightsChoice = Annotated[
+    str, typer.Option(help="imagenet, random (seeded), or a folder with {backbone}.weights.h5 files.")
+]
 WeightsDir = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Folder that may hold the ImageNet weights, under Keras' names."),
@@ -104,13 +111,8 @@ class ExtractOptions(ImageOptions):
             show_default=f"as in CACHE, else {Ranges()}",
         ),
     ] = None
-    cache: Annotated[
-        Path | None,
-        typer.Option(metavar="CACHE", help="Folder of the cache.", show_default="features/cache/NAME OF DATA"),
-    ] = None
-    weights: Annotated[
-        str, typer.Option(help="imagenet, random (seeded), or a folder with {backbone}.weights.h5 files.")
-    ] = "imagenet"
+    cache: CacheFolder = None
+    weights: WeightsChoice = "imagenet"
     weights_dir: WeightsDir = None
     precision: Annotated[
         Literal["float32", "mixed"],
@@ -209,7 +211,7 @@ class FinetuneOptions(DatasetOptions):
     ] = 5
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images a batch.")] = 32
     augment: Annotated[
-        bool, typer.Option("--augment", help="Read images anew in each epoch, a random view of each; slow on a CPU.")
+        bool, typer.Option("--augment", help="Read images again in each epoch, a random view of each; slow on a CPU.")
     ] = False
     ranges: Annotated[
         str | None,
@@ -224,13 +226,8 @@ class FinetuneOptions(DatasetOptions):
     features: Annotated[
         str, typer.Option(metavar="A,B", help="What the backbones give: last, mid, as of extract run.")
     ] = ",".join(FEATURES)
-    cache: Annotated[
-        Path | None,
-        typer.Option(metavar="CACHE", help="Folder of the cache.", show_default="features/cache/NAME OF DATA"),
-    ] = None
-    weights: Annotated[
-        str, typer.Option(help="imagenet, random (seeded), or a folder with {backbone}.weights.h5 files.")
-    ] = "imagenet"
+    cache: CacheFolder = None
+    weights: WeightsChoice = "imagenet"
     weights_dir: WeightsDir = None
     precision: Annotated[
         Literal["float32", "mixed"],

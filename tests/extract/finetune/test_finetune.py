@@ -310,7 +310,7 @@ def test_fine_tuned_files_extract_new_images_alone(tuned, run, tmp_path):
     assert CliRunner().invoke(classify, [*given, "--overwrite"]).exit_code == 2
 
 
-def test_augmented_images_are_drawn_anew_in_each_epoch_and_mixed_precision_ends_with_the_training(data, monkeypatch):
+def test_augmented_images_are_drawn_again_in_each_epoch_and_mixed_precision_ends_with_the_training(data, monkeypatch):
     drawn = []
     draw = finetuning.draw_views
 
