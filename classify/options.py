@@ -18,7 +18,15 @@ from classify.scores.prevalence import parse_prevalences
 from features.common.cli import choose_names, split_names
 from features.common.commands import option_words, write_command
 from features.common.errors import InputError
-from features.options import OF_DATASET, OF_IMAGES, ClusterAddress, ClusterChoice, DatasetOptions, ExcelSafe
+from features.options import (
+    OF_DATASET,
+    OF_IMAGES,
+    CacheFolder,
+    ClusterAddress,
+    ClusterChoice,
+    DatasetOptions,
+    ExcelSafe,
+)
 from features.store.recipe import FEATURES, TTA
 
 if TYPE_CHECKING:
@@ -35,10 +43,6 @@ EXCLUSIVE = ("auto", "yes", "no")
 #: Options that are fields of `Settings` as they are.
 _AS_GIVEN = ("folds", "repeats", "refit", "seed", "gap", "nested", "permutations", "select")
 
-CacheFolder = Annotated[
-    Path | None,
-    typer.Option(metavar="CACHE", help="Folder of the features.", show_default="features/cache/NAME OF DATA"),
-]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", show_default=False)]
 FitsGb = Annotated[
     float, typer.Option(min=0, max=1e6, help="Gigabytes of fits to keep in CACHE/fits for later runs; 0 keeps none.")

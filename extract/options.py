@@ -9,13 +9,9 @@ import typer
 from extract.backbones.table import CHALLENGE, EMBEDDED
 from extract.images.reading import MAX_PIXELS, Ranges
 from extract.scans.windows import WINDOW_CHOICES
-from features.options import ClusterAddress, ClusterChoice, DatasetOptions, ImageOptions
+from features.options import CacheFolder, ClusterAddress, ClusterChoice, DatasetOptions, ImageOptions
 from features.store.recipe import FEATURES
 
-CacheFolder = Annotated[
-    Path | None,
-    typer.Option(metavar="CACHE", help="Folder of the cache.", show_default="features/cache/NAME OF DATA"),
-]
 WeightsChoice = Annotated[
     str, typer.Option(help="imagenet, random (seeded), or a folder with {backbone}.weights.h5 files.")
 ]

@@ -20,6 +20,10 @@ ClusterAddress = Annotated[
     str | None,
     typer.Option(metavar="A", help="Where the cluster is, such as node1:6379.", show_default="one on this machine"),
 ]
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="CACHE", help="Folder of the cache.", show_default="features/cache/NAME OF DATA"),
+]
 CacheArgument = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.", show_default=False)]
 
 
